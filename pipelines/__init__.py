@@ -1,0 +1,1 @@
+"""Entry points: parse, check and wire a run. No media code lives here."""

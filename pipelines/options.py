@@ -1,0 +1,202 @@
+"""The flags of `callpress`: where and how to run. Beam-free, so that `--help` and usage errors answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import NoReturn
+
+from transforms.media.errors import ConfigError
+from transforms.media.model import Filters, OutputType
+
+_AGE = re.compile(r"^(\d+)([mhd])$")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+class UsageError(Exception):
+    """Wrong flags; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunArguments:
+    """What `callpress run` was asked for."""
+
+    inputs: tuple[str, ...]
+    output: str
+    catalog: str | None
+    config: str | None
+    filters: Filters
+    overwrite: bool
+    summary_json: str | None
+    log_file: str | None
+    verbose: bool
+    beam_args: tuple[str, ...]
+    """All that is not ours, for Beam."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectArguments:
+    """What `callpress inspect` was asked for."""
+
+    archives: tuple[str, ...]
+    as_json: bool
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command."""
+    parser = _Parser(
+        prog="callpress",
+        description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs.",
+    )
+    parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    run = commands.add_parser(
+        "run",
+        help="press archives",
+        description="Presses raw archives. Options of Apache Beam (--runner, --project, ...) may follow in any order.",
+        epilog="Exit status: 0 done, 1 too many archives failed or nothing could be done, 2 wrong usage, 130 Ctrl-C.",
+    )
+    run.add_argument(
+        "--input", action="append", required=True, metavar="PATTERN",
+        help="archive, unpacked folder or glob, on disk or gs://; may be repeated",
+    )  # fmt: skip
+    run.add_argument("--output", required=True, metavar="URI", help="folder or gs://bucket/prefix for recordings")
+    run.add_argument("--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)")
+    run.add_argument("--config", metavar="FILE", help="job profile in TOML (default: as configs/default.toml)")
+    run.add_argument("--since", metavar="WHEN", help="only archives modified after: 2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d")
+    run.add_argument("--call", action="append", default=[], metavar="TYPE:ID", help="only this call; may be repeated")
+    run.add_argument(
+        "--participant", action="append", default=[], metavar="ID",
+        help="only this participant's files, no mix; may be repeated",
+    )  # fmt: skip
+    run.add_argument(
+        "--user-session", action="append", default=[], metavar="ID", help="only this session's files, no mix; may be repeated"
+    )
+    run.add_argument(
+        "--output-type", action="append", default=[], choices=[str(kind) for kind in OutputType],
+        help="only these individual files, no mix; may be repeated",
+    )  # fmt: skip
+    run.add_argument("--overwrite", action="store_true", help="press again what the catalog has already")
+    run.add_argument("--summary-json", metavar="URI", help="write the end result as JSON")
+    run.add_argument("--log-file", metavar="FILE", help="write the log there")
+    run.add_argument("-v", "--verbose", action="store_true", help="write the log to the terminal")
+    inspect = commands.add_parser(
+        "inspect",
+        help="list what archives hold",
+        description="Lists users, sessions, tracks, codecs, segments and times of archives; writes nothing.",
+    )
+    inspect.add_argument("archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob")
+    inspect.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
+    return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
+    """Returns what a command line asks for. `--help` and `--version` print and exit.
+
+    Raises:
+      UsageError: wrong flags.
+      ConfigError: a flag's value cannot be.
+    """
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args([_normalise(argument) for argument in argv])
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        raise UsageError("a command is needed: run or inspect")
+    if arguments.command == "inspect":
+        if rest:
+            raise UsageError(f"inspect does not know {rest[0]}")
+        return InspectArguments(archives=tuple(arguments.archives), as_json=arguments.as_json)
+    for call in arguments.call:
+        if ":" not in call:
+            raise ConfigError(f"--call {call}: expected TYPE:ID, for example default:{call}")
+    return RunArguments(
+        inputs=tuple(arguments.input),
+        output=arguments.output,
+        catalog=arguments.catalog,
+        config=arguments.config,
+        filters=Filters(
+            calls=tuple(arguments.call),
+            participants=tuple(arguments.participant),
+            user_sessions=tuple(arguments.user_session),
+            output_types=tuple(OutputType(kind) for kind in arguments.output_type),
+            since_unix_ns=None if arguments.since is None else parse_since(arguments.since, datetime.now(UTC)),
+        ),
+        overwrite=arguments.overwrite,
+        summary_json=arguments.summary_json,
+        log_file=arguments.log_file,
+        verbose=arguments.verbose,
+        beam_args=tuple(_beam_spelling(argument) for argument in rest),
+    )
+
+
+def parse_since(text: str, now: datetime) -> int:
+    """Returns a point in time as Unix ns: a date or time (UTC unless it says otherwise), or an age such as 36h.
+
+    Raises:
+      ConfigError: neither.
+    """
+    age = _AGE.match(text)
+    if age:
+        moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(f"--since {text}: expected a date such as 2026-11-20, or an age such as 36h or 7d") from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000_000
+
+
+def our_flags() -> set[str]:
+    """Returns every flag of `callpress run`, for hints."""
+    return {"--input", "--output", "--catalog", "--config", "--since", "--call", "--participant", "--user-session",
+            "--output-type", "--overwrite", "--summary-json", "--log-file", "--verbose"}  # fmt: skip
+
+
+def refuse_unknown_flags(beam_args: Sequence[str], known: Iterable[str]) -> None:
+    """Checks that what is not ours is Beam's: Beam itself only warns.
+
+    Args:
+      beam_args: as `RunArguments` has them.
+      known: Beam's flags, with dashes.
+
+    Raises:
+      UsageError: a flag nobody knows, with the nearest there is.
+    """
+    flags = set(known)
+    for argument in beam_args:
+        if not argument.startswith("-"):
+            continue
+        name = argument.split("=", 1)[0]
+        if name not in flags:
+            near = difflib.get_close_matches(name.replace("_", "-"), {f.replace("_", "-") for f in flags} | our_flags(), 1, 0.6)
+            raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
+    if beam_args and not beam_args[0].startswith("-"):
+        raise UsageError(f"{beam_args[0]!r} belongs to no option; patterns go behind --input")
+
+
+def _normalise(argument: str) -> str:
+    """Spells a flag with dashes, whichever way it came."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _beam_spelling(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value

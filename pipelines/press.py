@@ -1,0 +1,93 @@
+"""The main job: raw archives -> MKV per participant, MP3 per call, Parquet catalogs.
+
+    callpress run --input 'raw/*.tar.gz' --output ./pressed
+    callpress run --input 'gs://bucket/raw/**' --output gs://bucket/pressed --runner=DataflowRunner \
+        --project=my-project --region=europe-west1 --temp_location=gs://bucket/tmp --setup_file=./setup.py
+
+`build` wires the transforms; `pipelines.launch` checks the arguments and runs it. The same module runs as
+`python -m pipelines.press`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from transforms import extract_tracks, list_archives, mix_calls, plan_calls, record_archives, skip_processed, unpack_archives
+from transforms.extract_tracks import ExtractTracks
+from transforms.list_archives import ListArchives
+from transforms.mix_calls import MixCalls
+from transforms.plan_calls import PlanCalls
+from transforms.record_archives import RecordArchives
+from transforms.run_context import RunContext
+from transforms.skip_processed import FindPriorRows, SkipProcessed
+from transforms.unpack_archives import RecallArchives, UnpackArchives
+from transforms.write_catalog import WriteCatalog
+
+_CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
+
+
+def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext) -> beam.PCollection[dict[str, object]]:
+    """Wires one run into `pipeline`; returns the collection that holds its result, one element.
+
+    Args:
+      pipeline: empty.
+      patterns: what to press: files, folders, globs.
+      context: where to and how.
+    """
+    listed = pipeline | "ListArchives" >> ListArchives(patterns, context)
+    compared = listed.archives | "SkipProcessed" >> SkipProcessed(context)
+    unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(context)
+
+    touched = unpacked.parts | "TouchedCalls" >> beam.Map(lambda part: part.call.as_tuple()) | "EachCallOnce" >> beam.Distinct()
+    prior_calls = touched | "FindPriorCalls" >> FindPriorRows(
+        context, "calls", (*_CALL_COLUMNS, "timeline_start_time", "archive_uris"), _CALL_COLUMNS
+    )
+    recalled = (unpacked.parts, prior_calls) | "RecallArchives" >> RecallArchives(context)
+
+    parts = (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten()
+    planned = (parts, prior_calls, recalled[unpack_archives.FAILURES]) | "PlanCalls" >> PlanCalls(context)
+    extracted = (
+        planned.plans | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources) | "ExtractTracks" >> ExtractTracks(context)
+    )
+    before_mix = (
+        listed[list_archives.FAILURES],
+        unpacked[unpack_archives.FAILURES],
+        recalled[unpack_archives.FAILURES],
+        planned[plan_calls.FAILURES],
+        extracted[extract_tracks.FAILURES],
+    ) | "FailuresSoFar" >> beam.Flatten()
+    mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(context)
+
+    prior_archives = (
+        compared.todo
+        | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
+        | "FindPriorArchives" >> FindPriorRows(context, "archives", ("archive_uri",), ("archive_uri",))
+    )
+    recorded = (
+        unpacked[unpack_archives.ARCHIVES],
+        mixed[mix_calls.OUTCOMES],
+        before_mix,
+        prior_archives,
+    ) | "RecordArchives" >> RecordArchives(context)
+
+    failures = (
+        before_mix | "WithoutCall" >> beam.Filter(lambda failure: failure.call is None),
+        mixed.calls | "OfCalls" >> beam.FlatMap(lambda call: call.failures),
+    ) | "AllFailures" >> beam.Flatten()
+    return {
+        "fragments": recorded[record_archives.FRAGMENTS],
+        "calls": mixed.calls,
+        "archives": recorded.archives,
+        "failures": failures,
+        "listed": listed.archives,
+        "skipped": compared[skip_processed.SKIPPED],
+    } | "WriteCatalog" >> WriteCatalog(context)
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,0 +1,53 @@
+"""Reads a job profile (TOML) into frozen settings; refuses unknown keys and wrong values with the key's name."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from transforms.media.errors import ConfigError
+from transforms.media.model import PressSettings
+
+
+def load_settings(path: str | None) -> PressSettings:
+    """Returns the settings of a config file, the defaults when there is none.
+
+    Raises:
+      ConfigError: it cannot be read, is not TOML, has a key that does not exist (the nearest one is named), or a value
+        that cannot be.
+    """
+    if path is None:
+        return PressSettings()
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not TOML: {error}") from None
+    _refuse_unknown(data, PressSettings, "", path)
+    try:
+        return TypeAdapter(PressSettings).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        what = first["msg"].removeprefix("Value error, ")
+        found = first["input"]
+        shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+        raise ConfigError(f"--config {path}: {where + ': ' if where else ''}{what}{shown}") from None
+
+
+def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, path: str) -> None:
+    known = {field.name: field for field in fields(kind)}
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            hint = f", did you mean {prefix}{near[0]}?" if near else f", expected one of {', '.join(known)}"
+            raise ConfigError(f"--config {path}: unknown key {prefix}{key}{hint}")
+        section: Any = known[key].default_factory  # of a section its own class
+        if isinstance(value, dict) and is_dataclass(section):
+            _refuse_unknown(value, section, f"{prefix}{key}.", path)

@@ -1,0 +1,37 @@
+"""Packaging: the only place that declares dependencies. `configs/constraints.txt` pins them."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="callpress",
+    version="0.1.0",
+    description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
+    install_requires=[
+        "apache-beam[gcp]>=2.70,<2.80",
+        "av>=16,<20",
+        "fastcrc>=0.3,<1",
+        "google-cloud-storage>=2.19,<4",
+        "lameenc>=1.7,<2",
+        "numpy>=2,<2.5",
+        "pyarrow>=18,<26",
+        "pydantic>=2.7,<3",
+        "rich>=13,<16",
+        "tenacity>=8.2,<10",
+    ],
+    extras_require={
+        "dev": [
+            "duckdb>=1.1,<3",
+            "gcp-storage-emulator>=2024.8,<2027",
+            "hypothesis>=6.100,<7",
+            "mutagen>=1.47,<2",
+            "mypy>=1.13,<3",
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "ruff>=0.8,<1",
+        ],
+    },
+    entry_points={"console_scripts": ["callpress = pipelines.cli:main"]},
+)

@@ -1,0 +1,51 @@
+"""Turns what is wrong with a recording into `Failure`, the one shape of every dead letter, and failures into rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transforms.media.catalog import Row, to_time
+from transforms.media.errors import RecordingError
+from transforms.media.model import Failure
+
+
+def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
+    """Returns an error as a dead letter.
+
+    Args:
+      stage: the transform it was met in.
+      error: what went wrong.
+      where: fields of `Failure` that say for what archive, call or track.
+    """
+    return Failure(
+        stage=stage,
+        error_type=type(error).__name__,
+        message=error.message,
+        member=error.member,
+        byte_offset=error.byte_offset,
+        retryable=error.retryable,
+        **where,
+    )
+
+
+def failure_row(failure: Failure, now_unix_ns: int) -> Row:
+    """Returns a failure as a row of the catalog, less the columns every row has."""
+    call = failure.call
+    return {
+        "stage": failure.stage,
+        "archive_uri": failure.archive_uri,
+        "member": failure.member,
+        "call_cid": call.cid if call else None,
+        "call_type": call.call_type if call else None,
+        "call_id": call.call_id if call else None,
+        "call_session_id": call.call_session_id if call else None,
+        "participant_id": failure.participant_id,
+        "user_session_id": failure.user_session_id,
+        "output_type": failure.output_type,
+        "error_type": failure.error_type,
+        "message": failure.message,
+        "byte_offset": failure.byte_offset,
+        "attempt": failure.attempt,
+        "retryable": failure.retryable,
+        "failed_at": to_time(now_unix_ns),
+    }

@@ -1,0 +1,69 @@
+"""ListArchives: patterns -> the archives they match, each once, with what tells whether it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms import progress, storage
+from transforms.failures import to_failure
+from transforms.media.errors import RecordingError
+from transforms.media.model import ArchiveRef, Failure
+from transforms.run_context import RunContext
+from transforms.storage import Listed
+
+FAILURES = "failures"
+
+
+class ListArchives(beam.PTransform):
+    """Input: the pipeline's beginning. Output: `ArchiveRef` (main) and `Failure` (`failures`), after a fusion break.
+
+    Listing is parallel over patterns, fingerprinting over archives. Writes nothing; memory grows with the archives listed.
+    """
+
+    def __init__(self, patterns: Sequence[str], context: RunContext) -> None:
+        super().__init__()
+        self._patterns = tuple(patterns)
+        self._context = context
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.pvalue.DoOutputsTuple:
+        return (
+            begin
+            | "Patterns" >> beam.Create(self._patterns)
+            | "ListPattern" >> beam.FlatMap(_list_pattern)
+            | "KeyByUri" >> beam.Map(lambda listed: (listed.uri, listed))
+            | "GroupByUri" >> beam.GroupByKey()
+            | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
+            | "SpreadArchives" >> beam.Reshuffle()
+            | "Fingerprint" >> beam.ParDo(_FingerprintFn(self._context)).with_outputs(FAILURES, main="archives")
+        )
+
+
+def _list_pattern(pattern: str) -> Iterable[Listed]:
+    return storage.list_archives(pattern)
+
+
+class _FingerprintFn(beam.DoFn):
+    def __init__(self, context: RunContext) -> None:
+        self._since = context.filters.since_unix_ns
+        self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
+
+    def process(self, listed: Listed) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
+        if self._since is not None and listed.modified_unix_ns <= self._since:
+            return
+        self._archives_listed.inc()
+        progress.report("archives_found")
+        try:
+            yield ArchiveRef(
+                uri=listed.uri,
+                size_bytes=listed.size_bytes,
+                modified_unix_ns=listed.modified_unix_ns,
+                fingerprint=storage.fingerprint(listed.uri),
+            )
+        except RecordingError as error:
+            failure: Failure = to_failure(
+                "ListArchives", error, archive_uri=listed.uri, archive_modified_unix_ns=listed.modified_unix_ns
+            )
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)

@@ -1,0 +1,156 @@
+"""Walks the members of an archive once, in order: tar, gzipped tar, zip or a folder, told apart by content.
+
+Nothing is extracted: a member is a name and a stream. Links, devices and folders are not members; unsafe paths are errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from transforms.media.errors import ArchiveError
+from transforms.media.model import LimitSettings
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+_TAR_BLOCK_BYTES = 512
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, struct.error)
+_UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile: unknown compression, encrypted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One regular file of an archive."""
+
+    name: str
+    size_bytes: int
+    """As the archive states it; the stream is what counts."""
+    stream: BinaryIO
+    """Valid until the next member is asked for."""
+
+
+def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
+    """Yields the regular files of an archive, in the archive's order.
+
+    Args:
+      stream: the archive; a zip is read by seeking, everything else forward only.
+      limits: bounds on members and expanded bytes.
+
+    Raises:
+      ArchiveError: neither tar, gzipped tar nor zip; damaged (after the members before the damage were given); an unsafe
+        path; over a limit.
+    """
+    buffered = io.BufferedReader(cast("io.RawIOBase", stream), 1 << 20)
+    try:
+        head = buffered.peek(_TAR_BLOCK_BYTES)[:_TAR_BLOCK_BYTES]
+        if not head:
+            raise ArchiveError("the file is empty, expected tar, gzipped tar or zip")
+        if head.startswith(_ZIP_MAGICS):
+            yield from _checked(_zip_members(buffered), limits)
+        elif head.startswith(_GZIP_MAGIC):
+            unzipped = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=buffered)), 1 << 18)
+            inner = unzipped.peek(_TAR_BLOCK_BYTES)[:_TAR_BLOCK_BYTES]
+            if not _is_tar(inner):
+                raise ArchiveError("gzip data that does not hold a tar archive, expected .tar.gz")
+            yield from _checked(_tar_members(unzipped), limits)
+        elif _is_tar(head):
+            yield from _checked(_tar_members(buffered), limits)
+        else:
+            raise ArchiveError(f"begins with {head[:8]!r}, expected tar, gzipped tar or zip")
+    except _DAMAGE as error:
+        raise ArchiveError(f"damaged archive: {error or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def reading_member(name: str) -> Iterator[None]:
+    """Turns damage met while a member's stream is read into an `ArchiveError` that names the member."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ArchiveError(f"{name}: damaged: {error or type(error).__name__}", member=name) from error
+
+
+def walk_folder(
+    members: Sequence[tuple[str, int]], open_member: Callable[[str], BinaryIO], limits: LimitSettings
+) -> Iterator[Member]:
+    """Yields the files of an unpacked folder as `walk_archive` does.
+
+    Args:
+      members: path relative to the folder, and size in bytes.
+      open_member: opens one by its relative path.
+      limits: as for `walk_archive`.
+    """
+
+    def files() -> Iterator[Member]:
+        for name, size in members:
+            with open_member(name) as stream:
+                yield Member(name=name, size_bytes=size, stream=stream)
+
+    yield from _checked(files(), limits)
+
+
+def _is_tar(head: bytes) -> bool:
+    if len(head) < _TAR_BLOCK_BYTES:
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # missing from the stubs
+        return True  # an archive without members begins with its end
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _tar_members(stream: BinaryIO) -> Iterator[Member]:
+    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        for info in archive:
+            # Sparse members claim sizes that no byte of the archive pays for.
+            if not info.isreg() or info.issparse():
+                continue
+            content = archive.extractfile(info)
+            if content is not None:
+                yield Member(name=info.name, size_bytes=info.size, stream=cast("BinaryIO", content))
+
+
+def _zip_members(stream: BinaryIO) -> Iterator[Member]:
+    with zipfile.ZipFile(stream) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            try:
+                content = archive.open(info)
+            except _UNSUPPORTED as error:
+                raise ArchiveError(f"{info.filename}: {error}", member=info.filename) from error
+            with content:
+                yield Member(name=info.filename, size_bytes=info.file_size, stream=cast("BinaryIO", content))
+
+
+def _checked(members: Iterator[Member], limits: LimitSettings) -> Iterator[Member]:
+    """Holds names, counts and sizes to the limits while a walk goes on."""
+    total = 0
+    for count, member in enumerate(members, 1):
+        if count > limits.max_members:
+            raise ArchiveError(f"more than {limits.max_members} members (limits.max_members)")
+        parts = member.name.replace("\\", "/").split("/")
+        if member.name.startswith(("/", "\\")) or ".." in parts or "\0" in member.name or ":" in parts[0]:
+            raise ArchiveError(
+                f"member {member.name[:200]!r} leaves the archive, expected a relative path inside it",
+                member=member.name[:200],
+            )
+        total += member.size_bytes
+        if total > limits.max_archive_bytes:
+            raise ArchiveError(
+                f"{member.name}: expands past {limits.max_archive_bytes} bytes (limits.max_archive_bytes)",
+                member=member.name,
+            )
+        if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
+            continue  # resource forks that macOS adds to archives
+        yield member

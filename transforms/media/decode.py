@@ -1,0 +1,199 @@
+"""Placed packets -> PCM through libopus itself: in-band FEC, concealment, silence, with short fades at every edge.
+
+libopus is the one inside the PyAV wheel, or the system's. It is called through ctypes, which lets go of the interpreter
+lock while it works.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.errors import AudioDecodeError, ConfigError
+from transforms.media.opus import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, MAX_PACKET_SAMPLES, SAMPLE_RATE_HZ
+from transforms.media.timeline import Hole, PlacedPacket
+
+Pcm = npt.NDArray[np.float32]
+"""float32, (samples, channels), full scale 1.0."""
+
+CONCEALED_SAMPLES = 4_800
+"""Loss is concealed for at most 100 ms, then it is silence."""
+FADE_SAMPLES = 240
+"""5 ms: long enough not to click, short enough not to swallow an onset."""
+_DTX_TAIL_SAMPLES = 960
+_OPUS_OK = 0
+_OPUS_RESET_STATE = 4028
+
+
+@functools.cache
+def load_libopus() -> ctypes.CDLL:
+    """Returns libopus, its functions typed.
+
+    Raises:
+      ConfigError: neither PyAV's wheel nor the system has it.
+    """
+    spec = importlib.util.find_spec("av")
+    places: list[str] = []
+    if spec is not None and spec.origin:
+        package = Path(spec.origin).parent
+        for folder in (package.parent / "av.libs", package / ".dylibs"):
+            places.extend(str(path) for path in sorted(folder.glob("*opus*")))
+    system = ctypes.util.find_library("opus")
+    if system:
+        places.append(system)
+    for place in places:
+        try:
+            library = ctypes.CDLL(place)
+            library.opus_decoder_create.restype = ctypes.c_void_p
+        except (OSError, AttributeError):
+            continue
+        library.opus_decoder_create.argtypes = [ctypes.c_int32, ctypes.c_int, ctypes.POINTER(ctypes.c_int)]
+        library.opus_decoder_destroy.argtypes = [ctypes.c_void_p]
+        library.opus_decoder_destroy.restype = None
+        library.opus_decode_float.argtypes = [
+            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+        ]  # fmt: skip
+        library.opus_decode_float.restype = ctypes.c_int
+        library.opus_decoder_ctl.restype = ctypes.c_int
+        return library
+    raise ConfigError(
+        "libopus was not found: neither in the av wheel (av.libs) nor in the system; "
+        "install av from a wheel, or the system's package (Debian: libopus0)"
+    )
+
+
+class OpusDecoder:
+    """One libopus decoder at 48 kHz (RFC 6716)."""
+
+    def __init__(self, channels: int) -> None:
+        """Args: channels: 1 or 2; libopus mixes down or doubles as needed."""
+        self._library = load_libopus()
+        self.channels = channels
+        error = ctypes.c_int()
+        self._state = ctypes.c_void_p(self._library.opus_decoder_create(SAMPLE_RATE_HZ, channels, ctypes.byref(error)))
+        if error.value != _OPUS_OK or not self._state:
+            raise AudioDecodeError(f"libopus error {error.value} when creating a decoder")
+        self._buffer = np.zeros((MAX_PACKET_SAMPLES, channels), dtype=np.float32)
+
+    def __del__(self) -> None:
+        state = getattr(self, "_state", None)
+        if state:
+            self._library.opus_decoder_destroy(state)
+
+    def reset(self) -> None:
+        """Forgets everything heard so far, as at the start of a stream."""
+        self._library.opus_decoder_ctl(self._state, ctypes.c_int(_OPUS_RESET_STATE))
+
+    def decode(self, packet: bytes | None, samples: int, *, fec: bool = False) -> Pcm | None:
+        """Returns `samples` of audio, None when libopus refuses the packet.
+
+        Args:
+          packet: an Opus packet; None conceals.
+          samples: its duration, a multiple of 2.5 ms up to 120 ms; with `fec` that of the packet before it.
+          fec: decode what `packet` carries of the packet before it (RFC 6716 s2.1.7).
+        """
+        got = self._library.opus_decode_float(
+            self._state, packet, len(packet) if packet else 0, self._buffer.ctypes.data, samples, int(fec)
+        )
+        return self._buffer[:got].copy() if got == samples else None
+
+
+def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[tuple[int, Pcm]]:
+    """Yields a track's audio as (first sample, PCM) in order; what is not yielded is digital silence.
+
+    Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
+    first 312 samples are dropped.
+
+    Args:
+      packets: placed on the line whose samples are wanted.
+      channels: 1 or 2.
+    """
+    decoder = OpusDecoder(channels)
+    cursor = 0
+    """Where the last audio ended, before the look-ahead is taken off."""
+    skip = 0
+    fade_in = False
+    last_duration = 960
+    for packet in packets:
+        start = packet.start_sample
+        if packet.hole == Hole.BETWEEN_RUNS:
+            if packet.hole_samples and cursor:
+                yield from _tail(decoder, cursor, packet.hole_samples, last_duration)
+            decoder.reset()
+            skip, fade_in = LOOK_AHEAD_SAMPLES, True
+        elif packet.hole_samples:
+            whole = packet.hole_samples // GRID_SAMPLES * GRID_SAMPLES
+            if packet.hole == Hole.LOST:
+                fade_in = yield from _fill_loss(decoder, cursor, whole, packet, last_duration)
+            else:
+                yield from _tail(decoder, cursor, packet.hole_samples, last_duration)
+                fade_in = True
+        pcm = decoder.decode(packet.opus_packet, packet.duration_samples)
+        if pcm is None:
+            # Right framing, broken content: what a decoder does with a lost packet.
+            pcm = decoder.decode(None, packet.duration_samples)
+        if pcm is not None:
+            if skip:
+                pcm, start, skip = pcm[skip:], start + skip, max(0, skip - len(pcm))
+            if fade_in and len(pcm):
+                fade = min(FADE_SAMPLES, len(pcm))
+                pcm[:fade] *= _ramp(fade)[:, None]
+                fade_in = False
+            if len(pcm):
+                yield start - LOOK_AHEAD_SAMPLES, pcm
+        cursor = packet.start_sample + packet.duration_samples
+        last_duration = packet.duration_samples
+
+
+def _fill_loss(
+    decoder: OpusDecoder, cursor: int, hole: int, packet: PlacedPacket, last_duration: int
+) -> Generator[tuple[int, Pcm], None, bool]:
+    """Yields what can be had of a loss; returns whether silence comes before the next packet."""
+    # The next packet may carry the last lost one (LBRR); without it libopus conceals that stretch by itself.
+    by_fec = min(packet.duration_samples, hole)
+    concealed = min(hole - by_fec, CONCEALED_SAMPLES)
+    silent = hole - by_fec - concealed
+    position, left = cursor, concealed
+    while left > 0:
+        step = min(left, last_duration)
+        pcm = decoder.decode(None, step)
+        if pcm is None:
+            break
+        left -= step
+        if silent and left == 0:
+            fade = min(FADE_SAMPLES, step)
+            pcm[-fade:] *= _ramp(fade)[::-1, None]
+        yield position - LOOK_AHEAD_SAMPLES, pcm
+        position += step
+    if by_fec:
+        pcm = decoder.decode(packet.opus_packet, by_fec, fec=True)
+        if pcm is not None:
+            if silent:
+                fade = min(FADE_SAMPLES, by_fec)
+                pcm[:fade] *= _ramp(fade)[:, None]
+            yield cursor + hole - by_fec - LOOK_AHEAD_SAMPLES, pcm
+            return False
+    return True
+
+
+def _tail(decoder: OpusDecoder, cursor: int, hole: int, last_duration: int) -> Iterator[tuple[int, Pcm]]:
+    """Yields one concealed packet that fades out: the soft end before silence by design."""
+    samples = min(hole // GRID_SAMPLES * GRID_SAMPLES, last_duration, _DTX_TAIL_SAMPLES)
+    pcm = decoder.decode(None, samples) if samples else None
+    if pcm is not None:
+        pcm *= _ramp(samples)[::-1, None]
+        yield cursor - LOOK_AHEAD_SAMPLES, pcm
+
+
+@functools.lru_cache(maxsize=32)
+def _ramp(samples: int) -> npt.NDArray[np.float32]:
+    """Returns a raised-cosine ramp from 0 to 1 of that many samples."""
+    phase = (np.arange(samples, dtype=np.float64) + 0.5) / samples
+    return (0.5 - 0.5 * np.cos(np.pi * phase)).astype(np.float32)

@@ -1,0 +1,74 @@
+"""The exception tree, sorted by whose fault an error is.
+
+`ConfigError` is the operator's and is raised before any work. `RecordingError` says that one recording is bad: it becomes a
+`failures` row and the run goes on. Everything else is a bug of ours and fails the run.
+"""
+
+from __future__ import annotations
+
+
+class CallpressError(Exception):
+    """Base of every error this program raises on purpose."""
+
+
+class ConfigError(CallpressError):
+    """The operator asked for something impossible; the message says which option and what to write instead."""
+
+
+class RecordingError(CallpressError):
+    """One recording is unusable as a whole. The message says what was found, where, and what was expected."""
+
+    retryable = False
+    """Whether another run over the same bytes may succeed."""
+
+    def __init__(self, message: str, *, member: str | None = None, byte_offset: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.member = member
+        """The archive member the error was met in; None when it concerns the whole."""
+        self.byte_offset = byte_offset
+        """Position in that member; None when no single position is to blame."""
+
+
+class ArchiveError(RecordingError):
+    """The archive is unreadable, unsafe, over a limit, or lacks a member."""
+
+
+class RtpdumpError(RecordingError):
+    """A packet dump is not in rtpdump format."""
+
+
+class RtpError(RecordingError):
+    """A packet is not RTP or RTCP by RFC 3550, or not RED by RFC 2198."""
+
+
+class SdpError(RecordingError):
+    """A session description (RFC 8866) lacks what is needed."""
+
+
+class TimingMetadataError(RecordingError):
+    """A `*_timing_metadata.json` is not what `archive-format` describes."""
+
+
+class UnsupportedCodecError(RecordingError):
+    """The track is not Opus; the message names what it is."""
+
+
+class TimelineError(RecordingError):
+    """Nothing usable on the time line, or clocks that cannot be reconciled."""
+
+
+class AudioDecodeError(RecordingError):
+    """libopus refused a stream; the message carries its error code."""
+
+
+class StorageError(RecordingError):
+    """Storage still fails after the retries."""
+
+    retryable = True
+
+
+class CodecProcessError(RecordingError):
+    """The codec process died, or passed its time or memory limit."""
+
+    retryable = True

@@ -1,0 +1,207 @@
+"""One track's parts -> one individual file and what the catalog says of it. Runs in a codec process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from transforms.media.clock import samples_to_ns
+from transforms.media.errors import TimelineError
+from transforms.media.matroska import OpusFile
+from transforms.media.model import Container, PacketCounts, PartIndex, Tags
+from transforms.media.opus import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
+from transforms.media.packet_file import load_index
+from transforms.media.timeline import Hole, Piece, place_packets, plan_pieces
+
+CONCEALED_SAMPLES = 4_800
+"""Decoders conceal about 100 ms of a loss and go silent after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFiles:
+    """Names of a part's two staged files, for `open_input`."""
+
+    packets: str
+    index: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """A finished media file."""
+
+    size_bytes: int
+    sha256: str
+    duration_samples: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentFacts:
+    """One row of `segments`: a stretch on one straight line between file time and server time."""
+
+    archive_uri: str
+    base_filename: str
+    track_id: str
+    ssrc: int
+    file_start_sample: int
+    file_stop_sample: int
+    server_start_unix_ns: int
+    server_stop_unix_ns: int
+    clock_method: str
+    gap_before: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractedTrackFacts:
+    """What a track turned out to be."""
+
+    file: FileFacts | None
+    """None when no file was asked for."""
+    channels: int
+    codec: str
+    counts: PacketCounts
+    jitter_ms: float | None
+    segment_count: int
+    archive_uris: tuple[str, ...]
+    track_ids: tuple[str, ...]
+    ssrcs: tuple[int, ...]
+    clock_methods: tuple[str, ...]
+    segments: tuple[SegmentFacts, ...]
+    duration_samples: int
+    media_samples: int
+    dtx_samples: int
+    concealed_samples: int
+    silence_samples: int
+    first_server_unix_ns: int
+    """Server time of the file's first sample."""
+
+
+def load_parts(parts: Sequence[PartFiles], open_input: Callable[[str], BinaryIO]) -> tuple[PartIndex, ...]:
+    """Reads the indexes of a track's parts."""
+    indexes = []
+    for part in parts:
+        with open_input(part.index) as file:
+            indexes.append(load_index(file.read()))
+    return tuple(indexes)
+
+
+def extract_track(
+    parts: tuple[PartFiles, ...],
+    output: Path | None,
+    container: Container,
+    tags: Tags,
+    *,
+    open_input: Callable[[str], BinaryIO],
+    on_progress: Callable[[int], None],
+) -> ExtractedTrackFacts:
+    """Copies a track's Opus packets into one file, on one time line.
+
+    Args:
+      parts: the track's share of each archive.
+      output: the local file to write; None measures only.
+      container: its format.
+      tags: title, artist, date and so on.
+      open_input: opens a staged file by name.
+      on_progress: told the samples of the finished file.
+
+    Raises:
+      TimelineError: no packets at all.
+    """
+    indexes = load_parts(parts, open_input)
+    pieces = plan_pieces(indexes)
+    if not pieces:
+        raise TimelineError("no packets to place, expected at least one")
+    channels = max(index.channels for index in indexes)
+    origin = pieces[0].server_start_unix_ns
+    starts = [0] * len(pieces)
+    stops = [0] * len(pieces)
+    holes = dict.fromkeys(Hole, 0)
+    concealed = media = end = 0
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
+        seen = -1
+        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets), origin, GRID_SAMPLES):
+            if packet.piece != seen:
+                for skipped in range(seen + 1, packet.piece):
+                    starts[skipped] = stops[skipped] = packet.start_sample
+                seen = packet.piece
+                starts[seen] = packet.start_sample
+            holes[packet.hole] += packet.hole_samples
+            if packet.hole == Hole.LOST:
+                concealed += min(packet.hole_samples, CONCEALED_SAMPLES)
+            if file is not None:
+                if packet.hole_samples:
+                    file.fill(packet.hole_samples)
+                file.write(packet.opus_packet, packet.duration_samples)
+            media += packet.duration_samples
+            stops[seen] = end = packet.start_sample + packet.duration_samples
+    total = end - LOOK_AHEAD_SAMPLES
+    on_progress(total)
+    facts = None
+    if output is not None:
+        with output.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        facts = FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=total, channels=channels)
+    counts = sum((index.counts for index in indexes), PacketCounts())
+    weight = sum(index.counts.received for index in indexes if index.jitter_ms is not None)
+    jitter = sum(index.jitter_ms * index.counts.received for index in indexes if index.jitter_ms is not None)
+    return ExtractedTrackFacts(
+        file=facts,
+        channels=channels,
+        codec=next((index.codec for index in indexes if index.codec != "audio/opus"), "audio/opus"),
+        counts=counts,
+        jitter_ms=jitter / weight if weight else None,
+        segment_count=sum(index.segment_count for index in indexes),
+        archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
+        track_ids=tuple(dict.fromkeys(piece.run.track_id for piece in pieces)),
+        ssrcs=tuple(dict.fromkeys(piece.run.ssrc for piece in pieces)),
+        clock_methods=tuple(sorted({piece.run.clock_method for piece in pieces})),
+        segments=_segments(pieces, indexes, starts, stops),
+        duration_samples=total,
+        media_samples=media,
+        dtx_samples=holes[Hole.DTX],
+        concealed_samples=concealed,
+        silence_samples=end - media - concealed,
+        first_server_unix_ns=origin,
+    )
+
+
+def _segments(
+    pieces: Sequence[Piece], indexes: Sequence[PartIndex], starts: Sequence[int], stops: Sequence[int]
+) -> tuple[SegmentFacts, ...]:
+    found = []
+    for number, piece in enumerate(pieces):
+        before = pieces[number - 1] if number else None
+        gap = "none"
+        if before is not None:
+            hole = starts[number] - stops[number - 1]
+            if not piece.opens_run:
+                gap = "stalled"
+            elif hole < GRID_SAMPLES:
+                gap = "none"
+            elif before.part != piece.part:
+                gap = "not_recorded"
+            elif before.run.base_filename == piece.run.base_filename:
+                gap = "unknown"  # a new SSRC or a jump of the time stamps within one segment
+            else:
+                gap = "muted"
+        length = stops[number] - starts[number]
+        found.append(
+            SegmentFacts(
+                archive_uri=indexes[piece.part].archive_uri,
+                base_filename=piece.run.base_filename,
+                track_id=piece.run.track_id,
+                ssrc=piece.run.ssrc,
+                file_start_sample=starts[number],
+                file_stop_sample=stops[number],
+                server_start_unix_ns=piece.server_start_unix_ns,
+                server_stop_unix_ns=piece.server_start_unix_ns + samples_to_ns(length),
+                clock_method=piece.run.clock_method,
+                gap_before=gap,
+            )
+        )
+    return tuple(found)

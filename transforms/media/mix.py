@@ -1,0 +1,128 @@
+"""Sums tracks block by block at unity gain and keeps the sum under a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.decode import Pcm
+from transforms.media.opus import SAMPLE_RATE_HZ
+
+BLOCK_SAMPLES = SAMPLE_RATE_HZ
+CEILING = 10 ** (-1 / 20)
+"""-1 dBFS: what lossy coding adds on top of a limited signal stays below full scale."""
+_CELL_SAMPLES = 48
+"""The limiter's gain is worked out once per ms."""
+_ATTACK_CELLS = 5
+_RELEASE_PER_CELL = float(np.exp(-1 / 80))
+"""Gain comes back with a time constant of 80 ms."""
+
+
+class TrackPlayer:
+    """Lays one track's audio into consecutive blocks."""
+
+    def __init__(self, audio: Iterator[tuple[int, Pcm]]) -> None:
+        """Args: audio: (first sample, PCM) in order, as `decode_track` yields it."""
+        self._audio = audio
+        self._pending: tuple[int, Pcm] | None = next(audio, None)
+        self.end_sample = 0
+        """End of what was laid so far."""
+
+    def add_to(self, block: Pcm, start_sample: int) -> bool:
+        """Adds what falls into `block`, which begins at `start_sample`; returns whether more follows."""
+        stop = start_sample + len(block)
+        while self._pending is not None:
+            at, pcm = self._pending
+            if at < start_sample:  # before the line begins, or reaching back over an overlap
+                pcm, at = pcm[start_sample - at :], start_sample
+            room = stop - at
+            if room <= 0:
+                self._pending = (at, pcm)
+                return True
+            part = pcm[:room]
+            block[at - start_sample : at - start_sample + len(part)] += part
+            self.end_sample = at + len(part)
+            self._pending = (stop, pcm[room:]) if len(pcm) > room else next(self._audio, None)
+        return False
+
+
+def mix_tracks(players: Sequence[TrackPlayer], channels: int) -> Iterator[Pcm]:
+    """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
+
+    Args:
+      players: one per track.
+      channels: of the mix; mono tracks sound on both sides of a stereo mix.
+    """
+    start = 0
+    playing = list(players)
+    while playing:
+        block = np.zeros((BLOCK_SAMPLES, channels), dtype=np.float32)
+        playing = [player for player in playing if player.add_to(block, start)]
+        if not playing:
+            block = block[: max(player.end_sample for player in players) - start]
+        yield block
+        start += BLOCK_SAMPLES
+
+
+class Limiter:
+    """A look-ahead limiter: gain falls within 5 ms before a peak, comes back slowly, and is 1 exactly while nothing is near.
+
+    Gain is set per cell of 1 ms and runs straight between cells, so no sample passes the ceiling. Output lags by the
+    look-ahead; `flush` gives the rest.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._held = np.zeros((0, channels), dtype=np.float32)
+        self._gain = 1.0
+        """Gain at the edge where the held audio begins."""
+        self.limited_samples = 0
+
+    def process(self, block: Pcm) -> Pcm:
+        """Returns limited audio, as much as the look-ahead allows."""
+        return self._run(np.concatenate([self._held, block]), keep_cells=_ATTACK_CELLS + 1)
+
+    def flush(self) -> Pcm:
+        """Returns what is left."""
+        return self._run(self._held, keep_cells=0)
+
+    def _run(self, audio: Pcm, keep_cells: int) -> Pcm:
+        cells = -(-len(audio) // _CELL_SAMPLES) if not keep_cells else len(audio) // _CELL_SAMPLES
+        ready = cells - keep_cells
+        if ready <= 0:
+            self._held = audio
+            return audio[:0]
+        whole = audio[: cells * _CELL_SAMPLES]
+        padded = np.zeros(cells * _CELL_SAMPLES, dtype=np.float32)
+        padded[: len(whole)] = np.abs(whole).max(axis=1)
+        peaks = padded.reshape(cells, _CELL_SAMPLES).max(axis=1)
+        out_samples = min(ready * _CELL_SAMPLES, len(audio))
+        out = audio[:out_samples]
+        self._held = audio[out_samples:]
+        if self._gain == 1.0 and peaks.max(initial=0.0) <= CEILING:
+            return out
+        target = np.minimum(1.0, CEILING / np.maximum(peaks.astype(np.float64), CEILING))
+        # An edge lies between two cells and must suit both; ramps reach down to it over the cells before.
+        edges = np.minimum(np.append(target, 1.0), np.insert(target, 0, 1.0))
+        slopes = np.ones_like(edges)
+        for back in range(1, _ATTACK_CELLS + 1):
+            weight = back / (_ATTACK_CELLS + 1)
+            slopes[:-back] = np.minimum(slopes[:-back], edges[back:] + (1.0 - edges[back:]) * weight)
+        wanted = np.minimum(edges, slopes)
+        gains = np.empty(ready + 1)
+        gains[0] = min(self._gain, wanted[0])
+        for cell in range(1, ready + 1):
+            risen = 1.0 - (1.0 - gains[cell - 1]) * _RELEASE_PER_CELL
+            gains[cell] = min(wanted[cell], risen if risen < 0.9999 else 1.0)
+        self._gain = float(gains[ready])
+        steps = np.interp(np.arange(out_samples) / _CELL_SAMPLES, np.arange(ready + 1), gains)
+        self.limited_samples += int((steps < 1.0).sum())
+        limited: Pcm = (out * steps[:, None]).astype(np.float32)
+        return limited
+
+
+def to_pcm16(audio: Pcm) -> npt.NDArray[np.int16]:
+    """Returns 16-bit samples, shape kept; float32 full scale 1.0 becomes 32767."""
+    samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(np.int16)
+    return samples

@@ -1,0 +1,56 @@
+"""Output names from ids alone: safe on every file system and in URLs, and no two ids share one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+from transforms.media.model import CallKey, Container, TrackKey
+
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
+_MAX_ID_BYTES = 40
+_ESCAPE_CUT = re.compile(r"~[0-9a-f]?$")
+
+
+def call_folder(call: CallKey) -> str:
+    """Returns a call session's folder below `recordings/`, without a slash at the end."""
+    return "/".join(_stem(escape_id(part), [part], [part]) for part in call.as_tuple())
+
+
+def composite_name(call: CallKey, start_ms: int) -> str:
+    """Returns the file name of a call's mix. Args: start_ms: `timeline_start_time` in Unix ms."""
+    ids = [call.call_type, call.call_id]
+    stem = f"composite_{'_'.join(map(escape_id, ids))}_audio_{start_ms}"
+    return _stem(stem, ids, [*ids, call.call_session_id]) + ".mp3"
+
+
+def individual_name(track: TrackKey, start_ms: int, container: Container) -> str:
+    """Returns the file name of a track. Args: start_ms: `timeline_start_time` in Unix ms."""
+    ids = [track.call.call_type, track.call.call_id, track.participant_id, track.user_session_id]
+    stem = f"individual_{'_'.join(map(escape_id, ids))}_{track.output_type}_{start_ms}"
+    return _stem(stem, ids, [*ids, track.call.call_session_id]) + f".{container}"
+
+
+def escape_id(text: str) -> str:
+    """Returns an id with every unsafe UTF-8 byte as `~` and two hex digits, cut to 40 bytes, never inside an escape."""
+    whole = _escape(text)
+    return _ESCAPE_CUT.sub("", whole[:_MAX_ID_BYTES]) if len(whole) > _MAX_ID_BYTES else whole
+
+
+def _escape(text: str) -> str:
+    return "".join(chr(byte) if byte in _SAFE else f"~{byte:02x}" for byte in text.encode("utf-8"))
+
+
+def _stem(stem: str, ids: Sequence[str], hashed: Sequence[str]) -> str:
+    """Adds a hash when the ids cannot be read back from the name, or would collide where case is folded."""
+    if not any(_is_ambiguous(text) for text in ids):
+        return stem
+    array = json.dumps(list(hashed), ensure_ascii=False, separators=(",", ":"))
+    return f"{stem}-{hashlib.sha256(array.encode('utf-8')).hexdigest()[:8]}"
+
+
+def _is_ambiguous(text: str) -> bool:
+    escaped = _escape(text)
+    return "_" in text or "~" in escaped or text != text.lower() or len(escaped) > _MAX_ID_BYTES or not text.strip(".")

@@ -1,0 +1,124 @@
+"""The Opus packet from outside (RFC 6716 s3): TOC byte, durations, validity, fillers. No decoding."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE_HZ = 48_000
+LOOK_AHEAD_SAMPLES = 312
+"""The encoder's look-ahead at 48 kHz, 6.5 ms: what a container calls pre-skip (RFC 7845 s4.2)."""
+MAX_PACKET_SAMPLES = 5_760
+"""RFC 6716 s3.4 R5: at most 120 ms per packet."""
+GRID_SAMPLES = 120
+"""2.5 ms, the shortest Opus frame: every packet and filler is a multiple of it."""
+_MAX_FRAME_BYTES = 1_275  # RFC 6716 s3.4 R2
+
+# RFC 6716 s3.1 table 2: 48 kHz samples per frame for each of the 32 configurations.
+_SILK = (480, 960, 1920, 2880)
+_HYBRID = (480, 960)
+_CELT = (120, 240, 480, 960)
+FRAME_SAMPLES_BY_CONFIG: tuple[int, ...] = _SILK * 3 + _HYBRID * 2 + _CELT * 4
+_FRAME_SAMPLES = np.array(FRAME_SAMPLES_BY_CONFIG, dtype=np.int64)
+
+# First CELT configuration (2.5 ms) with the audio bandwidth of each configuration: NB, WB, SWB or FB. Medium band has no
+# CELT mode, so it takes wide band (RFC 6716 s3.1).
+_CELT_CONFIG = (16,) * 4 + (20,) * 8 + (24,) * 2 + (28,) * 2 + (16,) * 4 + (20,) * 4 + (24,) * 4 + (28,) * 4
+
+
+def packet_samples(toc_bytes: npt.NDArray[np.uint8], second_bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Returns each packet's duration in 48 kHz samples; more than `MAX_PACKET_SAMPLES` or 0 marks an invalid one.
+
+    Args:
+      toc_bytes: first byte of each packet, shape (packets,).
+      second_bytes: second byte, used by frame-count code 3 only; anything where there is none.
+    """
+    frames = np.where((toc_bytes & 3) == 0, 1, 2)
+    frames = np.where((toc_bytes & 3) == 3, second_bytes & 63, frames)
+    samples: npt.NDArray[np.int64] = frames.astype(np.int64) * _FRAME_SAMPLES[toc_bytes >> 3]
+    return samples
+
+
+def is_valid_packet(packet: bytes) -> bool:
+    """Tells whether the framing holds by RFC 6716 s3.4, R1 to R7; the frames themselves are not looked at."""
+    if not packet:
+        return False  # R1
+    code, body = packet[0] & 3, len(packet) - 1
+    frame_samples = FRAME_SAMPLES_BY_CONFIG[packet[0] >> 3]
+    if code == 0:
+        return body <= _MAX_FRAME_BYTES
+    if code == 1:
+        return body % 2 == 0 and body // 2 <= _MAX_FRAME_BYTES  # R3
+    if code == 2:
+        first = _frame_length(packet, 1)
+        if first is None:
+            return False
+        size, used = first
+        return used + size <= body and body - used - size <= _MAX_FRAME_BYTES  # R4
+    if body < 1:
+        return False  # R6
+    count = packet[1] & 63
+    if count == 0 or count * frame_samples > MAX_PACKET_SAMPLES:
+        return False  # R5
+    position, padding = 2, 0
+    if packet[1] & 0x40:
+        while True:
+            if position >= len(packet):
+                return False
+            step = packet[position]
+            position += 1
+            padding += 254 if step == 255 else step
+            if step != 255:
+                break
+    rest = len(packet) - position - padding
+    if rest < 0:
+        return False
+    if not packet[1] & 0x80:  # CBR
+        return rest % count == 0 and rest // count <= _MAX_FRAME_BYTES
+    for _ in range(count - 1):
+        length = _frame_length(packet, position)
+        if length is None:
+            return False
+        size, used = length
+        position += used
+        rest -= used + size
+        if rest < 0:
+            return False
+    return rest <= _MAX_FRAME_BYTES  # R7
+
+
+def _frame_length(packet: bytes, position: int) -> tuple[int, int] | None:
+    """Reads a frame length (RFC 6716 s3.2.1); returns it with the bytes it took, None when it is cut off."""
+    if position >= len(packet):
+        return None
+    first = packet[position]
+    if first < 252:
+        return first, 1
+    if position + 1 >= len(packet):
+        return None
+    return packet[position + 1] * 4 + first, 2
+
+
+def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
+    """Returns packets of one empty frame each that last `samples`, with their durations in samples.
+
+    An empty frame asks a decoder for concealment, which is how a container states "nothing here" without shortening the
+    audio (RFC 7845 s4.1). The configuration of the packet before is kept, so no decoder changes mode; what is left is
+    filled by the largest CELT frames of the same bandwidth.
+
+    Args:
+      toc_byte: TOC of the last packet before the hole; its frame-count code is cleared.
+      samples: length of the hole, a multiple of `GRID_SAMPLES`.
+    """
+    if samples % GRID_SAMPLES:
+        raise ValueError(f"a hole of {samples} samples is not a multiple of {GRID_SAMPLES}")
+    own = FRAME_SAMPLES_BY_CONFIG[toc_byte >> 3]
+    fillers = [(bytes([toc_byte & 0xFC]), own)] * (samples // own)
+    left = samples % own
+    for step in (3, 2, 1, 0):
+        size = _CELT[step]
+        config = _CELT_CONFIG[toc_byte >> 3] + step
+        while left >= size:
+            fillers.append((bytes([config << 3 | toc_byte & 0x04]), size))
+            left -= size
+    return fillers

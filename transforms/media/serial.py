@@ -1,0 +1,35 @@
+"""Wrap-around arithmetic for 16-bit sequence numbers and 32-bit RTP timestamps (RFC 1982, RFC 3550 A.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def unwrap(wrapped: int, reference: int, bits: int) -> int:
+    """Returns the number nearest to `reference` that equals `wrapped` modulo `2**bits`.
+
+    Args:
+      wrapped: the field as carried in the packet.
+      reference: an unwrapped number less than `2**(bits - 1)` away.
+      bits: 16 for sequence numbers, 32 for RTP timestamps.
+    """
+    half = 1 << (bits - 1)
+    return reference + (wrapped - reference + half) % (1 << bits) - half
+
+
+def unwrap_sequence(wrapped: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.int64]:
+    """Returns the unwrapped numbers of a stream, each nearest to the one before it.
+
+    Reordering is safe: a slightly older number moves back, it does not count as a wrap.
+
+    Args:
+      wrapped: fields in the order met, shape (packets,).
+      bits: 16 or 32.
+    """
+    values = wrapped.astype(np.int64)
+    if values.size == 0:
+        return values
+    half = 1 << (bits - 1)
+    steps = (np.diff(values) + half) % (1 << bits) - half
+    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])

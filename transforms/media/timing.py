@@ -1,0 +1,128 @@
+"""Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks types, judges nothing else."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from transforms.media.errors import TimingMetadataError
+from transforms.media.model import CallKey, SegmentTiming, SessionTiming
+
+SUFFIX = "_timing_metadata.json"
+_MAX_INT = 1 << 63
+
+
+def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
+    """Returns one participant session's timing.
+
+    Args:
+      text: the member's bytes, UTF-8 with or without a byte-order mark.
+      member: its name, for messages.
+
+    Raises:
+      TimingMetadataError: not a JSON object, an id is missing or not text, or a segment's field has another type.
+    """
+    try:
+        data = json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise TimingMetadataError(
+            f"{member}: byte {error.start} is not UTF-8, expected JSON", member=member, byte_offset=error.start
+        ) from None
+    except json.JSONDecodeError as error:
+        raise TimingMetadataError(
+            f"{member}: {error.msg} at byte {error.pos}, expected JSON", member=member, byte_offset=error.pos
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested too deep; an integer of too many digits
+        raise TimingMetadataError(f"{member}: unreadable JSON ({error})", member=member) from None
+    if not isinstance(data, dict):
+        raise TimingMetadataError(f"{member}: {_kind(data)} at the top, expected an object", member=member)
+    segments = data.get("segments") or {}
+    if not isinstance(segments, dict):
+        raise TimingMetadataError(f"{member}: segments is {_kind(segments)}, expected an object", member=member)
+    return SessionTiming(
+        member=member,
+        call=CallKey(
+            call_type=_text(data, "call_type", member),
+            call_id=_text(data, "call_id", member),
+            call_session_id=_text(data, "call_session_id", member),
+        ),
+        call_start_unix_ns=_time(data.get("call_start_time")),
+        participant_id=_text(data, "participant_id", member),
+        user_session_id=_text(data, "user_session_id", member),
+        audio=_segments(segments, "audio", member),
+        video=_segments(segments, "video", member),
+    )
+
+
+def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[SegmentTiming, ...]:
+    entries = segments.get(kind) or []
+    if not isinstance(entries, list):
+        raise TimingMetadataError(f"{member}: segments.{kind} is {_kind(entries)}, expected a list", member=member)
+    found: dict[str, SegmentTiming] = {}
+    for number, entry in enumerate(entries):
+        where = f"{member}: segments.{kind}[{number}]"
+        if not isinstance(entry, dict):
+            raise TimingMetadataError(f"{where} is {_kind(entry)}, expected an object", member=member)
+        base = entry.get("base_filename")
+        if not isinstance(base, str) or not base:
+            raise TimingMetadataError(f"{where}.base_filename is {_kind(base)}, expected a name", member=member)
+        # A segment listed twice is one segment: its dump is there once.
+        found.setdefault(
+            base,
+            SegmentTiming(
+                base_filename=base,
+                codec=_optional_text(entry, "codec"),
+                track_id=_optional_text(entry, "track_id"),
+                track_type=_optional_text(entry, "track_type"),
+                first_rtp_timestamp=_integer(entry, "first_rtp_rtp_timestamp"),
+                last_rtp_timestamp=_integer(entry, "last_rtp_rtp_timestamp"),
+                first_rtp_unix_ms=_integer(entry, "first_rtp_unix_timestamp"),
+                last_rtp_unix_ms=_integer(entry, "last_rtp_unix_timestamp"),
+            ),
+        )
+    return tuple(sorted(found.values(), key=lambda s: (s.first_rtp_unix_ms or 0, s.base_filename)))
+
+
+def _text(data: dict[str, Any], name: str, member: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise TimingMetadataError(f"{member}: {name} is {_kind(value)}, expected text", member=member)
+    # Lone surrogates (JSON can spell them) have no UTF-8 form: no table and no file name could hold them.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _optional_text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def _integer(data: dict[str, Any], name: str) -> int | None:
+    """A number that JSON writers may have made a float; None when absent, of another type, or beyond 64 bits."""
+    value = data.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    if not -_MAX_INT < value < _MAX_INT:
+        return None
+    return int(value)
+
+
+def _time(value: Any) -> int | None:
+    """An RFC 3339 time as Unix ns; None when absent, unreadable or the zero time that Go writes for "not set"."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment.year < 1971 or moment.year > 2200:
+        return None
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * 1_000_000_000 + moment.microsecond * 1_000
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return "missing or null" if value is None else names.get(type(value), type(value).__name__)

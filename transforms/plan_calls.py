@@ -1,0 +1,227 @@
+"""PlanCalls: the parts of a call session from all its archives -> one plan: time zero, tracks, what is to be written."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from transforms import catalog_store
+from transforms.failures import to_failure
+from transforms.media.catalog import Row, from_time, utc_date
+from transforms.media.errors import ArchiveError, TimelineError
+from transforms.media.model import TRACK_TYPE_OF, CallKey, Failure, TrackKey, TrackPart
+from transforms.run_context import RunContext
+from transforms.unpack_archives import RECALL_STAGE
+
+STAGE = "PlanCalls"
+FAILURES = "failures"
+_HOUR_NS = 3_600_000_000_000
+_DAY_NS = 24 * _HOUR_NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSource:
+    """One track to extract, from all its parts."""
+
+    track: TrackKey
+    parts: tuple[TrackPart, ...]
+    """In order of time; at least one has packets."""
+    timeline_start_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """One call session, as all its archives together tell it."""
+
+    call: CallKey
+    timeline_start_unix_ns: int
+    """Call time zero; once in the catalog it stays."""
+    sources: tuple[TrackSource, ...]
+    """The tracks to extract."""
+    empty_tracks: tuple[TrackKey, ...]
+    """Tracks whose segments hold no packets."""
+    sessions: tuple[tuple[str, str], ...]
+    """(participant, user session) of everybody the metadata speaks of."""
+    archive_uris: tuple[str, ...]
+    makes_mix: bool
+    """False when only some files of the call are wanted, or an earlier archive is gone."""
+    is_whole: bool
+    """Whether the call's rows are replaced by what this run makes; else what it does not make stays."""
+    has_prior: bool
+    """Whether the catalog has the call."""
+
+    @property
+    def call_date(self) -> str:
+        return utc_date(self.timeline_start_unix_ns)
+
+
+class PlanCalls(beam.PTransform):
+    """Input: `TrackPart`, prior rows of `calls`, `Failure` of recalled archives. Output: `CallPlan`, `Failure` (`failures`).
+
+    Groups by the call session. Writes nothing; memory grows with the parts of one call, a few hundred bytes each.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(
+        self,
+        inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row], beam.PCollection[Failure]],
+    ) -> beam.pvalue.DoOutputsTuple:
+        parts, prior, failures = inputs
+        return (
+            {
+                "parts": parts | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part)),
+                "prior": prior
+                | "KeyPriorByCall" >> beam.Map(lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row)),
+                "missing": failures
+                | "KeepRecalled" >> beam.Filter(lambda failure: failure.stage == RECALL_STAGE and failure.call is not None)
+                | "KeyFailuresByCall" >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
+            }
+            | "GroupByCall" >> beam.CoGroupByKey()
+            | "Plan" >> beam.ParDo(_PlanFn(self._context)).with_outputs(FAILURES, main="plans")
+        )
+
+
+class _PlanFn(beam.DoFn):
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def process(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
+        _, found = group
+        parts = sorted(found["parts"], key=lambda part: (part.first_server_unix_ns, part.archive_uri))
+        if not parts:  # a call of the catalog, or of a failure, that no archive of this run speaks of
+            return
+        missing = tuple(sorted(set(found["missing"])))
+        prior = next(iter(found["prior"]), None)
+        existing = _existing_tracks(self._context, prior) if missing and prior else frozenset()
+        plan, failures = plan_call(parts, prior, missing, existing, self._context)
+        for failure in failures:
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+        yield plan
+
+
+def _existing_tracks(context: RunContext, prior: Row) -> frozenset[tuple[str, str, str]]:
+    """Returns (participant, user session, output type) of the call's individual files in the catalog."""
+    columns = ("call_type", "call_id", "call_session_id")
+    key = tuple(prior[column] for column in columns)
+    rows = catalog_store.read_rows(context.catalog_uri, "recordings", prior["call_date"], columns, {key})
+    return frozenset(
+        (row["participant_id"], row["user_session_id"], row["output_type"])
+        for row in rows
+        if row["recording_type"] == "individual"
+    )
+
+
+def plan_call(
+    parts: list[TrackPart],
+    prior: Row | None,
+    missing: tuple[str, ...],
+    existing: frozenset[tuple[str, str, str]],
+    context: RunContext,
+) -> tuple[CallPlan, list[Failure]]:
+    """Returns what to do about one call, and the tracks that cannot take part.
+
+    Args:
+      parts: of one call session, in order of time.
+      prior: its row of `calls`, None when the catalog does not have it.
+      missing: earlier archives of it that cannot be read any more.
+      existing: tracks whose file is kept because of that.
+      context: filters and limits.
+    """
+    call = parts[0].call
+    tracks: dict[TrackKey, list[TrackPart]] = {}
+    for part in parts:
+        if part.track is not None:
+            tracks.setdefault(part.track, []).append(part)
+    heard = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
+    heard = {track: found for track, found in heard.items() if found}
+    heard, failures = _drop_far_tracks(heard, context.settings.limits.max_call_hours)
+    start = _timeline_start(parts, heard, prior)
+    wanted = {track: found for track, found in heard.items() if context.filters.wants_track(track)}
+    for track in [t for t in wanted if (t.participant_id, t.user_session_id, t.output_type) in existing]:
+        for part in wanted.pop(track):
+            failures.append(_not_in_file(part, missing))
+    plan = CallPlan(
+        call=call,
+        timeline_start_unix_ns=start,
+        sources=tuple(
+            TrackSource(track=track, parts=tuple(wanted[track]), timeline_start_unix_ns=start) for track in sorted(wanted)
+        ),
+        empty_tracks=tuple(sorted(track for track, found in tracks.items() if not any(p.packets_uri for p in found))),
+        sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
+        archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
+        makes_mix=not missing and not context.filters.narrows_tracks,
+        is_whole=not missing and not context.filters.narrows_tracks,
+        has_prior=prior is not None,
+    )
+    return plan, failures
+
+
+def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
+    error = ArchiveError(
+        f"the track's file was kept as it is, without the audio of {part.archive_uri}: {', '.join(missing)} that it was "
+        "made from cannot be read any more"
+    )
+    return to_failure(
+        STAGE,
+        error,
+        archive_uri=part.archive_uri,
+        archive_modified_unix_ns=part.archive_modified_unix_ns,
+        call=part.call,
+        participant_id=part.participant_id,
+        user_session_id=part.user_session_id,
+        output_type=part.output_type,
+    )
+
+
+def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: Row | None) -> int:
+    """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off) the earliest media."""
+    if prior is not None and prior["timeline_start_time"] is not None:
+        return from_time(prior["timeline_start_time"])
+    stated = min((p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None), default=None)
+    earliest = min((p.first_server_unix_ns for found in heard.values() for p in found), default=None)
+    if earliest is None:
+        if stated is not None:
+            return stated
+        return min(part.archive_modified_unix_ns for part in parts)
+    # Files and tables count in ms: a start between two would make every offset a fraction.
+    earliest -= earliest % 1_000_000
+    return stated if stated is not None and abs(stated - earliest) <= _DAY_NS else earliest
+
+
+def _drop_far_tracks(
+    heard: dict[TrackKey, list[TrackPart]], max_call_hours: int
+) -> tuple[dict[TrackKey, list[TrackPart]], list[Failure]]:
+    """Leaves out tracks too far from the median of the call's: their clock is wrong, and hours of silence help nobody."""
+    if not heard:
+        return heard, []
+    median = statistics.median_low(sorted(found[0].first_server_unix_ns for found in heard.values()))
+    kept, failures = {}, []
+    for track, found in heard.items():
+        apart = max(abs(found[0].first_server_unix_ns - median), abs(found[-1].last_server_unix_ns - median))
+        if apart <= max_call_hours * _HOUR_NS:
+            kept[track] = found
+            continue
+        error = TimelineError(
+            f"{track.participant_id}: {TRACK_TYPE_OF[track.output_type]} lies {apart / _HOUR_NS:.1f} h from the median of its "
+            f"call's tracks, expected at most {max_call_hours} h (limits.max_call_hours)"
+        )
+        failures.append(
+            to_failure(
+                STAGE,
+                error,
+                archive_uri=found[0].archive_uri,
+                archive_modified_unix_ns=found[0].archive_modified_unix_ns,
+                call=track.call,
+                participant_id=track.participant_id,
+                user_session_id=track.user_session_id,
+                output_type=track.output_type,
+            )
+        )
+    return kept, failures

@@ -1,0 +1,134 @@
+"""RecordArchives: what became of each archive -> its row, and the failures that belong to no call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+
+from transforms.failures import failure_row
+from transforms.media.catalog import Row, to_time, utc_date
+from transforms.media.model import Failure, Status
+from transforms.mix_calls import ArchiveOutcome
+from transforms.row_fragments import FragmentRef, write_fragment
+from transforms.run_context import RunContext, key_hash
+from transforms.unpack_archives import ArchiveSummary
+
+FRAGMENTS = "fragments"
+_ROWS_PER_FRAGMENT = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedArchive:
+    """How an archive ended, for the run's own figures."""
+
+    status: Status
+    bytes_read: int
+    cpu_ns: int
+
+
+class RecordArchives(beam.PTransform):
+    """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`.
+
+    Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for an archive that the
+    catalog has under another date one that only removes. Writes rows into staging. Groups by archive; memory is a few
+    hundred rows.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(
+        self,
+        inputs: tuple[
+            beam.PCollection[ArchiveSummary],
+            beam.PCollection[ArchiveOutcome],
+            beam.PCollection[Failure],
+            beam.PCollection[Row],
+        ],
+    ) -> beam.pvalue.DoOutputsTuple:
+        summaries, outcomes, failures, prior = inputs
+        return (
+            {
+                "summaries": summaries | "KeySummaries" >> beam.Map(lambda summary: (summary.ref.uri, summary)),
+                "outcomes": outcomes | "KeyOutcomes" >> beam.Map(lambda outcome: (outcome.archive_uri, outcome)),
+                "failures": failures
+                | "KeepThoseWithoutCall" >> beam.Filter(lambda failure: failure.call is None)
+                | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
+                "prior": prior | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row["call_date"])),
+            }
+            | "GroupByArchive" >> beam.CoGroupByKey()
+            | "Record" >> beam.ParDo(_RecordFn(self._context)).with_outputs(FRAGMENTS, main="archives")
+        )
+
+
+class _RecordFn(beam.DoFn):
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def start_bundle(self) -> None:
+        self._rows: dict[str, dict[str, list[Row]]] = {}
+        self._owners: dict[str, list[str]] = {}
+
+    def process(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+        uri, found = group
+        summary: ArchiveSummary | None = next(iter(found["summaries"]), None)
+        failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))
+        if summary is None and not failures:  # recalled: its row stands
+            return
+        modified = summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
+        date = utc_date(modified)
+        rows = self._rows.setdefault(date, {"archives": [], "failures": []})
+        rows["failures"] += [self._context.stamp(failure_row(failure, self._context.started_unix_ns)) for failure in failures]
+        if summary is not None:
+            row = archive_row(summary, list(found["outcomes"]), failures, self._context.started_unix_ns)
+            yield RecordedArchive(status=Status(row["status"]), bytes_read=summary.bytes_read, cpu_ns=summary.cpu_ns)
+            if summary.is_complete:
+                rows["archives"].append(self._context.stamp(row))
+        else:
+            yield RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0)
+        self._owners.setdefault(date, []).append(uri)
+        for old_date in sorted(set(found["prior"]) - {date}):
+            counts = (("archives", 0), ("failures", 0))
+            removal = FragmentRef(uri="", call_date=old_date, row_counts=counts, replaced=((uri,),))
+            yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)
+        if len(self._owners[date]) >= _ROWS_PER_FRAGMENT:
+            yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(date))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for date in list(self._owners):
+            yield beam.pvalue.TaggedOutput(FRAGMENTS, GlobalWindows.windowed_value(self._flush(date)))
+
+    def _flush(self, date: str) -> FragmentRef:
+        owners, rows = self._owners.pop(date), self._rows.pop(date)
+        uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.parquet")
+        return write_fragment(uri, date, rows, tuple((owner,) for owner in owners))
+
+
+def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:
+    """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is missing."""
+    own = [*failures, *(o.first_failure for o in outcomes if o.first_failure is not None)]
+    first = summary.first_failure or (own[0] if own else None)
+    made = any(outcome.made_something for outcome in outcomes)
+    if first is None:
+        status = Status.OK if summary.track_count else Status.EMPTY
+    else:
+        status = Status.PARTIAL if made else Status.FAILED
+    return {
+        "archive_uri": summary.ref.uri,
+        "size_bytes": summary.ref.size_bytes,
+        "fingerprint": summary.ref.fingerprint,
+        "modified_at": to_time(summary.ref.modified_unix_ns),
+        "member_count": summary.member_count,
+        "track_count": summary.track_count,
+        "call_session_ids": sorted({call.call_session_id for call in summary.calls}),
+        "status": status,
+        "attempts": summary.ref.attempt,
+        "error_type": first.error_type if first else None,
+        "error_message": first.message if first else None,
+        "processed_at": to_time(now_unix_ns),
+    }

@@ -1,0 +1,109 @@
+"""SkipProcessed: archives minus what the catalog has for these settings. FindPriorRows: what the catalog has of some keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms import catalog_store, progress
+from transforms.media.catalog import Row, utc_date
+from transforms.media.model import ArchiveRef, Status
+from transforms.run_context import RunContext
+
+SKIPPED = "skipped"
+_RETRYABLE = ("StorageError", "CodecProcessError")
+
+
+class SkipProcessed(beam.PTransform):
+    """Input: `ArchiveRef`. Output: `ArchiveRef` to press (main) and those left out (`skipped`).
+
+    Groups by the UTC date of modification, which is where the catalog keeps an archive's row: each group reads one
+    partition. Writes nothing; memory grows with the archives of one date.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(self, archives: beam.PCollection[ArchiveRef]) -> beam.pvalue.DoOutputsTuple:
+        return (
+            archives
+            | "KeyByDate" >> beam.Map(lambda ref: (utc_date(ref.modified_unix_ns), ref))
+            | "GroupByDate" >> beam.GroupByKey()
+            | "Compare" >> beam.ParDo(_CompareFn(self._context)).with_outputs(SKIPPED, main="todo")
+        )
+
+
+class _CompareFn(beam.DoFn):
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
+
+    def process(self, group: tuple[str, Iterable[ArchiveRef]]) -> Iterator[Any]:
+        date, refs = group
+        listed = {ref.uri: ref for ref in refs}
+        keys = {(uri,) for uri in listed}
+        rows = catalog_store.read_rows(self._context.catalog_uri, "archives", date, ("archive_uri",), keys)
+        known = {row["archive_uri"]: row for row in rows}
+        for uri in sorted(listed):
+            ref, row = listed[uri], known.get(uri)
+            same = (
+                row is not None
+                and row["fingerprint"] == ref.fingerprint
+                and row["settings_fingerprint"] == self._context.settings_fingerprint
+            )
+            if row is None or not same or self._context.overwrite:
+                yield ref
+            elif _is_done(row, self._context.settings.limits.max_attempts):
+                self._skipped.inc()
+                progress.report("archives_skipped")
+                yield beam.pvalue.TaggedOutput(SKIPPED, ref)
+            else:
+                yield replace(ref, attempt=int(row["attempts"] or 1) + 1)
+
+
+def _is_done(row: Row, max_attempts: int) -> bool:
+    """Whether trying an unchanged archive again is of no use: it went well, or it was tried often enough."""
+    if row["status"] in (Status.OK, Status.EMPTY):
+        return True
+    if row["status"] == Status.PARTIAL and row["error_type"] not in _RETRYABLE:
+        return True
+    return int(row["attempts"] or 1) >= max_attempts
+
+
+class FindPriorRows(beam.PTransform):
+    """Input: keys, tuples of text. Output: rows of a table of the catalog with these keys, and their `call_date`.
+
+    Scans the table's key columns once, in parallel over its objects; the keys are a side input. Writes nothing; memory
+    holds one object's columns and the keys.
+    """
+
+    def __init__(self, context: RunContext, table: str, columns: Sequence[str], key_columns: Sequence[str]) -> None:
+        super().__init__()
+        self._catalog_uri = context.catalog_uri
+        self._table = table
+        self._columns = tuple(columns)
+        self._key_columns = tuple(key_columns)
+
+    def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.PCollection[Row]:
+        catalog_uri, table = self._catalog_uri, self._table
+        columns, key_columns = self._columns, self._key_columns
+
+        def list_files(_: None) -> Iterable[catalog_store.CatalogFile]:
+            return catalog_store.list_files(catalog_uri, table)
+
+        def scan(file: catalog_store.CatalogFile, wanted: Iterable[tuple[str, ...]]) -> Iterable[Row]:
+            found = set(wanted)
+            return catalog_store.scan(catalog_uri, table, file, columns, key_columns, found) if found else ()
+
+        return (
+            keys.pipeline
+            | "Start" >> beam.Create([None])
+            | "ListFiles" >> beam.FlatMap(list_files)
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "ScanFile" >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys))
+        )

@@ -1,0 +1,244 @@
+"""UnpackArchives: each archive -> one staged part per participant session and track type.
+
+RecallArchives does the same for the earlier archives of calls that are pressed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms import progress, storage
+from transforms.codec_process import POOL
+from transforms.failures import to_failure
+from transforms.media.catalog import Row
+from transforms.media.errors import RecordingError
+from transforms.media.model import ArchiveRef, CallKey, Failure, TrackPart
+from transforms.media.unpack import STAGE, UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
+from transforms.parallel import ParallelFn
+from transforms.run_context import RunContext, key_hash
+
+FAILURES = "failures"
+ARCHIVES = "archives"
+RECALL_STAGE = "RecallArchives"
+"""Stage of failures that mean: an earlier archive of this call cannot be read any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSummary:
+    """What unpacking an archive came to."""
+
+    ref: ArchiveRef
+    is_complete: bool
+    """Whether all of it is in this run, so that it may be recorded as done."""
+    member_count: int | None
+    track_count: int
+    calls: tuple[CallKey, ...]
+    first_failure: Failure | None
+    could_read: bool
+    bytes_read: int
+    cpu_ns: int
+
+
+class UnpackArchives(beam.PTransform):
+    """Input: `ArchiveRef`. Output: `TrackPart` (main), `Failure` (`failures`), `ArchiveSummary` (`archives`).
+
+    Writes each part's packets and index into staging under names that come from the archive's URI, so a retried bundle
+    writes the same objects again. Parallel over archives; memory grows with the longest segment (about 60 MB for 8 h),
+    in a codec process.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(self, archives: beam.PCollection[ArchiveRef]) -> beam.pvalue.DoOutputsTuple:
+        return (
+            archives
+            | "SpreadArchives" >> beam.Reshuffle()
+            | "Unpack" >> beam.ParDo(_UnpackFn(self._context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+        )
+
+
+class RecallArchives(beam.PTransform):
+    """Input: `TrackPart` of this run and, by the name `prior`, rows of `calls` for the same calls.
+
+    Output: as `UnpackArchives`, of the archives these calls were pressed from before and that are not in this run: one hop
+    through the catalog. An archive that is gone or unreadable is a failure of each call it was wanted for.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]) -> beam.pvalue.DoOutputsTuple:
+        parts, prior = inputs
+        context = self._context
+        return (
+            {
+                "now": parts | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part.archive_uri)),
+                "before": prior
+                | "KeyPriorByCall"
+                >> beam.Map(
+                    lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row["archive_uris"] or [])
+                ),
+            }
+            | "GroupByCall" >> beam.CoGroupByKey()
+            | "AskForEarlier" >> beam.FlatMap(_ask_for_earlier)
+            | "GroupByArchive" >> beam.GroupByKey()
+            | "FindArchive" >> beam.Map(_find_archive)
+            | "SpreadArchives" >> beam.Reshuffle()
+            | "Unpack" >> beam.ParDo(_UnpackFn(context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+        )
+
+
+def _ask_for_earlier(
+    group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]],
+) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    call, found = group
+    now = set(found["now"])
+    for uris in found["before"]:
+        for uri in sorted(set(uris) - now):
+            yield uri, call
+
+
+def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveRef:
+    """Returns the archive as it stands now; one that is gone fails where it is read."""
+    uri, calls = group
+    wanted = tuple(CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2]) for call in sorted(set(calls)))
+    try:
+        listed = storage.stat_archive(uri)
+    except RecordingError:
+        listed = None
+    return ArchiveRef(
+        uri=uri,
+        size_bytes=listed.size_bytes if listed else 0,
+        modified_unix_ns=listed.modified_unix_ns if listed else 0,
+        fingerprint="",
+        recalled_for=wanted,
+    )
+
+
+class _UnpackFn(ParallelFn):
+    def __init__(self, context: RunContext) -> None:
+        super().__init__(context.threads)
+        self._context = context
+        self._parts = Metrics.counter(UnpackArchives, "parts_staged")
+        self._failures = Metrics.counter(UnpackArchives, "failures")
+        self._bytes = Metrics.counter(UnpackArchives, "archive_bytes")
+
+    def count(self, output: Any) -> None:
+        if isinstance(output, TrackPart):
+            self._parts.inc()
+        elif output.tag == FAILURES:
+            self._failures.inc()
+        else:
+            self._bytes.inc(output.value.bytes_read)
+
+    def work(self, ref: ArchiveRef) -> Iterator[Any]:
+        filters, limits = self._context.filters, self._context.settings.limits
+        try:
+            members = storage.folder_members(ref.uri) if ref.uri.endswith("/") else ()
+            with storage.work_folder(self._context.staging_uri) as folder, POOL.lend(limits.codec_memory_bytes) as codec:
+                unpacked: UnpackedArchive
+                unpacked, cpu_ns = codec.run(
+                    unpack_archive,
+                    (ref, members, folder, limits),
+                    open_remote=storage.open_input,
+                    on_progress=lambda _: None,
+                    timeout_seconds=limits.codec_seconds,
+                )
+                wanted = [session for session in unpacked.sessions if self._wants(ref, session.call)]
+                parts = [part for session in wanted for part in self._stage(ref, session, folder)]
+        except RecordingError as error:
+            yield from self._failed(ref, error)
+            return
+        failures = [f for f in unpacked.failures if f.call is None or self._wants(ref, f.call)]
+        complete = len(wanted) == len(unpacked.sessions) and not filters.narrows_tracks
+        yield from parts
+        for failure in failures:
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+        if ref.recalled_for:
+            return
+        progress.report("archives")
+        progress.report("tracks_found", sum(1 for part in parts if part.packets_uri))
+        progress.report("failures", len(failures))
+        first = failures[0] if failures else None
+        summary = _summary(ref, unpacked, first, complete, cpu_ns)
+        yield beam.pvalue.TaggedOutput(ARCHIVES, replace(summary, track_count=sum(1 for part in parts if part.packets_uri)))
+
+    def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
+        return call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
+
+    def _failed(self, ref: ArchiveRef, error: RecordingError) -> Iterator[Any]:
+        """An archive of which nothing can be used: a failure of its own, or of every call it was recalled for."""
+        where = {
+            "archive_uri": ref.uri,
+            "archive_modified_unix_ns": ref.modified_unix_ns,
+            "attempt": ref.attempt,
+        }
+        progress.report("failures")
+        for call in ref.recalled_for:
+            yield beam.pvalue.TaggedOutput(FAILURES, to_failure(RECALL_STAGE, error, call=call, **where))
+        if not ref.recalled_for:
+            progress.report("archives")
+            failure = to_failure(STAGE, error, **where)
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+            complete = not self._context.filters.narrows_tracks and not self._context.filters.calls
+            yield beam.pvalue.TaggedOutput(ARCHIVES, _summary(ref, None, failure, complete, 0))
+
+    def _stage(self, ref: ArchiveRef, session: UnpackedSession, folder: Path) -> Iterable[TrackPart]:
+        base = TrackPart(
+            call=session.call,
+            participant_id=session.participant_id,
+            user_session_id=session.user_session_id,
+            output_type=None,
+            archive_uri=ref.uri,
+            archive_modified_unix_ns=ref.modified_unix_ns,
+            archive_fingerprint=ref.fingerprint,
+            call_start_unix_ns=session.call_start_unix_ns,
+        )
+        if not session.parts:
+            yield base
+        for part in session.parts:
+            yield self._stage_part(ref, base, part, folder)
+
+    def _stage_part(self, ref: ArchiveRef, base: TrackPart, part: UnpackedPart, folder: Path) -> TrackPart:
+        def stage(file: str) -> str:
+            if not file:
+                return ""
+            uri = self._context.staged("packets", key_hash(ref.uri), file)
+            storage.publish(uri, folder / file)
+            return uri
+
+        return replace(
+            base,
+            output_type=part.track.output_type,
+            media_samples=part.media_samples,
+            first_server_unix_ns=part.first_server_unix_ns,
+            last_server_unix_ns=part.last_server_unix_ns,
+            packets_uri=stage(part.packets_file),
+            index_uri=stage(part.index_file),
+        )
+
+
+def _summary(
+    ref: ArchiveRef, unpacked: UnpackedArchive | None, failure: Failure | None, complete: bool, cpu_ns: int
+) -> ArchiveSummary:
+    sessions = unpacked.sessions if unpacked else ()
+    return ArchiveSummary(
+        ref=ref,
+        is_complete=complete,
+        member_count=unpacked.member_count if unpacked else None,
+        track_count=0,
+        calls=tuple(sorted({session.call for session in sessions})),
+        first_failure=failure,
+        could_read=unpacked is not None,
+        bytes_read=unpacked.bytes_read if unpacked else 0,
+        cpu_ns=cpu_ns,
+    )

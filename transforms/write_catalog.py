@@ -1,0 +1,219 @@
+"""WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then the run's own row.
+
+media (already published) -> new rows -> old rows under other dates -> old files -> runs
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms import catalog_store, progress, storage
+from transforms.media.catalog import TABLES, to_time, utc_date
+from transforms.media.model import Failure, Status
+from transforms.mix_calls import PressedCall
+from transforms.record_archives import RecordedArchive
+from transforms.row_fragments import FragmentRef, write_fragment
+from transforms.run_context import VERSION, RunContext
+
+RESULT_FAILURES = 100
+Tally = dict[str, int]
+
+
+class WriteCatalog(beam.PTransform):
+    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, and counts of archives listed and skipped.
+
+    Output: one element, the run's result as written to staging. Merges one partition of a table at a time, in parallel over
+    partitions; each object is replaced whole, and merging twice gives the same rows. Memory is one shard and its new rows.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.PCollection[dict[str, Any]]:
+        context = self._context
+        fragments = (
+            inputs["fragments"],
+            inputs["calls"] | "RowsOfCalls" >> beam.Map(lambda call: call.rows),
+        ) | "AllFragments" >> beam.Flatten()
+        merged = _merge(fragments, "New", lambda fragment: bool(fragment.uri), None, context)
+        removed = _merge(fragments, "Old", lambda fragment: not fragment.uri, merged, context)
+        deleted = (
+            merged
+            | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
+            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(context.output_uri), beam.pvalue.AsIter(removed))
+        )
+        tallies = (
+            inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
+            inputs["archives"] | "TallyArchives" >> beam.Map(_tally_archive),
+            inputs["listed"] | "TallyListed" >> beam.Map(lambda _: {"archives_listed": 1}),
+            inputs["skipped"] | "TallySkipped" >> beam.Map(lambda _: {"archives_skipped": 1}),
+            inputs["failures"] | "TallyFailures" >> beam.Map(lambda _: {"failures": 1}),
+        ) | "AllTallies" >> beam.Flatten()
+        total = tallies | "SumTallies" >> beam.CombineGlobally(_SumTalliesFn())
+        first_failures = inputs["failures"] | "FirstFailures" >> beam.combiners.Top.Smallest(
+            RESULT_FAILURES, key=_failure_order
+        )
+        return (
+            inputs["failures"].pipeline
+            | "Finish" >> beam.Create([None])
+            | "WriteRun"
+            >> beam.ParDo(
+                _FinishFn(context),
+                tally=beam.pvalue.AsSingleton(total),
+                failures=beam.pvalue.AsSingleton(first_failures),
+                merged=beam.pvalue.AsIter(merged),
+                deleted=beam.pvalue.AsIter(deleted),
+            )
+        )
+
+
+def _merge(
+    fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
+) -> beam.PCollection[catalog_store.MergedPartition]:
+    """Merges some of the fragments, once all of `after` is done."""
+    grouped = (
+        fragments
+        | f"Keep{label}" >> beam.Filter(keep)
+        | f"KeyByPartition{label}"
+        >> beam.FlatMap(lambda fragment: [((table, fragment.call_date), fragment) for table, _ in fragment.row_counts])
+        | f"GroupByPartition{label}" >> beam.GroupByKey()
+    )
+    waits = () if after is None else (beam.pvalue.AsIter(after),)
+    return grouped | f"Merge{label}" >> beam.ParDo(_MergeFn(context.catalog_uri), *waits)
+
+
+class _MergeFn(beam.DoFn):
+    def __init__(self, catalog_uri: str) -> None:
+        self._catalog_uri = catalog_uri
+        self._rows = Metrics.counter(WriteCatalog, "partition_rows")
+
+    def process(
+        self, group: tuple[tuple[str, str], Iterable[FragmentRef]], _after: Any = None
+    ) -> Iterator[catalog_store.MergedPartition]:
+        (table, call_date), fragments = group
+        ordered = sorted(fragments, key=lambda fragment: fragment.replaced)
+        merged = catalog_store.merge_partition(self._catalog_uri, table, call_date, ordered)
+        self._rows.inc(merged.row_count)
+        progress.report("partitions")
+        yield merged
+
+
+class _DeleteFn(beam.DoFn):
+    """Deletes media of which the row is gone, and nothing that is not ours."""
+
+    def __init__(self, output_uri: str) -> None:
+        self._below = storage.join(output_uri, "recordings") + "/"
+
+    def process(self, uri: str, _after: Any) -> Iterator[str]:
+        if uri.startswith(self._below):
+            storage.delete(uri)
+            yield uri
+
+
+class _SumTalliesFn(beam.CombineFn):
+    def create_accumulator(self) -> Tally:
+        return {}
+
+    def add_input(self, total: Tally, element: Tally) -> Tally:
+        for name, count in element.items():
+            total[name] = total.get(name, 0) + count
+        return total
+
+    def merge_accumulators(self, accumulators: Iterable[Tally]) -> Tally:
+        merged: Tally = {}
+        for accumulator in accumulators:
+            self.add_input(merged, accumulator)
+        return merged
+
+    def extract_output(self, total: Tally) -> Tally:
+        return total
+
+
+def _tally_call(call: PressedCall) -> Tally:
+    counts = dict(call.rows.row_counts)
+    return {
+        "calls_pressed": 1,
+        f"calls_{call.status}": 1,
+        "recordings": counts["recordings"],
+        "media_samples": call.media_samples,
+        "bytes_written": call.bytes_written,
+        "cpu_ns": call.cpu_ns,
+    }
+
+
+def _tally_archive(archive: RecordedArchive) -> Tally:
+    return {f"archives_{archive.status}": 1, "bytes_read": archive.bytes_read, "cpu_ns": archive.cpu_ns}
+
+
+def _failure_order(failure: Failure) -> tuple[str, ...]:
+    return (failure.archive_uri or "", failure.stage, failure.member or "", failure.message)
+
+
+class _FinishFn(beam.DoFn):
+    """Writes the `runs` row and leaves the result where the launcher finds it."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def process(
+        self, _: None, *, tally: Tally, failures: list[Failure], merged: Iterable[Any], deleted: Iterable[str]
+    ) -> Iterator[dict[str, Any]]:
+        for _partition in merged:  # reading both says that they are done
+            pass
+        removed = sum(1 for _uri in deleted)
+        context = self._context
+        status = run_status(tally, context.settings.max_failed_ratio)
+        finished = time.time_ns()
+        row = context.stamp(
+            {
+                "started_at": to_time(context.started_unix_ns),
+                "finished_at": to_time(finished),
+                "status": status,
+                "callpress_version": VERSION,
+                "settings_json": json.dumps(asdict(context.settings), sort_keys=True),
+                **{
+                    name: tally.get(name, 0)
+                    for name in (
+                        "archives_listed", "archives_skipped", "archives_ok", "archives_partial", "archives_failed",
+                        "calls_pressed", "bytes_read", "bytes_written",
+                    )
+                },
+                "media_ms": tally.get("media_samples", 0) // 48,
+                "cpu_ms": tally.get("cpu_ns", 0) // 1_000_000,
+            }
+        )  # fmt: skip
+        # An archive in which nobody sent anything went as well as one can.
+        row["archives_ok"] += tally.get("archives_empty", 0)
+        date = utc_date(context.started_unix_ns)
+        fragment = write_fragment(context.staged("rows", "run.parquet"), date, {"runs": [row]}, ((context.run_id,),))
+        for table in TABLES:
+            if table != "runs":
+                catalog_store.ensure_file(context.catalog_uri, table, date)
+        catalog_store.merge_partition(context.catalog_uri, "runs", date, [fragment])
+        result = {
+            "run_id": context.run_id,
+            "status": status,
+            "started_at": row["started_at"].isoformat(),
+            "finished_at": row["finished_at"].isoformat(),
+            "counts": {**tally, "files_removed": removed},
+            "failures": [asdict(failure) for failure in failures],
+        }
+        storage.write_bytes(context.staged("result.json"), json.dumps(result).encode())
+        yield result
+
+
+def run_status(tally: Tally, max_failed_ratio: float) -> Status:
+    """Returns how a run went: `failed` when more of its archives than allowed failed or are partial."""
+    bad = tally.get("archives_failed", 0) + tally.get("archives_partial", 0)
+    attempted = bad + tally.get("archives_ok", 0) + tally.get("archives_empty", 0)
+    if bad and bad / attempted > max_failed_ratio:
+        return Status.FAILED
+    return Status.PARTIAL if bad else Status.OK
