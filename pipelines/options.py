@@ -53,8 +53,8 @@ class InspectArguments:
     as_json: bool
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the whole command."""
+def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Returns the parser of the whole command, and that of `run` within it."""
     parser = _Parser(
         prog="callpress",
         description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs.",
@@ -68,10 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 too many archives failed or nothing could be done, 2 wrong usage, 130 Ctrl-C.",
     )
     run.add_argument(
-        "--input", action="append", required=True, metavar="PATTERN",
+        "--input", action="append", default=[], metavar="PATTERN",
         help="archive, unpacked folder or glob, on disk or gs://; may be repeated",
     )  # fmt: skip
-    run.add_argument("--output", required=True, metavar="URI", help="folder or gs://bucket/prefix for recordings")
+    run.add_argument("--output", metavar="URI", help="folder or gs://bucket/prefix for recordings")
     run.add_argument("--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)")
     run.add_argument("--config", metavar="FILE", help="job profile in TOML (default: as configs/default.toml)")
     run.add_argument("--since", metavar="WHEN", help="only archives modified after: 2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d")
@@ -98,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob")
     inspect.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
-    return parser
+    return parser, run
 
 
 def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
@@ -108,7 +108,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
       UsageError: wrong flags.
       ConfigError: a flag's value cannot be.
     """
-    parser = make_parser()
+    parser, _ = make_parsers()
     arguments, rest = parser.parse_known_args([_normalise(argument) for argument in argv])
     if arguments.command is None:
         parser.print_help(sys.stderr)
@@ -117,6 +117,11 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
         if rest:
             raise UsageError(f"inspect does not know {rest[0]}")
         return InspectArguments(archives=tuple(arguments.archives), as_json=arguments.as_json)
+    for name in ("input", "output"):
+        if not getattr(arguments, name):
+            # Most often the flag is there, but misspelt: say that rather than what follows from it.
+            refuse_unknown_flags([flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)], ())
+            raise UsageError(f"--{name} is required")
     for call in arguments.call:
         if ":" not in call:
             raise ConfigError(f"--call {call}: expected TYPE:ID, for example default:{call}")
@@ -159,12 +164,6 @@ def parse_since(text: str, now: datetime) -> int:
     return int(moment.timestamp()) * 1_000_000_000
 
 
-def our_flags() -> set[str]:
-    """Returns every flag of `callpress run`, for hints."""
-    return {"--input", "--output", "--catalog", "--config", "--since", "--call", "--participant", "--user-session",
-            "--output-type", "--overwrite", "--summary-json", "--log-file", "--verbose"}  # fmt: skip
-
-
 def refuse_unknown_flags(beam_args: Sequence[str], known: Iterable[str]) -> None:
     """Checks that what is not ours is Beam's: Beam itself only warns.
 
@@ -175,16 +174,21 @@ def refuse_unknown_flags(beam_args: Sequence[str], known: Iterable[str]) -> None
     Raises:
       UsageError: a flag nobody knows, with the nearest there is.
     """
-    flags = set(known)
+    flags = {flag.replace("_", "-") for flag in known}
     for argument in beam_args:
         if not argument.startswith("-"):
             continue
-        name = argument.split("=", 1)[0]
+        name = argument.split("=", 1)[0].replace("_", "-")
         if name not in flags:
-            near = difflib.get_close_matches(name.replace("_", "-"), {f.replace("_", "-") for f in flags} | our_flags(), 1, 0.6)
+            near = difflib.get_close_matches(name, flags | _our_flags(), 1, 0.6)
             raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
     if beam_args and not beam_args[0].startswith("-"):
         raise UsageError(f"{beam_args[0]!r} belongs to no option; patterns go behind --input")
+
+
+def _our_flags() -> set[str]:
+    _, run = make_parsers()
+    return {flag for action in run._actions for flag in action.option_strings}
 
 
 def _normalise(argument: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from transforms.media.catalog import Row, to_time
+from transforms.media.catalog import KEYS, Row, to_time
 from transforms.media.errors import RecordingError
 from transforms.media.model import Failure
 
@@ -28,8 +29,18 @@ def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
     )
 
 
-def failure_row(failure: Failure, now_unix_ns: int) -> Row:
-    """Returns a failure as a row of the catalog, less the columns every row has."""
+def failure_rows(failures: Iterable[Failure], now_unix_ns: int) -> list[Row]:
+    """Returns failures as rows of the catalog, less the columns every row has: one row per key, its messages joined."""
+    rows: dict[tuple[Any, ...], Row] = {}
+    for failure in failures:
+        row = _row(failure, now_unix_ns)
+        first = rows.setdefault(tuple(row[column] for column in KEYS["failures"]), row)
+        if first is not row and row["message"] not in first["message"]:
+            first["message"] = f"{first['message']}; {row['message']}"
+    return list(rows.values())
+
+
+def _row(failure: Failure, now_unix_ns: int) -> Row:
     call = failure.call
     return {
         "stage": failure.stage,

@@ -12,7 +12,7 @@ from apache_beam.metrics import Metrics
 from transforms import catalog_store, progress, storage
 from transforms.codec_process import POOL
 from transforms.extract_tracks import ExtractedTrack, track_failed_row
-from transforms.failures import failure_row, to_failure
+from transforms.failures import failure_rows, to_failure
 from transforms.media.catalog import CALL_TABLES, Row, from_time, to_time
 from transforms.media.clock import samples_to_ns
 from transforms.media.composite import MixedCallFacts, mix_call
@@ -185,7 +185,7 @@ class _MixFn(ParallelFn):
                 rows["tracks"].append(track_failed_row(empty, Status.EMPTY))
         if mixed is not None:
             rows["recordings"].append(self._mix_row(plan, mixed, uri, tracks))
-        rows["failures"] = [failure_row(failure, self._context.started_unix_ns) for failure in failures]
+        rows["failures"] = failure_rows(failures, self._context.started_unix_ns)
         prior: Rows = {}
         if plan.has_prior and self._leaves_something(plan, tracks, failures, mixed):
             prior = self._prior_rows(plan)

@@ -211,7 +211,7 @@ _TRACK = ("call_type", "call_id", "call_session_id", "participant_id", "user_ses
 KEYS: dict[str, tuple[str, ...]] = {
     "recordings": (*_TRACK, "recording_type"),
     "tracks": _TRACK,
-    "segments": (*_TRACK, "file_start_ms", "call_start_ms", "ssrc"),
+    "segments": (*_TRACK, "file_start_ms"),
     "speech": (*_TRACK, "start_ms"),
     "calls": ("call_type", "call_id", "call_session_id"),
     "archives": ("archive_uri",),

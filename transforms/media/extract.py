@@ -190,6 +190,8 @@ def _segments(
             else:
                 gap = "muted"
         length = stops[number] - starts[number]
+        if not length:  # a step of the clock inside one packet: nothing lies on it
+            continue
         found.append(
             SegmentFacts(
                 archive_uri=indexes[piece.part].archive_uri,

@@ -1,0 +1,161 @@
+"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks into no packet, writes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.options import InspectArguments
+from transforms import gcp, storage
+from transforms.media.archive import Member, reading_member, walk_archive, walk_folder
+from transforms.media.errors import RecordingError
+from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
+from transforms.media.timing import SUFFIX, parse_timing_metadata
+
+
+def inspect(arguments: InspectArguments) -> int:
+    """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not be read."""
+    if any(pattern.startswith("gs://") for pattern in arguments.archives):
+        gcp.have_credentials()
+    found = []
+    for pattern in arguments.archives:
+        listed = storage.list_archives(pattern)
+        if not listed:
+            found.append({"uri": pattern, "error": storage.why_nothing_matches(pattern), "sessions": []})
+        found.extend(describe_archive(archive.uri) for archive in listed)
+    if arguments.as_json:
+        print(json.dumps({"archives": found}, indent=2, ensure_ascii=False))
+    else:
+        _print_tables(found)
+    for archive in found:
+        if archive["error"]:
+            print(f"callpress: {archive['uri']}: {archive['error']}", file=sys.stderr)
+    return 1 if any(archive["error"] for archive in found) else 0
+
+
+def describe_archive(uri: str) -> dict[str, Any]:
+    """Returns an archive's sessions as plain values; `error` says what cut the reading short, null when nothing did."""
+    sessions: list[SessionTiming] = []
+    dumps: dict[str, int] = {}
+    error: str | None = None
+    try:
+        for member in _members(uri):
+            name = member.name.removeprefix("./")
+            if name.lower().endswith(SUFFIX):
+                with reading_member(name):
+                    text = member.stream.read(LimitSettings().max_metadata_bytes)
+                try:
+                    sessions.append(parse_timing_metadata(text, name))
+                except RecordingError as unreadable:
+                    error = error or unreadable.message
+            elif name.lower().endswith(".rtpdump"):
+                dumps[name.rpartition("/")[2][: -len(".rtpdump")]] = member.size_bytes
+        if not sessions and error is None:
+            error = f"no *{SUFFIX} in it"
+    except RecordingError as unreadable:
+        error = unreadable.message
+    order = sorted(sessions, key=lambda s: (s.call, s.participant_id, s.user_session_id))
+    return {"uri": uri, "error": error, "sessions": [_session(session, dumps) for session in order]}
+
+
+def _members(uri: str) -> Iterator[Member]:
+    limits = LimitSettings()
+    if uri.endswith("/"):
+        yield from walk_folder(storage.folder_members(uri), lambda name: storage.open_input(uri + name), limits)
+    else:
+        with storage.open_input(uri) as stream:
+            yield from walk_archive(stream, limits)
+
+
+def _session(session: SessionTiming, dumps: dict[str, int]) -> dict[str, Any]:
+    by_type: dict[str, list[SegmentTiming]] = {}
+    for segment in (*session.audio, *session.video):
+        by_type.setdefault(segment.track_type, []).append(segment)
+    return {
+        "call_cid": session.call.cid,
+        "call_type": session.call.call_type,
+        "call_id": session.call.call_id,
+        "call_session_id": session.call.call_session_id,
+        "call_start_time": _iso(session.call_start_unix_ns),
+        "participant_id": session.participant_id,
+        "user_session_id": session.user_session_id,
+        "tracks": [_track(kind, segments, dumps) for kind, segments in sorted(by_type.items())],
+    }
+
+
+def _track(kind: str, segments: list[SegmentTiming], dumps: dict[str, int]) -> dict[str, Any]:
+    return {
+        "track_type": kind,
+        "track_ids": list(dict.fromkeys(segment.track_id for segment in segments)),
+        "codecs": sorted({segment.codec for segment in segments}),
+        "segment_count": len(segments),
+        "start_time": _iso(_ns(min((s.first_rtp_unix_ms for s in segments if s.first_rtp_unix_ms), default=None))),
+        "end_time": _iso(_ns(max((s.last_rtp_unix_ms for s in segments if s.last_rtp_unix_ms), default=None))),
+        "segments": [
+            {
+                "base_filename": segment.base_filename,
+                "codec": segment.codec,
+                "start_time": _iso(_ns(segment.first_rtp_unix_ms)),
+                "end_time": _iso(_ns(segment.last_rtp_unix_ms)),
+                "dump_bytes": dumps.get(segment.base_filename.rpartition("/")[2]),
+            }
+            for segment in segments
+        ],
+    }
+
+
+def _ns(unix_ms: int | None) -> int | None:
+    return None if unix_ms is None else unix_ms * 1_000_000
+
+
+def _iso(unix_ns: int | None) -> str | None:
+    """An RFC 3339 time with milliseconds; None for one that no calendar has."""
+    if unix_ns is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).replace(microsecond=unix_ns // 1_000 % 1_000_000)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _print_tables(archives: Iterable[dict[str, Any]]) -> None:
+    # A pipe has no width to keep to.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    for archive in archives:
+        if not archive["sessions"]:
+            continue
+        console.print(Text(archive["uri"], style="bold"))
+        calls: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for session in archive["sessions"]:
+            calls.setdefault((session["call_cid"], session["call_session_id"]), []).append(session)
+        for (cid, call_session), sessions in calls.items():
+            console.print(Text(f"call {cid}  session {call_session}  started {sessions[0]['call_start_time'] or 'unknown'}"))
+            table = Table()
+            for heading in ("participant", "user session", "track", "codec", "segments", "first packet", "length"):
+                table.add_column(heading, justify="right" if heading in ("segments", "length") else "left", overflow="fold")
+            for session in sessions:
+                for track in session["tracks"] or [None]:
+                    table.add_row(*map(Text, _cells(session, track)))
+            console.print(table)
+
+
+def _cells(session: dict[str, Any], track: dict[str, Any] | None) -> tuple[str, ...]:
+    who = (session["participant_id"], session["user_session_id"])
+    if track is None:
+        return (*who, "nothing sent", "", "0", "", "")
+    missing = sum(1 for segment in track["segments"] if segment["dump_bytes"] is None)
+    count = f"{track['segment_count']}" + (f" ({missing} without dump)" if missing else "")
+    kind = track["track_type"].removeprefix("TRACK_TYPE_").lower()
+    if track["start_time"] is None or track["end_time"] is None:
+        return (*who, kind, ", ".join(track["codecs"]), count, "unknown", "unknown")
+    start, end = (datetime.fromisoformat(track[name]) for name in ("start_time", "end_time"))
+    times = (start.strftime("%H:%M:%S.%f")[:-3], f"{(end - start).total_seconds():.2f} s")
+    return (*who, kind, ", ".join(track["codecs"]), count, *times)
