@@ -1,4 +1,4 @@
-"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks into no packet, writes nothing."""
+"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks into no packet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def inspect(arguments: InspectArguments) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not be read."""
     if any(pattern.startswith("gs://") for pattern in arguments.archives):
         gcp.have_credentials()
-    found = []
+    found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
         listed = storage.list_archives(pattern)
         if not listed:

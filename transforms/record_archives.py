@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms.failures import failure_row
+from transforms.failures import failure_rows
 from transforms.media.catalog import Row, to_time, utc_date
 from transforms.media.model import Failure, Status
 from transforms.mix_calls import ArchiveOutcome
@@ -83,9 +83,10 @@ class _RecordFn(beam.DoFn):
         modified = summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
         date = utc_date(modified)
         rows = self._rows.setdefault(date, {"archives": [], "failures": []})
-        rows["failures"] += [self._context.stamp(failure_row(failure, self._context.started_unix_ns)) for failure in failures]
+        now = self._context.started_unix_ns
+        rows["failures"] += [self._context.stamp(row) for row in failure_rows(failures, now)]
         if summary is not None:
-            row = archive_row(summary, list(found["outcomes"]), failures, self._context.started_unix_ns)
+            row = archive_row(summary, list(found["outcomes"]), failures, now)
             yield RecordedArchive(status=Status(row["status"]), bytes_read=summary.bytes_read, cpu_ns=summary.cpu_ns)
             if summary.is_complete:
                 rows["archives"].append(self._context.stamp(row))
