@@ -94,15 +94,14 @@ def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def gcs() -> Iterator[dict[str, str]]:
     """A Cloud Storage emulator in a process of its own; gives the environment that points to it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data = tmp_path_factory.mktemp("gcs")
     program = Path(sys.executable).parent / "gcp-storage-emulator"
     emulator = subprocess.Popen(
-        [program, "start", "--host=127.0.0.1", f"--port={port}", f"--data-dir={data}", "--default-bucket=calls"],
+        [program, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=calls"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
