@@ -71,8 +71,9 @@ class _RecordFn(beam.DoFn):
         self._context = context
 
     def start_bundle(self) -> None:
-        self._rows: dict[str, dict[str, list[Row]]] = {}
-        self._owners: dict[str, list[str]] = {}
+        # By date, and whether the archive is recorded as done: of one that is not its row in the catalog stays.
+        self._rows: dict[tuple[str, bool], dict[str, list[Row]]] = {}
+        self._owners: dict[tuple[str, bool], list[str]] = {}
 
     def process(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         uri, found = group
@@ -82,32 +83,34 @@ class _RecordFn(beam.DoFn):
             return
         modified = summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
         date = utc_date(modified)
-        rows = self._rows.setdefault(date, {"archives": [], "failures": []})
+        recorded = summary is not None and summary.is_complete
+        batch = (date, recorded)
+        rows = self._rows.setdefault(batch, {"archives": [], "failures": []} if recorded else {"failures": []})
         now = self._context.started_unix_ns
         rows["failures"] += [self._context.stamp(row) for row in failure_rows(failures, now)]
         if summary is not None:
             row = archive_row(summary, list(found["outcomes"]), failures, now)
             yield RecordedArchive(status=Status(row["status"]), bytes_read=summary.bytes_read, cpu_ns=summary.cpu_ns)
-            if summary.is_complete:
+            if recorded:
                 rows["archives"].append(self._context.stamp(row))
         else:
             yield RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0)
-        self._owners.setdefault(date, []).append(uri)
-        for old_date in sorted(set(found["prior"]) - {date}):
+        self._owners.setdefault(batch, []).append(uri)
+        for old_date in sorted(set(found["prior"]) - {date}) if recorded else ():
             counts = (("archives", 0), ("failures", 0))
             removal = FragmentRef(uri="", call_date=old_date, row_counts=counts, replaced=((uri,),))
             yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)
-        if len(self._owners[date]) >= _ROWS_PER_FRAGMENT:
-            yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(date))
+        if len(self._owners[batch]) >= _ROWS_PER_FRAGMENT:
+            yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(batch))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for date in list(self._owners):
-            yield beam.pvalue.TaggedOutput(FRAGMENTS, GlobalWindows.windowed_value(self._flush(date)))
+        for batch in list(self._owners):
+            yield beam.pvalue.TaggedOutput(FRAGMENTS, GlobalWindows.windowed_value(self._flush(batch)))
 
-    def _flush(self, date: str) -> FragmentRef:
-        owners, rows = self._owners.pop(date), self._rows.pop(date)
+    def _flush(self, batch: tuple[str, bool]) -> FragmentRef:
+        owners, rows = self._owners.pop(batch), self._rows.pop(batch)
         uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.parquet")
-        return write_fragment(uri, date, rows, tuple((owner,) for owner in owners))
+        return write_fragment(uri, batch[0], rows, tuple((owner,) for owner in owners))
 
 
 def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:

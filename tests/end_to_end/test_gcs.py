@@ -11,7 +11,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.end_to_end.conftest import SAMPLE, STEREO_STALLS, callpress, decode_with_ffmpeg, query
+from tests.end_to_end.conftest import SAMPLE, STEREO_STALLS, callpress_process, decode_with_ffmpeg, query
 
 BUCKET = "calls"
 
@@ -41,7 +41,7 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
     bucket.blob("raw/deep/er/music.tar.gz").upload_from_filename(STEREO_STALLS)
     bucket.blob("raw/broken.tar.gz").upload_from_string(SAMPLE.read_bytes()[:1000])
     run = ("run", "--input", f"gs://{BUCKET}/raw/**.tar.gz", "--output", f"gs://{BUCKET}/pressed")
-    first = callpress(*run, env=gcs)
+    first = callpress_process(*run, env=gcs)
     # One archive of three is broken: the rest is made, and the exit status says that something is wrong.
     assert first.status == 1, first.err
     assert "1 failed" in first.out
@@ -67,7 +67,7 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
     # Again: the good ones are skipped, the broken one is replaced by a good one and pressed.
     bucket.blob("raw/broken.tar.gz").delete()
     bucket.blob("raw/broken.tar.gz").upload_from_filename(SAMPLE)
-    second = callpress(*run, env=gcs)
+    second = callpress_process(*run, env=gcs)
     assert second.status == 0, second.err + second.out
     assert "2 skipped" in second.out
     shutil.rmtree(tmp_path / "one")
@@ -82,11 +82,9 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
 
 
 @pytest.mark.slow
-def test_input_and_output_may_lie_in_different_places(
-    gcs: dict[str, str], bucket: storage.Bucket, tmp_path: Path
-) -> None:
+def test_input_and_output_may_lie_in_different_places(gcs: dict[str, str], bucket: storage.Bucket, tmp_path: Path) -> None:
     bucket.blob("mixed/sync.tar.gz").upload_from_filename(SAMPLE)
-    done = callpress(
+    done = callpress_process(
         "run", "--input", f"gs://{BUCKET}/mixed/sync.tar.gz", "--output", tmp_path / "out",
         "--catalog", f"gs://{BUCKET}/tables", "--summary-json", tmp_path / "summary.json", env=gcs,
     )  # fmt: skip
@@ -100,7 +98,7 @@ def test_input_and_output_may_lie_in_different_places(
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_line(gcs: dict[str, str]) -> None:
-    done = callpress("run", "--input", "gs://nowhere/raw/*", "--output", "gs://nowhere/out", env=gcs)
+    done = callpress_process("run", "--input", "gs://nowhere/raw/*", "--output", "gs://nowhere/out", env=gcs)
     assert done.status == 1
     assert done.err.count("\n") == 1
     assert "nowhere" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from typing import Any
 
@@ -351,7 +352,7 @@ def test_any_red_bytes_raise_nothing_but_rtp_error(payload: bytes) -> None:
     except RtpError:
         return
     assert blocks[-1].start + blocks[-1].size_bytes == len(payload)
-    assert all(a.start + a.size_bytes == b.start for a, b in zip(blocks, blocks[1:], strict=False))
+    assert all(a.start + a.size_bytes == b.start for a, b in itertools.pairwise(blocks))
 
 
 @given(st.binary(max_size=40), st.lists(st.tuples(st.integers(0, 16_383), st.binary(max_size=40)), max_size=5))

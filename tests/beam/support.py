@@ -1,0 +1,253 @@
+"""What the tests of transforms share: short calls, references to their archives, staged parts, catalog rows."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.test_pipeline import TestPipeline
+
+from tests.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus, make_call_archive, tone
+from transforms import catalog_store, storage
+from transforms.codec_process import POOL
+from transforms.extract_tracks import call_ids
+from transforms.media.catalog import Row, to_time, utc_date
+from transforms.media.extract import PartFiles, extract_track
+from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
+from transforms.media.unpack import unpack_archive
+from transforms.plan_calls import TrackSource
+from transforms.row_fragments import FragmentRef, write_fragment
+from transforms.run_context import RunContext, key_hash
+
+CALL = CallKey(call_type="default", call_id="standup", call_session_id="session-1")
+CALL_START_UNIX_NS = CALL_START_UNIX_MS * 1_000_000
+CALL_DATE = "2026-01-05"
+CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
+
+
+def make_pipeline() -> TestPipeline:
+    """Returns a pipeline on the in-process engine."""
+    return TestPipeline(runner=FnApiRunner())
+
+
+def satisfies(check: Callable[[list[Any]], None]) -> Callable[[Iterable[Any]], None]:
+    """Returns a matcher for `assert_that` that hands all elements to `check`."""
+    return lambda elements: check(list(elements))
+
+
+@beam.ptransform_fn
+def GroupOnce(elements: beam.PCollection) -> beam.PCollection:  # noqa: N802
+    """Sends elements through a GroupByKey, so that they are encoded and decoded."""
+    return (
+        elements
+        | "KeyByNothing" >> beam.Map(lambda element: ("", element))
+        | "Group" >> beam.GroupByKey()
+        | "Ungroup" >> beam.FlatMap(lambda group: group[1])
+    )
+
+
+def count_of(pipeline_result: Any, name: str) -> int:
+    """Returns the value of a counter."""
+    found = pipeline_result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["counters"]
+    return sum(metric.committed for metric in found)
+
+
+# --- calls and archives ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def speak(seconds: float = 1.0, frequency_hz: float = 440) -> tuple[bytes, ...]:
+    """Returns the Opus packets of a tone."""
+    return tuple(encode_opus(tone(frequency_hz, seconds)))
+
+
+def make_participant(name: str, seconds: float = 1.0, start_ms: int = 0, **fields: Any) -> Participant:
+    """Returns a participant who sends one segment of audio."""
+    return Participant(participant_id=name, segments=[Segment(packets=speak(seconds), start_ms=start_ms, **fields)])
+
+
+def write_call(path: Path, participants: Sequence[Participant], **fields: Any) -> ArchiveRef:
+    """Writes a call's archive; returns the reference to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(make_call_archive(participants, **fields))
+    return refer_to(str(path))
+
+
+def refer_to(uri: str, **fields: Any) -> ArchiveRef:
+    """Returns the reference to an archive that is there."""
+    listed = storage.stat_archive(uri)
+    assert listed is not None
+    return ArchiveRef(
+        uri=uri,
+        size_bytes=listed.size_bytes,
+        modified_unix_ns=listed.modified_unix_ns,
+        fingerprint=storage.fingerprint(uri),
+        **fields,
+    )
+
+
+def make_track(
+    participant_id: str = "alice", output_type: OutputType = OutputType.AUDIO_ONLY, call: CallKey = CALL
+) -> TrackKey:
+    """Returns a track's key; the user session is `sess-` and the participant."""
+    return TrackKey(
+        call=call, participant_id=participant_id, user_session_id=f"sess-{participant_id}", output_type=output_type
+    )
+
+
+def make_part(participant_id: str = "alice", **fields: Any) -> TrackPart:
+    """Returns a part of a track with audio for a minute from the start of the call, nothing staged."""
+    start = fields.pop("first_server_unix_ns", CALL_START_UNIX_NS)
+    stem = f"/staged/{participant_id}"
+    return TrackPart(
+        **{
+            "call": CALL,
+            "participant_id": participant_id,
+            "user_session_id": f"sess-{participant_id}",
+            "output_type": OutputType.AUDIO_ONLY,
+            "archive_uri": "/raw/a.tar.gz",
+            "archive_modified_unix_ns": CALL_START_UNIX_NS,
+            "archive_fingerprint": "1-1",
+            "call_start_unix_ns": CALL_START_UNIX_NS,
+            "packets_uri": f"{stem}.packets",
+            "index_uri": f"{stem}.json",
+            "media_samples": 60 * 48_000,
+            "first_server_unix_ns": start,
+            "last_server_unix_ns": start + 60_000_000_000,
+            **fields,
+        }
+    )
+
+
+def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
+    """Unpacks an archive into staging without Beam; returns a source per track, in order of the keys."""
+    folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
+    folder.mkdir(parents=True)
+    unpacked = unpack_archive(
+        ref, (), folder, context.settings.limits, open_input=lambda name: open(name, "rb"), on_progress=lambda _: None
+    )
+    sources = [
+        TrackSource(
+            track=part.track,
+            parts=(
+                TrackPart(
+                    call=session.call,
+                    participant_id=session.participant_id,
+                    user_session_id=session.user_session_id,
+                    output_type=part.track.output_type,
+                    archive_uri=ref.uri,
+                    archive_modified_unix_ns=ref.modified_unix_ns,
+                    archive_fingerprint=ref.fingerprint,
+                    call_start_unix_ns=session.call_start_unix_ns,
+                    packets_uri=str(folder / part.packets_file),
+                    index_uri=str(folder / part.index_file),
+                    media_samples=part.media_samples,
+                    first_server_unix_ns=part.first_server_unix_ns,
+                    last_server_unix_ns=part.last_server_unix_ns,
+                ),
+            ),
+            timeline_start_unix_ns=session.call_start_unix_ns or part.first_server_unix_ns,
+        )
+        for session in unpacked.sessions
+        for part in session.parts
+    ]
+    return sorted(sources, key=lambda source: source.track)
+
+
+def make_failure(**fields: Any) -> Failure:
+    """Returns a failure of an archive."""
+    return Failure(**{"stage": "UnpackArchives", "error_type": "ArchiveError", "message": "begins with b'no'", **fields})
+
+
+# --- the catalog -----------------------------------------------------------------------------------------------------
+
+
+def stamp(row: Row, made_unix_ns: int = CALL_START_UNIX_NS, run_id: str = "earlier") -> Row:
+    """Returns a row with the columns every row has."""
+    return {**row, "run_id": run_id, "created_at": to_time(made_unix_ns), "settings_fingerprint": "settings-1"}
+
+
+def call_row(call: CallKey = CALL, **fields: Any) -> Row:
+    """Returns a row of `calls`."""
+    ids = call_ids(make_track(call=call))
+    return stamp({**ids, "timeline_start_time": to_time(CALL_START_UNIX_NS), "status": "ok", "archive_uris": [], **fields})
+
+
+def recording_row(participant_id: str | None, uri: str, call: CallKey = CALL, **fields: Any) -> Row:
+    """Returns a row of `recordings`: of a participant's file, of the mix for None."""
+    ids = call_ids(make_track(call=call))
+    if participant_id is not None:
+        ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
+    kind = "composite" if participant_id is None else "individual"
+    times = {"start_time": to_time(CALL_START_UNIX_NS), "end_time": to_time(CALL_START_UNIX_NS + 1_000_000_000)}
+    return stamp({**ids, "recording_type": kind, "uri": uri, "archive_uris": ["/raw/a.tar.gz"], **times, **fields})
+
+
+def track_row(participant_id: str, call: CallKey = CALL, **fields: Any) -> Row:
+    """Returns a row of `tracks`."""
+    ids = call_ids(make_track(call=call))
+    ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
+    numbers = {"offset_ms": 0, "duration_ms": 1_000}
+    return stamp({**ids, "status": "ok", "archive_uris": ["/raw/a.tar.gz"], **numbers, **fields})
+
+
+def archive_row_of(ref: ArchiveRef, context: RunContext, **fields: Any) -> Row:
+    """Returns the row of `archives` of an archive that went well with the settings of `context`."""
+    row = {
+        "archive_uri": ref.uri,
+        "fingerprint": ref.fingerprint,
+        "size_bytes": ref.size_bytes,
+        "status": "ok",
+        "attempts": 1,
+    }
+    return {**stamp(row), "settings_fingerprint": context.settings_fingerprint, **fields}
+
+
+def write_rows(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> None:
+    """Adds rows to a partition of the catalog."""
+    catalog_store.merge_partition(
+        context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)]
+    )
+
+
+def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> None:
+    """Adds an archive's row where the catalog keeps it."""
+    write_rows(context, "archives", [archive_row_of(ref, context, **fields)], utc_date(ref.modified_unix_ns))
+
+
+def write_new(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> FragmentRef:
+    """Writes a fragment whose rows replace those of the same owners."""
+    from transforms.media.catalog import owner_key
+
+    owners = tuple(sorted({owner_key(table, row) for row in rows}))
+    name = f"{table}-{key_hash(call_date, repr(owners), repr(rows))}.parquet"
+    return write_fragment(context.staged("rows", name), call_date, {table: rows}, owners)
+
+
+def read_catalog(context: RunContext, table: str) -> list[Row]:
+    """Returns all rows of a table as they lie there, with `call_date`, in order of files and rows."""
+    rows = []
+    for path in list_parquet(context, table):
+        date = path.parent.name.removeprefix("call_date=")
+        rows += [{**row, "call_date": date} for row in pq.ParquetFile(path).read().to_pylist()]
+    return rows
+
+
+def list_parquet(context: RunContext, table: str) -> list[Path]:
+    """Returns a table's files, sorted."""
+    return sorted(Path(context.catalog_uri, table).glob("*/*.parquet"))
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Returns the relative paths of all files below a folder, hidden ones included."""
+    return sorted(
+        os.path.relpath(os.path.join(path, name), folder) for path, _, names in os.walk(folder) for name in names
+    )
+
+

@@ -1,0 +1,239 @@
+"""The catalog's lock on a disk: one run at a time, dead runs in nobody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transforms.catalog_lock import NAME, CatalogLock, LockHeldError
+from transforms.media.errors import CallpressError, ConfigError
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    return tmp_path / "catalog"
+
+
+def _write_state(catalog: Path, **changes: Any) -> None:
+    catalog.mkdir(parents=True, exist_ok=True)
+    state = {"run_id": "other", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 900, **changes}
+    (catalog / NAME).write_text(json.dumps(state))
+
+
+def _read_state(catalog: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((catalog / NAME).read_text())
+    return state
+
+
+def _wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_acquire_writes_who_holds_it_and_for_how_long(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=900)
+    before = time.time()
+
+    lock.acquire()
+
+    state = _read_state(catalog)
+    lock.release()
+    assert (state["run_id"], state["host"], state["pid"]) == ("run-1", socket.gethostname(), os.getpid())
+    assert before + 900 <= state["expires_unix_s"] <= time.time() + 900
+
+
+def test_second_acquire_is_refused_and_names_the_holder(catalog: Path) -> None:
+    first = CatalogLock(str(catalog), "run-1")
+    first.acquire()
+    second = CatalogLock(str(catalog), "run-2")
+
+    with pytest.raises(LockHeldError, match=rf"run run-1 on .* \(process {os.getpid()}\) holds .*{NAME}"):
+        second.acquire()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    first.release()
+
+
+def test_refused_run_does_not_release_the_holders_lock(catalog: Path) -> None:
+    first = CatalogLock(str(catalog), "run-1")
+    first.acquire()
+    second = CatalogLock(str(catalog), "run-2")
+    with pytest.raises(LockHeldError):
+        second.acquire()
+
+    second.release()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    first.release()
+
+
+def test_living_run_on_another_host_is_respected(catalog: Path) -> None:
+    _write_state(catalog)
+
+    with pytest.raises(LockHeldError, match="run other on elsewhere"):
+        CatalogLock(str(catalog), "run-1").acquire()
+
+
+def test_lapsed_lease_is_taken_over(catalog: Path) -> None:
+    _write_state(catalog, expires_unix_s=time.time() - 1)
+    lock = CatalogLock(str(catalog), "run-1")
+
+    lock.acquire()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    lock.release()
+
+
+def test_dead_process_of_this_host_is_taken_over(catalog: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    _write_state(catalog, host=socket.gethostname(), pid=process.pid)
+    lock = CatalogLock(str(catalog), "run-1")
+
+    lock.acquire()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    lock.release()
+
+
+def test_living_process_of_this_host_is_respected(catalog: Path) -> None:
+    _write_state(catalog, host=socket.gethostname(), pid=os.getppid())
+
+    with pytest.raises(LockHeldError):
+        CatalogLock(str(catalog), "run-1").acquire()
+
+
+def test_release_removes_the_lock_and_lets_the_next_run_in(catalog: Path) -> None:
+    first = CatalogLock(str(catalog), "run-1")
+    first.acquire()
+
+    first.release()
+
+    assert not (catalog / NAME).exists()
+    second = CatalogLock(str(catalog), "run-2")
+    second.acquire()
+    second.release()
+
+
+def test_release_twice_is_harmless(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1")
+    lock.acquire()
+    lock.release()
+    other = CatalogLock(str(catalog), "run-2")
+    other.acquire()
+
+    lock.release()
+
+    assert _read_state(catalog)["run_id"] == "run-2"
+    other.release()
+
+
+def test_release_leaves_a_lock_that_was_taken_over(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1")
+    lock.acquire()
+    _write_state(catalog, run_id="run-2")
+
+    lock.release()
+
+    assert _read_state(catalog)["run_id"] == "run-2"
+
+
+def test_renewal_extends_the_lease(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.3)
+    lock.acquire()
+    first = _read_state(catalog)["expires_unix_s"]
+
+    _wait_until(lambda: _read_state(catalog)["expires_unix_s"] > first + 0.2)
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    lock.release()
+
+
+def test_lock_outlives_its_first_lease_while_the_run_lives(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.3)
+    lock.acquire()
+    first = _read_state(catalog)["expires_unix_s"]
+    _wait_until(lambda: time.time() > first)
+
+    with pytest.raises(LockHeldError):
+        CatalogLock(str(catalog), "run-2").acquire()
+    lock.release()
+
+
+def test_renewal_ends_when_another_run_has_taken_over(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.15)
+    lock.acquire()
+    _write_state(catalog, run_id="run-2")
+    time.sleep(0.2)
+
+    assert _read_state(catalog)["run_id"] == "run-2"
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"\xff\xfe", b"null", b"[1]", b'"run"', b'{"run_id": "x"}', b'{"run_id":1,"host":2,"pid":"x","expires_unix_s":3}'],
+    ids=["empty", "cut short", "not text", "null", "list", "string", "fields missing", "pid is no number"],
+)
+def test_garbage_lock_is_nobodys(catalog: Path, text: bytes) -> None:
+    catalog.mkdir()
+    (catalog / NAME).write_bytes(text)
+    lock = CatalogLock(str(catalog), "run-1")
+
+    lock.acquire()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    lock.release()
+    assert not (catalog / NAME).exists()
+
+
+def test_lock_after_longer_garbage_is_readable(catalog: Path) -> None:
+    catalog.mkdir()
+    (catalog / NAME).write_bytes(b"x" * 10_000)
+    lock = CatalogLock(str(catalog), "run-1")
+
+    lock.acquire()
+
+    assert _read_state(catalog)["run_id"] == "run-1"
+    lock.release()
+
+
+def test_of_many_runs_at_once_exactly_one_gets_it(catalog: Path) -> None:
+    _write_state(catalog, expires_unix_s=0)
+    locks = [CatalogLock(str(catalog), f"run-{number}") for number in range(12)]
+    start = threading.Barrier(len(locks))
+    refused: list[CallpressError] = []
+
+    def acquire(lock: CatalogLock) -> None:
+        start.wait()
+        try:
+            lock.acquire()
+        except LockHeldError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=acquire, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for lock in locks:
+        lock.release()
+
+    assert len(refused) == len(locks) - 1
+    assert not (catalog / NAME).exists()
+
+
+def test_other_stores_cannot_be_locked() -> None:
+    with pytest.raises(ConfigError, match="--catalog s3://bucket/catalog: only folders and gs://"):
+        CatalogLock("s3://bucket/catalog", "run-1")

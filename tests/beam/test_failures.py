@@ -1,0 +1,94 @@
+"""Failures: the one shape of every dead letter, and its rows."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+from apache_beam.testing.util import assert_that, equal_to
+
+from tests.beam.support import CALL, GroupOnce, make_failure, make_pipeline
+from transforms.failures import failure_rows, to_failure
+from transforms.media.catalog import KEYS, SCHEMAS, to_table, to_time
+from transforms.media.errors import ArchiveError, StorageError
+from transforms.media.model import OutputType
+
+NOW_NS = 1_767_751_200_000_000_000
+
+
+def test_to_failure_takes_everything_the_error_knows() -> None:
+    error = ArchiveError("a.rtpdump: empty, expected an rtpdump", member="a.rtpdump", byte_offset=0)
+
+    failure = to_failure("UnpackArchives", error, archive_uri="/raw/a.tar.gz", call=CALL, attempt=2)
+
+    assert (failure.stage, failure.error_type, failure.message) == (
+        "UnpackArchives",
+        "ArchiveError",
+        "a.rtpdump: empty, expected an rtpdump",
+    )
+    assert (failure.member, failure.byte_offset, failure.archive_uri) == ("a.rtpdump", 0, "/raw/a.tar.gz")
+    assert (failure.call, failure.attempt, failure.retryable) == (CALL, 2, False)
+
+
+def test_to_failure_of_a_storage_error_is_retryable() -> None:
+    assert to_failure("ExtractTracks", StorageError("gs://b/x: timed out")).retryable
+
+
+def test_failure_row_names_call_track_and_time() -> None:
+    failure = make_failure(
+        call=CALL,
+        archive_uri="/raw/a.tar.gz",
+        participant_id="alice",
+        user_session_id="sess-alice",
+        output_type=OutputType.AUDIO_ONLY,
+        attempt=3,
+    )
+
+    (row,) = failure_rows([failure], NOW_NS)
+
+    assert set(row) == set(SCHEMAS["failures"].names) - {"run_id", "created_at", "settings_fingerprint"}
+    assert (row["call_cid"], row["call_session_id"]) == ("default:standup", "session-1")
+    assert (row["participant_id"], row["user_session_id"], row["output_type"]) == ("alice", "sess-alice", "audio_only")
+    assert (row["attempt"], row["failed_at"]) == (3, to_time(NOW_NS))
+
+
+def test_failure_row_without_call_has_null_ids() -> None:
+    (row,) = failure_rows([make_failure()], NOW_NS)
+
+    assert [row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")] == [None] * 4
+    assert to_table("failures", [row]).num_rows == 1
+
+
+def test_failures_of_one_key_become_one_row_with_all_messages() -> None:
+    failures = [make_failure(message="one"), make_failure(message="two"), make_failure(message="two")]
+
+    rows = failure_rows(failures, NOW_NS)
+
+    assert [row["message"] for row in rows] == ["one; two"]
+
+
+def test_failures_that_differ_in_one_key_column_stay_apart() -> None:
+    changes = {
+        "stage": "MixCalls",
+        "archive_uri": "/raw/b.tar.gz",
+        "member": "b.rtpdump",
+        "byte_offset": 7,
+        "call": CALL,
+        "participant_id": "bob",
+        "user_session_id": "sess-bob",
+        "output_type": OutputType.AUDIO_ONLY,
+        "error_type": "RtpdumpError",
+    }
+
+    rows = failure_rows([make_failure(), *(make_failure(**{name: value}) for name, value in changes.items())], NOW_NS)
+
+    assert len(rows) == 1 + len(changes)
+    assert len({tuple(row[column] for column in KEYS["failures"]) for row in rows}) == len(rows)
+
+
+def test_failure_goes_through_a_shuffle_unchanged() -> None:
+    failures = [
+        make_failure(),
+        make_failure(call=CALL, output_type=OutputType.SCREENSHARE_AUDIO_ONLY, byte_offset=1 << 40, retryable=True),
+    ]
+    with make_pipeline() as pipeline:
+        grouped = pipeline | beam.Create(failures) | GroupOnce()
+        assert_that(grouped, equal_to(failures))

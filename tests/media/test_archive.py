@@ -1,0 +1,272 @@
+"""The walk over archives: every kind, every limit, every way out of the archive, and damage of every sort."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import random
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.builders import make_archive, write_folder
+from transforms.media.archive import reading_member, walk_archive, walk_folder
+from transforms.media.errors import ArchiveError
+from transforms.media.model import LimitSettings
+
+LIMITS = LimitSettings()
+MEMBERS = {"a_timing_metadata.json": b'{"call_id": 1}', "deep/er/b.rtpdump": bytes(range(256)) * 40, "empty.sdp": b""}
+KINDS = ("tar.gz", "tar", "zip")
+
+
+def read_all(data: bytes, limits: LimitSettings = LIMITS) -> dict[str, bytes]:
+    """Returns all members of an archive, each read to its end as `unpack` does."""
+    found = {}
+    for member in walk_archive(io.BytesIO(data), limits):
+        with reading_member(member.name):
+            found[member.name] = member.stream.read()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_come_in_order_with_name_size_and_bytes(kind: str) -> None:
+    found = []
+    for member in walk_archive(io.BytesIO(make_archive(MEMBERS, kind)), LIMITS):
+        found.append((member.name, member.size_bytes, member.stream.read()))
+    assert found == [(name, len(data), data) for name, data in MEMBERS.items()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_may_be_left_unread(kind: str) -> None:
+    names = [member.name for member in walk_archive(io.BytesIO(make_archive(MEMBERS, kind)), LIMITS)]
+    assert names == list(MEMBERS)
+
+
+def test_folder_gives_its_files(tmp_path: Path) -> None:
+    listing = write_folder(tmp_path, MEMBERS)
+    found = {}
+    for member in walk_folder(listing, lambda name: (tmp_path / name).open("rb"), LIMITS):
+        found[member.name] = (member.size_bytes, member.stream.read())
+    assert found == {name: (len(data), data) for name, data in MEMBERS.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archive_without_members_is_empty(kind: str) -> None:
+    assert read_all(make_archive({}, kind)) == {}
+
+
+def make_tar(*infos: tarfile.TarInfo, tar_format: int = tarfile.GNU_FORMAT) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tar_format) as archive:
+        for info in infos:
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    return out.getvalue()
+
+
+def make_info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE],
+    ids=["symlink", "hard_link", "folder", "character_device", "block_device", "fifo"],
+)
+def test_what_is_no_regular_file_is_no_member(kind: bytes) -> None:
+    data = make_tar(make_info("x", kind, target="/etc/passwd"), make_info("b.sdp", size=3))
+    assert read_all(data) == {"b.sdp": bytes(3)}
+
+
+def test_folder_entries_of_a_zip_are_no_members() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("deep/", b"")
+        archive.writestr("deep/b.sdp", b"x")
+    assert read_all(out.getvalue()) == {"deep/b.sdp": b"x"}
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/._a.rtpdump", "._a.rtpdump", "deep/._a.rtpdump"])
+def test_resource_forks_are_left_out(name: str) -> None:
+    assert list(read_all(make_archive({name: b"x", "a.rtpdump": b"y"}))) == ["a.rtpdump"]
+
+
+UNSAFE = ["../a.sdp", "x/../../a.sdp", "/etc/passwd", "\\a.sdp", "x\\..\\..\\a.sdp", "C:\\a.sdp", "c:a.sdp", "..", "x/.."]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_path_out_of_the_archive_raises(kind: str, name: str) -> None:
+    walk = walk_archive(io.BytesIO(make_archive({"a.sdp": b"", name: b""}, kind)), LIMITS)
+    assert next(walk).name == "a.sdp"
+    with pytest.raises(ArchiveError, match=r"leaves the archive, expected a relative path inside it") as caught:
+        next(walk)
+    assert caught.value.member is not None
+
+
+def test_path_out_of_a_folder_raises() -> None:
+    with pytest.raises(ArchiveError, match=r"leaves the archive"):
+        list(walk_folder([("../a.sdp", 1)], lambda name: io.BytesIO(b"x"), LIMITS))
+
+
+@pytest.mark.parametrize("name", ["a..b.sdp", "...", "./a.sdp", "x/a:b.sdp", "ünïcode 🎧/ä.sdp"])
+def test_odd_but_safe_paths_are_members(name: str) -> None:
+    assert list(read_all(make_archive({name: b"x"}))) == [name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_member_over_the_limit_raises(kind: str) -> None:
+    limits = LimitSettings(max_members=2)
+    assert len(read_all(make_archive({"a": b"", "b": b""}, kind), limits)) == 2
+    with pytest.raises(ArchiveError, match=r"more than 2 members \(limits\.max_members\)"):
+        read_all(make_archive({"a": b"", "b": b"", "c": b""}, kind), limits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_byte_over_the_limit_raises(kind: str) -> None:
+    limits = LimitSettings(max_archive_bytes=10)
+    assert len(read_all(make_archive({"a": bytes(4), "b": bytes(6)}, kind), limits)) == 2
+    with pytest.raises(ArchiveError, match=r"b: expands past 10 bytes \(limits\.max_archive_bytes\)"):
+        read_all(make_archive({"a": bytes(4), "b": bytes(7)}, kind), limits)
+
+
+def test_sparse_member_costs_nothing() -> None:
+    info = make_info("huge.rtpdump", size=0)
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
+    data = make_tar(info, tar_format=tarfile.PAX_FORMAT)
+    with contextlib.suppress(ArchiveError):  # refused as damaged is as good: nothing is expanded either way
+        assert read_all(data) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"the file is empty, expected tar, gzipped tar or zip"),
+        (b"hello", r"begins with b'hello', expected tar, gzipped tar or zip"),
+        (bytes(100), r"begins with .*, expected tar, gzipped tar or zip"),
+        (b"\xff" * 1_024, r"begins with .*, expected tar, gzipped tar or zip"),
+        (gzip.compress(b"hello" * 200), r"gzip data that does not hold a tar archive, expected \.tar\.gz"),
+        (gzip.compress(b""), r"gzip data that does not hold a tar archive"),
+        (b"\x1f\x8b" + bytes(100), r"damaged archive"),
+        (b"PK\x03\x04" + bytes(100), r"damaged archive"),
+    ],
+    ids=["empty", "text", "zeros", "noise", "gzip_of_text", "gzip_of_nothing", "gzip_magic_only", "zip_magic_only"],
+)
+def test_what_is_no_archive_raises(data: bytes, message: str) -> None:
+    with pytest.raises(ArchiveError, match=message):
+        read_all(data)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar"])
+def test_truncated_archive_gives_what_came_whole(kind: str) -> None:
+    noise = random.Random(1).randbytes(20_000)
+    data = make_archive({"a.sdp": b"x" * 10, "b.rtpdump": noise}, kind)
+    walk = walk_archive(io.BytesIO(data[: len(data) // 2]), LIMITS)
+    first = next(walk)
+    assert (first.name, first.stream.read()) == ("a.sdp", b"x" * 10)
+    second = next(walk)
+    with pytest.raises(ArchiveError, match=r"^b\.rtpdump: damaged: "), reading_member("b.rtpdump"):
+        second.stream.read()
+
+
+def test_truncated_zip_raises() -> None:
+    data = make_archive(MEMBERS, "zip")
+    with pytest.raises(ArchiveError, match=r"damaged archive: File is not a zip file"):
+        read_all(data[:-30])
+
+
+def test_wrong_checksum_of_a_zip_member_raises() -> None:
+    data = bytearray(make_archive({"b.rtpdump": bytes(1_000)}, "zip"))
+    data[data.index(b"b.rtpdump") - 16] ^= 1  # local header
+    data[data.rindex(b"b.rtpdump") - 30] ^= 1  # CRC in the central directory
+    with pytest.raises(ArchiveError, match=r"b\.rtpdump: damaged: Bad CRC-32"):
+        read_all(bytes(data))
+
+
+def patched_zip(name: str, offset: int, value: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Returns a zip of one member with bytes of its central directory entry overwritten."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr(name, bytes(1_000))
+    data = bytearray(out.getvalue())
+    at = data.index(b"PK\x01\x02") + offset
+    data[at : at + len(value)] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        patched_zip("b.rtpdump", 8, b"\x01\x00"),
+        patched_zip("b.rtpdump", 10, b"\x63\x00"),
+        patched_zip("b.rtpdump", 6, b"\xff\x00"),
+        patched_zip("b.rtpdump", 42, b"\xff\xff\xff\x7f"),
+        patched_zip("b.rtpdump", 46, b"\0"),
+        patched_zip("ééé.sdp", 46, b"\xff"),
+        patched_zip("b.rtpdump", 28, b"\x00\x00"),
+    ],
+    ids=["encrypted", "unknown_method", "newer_version", "offset_outside", "nul_name", "name_not_utf8", "empty_name"],
+)
+def test_zip_that_lies_about_a_member_raises_archive_error(data: bytes) -> None:
+    with pytest.raises(ArchiveError):
+        read_all(data)
+
+
+def test_zip_directory_outside_the_file_raises_archive_error() -> None:
+    data = bytearray(make_archive({"b.rtpdump": bytes(1_000)}, "zip"))
+    at = data.rindex(b"PK\x05\x06")
+    data[at + 12 : at + 16] = struct.pack("<I", 1 << 30)
+    with pytest.raises(ArchiveError):
+        read_all(bytes(data))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_other_zip_methods_are_read_and_their_damage_is_an_archive_error(method: int) -> None:
+    out = io.BytesIO()
+    content = bz2.compress(bytes(range(256)) * 10)
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr("b.rtpdump", content)
+    data = bytearray(out.getvalue())
+    assert read_all(bytes(data)) == {"b.rtpdump": content}
+    for at in range(60, 80):
+        data[at] ^= 0x55
+    with pytest.raises(ArchiveError):
+        read_all(bytes(data))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "zip_bzip2", "zip_lzma"])
+def test_any_damage_raises_nothing_but_archive_error(kind: str) -> None:
+    if kind in KINDS:
+        whole = make_archive(MEMBERS, kind)
+    else:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_BZIP2 if kind == "zip_bzip2" else zipfile.ZIP_LZMA) as archive:
+            for name, content in MEMBERS.items():
+                archive.writestr(name, content)
+        whole = out.getvalue()
+    draw = random.Random(kind)
+    errors = 0
+    for _ in range(600):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            data[draw.randrange(len(data))] = draw.choice([0, 255, draw.randrange(256)])
+        if draw.random() < 0.2:
+            del data[draw.randrange(len(data)) :]
+        try:
+            read_all(bytes(data))
+        except ArchiveError:
+            errors += 1
+    assert errors > 50
+
+
+def test_bytes_in_a_tar_name_that_are_not_utf8_become_text_that_is() -> None:
+    data = make_tar(make_info("a\udcff.rtpdump", size=1))
+    (name,) = read_all(data)
+    assert name.startswith("a")
+    assert name.encode("utf-8")

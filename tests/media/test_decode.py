@@ -1,0 +1,223 @@
+"""From placed packets to PCM: positions exact, content by frequency and level, holes faded, FEC and concealment heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tests.builders import Pcm, encode_opus, noise, silence, tone
+from tests.media.helpers import best_lag, level_at, loudest_hz, rms
+from transforms.media.decode import CONCEALED_SAMPLES, FADE_SAMPLES, OpusDecoder, decode_track, load_libopus
+from transforms.media.timeline import Hole, PlacedPacket
+
+LOOK_AHEAD = 312
+
+
+def place(
+    packets: Sequence[bytes],
+    *,
+    duration: int = 960,
+    lost: Sequence[int] = (),
+    dtx: dict[int, int] | None = None,
+    stalls: dict[int, int] | None = None,
+    restarts: dict[int, int] | None = None,
+    start: int = 0,
+) -> list[PlacedPacket]:
+    """Places packets: `lost` ones are missing; `dtx`, `stalls` and `restarts` are samples of hole before a packet."""
+    placed: list[PlacedPacket] = []
+    cursor, reached, missing = start, start, 0
+    for number, packet in enumerate(packets):
+        if number in lost:
+            missing += 1
+            cursor += duration
+            continue
+        kinds = ((dtx, Hole.DTX), (stalls, Hole.STALLED), (restarts, Hole.BETWEEN_RUNS))
+        found = [(kind, lengths[number]) for lengths, kind in kinds if lengths and number in lengths]
+        hole = Hole.LOST if missing else (found[0][0] if found else Hole.NONE)
+        cursor += found[0][1] if found else 0
+        if not placed:
+            hole = Hole.BETWEEN_RUNS
+        placed.append(PlacedPacket(0, cursor, duration, hole, cursor - reached, missing, packet))
+        cursor += duration
+        reached, missing = cursor, 0
+    return placed
+
+
+def listen(placed: Sequence[PlacedPacket], channels: int = 1) -> Pcm:
+    """Returns a track as one array from sample 0; blocks must come in order and never overlap."""
+    blocks, end = list(decode_track(placed, channels)), 0
+    for at, pcm in blocks:
+        assert at >= end, "blocks overlap"
+        assert pcm.dtype == np.float32
+        assert pcm.shape[1] == channels
+        end = at + len(pcm)
+    line = np.zeros((end, channels), dtype=np.float32)
+    for at, pcm in blocks:
+        line[at : at + len(pcm)] = pcm
+    return line
+
+
+def smooth(pcm: Pcm, limit: float = 0.03) -> bool:
+    """Tells whether no sample steps further from the one before than `limit`; 440 Hz at 0.25 steps 0.0144."""
+    return bool(np.abs(np.diff(pcm[:, 0])).max() < limit)
+
+
+def test_libopus_is_found_once() -> None:
+    assert load_libopus() is load_libopus()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("frame_ms", [2.5, 5, 10, 20, 40, 60, 120])
+def test_length_is_all_packets_less_the_look_ahead(frame_ms: float, channels: int) -> None:
+    duration = round(frame_ms * 48)
+    packets = encode_opus(tone(440, 1.2, channels), frame_ms=frame_ms)
+    pcm = listen(place(packets, duration=duration), channels)
+    assert pcm.shape == (len(packets) * duration - LOOK_AHEAD, channels)
+    assert loudest_hz(pcm) == pytest.approx(440, abs=2)
+    assert rms(pcm) == pytest.approx(0.25 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("start", [0, 1, 7_001, 480_000])
+def test_sound_lies_where_it_was_sent(start: int) -> None:
+    sent = noise(1.5)
+    pcm = listen(place(encode_opus(sent, bitrate_bps=128_000), start=start))
+    assert best_lag(pcm[start:], sent) == 0
+    assert not pcm[:start].any()
+
+
+def test_sides_of_stereo_stay_apart() -> None:
+    sent = np.concatenate([tone(440, 1), tone(1_000, 1)], axis=1)
+    pcm = listen(place(encode_opus(sent, bitrate_bps=96_000)), 2)
+    assert loudest_hz(pcm[:, :1]) == pytest.approx(440, abs=2)
+    assert loudest_hz(pcm[:, 1:]) == pytest.approx(1_000, abs=2)
+
+
+def test_stereo_packets_are_heard_in_mono_and_mono_on_both_sides() -> None:
+    assert loudest_hz(listen(place(encode_opus(tone(440, 1, 2))), 1)) == pytest.approx(440, abs=2)
+    both = listen(place(encode_opus(tone(440, 1))), 2)
+    assert (both[:, 0] == both[:, 1]).all()
+
+
+def test_dtx_is_silence_between_fades() -> None:
+    packets = encode_opus(tone(440, 2))
+    pcm = listen(place(packets, dtx={50: 48_000}))
+    assert len(pcm) == 2 * 48_000 + 48_000 - LOOK_AHEAD
+    assert rms(pcm[10_000:46_000]) == pytest.approx(0.177, rel=0.1)
+    assert not pcm[48_000 + 960 : 96_000 - LOOK_AHEAD].any()
+    assert rms(pcm[100_000:]) == pytest.approx(0.177, rel=0.1)
+    assert smooth(pcm[20_000:])
+
+
+def test_stall_is_silence_between_fades() -> None:
+    pcm = listen(place(encode_opus(tone(440, 2)), stalls={50: 24_000}))
+    assert not pcm[48_000 + 960 : 72_000 - LOOK_AHEAD].any()
+    assert smooth(pcm[20_000:])
+
+
+def test_new_run_begins_at_its_sample() -> None:
+    first, second = encode_opus(tone(440, 1)), encode_opus(noise(1), bitrate_bps=128_000)
+    pcm = listen(place([*first, *second], restarts={50: 10_001}))
+    begin = 48_000 + 10_001
+    assert len(pcm) == begin + 48_000 - LOOK_AHEAD
+    assert best_lag(pcm[begin:], noise(1)) == 0
+    assert not pcm[48_000 + 960 - LOOK_AHEAD : begin].any()
+    assert smooth(pcm[20_000 : begin - 100])
+
+
+def test_new_run_without_a_hole_drops_its_look_ahead_only() -> None:
+    first, second = encode_opus(tone(440, 1)), encode_opus(noise(1), bitrate_bps=128_000)
+    pcm = listen(place([*first, *second], restarts={50: 0}))
+    assert len(pcm) == 96_000 - LOOK_AHEAD
+    assert not pcm[48_000 - LOOK_AHEAD : 48_000].any()
+    assert best_lag(pcm[48_000:], noise(1)) == 0
+
+
+@pytest.mark.parametrize("frame_ms", [2.5, 20, 60])
+def test_short_loss_is_concealed_by_what_went_on(frame_ms: float) -> None:
+    duration = round(frame_ms * 48)
+    packets = encode_opus(tone(440, 2.4), frame_ms=frame_ms)
+    number = 48_000 // duration
+    pcm = listen(place(packets, duration=duration, lost=[number]))
+    assert len(pcm) == len(packets) * duration - LOOK_AHEAD
+    lost = pcm[number * duration : (number + 1) * duration]
+    assert rms(lost) > 0.1
+
+
+def test_long_loss_is_concealed_for_100_ms_then_silent() -> None:
+    packets = encode_opus(tone(440, 3))
+    pcm = listen(place(packets, lost=range(50, 100)))
+    assert len(pcm) == 144_000 - LOOK_AHEAD
+    assert rms(pcm[48_000 : 48_000 + 1_920]) > 0.05
+    silent = pcm[48_000 + CONCEALED_SAMPLES : 96_000 - 960 - LOOK_AHEAD]
+    assert not silent.any()
+    assert rms(pcm[100_000:]) == pytest.approx(0.177, rel=0.1)
+
+
+def test_in_band_fec_brings_back_the_packet_before() -> None:
+    """A tone that sounds in the lost packet alone: concealment cannot know it, the next packet's copy does."""
+    sent = silence(1.2)
+    sent[:24_000] = tone(300, 0.5)
+    burst = slice(28_800, 28_800 + 2_880)
+    sent[burst] = tone(600, 0.06, amplitude=0.5)
+    options = {"bitrate_bps": 32_000, "frame_ms": 60}
+    number = 10
+
+    def heard(*, fec: bool) -> float:
+        packets = encode_opus(sent, fec=fec, expected_loss_percent=30, **options)  # type: ignore[arg-type]
+        pcm = listen(place(packets, duration=2_880, lost=[number]))
+        assert len(pcm) == len(packets) * 2_880 - LOOK_AHEAD
+        return level_at(pcm[28_800 + 400 : 28_800 + 2_400], 600)
+
+    assert heard(fec=True) > 0.2
+    assert heard(fec=False) < 0.1
+
+
+def test_fec_is_used_for_the_last_of_several_lost() -> None:
+    sent = tone(500, 2)
+    plain = listen(place(encode_opus(sent, fec=True, expected_loss_percent=30, bitrate_bps=24_000), lost=range(50, 80)))
+    last = plain[79 * 960 + 100 : 80 * 960 - LOOK_AHEAD]
+    assert rms(last) > 0.1
+    assert loudest_hz(plain[79 * 960 - 200 : 80 * 960 + 4_000]) == pytest.approx(500, abs=15)
+
+
+def test_broken_packet_is_concealed_and_keeps_its_length() -> None:
+    packets = encode_opus(tone(440, 2))
+    packets[50] = b"\xfb\x00"  # code 3 without frames: libopus refuses it
+    pcm = listen(place(packets))
+    assert len(pcm) == 96_000 - LOOK_AHEAD
+    assert rms(pcm[50 * 960 : 51 * 960]) > 0.05
+
+
+def test_edges_are_faded_over_5_ms() -> None:
+    pcm = listen(place(encode_opus(tone(440, 2)), dtx={50: 48_000}))
+    edge = 96_000 - LOOK_AHEAD
+    assert abs(float(pcm[edge, 0])) < 1e-4
+    assert np.abs(pcm[edge : edge + FADE_SAMPLES // 4]).max() < 0.05
+
+
+def test_nothing_placed_gives_nothing() -> None:
+    assert list(decode_track([], 1)) == []
+
+
+def test_decoder_forgets_on_reset() -> None:
+    packets = encode_opus(tone(440, 0.2))
+    decoder = OpusDecoder(1)
+    first = [decoder.decode(packet, 960) for packet in packets]
+    decoder.reset()
+    again = [decoder.decode(packet, 960) for packet in packets]
+    for before, after in zip(first, again, strict=True):
+        assert before is not None
+        assert after is not None
+        assert (before == after).all()
+
+
+def test_decoder_refuses_what_lasts_longer_than_said() -> None:
+    (packet,) = encode_opus(tone(440, 0.06), frame_ms=60)
+    decoder = OpusDecoder(1)
+    assert decoder.decode(packet, 960) is None
+    assert decoder.decode(b"\xfb\x00", 960) is None
+    found = decoder.decode(packet, 2_880)
+    assert found is not None
+    assert found.shape == (2_880, 1)

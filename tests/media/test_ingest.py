@@ -1,0 +1,471 @@
+"""One dump -> runs: order, duplicates, loss, wraps, RED, jumps, sources, payload types and clocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import (
+    CALL_START_UNIX_MS,
+    Segment,
+    encode_opus,
+    make_red_payload,
+    make_rtp_packet,
+    make_rtpdump,
+    make_segment_dump,
+    tone,
+)
+from tests.media.helpers import RED_MAPS, ingest, ingest_built, make_timing, run_packets
+from transforms.media.errors import RtpdumpError, TimelineError, UnsupportedCodecError
+from transforms.media.model import LimitSettings, PacketCounts
+from transforms.media.sdp import RtpMap
+
+CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
+MONO_20_MS = 0x08  # SILK, narrow band, 20 ms, one frame
+
+
+def fake_packets(count: int) -> list[bytes]:
+    """Returns distinct packets that are well framed; what is in them does not matter before decoding."""
+    return [bytes([MONO_20_MS]) + struct.pack(">H", number) + bytes(number % 5) for number in range(count)]
+
+
+def media_of(dump_segment: object, run: int = 0) -> list[int]:
+    return dump_segment.runs[run].records["media_sample"].tolist()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_clean_segment_is_one_run_of_all_its_packets() -> None:
+    packets = fake_packets(100)
+    segment, dump = ingest_built(Segment(packets=packets, start_ms=2_500))
+    (run,) = segment.runs
+    assert run_packets(segment, dump) == packets
+    assert run.records["media_sample"].tolist() == [960 * k for k in range(100)]
+    assert run.records["duration_samples"].tolist() == [960] * 100
+    assert run.records["lost_before"].tolist() == [0] * 100
+    assert run.ssrc == 0x1234_5678
+    assert [p.server_start_unix_ns for p in run.clock.pieces] == [CALL_START_NS + 2_500_000_000]
+    assert segment.counts == PacketCounts(expected=100, received=100)
+    assert (segment.channels, segment.codec, segment.warnings) == (1, "audio/opus", ())
+    assert segment.jitter_ms == 0
+
+
+def test_wraps_of_both_fields_break_nothing() -> None:
+    packets = fake_packets(60)
+    segment, dump = ingest_built(Segment(packets=packets, first_sequence_number=65_530, first_rtp_timestamp=(1 << 32) - 9_600))
+    assert run_packets(segment, dump) == packets
+    assert media_of(segment) == [960 * k for k in range(60)]
+    assert segment.counts == PacketCounts(expected=60, received=60)
+
+
+def test_loss_is_counted_at_the_packet_behind_it() -> None:
+    packets = fake_packets(50)
+    segment, dump = ingest_built(Segment(packets=packets, lost={10, 11, 12, 30}, first_sequence_number=65_520))
+    kept = [k for k in range(50) if k not in {10, 11, 12, 30}]
+    assert run_packets(segment, dump) == [packets[k] for k in kept]
+    assert media_of(segment) == [960 * k for k in kept]
+    lost = segment.runs[0].records["lost_before"]
+    assert {kept[k]: int(lost[k]) for k in np.flatnonzero(lost)} == {13: 3, 31: 1}
+    assert segment.counts == PacketCounts(expected=50, received=46, lost=4)
+
+
+def test_loss_at_the_ends_is_not_known() -> None:
+    segment, _ = ingest_built(Segment(packets=fake_packets(50), lost={0, 1, 49}))
+    assert segment.counts == PacketCounts(expected=47, received=47)
+    assert media_of(segment)[0] == 0
+    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS + 40_000_000
+
+
+def test_duplicates_are_dropped_and_counted() -> None:
+    packets = fake_packets(50)
+    segment, dump = ingest_built(Segment(packets=packets, duplicated={0, 20, 21, 49}))
+    assert run_packets(segment, dump) == packets
+    assert segment.counts == PacketCounts(expected=50, received=50, duplicate=4)
+
+
+def test_reordered_packets_are_put_in_order_and_counted() -> None:
+    packets = fake_packets(50)
+    segment, dump = ingest_built(Segment(packets=packets, swapped={5, 20, 40}, first_sequence_number=65_515))
+    assert run_packets(segment, dump) == packets
+    assert segment.counts == PacketCounts(expected=50, received=50, reordered=3)
+    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS
+
+
+def test_dtx_is_a_jump_of_time_without_loss() -> None:
+    packets = fake_packets(30)
+    sent = [*packets[:10], *[b""] * 45, *packets[10:20], *[b""] * 200, *packets[20:]]
+    segment, dump = ingest_built(Segment(packets=sent))
+    assert len(segment.runs) == 1
+    assert run_packets(segment, dump) == packets
+    assert media_of(segment) == [960 * k for k, packet in enumerate(sent) if packet]
+    assert segment.counts == PacketCounts(expected=30, received=30)
+    assert not segment.runs[0].records["lost_before"].any()
+
+
+def test_padding_only_probes_count_as_received_and_are_no_loss() -> None:
+    packets = fake_packets(50)
+    segment, dump = ingest_built(Segment(packets=packets, padding_only={3, 4, 30}))
+    assert run_packets(segment, dump) == packets
+    assert segment.counts == PacketCounts(expected=53, received=53)
+    assert not segment.runs[0].records["lost_before"].any()
+
+
+def test_probe_lost_beside_audio_counts_once() -> None:
+    # Numbers 2 and 3 are missing, 4 is a probe: both losses belong to the audio at 5.
+    packets = fake_packets(4)
+    sent = [(0, packets[0]), (1, packets[1]), (4, b""), (5, packets[2]), (6, packets[3])]
+    dump = make_rtpdump(
+        CALL_START_UNIX_MS * 1_000,
+        [
+            (20 * number, make_rtp_packet(data, sequence_number=number, rtp_timestamp=960 * number, padding_bytes=4), False)
+            for number, data in sent
+        ],
+    )
+    segment = ingest(dump)
+    assert segment.runs[0].records["lost_before"].tolist() == [0, 0, 2, 0]
+    assert segment.counts == PacketCounts(expected=7, received=5, lost=2)
+
+
+@pytest.mark.parametrize(("channels", "toc_bit"), [(1, 0), (2, 4)], ids=["mono", "stereo"])
+def test_channels_are_what_the_packets_say(channels: int, toc_bit: int) -> None:
+    packets = fake_packets(10)
+    packets[7] = bytes([packets[7][0] | toc_bit]) + packets[7][1:]
+    segment, _ = ingest_built(Segment(packets=packets))
+    assert segment.channels == channels
+
+
+@pytest.mark.parametrize("frame_ms", [2.5, 10, 60, 120])
+def test_durations_are_read_from_the_packets(frame_ms: float) -> None:
+    packets = encode_opus(tone(440, 1.2), frame_ms=frame_ms)
+    samples = round(frame_ms * 48)
+    segment, dump = ingest_built(Segment(packets=packets, packet_samples=samples))
+    assert run_packets(segment, dump) == packets
+    assert set(segment.runs[0].records["duration_samples"].tolist()) == {samples}
+
+
+def test_invalid_packets_are_dropped_and_counted() -> None:
+    packets = fake_packets(20)
+    packets[5] = b"\x0b\x00"  # code 3 with no frames
+    packets[6] = b"\x09abc"  # two frames of equal length in an odd number of bytes
+    packets[7] = bytes([MONO_20_MS]) + bytes(1_276)
+    segment, dump = ingest_built(Segment(packets=packets))
+    assert run_packets(segment, dump) == [*packets[:5], *packets[8:]]
+    assert segment.counts.invalid == 3
+    damaged = make_rtpdump(0, [(0, b"\x00" * 20, False), (1, b"short", False)])
+    assert ingest(damaged).counts == PacketCounts(expected=2, received=2, invalid=2)
+
+
+def test_each_source_is_a_run_of_its_own() -> None:
+    first, second = fake_packets(20), fake_packets(50)[20:]
+    one, _ = make_segment_dump(Segment(packets=first, ssrc=9, first_sequence_number=7))
+    two, _ = make_segment_dump(Segment(packets=second, ssrc=4, first_rtp_timestamp=5, first_sequence_number=40_000))
+    head = len(make_rtpdump(0, []))
+    later = bytearray(two[head:])
+    at = 0
+    while at < len(later):  # the second source speaks 5 s later
+        (offset,) = struct.unpack_from(">I", later, at + 4)
+        struct.pack_into(">I", later, at + 4, offset + 5_000)
+        at += struct.unpack_from(">H", later, at)[0]
+    dump = one + bytes(later)
+    segment = ingest(dump)
+    assert [run.ssrc for run in segment.runs] == [9, 4]
+    assert run_packets(segment, dump, 0) == first
+    assert run_packets(segment, dump, 1) == second
+    starts = [run.clock.pieces[0].server_start_unix_ns for run in segment.runs]
+    assert starts == [CALL_START_NS, CALL_START_NS + 5_000_000_000]
+    assert segment.counts == PacketCounts(expected=50, received=50)
+
+
+def jump_dump(jump_ticks: int, at: int = 50, count: int = 100) -> bytes:
+    """Returns a dump in which the timestamps jump at one packet and the arrivals do not."""
+    records = [
+        (
+            20 * (number + 1),
+            make_rtp_packet(
+                fake_packets(count)[number],
+                sequence_number=number,
+                rtp_timestamp=960 * number + (jump_ticks if number >= at else 0),
+            ),
+            False,
+        )
+        for number in range(count)
+    ]
+    return make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+
+
+@pytest.mark.parametrize("jump", [1 << 30, 97_000, -960 * 10, -(1 << 31)], ids=["ahead", "just_too_far", "back", "half"])
+def test_jump_of_the_timestamps_begins_a_new_run_at_its_arrival(jump: int) -> None:
+    segment = ingest(jump_dump(jump))
+    assert [len(run.records) for run in segment.runs] == [50, 50]
+    assert media_of(segment, 1) == [960 * k for k in range(50)]
+    starts = [run.clock.pieces[0].server_start_unix_ns for run in segment.runs]
+    assert starts == [CALL_START_NS, CALL_START_NS + 1_000_000_000]
+    assert segment.counts == PacketCounts(expected=100, received=100)
+
+
+def test_small_jump_ahead_stays_one_run() -> None:
+    assert len(ingest(jump_dump(90_000)).runs) == 1
+
+
+def test_stall_is_followed() -> None:
+    segment, _ = ingest_built(Segment(packets=fake_packets(300), stalls_ms={100: 250}))
+    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in segment.runs[0].clock.pieces]
+    assert pieces == [(0, 0), (96_000, 2_250_000_000)]
+
+
+def test_jitter_is_the_mean_difference_of_arrival_and_media_spacing() -> None:
+    segment, _ = ingest_built(Segment(packets=fake_packets(101), late_ms={50: 10}))
+    assert segment.jitter_ms == pytest.approx(20 / 100)
+
+
+# --- RED -------------------------------------------------------------------------------------------------------------
+
+
+def test_red_is_taken_off() -> None:
+    packets = fake_packets(40)
+    segment, dump = ingest_built(Segment(packets=packets, red_copies=2))
+    assert run_packets(segment, dump) == packets
+    assert (segment.codec, segment.counts) == ("audio/red", PacketCounts(expected=40, received=40))
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+@pytest.mark.parametrize("origin", [10_000, (1 << 32) - 9_600], ids=["plain", "wrap"])
+def test_red_brings_lost_packets_back(copies: int, origin: int) -> None:
+    packets = fake_packets(60)
+    lost = {10, 20, 21, 30, 31, 32, 40, 41, 42, 43}
+    segment, dump = ingest_built(Segment(packets=packets, red_copies=copies, lost=lost, first_rtp_timestamp=origin))
+    gone = {index for index in lost if not any(index + back < 60 and index + back not in lost for back in range(1, copies + 1))}
+    kept = [k for k in range(60) if k not in gone]
+    assert run_packets(segment, dump) == [packets[k] for k in kept]
+    assert media_of(segment) == [960 * k for k in kept]
+    assert segment.counts == PacketCounts(expected=60, received=50, lost=10, recovered_red=10 - len(gone))
+    still = segment.runs[0].records["lost_before"]
+    assert int(still.sum()) == len(gone)
+    for position in np.flatnonzero(still):
+        assert kept[position] - kept[position - 1] - 1 == still[position]
+
+
+def test_red_copy_of_a_packet_that_came_is_not_used() -> None:
+    packets = fake_packets(3)
+    records = []
+    for number, older in enumerate([[], [(960, b"\x08other")], [(960, b"\x08other")]]):
+        payload = make_red_payload(packets[number], older)
+        packet = make_rtp_packet(payload, sequence_number=number, rtp_timestamp=960 * number, payload_type=63)
+        records.append((20 * number, packet, False))
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    segment = ingest(dump, RED_MAPS)
+    assert run_packets(segment, dump) == packets
+    assert segment.counts.recovered_red == 0
+
+
+def test_broken_red_is_invalid() -> None:
+    packets = [make_red_payload(packet) for packet in fake_packets(5)]
+    packets[2] = b"\xef\x00\x00\x00"
+    packets[3] = make_red_payload(bytes(6_000))
+    records = [
+        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=63), False)
+        for n, data in enumerate(packets)
+    ]
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    segment = ingest(dump, RED_MAPS)
+    assert segment.counts.invalid == 2
+    assert run_packets(segment, dump) == [fake_packets(5)[k] for k in (0, 1, 4)]
+
+
+def test_plain_opus_beside_red_is_taken_too() -> None:
+    packets = fake_packets(4)
+    records = [
+        (
+            20 * n,
+            make_rtp_packet(
+                make_red_payload(data) if n % 2 else data,
+                sequence_number=n,
+                rtp_timestamp=960 * n,
+                payload_type=63 if n % 2 else 111,
+            ),
+            False,
+        )
+        for n, data in enumerate(packets)
+    ]
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    assert run_packets(ingest(dump, RED_MAPS), dump) == packets
+
+
+# --- payload types, clocks, limits -----------------------------------------------------------------------------------
+
+
+def test_other_payload_types_are_received_but_not_audio() -> None:
+    packets = fake_packets(4)
+    records = [
+        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=110 if n == 2 else 111), False)
+        for n, data in enumerate(packets)
+    ]
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    segment = ingest(dump)
+    assert run_packets(segment, dump) == [packets[0], packets[1], packets[3]]
+    assert segment.counts == PacketCounts(expected=4, received=4)
+    assert not segment.runs[0].records["lost_before"].any()
+
+
+def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, [(0, make_rtp_packet(b"\x08a", payload_type=96), False)])
+    segment = ingest(dump)
+    assert segment.runs == ()
+    assert segment.channels == 0
+    assert segment.warnings == ("a.rtpdump: payload types [96] in the dump, expected [111] by the session description",)
+    assert segment.counts == PacketCounts(expected=1, received=1)
+
+
+@pytest.mark.parametrize("payload_type", [96, 120])
+@pytest.mark.parametrize("codec", ["audio/opus", "AUDIO/OPUS"])
+def test_without_description_the_metadata_s_codec_speaks(payload_type: int, codec: str) -> None:
+    packets = fake_packets(3)
+    records = [
+        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=payload_type), False)
+        for n, data in enumerate(packets)
+    ]
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    assert run_packets(ingest(dump, {}, make_timing(codec=codec)), dump) == packets
+
+
+def test_without_description_red_is_taken_off_too() -> None:
+    packets = fake_packets(10)
+    dump, _ = make_segment_dump(Segment(packets=packets, red_copies=1, lost={4}))
+    segment = ingest(dump, {}, make_timing(codec="audio/red"))
+    assert run_packets(segment, dump) == packets
+    assert segment.counts.recovered_red == 1
+
+
+@pytest.mark.parametrize(
+    ("maps", "codec", "named"),
+    [
+        ({0: RtpMap(payload_type=0, encoding="pcmu", clock_rate_hz=8_000, channels=1)}, "audio/opus", "pcmu/8000"),
+        ({}, "audio/PCMU", "audio/PCMU"),
+        ({}, "", "not named"),
+    ],
+    ids=["description", "metadata", "neither"],
+)
+def test_other_codec_raises_unsupported_codec(maps: dict[int, RtpMap], codec: str, named: str) -> None:
+    dump, _ = make_segment_dump(Segment(packets=fake_packets(2)))
+    with pytest.raises(UnsupportedCodecError, match=rf"a\.rtpdump: codec is {named}, expected opus/48000 or red/48000"):
+        ingest(dump, maps, make_timing(codec=codec))
+
+
+def test_dump_without_packets_has_no_runs() -> None:
+    segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, []))
+    assert (segment.runs, segment.counts, segment.jitter_ms) == ((), PacketCounts(), None)
+
+
+def test_metadata_s_first_arrival_counts_when_clocks_differ_much() -> None:
+    dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
+    hour_later = CALL_START_UNIX_MS + 3_600_000
+    segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=hour_later + 20))
+    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == hour_later * 1_000_000
+    (warning,) = segment.warnings
+    assert "the dump's clock puts the first packet -3600.000 s from first_rtp_unix_timestamp" in warning
+
+
+def test_small_difference_of_the_clocks_is_no_warning() -> None:
+    dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
+    segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20 - 900))
+    assert segment.warnings == ()
+    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS - 900_000_000
+
+
+def test_no_clock_at_all_raises_timeline_error() -> None:
+    dump = make_rtpdump(0, [(0, make_rtp_packet(b"\x08a"), False)])
+    with pytest.raises(TimelineError, match=r"neither the metadata nor the dump says when the first packet arrived"):
+        ingest(dump)
+
+
+def test_dump_without_receive_times_takes_its_place_from_the_metadata() -> None:
+    records = [
+        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n), False) for n, data in enumerate(fake_packets(100))
+    ]
+    segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
+    (run,) = segment.runs
+    assert run.clock.method == "metadata"
+    assert run.clock.pieces[0].server_start_unix_ns == CALL_START_NS
+
+
+def test_damaged_framing_keeps_what_came_before_with_a_warning() -> None:
+    packets = fake_packets(30)
+    dump, _ = make_segment_dump(Segment(packets=packets))
+    broken = dump + bytes(40)
+    segment = ingest(broken)
+    assert run_packets(segment, broken) == packets
+    (warning,) = segment.warnings
+    assert warning.endswith("length 0, need at least 8")
+
+
+def test_damaged_framing_at_the_start_raises() -> None:
+    with pytest.raises(RtpdumpError, match=r"record 0 at byte \d+: length 0"):
+        ingest(make_rtpdump(0, []) + bytes(40))
+
+
+def test_more_packets_than_allowed_raise() -> None:
+    dump, _ = make_segment_dump(Segment(packets=fake_packets(11)))
+    ingest(dump, limits=LimitSettings(max_segment_packets=11))
+    with pytest.raises(RtpdumpError, match=r"a\.rtpdump: more than 10 packets \(limits\.max_segment_packets\)"):
+        ingest(dump, limits=LimitSettings(max_segment_packets=10))
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.permutations(range(12)), st.integers(0, 65_535), st.integers(0, (1 << 32) - 1), st.sets(st.integers(0, 60)))
+def test_any_order_of_arrival_gives_the_same_records(order: list[int], number: int, ticks: int, lost: set[int]) -> None:
+    """Packets overtake each other within 12 places, but for the first and the last; arrivals stay where they are."""
+    count = 61
+    packets = fake_packets(count)
+    sent = [
+        make_rtp_packet(packets[k], sequence_number=number + k, rtp_timestamp=ticks + 960 * k)
+        for k in range(count)
+        if k not in lost or k in (0, count - 1)
+    ]
+    shuffled = [0, *(1 + block + place for block in range(0, len(sent), 12) for place in order)]
+    shuffled = [index for index in shuffled if index < len(sent) - 1] + [len(sent) - 1]
+    plain = make_rtpdump(1_000_000, [(20 * k, packet, False) for k, packet in enumerate(sent)])
+    mixed = make_rtpdump(1_000_000, [(20 * k, sent[index], False) for k, index in enumerate(shuffled)])
+    expected, found = ingest(plain), ingest(mixed)
+    assert run_packets(found, mixed) == run_packets(expected, plain)
+    assert found.runs[0].records.tolist() == expected.runs[0].records.tolist()
+    assert dataclasses.replace(found.counts, reordered=0) == expected.counts
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 70_000), st.integers(0, 1 << 32), st.binary(max_size=12)), max_size=30)
+)
+def test_runs_move_forward_and_counts_add_up_whatever_is_sent(sent: list[tuple[int, int, int, bytes]]) -> None:
+    records = [
+        (number % 1_000, make_rtp_packet(data, ssrc=source, sequence_number=number, rtp_timestamp=ticks), False)
+        for source, number, ticks, data in sent
+    ]
+    segment = ingest(make_rtpdump(1_000_000, records))
+    for run in segment.runs:
+        media = run.records["media_sample"]
+        assert media[0] == 0
+        assert (np.diff(media) > 0).all()
+        assert run.records["duration_samples"].min() > 0
+        assert run.records["lost_before"].min() >= 0
+        assert run.clock.pieces[0].media_start_sample == 0
+    counts = segment.counts
+    assert counts.expected == counts.received + counts.lost
+    assert counts.received + counts.duplicate == len(sent)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.sampled_from([0, 1, 2]))
+def test_any_dump_raises_nothing_but_its_own_error(data: bytes, red: int) -> None:
+    dump = make_rtpdump(1_000_000, [(0, make_rtp_packet(data, payload_type=63 if red else 111), False)]) + data
+    if red == 2:
+        dump = make_rtpdump(1_000_000, []) + data
+    try:
+        ingest(dump, RED_MAPS)
+    except RtpdumpError:
+        return

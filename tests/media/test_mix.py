@@ -1,0 +1,158 @@
+"""The sum of the tracks, its limiter, and 16-bit samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import Pcm, noise, tone
+from transforms.media.mix import BLOCK_SAMPLES, CEILING, Limiter, TrackPlayer, mix_tracks, to_pcm16
+
+
+def play(*blocks: tuple[int, Pcm]) -> TrackPlayer:
+    return TrackPlayer(iter(blocks))
+
+
+def mix(players: Sequence[TrackPlayer], channels: int = 1) -> Pcm:
+    return np.concatenate([np.zeros((0, channels), dtype=np.float32), *mix_tracks(players, channels)])
+
+
+def limit(audio: Pcm, block_samples: int = BLOCK_SAMPLES) -> tuple[Pcm, Limiter]:
+    limiter = Limiter(audio.shape[1])
+    blocks = [limiter.process(audio[at : at + block_samples]) for at in range(0, len(audio), block_samples)]
+    return np.concatenate([np.zeros((0, audio.shape[1]), dtype=np.float32), *blocks, limiter.flush()]), limiter
+
+
+@pytest.mark.parametrize("length", [1, 47_999, 48_000, 48_001, 96_000, 100_000])
+@pytest.mark.parametrize("block", [120, 960, 5_760, 100_000])
+def test_one_track_comes_out_as_it_went_in(length: int, block: int) -> None:
+    sent = noise(length / 48_000)
+    blocks = [(at, sent[at : at + block]) for at in range(0, length, block)]
+    assert np.array_equal(mix([play(*blocks)]), sent)
+
+
+def test_blocks_are_a_second_each_and_the_last_is_shorter() -> None:
+    blocks = list(mix_tracks([play((0, noise(2.5)))], 1))
+    assert [len(block) for block in blocks] == [48_000, 48_000, 24_000]
+
+
+def test_tracks_are_summed_at_their_samples_at_unity_gain() -> None:
+    one, two = noise(1, seed=1), noise(2, seed=2)
+    expected = np.zeros((30_001 + 96_000, 1), dtype=np.float32)
+    expected[7 : 7 + 48_000] += one
+    expected[30_001:] += two
+    assert np.array_equal(mix([play((7, one)), play((30_001, two))]), expected)
+
+
+def test_track_with_long_holes_keeps_its_places() -> None:
+    sent = noise(0.1)
+    line = mix([play((0, sent), (480_000, sent), (500_000, sent))])
+    assert len(line) == 504_800
+    for at in (0, 480_000, 500_000):
+        assert np.array_equal(line[at : at + 4_800], sent)
+    assert not line[4_800:480_000].any()
+
+
+def test_mono_sounds_on_both_sides_of_stereo() -> None:
+    mono, stereo = noise(0.5, seed=1), noise(0.5, 2, seed=2)
+    assert np.array_equal(mix([play((0, mono)), play((0, stereo))], 2), stereo + mono)
+
+
+def test_audio_before_the_line_is_cut_off() -> None:
+    sent = noise(0.5)
+    assert np.array_equal(mix([play((-100, sent))]), sent[100:])
+
+
+def test_no_tracks_mix_to_nothing() -> None:
+    assert list(mix_tracks([], 2)) == []
+
+
+def test_empty_track_adds_nothing() -> None:
+    sent = noise(1.5)
+    assert np.array_equal(mix([play(), play((0, sent))]), sent)
+    assert len(mix([play()])) == 0
+
+
+def test_audio_is_fetched_no_further_than_the_block_needs() -> None:
+    fetched = []
+
+    def audio() -> Iterator[tuple[int, Pcm]]:
+        for second in range(10):
+            fetched.append(second)
+            yield second * 48_000, noise(1)
+
+    next(mix_tracks([TrackPlayer(audio())], 1))
+    assert len(fetched) == 2
+
+
+# --- the limiter -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0, 1, 47, 48, 49, 287, 288, 289, 48_000, 48_001, 100_003])
+def test_limiter_keeps_every_sample_when_nothing_is_loud(length: int) -> None:
+    sent = noise(length / 48_000, 2, amplitude=CEILING)
+    out, limiter = limit(sent)
+    assert np.array_equal(out, sent)
+    assert limiter.limited_samples == 0
+
+
+@pytest.mark.parametrize("block", [1, 47, 48, 480, 1_000, 48_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_limiter_passes_no_sample_over_the_ceiling(block: int, channels: int) -> None:
+    sent = noise(0.2, channels, amplitude=4)
+    out, limiter = limit(sent, block)
+    assert out.shape == sent.shape
+    assert np.abs(out).max() <= CEILING * (1 + 1e-6)
+    assert limiter.limited_samples > 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 5_000), st.lists(st.tuples(st.integers(0, 4_999), st.floats(-8, 8, width=32)), max_size=10), st.data())
+def test_limiter_keeps_length_sign_and_ceiling(length: int, peaks: list[tuple[int, float]], data: st.DataObject) -> None:
+    sent = noise(length / 48_000, seed=length)
+    for at, value in peaks:
+        if at < length:
+            sent[at] = value
+    out, _ = limit(sent, data.draw(st.integers(1, 2_000)))
+    assert len(out) == length
+    assert (np.abs(out) <= CEILING * (1 + 1e-6)).all()
+    assert (np.abs(out) <= np.abs(sent) * (1 + 1e-6)).all()
+    assert (np.sign(out) == np.sign(sent)).all()
+
+
+def test_blocks_do_not_change_what_the_limiter_does() -> None:
+    sent = noise(0.5, 2, amplitude=0.5)
+    sent[10_000:12_000] *= 5
+    whole, _ = limit(sent)
+    for block in (100, 960, 7_777):
+        assert np.allclose(limit(sent, block)[0], whole, atol=1e-6)
+
+
+def test_gain_falls_just_before_a_peak_and_comes_back() -> None:
+    sent = tone(1_000, 2, amplitude=0.5)
+    sent[48_000:48_480] *= 4
+    out, _ = limit(sent)
+    assert np.array_equal(out[: 48_000 - 6 * 48], sent[: 48_000 - 6 * 48])
+    assert np.abs(out[48_000:48_480]).max() == pytest.approx(CEILING, rel=0.02)
+    assert np.abs(out[48_480 + 3_840 : 48_480 + 4_800]).max() < 0.5 * 0.9  # after 80 ms still on the way back
+    assert np.array_equal(out[-4_800:], sent[-4_800:])
+
+
+def test_both_sides_get_the_same_gain() -> None:
+    sent = np.concatenate([tone(440, 0.5, amplitude=2), tone(440, 0.5, amplitude=0.2)], axis=1)
+    out, _ = limit(sent)
+    assert np.allclose(out[:, 0], out[:, 1] * 10, atol=1e-5)
+
+
+# --- 16 bits ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_become_16_bit_rounded_and_clipped() -> None:
+    sent = np.array([[0, 1], [-1, 2], [-2, 0.5], [0.4 / 32_767, 0.6 / 32_767]], dtype=np.float32)
+    out = to_pcm16(sent)
+    assert out.dtype == np.int16
+    assert out.tolist() == [[0, 32_767], [-32_767, 32_767], [-32_768, 16_384], [0, 1]]
