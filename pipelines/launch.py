@@ -23,8 +23,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipelines import press, report
-from pipelines.cli import EXIT_FAILED, EXIT_INTERRUPTED
-from pipelines.local_runner import LOCAL_RUNNERS, TerminatedError, make_local_pipeline, stopping_cleanly
+from pipelines.cli import EXIT_FAILED
+from pipelines.local_runner import LOCAL_RUNNERS, StoppedError, make_local_pipeline, stopping_cleanly
 from pipelines.options import RunArguments, refuse_unknown_flags
 from pipelines.settings import load_settings
 from transforms import gcp, storage
@@ -35,8 +35,6 @@ from transforms.media.model import Status
 from transforms.run_context import RunContext, settings_fingerprint
 
 logger = logging.getLogger(__name__)
-
-EXIT_TERMINATED = 143
 
 
 class NothingToDoError(CallpressError):
@@ -87,11 +85,11 @@ def run(arguments: RunArguments) -> int:
     try:
         with stopping_cleanly():
             return _press(arguments, context, options, local, staging_root)
-    except (KeyboardInterrupt, TerminatedError) as stop:
+    except StoppedError as stop:
         lock.release()
         _say_how_to_go_on(context, staging_root)
         # Threads may still wait for storage; nothing of theirs is visible under a final name.
-        os._exit(EXIT_INTERRUPTED if isinstance(stop, KeyboardInterrupt) else EXIT_TERMINATED)
+        os._exit(stop.exit_status)
     except CallpressError:
         raise
     except Exception as error:

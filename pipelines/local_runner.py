@@ -17,8 +17,12 @@ LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 """Values of `--runner` that mean this engine. By the name DirectRunner Beam would try to download another one."""
 
 
-class TerminatedError(BaseException):
-    """SIGTERM came."""
+class StoppedError(BaseException):
+    """Ctrl-C or SIGTERM came."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_status = 128 + signal_number
 
 
 def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
@@ -35,15 +39,23 @@ def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
 
 @contextmanager
 def stopping_cleanly() -> Iterator[None]:
-    """Turns SIGTERM into `TerminatedError`, and kills the codec processes when the block ends by an exception."""
+    """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has ended, however it did."""
+    received: list[int] = []
 
-    def terminate(_signal: int, _frame: FrameType | None) -> None:
-        raise TerminatedError
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if not received:  # a second one must not disturb the cleaning up
+            received.append(number)
+            raise StoppedError(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     POOL.restart()
     try:
         yield
+    except BaseException as error:
+        if received:  # Beam wraps whatever is raised inside a step
+            raise StoppedError(received[0]) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         POOL.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)

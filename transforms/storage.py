@@ -268,7 +268,8 @@ def list_archives(pattern: str) -> list[Listed]:
 def why_nothing_matches(pattern: str) -> str | None:
     """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
     plain = absolute(pattern).rstrip("/")
-    if not pattern.endswith("/") and _first_match(plain):
+    # Beam takes a folder on a disk for a match of itself.
+    if not pattern.endswith("/") and not os.path.isdir(plain) and _first_match(plain):
         return None
     below = join(plain if _GLOB.search(plain) else _quote(plain), "**")
     if not _first_match(below):

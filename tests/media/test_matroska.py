@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_timestamps_run_on_without_holes(tmp_path: Path, container: Container) -
         packets = [packet for packet in opened.demux(audio=0) if packet.size]
         times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
     assert len(times) == len(packets) == 50 + 2 + 1  # two fillers of 20 ms and one of 10 ms
-    steps = {round((later - earlier) * 1_000) for earlier, later in zip(times, times[1:], strict=False)}
+    steps = {round((later - earlier) * 1_000) for earlier, later in itertools.pairwise(times)}
     assert steps == {10, 20}
 
 

@@ -115,10 +115,10 @@ def test_pieces_without_packets_are_passed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "starts"), [(1, [0, 1_019]), (120, [0, 1_080]), (960, [0, 960])], ids=["sample", "opus_frame", "packet"]
+    ("grid", "starts"), [(1, [0, 1_021]), (120, [0, 1_080]), (960, [0, 960])], ids=["sample", "opus_frame", "packet"]
 )
 def test_start_behind_a_hole_is_rounded_to_the_grid(grid: int, starts: list[int]) -> None:
-    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_019, 960, 0)], grid_samples=grid)] == starts
+    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_021, 960, 0)], grid_samples=grid)] == starts
 
 
 def test_runs_of_a_part_follow_their_server_time() -> None:

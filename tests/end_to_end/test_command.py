@@ -1,0 +1,218 @@
+"""The command itself: usage errors in one line, exit statuses, inspect, clean ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.end_to_end.conftest import SAMPLE, callpress, callpress_process, press, query
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ((), 2, "a command is needed"),
+        (("rnu",), 2, "invalid choice"),
+        (("run", "--output", "x"), 2, "--input is required"),
+        (("run", "--inptu", "x", "--output", "y"), 2, "unknown option --inptu, did you mean --input?"),
+        (("run", "--input", "x"), 2, "--output is required"),
+        (("run", "--input", "x", "--output", "y", "--projct=z"), 2, "did you mean --project?"),
+        (("run", "--input", "x", "--output", "y", "--output_type=video_only"), 2, "invalid choice: 'video_only'"),
+        (("run", "--input", "x", "--output", "y", "--call", "standup"), 2, "TYPE:ID"),
+        (("run", "--input", "x", "--output", "y", "--since", "yesterday"), 2, "--since yesterday"),
+        (("run", "--input", "x", "--output", "y", "stray"), 2, "'stray' belongs to no option"),
+        (("run", "--input", "x", "--output", "y", "--runner=PrismRunner"), 2, "--temp_location is needed"),
+        (("run", "--input", "x", "--output", "y", "--config", "/nowhere.toml"), 2, "No such file"),
+        (("run", "--input", "/nowhere/*", "--output", "OUT"), 1, "/nowhere/* matches nothing"),
+        (("run", "--input", "EMPTY", "--output", "OUT"), 1, "is a folder without"),
+        (("run", "--input", "x", "--output", "/proc/nothing"), 1, "cannot be written"),
+        (("inspect", "/nowhere.tar.gz"), 1, "matches nothing"),
+        (("inspect", "x", "--jsn"), 2, "does not know --jsn"),
+    ],
+    ids=lambda value: "-".join(value)[-40:] if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_is_one_clear_line(arguments: tuple[str, ...], status: int, message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.tar.gz").write_bytes(b"x")
+    named = {"OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
+    done = callpress(*(named.get(argument, argument) for argument in arguments))
+    assert done.status == status
+    assert message in done.err
+    last = done.err.strip().split("\n")[-1]
+    assert last.startswith("callpress: ")
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out" / "recordings").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[mp3]\nbitrate = 64\n", "unknown key mp3.bitrate, did you mean mp3.bitrate_kbps?"),
+        ("[mp4]\n", "unknown key mp4, did you mean mp3?"),
+        ("[mp3]\nbitrate_kbps = 100\n", "expected one of [32, 40"),
+        ("[mp3]\nvbr_quality = 10\n", "expected 0 (best) to 9"),
+        ('[mp3]\nmode = "abr"\n', "mp3.mode"),
+        ('[mp3]\nchannels = "two"\n', 'expected "auto", 1 or 2'),
+        ('[individual]\ncontainer = "mp4"\n', "individual.container"),
+        ("[individual]\noutput_types = []\n", "output_types is empty"),
+        ("[individual]\nenabled = false\n[composite]\nenabled = false\n", "nothing would be made"),
+        ("max_failed_ratio = 2\n", "expected 0 to 1"),
+        ("[limits]\nmax_members = 0\n", "expected a positive number"),
+        ("[mp3\n", "not TOML"),
+    ],
+)
+def test_a_wrong_config_is_one_clear_line(text: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text(text)
+    done = callpress("run", "--input", SAMPLE, "--output", tmp_path / "out", "--config", config)
+    assert done.status == 2
+    assert message in done.err
+    assert str(config) in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_version_and_help() -> None:
+    assert re.fullmatch(r"callpress \d+\.\d+\.\d+\n", callpress("--version").out)
+    for command in ((), ("run",), ("inspect",)):
+        done = callpress(*command, "--help")
+        assert done.status == 0
+        assert done.out.startswith("usage: callpress")
+
+
+def test_inspect_lists_everybody() -> None:
+    done = callpress("inspect", SAMPLE)
+    assert done.status == 0
+    lines = [line for line in done.out.split("\n") if "sess-" in line]
+    assert len(lines) == 5
+    assert "default:weekly-sync" in done.out
+    assert re.search(r"alice +│ sess-alice-1 +│ audio +│ audio/opus +│ +1 │ 06:11:17.007 │ 43.94 s", done.out)
+
+
+def test_inspect_json_has_this_shape() -> None:
+    found = json.loads(callpress("inspect", "--json", SAMPLE).out)
+    (archive,) = found["archives"]
+    assert set(archive) == {"uri", "error", "sessions"}
+    assert archive["error"] is None
+    dave = next(session for session in archive["sessions"] if session["participant_id"] == "dave")
+    assert dave["tracks"][1] == {
+        "track_type": "TRACK_TYPE_SCREEN_SHARE_AUDIO",
+        "track_ids": [dave["tracks"][1]["track_ids"][0]],
+        "codecs": ["audio/opus"],
+        "segment_count": 1,
+        "start_time": "2026-11-22T06:11:29.163Z",
+        "end_time": "2026-11-22T06:11:56.962Z",
+        "segments": [
+            {
+                "base_filename": "dave_sess-dave-1_track_type_screen_share_audio_1795327889163",
+                "codec": "audio/opus",
+                "start_time": "2026-11-22T06:11:29.163Z",
+                "end_time": "2026-11-22T06:11:56.962Z",
+                "dump_bytes": 138918,
+            }
+        ],
+    }
+    del dave["tracks"]
+    assert dave == {
+        "call_cid": "default:weekly-sync",
+        "call_type": "default",
+        "call_id": "weekly-sync",
+        "call_session_id": "weekly-sync-2026-11-22",
+        "call_start_time": "2026-11-22T06:11:14.519Z",
+        "participant_id": "dave",
+        "user_session_id": "sess-dave-1",
+    }
+
+
+def test_inspect_of_a_broken_archive_says_so(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tar.gz"
+    bad.write_bytes(b"nothing of use")
+    done = callpress("inspect", bad)
+    assert done.status == 1
+    assert "expected tar, gzipped tar or zip" in done.err
+
+
+def test_an_unpacked_folder_and_a_glob_of_folders(tmp_path: Path) -> None:
+    import tarfile
+
+    for name in ("one", "two"):
+        with tarfile.open(SAMPLE) as tar:
+            tar.extractall(tmp_path / "raw" / name, filter="data")
+    press(tmp_path / "single", tmp_path / "raw" / "one")
+    assert len(query(tmp_path / "single" / "catalog", "recordings")) == 6
+    press(tmp_path / "both", tmp_path / "raw" / "*")
+    archives = query(tmp_path / "both" / "catalog", "archives")
+    assert {row["archive_uri"] for row in archives} == {f"{tmp_path}/raw/one/", f"{tmp_path}/raw/two/"}
+    assert {row["status"] for row in archives} == {"ok"}
+
+
+def test_a_run_says_nothing_but_its_summary(tmp_path: Path) -> None:
+    done = callpress_process("run", "--input", SAMPLE, "--output", tmp_path / "out")
+    assert done.status == 0
+    assert done.err == ""
+    assert "1 listed, 1 ok" in done.out
+    assert "6 recordings" in done.out
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
+    os.close(terminal)
+    seen = b""
+    while True:
+        ready, _, _ = select.select([main], [], [], 60)
+        assert ready, "no progress for a minute"
+        try:
+            data = os.read(main, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not data:
+            break
+        seen += data
+    os.close(main)
+    assert process.wait(60) == 0
+    assert b"archives 1/1" in seen
+    assert b"media s/s" in seen
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(tmp_path: Path, number: int, status: int) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    packets = encode_opus(noise(20), bitrate_bps=64_000) * 90  # half an hour a voice: some 15 s of work
+    people = [
+        Participant(participant_id=f"p{n}", segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")])
+        for n in range(6)
+    ]
+    (raw / "long.tar").write_bytes(make_call_archive(people, kind="tar"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(raw / "*"), "--output", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((out / "recordings").rglob("*.mkv")):  # at work
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    stopped = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - stopped < 5
+    assert process.returncode == status
+    assert "same command again" in err
+    assert "Traceback" not in err
+    assert not (out / "catalog" / "callpress.lock").exists()
+    assert not list(out.rglob("*.partial"))
+    assert not (out / ".staging").exists()
+    assert not list((out / "recordings").rglob("*.mp3"))

@@ -1,0 +1,55 @@
+"""Each shipped profile, run once: what it makes is what its use case asks for."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.settings import load_settings
+from tests.end_to_end.conftest import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
+from transforms.media.model import PressSettings
+
+PROFILES = {
+    # name: (containers of individual files, their output types, mix: (mode's header, channels of a stereo call) or None)
+    "default": ({"mkv"}, {"audio_only", "screenshare_audio_only"}, (b"Info", 2)),
+    "meeting": (set(), set(), (b"Xing", 1)),
+    "podcast": ({"mkv"}, {"audio_only"}, None),
+    "transcription": ({"ogg"}, {"audio_only"}, (b"Info", 1)),
+    "archive": ({"webm"}, {"audio_only", "screenshare_audio_only"}, (b"Xing", 1)),
+    "custom_mp3": (set(), set(), (b"Xing", 2)),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_makes_what_it_says(name: str, tmp_path: Path) -> None:
+    containers, output_types, mix = PROFILES[name]
+    press(tmp_path, SAMPLE, STEREO_STALLS, flags=("--config", ROOT / "configs" / f"{name}.toml"))
+    rows = query(tmp_path / "catalog", "recordings")
+    individual = [row for row in rows if row["recording_type"] == "individual"]
+    assert {row["container"] for row in individual} == containers
+    assert {row["output_type"] for row in individual} == output_types
+    mixes = {row["call_id"]: row for row in rows if row["recording_type"] == "composite"}
+    if mix is None:
+        assert not mixes
+    else:
+        header, channels = mix
+        assert header in Path(mixes["music-room"]["uri"]).read_bytes()[:2000]
+        assert mixes["music-room"]["channels"] == channels
+    for row in rows:
+        assert len(decode_with_ffmpeg(row["uri"], row["channels"])) == row["duration_samples"]
+        probe = ["ffprobe", "-v", "error", "-show_entries", "format=format_name:stream=codec_name", "-of", "csv=p=0"]
+        said = subprocess.run([*probe, row["uri"]], capture_output=True, text=True, check=True).stdout
+        assert row["codec"] in said
+        assert {"mkv": "matroska", "webm": "webm", "ogg": "ogg", "mp3": "mp3"}[row["container"]] in said
+
+
+def test_profiles_are_all_there_and_all_different() -> None:
+    files = {path.stem: load_settings(str(path)) for path in (ROOT / "configs").glob("*.toml")}
+    assert set(files) == set(PROFILES)
+    assert len(set(map(repr, files.values()))) == len(files)
+
+
+def test_default_profile_spells_out_the_defaults() -> None:
+    assert load_settings(str(ROOT / "configs" / "default.toml")) == PressSettings() == load_settings(None)
