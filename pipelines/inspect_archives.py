@@ -47,7 +47,7 @@ def describe_archive(uri: str) -> dict[str, Any]:
     error: str | None = None
     try:
         for member in _members(uri):
-            name = member.name.removeprefix("./")
+            name = member.name
             if name.lower().endswith(SUFFIX):
                 with reading_member(name):
                     text = member.stream.read(LimitSettings().max_metadata_bytes)

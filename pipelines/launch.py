@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,17 +18,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
+    DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
 )
+from apache_beam.runners.runner import create_runner
 
 from pipelines import press, report
 from pipelines.cli import EXIT_FAILED
-from pipelines.local_runner import LOCAL_RUNNERS, StoppedError, make_local_pipeline, stopping_cleanly
-from pipelines.options import RunArguments, refuse_unknown_flags
+from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
+from pipelines.options import RunArguments, StrictParser, refuse_unknown
 from pipelines.settings import load_settings
-from transforms import gcp, storage
+from transforms import gcp, storage, unfinished
 from transforms.catalog_lock import CatalogLock
 from transforms.media.decode import load_libopus
 from transforms.media.errors import CallpressError, ConfigError
@@ -53,9 +56,8 @@ def run(arguments: RunArguments) -> int:
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     log_file = _set_up_logging(arguments, run_id)
     settings = load_settings(arguments.config)
-    refuse_unknown_flags(arguments.beam_args, _beam_flags())
-    options = PipelineOptions(list(arguments.beam_args))
-    local = options.view_as(StandardOptions).runner in LOCAL_RUNNERS
+    options = _beam_options(arguments.beam_args)
+    local = is_local(options.view_as(StandardOptions).runner)
     output = storage.absolute(arguments.output.rstrip("/"))
     catalog = storage.absolute((arguments.catalog or storage.join(output, "catalog")).rstrip("/"))
     staging_root = _staging_root(options.view_as(GoogleCloudOptions).temp_location, local, output, catalog)
@@ -63,6 +65,8 @@ def run(arguments: RunArguments) -> int:
     FileSystems.set_options(options)
     if any(uri.startswith("gs://") for uri in (*arguments.inputs, output, catalog, staging_root)):
         gcp.have_credentials()
+    _check_inputs(arguments.inputs)
+    _check_writable(output, catalog, staging_root, arguments.summary_json)
     context = RunContext(
         run_id=run_id,
         started_unix_ns=started_unix_ns,
@@ -73,10 +77,9 @@ def run(arguments: RunArguments) -> int:
         settings_fingerprint=settings_fingerprint(settings),
         filters=arguments.filters,
         overwrite=arguments.overwrite,
-        threads=len(os.sched_getaffinity(0)) if local else 1,
+        threads=_codec_processes(options) if local else 1,
+        repeat_archives=unfinished.archives_to_repeat(catalog),
     )
-    _check_writable(output, catalog, staging_root)
-    _check_inputs(arguments.inputs)
     lock = CatalogLock(catalog, run_id)
     try:
         lock.acquire()
@@ -86,8 +89,9 @@ def run(arguments: RunArguments) -> int:
         with stopping_cleanly():
             return _press(arguments, context, options, local, staging_root)
     except StoppedError as stop:
+        _sweep(staging_root)
         lock.release()
-        _say_how_to_go_on(context, staging_root)
+        print(f"\ncallpress: run {run_id} stopped. The same command again presses what is missing.", file=sys.stderr)
         # Threads may still wait for storage; nothing of theirs is visible under a final name.
         os._exit(stop.exit_status)
     except CallpressError:
@@ -115,7 +119,7 @@ def _press(arguments: RunArguments, context: RunContext, options: PipelineOption
     if arguments.summary_json:
         storage.write_bytes(storage.absolute(arguments.summary_json), json.dumps(summary, indent=2).encode() + b"\n")
     # The lock is ours: whatever else lies here was left by runs that are no more.
-    storage.delete_below(staging_root)
+    _sweep(staging_root)
     report.print_summary(summary, time.monotonic() - clock, context.output_uri, context.catalog_uri)
     if exit_status:
         limit = context.settings.max_failed_ratio
@@ -133,7 +137,8 @@ def _set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
         return None
     path = arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
     try:
-        handler = logging.FileHandler(path, delay=True)
+        # Without being asked for, a log is only there when there is something to tell.
+        handler = logging.FileHandler(path, delay=arguments.log_file is None)
     except OSError as error:
         raise ConfigError(f"--log-file {path}: {error.strerror}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -143,16 +148,38 @@ def _set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
     return path
 
 
-def _beam_flags() -> set[str]:
-    """Returns every flag some runner of Beam knows."""
-    import argparse
+def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options.
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    Raises:
+      UsageError: a flag that no runner knows, a word that belongs to none, or a value that cannot be.
+      ConfigError: no such runner.
+    """
+    parser = StrictParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in PipelineOptions.__subclasses__():
         add = getattr(kind, "_add_argparse_args", None)
         if add is not None:
             add(parser)
-    return {flag for action in parser._actions for flag in action.option_strings}
+    _, strays = parser.parse_known_args(list(arguments))
+    refuse_unknown(strays, {flag for action in parser._actions for flag in action.option_strings})
+    options = PipelineOptions(list(arguments))
+    runner = options.view_as(StandardOptions).runner
+    if not is_local(runner):
+        try:
+            create_runner(runner)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"--runner {runner}: {str(error).split(chr(10))[0]}") from None
+    return options
+
+
+def _codec_processes(options: PipelineOptions) -> int:
+    """Returns how many codec processes a local run keeps busy: as many as there are cores, or as it was told."""
+    told = options.view_as(DirectOptions).direct_num_workers
+    if told and told > 1:
+        return int(told)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _staging_root(temp_location: str | None, local: bool, output: str, catalog: str) -> str:
@@ -167,12 +194,13 @@ def _staging_root(temp_location: str | None, local: bool, output: str, catalog: 
     if not local:
         raise ConfigError("--temp_location is needed with --runner: a place that all workers can read and write")
     if storage.is_local(output):
-        return storage.join(output, ".staging")
+        return storage.join(output, ".staging", name)
     return os.path.join(tempfile.gettempdir(), name)
 
 
-def _check_writable(*uris: str) -> None:
-    for uri in uris:
+def _check_writable(output: str, catalog: str, staging_root: str, summary_json: str | None) -> None:
+    summary = [os.path.dirname(storage.absolute(summary_json))] if summary_json and storage.is_local(summary_json) else []
+    for uri in (output, catalog, staging_root, *summary):
         if not storage.is_local(uri):
             storage.check_bucket(uri)
             continue
@@ -192,9 +220,8 @@ def _check_inputs(patterns: Sequence[str]) -> None:
         print(f"callpress: warning: {reason}", file=sys.stderr)
 
 
-def _say_how_to_go_on(context: RunContext, staging_root: str) -> None:
+def _sweep(staging_root: str) -> None:
     storage.delete_below(staging_root)
-    print(
-        f"\ncallpress: run {context.run_id} stopped; the catalog is as it was. The same command again presses what is missing.",
-        file=sys.stderr,
-    )
+    if storage.is_local(staging_root):
+        with contextlib.suppress(OSError):  # another catalog's runs may be at work beside
+            os.rmdir(os.path.dirname(staging_root))

@@ -13,8 +13,12 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from transforms.codec_process import POOL
 
-LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
-"""Values of `--runner` that mean this engine. By the name DirectRunner Beam would try to download another one."""
+_LOCAL_RUNNERS = ("directrunner", "direct", "fnapirunner")
+
+
+def is_local(runner: str | None) -> bool:
+    """Whether a value of `--runner` means this engine. By the name DirectRunner Beam would try to download another one."""
+    return runner is None or runner.lower() in _LOCAL_RUNNERS
 
 
 class StoppedError(BaseException):

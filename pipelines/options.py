@@ -23,7 +23,9 @@ class UsageError(Exception):
     """Wrong flags; the message is one line."""
 
 
-class _Parser(argparse.ArgumentParser):
+class StrictParser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
@@ -55,12 +57,12 @@ class InspectArguments:
 
 def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Returns the parser of the whole command, and that of `run` within it."""
-    parser = _Parser(
+    parser = StrictParser(
         prog="callpress",
         description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs.",
     )
     parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=StrictParser)
     run = commands.add_parser(
         "run",
         help="press archives",
@@ -120,7 +122,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
     for name in ("input", "output"):
         if not getattr(arguments, name):
             # Most often the flag is there, but misspelt: say that rather than what follows from it.
-            refuse_unknown_flags([flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)], ())
+            refuse_unknown([flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)])
             raise UsageError(f"--{name} is required")
     for call in arguments.call:
         if ":" not in call:
@@ -153,7 +155,10 @@ def parse_since(text: str, now: datetime) -> int:
     """
     age = _AGE.match(text)
     if age:
-        moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        try:
+            moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        except OverflowError:
+            raise ConfigError(f"--since {text}: before the calendar begins, expected an age such as 36h or 7d") from None
     else:
         try:
             moment = datetime.fromisoformat(text)
@@ -164,26 +169,22 @@ def parse_since(text: str, now: datetime) -> int:
     return int(moment.timestamp()) * 1_000_000_000
 
 
-def refuse_unknown_flags(beam_args: Sequence[str], known: Iterable[str]) -> None:
-    """Checks that what is not ours is Beam's: Beam itself only warns.
+def refuse_unknown(strays: Sequence[str], known: Iterable[str] = ()) -> None:
+    """Checks that nothing is left over: Beam itself only warns.
 
     Args:
-      beam_args: as `RunArguments` has them.
+      strays: arguments that nobody took.
       known: Beam's flags, with dashes.
 
     Raises:
-      UsageError: a flag nobody knows, with the nearest there is.
+      UsageError: an unknown flag, with the nearest there is, or a word that belongs to none.
     """
-    flags = {flag.replace("_", "-") for flag in known}
-    for argument in beam_args:
+    for argument in strays:
         if not argument.startswith("-"):
-            continue
+            raise UsageError(f"{argument!r} belongs to no option; each pattern goes behind an --input of its own")
         name = argument.split("=", 1)[0].replace("_", "-")
-        if name not in flags:
-            near = difflib.get_close_matches(name, flags | _our_flags(), 1, 0.6)
-            raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
-    if beam_args and not beam_args[0].startswith("-"):
-        raise UsageError(f"{beam_args[0]!r} belongs to no option; patterns go behind --input")
+        near = difflib.get_close_matches(name, {flag.replace("_", "-") for flag in known} | _our_flags(), 1, 0.6)
+        raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
 
 
 def _our_flags() -> set[str]:

@@ -27,6 +27,7 @@ from transforms.unpack_archives import RecallArchives, UnpackArchives
 from transforms.write_catalog import WriteCatalog
 
 _CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
+_TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_type")
 
 
 def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext) -> beam.PCollection[dict[str, object]]:
@@ -47,8 +48,14 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
     )
     recalled = (unpacked.parts, prior_calls) | "RecallArchives" >> RecallArchives(context)
 
-    parts = (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten()
-    planned = (parts, prior_calls, recalled[unpack_archives.FAILURES]) | "PlanCalls" >> PlanCalls(context)
+    planned = {
+        "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
+        "calls": prior_calls,
+        "tracks": touched | "FindPriorTracks" >> FindPriorRows(context, "tracks", (*_TRACK_COLUMNS, "status"), _CALL_COLUMNS),
+        "recordings": touched
+        | "FindPriorFiles" >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type"), _CALL_COLUMNS),
+        "failures": recalled[unpack_archives.FAILURES],
+    } | "PlanCalls" >> PlanCalls(context)
     extracted = (
         planned.plans | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources) | "ExtractTracks" >> ExtractTracks(context)
     )
@@ -61,10 +68,13 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
     ) | "FailuresSoFar" >> beam.Flatten()
     mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(context)
 
+    touched_archives = compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
     prior_archives = (
-        compared.todo
-        | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
-        | "FindPriorArchives" >> FindPriorRows(context, "archives", ("archive_uri",), ("archive_uri",))
+        tuple(
+            touched_archives | f"FindPrior{table.title()}" >> FindPriorRows(context, table, columns, ("archive_uri",))
+            for table, columns in (("archives", ("archive_uri",)), ("failures", ("archive_uri", "call_session_id")))
+        )
+        | "PriorArchives" >> beam.Flatten()
     )
     recorded = (
         unpacked[unpack_archives.ARCHIVES],

@@ -134,7 +134,7 @@ def summarise(result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds:
         "counts": {
             "archives": by_status("archives", "listed", "skipped", "ok", "partial", "failed", "empty"),
             "calls": by_status("calls", "ok", "partial", "failed", "empty"),
-            "recordings": counts.get("recordings", 0),
+            "recordings": counts.get("files_written", 0),
             "failures": counts.get("failures", 0),
         },
         "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
@@ -167,8 +167,8 @@ def print_summary(summary: Mapping[str, Any], seconds: float, output_uri: str, c
     speed = f", {media / seconds:.0f} s per s" if seconds > 0 else ""
     table.add_row("media", f"{media:.1f} s in {seconds:.1f} s ({summary['cpu_seconds']:.1f} CPU s){speed}")
     table.add_row("failures", str(counts["failures"]))
-    table.add_row("recordings", f"{output_uri.rstrip('/')}/recordings")
-    table.add_row("catalog", catalog_uri)
+    table.add_row("recordings", Text(f"{output_uri}/recordings"))
+    table.add_row("catalog", Text(catalog_uri))
     console.print(table)
     for failure in summary["failures"][:_FAILURES_SHOWN]:
         where = failure["archive_uri"] or failure["call_cid"] or ""

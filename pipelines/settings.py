@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ def load_settings(path: str | None) -> PressSettings:
         raise ConfigError(f"--config {path}: not TOML: {error}") from None
     _refuse_unknown(data, PressSettings, "", path)
     try:
-        return TypeAdapter(PressSettings).validate_python(data)
+        # By way of JSON, where strict means that text is not a number and still may name a choice.
+        return TypeAdapter(PressSettings).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))

@@ -27,6 +27,7 @@ from transforms.media.catalog import (
     shard_name,
     to_table,
 )
+from transforms.media.errors import StorageError
 from transforms.row_fragments import FragmentRef, read_fragment
 
 _FILE = re.compile(r"/call_date=(\d{4}-\d{2}-\d{2})/part-(?:0|(\d+)-([01]+))\.parquet$")
@@ -61,7 +62,7 @@ def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> li
 
 def read_table(file: CatalogFile, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Returns an object's rows with the columns of today's schema; those it lacks are null. Raises: StorageError."""
-    parquet = pq.ParquetFile(pa.BufferReader(storage.read_bytes(file.uri)))
+    parquet = _open(file)
     schema = SCHEMAS[table] if columns is None else pa.schema([SCHEMAS[table].field(name) for name in columns])
     there = [name for name in schema.names if name in parquet.schema_arrow.names]
     found = parquet.read(columns=there)
@@ -175,7 +176,14 @@ def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
 
 
 def _count_rows(file: CatalogFile) -> int:
-    return cast(int, pq.ParquetFile(pa.BufferReader(storage.read_bytes(file.uri))).metadata.num_rows)
+    return cast(int, _open(file).metadata.num_rows)
+
+
+def _open(file: CatalogFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(storage.read_bytes(file.uri)))
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{file.uri}: not a Parquet file ({error}); restore it, or remove it to lose its rows") from None
 
 
 def _write(uri: str, table: str, rows: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import os
 import pickle
 import queue
@@ -31,6 +32,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from transforms.media.errors import CodecProcessError, RecordingError, StorageError
+
+logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
 
@@ -83,7 +86,7 @@ class CodecProcess:
 
         Raises:
           RecordingError: what the function raised, or `CodecProcessError` when the child died or ran out of time or memory.
-          RuntimeError: the function has a bug; the child's traceback is in the message.
+            A bug of ours is one, too: it costs this recording and not the run, and its traceback goes to the log.
         """
         deadline = time.monotonic() + timeout_seconds
         handles: dict[str, BinaryIO] = {}
@@ -103,7 +106,9 @@ class CodecProcess:
                 elif kind == "failed":
                     raise cast(RecordingError, rest[0])
                 else:
-                    raise RuntimeError(f"in the codec process:\n{rest[0]}")
+                    logger.error("bug in the codec process:\n%s", rest[0])
+                    line = rest[0].strip().rsplit("\n", 1)[-1]
+                    raise CodecProcessError(f"a bug in the codec process, please report it with the log: {line[:300]}")
         except (EOFError, BrokenPipeError, ConnectionResetError):
             status = self._process.wait()
             self.close()

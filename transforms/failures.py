@@ -7,7 +7,7 @@ from typing import Any
 
 from transforms.media.catalog import KEYS, Row, to_time
 from transforms.media.errors import RecordingError
-from transforms.media.model import Failure
+from transforms.media.model import Failure, Filters
 
 
 def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
@@ -27,6 +27,24 @@ def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
         retryable=error.retryable,
         **where,
     )
+
+
+def wants_failure(failure: Failure, filters: Filters) -> bool:
+    """Whether a run's filters are about what a failure is about."""
+    if failure.call is None:
+        return True
+    return (
+        filters.wants_call(failure.call)
+        and (not filters.participants or failure.participant_id in (None, *filters.participants))
+        and (not filters.user_sessions or failure.user_session_id in (None, *filters.user_sessions))
+        and (not filters.output_types or failure.output_type in (None, *filters.output_types))
+    )
+
+
+def worst_failure(failures: Iterable[Failure | None]) -> Failure | None:
+    """Returns the failure to judge an archive by: one that another try may heal, else the first, None without any."""
+    found = [failure for failure in failures if failure is not None]
+    return next((failure for failure in found if failure.retryable), found[0] if found else None)
 
 
 def failure_rows(failures: Iterable[Failure], now_unix_ns: int) -> list[Row]:

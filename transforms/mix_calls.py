@@ -12,18 +12,19 @@ from apache_beam.metrics import Metrics
 from transforms import catalog_store, progress, storage
 from transforms.codec_process import POOL
 from transforms.extract_tracks import ExtractedTrack, track_failed_row
-from transforms.failures import failure_rows, to_failure
+from transforms.failures import failure_rows, to_failure, worst_failure
 from transforms.media.catalog import CALL_TABLES, Row, from_time, to_time
 from transforms.media.clock import samples_to_ns
 from transforms.media.composite import MixedCallFacts, mix_call
-from transforms.media.errors import RecordingError
-from transforms.media.model import CallKey, Failure, Status, Tags, TrackKey
+from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.model import CallKey, Failure, OutputType, Status, Tags, TrackKey
 from transforms.media.names import call_folder, composite_name
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.parallel import ParallelFn
-from transforms.plan_calls import CallPlan
+from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
 from transforms.run_context import VERSION, RunContext, key_hash
+from transforms.unpack_archives import RECALL_STAGE
 
 STAGE = "MixCalls"
 OUTCOMES = "outcomes"
@@ -31,6 +32,7 @@ _NS_PER_MS = 1_000_000
 _SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 _CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
 _MAX_NAMED_ARTISTS = 20
+_WITH_AUDIO = (Status.OK, Status.PARTIAL)
 
 Rows = dict[str, list[Row]]
 
@@ -52,6 +54,9 @@ class PressedCall:
     rows: FragmentRef
     status: Status
     failures: tuple[Failure, ...]
+    replaces_prior: bool
+    """Whether the catalog had the call, and a note says that it is being replaced."""
+    files_written: int
     media_samples: int
     bytes_written: int
     cpu_ns: int
@@ -106,15 +111,18 @@ class _MixFn(ParallelFn):
             return
         tracks = sorted(found["tracks"], key=lambda extracted: extracted.track)
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message))
+        left_out = _left_out(plan, tracks)
+        failures += [failure for failure in left_out if _failed_track(failure) not in set(map(_failed_track, failures))]
         mixed, uri, cpu_ns = None, "", 0
-        if self._context.settings.composite.enabled and plan.makes_mix and tracks:
+        # A mix of everybody is never replaced by one of fewer voices.
+        loses_voices = bool(left_out) and plan.has_prior_mix
+        if self._context.settings.composite.enabled and plan.makes_mix and tracks and not loses_voices:
             try:
                 mixed, uri, cpu_ns = self._mix(plan, tracks)
             except RecordingError as error:
                 progress.report("failures")
                 failures.append(to_failure(STAGE, error, call=plan.call))
         rows = self._rows(plan, tracks, failures, mixed, uri)
-        status = Status(rows["calls"][0]["status"]) if rows["calls"] else Status.OK
         stamped = {
             table: [row if "run_id" in row else self._context.stamp(row) for row in found_rows]
             for table, found_rows in rows.items()
@@ -123,8 +131,10 @@ class _MixFn(ParallelFn):
         yield PressedCall(
             call=plan.call,
             rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
-            status=status,
+            status=Status(rows["calls"][0]["status"]),
             failures=tuple(failures),
+            replaces_prior=plan.has_prior,
+            files_written=sum(1 for track in tracks if track.bytes_written) + (mixed is not None),
             media_samples=(mixed.file.duration_samples if mixed else 0)
             + sum(track.duration_samples for track in tracks if track.bytes_written),
             bytes_written=(mixed.file.size_bytes if mixed else 0) + sum(track.bytes_written for track in tracks),
@@ -132,13 +142,14 @@ class _MixFn(ParallelFn):
         )
         progress.report("calls")
         for archive in plan.archive_uris:
-            own = [f for f in failures if f.archive_uri in (None, archive)]
+            # What an earlier archive lacks is missing from the call, and so for every archive of it something is.
+            own = [f for f in failures if f.archive_uri in (None, archive) or f.stage == RECALL_STAGE]
             yield beam.pvalue.TaggedOutput(
                 OUTCOMES,
                 ArchiveOutcome(
                     archive_uri=archive,
                     made_something=any(archive in track.archive_uris for track in tracks),
-                    first_failure=own[0] if own else None,
+                    first_failure=worst_failure(own),
                 ),
             )
 
@@ -170,46 +181,20 @@ class _MixFn(ParallelFn):
         for track in tracks:
             for table in ("recordings", "segments", "tracks"):
                 rows[table].extend(read_fragment(track.rows.uri, table))
-        damaged = {_failed_track(f) for f in failures}
-        for row in rows["tracks"]:
-            if _track_tuple(row) in damaged:
-                row["status"] = Status.PARTIAL
-        made = {_track_tuple(row) for row in rows["tracks"]}
-        for failure in failures:
-            track_key = _track_key(failure)
-            if track_key is not None and (ids := _failed_track(failure)) not in made and self._may_tell(plan):
-                made.add(ids)
-                rows["tracks"].append(track_failed_row(track_key, Status.FAILED))
-        for empty in plan.empty_tracks if plan.is_whole else ():
-            if (empty.participant_id, empty.user_session_id, str(empty.output_type)) not in made:
-                rows["tracks"].append(track_failed_row(empty, Status.EMPTY))
         if mixed is not None:
             rows["recordings"].append(self._mix_row(plan, mixed, uri, tracks))
         rows["failures"] = failure_rows(failures, self._context.started_unix_ns)
         prior: Rows = {}
-        if plan.has_prior and self._leaves_something(plan, tracks, failures, mixed):
+        if plan.has_prior and _leaves_something(plan, tracks, mixed):
             prior = self._prior_rows(plan)
-            _keep_what_was_not_made(rows, prior, plan, self._context)
-        if self._context.filters.narrows_tracks:
-            rows["calls"] = prior.get("calls", [])
-        else:
-            rows["calls"] = [_call_row(plan, rows, failures)]
+            _keep_what_was_not_made(rows, prior, plan)
+        failed = {_failed_track(failure) for failure in failures}
+        for row in rows["tracks"]:
+            if _track_tuple(row) in failed and row["status"] == Status.OK:
+                row["status"] = Status.PARTIAL
+        _add_tracks_without_audio(rows, plan, failures)
+        rows["calls"] = (prior.get("calls") if plan.is_narrowed else None) or [_call_row(plan, rows, failures)]
         return rows
-
-    def _may_tell(self, plan: CallPlan) -> bool:
-        return plan.is_whole or not plan.has_prior
-
-    def _leaves_something(
-        self,
-        plan: CallPlan,
-        tracks: Sequence[ExtractedTrack],
-        failures: Sequence[Failure],
-        mixed: MixedCallFacts | None,
-    ) -> bool:
-        """Whether the catalog may have an output of this call that this run did not make and must not take away."""
-        settings = self._context.settings
-        every_output = settings.individual.enabled and len(settings.individual.output_types) == 2 and settings.composite.enabled
-        return not plan.is_whole or bool(failures) or not every_output or (mixed is None and bool(tracks))
 
     def _prior_rows(self, plan: CallPlan) -> Rows:
         key = {plan.call.as_tuple()}
@@ -242,44 +227,80 @@ class _MixFn(ParallelFn):
         }
 
 
-def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan, context: RunContext) -> None:
-    """Adds to a call's rows those of outputs this run did not make: never does a rerun take audio away."""
-    made_tracks = {_track_tuple(row) for row in rows["tracks"] if row["status"] in (Status.OK, Status.PARTIAL)}
-    made_files = {_track_tuple(row) for row in rows["recordings"]}
-    kept_files = [row for row in prior["recordings"] if _track_tuple(row) not in made_files]
-    rows["recordings"] += kept_files
-    kept = [row for row in prior["tracks"] if _track_tuple(row) not in made_tracks]
-    replaced = {_track_tuple(row) for row in kept if row["status"] in (Status.OK, Status.PARTIAL)}
-    rows["tracks"] = [row for row in rows["tracks"] if _track_tuple(row) not in replaced]
-    told = {_track_tuple(row) for row in rows["tracks"]}
-    failed = {_track_tuple(row) for row in rows["failures"]}
-    for row in kept:
-        if _track_tuple(row) in told:
-            continue
-        # A file that was to be made anew and could not be is not all that was sent.
-        rows["tracks"].append({**row, "status": Status.PARTIAL} if _track_tuple(row) in failed else row)
-    kept_tracks = {_track_tuple(row) for row in rows["tracks"]} - made_tracks
+def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]:
+    """Returns a failure for each track that the catalog has and this run, although about the whole call, did not make."""
+    if not plan.is_whole:
+        return []
+    made = {track_ids_of(track.track) for track in tracks}
+    return [
+        to_failure(
+            STAGE,
+            ArchiveError("what was made of this track before was kept: no archive of the call gives it any more"),
+            call=plan.call,
+            participant_id=ids[0],
+            user_session_id=ids[1],
+            output_type=OutputType(ids[2]),
+        )
+        for ids in plan.prior_tracks
+        if ids not in made
+    ]
+
+
+def _leaves_something(plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixedCallFacts | None) -> bool:
+    """Whether the catalog has something of this call that this run did not make and must not take away."""
+    made = {track_ids_of(track.track) for track in tracks}
+    files = {track_ids_of(track.track) for track in tracks if track.bytes_written}
+    return (
+        plan.is_narrowed
+        or not made.issuperset(plan.prior_tracks)
+        or not files.issuperset(plan.prior_files)
+        or (plan.has_prior_mix and mixed is None)
+    )
+
+
+def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
+    """Adds to a call's new rows those of outputs this run did not make: never does a rerun take audio away."""
+    files = {_track_tuple(row) for row in rows["recordings"]}
+    rows["recordings"] += [row for row in prior["recordings"] if _track_tuple(row) not in files]
+    made = {_track_tuple(row) for row in rows["tracks"]}
+    kept = [row for row in prior["tracks"] if _track_tuple(row) not in made and row["status"] in _WITH_AUDIO]
+    rows["tracks"] += kept
+    kept_ids = {_track_tuple(row) for row in kept}
     for table in ("segments", "speech"):
-        rows[table] += [row for row in prior[table] if _track_tuple(row) in kept_tracks]
-    if context.filters.narrows_tracks:
-        wanted = {(t.track.participant_id, t.track.user_session_id, str(t.track.output_type)) for t in plan.sources}
-        rows["failures"] = [row for row in rows["failures"] if _track_tuple(row) in wanted] + [
-            row for row in prior["failures"] if _track_tuple(row) not in wanted
-        ]
+        rows[table] += [row for row in prior[table] if _track_tuple(row) in kept_ids]
+    if plan.is_narrowed:
+        wanted = {track_ids_of(source.track) for source in plan.sources}
+        rows["failures"] += [row for row in prior["failures"] if _track_tuple(row) not in wanted]
+        silent = [row for row in prior["tracks"] if row["status"] not in _WITH_AUDIO]
+        rows["tracks"] += [row for row in silent if _track_tuple(row) not in made]
+
+
+def _add_tracks_without_audio(rows: Rows, plan: CallPlan, failures: Sequence[Failure]) -> None:
+    """Adds the tracks of which nothing was made: they failed, or nothing was sent in them."""
+    told = {_track_tuple(row) for row in rows["tracks"]}
+    silent = [(key, Status.FAILED) for failure in failures if (key := _track_key(failure)) is not None]
+    silent += [(key, Status.EMPTY) for key in plan.empty_tracks if not plan.is_narrowed]
+    for key, status in silent:
+        if track_ids_of(key) not in told:
+            told.add(track_ids_of(key))
+            rows["tracks"].append(track_failed_row(key, status))
 
 
 def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
     zero = plan.timeline_start_unix_ns
-    heard = [row for row in rows["tracks"] if row["status"] in (Status.OK, Status.PARTIAL)]
+    heard = [row for row in rows["tracks"] if row["status"] in _WITH_AUDIO]
     # Individual files start to the microsecond, track rows to the ms.
     starts = [from_time(row["start_time"]) for row in rows["recordings"]]
     starts = starts or [zero + row["offset_ms"] * _NS_PER_MS for row in heard]
     stops = [from_time(row["end_time"]) for row in rows["recordings"]]
     stops = stops or [zero + (row["offset_ms"] + row["duration_ms"]) * _NS_PER_MS for row in heard]
     if heard:
-        status = Status.PARTIAL if failures or any(row["status"] == Status.PARTIAL for row in heard) else Status.OK
+        # A run about some tracks only leaves the rest of a call it is the first to see unmade.
+        whole = not failures and not plan.is_narrowed and all(row["status"] == Status.OK for row in heard)
+        status = Status.OK if whole else Status.PARTIAL
     else:
         status = Status.FAILED if failures else Status.EMPTY
+    sessions = {(row["participant_id"], row["user_session_id"]) for row in rows["tracks"]} | set(plan.sessions)
     archives = {uri for row in heard for uri in row["archive_uris"] or []} | set(plan.archive_uris)
     return {
         **_call_ids(plan.call),
@@ -287,8 +308,8 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         "start_time": to_time(min(starts)) if starts else None,
         "end_time": to_time(max(stops)) if stops else None,
         "duration_ms": round((max(stops) - min(starts)) / _NS_PER_MS) if starts else 0,
-        "participant_count": len({participant for participant, _ in plan.sessions}),
-        "session_count": len(plan.sessions),
+        "participant_count": len({participant for participant, _ in sessions}),
+        "session_count": len(sessions),
         "track_count": len(heard),
         "participant_ms": sum(row["duration_ms"] for row in heard),
         "archive_uris": sorted(archives),

@@ -9,11 +9,11 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms import catalog_store
-from transforms.failures import to_failure
+from transforms import unfinished
+from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row, from_time, utc_date
 from transforms.media.errors import ArchiveError, TimelineError
-from transforms.media.model import TRACK_TYPE_OF, CallKey, Failure, TrackKey, TrackPart
+from transforms.media.model import TRACK_TYPE_OF, CallKey, Failure, Status, TrackKey, TrackPart
 from transforms.run_context import RunContext
 from transforms.unpack_archives import RECALL_STAGE
 
@@ -21,6 +21,20 @@ STAGE = "PlanCalls"
 FAILURES = "failures"
 _HOUR_NS = 3_600_000_000_000
 _DAY_NS = 24 * _HOUR_NS
+
+
+TrackIds = tuple[str, str, str]
+"""(participant, user session, output type) within a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorCall:
+    """What the catalog has of a call that is pressed again."""
+
+    timeline_start_unix_ns: int | None
+    tracks: tuple[TrackIds, ...] = ()
+    files: tuple[TrackIds, ...] = ()
+    has_mix: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +63,18 @@ class CallPlan:
     archive_uris: tuple[str, ...]
     makes_mix: bool
     """False when only some files of the call are wanted, or an earlier archive is gone."""
+    is_narrowed: bool
+    """Whether the run is about some tracks only."""
     is_whole: bool
-    """Whether the call's rows are replaced by what this run makes; else what it does not make stays."""
+    """Whether all archives of the call are here, and all of it is wanted."""
     has_prior: bool
     """Whether the catalog has the call."""
+    prior_tracks: tuple[TrackIds, ...]
+    """Tracks with audio that the catalog has."""
+    prior_files: tuple[TrackIds, ...]
+    """Individual files that the catalog has."""
+    has_prior_mix: bool
+    """Whether the catalog has a mix of the call."""
 
     @property
     def call_date(self) -> str:
@@ -60,29 +82,30 @@ class CallPlan:
 
 
 class PlanCalls(beam.PTransform):
-    """Input: `TrackPart`, prior rows of `calls`, `Failure` of recalled archives. Output: `CallPlan`, `Failure` (`failures`).
+    """Input: `TrackPart`, prior rows of `calls`, `tracks` and `recordings`, `Failure` of recalled archives.
 
-    Groups by the call session. Writes nothing; memory grows with the parts of one call, a few hundred bytes each.
+    Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note that a call of the catalog
+    is being replaced (see `transforms.unfinished`), the same each time; memory grows with the parts of one call, a few hundred
+    bytes each.
     """
 
     def __init__(self, context: RunContext) -> None:
         super().__init__()
         self._context = context
 
-    def expand(
-        self,
-        inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row], beam.PCollection[Failure]],
-    ) -> beam.pvalue.DoOutputsTuple:
-        parts, prior, failures = inputs
+    def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.pvalue.DoOutputsTuple:
+        keyed = {
+            "parts": inputs["parts"] | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part)),
+            "missing": inputs["failures"]
+            | "KeepRecalled" >> beam.Filter(lambda failure: failure.stage == RECALL_STAGE and failure.call is not None)
+            | "KeyFailuresByCall" >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
+        }
+        for table in ("calls", "tracks", "recordings"):
+            keyed[table] = inputs[table] | f"Key{table.title()}ByCall" >> beam.Map(
+                lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row)
+            )
         return (
-            {
-                "parts": parts | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part)),
-                "prior": prior
-                | "KeyPriorByCall" >> beam.Map(lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row)),
-                "missing": failures
-                | "KeepRecalled" >> beam.Filter(lambda failure: failure.stage == RECALL_STAGE and failure.call is not None)
-                | "KeyFailuresByCall" >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
-            }
+            keyed
             | "GroupByCall" >> beam.CoGroupByKey()
             | "Plan" >> beam.ParDo(_PlanFn(self._context)).with_outputs(FAILURES, main="plans")
         )
@@ -98,40 +121,46 @@ class _PlanFn(beam.DoFn):
         if not parts:  # a call of the catalog, or of a failure, that no archive of this run speaks of
             return
         missing = tuple(sorted(set(found["missing"])))
-        prior = next(iter(found["prior"]), None)
-        existing = _existing_tracks(self._context, prior) if missing and prior else frozenset()
-        plan, failures = plan_call(parts, prior, missing, existing, self._context)
+        plan, failures = plan_call(parts, _prior_call(found), missing, self._context)
+        if plan.has_prior:
+            unfinished.note(self._context.catalog_uri, plan.call, plan.archive_uris)
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         yield plan
 
 
-def _existing_tracks(context: RunContext, prior: Row) -> frozenset[tuple[str, str, str]]:
-    """Returns (participant, user session, output type) of the call's individual files in the catalog."""
-    columns = ("call_type", "call_id", "call_session_id")
-    key = tuple(prior[column] for column in columns)
-    rows = catalog_store.read_rows(context.catalog_uri, "recordings", prior["call_date"], columns, {key})
-    return frozenset(
-        (row["participant_id"], row["user_session_id"], row["output_type"])
-        for row in rows
-        if row["recording_type"] == "individual"
+def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
+    row: Row | None = next(iter(found["calls"]), None)
+    if row is None:
+        return None
+    recordings = list(found["recordings"])
+    start = row["timeline_start_time"]
+    return PriorCall(
+        timeline_start_unix_ns=None if start is None else from_time(start),
+        tracks=tuple(sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))),
+        files=tuple(sorted(_ids(r) for r in recordings if r["recording_type"] == "individual")),
+        has_mix=any(r["recording_type"] == "composite" for r in recordings),
     )
 
 
+def _ids(row: Row) -> TrackIds:
+    return (row["participant_id"], row["user_session_id"], row["output_type"])
+
+
+def track_ids_of(track: TrackKey) -> TrackIds:
+    """Returns what names a track within its call."""
+    return (track.participant_id, track.user_session_id, str(track.output_type))
+
+
 def plan_call(
-    parts: list[TrackPart],
-    prior: Row | None,
-    missing: tuple[str, ...],
-    existing: frozenset[tuple[str, str, str]],
-    context: RunContext,
+    parts: list[TrackPart], prior: PriorCall | None, missing: tuple[str, ...], context: RunContext
 ) -> tuple[CallPlan, list[Failure]]:
     """Returns what to do about one call, and the tracks that cannot take part.
 
     Args:
       parts: of one call session, in order of time.
-      prior: its row of `calls`, None when the catalog does not have it.
+      prior: what the catalog has of it, None when it does not know the call.
       missing: earlier archives of it that cannot be read any more.
-      existing: tracks whose file is kept because of that.
       context: filters and limits.
     """
     call = parts[0].call
@@ -144,9 +173,10 @@ def plan_call(
     heard, failures = _drop_far_tracks(heard, context.settings.limits.max_call_hours)
     start = _timeline_start(parts, heard, prior)
     wanted = {track: found for track, found in heard.items() if context.filters.wants_track(track)}
-    for track in [t for t in wanted if (t.participant_id, t.user_session_id, t.output_type) in existing]:
-        for part in wanted.pop(track):
-            failures.append(_not_in_file(part, missing))
+    if missing and prior is not None:
+        for track in [track for track in wanted if track_ids_of(track) in prior.files]:
+            failures.extend(_not_in_file(part, missing) for part in wanted.pop(track))
+    narrowed = context.filters.narrows_tracks
     plan = CallPlan(
         call=call,
         timeline_start_unix_ns=start,
@@ -156,11 +186,15 @@ def plan_call(
         empty_tracks=tuple(sorted(track for track, found in tracks.items() if not any(p.packets_uri for p in found))),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
-        makes_mix=not missing and not context.filters.narrows_tracks,
-        is_whole=not missing and not context.filters.narrows_tracks,
+        makes_mix=not missing and not narrowed,
+        is_narrowed=narrowed,
+        is_whole=not missing and not narrowed,
         has_prior=prior is not None,
+        prior_tracks=prior.tracks if prior else (),
+        prior_files=prior.files if prior else (),
+        has_prior_mix=prior is not None and prior.has_mix,
     )
-    return plan, failures
+    return plan, [f for f in failures if not narrowed or wants_failure(f, context.filters)]
 
 
 def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
@@ -180,10 +214,10 @@ def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
     )
 
 
-def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: Row | None) -> int:
+def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: PriorCall | None) -> int:
     """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off) the earliest media."""
-    if prior is not None and prior["timeline_start_time"] is not None:
-        return from_time(prior["timeline_start_time"])
+    if prior is not None and prior.timeline_start_unix_ns is not None:
+        return prior.timeline_start_unix_ns
     stated = min((p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None), default=None)
     earliest = min((p.first_server_unix_ns for found in heard.values() for p in found), default=None)
     if earliest is None:

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms.failures import failure_rows
+from transforms.failures import failure_rows, worst_failure
 from transforms.media.catalog import Row, to_time, utc_date
 from transforms.media.model import Failure, Status
 from transforms.mix_calls import ArchiveOutcome
@@ -28,6 +28,8 @@ class RecordedArchive:
     status: Status
     bytes_read: int
     cpu_ns: int
+    failure_count: int
+    """Rows of failures that belong to no call."""
 
 
 class RecordArchives(beam.PTransform):
@@ -59,7 +61,9 @@ class RecordArchives(beam.PTransform):
                 "failures": failures
                 | "KeepThoseWithoutCall" >> beam.Filter(lambda failure: failure.call is None)
                 | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
-                "prior": prior | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row["call_date"])),
+                "prior": prior
+                | "KeepArchivesOwn" >> beam.Filter(lambda row: row.get("call_session_id") is None)
+                | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row["call_date"])),
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record" >> beam.ParDo(_RecordFn(self._context)).with_outputs(FRAGMENTS, main="archives")
@@ -87,14 +91,20 @@ class _RecordFn(beam.DoFn):
         batch = (date, recorded)
         rows = self._rows.setdefault(batch, {"archives": [], "failures": []} if recorded else {"failures": []})
         now = self._context.started_unix_ns
-        rows["failures"] += [self._context.stamp(row) for row in failure_rows(failures, now)]
+        found_rows = failure_rows(failures, now)
+        rows["failures"] += [self._context.stamp(row) for row in found_rows]
         if summary is not None:
             row = archive_row(summary, list(found["outcomes"]), failures, now)
-            yield RecordedArchive(status=Status(row["status"]), bytes_read=summary.bytes_read, cpu_ns=summary.cpu_ns)
+            yield RecordedArchive(
+                status=Status(row["status"]),
+                bytes_read=summary.bytes_read,
+                cpu_ns=summary.cpu_ns,
+                failure_count=len(found_rows),
+            )
             if recorded:
                 rows["archives"].append(self._context.stamp(row))
         else:
-            yield RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0)
+            yield RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows))
         self._owners.setdefault(batch, []).append(uri)
         for old_date in sorted(set(found["prior"]) - {date}) if recorded else ():
             counts = (("archives", 0), ("failures", 0))
@@ -115,8 +125,7 @@ class _RecordFn(beam.DoFn):
 
 def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:
     """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is missing."""
-    own = [*failures, *(o.first_failure for o in outcomes if o.first_failure is not None)]
-    first = summary.first_failure or (own[0] if own else None)
+    first = worst_failure([summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)])
     made = any(outcome.made_something for outcome in outcomes)
     if first is None:
         status = Status.OK if summary.track_count else Status.EMPTY
@@ -126,7 +135,7 @@ def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failure
         "archive_uri": summary.ref.uri,
         "size_bytes": summary.ref.size_bytes,
         "fingerprint": summary.ref.fingerprint,
-        "modified_at": to_time(summary.ref.modified_unix_ns),
+        "modified_time": to_time(summary.ref.modified_unix_ns),
         "member_count": summary.member_count,
         "track_count": summary.track_count,
         "call_session_ids": sorted({call.call_session_id for call in summary.calls}),

@@ -38,6 +38,8 @@ class RunContext:
     overwrite: bool
     threads: int
     """Codec processes per worker process."""
+    repeat_archives: frozenset[str] = frozenset()
+    """Archives to press whatever the catalog says: a run that was cut short had begun to replace what was made of them."""
 
     def staged(self, *parts: str) -> str:
         """Returns the URI of something in this run's staging folder."""

@@ -56,7 +56,7 @@ class _CompareFn(beam.DoFn):
                 and row["fingerprint"] == ref.fingerprint
                 and row["settings_fingerprint"] == self._context.settings_fingerprint
             )
-            if row is None or not same or self._context.overwrite:
+            if row is None or not same or self._context.overwrite or uri in self._context.repeat_archives:
                 yield ref
             elif _is_done(row, self._context.settings.limits.max_attempts):
                 self._skipped.inc()

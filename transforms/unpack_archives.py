@@ -15,9 +15,9 @@ from apache_beam.metrics import Metrics
 
 from transforms import progress, storage
 from transforms.codec_process import POOL
-from transforms.failures import to_failure
+from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row
-from transforms.media.errors import RecordingError
+from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.model import ArchiveRef, CallKey, Failure, TrackPart
 from transforms.media.unpack import STAGE, UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
 from transforms.parallel import ParallelFn
@@ -158,7 +158,18 @@ class _UnpackFn(ParallelFn):
         except RecordingError as error:
             yield from self._failed(ref, error)
             return
-        failures = [f for f in unpacked.failures if f.call is None or self._wants(ref, f.call)]
+        failures = [f for f in unpacked.failures if self._is_about(ref, f)]
+        for call in set(ref.recalled_for) - {session.call for session in unpacked.sessions}:
+            gone = ArchiveError(f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}")
+            failures.append(
+                to_failure(
+                    RECALL_STAGE,
+                    gone,
+                    archive_uri=ref.uri,
+                    archive_modified_unix_ns=ref.modified_unix_ns,
+                    call=call,
+                )
+            )
         complete = len(wanted) == len(unpacked.sessions) and not filters.narrows_tracks
         yield from parts
         for failure in failures:
@@ -174,6 +185,11 @@ class _UnpackFn(ParallelFn):
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
         return call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
+
+    def _is_about(self, ref: ArchiveRef, failure: Failure) -> bool:
+        if failure.call is None:
+            return not ref.recalled_for  # the archive's own run has told it
+        return self._wants(ref, failure.call) and wants_failure(failure, self._context.filters)
 
     def _failed(self, ref: ArchiveRef, error: RecordingError) -> Iterator[Any]:
         """An archive of which nothing can be used: a failure of its own, or of every call it was recalled for."""

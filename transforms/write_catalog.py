@@ -14,7 +14,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import catalog_store, progress, storage
+from transforms import catalog_store, progress, storage, unfinished
+from transforms.failures import failure_rows
 from transforms.media.catalog import TABLES, to_time, utc_date
 from transforms.media.model import Failure, Status
 from transforms.mix_calls import PressedCall
@@ -50,12 +51,16 @@ class WriteCatalog(beam.PTransform):
             | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
             | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(context.output_uri), beam.pvalue.AsIter(removed))
         )
+        forgotten = (
+            inputs["calls"]
+            | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
+            | "ForgetNotes" >> beam.ParDo(_ForgetFn(context.catalog_uri), beam.pvalue.AsIter(merged))
+        )
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
             inputs["archives"] | "TallyArchives" >> beam.Map(_tally_archive),
             inputs["listed"] | "TallyListed" >> beam.Map(lambda _: {"archives_listed": 1}),
             inputs["skipped"] | "TallySkipped" >> beam.Map(lambda _: {"archives_skipped": 1}),
-            inputs["failures"] | "TallyFailures" >> beam.Map(lambda _: {"failures": 1}),
         ) | "AllTallies" >> beam.Flatten()
         total = tallies | "SumTallies" >> beam.CombineGlobally(_SumTalliesFn())
         first_failures = inputs["failures"] | "FirstFailures" >> beam.combiners.Top.Smallest(
@@ -71,6 +76,7 @@ class WriteCatalog(beam.PTransform):
                 failures=beam.pvalue.AsSingleton(first_failures),
                 merged=beam.pvalue.AsIter(merged),
                 deleted=beam.pvalue.AsIter(deleted),
+                forgotten=beam.pvalue.AsIter(forgotten),
             )
         )
 
@@ -118,6 +124,17 @@ class _DeleteFn(beam.DoFn):
             yield uri
 
 
+class _ForgetFn(beam.DoFn):
+    """Takes away the notes that calls are being replaced, once their rows are those of their files again."""
+
+    def __init__(self, catalog_uri: str) -> None:
+        self._catalog_uri = catalog_uri
+
+    def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
+        unfinished.forget(self._catalog_uri, call.call)
+        yield None
+
+
 class _SumTalliesFn(beam.CombineFn):
     def create_accumulator(self) -> Tally:
         return {}
@@ -138,19 +155,24 @@ class _SumTalliesFn(beam.CombineFn):
 
 
 def _tally_call(call: PressedCall) -> Tally:
-    counts = dict(call.rows.row_counts)
     return {
         "calls_pressed": 1,
         f"calls_{call.status}": 1,
-        "recordings": counts["recordings"],
+        "files_written": call.files_written,
         "media_samples": call.media_samples,
         "bytes_written": call.bytes_written,
         "cpu_ns": call.cpu_ns,
+        "failures": len(failure_rows(call.failures, 0)),
     }
 
 
 def _tally_archive(archive: RecordedArchive) -> Tally:
-    return {f"archives_{archive.status}": 1, "bytes_read": archive.bytes_read, "cpu_ns": archive.cpu_ns}
+    return {
+        f"archives_{archive.status}": 1,
+        "bytes_read": archive.bytes_read,
+        "cpu_ns": archive.cpu_ns,
+        "failures": archive.failure_count,
+    }
 
 
 def _failure_order(failure: Failure) -> tuple[str, ...]:
@@ -164,9 +186,16 @@ class _FinishFn(beam.DoFn):
         self._context = context
 
     def process(
-        self, _: None, *, tally: Tally, failures: list[Failure], merged: Iterable[Any], deleted: Iterable[str]
+        self,
+        _: None,
+        *,
+        tally: Tally,
+        failures: list[Failure],
+        merged: Iterable[Any],
+        deleted: Iterable[str],
+        forgotten: Iterable[None],
     ) -> Iterator[dict[str, Any]]:
-        for _partition in merged:  # reading both says that they are done
+        for _done in (*merged, *forgotten):  # what is read here has been done before
             pass
         removed = sum(1 for _uri in deleted)
         context = self._context

@@ -12,13 +12,12 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that
 
 from tests.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus, make_call_archive, tone
 from transforms import catalog_store, storage
-from transforms.codec_process import POOL
 from transforms.extract_tracks import call_ids
-from transforms.media.catalog import Row, to_time, utc_date
-from transforms.media.extract import PartFiles, extract_track
+from transforms.media.catalog import Row, owner_key, to_time, utc_date
 from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
 from transforms.media.unpack import unpack_archive
 from transforms.plan_calls import TrackSource
@@ -36,9 +35,33 @@ def make_pipeline() -> TestPipeline:
     return TestPipeline(runner=FnApiRunner())
 
 
-def satisfies(check: Callable[[list[Any]], None]) -> Callable[[Iterable[Any]], None]:
-    """Returns a matcher for `assert_that` that hands all elements to `check`."""
-    return lambda elements: check(list(elements))
+Check = Callable[[list[Any]], None]
+"""Looks at all elements of a collection; what `equal_to` gives is one."""
+
+
+def anything(_elements: list[Any]) -> None:
+    """Accepts all elements."""
+
+
+def nothing(elements: list[Any]) -> None:
+    """Accepts no element."""
+    assert elements == []
+
+
+def expect(**outputs: tuple[beam.PCollection, Check]) -> None:
+    """Checks several collections of one pipeline after they went through one GroupByKey, and so through their coders."""
+    checks = {name: check for name, (_, check) in outputs.items()}
+
+    def check_all(groups: Iterable[tuple[str, Iterable[Any]]]) -> None:
+        found = {name: list(elements) for name, elements in groups}
+        for name, check in checks.items():
+            check(found.get(name, []))
+
+    tagged = [
+        elements | f"Tag_{name}" >> beam.Map(lambda element, name: (name, element), name)
+        for name, (elements, _) in outputs.items()
+    ]
+    assert_that(tagged | "AllOutputs" >> beam.Flatten() | "GroupOutputs" >> beam.GroupByKey(), check_all)
 
 
 @beam.ptransform_fn
@@ -96,9 +119,7 @@ def make_track(
     participant_id: str = "alice", output_type: OutputType = OutputType.AUDIO_ONLY, call: CallKey = CALL
 ) -> TrackKey:
     """Returns a track's key; the user session is `sess-` and the participant."""
-    return TrackKey(
-        call=call, participant_id=participant_id, user_session_id=f"sess-{participant_id}", output_type=output_type
-    )
+    return TrackKey(call=call, participant_id=participant_id, user_session_id=f"sess-{participant_id}", output_type=output_type)
 
 
 def make_part(participant_id: str = "alice", **fields: Any) -> TrackPart:
@@ -130,7 +151,7 @@ def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
     folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
     folder.mkdir(parents=True)
     unpacked = unpack_archive(
-        ref, (), folder, context.settings.limits, open_input=lambda name: open(name, "rb"), on_progress=lambda _: None
+        ref, (), folder, context.settings.limits, open_input=lambda name: Path(name).open("rb"), on_progress=lambda _: None
     )
     sources = [
         TrackSource(
@@ -211,9 +232,7 @@ def archive_row_of(ref: ArchiveRef, context: RunContext, **fields: Any) -> Row:
 
 def write_rows(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> None:
     """Adds rows to a partition of the catalog."""
-    catalog_store.merge_partition(
-        context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)]
-    )
+    catalog_store.merge_partition(context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)])
 
 
 def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> None:
@@ -223,8 +242,6 @@ def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> No
 
 def write_new(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> FragmentRef:
     """Writes a fragment whose rows replace those of the same owners."""
-    from transforms.media.catalog import owner_key
-
     owners = tuple(sorted({owner_key(table, row) for row in rows}))
     name = f"{table}-{key_hash(call_date, repr(owners), repr(rows))}.parquet"
     return write_fragment(context.staged("rows", name), call_date, {table: rows}, owners)
@@ -246,8 +263,4 @@ def list_parquet(context: RunContext, table: str) -> list[Path]:
 
 def list_files(folder: str | Path) -> list[str]:
     """Returns the relative paths of all files below a folder, hidden ones included."""
-    return sorted(
-        os.path.relpath(os.path.join(path, name), folder) for path, _, names in os.walk(folder) for name in names
-    )
-
-
+    return sorted(os.path.relpath(os.path.join(path, name), folder) for path, _, names in os.walk(folder) for name in names)

@@ -183,7 +183,16 @@ def test_renewal_ends_when_another_run_has_taken_over(catalog: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"\xff\xfe", b"null", b"[1]", b'"run"', b'{"run_id": "x"}', b'{"run_id":1,"host":2,"pid":"x","expires_unix_s":3}'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"[1]",
+        b'"run"',
+        b'{"run_id": "x"}',
+        b'{"run_id":1,"host":2,"pid":"x","expires_unix_s":3}',
+    ],
     ids=["empty", "cut short", "not text", "null", "list", "string", "fields missing", "pid is no number"],
 )
 def test_garbage_lock_is_nobodys(catalog: Path, text: bytes) -> None:

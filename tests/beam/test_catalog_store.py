@@ -133,7 +133,8 @@ def test_other_dates_and_tables_are_left_alone(context: RunContext) -> None:
 def test_failures_belong_to_their_call_or_else_to_their_archive(context: RunContext) -> None:
     ids = {"call_type": "default", "call_id": "standup", "call_session_id": "session-001"}
     base = {"stage": "UnpackArchives", "archive_uri": "/raw/a.tar.gz", "error_type": "ArchiveError"}
-    of_call, of_archive = stamp({**base, **ids, "message": "of the call"}), stamp({**base, "message": "of the archive"})
+    of_call = stamp({**base, **ids, "message": "of the call"})
+    of_archive = stamp({**base, **dict.fromkeys(ids), "message": "of the archive"})
     write_rows(context, "failures", [of_call, of_archive])
 
     write_rows(context, "failures", [{**of_archive, "message": "anew"}])
@@ -326,7 +327,12 @@ def test_column_of_a_newer_version_does_not_stop_a_merge(context: RunContext) ->
 def test_files_that_are_not_ours_are_not_read(context: RunContext) -> None:
     _merge(context, "calls", [call_row(_call(1))])
     folder = Path(context.catalog_uri, "calls")
-    for name in ("notes.txt", "call_date=2026-01-05/.part-0.parquet.7.partial", "call_date=2026-01-05/extra.parquet", "part-0.parquet"):
+    for name in (
+        "notes.txt",
+        "call_date=2026-01-05/.part-0.parquet.7.partial",
+        "call_date=2026-01-05/extra.parquet",
+        "part-0.parquet",
+    ):
         (folder / name).write_bytes(b"no parquet")
 
     files = catalog_store.list_files(context.catalog_uri, "calls")

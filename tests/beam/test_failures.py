@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import apache_beam as beam
+import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import CALL, GroupOnce, make_failure, make_pipeline
-from transforms.failures import failure_rows, to_failure
+from transforms.failures import failure_rows, to_failure, wants_failure, worst_failure
 from transforms.media.catalog import KEYS, SCHEMAS, to_table, to_time
 from transforms.media.errors import ArchiveError, StorageError
-from transforms.media.model import OutputType
+from transforms.media.model import Filters, OutputType
 
 NOW_NS = 1_767_751_200_000_000_000
 
@@ -82,6 +83,43 @@ def test_failures_that_differ_in_one_key_column_stay_apart() -> None:
 
     assert len(rows) == 1 + len(changes)
     assert len({tuple(row[column] for column in KEYS["failures"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        (Filters(), True),
+        (Filters(calls=("default:standup",)), True),
+        (Filters(calls=("default:retro",)), False),
+        (Filters(participants=("alice", "bob")), True),
+        (Filters(participants=("bob",)), False),
+        (Filters(user_sessions=("sess-alice",)), True),
+        (Filters(user_sessions=("sess-bob",)), False),
+        (Filters(output_types=(OutputType.AUDIO_ONLY,)), True),
+        (Filters(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), False),
+        (Filters(participants=("alice",), user_sessions=("sess-bob",)), False),
+    ],
+)
+def test_filters_want_the_failures_of_what_they_are_about(filters: Filters, wanted: bool) -> None:
+    failure = make_failure(call=CALL, participant_id="alice", user_session_id="sess-alice", output_type=OutputType.AUDIO_ONLY)
+
+    assert wants_failure(failure, filters) is wanted
+
+
+def test_filters_want_failures_of_a_whole_archive_and_of_their_whole_call() -> None:
+    filters = Filters(calls=("default:standup",), participants=("bob",), output_types=(OutputType.AUDIO_ONLY,))
+
+    assert wants_failure(make_failure(), filters)
+    assert wants_failure(make_failure(call=CALL), filters)
+
+
+def test_worst_failure_is_one_that_another_try_may_heal() -> None:
+    first, second = make_failure(message="first"), make_failure(message="second")
+    passing = make_failure(message="passing", retryable=True)
+
+    assert worst_failure([None, first, second]) == first
+    assert worst_failure([first, None, passing]) == passing
+    assert worst_failure([None]) is None
 
 
 def test_failure_goes_through_a_shuffle_unchanged() -> None:

@@ -76,11 +76,7 @@ def _outputs(count: int, parity: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("count", [1, 5, 60])
 def test_tagged_and_untagged_outputs_all_arrive(count: int) -> None:
     with make_pipeline() as pipeline:
-        split = (
-            pipeline
-            | beam.Create(range(count), reshuffle=False)
-            | beam.ParDo(_SplitFn()).with_outputs("odd", main="even")
-        )
+        split = pipeline | beam.Create(range(count), reshuffle=False) | beam.ParDo(_SplitFn()).with_outputs("odd", main="even")
         assert_that(split.even | "GroupEven" >> GroupOnce(), equal_to(_outputs(count, 0)), label="even")
         assert_that(split.odd | "GroupOdd" >> GroupOnce(), equal_to(_outputs(count, 1)), label="odd")
 

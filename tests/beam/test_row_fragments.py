@@ -66,7 +66,7 @@ def test_value_of_another_type_is_a_mistake_of_ours(context: RunContext) -> None
 
 
 def test_fragment_that_is_gone_is_a_storage_error(context: RunContext) -> None:
-    with pytest.raises(StorageError, match="gone.parquet: No such file"):
+    with pytest.raises(StorageError, match=r"gone\.parquet: No such file"):
         read_fragment(context.staged("rows", "gone.parquet"), "calls")
 
 

@@ -152,7 +152,9 @@ def test_folder_of_archives_stands_for_nothing(tmp_path: Path) -> None:
 
 
 def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> None:
-    _make_files(tmp_path, "call-1.zip", "call-2/deep/p_timing_metadata.json", "call-3/x.rtpdump", "other/p_timing_metadata.json")
+    _make_files(
+        tmp_path, "call-1.zip", "call-2/deep/p_timing_metadata.json", "call-3/x.rtpdump", "other/p_timing_metadata.json"
+    )
 
     found = _uris(storage.list_archives(f"{tmp_path}/call-*"))
 
@@ -293,7 +295,7 @@ def test_fingerprint_in_an_object_store_takes_its_checksum(store: ModuleType) ->
 
 
 def test_fingerprint_of_what_is_gone_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="gone.tar.gz: No such file"):
+    with pytest.raises(StorageError, match=r"gone\.tar\.gz: No such file"):
         storage.fingerprint(f"{tmp_path}/gone.tar.gz")
 
 
@@ -511,9 +513,13 @@ def test_work_folder_lies_on_the_staging_disk_and_goes(tmp_path: Path) -> None:
 
 
 def test_work_folder_goes_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), storage.work_folder(f"{tmp_path}/staging") as folder:
-        (folder / "x").write_bytes(b"x")
-        raise KeyError
+    def fail_in_the_folder() -> None:
+        with storage.work_folder(f"{tmp_path}/staging") as folder:
+            (folder / "x").write_bytes(b"x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_in_the_folder()
 
     assert list_files(tmp_path) == []
 

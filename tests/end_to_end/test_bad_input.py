@@ -182,6 +182,48 @@ def test_unsafe_member_paths_are_refused(tmp_path: Path) -> None:
     assert "leaves the archive" in failure["message"]
 
 
+@pytest.mark.parametrize("unix_ms", [9 * 10**18, 10**15, -1, 0], ids=str)
+def test_a_time_that_cannot_be_costs_nothing_but_its_own(tmp_path: Path, unix_ms: int) -> None:
+    members = make_call_members(_two_people())
+    metadata = json.loads(members["p1_timing_metadata.json"])
+    metadata["segments"]["audio"][0]["first_rtp_unix_timestamp"] = unix_ms
+    members["p1_timing_metadata.json"] = json.dumps(metadata).encode()
+    out, status = _press_one(make_archive(members), tmp_path)
+    assert status == 0  # the dump itself says when its packets came
+    assert {row["status"] for row in query(out / "catalog", "tracks")} == {"ok"}
+
+
+def test_a_dump_that_two_sessions_list_belongs_to_the_first(tmp_path: Path) -> None:
+    members = make_call_members(_two_people())
+    metadata = json.loads(members["p1_timing_metadata.json"])
+    metadata["segments"]["audio"][0]["base_filename"] = "alice_1"
+    members["p1_timing_metadata.json"] = json.dumps(metadata).encode()
+    out, status = _press_one(make_archive(members), tmp_path)
+    assert status == 1
+    messages = [row["message"] for row in query(out / "catalog", "failures")]
+    assert any("listed again" in message for message in messages)
+    assert {row["participant_id"]: row["status"] for row in query(out / "catalog", "tracks")} == {
+        "alice": "ok",
+        "bob": "failed",
+    }
+
+
+def test_a_zip_with_flipped_bytes_never_stops_a_run(tmp_path: Path) -> None:
+    good = make_call_archive(_two_people(), kind="zip")
+    directory = good.rindex(b"PK\x01\x02")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number, position in enumerate(range(directory, len(good), 3)):
+        (raw / f"{number:03}.zip").write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
+    out = tmp_path / "out"
+    done = callpress("run", "--input", raw / "*", "--output", out)
+    assert done.status in (0, 1)
+    assert "Traceback" not in done.out + done.err
+    archives = query(out / "catalog", "archives")
+    assert len(archives) == number + 1
+    assert not any("bug" in (row["error_message"] or "") for row in archives)
+
+
 def test_summary_json_tells_the_result(tmp_path: Path) -> None:
     path = tmp_path / "call.tar.gz"
     path.write_bytes(make_call_archive(_two_people()))

@@ -32,11 +32,16 @@ from tests.end_to_end.conftest import SAMPLE, callpress, callpress_process, pres
         (("run", "--input", "x", "--output", "y", "--call", "standup"), 2, "TYPE:ID"),
         (("run", "--input", "x", "--output", "y", "--since", "yesterday"), 2, "--since yesterday"),
         (("run", "--input", "x", "--output", "y", "stray"), 2, "'stray' belongs to no option"),
+        (("run", "--direct_num_workers=2", "--input", "x", "y.gz", "--output", "z"), 2, "'y.gz' belongs to no option"),
         (("run", "--input", "x", "--output", "y", "--runner=PrismRunner"), 2, "--temp_location is needed"),
+        (("run", "--input", "x", "--output", "y", "--runner=Foo", "--temp_location=z"), 2, "--runner Foo"),
+        (("run", "--input", "x", "--output", "y", "--since", "99999999999d"), 2, "before the calendar"),
+        (("run", "--input", "x", "--output", "y", "--log-file", "/nowhere/log"), 2, "--log-file /nowhere/log"),
+        (("run", "--input", "SAMPLE", "--output", "OUT", "--summary-json", "/proc/none/x"), 1, "cannot be written"),
         (("run", "--input", "x", "--output", "y", "--config", "/nowhere.toml"), 2, "No such file"),
         (("run", "--input", "/nowhere/*", "--output", "OUT"), 1, "/nowhere/* matches nothing"),
         (("run", "--input", "EMPTY", "--output", "OUT"), 1, "is a folder without"),
-        (("run", "--input", "x", "--output", "/proc/nothing"), 1, "cannot be written"),
+        (("run", "--input", "SAMPLE", "--output", "/proc/nothing"), 1, "cannot be written"),
         (("inspect", "/nowhere.tar.gz"), 1, "matches nothing"),
         (("inspect", "x", "--jsn"), 2, "does not know --jsn"),
     ],
@@ -45,7 +50,7 @@ from tests.end_to_end.conftest import SAMPLE, callpress, callpress_process, pres
 def test_what_cannot_be_is_one_clear_line(arguments: tuple[str, ...], status: int, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"x")
-    named = {"OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
+    named = {"SAMPLE": SAMPLE, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
     done = callpress(*(named.get(argument, argument) for argument in arguments))
     assert done.status == status
     assert message in done.err
@@ -70,6 +75,8 @@ def test_what_cannot_be_is_one_clear_line(arguments: tuple[str, ...], status: in
         ("max_failed_ratio = 2\n", "expected 0 to 1"),
         ("[limits]\nmax_members = 0\n", "expected a positive number"),
         ("[mp3\n", "not TOML"),
+        ('[composite]\nenabled = "yes"\n', "composite.enabled"),
+        ("[mp3]\nchannels = true\n", "mp3.channels"),
     ],
 )
 def test_a_wrong_config_is_one_clear_line(text: str, message: str, tmp_path: Path) -> None:

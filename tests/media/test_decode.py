@@ -126,6 +126,13 @@ def test_new_run_begins_at_its_sample() -> None:
     assert smooth(pcm[20_000 : begin - 100])
 
 
+def test_new_run_sounds_as_if_nothing_came_before() -> None:
+    first, second = encode_opus(tone(440, 1)), encode_opus(noise(1), bitrate_bps=64_000)
+    both = listen(place([*first, *second], restarts={50: 4_800}))
+    alone = listen(place(second))
+    assert np.array_equal(both[52_800 + FADE_SAMPLES :], alone[FADE_SAMPLES:])
+
+
 def test_new_run_without_a_hole_drops_its_look_ahead_only() -> None:
     first, second = encode_opus(tone(440, 1)), encode_opus(noise(1), bitrate_bps=128_000)
     pcm = listen(place([*first, *second], restarts={50: 0}))

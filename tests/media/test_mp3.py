@@ -100,7 +100,7 @@ def test_sound_lies_where_it_was_put(tmp_path: Path, settings: Mp3Settings, chan
     write_mp3(path, sent, settings)
     for heard in (decode_with_pyav(path), decode_with_ffmpeg(path, channels), decode_with_mpg123(path, channels)):
         assert best_lag(heard, sent) == 0
-        assert rms(heard) == pytest.approx(rms(sent), rel=0.1)
+        assert rms(heard) == pytest.approx(rms(sent), rel=0.2)  # LAME takes the highest band off
 
 
 def test_sides_of_stereo_stay_apart(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.media.clock import samples_to_ns
@@ -149,6 +149,15 @@ def test_overlapping_run_is_pushed_behind_the_one_before() -> None:
     assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_RUNS, 0)
 
 
+def test_run_that_two_archives_hold_is_taken_once() -> None:
+    track, run = Track(), ("a", 1, [(0, 960, 0), (960, 960, 0)], [(0, 0)])
+    later = ("b", 2, [(0, 960, 0)], [(0, 9_600)])
+    track.add_part([run, later])
+    track.add_part([run])
+    assert [packet.start_sample for packet in track.place()] == [0, 960, 9_600]
+    assert [(piece.part, piece.run.base_filename) for piece in plan_pieces(track.indexes)] == [(0, "a"), (0, "b")]
+
+
 def test_origin_before_the_first_packet_leaves_a_hole_there() -> None:
     track = Track()
     track.add_part([("a", 1, [(0, 960, 0)], [(0, 0)])])
@@ -168,7 +177,6 @@ sent_packets = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(sent_packets, st.lists(st.tuples(st.integers(1, 20_000), st.integers(0, 5_000)), max_size=4), st.sampled_from([1, 120]))
 def test_packets_and_holes_tile_the_line_without_overlap(
     steps: list[tuple[int, int, int]], lifts: list[tuple[int, int]], grid: int

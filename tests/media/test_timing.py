@@ -62,8 +62,8 @@ def test_golden_metadata_gives_every_field() -> None:
                 track_type="TRACK_TYPE_VIDEO",
                 first_rtp_timestamp=1,
                 last_rtp_timestamp=2,
-                first_rtp_unix_ms=3,
-                last_rtp_unix_ms=4,
+                first_rtp_unix_ms=1_795_327_889_170,
+                last_rtp_unix_ms=1_795_327_889_203,
             ),
         ),
     )
@@ -89,6 +89,7 @@ def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
         ("2026-01-05T10:00:00.123456789Z", 1_767_607_200_123_456_000),
         ("2026-01-05T12:00:00.5+02:00", 1_767_607_200_500_000_000),
         ("2026-01-05T10:00:00", 1_767_607_200_000_000_000),
+        ("9999-12-31T23:59:59-23:59", None),
         ("0001-01-01T00:00:00Z", None),
         ("yesterday", None),
         ("", None),
@@ -96,7 +97,7 @@ def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
         (None, None),
         (..., None),
     ],
-    ids=["utc", "us", "ns", "offset", "naive", "go_zero", "words", "empty", "number", "null", "absent"],
+    ids=["utc", "us", "ns", "offset", "naive", "far", "go_zero", "words", "empty", "number", "null", "absent"],
 )
 def test_call_start_is_read_or_unknown(text: Any, unix_ns: int | None) -> None:
     assert parse(call_start_time=text).call_start_unix_ns == unix_ns
@@ -121,12 +122,7 @@ def test_call_start_is_read_or_unknown(text: Any, unix_ns: int | None) -> None:
 )
 @pytest.mark.parametrize(
     ("name", "field"),
-    [
-        ("first_rtp_rtp_timestamp", "first_rtp_timestamp"),
-        ("last_rtp_rtp_timestamp", "last_rtp_timestamp"),
-        ("first_rtp_unix_timestamp", "first_rtp_unix_ms"),
-        ("last_rtp_unix_timestamp", "last_rtp_unix_ms"),
-    ],
+    [("first_rtp_rtp_timestamp", "first_rtp_timestamp"), ("last_rtp_rtp_timestamp", "last_rtp_timestamp")],
 )
 def test_numbers_are_as_found_or_unknown(name: str, field: str, value: Any, expected: int | None) -> None:
     entry = {"base_filename": "a"} | ({} if value is ... else {name: value})
@@ -134,9 +130,35 @@ def test_numbers_are_as_found_or_unknown(name: str, field: str, value: Any, expe
     assert getattr(segment, field) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1_767_607_200_000, 1_767_607_200_000),
+        (1_767_607_200_000.0, 1_767_607_200_000),
+        (31_536_000_000, 31_536_000_000),
+        (31_535_999_999, None),
+        (7_258_118_399_999, 7_258_118_399_999),
+        (7_258_118_400_000, None),
+        (0, None),
+        (-62_135_596_800_000, None),
+        ("1767607200000", None),
+        (..., None),
+    ],
+    ids=["time", "float", "1971", "before", "2199", "after", "zero", "year_1", "text", "absent"],
+)
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("first_rtp_unix_timestamp", "first_rtp_unix_ms"), ("last_rtp_unix_timestamp", "last_rtp_unix_ms")],
+)
+def test_times_are_those_a_call_can_have_been_at(name: str, field: str, value: Any, expected: int | None) -> None:
+    entry = {"base_filename": "a"} | ({} if value is ... else {name: value})
+    (segment,) = parse(segments={"audio": [entry]}).audio
+    assert getattr(segment, field) == expected
+
+
 def test_segments_are_ordered_by_first_arrival_then_name() -> None:
     listed = [("c", 30), ("b", 20), ("a", 30), ("z", None)]
-    entries = [{"base_filename": name, "first_rtp_unix_timestamp": at} for name, at in listed]
+    entries = [{"base_filename": name, "first_rtp_unix_timestamp": at and 1_767_607_200_000 + at} for name, at in listed]
     assert [segment.base_filename for segment in parse(segments={"audio": entries}).audio] == ["z", "b", "a", "c"]
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from transforms.media.errors import ArchiveError
@@ -22,8 +23,21 @@ from transforms.media.model import LimitSettings
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR_BLOCK_BYTES = 512
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, struct.error)
-_UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile: unknown compression, encrypted
+# What the standard library raises over damaged or hostile archives, zip directories above all. None of them is a
+# `RecordingError`, so trouble of the storage underneath passes through.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,  # gzip and bz2
+    ValueError,  # names that are no text, seeks before the start
+    IndexError,
+    KeyError,
+    RuntimeError,  # encrypted, or compressed in a way that is not supported
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +139,8 @@ def _zip_members(stream: BinaryIO) -> Iterator[Member]:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            try:
+            with reading_member(info.filename):
                 content = archive.open(info)
-            except _UNSUPPORTED as error:
-                raise ArchiveError(f"{info.filename}: {error}", member=info.filename) from error
             with content:
                 yield Member(name=info.filename, size_bytes=info.file_size, stream=cast("BinaryIO", content))
 
@@ -153,4 +165,4 @@ def _checked(members: Iterator[Member], limits: LimitSettings) -> Iterator[Membe
             )
         if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
             continue  # resource forks that macOS adds to archives
-        yield member
+        yield replace(member, name="/".join(part for part in parts if part not in ("", ".")))

@@ -146,7 +146,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "archive_uri": (_STRING, "Absolute path or full URI; a folder's ends in `/`."),
             "size_bytes": (_COUNT, "As listed."),
             "fingerprint": (_STRING, "Changes whenever the content may have."),
-            "modified_at": (_TIME, "As listed."),
+            "modified_time": (_TIME, "As listed."),
             "member_count": (_COUNT, "Members read; null when it could not be read."),
             "track_count": (_COUNT, "Tracks with audio found."),
             "call_session_ids": (_STRINGS, "Call sessions found."),

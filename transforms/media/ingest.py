@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.clock import ClockFit, fit_clock
-from transforms.media.errors import RtpdumpError, RtpError, TimelineError, UnsupportedCodecError
+from transforms.media.errors import (
+    RecordingError,
+    RtpdumpError,
+    RtpError,
+    SdpError,
+    TimelineError,
+    TimingMetadataError,
+    UnsupportedCodecError,
+)
 from transforms.media.model import LimitSettings, PacketCounts, SegmentTiming
 from transforms.media.opus import MAX_PACKET_SAMPLES, SAMPLE_RATE_HZ, is_valid_packet, packet_samples
 from transforms.media.packet_file import PACKET_DTYPE
@@ -55,7 +63,7 @@ class IngestedSegment:
     """2 when any packet is stereo; 0 without packets."""
     codec: str
     jitter_ms: float | None
-    warnings: tuple[str, ...]
+    warnings: tuple[RecordingError, ...]
     """What was found wrong and worked around, each worth a failure row."""
 
 
@@ -95,7 +103,7 @@ def ingest_segment(
       UnsupportedCodecError: the packets are not Opus.
       TimelineError: no time to place the packets at.
     """
-    warnings: list[str] = []
+    warnings: list[RecordingError] = []
     with open_dump() as file:
         dump = read_rtpdump(file, member)
         stream, invalid = _read_stream(dump, member, limits, warnings)
@@ -157,7 +165,7 @@ def ingest_segment(
     )
 
 
-def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: list[str]) -> tuple[_Stream, int]:
+def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: list[RecordingError]) -> tuple[_Stream, int]:
     windows: list[RtpWindow] = []
     count = invalid = 0
     try:
@@ -173,7 +181,7 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
     except RtpdumpError as error:
         if not count or count > limits.max_segment_packets:
             raise
-        warnings.append(error.message)  # what was framed before the damage is whole
+        warnings.append(error)  # what was framed before the damage is whole
 
     def column(name: str, dtype: type) -> npt.NDArray[np.generic]:
         arrays = [getattr(window, name) for window in windows]
@@ -194,7 +202,7 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
 
 
 def _payload_types(
-    rtp_maps: dict[int, RtpMap], stream: _Stream, timing: SegmentTiming, member: str, warnings: list[str]
+    rtp_maps: dict[int, RtpMap], stream: _Stream, timing: SegmentTiming, member: str, warnings: list[RecordingError]
 ) -> tuple[list[int], list[int]]:
     """Returns the payload types that are Opus and those that are RED around it."""
     opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
@@ -210,9 +218,8 @@ def _payload_types(
     heard = np.isin(stream.payload_type, opus + red)
     if stream.payload_type.size and not heard.any():
         found = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
-        warnings.append(
-            f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the session description"
-        )
+        message = f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the session description"
+        warnings.append(SdpError(message, member=member))
     return opus, red
 
 
@@ -261,13 +268,13 @@ def _look_at_packets(
     return duration, (toc & 4) != 0, bad
 
 
-def _arrival_base(stream: _Stream, dump: Rtpdump, timing: SegmentTiming, member: str, warnings: list[str]) -> int:
+def _arrival_base(stream: _Stream, dump: Rtpdump, timing: SegmentTiming, member: str, warnings: list[RecordingError]) -> int:
     """Returns the server time of the dump's offset 0 in Unix ns."""
     if not stream.arrival_offset_ms.size:
         return dump.start_unix_ns
     first_offset_ns = int(stream.arrival_offset_ms[0]) * _NS_PER_MS
     by_dump = dump.start_unix_ns
-    if not timing.first_rtp_unix_ms or timing.first_rtp_unix_ms < 0:
+    if timing.first_rtp_unix_ms is None:
         if not by_dump:
             raise TimelineError(
                 f"{member}: neither the metadata nor the dump says when the first packet arrived", member=member
@@ -276,10 +283,11 @@ def _arrival_base(stream: _Stream, dump: Rtpdump, timing: SegmentTiming, member:
     by_metadata = timing.first_rtp_unix_ms * _NS_PER_MS - first_offset_ns
     apart = by_dump - by_metadata
     if abs(apart) > _CLOCKS_AGREE_NS:
-        warnings.append(
+        message = (
             f"{member}: the dump's clock puts the first packet {apart / 1e9:+.3f} s from first_rtp_unix_timestamp "
             f"{timing.first_rtp_unix_ms}, expected within 1 s; the metadata was taken"
         )
+        warnings.append(TimingMetadataError(message, member=member))
     return by_metadata
 
 

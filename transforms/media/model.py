@@ -279,7 +279,7 @@ class Mp3Settings:
             raise ValueError(f"bitrate_kbps is {self.bitrate_kbps}, expected one of {list(MP3_BITRATES_KBPS)}")
         if not 0 <= self.vbr_quality <= 9:
             raise ValueError(f"vbr_quality is {self.vbr_quality}, expected 0 (best) to 9 (smallest)")
-        if self.channels not in ("auto", 1, 2):
+        if self.channels not in ("auto", 1, 2) or isinstance(self.channels, bool):
             raise ValueError(f'channels is {self.channels!r}, expected "auto", 1 or 2')
         if not 0 <= self.lame_level <= 9:
             raise ValueError(f"lame_level is {self.lame_level}, expected 0 (best) to 9 (fastest)")

@@ -57,9 +57,14 @@ class PlacedPacket(NamedTuple):
 
 
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
-    """Returns all pieces of a track in order of server time, over all its archives."""
+    """Returns all pieces of a track in order of server time, over all its archives.
+
+    A run that is there twice (an archive under two names, or beside its unpacked folder) is taken once.
+    """
     runs = [(part, run) for part, index in enumerate(parts) for run in index.runs]
     runs.sort(key=lambda r: (r[1].pieces[0].server_start_unix_ns, r[1].base_filename, r[1].ssrc))
+    once = {(run.ssrc, run.pieces, run.packet_count, run.media_stop_sample): (part, run) for part, run in reversed(runs)}
+    runs = list(reversed(once.values()))
     found = []
     for part, run in runs:
         edges = [*(piece.media_start_sample for piece in run.pieces[1:]), run.media_stop_sample]

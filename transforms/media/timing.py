@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from transforms.media.errors import TimingMetadataError
@@ -11,6 +11,9 @@ from transforms.media.model import CallKey, SegmentTiming, SessionTiming
 
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
+# 1971 to 2200. Senders write zeros and year 1 for "not set"; beyond lies what no table could hold.
+_EARLIEST_MS = 31_536_000_000
+_LATEST_MS = 7_258_118_400_000
 
 
 def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
@@ -77,8 +80,8 @@ def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[Segment
                 track_type=_optional_text(entry, "track_type"),
                 first_rtp_timestamp=_integer(entry, "first_rtp_rtp_timestamp"),
                 last_rtp_timestamp=_integer(entry, "last_rtp_rtp_timestamp"),
-                first_rtp_unix_ms=_integer(entry, "first_rtp_unix_timestamp"),
-                last_rtp_unix_ms=_integer(entry, "last_rtp_unix_timestamp"),
+                first_rtp_unix_ms=_unix_ms(entry, "first_rtp_unix_timestamp"),
+                last_rtp_unix_ms=_unix_ms(entry, "last_rtp_unix_timestamp"),
             ),
         )
     return tuple(sorted(found.values(), key=lambda s: (s.first_rtp_unix_ms or 0, s.base_filename)))
@@ -107,6 +110,12 @@ def _integer(data: dict[str, Any], name: str) -> int | None:
     return int(value)
 
 
+def _unix_ms(data: dict[str, Any], name: str) -> int | None:
+    """A time that a call can have been at; None else."""
+    value = _integer(data, name)
+    return value if value is not None and _EARLIEST_MS <= value < _LATEST_MS else None
+
+
 def _time(value: Any) -> int | None:
     """An RFC 3339 time as Unix ns; None when absent, unreadable or the zero time that Go writes for "not set"."""
     if not isinstance(value, str):
@@ -117,10 +126,8 @@ def _time(value: Any) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    if moment.year < 1971 or moment.year > 2200:
-        return None
-    whole = int(moment.replace(microsecond=0).timestamp())
-    return whole * 1_000_000_000 + moment.microsecond * 1_000
+    unix_us = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return unix_us * 1_000 if _EARLIEST_MS <= unix_us // 1_000 < _LATEST_MS else None
 
 
 def _kind(value: Any) -> str:

@@ -164,7 +164,7 @@ def read_contents(
     try:
         for member in _members(ref, folder_members, open_input, limits):
             count += 1
-            name = member.name.removeprefix("./")
+            name = member.name
             base, _, suffix = name.rpartition(".")
             with reading_member(name):
                 if name.lower().endswith(SUFFIX):
@@ -196,8 +196,8 @@ def read_contents(
         failures.append(_failure(damage, ref))
     if not sessions:
         if metadata_seen:
-            # The only thing that says whose packets these are cannot be read: nothing else in here is usable.
-            raise ArchiveError(failures[0].message, member=failures[0].member, byte_offset=failures[0].byte_offset)
+            # What says whose packets these are cannot be read: nothing in here is usable, and all of it is told.
+            return Contents(sessions=(), dumps={}, descriptions={}, failures=tuple(failures), member_count=count)
         raise ArchiveError(f"no *{SUFFIX} among {count} members, expected one per participant session")
     return Contents(
         sessions=tuple(sessions),
@@ -392,6 +392,8 @@ def _ingested(
     base = _find_base(timing.base_filename, metadata_member, contents.dumps)
     if base is None:
         raise ArchiveError(f"{member}: not in the archive, listed by {metadata_member}", member=member)
+    if base in used:
+        raise ArchiveError(f"{member}: listed again by {metadata_member}, expected one session to have it", member=member)
     used.add(base)
     path = contents.dumps[base]
     maps = _rtp_maps(timing, metadata_member, contents, fail)
@@ -402,7 +404,7 @@ def _ingested(
         dump = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
     segment = ingest_segment(lambda: path.open("rb"), dump, member, maps, timing, limits)
     for warning in segment.warnings:
-        fail(ArchiveError(warning, member=member))
+        fail(warning)
     yield segment, dump
     path.unlink()
 

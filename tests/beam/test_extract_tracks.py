@@ -1,0 +1,233 @@
+"""ExtractTracks: each track, from all its parts -> one individual file and its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import av
+import pytest
+
+from tests.beam.support import (
+    CALL,
+    CALL_START_UNIX_NS,
+    Check,
+    anything,
+    count_of,
+    expect,
+    list_files,
+    make_participant,
+    make_pipeline,
+    make_track,
+    nothing,
+    speak,
+    stage_sources,
+    write_call,
+)
+from tests.builders import Participant, Segment
+from transforms import progress
+from transforms.extract_tracks import ExtractedTrack, ExtractTracks, track_ids
+from transforms.media.catalog import Row, to_time
+from transforms.media.model import Container, Failure, IndividualSettings, OutputType, PressSettings
+from transforms.plan_calls import TrackSource
+from transforms.row_fragments import read_fragment
+from transforms.run_context import RunContext, key_hash
+
+FOLDER = "recordings/default/standup/session-1"
+ALICE = f"{FOLDER}/individual_default_standup_alice_sess-alice_audio_only_1767607200000.mkv"
+
+
+def _run(
+    context: RunContext,
+    sources: Sequence[TrackSource],
+    *,
+    tracks: Check = anything,
+    failures: Check = nothing,
+) -> Any:
+    pipeline = make_pipeline()
+    extracted = pipeline | beam.Create(sources) | ExtractTracks(context)
+    expect(tracks=(extracted.tracks, tracks), failures=(extracted.failures, failures))
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
+def _rows(context: RunContext, table: str, source: TrackSource) -> list[Row]:
+    name = f"track-{key_hash(*track_ids(source.track).values())}.parquet"
+    return read_fragment(context.staged("rows", name), table)
+
+
+@pytest.fixture
+def alice(context: RunContext, tmp_path: Path) -> TrackSource:
+    """One second of audio, half a second into the call."""
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice", start_ms=500)])
+    (source,) = stage_sources(context, ref)
+    return source
+
+
+def test_track_becomes_a_file_under_the_name_of_its_ids(context: RunContext, alice: TrackSource) -> None:
+    def check(tracks: list[ExtractedTrack]) -> None:
+        (track,) = tracks
+        assert track.track == make_track()
+        assert track.archive_uris == (alice.parts[0].archive_uri,)
+        assert [(part.packets, part.index) for part in track.parts] == [(alice.parts[0].packets_uri, alice.parts[0].index_uri)]
+        assert track.bytes_written == Path(context.output_uri, ALICE).stat().st_size
+        assert track.duration_samples == 48_000 - 312
+        assert dict(track.rows.row_counts) == {"recordings": 1, "segments": 1, "tracks": 1}
+        assert track.rows.call_date == "2026-01-05"
+        assert track.cpu_ns > 0
+
+    result = _run(context, [alice], tracks=check)
+
+    assert list_files(context.output_uri) == [ALICE]
+    with av.open(f"{context.output_uri}/{ALICE}") as file:
+        packets = [bytes(packet) for packet in file.demux(audio=0) if packet.size]
+    assert packets == list(speak())
+    assert count_of(result, "tracks_extracted") == 1
+    assert count_of(result, "media_samples") == 48_000 - 312
+
+
+def test_rows_describe_the_file(context: RunContext, alice: TrackSource) -> None:
+    _run(context, [alice])
+
+    data = Path(context.output_uri, ALICE).read_bytes()
+    (recording,) = _rows(context, "recordings", alice)
+    assert recording["uri"] == f"{context.output_uri}/{ALICE}"
+    assert recording["filename"] == ALICE.rpartition("/")[2]
+    assert (recording["size_bytes"], recording["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (recording["recording_type"], recording["track_type"]) == ("individual", "TRACK_TYPE_AUDIO")
+    assert (recording["container"], recording["codec"], recording["sample_rate_hz"]) == ("mkv", "opus", 48_000)
+    assert (recording["channels"], recording["duration_samples"]) == (1, 48_000 - 312)
+    assert recording["call_cid"] == "default:standup"
+    assert abs(recording["offset_ms"] - 500) <= 5
+    assert recording["start_time"] == to_time(CALL_START_UNIX_NS + recording["offset_ms"] * 1_000_000)
+    assert (recording["run_id"], recording["settings_fingerprint"]) == (context.run_id, context.settings_fingerprint)
+    assert recording["created_at"] == to_time(context.started_unix_ns)
+
+
+def test_rows_describe_the_track_and_its_segments(context: RunContext, tmp_path: Path) -> None:
+    segments = [
+        Segment(packets=speak(1.0), ssrc=1, lost=(10, 11), base_filename="one"),
+        Segment(packets=speak(0.5), ssrc=2, start_ms=3_000, base_filename="two"),
+    ]
+    ref = write_call(tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)])
+    (source,) = stage_sources(context, ref)
+
+    _run(context, [source])
+
+    (track,) = _rows(context, "tracks", source)
+    assert (track["status"], track["segment_count"], track["ssrcs"]) == ("ok", 2, [1, 2])
+    assert (track["packets_expected"], track["packets_received"], track["packets_lost"]) == (75, 73, 2)
+    assert (track["media_ms"], track["concealed_ms"]) == (1_460, 40)
+    assert track["archive_uris"] == [ref.uri]
+    first, second = _rows(context, "segments", source)
+    assert (first["base_filename"], first["ssrc"], first["gap_before"], first["file_start_ms"]) == ("one", 1, "none", 0)
+    assert (second["base_filename"], second["ssrc"], second["gap_before"]) == ("two", 2, "muted")
+    assert abs(second["call_start_ms"] - 3_000) <= 5
+    assert abs(second["file_start_ms"] - 3_000) <= 5
+
+
+def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path) -> None:
+    first = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    second = write_call(tmp_path / "b.tar.gz", [make_participant("alice", start_ms=5_000)])
+    sources = [source for ref in (first, second) for source in stage_sources(context, ref)]
+    whole = replace(sources[0], parts=tuple(part for source in sources for part in source.parts))
+
+    _run(context, [whole])
+
+    assert list_files(context.output_uri) == [ALICE]
+    (recording,) = _rows(context, "recordings", whole)
+    assert recording["archive_uris"] == [first.uri, second.uri]
+    assert abs(recording["duration_ms"] - 6_000) <= 10
+    assert [row["gap_before"] for row in _rows(context, "segments", whole)] == ["none", "not_recorded"]
+
+
+def test_retried_bundle_writes_the_same_objects(context: RunContext, alice: TrackSource, tmp_path: Path) -> None:
+    def digests() -> dict[str, bytes]:
+        folders = (context.output_uri, context.staged("rows"))
+        return {name: Path(folder, name).read_bytes() for folder in folders for name in list_files(folder)}
+
+    _run(context, [alice])
+    first = digests()
+
+    _run(context, [alice])
+
+    assert digests() == first
+    assert len(first) == 2
+
+
+def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
+    alice, bob = stage_sources(context, ref)
+    Path(bob.parts[0].packets_uri).unlink()
+
+    def check_tracks(tracks: list[ExtractedTrack]) -> None:
+        assert [track.track.participant_id for track in tracks] == ["alice"]
+
+    def check_failures(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert (failure.stage, failure.error_type, failure.retryable) == ("ExtractTracks", "StorageError", True)
+        assert (failure.call, failure.participant_id, failure.user_session_id) == (CALL, "bob", "sess-bob")
+        assert failure.output_type == OutputType.AUDIO_ONLY
+        assert "No such file" in failure.message
+
+    result = _run(context, [alice, bob], tracks=check_tracks, failures=check_failures)
+
+    assert list_files(context.output_uri) == [ALICE]
+    assert count_of(result, "tracks_failed") == 1
+    assert not [name for name in list_files(context.staging_uri) if name.startswith("work/")]
+
+
+def test_output_that_cannot_be_written_is_a_failure(context: RunContext, alice: TrackSource) -> None:
+    Path(context.output_uri).mkdir()
+    Path(context.output_uri, "recordings").write_bytes(b"a file where a folder should be")
+
+    def check(failures: list[Failure]) -> None:
+        assert [(failure.error_type, failure.participant_id) for failure in failures] == [("StorageError", "alice")]
+
+    _run(context, [alice], tracks=nothing, failures=check)
+
+
+@pytest.mark.parametrize("container", [Container.WEBM, Container.OGG])
+def test_container_is_a_setting(context: RunContext, alice: TrackSource, container: Container) -> None:
+    settings = PressSettings(individual=IndividualSettings(container=container))
+
+    _run(replace(context, settings=settings), [alice])
+
+    assert list_files(context.output_uri) == [ALICE.replace(".mkv", f".{container}")]
+    (recording,) = _rows(context, "recordings", alice)
+    assert (recording["container"], recording["codec"]) == (container, "opus")
+
+
+@pytest.mark.parametrize(
+    "individual",
+    [IndividualSettings(enabled=False), IndividualSettings(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,))],
+    ids=["switched off", "other output type"],
+)
+def test_track_without_a_file_is_still_measured_for_the_mix(
+    context: RunContext, alice: TrackSource, individual: IndividualSettings
+) -> None:
+    def check(tracks: list[ExtractedTrack]) -> None:
+        (track,) = tracks
+        assert (track.bytes_written, track.duration_samples) == (0, 48_000 - 312)
+        assert dict(track.rows.row_counts)["recordings"] == 0
+
+    _run(replace(context, settings=PressSettings(individual=individual)), [alice], tracks=check)
+
+    assert list_files(context.output_uri) == []
+    (row,) = _rows(context, "tracks", alice)
+    assert (row["status"], row["media_ms"]) == ("ok", 1_000)
+
+
+def test_progress_tells_tracks_and_samples(context: RunContext, alice: TrackSource) -> None:
+    heard: list[tuple[str, int]] = []
+    stop = progress.listen(lambda what, count: heard.append((what, count)))
+
+    _run(context, [alice])
+    stop()
+
+    assert heard == [("media_samples", 48_000 - 312), ("tracks", 1)]

@@ -1,0 +1,131 @@
+"""ListArchives: patterns -> archives, each once, with what tells whether it changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from tests.beam.support import GroupOnce, count_of, expect, make_pipeline, nothing
+from transforms import progress
+from transforms.list_archives import ListArchives
+from transforms.media.model import ArchiveRef, Failure, Filters
+from transforms.run_context import RunContext
+
+
+def _make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+        os.utime(folder / name, (0, 1_767_607_200))
+
+
+def _expect(context: RunContext, patterns: Sequence[str], uris: Sequence[str]) -> None:
+    pipeline = make_pipeline()
+    listed = pipeline | ListArchives(patterns, context)
+    found = listed.archives | beam.Map(lambda ref: ref.uri)
+    expect(archives=(found, equal_to(uris)), failures=(listed.failures, nothing))
+    result = pipeline.run()
+    result.wait_until_finish()
+    assert count_of(result, "archives_listed") == len(uris)
+
+
+def test_archive_has_uri_size_modification_and_fingerprint(context: RunContext, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/a.tar.gz")
+    ref = ArchiveRef(
+        uri=f"{tmp_path}/raw/a.tar.gz",
+        size_bytes=len("raw/a.tar.gz"),
+        modified_unix_ns=1_767_607_200_000_000_000,
+        fingerprint=f"{len('raw/a.tar.gz')}-1767607200000000000",
+    )
+
+    with make_pipeline() as pipeline:
+        listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], context)
+        assert_that(listed.archives | GroupOnce(), equal_to([ref]))
+
+
+def test_patterns_that_overlap_give_each_archive_once(context: RunContext, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/a.tar.gz", "raw/b.tar.gz", "raw/call/p_timing_metadata.json")
+    patterns = [f"{tmp_path}/raw/*.gz", f"{tmp_path}/raw/a.tar.gz", f"{tmp_path}/raw/*", f"{tmp_path}/raw/call/"]
+
+    _expect(context, patterns, [f"{tmp_path}/raw/{name}" for name in ("a.tar.gz", "b.tar.gz", "call/")])
+
+
+def test_pattern_that_matches_nothing_beside_one_that_does(context: RunContext, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/a.tar.gz")
+
+    _expect(context, [f"{tmp_path}/none/*", f"{tmp_path}/raw/*.gz"], [f"{tmp_path}/raw/a.tar.gz"])
+
+
+def test_only_archives_modified_after_since_are_listed(context: RunContext, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/before.zip", "raw/at.zip", "raw/after.zip")
+    for name, second in (("before", 99), ("at", 100), ("after", 101)):
+        os.utime(tmp_path / f"raw/{name}.zip", (0, second))
+    filtered = replace(context, filters=Filters(since_unix_ns=100 * 10**9))
+
+    _expect(filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/after.zip"])
+
+
+def test_odd_names_are_listed_and_fingerprinted(context: RunContext, tmp_path: Path) -> None:
+    names = ["take [1].zip", "what*.zip", "ünï ✓.zip", "{a}.zip"]
+    _make(tmp_path, *(f"raw/{name}" for name in names))
+
+    _expect(context, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/{name}" for name in names])
+
+
+def test_archive_that_cannot_be_fingerprinted_is_a_failure(context: RunContext, store: ModuleType) -> None:
+    good = store.put("fake://bucket/raw/good.zip", b"x")
+    bad = store.put("fake://bucket/raw/bad.zip", b"x")
+    store.TROUBLE["checksum"].append(PermissionError(13, "Permission denied"))
+
+    def check(failures: list[Failure]) -> None:
+        (failure,) = failures  # which of the two is asked for first is the engine's choice
+        assert failure.archive_uri in (good, bad)
+        assert failure == Failure(
+            stage="ListArchives",
+            error_type="StorageError",
+            message=f"{failure.archive_uri}: Permission denied",
+            archive_uri=failure.archive_uri,
+            archive_modified_unix_ns=1_767_607_200_000_000_000,
+            retryable=True,
+        )
+
+    with make_pipeline() as pipeline:
+        listed = pipeline | ListArchives(["fake://bucket/raw/*"], context)
+        both = (
+            listed.archives | "UriOfArchive" >> beam.Map(lambda ref: ref.uri),
+            listed.failures | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
+        ) | beam.Flatten()
+        expect(each_once=(both, equal_to([good, bad])), failures=(listed.failures, check))
+
+
+def test_pattern_that_cannot_be_listed_stops_the_run(context: RunContext, store: ModuleType) -> None:
+    """Nothing says what it stands for: a run without it would look complete."""
+    store.TROUBLE["match"].extend([PermissionError(13, "Permission denied")] * 10)
+
+    with pytest.raises(Exception, match=r"fake://bucket/raw/\*: Permission denied"), make_pipeline() as pipeline:
+        pipeline | ListArchives(["fake://bucket/raw/*"], context)
+
+
+def test_archives_found_are_reported(context: RunContext, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/a.zip", "raw/b.zip")
+    heard: list[str] = []
+    stop = progress.listen(lambda what, _: heard.append(what))
+
+    with make_pipeline() as pipeline:
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], context)
+    stop()
+
+    assert heard == ["archives_found", "archives_found"]
+
+
+def test_nothing_is_listed_while_the_graph_is_built(context: RunContext, store: ModuleType) -> None:
+    make_pipeline() | ListArchives(["fake://bucket/raw/*"], context)
+
+    assert store.CALLS["match"] == 0

@@ -1,0 +1,363 @@
+"""PlanCalls: parts of a call from all its archives -> time zero, tracks, what is to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import equal_to
+
+from tests.beam.support import (
+    CALL,
+    CALL_START_UNIX_NS,
+    Check,
+    call_row,
+    expect,
+    make_failure,
+    make_part,
+    make_pipeline,
+    make_track,
+    nothing,
+    recording_row,
+    track_row,
+)
+from transforms.media.catalog import Row, to_time
+from transforms.media.model import CallKey, Failure, Filters, LimitSettings, OutputType, PressSettings, TrackPart
+from transforms.plan_calls import CallPlan, PlanCalls, PriorCall, TrackSource, plan_call
+from transforms.run_context import RunContext
+from transforms.unfinished import archives_to_repeat
+from transforms.unpack_archives import RECALL_STAGE
+
+HOUR_NS = 3_600 * 10**9
+MS_NS = 10**6
+
+
+def _plan(
+    context: RunContext, *parts: TrackPart, prior: PriorCall | None = None, missing: Sequence[str] = ()
+) -> tuple[CallPlan, list[Failure]]:
+    return plan_call(list(parts), prior, tuple(missing), context)
+
+
+def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:
+    """A session in which nothing was sent."""
+    return make_part(participant_id, output_type=None, packets_uri="", index_uri="", first_server_unix_ns=0, **fields)
+
+
+# --- time zero -------------------------------------------------------------------------------------------------------
+
+
+def test_time_zero_is_the_calls_stated_start(context: RunContext) -> None:
+    plan, failures = _plan(context, make_part(first_server_unix_ns=CALL_START_UNIX_NS + 7 * HOUR_NS))
+
+    assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
+    assert plan.sources[0].timeline_start_unix_ns == CALL_START_UNIX_NS
+    assert plan.call_date == "2026-01-05"
+    assert failures == []
+
+
+def test_time_zero_is_the_earliest_of_differing_starts(context: RunContext) -> None:
+    later = make_part("bob", call_start_unix_ns=CALL_START_UNIX_NS + 5 * MS_NS)
+
+    assert _plan(context, later, make_part())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
+
+
+def test_time_zero_without_a_stated_start_is_the_earliest_media_to_the_ms(context: RunContext) -> None:
+    media = CALL_START_UNIX_NS + 250 * MS_NS + 999_999
+    parts = [
+        make_part("bob", call_start_unix_ns=None, first_server_unix_ns=media + HOUR_NS),
+        make_part("alice", call_start_unix_ns=None, first_server_unix_ns=media),
+    ]
+
+    assert _plan(context, *parts)[0].timeline_start_unix_ns == CALL_START_UNIX_NS + 250 * MS_NS
+
+
+@pytest.mark.parametrize("hours", [-25, 25])
+def test_stated_start_a_day_off_gives_way_to_the_media(context: RunContext, hours: int) -> None:
+    media = CALL_START_UNIX_NS + hours * HOUR_NS
+
+    assert _plan(context, make_part(first_server_unix_ns=media))[0].timeline_start_unix_ns == media
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_stated_start_within_a_day_stands(context: RunContext, hours: int) -> None:
+    part = make_part(first_server_unix_ns=CALL_START_UNIX_NS + hours * HOUR_NS)
+
+    assert _plan(context, part)[0].timeline_start_unix_ns == CALL_START_UNIX_NS
+
+
+def test_time_zero_of_the_catalog_stays(context: RunContext) -> None:
+    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS - 5 * HOUR_NS)
+
+    plan, _ = _plan(context, make_part(), prior=prior)
+
+    assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS - 5 * HOUR_NS
+    assert plan.has_prior
+
+
+def test_time_zero_of_a_silent_call_is_its_stated_start_or_the_archives_modification(context: RunContext) -> None:
+    assert _plan(context, _silent())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
+    unstated = _silent(call_start_unix_ns=None, archive_modified_unix_ns=CALL_START_UNIX_NS + HOUR_NS)
+    assert _plan(context, unstated)[0].timeline_start_unix_ns == CALL_START_UNIX_NS + HOUR_NS
+
+
+# --- tracks ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_several_archives_make_one_source(context: RunContext) -> None:
+    first = make_part()
+    second = make_part(archive_uri="/raw/b.tar.gz", first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS)
+
+    plan, _ = _plan(context, first, second)
+
+    assert plan.sources == (TrackSource(track=make_track(), parts=(first, second), timeline_start_unix_ns=CALL_START_UNIX_NS),)
+    assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
+    assert plan.sessions == (("alice", "sess-alice"),)
+
+
+def test_sources_are_in_order_of_their_keys(context: RunContext) -> None:
+    screen = OutputType.SCREENSHARE_AUDIO_ONLY
+    parts = [make_part("bob"), make_part("alice", output_type=screen), make_part("alice")]
+
+    plan, _ = _plan(context, *parts)
+
+    assert [source.track for source in plan.sources] == [make_track("alice"), make_track("alice", screen), make_track("bob")]
+
+
+def test_rejoined_session_is_another_track(context: RunContext) -> None:
+    plan, _ = _plan(context, make_part(), make_part(user_session_id="sess-2"))
+
+    assert [source.track.user_session_id for source in plan.sources] == ["sess-2", "sess-alice"]
+    assert plan.sessions == (("alice", "sess-2"), ("alice", "sess-alice"))
+
+
+def test_track_without_packets_is_empty_and_its_session_counts(context: RunContext) -> None:
+    plan, failures = _plan(context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol"))
+
+    assert plan.empty_tracks == (make_track("bob"),)
+    assert [source.track.participant_id for source in plan.sources] == ["alice"]
+    assert [participant for participant, _ in plan.sessions] == ["alice", "bob", "carol"]
+    assert failures == []
+
+
+def test_part_without_packets_is_left_out_of_a_track_with_some(context: RunContext) -> None:
+    plan, _ = _plan(context, make_part(packets_uri="", archive_uri="/raw/b.tar.gz"), make_part())
+
+    assert [part.archive_uri for part in plan.sources[0].parts] == ["/raw/a.tar.gz"]
+    assert plan.empty_tracks == ()
+    assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
+
+
+def test_track_far_from_the_calls_median_is_a_timeline_error(context: RunContext) -> None:
+    near = [make_part(name) for name in ("alice", "bob")]
+    far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS, archive_uri="/raw/c.tar.gz")
+
+    plan, failures = _plan(context, *near, far)
+
+    assert [source.track.participant_id for source in plan.sources] == ["alice", "bob"]
+    (failure,) = failures
+    assert (failure.stage, failure.error_type, failure.retryable) == ("PlanCalls", "TimelineError", False)
+    assert (failure.call, failure.participant_id, failure.output_type) == (CALL, "carol", OutputType.AUDIO_ONLY)
+    assert failure.archive_uri == "/raw/c.tar.gz"
+    assert failure.message.startswith("carol: TRACK_TYPE_AUDIO lies 25.0 h from the median")
+    assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/c.tar.gz")
+
+
+def test_far_track_does_not_move_time_zero(context: RunContext) -> None:
+    near = [make_part(name, call_start_unix_ns=None) for name in ("alice", "bob")]
+    far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS - 30 * HOUR_NS, call_start_unix_ns=None)
+
+    plan, _ = _plan(context, far, *near)
+
+    assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
+
+
+def test_limit_of_call_hours_is_a_setting(context: RunContext) -> None:
+    parts = [make_part("alice"), make_part("bob"), make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 3 * HOUR_NS)]
+    short = replace(context, settings=PressSettings(limits=LimitSettings(max_call_hours=2)))
+
+    assert len(_plan(context, *parts)[0].sources) == 3
+    plan, failures = _plan(short, *parts)
+    assert len(plan.sources) == 2
+    assert "expected at most 2 h (limits.max_call_hours)" in failures[0].message
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_whole_call_gets_a_mix_and_replaces_its_rows(context: RunContext) -> None:
+    plan, _ = _plan(context, make_part())
+
+    assert (plan.makes_mix, plan.is_whole, plan.has_prior) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        (Filters(participants=("bob",)), [("bob", "audio_only")]),
+        (Filters(user_sessions=("sess-alice",)), [("alice", "audio_only"), ("alice", "screenshare_audio_only")]),
+        (Filters(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), [("alice", "screenshare_audio_only")]),
+        (Filters(participants=("bob",), output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), []),
+    ],
+    ids=["participant", "user session", "output type", "both"],
+)
+def test_filters_choose_tracks_and_make_no_mix(context: RunContext, filters: Filters, kept: list[tuple[str, str]]) -> None:
+    parts = [make_part(), make_part(output_type=OutputType.SCREENSHARE_AUDIO_ONLY), make_part("bob")]
+
+    plan, failures = _plan(replace(context, filters=filters), *parts)
+
+    assert [(source.track.participant_id, source.track.output_type) for source in plan.sources] == kept
+    assert (plan.makes_mix, plan.is_whole) == (False, False)
+    assert failures == []
+
+
+def test_filters_do_not_move_time_zero(context: RunContext) -> None:
+    parts = [
+        make_part("alice", call_start_unix_ns=None),
+        make_part("bob", call_start_unix_ns=None, first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS),
+    ]
+
+    plan, _ = _plan(replace(context, filters=Filters(participants=("bob",))), *parts)
+
+    assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
+
+
+def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_not_in_them(context: RunContext) -> None:
+    late = [make_part(archive_uri="/raw/late.tar.gz"), make_part("bob", archive_uri="/raw/late.tar.gz")]
+
+    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, files=(("alice", "sess-alice", "audio_only"),), has_mix=True)
+
+    plan, failures = _plan(context, *late, prior=prior, missing=["/raw/gone.tar.gz"])
+
+    assert [source.track.participant_id for source in plan.sources] == ["bob"]
+    assert (plan.makes_mix, plan.is_whole) == (False, False)
+    assert plan.archive_uris == ("/raw/gone.tar.gz", "/raw/late.tar.gz")
+    (failure,) = failures
+    assert (failure.participant_id, failure.archive_uri, failure.error_type) == ("alice", "/raw/late.tar.gz", "ArchiveError")
+    assert "without the audio of /raw/late.tar.gz" in failure.message
+    assert "/raw/gone.tar.gz" in failure.message
+
+
+# --- the transform ---------------------------------------------------------------------------------------------------
+
+
+def _run(
+    context: RunContext,
+    parts: Sequence[TrackPart],
+    plans: Check,
+    *,
+    calls: Sequence[Row] = (),
+    tracks: Sequence[Row] = (),
+    recordings: Sequence[Row] = (),
+    failed: Sequence[Failure] = (),
+    failures: Check = nothing,
+) -> None:
+    inputs = {"parts": parts, "calls": calls, "tracks": tracks, "recordings": recordings, "failures": failed}
+    with make_pipeline() as pipeline:
+        planned = {name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()} | PlanCalls(context)
+        expect(plans=(planned.plans, plans), failures=(planned.failures, failures))
+
+
+def test_parts_are_grouped_by_call_session(context: RunContext) -> None:
+    other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
+    parts = [make_part("bob"), make_part("alice"), make_part("alice", call=other)]
+    expected = [_plan(context, parts[1], parts[0])[0], _plan(context, parts[2])[0]]
+
+    _run(context, parts, equal_to(expected))
+
+
+def test_parts_are_put_in_order_of_time_before_archives(context: RunContext) -> None:
+    at = CALL_START_UNIX_NS
+    parts = [
+        make_part(archive_uri=f"/raw/{name}.zip", first_server_unix_ns=at + second * 10**9)
+        for name, second in (("c", 5), ("b", 0), ("a", 0))
+    ]
+
+    def check(plans: list[CallPlan]) -> None:
+        (plan,) = plans
+        assert [part.archive_uri for part in plan.sources[0].parts] == ["/raw/a.zip", "/raw/b.zip", "/raw/c.zip"]
+
+    _run(context, parts, check)
+
+
+def test_sources_are_shuffled_unchanged(context: RunContext) -> None:
+    plan, _ = _plan(context, make_part(), _silent())
+
+    with make_pipeline() as pipeline:
+        expect(sources=(pipeline | beam.Create(plan.sources), equal_to(plan.sources)))
+
+
+def test_track_that_cannot_take_part_reaches_the_failed_output(context: RunContext) -> None:
+    far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS)
+    parts = [make_part("alice"), make_part("bob"), far]
+    plan, failures = _plan(context, *parts)
+
+    _run(context, parts, equal_to([plan]), failures=equal_to(failures))
+
+
+def test_prior_row_of_a_call_nobody_speaks_of_makes_no_plan(context: RunContext) -> None:
+    failed = make_failure(stage=RECALL_STAGE, call=CALL, archive_uri="/raw/gone.zip")
+
+    _run(context, [], nothing, calls=[call_row()], tracks=[track_row("alice")], failed=[failed])
+    assert archives_to_repeat(context.catalog_uri) == frozenset()
+
+
+def test_plan_knows_what_the_catalog_has_of_its_call(context: RunContext) -> None:
+    zero = to_time(CALL_START_UNIX_NS - HOUR_NS)
+    tracks = [track_row("bob"), track_row("alice", status="partial"), track_row("mute", status="empty")]
+    recordings = [recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.mkv")]
+
+    def check(plans: list[CallPlan]) -> None:
+        (plan,) = plans
+        assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS - HOUR_NS
+        assert plan.prior_tracks == (("alice", "sess-alice", "audio_only"), ("bob", "sess-bob", "audio_only"))
+        assert plan.prior_files == (("alice", "sess-alice", "audio_only"),)
+        assert (plan.has_prior, plan.has_prior_mix, plan.makes_mix) == (True, True, True)
+
+    _run(context, [make_part()], check, calls=[call_row(timeline_start_time=zero)], tracks=tracks, recordings=recordings)
+
+
+def test_call_of_the_catalog_is_noted_as_being_replaced_and_a_new_one_is_not(context: RunContext) -> None:
+    other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
+    parts = [make_part(), make_part(archive_uri="/raw/b.zip"), make_part(call=other, archive_uri="/raw/new.zip")]
+
+    _run(context, parts, _are_two, calls=[call_row()])
+
+    assert archives_to_repeat(context.catalog_uri) == {"/raw/a.tar.gz", "/raw/b.zip"}
+
+
+def _are_two(plans: list[CallPlan]) -> None:
+    assert len(plans) == 2
+
+
+def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: RunContext) -> None:
+    failed = make_failure(stage=RECALL_STAGE, call=CALL, archive_uri="/raw/gone.zip")
+    recordings = [recording_row("alice", "/out/alice.mkv"), recording_row(None, "/out/mix.mp3")]
+
+    def check(plans: list[CallPlan]) -> None:
+        (plan,) = plans
+        assert [source.track.participant_id for source in plan.sources] == ["bob"]
+        assert (plan.makes_mix, plan.is_whole) == (False, False)
+
+    def check_failures(failures: list[Failure]) -> None:
+        assert [(failure.stage, failure.participant_id) for failure in failures] == [("PlanCalls", "alice")]
+
+    _run(
+        context,
+        [make_part(), make_part("bob")],
+        check,
+        calls=[call_row()],
+        recordings=recordings,
+        failed=[failed],
+        failures=check_failures,
+    )
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [make_failure(call=CALL, archive_uri="/raw/b.zip"), make_failure(stage=RECALL_STAGE, archive_uri="/raw/b.zip")],
+    ids=["of this run's archive", "of no call"],
+)
+def test_other_failures_do_not_stop_the_mix(context: RunContext, failed: Failure) -> None:
+    _run(context, [make_part()], equal_to([_plan(context, make_part())[0]]), failed=[failed])

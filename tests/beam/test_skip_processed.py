@@ -1,0 +1,187 @@
+"""SkipProcessed and FindPriorRows: what the catalog has already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from tests.beam.support import (
+    CALL_COLUMNS,
+    GroupOnce,
+    call_row,
+    count_of,
+    expect,
+    make_pipeline,
+    write_archive_row,
+    write_rows,
+)
+from transforms.catalog_store import merge_partition
+from transforms.media.catalog import to_time
+from transforms.media.model import ArchiveRef, CallKey, LimitSettings, PressSettings
+from transforms.run_context import RunContext
+from transforms.skip_processed import FindPriorRows, SkipProcessed
+
+DAY_NS = 86_400 * 10**9
+DAY_1_NS = 1_767_607_200 * 10**9
+
+
+def _ref(name: str, fingerprint: str = "3-1", modified_unix_ns: int = DAY_1_NS) -> ArchiveRef:
+    return ArchiveRef(uri=f"/raw/{name}", size_bytes=3, modified_unix_ns=modified_unix_ns, fingerprint=fingerprint)
+
+
+def _expect(context: RunContext, refs: Sequence[ArchiveRef], todo: Sequence[ArchiveRef], skipped: Sequence[ArchiveRef]) -> None:
+    pipeline = make_pipeline()
+    compared = pipeline | beam.Create(refs) | SkipProcessed(context)
+    expect(todo=(compared.todo, equal_to(todo)), skipped=(compared.skipped, equal_to(skipped)))
+    result = pipeline.run()
+    result.wait_until_finish()
+    assert count_of(result, "archives_skipped") == len(skipped)
+
+
+def test_empty_catalog_skips_nothing(context: RunContext) -> None:
+    refs = [_ref("a"), _ref("b", modified_unix_ns=DAY_1_NS + DAY_NS)]
+
+    _expect(context, refs, refs, [])
+
+
+def test_archives_that_went_well_are_skipped_on_every_date(context: RunContext) -> None:
+    done = [_ref("a"), _ref("b", modified_unix_ns=DAY_1_NS + DAY_NS)]
+    new = [_ref("c"), _ref("d", modified_unix_ns=DAY_1_NS + DAY_NS)]
+    for ref in done:
+        write_archive_row(context, ref)
+
+    _expect(context, [*done, *new], new, done)
+
+
+def test_row_of_the_catalog_decides(context: RunContext) -> None:
+    cases: list[tuple[dict[str, Any], int | None]] = [  # None for an archive that is left out, else which try at it this is
+        ({"status": "ok"}, None),
+        ({"status": "empty"}, None),
+        ({"status": "partial", "error_type": "ArchiveError"}, None),
+        ({"status": "partial", "error_type": "StorageError"}, 2),
+        ({"status": "partial", "error_type": "CodecProcessError", "attempts": 2}, 3),
+        ({"status": "partial", "error_type": "StorageError", "attempts": 3}, None),
+        ({"status": "failed", "error_type": "ArchiveError"}, 2),
+        ({"status": "failed", "error_type": "StorageError", "attempts": 2}, 3),
+        ({"status": "failed", "error_type": "ArchiveError", "attempts": 3}, None),
+        ({"status": "failed", "error_type": "ArchiveError", "attempts": None}, 2),
+        ({"status": "ok", "fingerprint": "4-1"}, 1),
+        ({"status": "failed", "fingerprint": "4-1", "attempts": 3}, 1),
+        ({"status": "ok", "settings_fingerprint": "other"}, 1),
+        ({"status": "failed", "settings_fingerprint": "other", "attempts": 3}, 1),
+    ]
+    refs = [_ref("-".join(map(str, fields.values()))) for fields, _ in cases]
+    for ref, (fields, _) in zip(refs, cases, strict=True):
+        write_archive_row(context, ref, **fields)
+    tries = list(zip(refs, [attempt for _, attempt in cases], strict=True))
+
+    _expect(
+        context,
+        refs,
+        [replace(ref, attempt=attempt) for ref, attempt in tries if attempt is not None],
+        [ref for ref, attempt in tries if attempt is None],
+    )
+
+
+def test_limit_of_attempts_is_a_setting(context: RunContext) -> None:
+    ref = _ref("a")
+    write_archive_row(context, ref, status="failed", error_type="ArchiveError", attempts=1)
+    once = replace(context, settings=PressSettings(limits=LimitSettings(max_attempts=1)))
+
+    _expect(once, [ref], [], [ref])
+
+
+def test_overwrite_skips_nothing(context: RunContext) -> None:
+    ref = _ref("a")
+    write_archive_row(context, ref)
+
+    _expect(replace(context, overwrite=True), [ref], [ref], [])
+
+
+def test_archive_of_the_same_name_elsewhere_is_another(context: RunContext) -> None:
+    write_archive_row(context, _ref("a"))
+    other = replace(_ref("a"), uri="/elsewhere/a")
+
+    _expect(context, [other], [other], [])
+
+
+def test_changed_archive_keeps_nothing_of_the_row_under_its_old_date(context: RunContext) -> None:
+    write_archive_row(context, _ref("a"))
+    touched = _ref("a", fingerprint="3-2", modified_unix_ns=DAY_1_NS + DAY_NS)
+
+    _expect(context, [touched], [touched], [])
+
+
+def test_catalog_that_cannot_be_read_fails_the_run(context: RunContext) -> None:
+    write_archive_row(context, _ref("a"))
+    (path,) = Path(context.catalog_uri).glob("archives/*/*.parquet")
+    path.write_bytes(b"no parquet")
+
+    with pytest.raises(Exception, match=r"(?i)parquet"), make_pipeline() as pipeline:
+        pipeline | beam.Create([_ref("a")]) | SkipProcessed(context)
+
+
+# --- FindPriorRows ---------------------------------------------------------------------------------------------------
+
+
+def _call(number: int) -> CallKey:
+    return CallKey(call_type="default", call_id="standup", call_session_id=f"session-{number}")
+
+
+def _find(context: RunContext, numbers: Sequence[int], expected: Sequence[Any]) -> None:
+    with make_pipeline() as pipeline:
+        keys = pipeline | beam.Create([_call(number).as_tuple() for number in numbers])
+        rows = keys | FindPriorRows(context, "calls", (*CALL_COLUMNS, "status", "timeline_start_time"), CALL_COLUMNS)
+        found = rows | GroupOnce() | beam.Map(lambda row: (row["call_session_id"], row["status"], row["call_date"]))
+        assert_that(found, equal_to(expected))
+
+
+def test_prior_rows_are_found_under_any_date_and_in_any_shard(context: RunContext) -> None:
+    write_rows(context, "calls", [call_row(_call(1))], "2026-01-04")
+    write_rows(context, "calls", [call_row(_call(2), status="partial"), call_row(_call(3))], "2026-01-05")
+    merge_partition(context.catalog_uri, "calls", "2026-01-05", [], 1)
+
+    _find(context, [1, 2, 9], [("session-1", "ok", "2026-01-04"), ("session-2", "partial", "2026-01-05")])
+
+
+def test_no_keys_find_no_rows(context: RunContext) -> None:
+    write_rows(context, "calls", [call_row(_call(1))])
+
+    _find(context, [], [])
+
+
+def test_empty_catalog_has_no_prior_rows(context: RunContext) -> None:
+    _find(context, [1], [])
+
+
+def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext) -> None:
+    write_rows(context, "calls", [call_row(_call(1), archive_uris=["/raw/a", "/raw/b"])])
+    columns = (*CALL_COLUMNS, "timeline_start_time", "archive_uris")
+
+    with make_pipeline() as pipeline:
+        rows = pipeline | beam.Create([_call(1).as_tuple()]) | FindPriorRows(context, "calls", columns, CALL_COLUMNS)
+        expected = {
+            "call_type": "default",
+            "call_id": "standup",
+            "call_session_id": "session-1",
+            "timeline_start_time": to_time(DAY_1_NS),
+            "archive_uris": ["/raw/a", "/raw/b"],
+            "call_date": "2026-01-05",
+        }
+        assert_that(rows | GroupOnce(), equal_to([expected]))
+
+
+def test_key_columns_need_not_be_all_of_a_key(context: RunContext) -> None:
+    write_archive_row(context, _ref("a"))
+    write_archive_row(context, _ref("b"))
+
+    with make_pipeline() as pipeline:
+        keys = pipeline | beam.Create([("/raw/b",)])
+        rows = keys | FindPriorRows(context, "archives", ("archive_uri",), ("archive_uri",))
+        assert_that(rows, equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}]))

@@ -1,0 +1,388 @@
+"""UnpackArchives and RecallArchives: archives -> staged parts of tracks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import apache_beam as beam
+import pytest
+
+from tests.beam.support import (
+    CALL,
+    CALL_START_UNIX_NS,
+    Check,
+    anything,
+    call_row,
+    count_of,
+    expect,
+    list_files,
+    make_part,
+    make_participant,
+    make_pipeline,
+    nothing,
+    refer_to,
+    speak,
+    write_call,
+)
+from tests.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
+from transforms import progress
+from transforms.media.catalog import Row
+from transforms.media.model import (
+    ArchiveRef,
+    CallKey,
+    Failure,
+    Filters,
+    LimitSettings,
+    OutputType,
+    PressSettings,
+    TrackPart,
+)
+from transforms.media.packet_file import load_index
+from transforms.run_context import RunContext
+from transforms.unpack_archives import RECALL_STAGE, ArchiveSummary, RecallArchives, UnpackArchives
+
+SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
+OTHER_CALL = CallKey(call_type="default", call_id="retro", call_session_id="session-9")
+
+
+def _run(
+    context: RunContext,
+    refs: Sequence[ArchiveRef],
+    *,
+    parts: Check = anything,
+    failures: Check = nothing,
+    archives: Check = anything,
+) -> Any:
+    pipeline = make_pipeline()
+    unpacked = pipeline | beam.Create(refs) | UnpackArchives(context)
+    expect(parts=(unpacked.parts, parts), failures=(unpacked.failures, failures), archives=(unpacked.archives, archives))
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
+def _tracks(parts: Sequence[TrackPart]) -> list[tuple[str, str]]:
+    return sorted((part.participant_id, str(part.output_type)) for part in parts)
+
+
+def _digests(folder: str) -> dict[str, str]:
+    return {name: hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() for name in list_files(folder)}
+
+
+# --- UnpackArchives --------------------------------------------------------------------------------------------------
+
+
+def test_each_session_and_track_type_becomes_a_part_with_staged_packets(context: RunContext, tmp_path: Path) -> None:
+    alice = Participant(
+        participant_id="alice",
+        segments=[Segment(packets=speak(1.0), start_ms=500), Segment(packets=speak(0.5), track_type=SCREEN, ssrc=7)],
+    )
+    ref = write_call(tmp_path / "a.tar.gz", [alice, make_participant("bob", 2.0)])
+
+    def check(parts: list[TrackPart]) -> None:
+        assert _tracks(parts) == [("alice", "audio_only"), ("alice", "screenshare_audio_only"), ("bob", "audio_only")]
+        part = next(part for part in parts if part.track and part.track.output_type == OutputType.AUDIO_ONLY)
+        assert (part.call, part.call_start_unix_ns) == (CALL, CALL_START_UNIX_NS)
+        assert (part.archive_uri, part.archive_fingerprint) == (ref.uri, ref.fingerprint)
+        assert part.archive_modified_unix_ns == ref.modified_unix_ns
+        by_name = {part.participant_id: part for part in parts if part.output_type == OutputType.AUDIO_ONLY}
+        assert by_name["alice"].media_samples == 48_000
+        assert by_name["bob"].media_samples == 96_000
+        assert abs(by_name["alice"].first_server_unix_ns - CALL_START_UNIX_NS - 500_000_000) < 5_000_000
+        for part in parts:
+            assert Path(part.packets_uri).is_relative_to(context.staging_uri)
+            index = load_index(Path(part.index_uri).read_bytes())
+            assert index.archive_uri == ref.uri
+            assert sum(run.packet_count for run in index.runs) * 960 == part.media_samples
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        (summary,) = summaries
+        assert (summary.ref, summary.is_complete, summary.could_read) == (ref, True, True)
+        assert (summary.member_count, summary.track_count, summary.calls) == (8, 3, (CALL,))
+        assert (summary.first_failure, summary.bytes_read) == (None, ref.size_bytes)
+        assert summary.cpu_ns > 0
+
+    result = _run(context, [ref], parts=check, archives=check_archives)
+
+    assert count_of(result, "parts_staged") == 3
+    assert count_of(result, "archive_bytes") == ref.size_bytes
+    assert all(name.startswith("packets/") for name in list_files(context.staging_uri))
+
+
+def test_all_containers_hold_the_same(context: RunContext, tmp_path: Path, store: ModuleType) -> None:
+    """A tar, a gzipped tar, a zip, a folder, and archives in an object store."""
+    people = [make_participant("alice"), make_participant("bob", 0.5)]
+    refs = [write_call(tmp_path / f"call.{kind}", people, kind=kind) for kind in ("tar.gz", "tar", "zip")]
+    write_folder(tmp_path / "call [1] *", make_call_members(people, folder="deep/"))
+    refs.append(refer_to(f"{tmp_path}/call [1] */"))
+    for kind in ("tar.gz", "zip"):
+        refs.append(refer_to(store.put(f"fake://bucket/call.{kind}", make_call_archive(people, kind=kind))))
+    for name, data in make_call_members(people).items():
+        store.put(f"fake://bucket/call/{name}", data)
+    refs.append(refer_to("fake://bucket/call/"))
+
+    def check(parts: list[TrackPart]) -> None:
+        found: dict[str, list[TrackPart]] = {}
+        for part in parts:
+            found.setdefault(part.archive_uri, []).append(part)
+        assert set(found) == {ref.uri for ref in refs}
+        packets = {tuple(sorted(Path(part.packets_uri).read_bytes() for part in own)) for own in found.values()}
+        assert len(packets) == 1
+        assert {tuple(_tracks(own)) for own in found.values()} == {(("alice", "audio_only"), ("bob", "audio_only"))}
+
+    _run(context, refs, parts=check)
+
+
+def test_retried_bundle_stages_the_same_objects(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
+    _run(context, [ref])
+    first = _digests(context.staging_uri)
+
+    _run(context, [ref])
+
+    assert _digests(context.staging_uri) == first
+    assert len(first) == 4
+
+
+def test_unreadable_archive_is_a_failure_and_the_others_go_on(context: RunContext, tmp_path: Path) -> None:
+    good = write_call(tmp_path / "good.zip", [make_participant("alice")], kind="zip")
+    (tmp_path / "bad.zip").write_bytes(b"not an archive at all" * 100)
+    bad = refer_to(str(tmp_path / "bad.zip"), attempt=2)
+
+    def check_failures(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert (failure.stage, failure.error_type, failure.archive_uri) == ("UnpackArchives", "ArchiveError", bad.uri)
+        assert (failure.call, failure.attempt, failure.retryable) == (None, 2, False)
+        assert failure.archive_modified_unix_ns == bad.modified_unix_ns
+        assert "expected tar, gzipped tar or zip" in failure.message
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        by_uri = {summary.ref.uri: summary for summary in summaries}
+        assert set(by_uri) == {good.uri, bad.uri}
+        assert by_uri[good.uri].could_read
+        summary = by_uri[bad.uri]
+        assert (summary.could_read, summary.is_complete, summary.member_count, summary.track_count) == (False, True, None, 0)
+        assert summary.first_failure is not None
+        assert summary.first_failure.error_type == "ArchiveError"
+
+    result = _run(
+        context,
+        [good, bad],
+        parts=lambda parts: _expect_tracks(parts, [("alice", "audio_only")]),
+        failures=check_failures,
+        archives=check_archives,
+    )
+
+    assert count_of(result, "failures") == 1
+
+
+def _expect_tracks(parts: list[TrackPart], expected: list[tuple[str, str]]) -> None:
+    assert _tracks(parts) == expected
+
+
+def test_archive_that_is_gone_is_a_storage_error(context: RunContext, tmp_path: Path, store: ModuleType) -> None:
+    here = write_call(tmp_path / "a.zip", [make_participant("alice")], kind="zip")
+    Path(here.uri).unlink()
+    there = refer_to(store.put("fake://bucket/a.zip", b"PK"))
+    del store.OBJECTS[there.uri]
+
+    def check(failures: list[Failure]) -> None:
+        assert sorted((failure.archive_uri, failure.error_type, failure.retryable) for failure in failures) == [
+            (here.uri, "StorageError", True),
+            (there.uri, "StorageError", True),
+        ]
+
+    _run(context, [here, there], parts=nothing, failures=check)
+
+
+def test_segment_without_its_dump_fails_alone_and_is_named(context: RunContext, tmp_path: Path) -> None:
+    bob = Participant(participant_id="bob", segments=[Segment(packets=speak(), with_dump=False, base_filename="bob_1")])
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), bob])
+
+    def check_failures(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert (failure.member, failure.error_type, failure.call) == ("bob_1.rtpdump", "ArchiveError", CALL)
+        assert (failure.participant_id, failure.user_session_id, failure.output_type) == ("bob", "sess-bob", "audio_only")
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        (summary,) = summaries
+        assert summary.could_read
+        assert summary.first_failure is not None
+        assert summary.first_failure.member == "bob_1.rtpdump"
+        assert summary.track_count == 1
+
+    _run(
+        context,
+        [ref],
+        parts=lambda parts: _expect_tracks(parts, [("alice", "audio_only"), ("bob", "None")]),
+        failures=check_failures,
+        archives=check_archives,
+    )
+
+
+def test_session_that_sentnothing_and_track_without_packets_are_told(context: RunContext, tmp_path: Path) -> None:
+    people = [Participant(participant_id="mute"), Participant(participant_id="dumb", segments=[Segment(packets=[])])]
+    ref = write_call(tmp_path / "a.tar.gz", people)
+
+    def check(parts: list[TrackPart]) -> None:
+        assert _tracks(parts) == [("dumb", "audio_only"), ("mute", "None")]
+        assert {part.packets_uri for part in parts} == {""}
+        assert {part.call for part in parts} == {CALL}
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [(summary.track_count, summary.calls, summary.is_complete) for summary in summaries] == [(0, (CALL,), True)]
+
+    _run(context, [ref], parts=check, archives=check_archives)
+
+
+def _two_calls(path: Path) -> ArchiveRef:
+    """An archive with one session of each of two calls."""
+    members = make_call_members([make_participant("alice", base_filename="alice_1")], folder="one/")
+    members |= make_call_members(
+        [make_participant("bob", base_filename="bob_1")], call_id="retro", call_session_id="session-9", folder="two/"
+    )
+    return refer_to(str(write_folder(path, members) and path) + "/")
+
+
+def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(context: RunContext, tmp_path: Path) -> None:
+    ref = _two_calls(tmp_path / "calls")
+    filtered = replace(context, filters=Filters(calls=("default:retro",)))
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [(summary.is_complete, summary.track_count) for summary in summaries] == [(False, 1)]
+
+    _run(filtered, [ref], parts=lambda parts: _expect_tracks(parts, [("bob", "audio_only")]), archives=check_archives)
+
+
+def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    filtered = replace(context, filters=Filters(calls=("default:standup",)))
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [summary.is_complete for summary in summaries] == [True]
+
+    _run(filtered, [ref], archives=check_archives)
+
+
+def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(context: RunContext, tmp_path: Path) -> None:
+    """Who else is in the call decides on its time line."""
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
+    filtered = replace(context, filters=Filters(participants=("bob",)))
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [summary.is_complete for summary in summaries] == [False]
+
+    _run(
+        filtered,
+        [ref],
+        parts=lambda parts: _expect_tracks(parts, [("alice", "audio_only"), ("bob", "audio_only")]),
+        archives=check_archives,
+    )
+
+
+def test_limit_on_members_is_a_failure(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    limited = replace(context, settings=PressSettings(limits=LimitSettings(max_members=2)))
+
+    def check(failures: list[Failure]) -> None:
+        assert [failure.message for failure in failures] == ["more than 2 members (limits.max_members)"]
+
+    _run(limited, [ref], parts=nothing, failures=check)
+
+
+def test_staging_that_cannot_be_written_is_a_failure_of_the_archive(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    packets = Path(context.staging_uri, "packets")
+    packets.parent.mkdir(parents=True)
+    packets.write_bytes(b"a file where a folder should be")
+
+    def check(failures: list[Failure]) -> None:
+        assert [(failure.error_type, failure.archive_uri) for failure in failures] == [("StorageError", ref.uri)]
+
+    _run(context, [ref], parts=nothing, failures=check)
+
+
+def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_path: Path) -> None:
+    good = write_call(tmp_path / "good.zip", [make_participant("alice"), make_participant("bob")], kind="zip")
+    (tmp_path / "bad.zip").write_bytes(b"nothing")
+    heard: dict[str, int] = {}
+
+    def hear(what: str, count: int) -> None:
+        heard[what] = heard.get(what, 0) + count
+
+    stop = progress.listen(hear)
+    _run(context, [good, refer_to(str(tmp_path / "bad.zip"))], failures=anything)
+    stop()
+
+    assert heard == {"archives": 2, "tracks_found": 2, "failures": 1}
+
+
+# --- RecallArchives --------------------------------------------------------------------------------------------------
+
+
+def _recall(
+    context: RunContext,
+    parts: Sequence[TrackPart],
+    prior: Sequence[Row],
+    *,
+    recalled: Check,
+    failures: Check = nothing,
+) -> None:
+    with make_pipeline() as pipeline:
+        found = (pipeline | "Parts" >> beam.Create(parts), pipeline | "Prior" >> beam.Create(prior)) | RecallArchives(context)
+        expect(parts=(found.parts, recalled), failures=(found.failures, failures), archives=(found.archives, nothing))
+
+
+def test_earlier_archive_of_a_touched_call_is_unpacked_for_that_call_only(context: RunContext, tmp_path: Path) -> None:
+    earlier = _two_calls(tmp_path / "earlier")
+    now = make_part("bob", archive_uri="/raw/late.zip")
+
+    def check(parts: list[TrackPart]) -> None:
+        assert [(part.call, part.participant_id, part.archive_uri) for part in parts] == [(CALL, "alice", earlier.uri)]
+        assert Path(parts[0].packets_uri).exists()
+
+    _recall(context, [now], [call_row(archive_uris=[earlier.uri, "/raw/late.zip"])], recalled=check)
+
+
+def test_earlier_archive_of_two_touched_calls_is_unpacked_once_for_both(context: RunContext, tmp_path: Path) -> None:
+    earlier = _two_calls(tmp_path / "earlier")
+    now = [make_part(archive_uri="/raw/late.zip"), make_part(archive_uri="/raw/late.zip", call=OTHER_CALL)]
+    prior = [call_row(archive_uris=[earlier.uri]), call_row(OTHER_CALL, archive_uris=[earlier.uri])]
+
+    def check(parts: list[TrackPart]) -> None:
+        assert sorted((part.call.call_id, part.participant_id) for part in parts) == [("retro", "bob"), ("standup", "alice")]
+
+    _recall(context, now, prior, recalled=check)
+
+
+def test_archive_of_this_run_is_not_recalled(context: RunContext) -> None:
+    _recall(context, [make_part()], [call_row(archive_uris=["/raw/a.tar.gz"])], recalled=nothing)
+
+
+def test_call_that_is_new_recallsnothing(context: RunContext) -> None:
+    _recall(context, [make_part()], [], recalled=nothing)
+
+
+def test_prior_row_without_archives_recallsnothing(context: RunContext) -> None:
+    _recall(context, [make_part()], [call_row(archive_uris=None)], recalled=nothing)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "unreadable"])
+def test_earlier_archive_that_cannot_be_read_is_a_failure_of_each_call(context: RunContext, tmp_path: Path, kind: str) -> None:
+    uri = f"{tmp_path}/gone" + ("/" if kind == "folder" else ".zip")
+    if kind == "unreadable":
+        Path(uri).write_bytes(b"no archive")
+    now = [make_part(archive_uri="/raw/late.zip"), make_part(archive_uri="/raw/late.zip", call=OTHER_CALL)]
+    prior = [call_row(archive_uris=[uri]), call_row(OTHER_CALL, archive_uris=[uri])]
+
+    def check(failures: list[Failure]) -> None:
+        assert {failure.call for failure in failures} == {CALL, OTHER_CALL}
+        assert {(failure.stage, failure.archive_uri) for failure in failures} == {(RECALL_STAGE, uri)}
+        assert len(failures) == 2
+
+    _recall(context, now, prior, recalled=nothing, failures=check)

@@ -1,0 +1,189 @@
+"""Calls captured from real browsers: packet counts, lengths, places and stalls as they are known to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.media.helpers import (
+    CAPTURES,
+    SAMPLES,
+    decode_with_ffmpeg,
+    decode_with_pyav,
+    load_part,
+    open_in,
+    rms,
+    run_program,
+    unpack,
+)
+from transforms.media.composite import mix_call
+from transforms.media.extract import PartFiles, extract_track
+from transforms.media.model import Container, Mp3Settings, OutputType, PartIndex
+from transforms.media.packet_file import read_run
+from transforms.media.unpack import UnpackedArchive
+
+LOOK_AHEAD = 312
+ARCHIVES = {
+    "weekly_sync": SAMPLES / "weekly_sync.tar.gz",
+    "dtx_stalls": CAPTURES / "capture_dtx_stalls.tar.gz",
+    "stereo_stalls": CAPTURES / "capture_stereo_stalls.tar.gz",
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one captured track."""
+
+    archive: str
+    who: str
+    packets: int
+    media_ms: int
+    """From the first packet's start to the last one's end on the sender's media clock."""
+    probes: int = 0
+    stalled_ms: int = 0
+    channels: int = 1
+    packet_samples: int = 960
+    shares_screen: bool = False
+
+
+TRACKS = (
+    Known("weekly_sync", "alice", 2_198, 43_960),
+    Known("weekly_sync", "bob", 1_902, 38_040),
+    Known("weekly_sync", "carol", 1_499, 29_980),
+    Known("weekly_sync", "dave", 1_396, 27_920),
+    Known("weekly_sync", "dave", 1_391, 27_820, shares_screen=True),
+    Known("dtx_stalls", "alice", 1_342, 44_900, stalled_ms=510),
+    Known("dtx_stalls", "bob", 1_009, 39_800, stalled_ms=410),
+    Known("dtx_stalls", "carol", 470, 33_840, probes=46, stalled_ms=270, packet_samples=2_880),
+    Known("dtx_stalls", "dave", 862, 24_880, stalled_ms=130),
+    Known("stereo_stalls", "alice", 1_814, 35_360, probes=46, stalled_ms=600, channels=2),
+    Known("stereo_stalls", "bob", 573, 31_560, probes=47, stalled_ms=460, packet_samples=2_880),
+    Known("stereo_stalls", "carol", 2_779, 27_790, stalled_ms=190, channels=2, packet_samples=480),
+)
+tracks = pytest.mark.parametrize(
+    "known", [pytest.param(t, id=f"{t.archive}-{t.who}{'-screen' * t.shares_screen}") for t in TRACKS]
+)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[UnpackedArchive, Path]]:
+    """All captures, unpacked once each into their own folders."""
+    found = {}
+    for name, path in ARCHIVES.items():
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = (unpack(path.read_bytes(), folder), folder)
+    return found
+
+
+Unpacked = dict[str, tuple[UnpackedArchive, Path]]
+
+
+def find(unpacked: Unpacked, known: Known) -> tuple[PartFiles, PartIndex, Path]:
+    archive, folder = unpacked[known.archive]
+    wanted = OutputType.SCREENSHARE_AUDIO_ONLY if known.shares_screen else OutputType.AUDIO_ONLY
+    (part,) = [
+        part
+        for session in archive.sessions
+        for part in session.parts
+        if session.participant_id == known.who and part.track.output_type == wanted
+    ]
+    files = PartFiles(packets=part.packets_file, index=part.index_file)
+    return files, load_part(folder, files), folder
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "people"), [("weekly_sync", 14, 4), ("dtx_stalls", 12, 4), ("stereo_stalls", 9, 3)]
+)
+def test_capture_is_read_without_a_failure(unpacked: Unpacked, name: str, members: int, people: int) -> None:
+    archive, _ = unpacked[name]
+    assert archive.failures == ()
+    assert archive.member_count == members
+    assert len(archive.sessions) == people
+    expected = {(t.who, t.shares_screen) for t in TRACKS if t.archive == name}
+    assert sum(len(session.parts) for session in archive.sessions) == len(expected)
+
+
+@tracks
+def test_packets_are_counted_as_known(unpacked: Unpacked, known: Known) -> None:
+    _, index, _ = find(unpacked, known)
+    assert (index.counts.expected, index.counts.received) == (known.packets, known.packets)
+    assert (index.counts.lost, index.counts.duplicate, index.counts.invalid) == (0, 0, 0)
+    assert sum(run.packet_count for run in index.runs) == known.packets - known.probes
+    assert (index.channels, index.codec) == (known.channels, "audio/opus")
+
+
+@tracks
+def test_media_time_is_as_known(unpacked: Unpacked, known: Known) -> None:
+    files, index, folder = find(unpacked, known)
+    (run,) = index.runs
+    assert run.media_stop_sample == known.media_ms * 48
+    with open_in(folder)(files.packets) as file:
+        packets = list(read_run(file, run))
+    assert {duration for _, duration, _, _ in packets} == {known.packet_samples}
+    assert (np.diff([at for at, _, _, _ in packets]) > 0).all()
+
+
+@tracks
+def test_stalls_are_followed_to_within_a_step(unpacked: Unpacked, known: Known) -> None:
+    _, index, _ = find(unpacked, known)
+    pieces = index.runs[0].pieces
+    first, last = pieces[0], pieces[-1]
+    grown_ns = last.server_start_unix_ns - first.server_start_unix_ns - last.media_start_sample * 1_000_000_000 // 48_000
+    assert grown_ns / 1_000_000 == pytest.approx(known.stalled_ms, abs=11)
+    assert (len(pieces) > 1) is (known.stalled_ms > 0)
+
+
+def test_people_join_when_they_did(unpacked: Unpacked) -> None:
+    """First packets arrive 2.487 s after the start of the call, and 2.65, 7.32 and 12.15 s after that one."""
+    archive, _ = unpacked["weekly_sync"]
+    arrivals = []
+    for session in archive.sessions:
+        assert session.call_start_unix_ns is not None
+        (part,) = [part for part in session.parts if part.track.output_type == OutputType.AUDIO_ONLY]
+        arrivals.append((part.first_server_unix_ns - session.call_start_unix_ns) / 1e9 + 0.020)
+    assert arrivals[0] == pytest.approx(2.487, abs=0.015)
+    assert [at - arrivals[0] for at in arrivals[1:]] == pytest.approx([2.65, 7.32, 12.15], abs=0.03)
+
+
+@tracks
+@pytest.mark.parametrize("container", [Container.MKV, Container.OGG])
+def test_individual_file_is_exact_in_length_and_sounds(
+    unpacked: Unpacked, known: Known, container: Container, tmp_path: Path
+) -> None:
+    files, _, folder = find(unpacked, known)
+    path = tmp_path / f"a.{container}"
+    facts = extract_track(
+        (files,), path, container, {"title": known.who}, open_input=open_in(folder), on_progress=lambda samples: None
+    )
+    total = facts.duration_samples
+    assert total / 48 == pytest.approx(known.media_ms + known.stalled_ms, abs=30)
+    assert facts.media_samples + facts.silence_samples == total + LOOK_AHEAD
+    heard = decode_with_pyav(path)
+    assert heard.shape == (total, known.channels)
+    assert len(decode_with_ffmpeg(path, known.channels)) == total
+    assert rms(heard) > 0.005
+
+
+def test_mix_of_the_sample_is_the_call(unpacked: Unpacked, tmp_path: Path) -> None:
+    archive, folder = unpacked["weekly_sync"]
+    parts = [
+        PartFiles(packets=part.packets_file, index=part.index_file) for session in archive.sessions for part in session.parts
+    ]
+    path = tmp_path / "a.mp3"
+    facts = mix_call(
+        tuple((part,) for part in parts),
+        path,
+        Mp3Settings(),
+        {},
+        open_input=open_in(folder),
+        on_progress=lambda samples: None,
+    )
+    first = min(part.first_server_unix_ns for session in archive.sessions for part in session.parts)
+    assert facts.start_unix_ns == first
+    # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96 s.
+    assert facts.file.duration_samples / 48_000 == pytest.approx(43.96, abs=0.1)
+    assert len(decode_with_ffmpeg(path, 1)) == facts.file.duration_samples
+    assert len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * facts.file.duration_samples
