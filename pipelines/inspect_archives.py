@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipelines.options import InspectArguments
 from transforms import gcp, storage
-from transforms.media.archive import Member, reading_member, walk_archive, walk_folder
+from transforms.media.archive import Member, walk_archive, walk_folder
 from transforms.media.errors import RecordingError
 from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
 from transforms.media.timing import SUFFIX, parse_timing_metadata
@@ -49,8 +49,7 @@ def describe_archive(uri: str) -> dict[str, Any]:
         for member in _members(uri):
             name = member.name
             if name.lower().endswith(SUFFIX):
-                with reading_member(name):
-                    text = member.stream.read(LimitSettings().max_metadata_bytes)
+                text = member.stream.read(LimitSettings().max_metadata_bytes)
                 try:
                     sessions.append(parse_timing_metadata(text, name))
                 except RecordingError as unreadable:

@@ -15,10 +15,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from transforms.media.errors import ArchiveError
-from transforms.media.model import LimitSettings
+from transforms.media.model import LimitSettings, utf8_text
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -70,11 +70,10 @@ def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
         if head.startswith(_ZIP_MAGICS):
             yield from _checked(_zip_members(buffered), limits)
         elif head.startswith(_GZIP_MAGIC):
-            unzipped = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=buffered)), 1 << 18)
-            inner = unzipped.peek(_TAR_BLOCK_BYTES)[:_TAR_BLOCK_BYTES]
-            if not _is_tar(inner):
+            unzipped = _Gunzipped(buffered)
+            if not _is_tar(unzipped.peek(_TAR_BLOCK_BYTES)):
                 raise ArchiveError("gzip data that does not hold a tar archive, expected .tar.gz")
-            yield from _checked(_tar_members(unzipped), limits)
+            yield from _checked(_tar_members(cast("BinaryIO", unzipped)), limits)
         elif _is_tar(head):
             yield from _checked(_tar_members(buffered), limits)
         else:
@@ -83,9 +82,57 @@ def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
         raise ArchiveError(f"damaged archive: {error or type(error).__name__}") from error
 
 
+class _Gunzipped:
+    """Decompressed bytes, to the last one before any damage: what came whole is given before the error is raised."""
+
+    def __init__(self, compressed: BinaryIO) -> None:
+        self._file = gzip.GzipFile(fileobj=compressed)
+        self._ahead = b""
+        self._error: Exception | None = None
+
+    def peek(self, size: int) -> bytes:
+        self._ahead = self.read(size)
+        return self._ahead
+
+    def read(self, size: int) -> bytes:
+        parts, missing = [self._ahead[:size]], size - len(self._ahead[:size])
+        self._ahead = self._ahead[size:]
+        while missing > 0:
+            if self._error is not None:
+                if any(parts):
+                    break
+                raise self._error
+            try:
+                part = self._file.read1(missing)
+            except _DAMAGE as error:
+                self._error = error
+                continue
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+
+class _MemberStream(io.RawIOBase):
+    """A member's bytes; damage met in them is an `ArchiveError` that names the member."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self._name = name
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _damage_in(self._name):
+            data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 @contextlib.contextmanager
-def reading_member(name: str) -> Iterator[None]:
-    """Turns damage met while a member's stream is read into an `ArchiveError` that names the member."""
+def _damage_in(name: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
@@ -139,7 +186,7 @@ def _zip_members(stream: BinaryIO) -> Iterator[Member]:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            with reading_member(info.filename):
+            with _damage_in(utf8_text(info.filename)):
                 content = archive.open(info)
             with content:
                 yield Member(name=info.filename, size_bytes=info.file_size, stream=cast("BinaryIO", content))
@@ -151,11 +198,11 @@ def _checked(members: Iterator[Member], limits: LimitSettings) -> Iterator[Membe
     for count, member in enumerate(members, 1):
         if count > limits.max_members:
             raise ArchiveError(f"more than {limits.max_members} members (limits.max_members)")
-        parts = member.name.replace("\\", "/").split("/")
+        parts = utf8_text(member.name).replace("\\", "/").split("/")
         if member.name.startswith(("/", "\\")) or ".." in parts or "\0" in member.name or ":" in parts[0]:
             raise ArchiveError(
                 f"member {member.name[:200]!r} leaves the archive, expected a relative path inside it",
-                member=member.name[:200],
+                member=utf8_text(member.name[:200]),
             )
         total += member.size_bytes
         if total > limits.max_archive_bytes:
@@ -165,4 +212,6 @@ def _checked(members: Iterator[Member], limits: LimitSettings) -> Iterator[Membe
             )
         if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
             continue  # resource forks that macOS adds to archives
-        yield replace(member, name="/".join(part for part in parts if part not in ("", ".")))
+        name = "/".join(part for part in parts if part not in ("", "."))
+        stream = cast("BinaryIO", io.BufferedReader(_MemberStream(name, member.stream), 1 << 16))
+        yield replace(member, name=name, stream=stream)

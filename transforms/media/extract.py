@@ -146,16 +146,18 @@ def extract_track(
         with output.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         facts = FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=total, channels=channels)
-    counts = sum((index.counts for index in indexes), PacketCounts())
-    weight = sum(index.counts.received for index in indexes if index.jitter_ms is not None)
-    jitter = sum(index.jitter_ms * index.counts.received for index in indexes if index.jitter_ms is not None)
+    # A part of which every run is there twice adds nothing, and so counts nothing.
+    used = [indexes[part] for part in sorted({piece.part for piece in pieces})]
+    counts = sum((index.counts for index in used), PacketCounts())
+    weight = sum(index.counts.received for index in used if index.jitter_ms is not None)
+    jitter = sum(index.jitter_ms * index.counts.received for index in used if index.jitter_ms is not None)
     return ExtractedTrackFacts(
         file=facts,
         channels=channels,
         codec=next((index.codec for index in indexes if index.codec != "audio/opus"), "audio/opus"),
         counts=counts,
         jitter_ms=jitter / weight if weight else None,
-        segment_count=sum(index.segment_count for index in indexes),
+        segment_count=sum(index.segment_count for index in used),
         archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
         track_ids=tuple(dict.fromkeys(piece.run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.run.ssrc for piece in pieces)),

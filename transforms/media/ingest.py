@@ -113,10 +113,10 @@ def ingest_segment(
     redundant = _unwrap_red(stream, is_red & is_audio, is_audio, opus_types, dump_bytes)
     duration, stereo, bad = _look_at_packets(stream, is_audio, dump_bytes)
     is_audio &= ~bad
-    invalid += int(bad.sum())
     base_ns = _arrival_base(stream, dump, timing, member, warnings)
     runs: list[Run] = []
-    counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid)
+    # A packet whose header is broken has no sequence number to be counted by; one whose content is has.
+    counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + int(bad.sum()))
     jitters: list[tuple[float, int]] = []
     for ssrc in _in_order_of_arrival(stream.ssrc):
         mine = np.flatnonzero(stream.ssrc == ssrc)
@@ -313,10 +313,13 @@ def _put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, 
 
 
 def _split_at_jumps(media: Ints, arrival_ns: Ints) -> list[tuple[int, int]]:
-    """Returns half-open index ranges within which media time runs forward and not ahead of the arrivals."""
+    """Returns half-open index ranges within which media time runs forward and not ahead of the arrivals (if there are any)."""
     media_step = np.diff(media)
-    arrival_step = np.diff(arrival_ns) * SAMPLE_RATE_HZ // 1_000_000_000
-    breaks = np.flatnonzero((media_step <= 0) | (media_step - np.maximum(arrival_step, 0) > JUMP_SAMPLES)) + 1
+    jumps = media_step <= 0
+    if np.ptp(arrival_ns):
+        arrival_step = np.diff(arrival_ns) * SAMPLE_RATE_HZ // 1_000_000_000
+        jumps |= media_step - np.maximum(arrival_step, 0) > JUMP_SAMPLES
+    breaks = np.flatnonzero(jumps) + 1
     edges = [0, *breaks.tolist(), len(media)]
     return list(itertools.pairwise(edges))
 

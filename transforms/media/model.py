@@ -48,6 +48,11 @@ class Status(StrEnum):
     EMPTY = "empty"
 
 
+def utf8_text(text: str) -> str:
+    """Returns text that has a UTF-8 form: lone surrogates (JSON can spell them, tar names yield them) become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 

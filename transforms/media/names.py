@@ -11,6 +11,7 @@ from transforms.media.model import CallKey, Container, TrackKey
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 _MAX_ID_BYTES = 40
+_HASHED = re.compile(r"-[0-9a-f]{8}$")
 _ESCAPE_CUT = re.compile(r"~[0-9a-f]?$")
 
 
@@ -53,4 +54,6 @@ def _stem(stem: str, ids: Sequence[str], hashed: Sequence[str]) -> str:
 
 def _is_ambiguous(text: str) -> bool:
     escaped = _escape(text)
-    return "_" in text or "~" in escaped or text != text.lower() or len(escaped) > _MAX_ID_BYTES or not text.strip(".")
+    unreadable = "_" in text or "~" in escaped or text != text.lower()
+    # The last of these could be what another id becomes.
+    return unreadable or len(escaped) > _MAX_ID_BYTES or not text.strip(".") or _HASHED.search(text) is not None

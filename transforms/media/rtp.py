@@ -68,7 +68,7 @@ def parse_rtp_window(window: RecordWindow) -> RtpWindow:
         return buffer[np.minimum(position, last)].astype(np.int64)
 
     second = byte(start + 1)
-    is_rtcp = (window.packet_bytes == 0) | ((second >= _RTCP_FIRST) & (second <= _RTCP_LAST))
+    is_rtcp = (window.packet_bytes == 0) | ((captured >= 2) & (second >= _RTCP_FIRST) & (second <= _RTCP_LAST))
     whole = ~is_rtcp & (captured >= _FIXED_HEADER_BYTES) & (window.packet_bytes <= captured)
     # A writer may pad a record: the packet ends where plen says.
     end = np.where(is_rtcp, stop, start + window.packet_bytes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from transforms.media.errors import TimingMetadataError
-from transforms.media.model import CallKey, SegmentTiming, SessionTiming
+from transforms.media.model import CallKey, SegmentTiming, SessionTiming, utf8_text
 
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
@@ -33,8 +34,10 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
             f"{member}: byte {error.start} is not UTF-8, expected JSON", member=member, byte_offset=error.start
         ) from None
     except json.JSONDecodeError as error:
+        mark = 3 if text.startswith(codecs.BOM_UTF8) else 0
+        position = mark + len(error.doc[: error.pos].encode("utf-8"))
         raise TimingMetadataError(
-            f"{member}: {error.msg} at byte {error.pos}, expected JSON", member=member, byte_offset=error.pos
+            f"{member}: {error.msg} at byte {position}, expected JSON", member=member, byte_offset=position
         ) from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of too many digits
         raise TimingMetadataError(f"{member}: unreadable JSON ({error})", member=member) from None
@@ -72,9 +75,9 @@ def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[Segment
             raise TimingMetadataError(f"{where}.base_filename is {_kind(base)}, expected a name", member=member)
         # A segment listed twice is one segment: its dump is there once.
         found.setdefault(
-            base,
+            utf8_text(base),
             SegmentTiming(
-                base_filename=base,
+                base_filename=utf8_text(base),
                 codec=_optional_text(entry, "codec"),
                 track_id=_optional_text(entry, "track_id"),
                 track_type=_optional_text(entry, "track_type"),
@@ -91,13 +94,12 @@ def _text(data: dict[str, Any], name: str, member: str) -> str:
     value = data.get(name)
     if not isinstance(value, str):
         raise TimingMetadataError(f"{member}: {name} is {_kind(value)}, expected text", member=member)
-    # Lone surrogates (JSON can spell them) have no UTF-8 form: no table and no file name could hold them.
-    return value.encode("utf-8", "replace").decode("utf-8")
+    return utf8_text(value)
 
 
 def _optional_text(data: dict[str, Any], name: str) -> str:
     value = data.get(name)
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+    return utf8_text(value) if isinstance(value, str) else ""
 
 
 def _integer(data: dict[str, Any], name: str) -> int | None:

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from transforms.media.archive import Member, reading_member, walk_archive, walk_folder
-from transforms.media.errors import ArchiveError, RecordingError, UnsupportedCodecError
+from transforms.media.archive import Member, walk_archive, walk_folder
+from transforms.media.errors import ArchiveError, RecordingError, TimingMetadataError, UnsupportedCodecError
 from transforms.media.ingest import Bytes, IngestedSegment, ingest_segment
 from transforms.media.model import (
     OUTPUT_TYPE_OF,
@@ -166,27 +166,26 @@ def read_contents(
             count += 1
             name = member.name
             base, _, suffix = name.rpartition(".")
-            with reading_member(name):
-                if name.lower().endswith(SUFFIX):
-                    metadata_seen = True
-                    try:
-                        text = _read_bounded(member, limits.max_metadata_bytes - metadata_bytes)
-                        metadata_bytes += len(text)
-                        sessions.append(parse_timing_metadata(text, name))
-                    except RecordingError as error:
-                        failures.append(_failure(error, ref))
-                elif suffix.lower() == "rtpdump":
-                    path = spool / f"{len(dumps)}.rtpdump"
-                    with path.open("wb") as file:
-                        shutil.copyfileobj(member.stream, file, _COPY_BYTES)
-                    if base in dumps:
-                        message = f"{name}: a second member of this name, the first was taken"
-                        failures.append(_failure(ArchiveError(message, member=name), ref))
-                        path.unlink()
-                    else:
-                        dumps[base] = path
-                elif suffix.lower() == "sdp":
-                    descriptions.setdefault(base, member.stream.read(_MAX_SDP_BYTES))
+            if name.lower().endswith(SUFFIX):
+                metadata_seen = True
+                try:
+                    text = _read_bounded(member, limits.max_metadata_bytes - metadata_bytes)
+                    metadata_bytes += len(text)
+                    sessions.append(parse_timing_metadata(text, name))
+                except (ArchiveError, TimingMetadataError) as error:
+                    failures.append(_failure(error, ref))
+            elif suffix.lower() == "rtpdump":
+                path = spool / f"{len(dumps)}.rtpdump"
+                with path.open("wb") as file:
+                    shutil.copyfileobj(member.stream, file, _COPY_BYTES)
+                if base in dumps:
+                    message = f"{name}: a second member of this name, the first was taken"
+                    failures.append(_failure(ArchiveError(message, member=name), ref))
+                    path.unlink()
+                else:
+                    dumps[base] = path
+            elif suffix.lower() == "sdp":
+                descriptions.setdefault(base, member.stream.read(_MAX_SDP_BYTES))
     except ArchiveError as error:
         # What came whole before the damage is kept; an archive of which nothing came is no archive.
         if not sessions:
