@@ -19,6 +19,7 @@ setup(
         "pyarrow>=18,<26",
         "pydantic>=2.7,<3",
         "rich>=13,<16",
+        "soxr>=0.5,<2",
         "tenacity>=8.2,<10",
     ],
     extras_require={

@@ -95,6 +95,7 @@ class CatalogLock:
                 if held is not None:
                     logger.warning("took over the lock of run %s, whose lease has run out", held.run_id)
                 self._mine = mine
+                self._stop.clear()
                 self._thread = threading.Thread(target=self._renew, daemon=True, name="lock-renewal")
                 self._thread.start()
                 return

@@ -19,6 +19,7 @@ from transforms.media.catalog import (
     KEYS,
     MAX_SHARD_ROWS,
     SCHEMAS,
+    ReplacedKey,
     Row,
     owner_key,
     row_order,
@@ -138,17 +139,21 @@ def merge_partition(
     replaced = {key for fragment in fragments for key in fragment.replaced}
     files = list_files(catalog_uri, table, call_date)
     fresh = sum(dict(fragment.row_counts).get(table, 0) for fragment in fragments)
+    held = sum(_count_rows(file, table, replaced) for file in files)
     # A partition never goes back to fewer shards: files that come and go from night to night help nobody.
-    bits = max([shard_bits(sum(map(_count_rows, files)) + fresh, shard_rows), *(file.bits for file in files)])
+    bits = max([shard_bits(held + fresh, shard_rows), *(file.bits for file in files)])
     written: set[str] = set()
     dropped: set[str] = set()
     total = 0
     for shard in range(1 << bits):
         name = storage.join(catalog_uri, table, f"call_date={call_date}", shard_name(bits, shard))
         target = CatalogFile(uri=name, call_date=call_date, bits=bits, shard=shard)
+        # Where a finer file is there, a run that split the coarser one was killed before it took that away.
+        covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
+        finest = max((file.bits for file in covering), default=0)
         old: list[Row] = []
-        for file in files:
-            if shard >> (bits - file.bits) == file.shard:
+        for file in covering:
+            if file.bits == finest:
                 old.extend(read_table(file, table).to_pylist())
         kept = [row for row in _newest(old, table) if owner_key(table, row) not in replaced]
         new: list[Row] = []
@@ -175,8 +180,13 @@ def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
         _write(storage.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)), table, [])
 
 
-def _count_rows(file: CatalogFile) -> int:
-    return cast(int, _open(file).metadata.num_rows)
+def _count_rows(file: CatalogFile, table: str, replaced: Collection[ReplacedKey]) -> int:
+    """Counts the rows of a file that stay."""
+    columns = [
+        name for name in ("call_type", "call_id", "call_session_id", "archive_uri", "run_id") if name in SCHEMAS[table].names
+    ]
+    rows = read_table(file, table, columns).to_pylist()
+    return sum(1 for row in rows if owner_key(table, row) not in replaced)
 
 
 def _open(file: CatalogFile) -> pq.ParquetFile:

@@ -98,7 +98,15 @@ class CodecProcess:
                     raise CodecProcessError(f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)")
                 kind, *rest = self._connection.recv()
                 if kind == "read":
-                    self._connection.send(_serve(handles, open_remote, *rest))
+                    answer: bytes | RecordingError
+                    try:
+                        answer = _serve(handles, open_remote, *rest)
+                    except RecordingError as error:
+                        answer = error  # the child gives up its work, and so the error comes back as the work's
+                    except BaseException:
+                        self.close()  # it waits for an answer that will never come
+                        raise
+                    self._connection.send(answer)
                 elif kind == "progress":
                     on_progress(rest[0])
                 elif kind == "done":
@@ -110,8 +118,8 @@ class CodecProcess:
                     line = rest[0].strip().rsplit("\n", 1)[-1]
                     raise CodecProcessError(f"a bug in the codec process, please report it with the log: {line[:300]}")
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            status = self._process.wait()
             self.close()
+            status = self._process.returncode
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             raise CodecProcessError(f"the codec process died with {how}") from None
         finally:
@@ -120,7 +128,8 @@ class CodecProcess:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None and not self._connection.closed
+        """Whether it can take a job: between jobs it says nothing, so whatever there is to read is its end."""
+        return not self._connection.closed and self._process.poll() is None and not self._connection.poll()
 
     def close(self) -> None:
         """Kills the child; harmless when it is dead."""
@@ -131,21 +140,16 @@ class CodecProcess:
         self._connection.close()
 
 
-def _serve(
-    handles: dict[str, BinaryIO], open_remote: Callable[[str], BinaryIO], name: str, offset: int, size: int
-) -> bytes | RecordingError:
-    """Reads for the child; a storage error is handed over instead of raised."""
-    try:
-        if name not in handles:
-            handles[name] = open_remote(name)
-        handle = handles[name]
-        if size < 0:
-            return handle.seek(0, io.SEEK_END).to_bytes(8, "big")
-        if handle.tell() != offset:
-            handle.seek(offset)
-        return handle.read(size)
-    except RecordingError as error:
-        return error
+def _serve(handles: dict[str, BinaryIO], open_remote: Callable[[str], BinaryIO], name: str, offset: int, size: int) -> bytes:
+    """Reads for the child. Raises: StorageError."""
+    if name not in handles:
+        handles[name] = open_remote(name)
+    handle = handles[name]
+    if size < 0:
+        return handle.seek(0, io.SEEK_END).to_bytes(8, "big")
+    if handle.tell() != offset:
+        handle.seek(offset)
+    return handle.read(size)
 
 
 class CodecPool:
@@ -163,12 +167,7 @@ class CodecPool:
         with self._lock:
             if self._closed:
                 raise CodecProcessError("the run is being stopped")
-        try:
-            process = self._idle.get_nowait()
-        except queue.Empty:
-            process = CodecProcess(memory_bytes)
-            with self._lock:
-                self._all.add(process)
+        process = self._take(memory_bytes)
         try:
             yield process
         finally:
@@ -177,6 +176,21 @@ class CodecPool:
             else:
                 with self._lock:
                     self._all.discard(process)
+
+    def _take(self, memory_bytes: int) -> CodecProcess:
+        while True:
+            try:
+                process = self._idle.get_nowait()
+            except queue.Empty:
+                process = CodecProcess(memory_bytes)
+                with self._lock:
+                    self._all.add(process)
+                return process
+            if process.is_alive:
+                return process
+            process.close()  # it died while nobody used it
+            with self._lock:
+                self._all.discard(process)
 
     def stop(self) -> None:
         """Kills every child, also those at work, and lends no more."""

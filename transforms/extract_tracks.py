@@ -190,7 +190,8 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
 
 def _track_row(source: TrackSource, facts: ExtractedTrackFacts) -> Row:
     counts = facts.counts
-    methods = facts.clock_methods
+    methods = sorted({segment.clock_method for segment in facts.segments})
+    longest = max(facts.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample)
     return {
         **track_ids(source.track),
         "track_type": TRACK_TYPE_OF[source.track.output_type],
@@ -215,6 +216,8 @@ def _track_row(source: TrackSource, facts: ExtractedTrackFacts) -> Row:
         "duration_ms": round(facts.duration_samples / _SAMPLES_PER_MS),
         "offset_ms": round((facts.first_server_unix_ns - source.timeline_start_unix_ns) / _NS_PER_MS),
         "clock_method": methods[0] if len(methods) == 1 else "mixed",
+        "clock_skew_ppm": longest.clock_skew_ppm,
+        "sync_error_ms": max(segment.sync_error_ns for segment in facts.segments) / _NS_PER_MS,
         "jitter_ms": facts.jitter_ms,
     }
 
@@ -233,6 +236,8 @@ def _segment_row(source: TrackSource, facts: ExtractedTrackFacts, number: int) -
         "call_start_ms": round((segment.server_start_unix_ns - zero) / _NS_PER_MS),
         "call_end_ms": round((segment.server_stop_unix_ns - zero) / _NS_PER_MS),
         "clock_method": segment.clock_method,
+        "clock_skew_ppm": segment.clock_skew_ppm,
+        "sync_error_ms": segment.sync_error_ns / _NS_PER_MS,
         "gap_before": segment.gap_before,
     }
 

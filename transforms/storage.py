@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -17,12 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar, cast
+from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
 
 import tenacity
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 from google.api_core import exceptions as google_errors
+from google.auth.exceptions import GoogleAuthError
 
 from transforms.media.errors import StorageError
 from transforms.media.timing import SUFFIX
@@ -30,9 +32,22 @@ from transforms.media.timing import SUFFIX
 _COPY_BYTES = 1 << 20
 _TRIES = 5
 _FINAL_ERRNOS = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EISDIR, errno.ENOTDIR, errno.EDQUOT}
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+    }
 )
-_GLOB = re.compile(r"[*?\[{]")
+_GLOB = re.compile(r"[*?\[]")
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 P = ParamSpec("P")
@@ -46,6 +61,8 @@ def _is_passing(error: BaseException) -> bool:
         return bool(causes) and all(isinstance(cause, Exception) and _is_passing(cause) for cause in causes)
     if isinstance(error, google_errors.GoogleAPICallError):
         return error.code is None or error.code == 429 or error.code >= 500
+    if isinstance(error, google_errors.RetryError | GoogleAuthError | EOFError):
+        return True
     if isinstance(error, OSError):
         return error.errno not in _FINAL_ERRNOS and not isinstance(error, FileNotFoundError | PermissionError)
     return False
@@ -64,7 +81,7 @@ def _retried(function: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return attempts(function, *args, **kwargs)
-        except (OSError, google_errors.GoogleAPICallError) as error:
+        except (OSError, EOFError, google_errors.GoogleAPIError, GoogleAuthError) as error:
             raise StorageError(f"{args[0]}: {_plain(error)}") from error
 
     return run
@@ -101,10 +118,82 @@ def join(base: str, *parts: str) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
+class _Input(io.RawIOBase):
+    """An object being read: a read that fails in passing is tried again where it stood, on a new connection."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._position = 0
+        self._file: BinaryIO | None = None
+        self.seek(0, io.SEEK_CUR)
+        self._read(0)  # an object that is not there is found out now
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self._position
+        elif whence == io.SEEK_END:
+            offset += _end_of(self._uri, self._opened)
+        self._position = max(0, offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        super().close()
+
+    def _read(self, size: int) -> bytes:
+        data = _read_at(self._uri, self._opened, self._position, size)
+        self._position += len(data)
+        return data
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        if self._file is None:
+            self._file = FileSystems.open(self._uri, compression_type=CompressionTypes.UNCOMPRESSED)
+        try:
+            yield self._file
+        except BaseException:
+            broken, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                broken.close()
+            raise
+
+
+_Opened = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
+
+
 @_retried
+def _read_at(_uri: str, opened: _Opened, position: int, size: int) -> bytes:
+    with opened() as file:
+        if file.tell() != position:
+            file.seek(position)
+        return file.read(size) if size else b""
+
+
+@_retried
+def _end_of(_uri: str, opened: _Opened) -> int:
+    with opened() as file:
+        return file.seek(0, io.SEEK_END)
+
+
 def open_input(uri: str) -> BinaryIO:
-    """Opens an object for reading; seekable. Raises: StorageError."""
-    return cast(BinaryIO, FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
+    """Opens an object for reading; seekable. Raises: StorageError, also from its reads."""
+    return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES))
 
 
 @_retried
@@ -112,12 +201,6 @@ def read_bytes(uri: str) -> bytes:
     """Returns a whole small object. Raises: StorageError."""
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return cast(bytes, file.read())
-
-
-@_retried
-def exists(uri: str) -> bool:
-    """Whether there is an object (not a folder) of this name. Raises: StorageError."""
-    return bool(FileSystems.exists(uri))
 
 
 @_retried
@@ -136,7 +219,7 @@ def list_below(prefix: str) -> list[FileMetadata]:
 
 def _quote(text: str) -> str:
     """Spells a literal path so that a glob matches nothing but it."""
-    return re.sub(r"([*?\[{])", r"[\1]", text)
+    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -244,13 +327,13 @@ def list_archives(pattern: str) -> list[Listed]:
       StorageError: it cannot be listed.
     """
     plain = absolute(pattern).rstrip("/")
-    if not _GLOB.search(plain):
+    if _is_spelled_out(plain):
         members = list_below(plain)
         if members:
             if not any(cast(str, member.path).lower().endswith(SUFFIX) for member in members):
                 return []
             return [_listed_folder(plain + "/", members)]
-        return [_listed(metadata) for metadata in match(plain)] if not pattern.endswith("/") else []
+        return [_listed(metadata) for metadata in match(_quote(plain))] if not pattern.endswith("/") else []
     found = {listed.uri: listed for listed in map(_listed, match(plain)) if not pattern.endswith("/")}
     if "**" not in plain:
         # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
@@ -269,12 +352,13 @@ def why_nothing_matches(pattern: str) -> str | None:
     """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
     plain = absolute(pattern).rstrip("/")
     # Beam takes a folder on a disk for a match of itself.
-    if not pattern.endswith("/") and not os.path.isdir(plain) and _first_match(plain):
+    name = _quote(plain) if _is_spelled_out(plain) else plain
+    if not pattern.endswith("/") and not os.path.isdir(plain) and _first_match(name):
         return None
-    below = join(plain if _GLOB.search(plain) else _quote(plain), "**")
+    below = join(name, "**")
     if not _first_match(below):
         return f"{pattern} matches nothing"
-    if _GLOB.search(plain) or _first_match(below + SUFFIX):
+    if not _is_spelled_out(plain) or _first_match(below + SUFFIX):
         return None
     return f"{pattern} is a folder without *{SUFFIX}; to press the archives in it, write {plain}/**"
 
@@ -287,6 +371,11 @@ def _first_match(pattern: str) -> bool:
 def check_bucket(uri: str) -> None:
     """Finds out whether an object store can be reached at all. Raises: StorageError."""
     _first_match(join(_quote(uri), "**"))
+
+
+def _is_spelled_out(plain: str) -> bool:
+    """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder of just that name."""
+    return not _GLOB.search(plain) or (is_local(plain) and os.path.exists(plain))
 
 
 def folder_members(uri: str) -> tuple[tuple[str, int], ...]:

@@ -44,8 +44,13 @@ class WriteCatalog(beam.PTransform):
             inputs["fragments"],
             inputs["calls"] | "RowsOfCalls" >> beam.Map(lambda call: call.rows),
         ) | "AllFragments" >> beam.Flatten()
-        merged = _merge(fragments, "New", lambda fragment: bool(fragment.uri), None, context)
-        removed = _merge(fragments, "Old", lambda fragment: not fragment.uri, merged, context)
+        # An archive's row says that it is done: it comes when the rows of its calls are there.
+        of_calls = _merge(fragments, "Calls", lambda table, fragment: fragment.uri and table != "archives", None, context)
+        of_archives = _merge(
+            fragments, "Archives", lambda table, fragment: fragment.uri and table == "archives", of_calls, context
+        )
+        merged = (of_calls, of_archives) | "AllMerged" >> beam.Flatten()
+        removed = _merge(fragments, "Old", lambda _, fragment: not fragment.uri, merged, context)
         deleted = (
             merged
             | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
@@ -84,12 +89,15 @@ class WriteCatalog(beam.PTransform):
 def _merge(
     fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
 ) -> beam.PCollection[catalog_store.MergedPartition]:
-    """Merges some of the fragments, once all of `after` is done."""
+    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after` is done."""
     grouped = (
         fragments
-        | f"Keep{label}" >> beam.Filter(keep)
         | f"KeyByPartition{label}"
-        >> beam.FlatMap(lambda fragment: [((table, fragment.call_date), fragment) for table, _ in fragment.row_counts])
+        >> beam.FlatMap(
+            lambda fragment: [
+                ((table, fragment.call_date), fragment) for table, _ in fragment.row_counts if keep(table, fragment)
+            ]
+        )
         | f"GroupByPartition{label}" >> beam.GroupByKey()
     )
     waits = () if after is None else (beam.pvalue.AsIter(after),)

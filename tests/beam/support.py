@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import apache_beam as beam
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ from transforms.extract_tracks import call_ids
 from transforms.media.catalog import Row, owner_key, to_time, utc_date
 from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
 from transforms.media.unpack import unpack_archive
-from transforms.plan_calls import TrackSource
+from transforms.plan_calls import CallPlan, TrackSource
 from transforms.row_fragments import FragmentRef, write_fragment
 from transforms.run_context import RunContext, key_hash
 
@@ -146,13 +146,15 @@ def make_part(participant_id: str = "alice", **fields: Any) -> TrackPart:
     )
 
 
+def _open_local(name: str) -> BinaryIO:
+    return Path(name).open("rb")
+
+
 def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
     """Unpacks an archive into staging without Beam; returns a source per track, in order of the keys."""
     folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
     folder.mkdir(parents=True)
-    unpacked = unpack_archive(
-        ref, (), folder, context.settings.limits, open_input=lambda name: Path(name).open("rb"), on_progress=lambda _: None
-    )
+    unpacked = unpack_archive(ref, (), folder, context.settings.limits, open_input=_open_local, on_progress=lambda _: None)
     sources = [
         TrackSource(
             track=part.track,
@@ -179,6 +181,29 @@ def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
         for part in session.parts
     ]
     return sorted(sources, key=lambda source: source.track)
+
+
+def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
+    """Returns the plan of a call new to the catalog that is pressed from these tracks."""
+    parts = [part for source in sources for part in source.parts]
+    return CallPlan(
+        **{
+            "call": CALL,
+            "timeline_start_unix_ns": CALL_START_UNIX_NS,
+            "sources": tuple(sources),
+            "empty_tracks": (),
+            "sessions": tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
+            "archive_uris": tuple(sorted({part.archive_uri for part in parts})),
+            "makes_mix": True,
+            "is_narrowed": False,
+            "is_whole": True,
+            "has_prior": False,
+            "prior_tracks": (),
+            "prior_files": (),
+            "has_prior_mix": False,
+            **fields,
+        }
+    )
 
 
 def make_failure(**fields: Any) -> Failure:

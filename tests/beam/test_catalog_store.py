@@ -195,9 +195,9 @@ def test_merging_the_same_rows_again_does_not_split(context: RunContext) -> None
 def test_of_a_row_left_twice_the_newest_stays(context: RunContext) -> None:
     older = call_row(_call(1), status="failed")
     newer = {**older, "status": "ok", "created_at": to_time(LATER_NS)}
-    _write_file(context, "calls", "part-0.parquet", [newer])
+    _write_file(context, "calls", "part-0.parquet", [older])
     bits = shard_hash(_call(1).as_tuple()) >> 31
-    _write_file(context, "calls", f"part-1-{bits}.parquet", [older])
+    _write_file(context, "calls", f"part-1-{bits}.parquet", [newer])
 
     (read,) = read_rows(context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, {_call(1).as_tuple()})
     assert read["status"] == "ok"

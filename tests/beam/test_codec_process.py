@@ -112,7 +112,7 @@ def test_recording_error_comes_back_as_itself_with_its_fields(codec: CodecProces
 
 
 def test_bug_costs_the_recording_and_its_traceback_is_logged(codec: CodecProcess, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(CodecProcessError, match="bug in the codec process.*ZeroDivisionError: division by zero"):
+    with pytest.raises(CodecProcessError, match=r"bug in the codec process.*ZeroDivisionError: division by zero"):
         _run(codec, codec_jobs.divide_by_zero)
 
     assert "in divide_by_zero" in caplog.text
@@ -330,7 +330,7 @@ def test_remote_read_that_keeps_failing_is_a_storage_error(codec: CodecProcess, 
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(6)
     hangs = thread.is_alive()
     if hangs:
         codec.close()

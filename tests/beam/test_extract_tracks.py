@@ -146,6 +146,7 @@ def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path
     assert [row["gap_before"] for row in _rows(context, "segments", whole)] == ["none", "not_recorded"]
 
 
+@pytest.mark.slow
 def test_retried_bundle_writes_the_same_objects(context: RunContext, alice: TrackSource, tmp_path: Path) -> None:
     def digests() -> dict[str, bytes]:
         folders = (context.output_uri, context.staged("rows"))
@@ -192,15 +193,14 @@ def test_output_that_cannot_be_written_is_a_failure(context: RunContext, alice: 
     _run(context, [alice], tracks=nothing, failures=check)
 
 
-@pytest.mark.parametrize("container", [Container.WEBM, Container.OGG])
-def test_container_is_a_setting(context: RunContext, alice: TrackSource, container: Container) -> None:
-    settings = PressSettings(individual=IndividualSettings(container=container))
+def test_container_is_a_setting(context: RunContext, alice: TrackSource) -> None:
+    settings = PressSettings(individual=IndividualSettings(container=Container.OGG))
 
     _run(replace(context, settings=settings), [alice])
 
-    assert list_files(context.output_uri) == [ALICE.replace(".mkv", f".{container}")]
+    assert list_files(context.output_uri) == [ALICE.replace(".mkv", ".ogg")]
     (recording,) = _rows(context, "recordings", alice)
-    assert (recording["container"], recording["codec"]) == (container, "opus")
+    assert (recording["container"], recording["codec"]) == ("ogg", "opus")
 
 
 @pytest.mark.parametrize(

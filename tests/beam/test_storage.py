@@ -461,21 +461,12 @@ def test_gzip_is_not_undone_by_name(tmp_path: Path, store: ModuleType) -> None:
 def test_delete_is_harmless_when_it_is_gone(tmp_path: Path, store: ModuleType, kind: str) -> None:
     uri = f"{tmp_path}/x" if kind == "disk" else "fake://bucket/x"
     storage.write_bytes(uri, b"x")
-    assert storage.exists(uri)
+    assert storage.match(uri)
 
     storage.delete(uri)
     storage.delete(uri)
 
-    assert not storage.exists(uri)
-
-
-def test_exists_is_about_objects_not_folders(tmp_path: Path, store: ModuleType) -> None:
-    _make_files(tmp_path, "call/a.rtpdump")
-    store.put("fake://bucket/call/a.rtpdump", b"x")
-
-    for root in (str(tmp_path), "fake://bucket"):
-        assert storage.exists(f"{root}/call/a.rtpdump")
-        assert not storage.exists(f"{root}/call")
+    assert not storage.match(uri)
 
 
 @pytest.mark.parametrize("name", ["stage", "stage [1]", "stage*"])

@@ -138,6 +138,7 @@ def test_all_containers_hold_the_same(context: RunContext, tmp_path: Path, store
     _run(context, refs, parts=check)
 
 
+@pytest.mark.slow
 def test_retried_bundle_stages_the_same_objects(context: RunContext, tmp_path: Path) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
     _run(context, [ref])
@@ -372,17 +373,27 @@ def test_prior_row_without_archives_recallsnothing(context: RunContext) -> None:
     _recall(context, [make_part()], [call_row(archive_uris=None)], recalled=nothing)
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "unreadable"])
-def test_earlier_archive_that_cannot_be_read_is_a_failure_of_each_call(context: RunContext, tmp_path: Path, kind: str) -> None:
-    uri = f"{tmp_path}/gone" + ("/" if kind == "folder" else ".zip")
-    if kind == "unreadable":
-        Path(uri).write_bytes(b"no archive")
+def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(context: RunContext, tmp_path: Path) -> None:
+    file, folder, unreadable = f"{tmp_path}/gone.zip", f"{tmp_path}/gone/", f"{tmp_path}/bad.zip"
+    Path(unreadable).write_bytes(b"no archive")
     now = [make_part(archive_uri="/raw/late.zip"), make_part(archive_uri="/raw/late.zip", call=OTHER_CALL)]
-    prior = [call_row(archive_uris=[uri]), call_row(OTHER_CALL, archive_uris=[uri])]
+    prior = [call_row(archive_uris=[file, folder]), call_row(OTHER_CALL, archive_uris=[file, unreadable])]
 
     def check(failures: list[Failure]) -> None:
-        assert {failure.call for failure in failures} == {CALL, OTHER_CALL}
-        assert {(failure.stage, failure.archive_uri) for failure in failures} == {(RECALL_STAGE, uri)}
-        assert len(failures) == 2
+        assert {failure.stage for failure in failures} == {RECALL_STAGE}
+        found = sorted((failure.archive_uri, failure.call) for failure in failures)
+        assert found == sorted([(file, CALL), (file, OTHER_CALL), (folder, CALL), (unreadable, OTHER_CALL)])
 
     _recall(context, now, prior, recalled=nothing, failures=check)
+
+
+def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(context: RunContext, tmp_path: Path) -> None:
+    earlier = write_call(tmp_path / "a.zip", [make_participant("bob")], kind="zip", call_session_id="another")
+
+    def check(failures: list[Failure]) -> None:
+        assert [(failure.stage, failure.archive_uri, failure.call) for failure in failures] == [
+            (RECALL_STAGE, earlier.uri, CALL)
+        ]
+
+    now = make_part(archive_uri="/raw/late.zip")
+    _recall(context, [now], [call_row(archive_uris=[earlier.uri])], recalled=nothing, failures=check)

@@ -11,8 +11,8 @@ from typing import BinaryIO
 from transforms.media.decode import Pcm, decode_track
 from transforms.media.errors import TimelineError
 from transforms.media.extract import FileFacts, PartFiles, load_parts
-from transforms.media.mix import Limiter, TrackPlayer, mix_tracks, to_pcm16
-from transforms.media.model import Mp3Settings, PartIndex, Tags
+from transforms.media.mix import Limiter, TrackPlayer, mix_tracks, place_audio, to_pcm16
+from transforms.media.model import Mp3Settings, Tags
 from transforms.media.mp3 import Mp3File
 from transforms.media.timeline import place_packets, plan_pieces
 
@@ -51,18 +51,20 @@ def mix_call(
     """
     indexes = [load_parts(parts, open_input) for parts in tracks]
     planned = [plan_pieces(parts) for parts in indexes]
-    starts = [pieces[0].server_start_unix_ns for pieces in planned if pieces]
+    starts = [pieces[0].clock.server_start_unix_ns for pieces in planned if pieces]
     if not starts:
         raise TimelineError("no packets to mix, expected at least one track with audio")
     origin = min(starts)
     widest = max(index.channels for parts in indexes for index in parts)
     channels = widest if settings.channels == "auto" else int(settings.channels)
 
-    def play(parts: tuple[PartFiles, ...], found: tuple[PartIndex, ...]) -> Iterator[tuple[int, Pcm]]:
-        packets = place_packets(plan_pieces(found), lambda part: open_input(parts[part].packets), origin, 1)
-        return decode_track(packets, min(channels, max(index.channels for index in found)))
+    def play(number: int) -> Iterator[tuple[int, Pcm]]:
+        parts, pieces = tracks[number], planned[number]
+        packets = place_packets(pieces, lambda part: open_input(parts[part].packets))
+        heard = min(channels, max(index.channels for index in indexes[number]))
+        return place_audio(decode_track(packets, heard), pieces, origin)
 
-    players = [TrackPlayer(play(parts, found)) for parts, found in zip(tracks, indexes, strict=True) if found]
+    players = [TrackPlayer(play(number)) for number in range(len(tracks)) if planned[number]]
     limiter = Limiter(channels)
     with Mp3File(output, settings, channels, tags) as mp3:
         for block in mix_tracks(players, channels):

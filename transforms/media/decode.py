@@ -12,6 +12,7 @@ import functools
 import importlib.util
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -105,64 +106,70 @@ class OpusDecoder:
         return self._buffer[:got].copy() if got == samples else None
 
 
-def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[tuple[int, Pcm]]:
-    """Yields a track's audio as (first sample, PCM) in order; what is not yielded is digital silence.
+class Chunk(NamedTuple):
+    """Decoded audio on its run's media time, the codec's look-ahead taken off."""
+
+    piece: int
+    media_sample: int
+    pcm: Pcm
+
+
+def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[Chunk]:
+    """Yields a track's audio in order; what is not yielded is digital silence.
 
     Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
     first 312 samples are dropped.
 
     Args:
-      packets: placed on the line whose samples are wanted.
+      packets: in order.
       channels: 1 or 2.
     """
     decoder = OpusDecoder(channels)
-    cursor = 0
-    """Where the last audio ended, before the look-ahead is taken off."""
+    before: PlacedPacket | None = None
     skip = 0
     fade_in = False
-    last_duration = 960
     for packet in packets:
-        start = packet.start_sample
+        hole = packet.hole_samples // GRID_SAMPLES * GRID_SAMPLES
         if packet.hole == Hole.BETWEEN_RUNS:
-            if packet.hole_samples and cursor:
-                yield from _tail(decoder, cursor, packet.hole_samples, last_duration)
+            if before is not None and hole:
+                yield from _tail(decoder, before, hole)
             decoder.reset()
             skip, fade_in = LOOK_AHEAD_SAMPLES, True
-        elif packet.hole_samples:
-            whole = packet.hole_samples // GRID_SAMPLES * GRID_SAMPLES
+        elif before is not None and hole:
             if packet.hole == Hole.LOST:
-                fade_in = yield from _fill_loss(decoder, cursor, whole, packet, last_duration)
+                fade_in = yield from _fill_loss(decoder, before, packet, hole)
             else:
-                yield from _tail(decoder, cursor, packet.hole_samples, last_duration)
+                yield from _tail(decoder, before, hole)
                 fade_in = True
         pcm = decoder.decode(packet.opus_packet, packet.duration_samples)
         if pcm is None:
             # Right framing, broken content: what a decoder does with a lost packet.
             pcm = decoder.decode(None, packet.duration_samples)
         if pcm is not None:
-            if skip:
-                pcm, start, skip = pcm[skip:], start + skip, max(0, skip - len(pcm))
-            if fade_in and len(pcm):
-                fade = min(FADE_SAMPLES, len(pcm))
-                pcm[:fade] *= _ramp(fade)[:, None]
-                fade_in = False
+            at = packet.media_sample - LOOK_AHEAD_SAMPLES + min(skip, len(pcm))
+            pcm, skip = pcm[skip:], max(0, skip - len(pcm))
             if len(pcm):
-                yield start - LOOK_AHEAD_SAMPLES, pcm
-        cursor = packet.start_sample + packet.duration_samples
-        last_duration = packet.duration_samples
+                if fade_in:
+                    fade = min(FADE_SAMPLES, len(pcm))
+                    pcm[:fade] *= _ramp(fade)[:, None]
+                    fade_in = False
+                yield Chunk(packet.piece, at, pcm)
+        before = packet
 
 
-def _fill_loss(
-    decoder: OpusDecoder, cursor: int, hole: int, packet: PlacedPacket, last_duration: int
-) -> Generator[tuple[int, Pcm], None, bool]:
+def _end(packet: PlacedPacket) -> int:
+    return packet.media_sample + packet.duration_samples
+
+
+def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, hole: int) -> Generator[Chunk, None, bool]:
     """Yields what can be had of a loss; returns whether silence comes before the next packet."""
     # The next packet may carry the last lost one (LBRR); without it libopus conceals that stretch by itself.
     by_fec = min(packet.duration_samples, hole)
     concealed = min(hole - by_fec, CONCEALED_SAMPLES)
     silent = hole - by_fec - concealed
-    position, left = cursor, concealed
+    position, left = _end(before), concealed
     while left > 0:
-        step = min(left, last_duration)
+        step = min(left, before.duration_samples)
         pcm = decoder.decode(None, step)
         if pcm is None:
             break
@@ -170,26 +177,25 @@ def _fill_loss(
         if silent and left == 0:
             fade = min(FADE_SAMPLES, step)
             pcm[-fade:] *= _ramp(fade)[::-1, None]
-        yield position - LOOK_AHEAD_SAMPLES, pcm
+        yield Chunk(before.piece, position - LOOK_AHEAD_SAMPLES, pcm)
         position += step
-    if by_fec:
-        pcm = decoder.decode(packet.opus_packet, by_fec, fec=True)
-        if pcm is not None:
-            if silent:
-                fade = min(FADE_SAMPLES, by_fec)
-                pcm[:fade] *= _ramp(fade)[:, None]
-            yield cursor + hole - by_fec - LOOK_AHEAD_SAMPLES, pcm
-            return False
-    return True
+    pcm = decoder.decode(packet.opus_packet, by_fec, fec=True)
+    if pcm is None:
+        return True
+    if silent:
+        fade = min(FADE_SAMPLES, by_fec)
+        pcm[:fade] *= _ramp(fade)[:, None]
+    yield Chunk(packet.piece, packet.media_sample - by_fec - LOOK_AHEAD_SAMPLES, pcm)
+    return False
 
 
-def _tail(decoder: OpusDecoder, cursor: int, hole: int, last_duration: int) -> Iterator[tuple[int, Pcm]]:
+def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> Iterator[Chunk]:
     """Yields one concealed packet that fades out: the soft end before silence by design."""
-    samples = min(hole // GRID_SAMPLES * GRID_SAMPLES, last_duration, _DTX_TAIL_SAMPLES)
-    pcm = decoder.decode(None, samples) if samples else None
+    samples = min(hole, before.duration_samples, _DTX_TAIL_SAMPLES)
+    pcm = decoder.decode(None, samples)
     if pcm is not None:
         pcm *= _ramp(samples)[::-1, None]
-        yield cursor - LOOK_AHEAD_SAMPLES, pcm
+        yield Chunk(before.piece, _end(before) - LOOK_AHEAD_SAMPLES, pcm)
 
 
 @functools.lru_cache(maxsize=32)

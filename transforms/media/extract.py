@@ -52,6 +52,9 @@ class SegmentFacts:
     server_start_unix_ns: int
     server_stop_unix_ns: int
     clock_method: str
+    clock_skew_ppm: float | None
+    """None where it cannot be known and the nominal rate was taken."""
+    sync_error_ns: int
     gap_before: str
 
 
@@ -69,7 +72,6 @@ class ExtractedTrackFacts:
     archive_uris: tuple[str, ...]
     track_ids: tuple[str, ...]
     ssrcs: tuple[int, ...]
-    clock_methods: tuple[str, ...]
     segments: tuple[SegmentFacts, ...]
     duration_samples: int
     media_samples: int
@@ -116,20 +118,24 @@ def extract_track(
     if not pieces:
         raise TimelineError("no packets to place, expected at least one")
     channels = max(index.channels for index in indexes)
-    origin = pieces[0].server_start_unix_ns
-    starts = [0] * len(pieces)
-    stops = [0] * len(pieces)
+    origin = pieces[0].clock.server_start_unix_ns
+    starts, stops = [0] * len(pieces), [0] * len(pieces)
+    media_starts = [0] * len(pieces)
+    pushed = [0] * len(pieces)
     holes = dict.fromkeys(Hole, 0)
     concealed = media = end = 0
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
         seen = -1
-        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets), origin, GRID_SAMPLES):
+        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets)):
             if packet.piece != seen:
                 for skipped in range(seen + 1, packet.piece):
                     starts[skipped] = stops[skipped] = packet.start_sample
                 seen = packet.piece
-                starts[seen] = packet.start_sample
+                starts[seen], media_starts[seen] = packet.start_sample, packet.media_sample
+            # How far the file has drifted from media time within the piece: what a row's straight line does not say.
+            off = packet.start_sample - starts[seen] - (packet.media_sample - media_starts[seen])
+            pushed[seen] = max(pushed[seen], abs(off))
             holes[packet.hole] += packet.hole_samples
             if packet.hole == Hole.LOST:
                 concealed += min(packet.hole_samples, CONCEALED_SAMPLES)
@@ -161,8 +167,7 @@ def extract_track(
         archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
         track_ids=tuple(dict.fromkeys(piece.run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.run.ssrc for piece in pieces)),
-        clock_methods=tuple(sorted({piece.run.clock_method for piece in pieces})),
-        segments=_segments(pieces, indexes, starts, stops),
+        segments=_segments(pieces, indexes, starts, stops, media_starts, pushed),
         duration_samples=total,
         media_samples=media,
         dtx_samples=holes[Hole.DTX],
@@ -173,27 +178,32 @@ def extract_track(
 
 
 def _segments(
-    pieces: Sequence[Piece], indexes: Sequence[PartIndex], starts: Sequence[int], stops: Sequence[int]
+    pieces: Sequence[Piece],
+    indexes: Sequence[PartIndex],
+    starts: Sequence[int],
+    stops: Sequence[int],
+    media_starts: Sequence[int],
+    pushed: Sequence[int],
 ) -> tuple[SegmentFacts, ...]:
     found = []
+    before: Piece | None = None
+    end = 0
     for number, piece in enumerate(pieces):
-        before = pieces[number - 1] if number else None
-        gap = "none"
-        if before is not None:
-            hole = starts[number] - stops[number - 1]
-            if not piece.opens_run:
-                gap = "stalled"
-            elif hole < GRID_SAMPLES:
-                gap = "none"
-            elif before.part != piece.part:
-                gap = "not_recorded"
-            elif before.run.base_filename == piece.run.base_filename:
-                gap = "unknown"  # a new SSRC or a jump of the time stamps within one segment
-            else:
-                gap = "muted"
         length = stops[number] - starts[number]
-        if not length:  # a step of the clock inside one packet: nothing lies on it
+        if not length:  # a step inside one packet, or a run that was heard already: nothing lies on it
             continue
+        hole = starts[number] - end
+        if before is None or (piece.opens_run and hole < GRID_SAMPLES):
+            gap = "none"
+        elif not piece.opens_run:
+            gap = "stalled"
+        elif before.part != piece.part:
+            gap = "not_recorded"
+        elif before.run.base_filename == piece.run.base_filename:
+            gap = "unknown"  # a new SSRC or a jump of the time stamps within one segment
+        else:
+            gap = "muted"
+        server_start = piece.server_unix_ns(media_starts[number])
         found.append(
             SegmentFacts(
                 archive_uri=indexes[piece.part].archive_uri,
@@ -202,10 +212,13 @@ def _segments(
                 ssrc=piece.run.ssrc,
                 file_start_sample=starts[number],
                 file_stop_sample=stops[number],
-                server_start_unix_ns=piece.server_start_unix_ns,
-                server_stop_unix_ns=piece.server_start_unix_ns + samples_to_ns(length),
-                clock_method=piece.run.clock_method,
+                server_start_unix_ns=server_start,
+                server_stop_unix_ns=server_start + round(samples_to_ns(length) * piece.clock.stretch),
+                clock_method=piece.run.clock.method,
+                clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
+                sync_error_ns=piece.clock.sync_error_ns + samples_to_ns(pushed[number]),
                 gap_before=gap,
             )
         )
+        before, end = piece, stops[number]
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.clock import ClockFit, fit_clock
+from transforms.media.clock import ReportPoint, observe_clock
 from transforms.media.errors import (
     RecordingError,
     RtpdumpError,
@@ -23,18 +23,20 @@ from transforms.media.errors import (
     TimingMetadataError,
     UnsupportedCodecError,
 )
-from transforms.media.model import LimitSettings, PacketCounts, SegmentTiming
+from transforms.media.model import LimitSettings, PacketCounts, RunClock, SegmentTiming
 from transforms.media.opus import MAX_PACKET_SAMPLES, SAMPLE_RATE_HZ, is_valid_packet, packet_samples
 from transforms.media.packet_file import PACKET_DTYPE
-from transforms.media.rtp import RtpWindow, parse_red_blocks, parse_rtp_window
+from transforms.media.rtp import RtpWindow, SenderReport, parse_red_blocks, parse_rtp_window
 from transforms.media.rtpdump import Rtpdump, read_rtpdump
 from transforms.media.sdp import RtpMap
-from transforms.media.serial import unwrap_sequence
+from transforms.media.serial import unwrap, unwrap_sequence
 
 _NS_PER_MS = 1_000_000
 _CLOCKS_AGREE_NS = 1_000_000_000
 JUMP_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Media time running ahead of the arrivals by more than this between two packets is a new origin, not audio to come."""
+_REPORT_REACH_NS = 10_000_000_000
+"""A report further than this from a run's packets, in arrival or in media time, belongs to another run."""
 _RED_MAX_BYTES = 4 * 1_275
 
 Bytes = npt.NDArray[np.uint8]
@@ -50,7 +52,7 @@ class Run:
     """Of `PACKET_DTYPE`, in sequence order."""
     source_offset: Ints
     """Where each packet begins in the dump."""
-    clock: ClockFit
+    clock: RunClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class _Stream:
     arrival_offset_ms: Ints
     payload_offset: Ints
     payload_bytes: Ints
+    sender_reports: tuple[SenderReport, ...]
 
 
 def ingest_segment(
@@ -143,7 +146,8 @@ def ingest_segment(
             records["duration_samples"] = duration[indices]
             records["lost_before"] = lost[part]
             records["packet_bytes"] = stream.payload_bytes[indices]
-            clock = fit_clock(records["media_sample"], duration[indices], arrival_ns[part])
+            reports = _reports_of_run(stream, int(ssrc), records["media_sample"], arrival_ns[part], origin, base_ns)
+            clock = observe_clock(records["media_sample"], duration[indices], arrival_ns[part], reports)
             jitter = np.abs(np.diff(arrival_ns[part]) - np.diff(media[part]) * 1e9 / SAMPLE_RATE_HZ)
             if jitter.size:
                 jitters.append((float(jitter.mean()) / _NS_PER_MS, jitter.size))
@@ -156,7 +160,7 @@ def ingest_segment(
     weight = sum(count for _, count in jitters)
     channels = (2 if stereo[is_audio].any() else 1) if runs else 0
     return IngestedSegment(
-        runs=tuple(sorted(runs, key=lambda run: run.clock.pieces[0].server_start_unix_ns)),
+        runs=tuple(sorted(runs, key=lambda run: run.clock.first_server_unix_ns)),
         counts=counts,
         channels=channels,
         codec="audio/red" if len(red_types) and is_red.any() else "audio/opus",
@@ -196,6 +200,7 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
             arrival_offset_ms=column("arrival_offset_ms", np.int64),  # type: ignore[arg-type]
             payload_offset=column("payload_offset", np.int64),  # type: ignore[arg-type]
             payload_bytes=column("payload_bytes", np.int64),  # type: ignore[arg-type]
+            sender_reports=tuple(report for window in windows for report in window.sender_reports),
         ),
         invalid,
     )
@@ -322,6 +327,27 @@ def _split_at_jumps(media: Ints, arrival_ns: Ints) -> list[tuple[int, int]]:
     breaks = np.flatnonzero(jumps) + 1
     edges = [0, *breaks.tolist(), len(media)]
     return list(itertools.pairwise(edges))
+
+
+def _reports_of_run(stream: _Stream, ssrc: int, media: Ints, arrival_ns: Ints, origin: int, base_ns: int) -> list[ReportPoint]:
+    """Returns the sender reports that came while a run lasted (or just before or after), on its media time.
+
+    A report's timestamp may lie before the first packet's, and on the other side of a wrap: of all that are equal to it modulo
+    2**32 the one nearest to the packets around is meant.
+    """
+    found = []
+    order = np.argsort(arrival_ns, kind="stable")
+    times, samples = arrival_ns[order], media[order]
+    for report in stream.sender_reports:
+        arrived = base_ns + report.arrival_offset_ms * _NS_PER_MS
+        if report.ssrc != ssrc or not times[0] - _REPORT_REACH_NS <= arrived <= times[-1] + _REPORT_REACH_NS:
+            continue
+        beside = min(int(np.searchsorted(times, arrived)), len(times) - 1)
+        expected = int(samples[beside])
+        sample = unwrap(report.rtp_timestamp, origin + expected, 32) - origin
+        if abs(sample - expected) <= _REPORT_REACH_NS * SAMPLE_RATE_HZ // 1_000_000_000:
+            found.append(ReportPoint(media_sample=sample, sender_unix_ns=report.sender_unix_ns))
+    return found
 
 
 def _recover_red(

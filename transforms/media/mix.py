@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
-from transforms.media.decode import Pcm
+from transforms.media.clock import ns_to_samples
+from transforms.media.decode import Chunk, Pcm
 from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.timeline import Piece
 
 BLOCK_SAMPLES = SAMPLE_RATE_HZ
 CEILING = 10 ** (-1 / 20)
 """-1 dBFS: what lossy coding adds on top of a limited signal stays below full scale."""
+_LEAST_SKEW = 1e-7
+"""Below this an hour drifts by less than half a ms."""
 _CELL_SAMPLES = 48
 """The limiter's gain is worked out once per ms."""
 _ATTACK_CELLS = 5
@@ -20,11 +26,69 @@ _RELEASE_PER_CELL = float(np.exp(-1 / 80))
 """Gain comes back with a time constant of 80 ms."""
 
 
+def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns: int) -> Iterator[tuple[int, Pcm]]:
+    """Yields a track's audio on the call's line as (first sample, PCM): in order, not overlapping, at the server's rate.
+
+    Audio that runs on unbroken is resampled as one stream, so skew never accumulates and nothing clicks; each stretch after a
+    hole begins at its own server time.
+
+    Args:
+      chunks: on media time, in order.
+      pieces: what maps media time to server time.
+      origin_unix_ns: server time of sample 0.
+    """
+    cursor = 0
+    for stretch in _unbroken(chunks):
+        first = next(stretch)
+        piece = pieces[first.piece]
+        start = ns_to_samples(piece.server_unix_ns(first.media_sample) - origin_unix_ns)
+        for pcm in _resampled(itertools.chain([first], stretch), piece.clock.stretch):
+            # Where the stretch before reaches further than its clock says, that much is left out here.
+            skipped = min(max(cursor - start, 0), len(pcm))
+            if len(pcm) > skipped:
+                yield start + skipped, pcm[skipped:]
+            start += len(pcm)
+            cursor = max(cursor, start)
+
+
+def _unbroken(chunks: Iterable[Chunk]) -> Iterator[Iterator[Chunk]]:
+    """Groups chunks that follow each other without a hole on one piece; each group is used up before the next is asked for."""
+    source = iter(chunks)
+    ahead = next(source, None)
+
+    def run(first: Chunk) -> Iterator[Chunk]:
+        nonlocal ahead
+        current: Chunk | None = first
+        while current is not None:
+            yield current
+            end = current.media_sample + len(current.pcm)
+            ahead = next(source, None)
+            follows = ahead is not None and ahead.piece == current.piece and ahead.media_sample == end
+            current = ahead if follows else None
+
+    while ahead is not None:
+        yield run(ahead)
+
+
+def _resampled(stretch: Iterable[Chunk], ratio: float) -> Iterator[Pcm]:
+    if abs(ratio - 1) < _LEAST_SKEW:
+        for chunk in stretch:
+            yield chunk.pcm
+        return
+    stream: soxr.ResampleStream | None = None
+    for chunk in stretch:
+        if stream is None:
+            stream = soxr.ResampleStream(SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * ratio, chunk.pcm.shape[1], dtype="float32")
+        yield stream.resample_chunk(chunk.pcm)
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros((0, chunk.pcm.shape[1]), dtype=np.float32), last=True)
+
+
 class TrackPlayer:
     """Lays one track's audio into consecutive blocks."""
 
     def __init__(self, audio: Iterator[tuple[int, Pcm]]) -> None:
-        """Args: audio: (first sample, PCM) in order, as `decode_track` yields it."""
+        """Args: audio: (first sample, PCM) in order, as `place_audio` yields it."""
         self._audio = audio
         self._pending: tuple[int, Pcm] | None = next(audio, None)
         self.end_sample = 0

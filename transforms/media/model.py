@@ -131,14 +131,72 @@ class SessionTiming:
     video: tuple[SegmentTiming, ...]
 
 
+class StepEvidence(StrEnum):
+    """What sender reports say of a lasting step between media time and arrivals."""
+
+    NONE = "none"
+    """There is no step: a run begins."""
+    CONFIRMED = "confirmed"
+    """The sender's own clock shows it: its capture stood still."""
+    DENIED = "denied"
+    """The sender's own clock went on: the network took another path."""
+    UNKNOWN = "unknown"
+    """No usable reports on both sides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plateau:
+    """A stretch of a run between lasting steps: its least delays, and enough to fit a line under all of them."""
+
+    media_start_sample: int
+    media_stop_sample: int
+    point_count: int
+    """Least delays looked at, one per quarter second."""
+    mean_media_ns: int
+    mean_delay_ns: int
+    spread_media_ns: int
+    """Standard deviation of the points in media time."""
+    hull: tuple[tuple[int, int], ...]
+    """Their lower convex hull: (media time of a packet's end in ns, delay above the run's base in ns)."""
+    evidence: StepEvidence
+    """Of the step before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClock:
+    """What one run's arrivals and sender reports tell of its sender's clock, before a line is fitted."""
+
+    base_unix_ns: int
+    """Server time of media time 0 if the first packet had come with the least delay."""
+    plateaus: tuple[Plateau, ...]
+    method: str
+    """`arrival_envelope`, or `metadata` where the dump has no usable arrivals."""
+
+    @property
+    def first_server_unix_ns(self) -> int:
+        """About when the run begins, at the nominal rate."""
+        return self.base_unix_ns + min(y for _, y in self.plateaus[0].hull)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockPiece:
-    """A stretch of one media clock that maps to server time by one straight line at the nominal rate."""
+    """A stretch of one media clock that maps to server time by one straight line."""
 
     media_start_sample: int
     """First sample, counted from the run's first packet."""
     server_start_unix_ns: int
     """Server time of that sample, codec look-ahead not yet taken off (the containers' pre-skip does that)."""
+    skew_ppm: float
+    """How much faster the sender's clock runs than the server's; 0 at the nominal rate."""
+    is_fitted: bool
+    """False where the nominal rate was taken because the skew cannot be known."""
+    sync_error_ns: int
+    """Bound on the error of server times in the piece."""
+
+    @property
+    def stretch(self) -> float:
+        """Server seconds in a second of media."""
+        return 1 / (1 + self.skew_ppm * 1e-6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +212,7 @@ class RunIndex:
     """End of the last packet, counted from the run's first."""
     file_offset_bytes: int
     """Where the run's first window begins in the staged packet file."""
-    pieces: tuple[ClockPiece, ...]
-    """At least one; the first begins at media sample 0."""
-    clock_method: str
-
-    def __post_init__(self) -> None:
-        if not self.pieces or self.pieces[0].media_start_sample != 0:
-            raise ValueError(f"run of {self.base_filename} has no clock piece at sample 0")
+    clock: RunClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

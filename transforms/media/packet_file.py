@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.model import ClockPiece, PacketCounts, PartIndex, RunIndex
+from transforms.media.model import PacketCounts, PartIndex, Plateau, RunClock, RunIndex, StepEvidence
 
 WINDOW_PACKETS = 4_096
 PACKET_DTYPE = np.dtype(
@@ -81,7 +81,19 @@ def load_index(text: bytes) -> PartIndex:
     """Returns what `dump_index` wrote."""
     data = json.loads(text)
     data["counts"] = PacketCounts(**data["counts"])
-    data["runs"] = tuple(
-        RunIndex(**{**run, "pieces": tuple(ClockPiece(**piece) for piece in run["pieces"])}) for run in data["runs"]
-    )
+    data["runs"] = tuple(RunIndex(**{**run, "clock": _load_clock(run["clock"])}) for run in data["runs"])
     return PartIndex(**data)
+
+
+def _load_clock(data: dict[str, Any]) -> RunClock:
+    plateaus = tuple(
+        Plateau(
+            **{
+                **plateau,
+                "hull": tuple((x, y) for x, y in plateau["hull"]),
+                "evidence": StepEvidence(plateau["evidence"]),
+            }
+        )
+        for plateau in data["plateaus"]
+    )
+    return RunClock(**{**data, "plateaus": plateaus})

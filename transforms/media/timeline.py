@@ -1,9 +1,4 @@
-"""A track's staged packets in the order they are heard, each at its sample, with the holes between them told apart.
-
-One rule serves both outputs: a packet lies at its server time, rounded to a grid, or right behind the packet before when
-that reaches further. Individual files use a grid of 2.5 ms, because only whole Opus frames can fill holes there; the mix
-uses single samples.
-"""
+"""A track's staged packets in the order they are heard, each at its sample, with the holes between them told apart."""
 
 from __future__ import annotations
 
@@ -12,8 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import BinaryIO, NamedTuple
 
-from transforms.media.clock import ns_to_samples
-from transforms.media.model import PartIndex, RunIndex
+from transforms.media.clock import fit_clocks, ns_to_samples
+from transforms.media.model import ClockPiece, PartIndex, RunIndex
+from transforms.media.opus import GRID_SAMPLES, SAMPLE_RATE_HZ
 from transforms.media.packet_file import read_run
 
 
@@ -38,94 +34,96 @@ class Piece:
     part: int
     """Index of the part the run is in."""
     run: RunIndex
-    media_start_sample: int
+    clock: ClockPiece
     media_stop_sample: int
-    server_start_unix_ns: int
     opens_run: bool
+
+    def server_unix_ns(self, media_sample: int) -> int:
+        """Returns the server time of a sample of the run's media time."""
+        past = (media_sample - self.clock.media_start_sample) * self.clock.stretch
+        return self.clock.server_start_unix_ns + round(past * 1_000_000_000 / SAMPLE_RATE_HZ)
 
 
 class PlacedPacket(NamedTuple):
-    """A packet on an output's time line."""
+    """A packet on an individual file's time line."""
 
     piece: int
+    media_sample: int
+    """Where it begins in its run's media time."""
     start_sample: int
+    """Where it begins in the file, the pre-skip not yet taken off."""
     duration_samples: int
     hole: Hole
     hole_samples: int
+    """What lies between it and the packet before, in the file."""
     lost_before: int
     opus_packet: bytes
 
 
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
-    """Returns all pieces of a track in order of server time, over all its archives.
+    """Returns all pieces of a track in order of server time, over all its archives, on the clock fitted to all of them.
 
     A run that is there twice (an archive under two names, or beside its unpacked folder) is taken once.
     """
     runs = [(part, run) for part, index in enumerate(parts) for run in index.runs]
-    runs.sort(key=lambda r: (r[1].pieces[0].server_start_unix_ns, r[1].base_filename, r[1].ssrc))
-    once = {(run.ssrc, run.pieces, run.packet_count, run.media_stop_sample): (part, run) for part, run in reversed(runs)}
+    runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
+    once = {(run.ssrc, run.clock, run.packet_count, run.media_stop_sample): (part, run) for part, run in reversed(runs)}
     runs = list(reversed(once.values()))
     found = []
-    for part, run in runs:
-        edges = [*(piece.media_start_sample for piece in run.pieces[1:]), run.media_stop_sample]
-        for number, (piece, stop) in enumerate(zip(run.pieces, edges, strict=True)):
-            found.append(
-                Piece(
-                    part=part,
-                    run=run,
-                    media_start_sample=piece.media_start_sample,
-                    media_stop_sample=stop,
-                    server_start_unix_ns=piece.server_start_unix_ns,
-                    opens_run=number == 0,
-                )
-            )
+    for (part, run), clock_pieces in zip(runs, fit_clocks([run.clock for _, run in runs]), strict=True):
+        edges = [*(piece.media_start_sample for piece in clock_pieces[1:]), run.media_stop_sample]
+        for number, (clock, stop) in enumerate(zip(clock_pieces, edges, strict=True)):
+            found.append(Piece(part=part, run=run, clock=clock, media_stop_sample=stop, opens_run=number == 0))
     return tuple(found)
 
 
-def place_packets(
-    pieces: Sequence[Piece],
-    open_packets: Callable[[int], BinaryIO],
-    origin_unix_ns: int,
-    grid_samples: int,
-) -> Iterator[PlacedPacket]:
-    """Yields a track's packets at their samples, never overlapping.
+def place_packets(pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO]) -> Iterator[PlacedPacket]:
+    """Yields a track's packets at their samples of an individual file that begins with the first, never overlapping.
+
+    Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or right behind the packet
+    before when that reaches further. Audio that an earlier run has given already (two archives, or two segments, of the same
+    time) is left out.
 
     Args:
       pieces: as `plan_pieces` gives them.
       open_packets: opens the staged packets of a part, by its index.
-      origin_unix_ns: server time of sample 0; no piece begins before it.
-      grid_samples: packets after a hole begin at a multiple of this.
     """
     cursor = 0
     position = 0
     handles: dict[int, BinaryIO] = {}
     try:
         while position < len(pieces):
-            run = pieces[position].run
-            part = pieces[position].part
-            count = len(run.pieces)
+            run, part = pieces[position].run, pieces[position].part
+            stop = position + 1
+            while stop < len(pieces) and not pieces[stop].opens_run:
+                stop += 1
             if part not in handles:
                 handles[part] = open_packets(part)
-            current = position - 1
+            current, opening = position - 1, True
+            base = 0
+            hole = Hole.BETWEEN_RUNS
             for media, duration, lost, packet in read_run(handles[part], run):
-                hole = Hole.LOST if lost else Hole.DTX
-                while current + 1 < position + count and media >= pieces[current + 1].media_start_sample:
+                hole = hole if opening else Hole.LOST if lost else Hole.DTX
+                while current + 1 < stop and media >= pieces[current + 1].clock.media_start_sample:
                     current += 1
-                    if not lost:
-                        hole = Hole.BETWEEN_RUNS if current == position else Hole.STALLED
-                    piece = pieces[current]
-                    base = _round(ns_to_samples(piece.server_start_unix_ns - origin_unix_ns), grid_samples)
-                ideal = base + _round(media - piece.media_start_sample, grid_samples)
+                    if current > position and not lost:
+                        hole = Hole.STALLED
+                    piece = pieces[current].clock
+                    base = _round(ns_to_samples(piece.server_start_unix_ns - pieces[0].clock.server_start_unix_ns))
+                ideal = base + _round(media - piece.media_start_sample)
+                if opening and ideal + duration <= cursor:
+                    continue  # heard already
+                opening = False
                 start = max(cursor, ideal)
-                if start == cursor:
-                    hole = hole if hole == Hole.BETWEEN_RUNS else Hole.NONE
-                yield PlacedPacket(current, start, duration, hole, start - cursor, lost, packet)
+                if start == cursor and hole != Hole.BETWEEN_RUNS:
+                    hole = Hole.NONE
+                yield PlacedPacket(current, media, start, duration, hole, start - cursor, lost, packet)
                 cursor = start + duration
-            position += count
+            position = stop
     finally:
         for handle in handles.values():
             handle.close()
 
 
-def _round(samples: int, grid: int) -> int:
-    return (samples + grid // 2) // grid * grid
+def _round(samples: int) -> int:
+    return (samples + GRID_SAMPLES // 2) // GRID_SAMPLES * GRID_SAMPLES

@@ -332,8 +332,7 @@ def _stage_track(
                                 packets_lost=int(run.records["lost_before"].sum()),
                                 media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
                                 file_offset_bytes=offset,
-                                pieces=run.clock.pieces,
-                                clock_method=run.clock.method,
+                                clock=run.clock,
                             )
                         )
                         media_samples += int(run.records["duration_samples"].sum())
@@ -372,8 +371,8 @@ def _stage_track(
         packets_file=packets_path.name,
         index_file=index_path.name,
         media_samples=media_samples,
-        first_server_unix_ns=min(run.pieces[0].server_start_unix_ns for run in runs),
-        last_server_unix_ns=max(run.pieces[-1].server_start_unix_ns for run in runs),
+        first_server_unix_ns=min(run.clock.first_server_unix_ns for run in runs),
+        last_server_unix_ns=max(run.clock.first_server_unix_ns for run in runs),
     )
 
 

@@ -1,0 +1,303 @@
+"""WriteCatalog: staged rows -> tables, then what is obsolete goes, then the run's own row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+import pytest
+
+from tests.beam.support import (
+    CALL,
+    CALL_DATE,
+    Check,
+    anything,
+    call_row,
+    expect,
+    list_files,
+    list_parquet,
+    make_failure,
+    make_pipeline,
+    read_catalog,
+    recording_row,
+    stamp,
+    track_row,
+    write_rows,
+)
+from transforms import unfinished
+from transforms.media.catalog import CALL_TABLES, TABLES, Row, to_time
+from transforms.media.model import CallKey, Failure, PressSettings, Status
+from transforms.mix_calls import PressedCall
+from transforms.record_archives import RecordedArchive
+from transforms.row_fragments import FragmentRef, write_fragment
+from transforms.run_context import RunContext
+from transforms.write_catalog import WriteCatalog, run_status
+
+
+def _pressed(
+    context: RunContext, rows: dict[str, Sequence[Row]] | None = None, call: CallKey = CALL, **fields: Any
+) -> PressedCall:
+    """A call with its rows in staging, at least its own."""
+    found: dict[str, Sequence[Row]] = dict.fromkeys(CALL_TABLES, ())
+    found |= {"calls": [call_row(call)], **(rows or {})}
+    name = f"call-{call.call_session_id}-{context.run_id}.parquet"
+    return PressedCall(
+        **{
+            "call": call,
+            "rows": write_fragment(context.staged("rows", name), CALL_DATE, found, (call.as_tuple(),)),
+            "status": Status.OK,
+            "failures": (),
+            "replaces_prior": False,
+            "files_written": 2,
+            "media_samples": 96_000,
+            "bytes_written": 1_000,
+            "cpu_ns": 3_000_000,
+            **fields,
+        }
+    )
+
+
+def _archives(context: RunContext, uri: str = "/raw/a") -> FragmentRef:
+    rows = {"archives": [stamp({"archive_uri": uri, "status": "ok"})], "failures": []}
+    return write_fragment(context.staged("rows", f"archives-{uri.rpartition('/')[2]}.parquet"), CALL_DATE, rows, ((uri,),))
+
+
+def _removal(uri: str, call_date: str) -> FragmentRef:
+    return FragmentRef(uri="", call_date=call_date, row_counts=(("archives", 0), ("failures", 0)), replaced=((uri,),))
+
+
+def _recorded(status: Status = Status.OK, failures: int = 0) -> RecordedArchive:
+    return RecordedArchive(status=status, bytes_read=500, cpu_ns=2_000_000, failure_count=failures)
+
+
+def _run(context: RunContext, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
+    """Writes; returns the result left in staging."""
+    with make_pipeline() as pipeline:
+        created = {
+            name: pipeline | name >> beam.Create(inputs.get(name, ()))
+            for name in ("fragments", "calls", "archives", "failures", "listed", "skipped")
+        }
+        expect(result=(created | WriteCatalog(context), check))
+    result: dict[str, Any] = json.loads(Path(context.staged("result.json")).read_bytes())
+    return result
+
+
+def _write_media(context: RunContext, name: str) -> str:
+    path = Path(context.output_uri, "recordings", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"media")
+    return str(path)
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_land_in_their_tables_and_the_run_is_told(context: RunContext) -> None:
+    failure = make_failure(archive_uri="/raw/b")
+    call = _pressed(context, {"tracks": [track_row("alice")], "recordings": [recording_row("alice", "/out/a.mkv")]})
+
+    path = context.staged("result.json")
+
+    def check(elements: list[dict[str, Any]]) -> None:
+        (element,) = elements
+        assert json.loads(json.dumps(element)) == json.loads(Path(path).read_bytes())
+
+    result = _run(
+        context,
+        check,
+        fragments=[_archives(context)],
+        calls=[call],
+        archives=[_recorded(), _recorded(Status.PARTIAL), _recorded(Status.FAILED, failures=1), _recorded(Status.EMPTY)],
+        failures=[failure],
+        listed=[1, 2, 3, 4, 5],
+        skipped=[1],
+    )
+
+    assert {table: len(read_catalog(context, table)) for table in TABLES} == {
+        "recordings": 1,
+        "segments": 0,
+        "tracks": 1,
+        "calls": 1,
+        "archives": 1,
+        "speech": 0,
+        "failures": 0,
+        "runs": 1,
+    }
+    (run,) = read_catalog(context, "runs")
+    assert (run["run_id"], run["status"], run["call_date"]) == ("run-1", "failed", "2026-01-07")
+    assert run["started_at"] == to_time(context.started_unix_ns)
+    assert run["finished_at"] > run["started_at"]
+    assert json.loads(run["settings_json"]) == json.loads(json.dumps(asdict(context.settings)))
+    numbers = {
+        "archives_listed": 5,
+        "archives_skipped": 1,
+        "archives_ok": 2,
+        "archives_partial": 1,
+        "archives_failed": 1,
+        "calls_pressed": 1,
+        "media_ms": 2_000,
+        "cpu_ms": 11,
+        "bytes_read": 2_000,
+        "bytes_written": 1_000,
+    }
+    assert {name: run[name] for name in numbers} == numbers
+    assert (result["run_id"], result["status"]) == ("run-1", "failed")
+    assert result["started_at"] == "2026-01-07T02:00:00+00:00"
+    assert result["counts"]["files_written"] == 2
+    assert result["counts"]["failures"] == 1
+    assert [found["archive_uri"] for found in result["failures"]] == ["/raw/b"]
+
+
+def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: RunContext) -> None:
+    result = _run(context)
+
+    for table in TABLES:
+        (path,) = list_parquet(context, table)
+        assert pq.read_metadata(path).num_rows == (1 if table == "runs" else 0)
+    assert (result["status"], result["failures"]) == ("ok", [])
+    assert all(name.endswith(".parquet") for name in list_files(context.catalog_uri))
+
+
+def test_second_run_adds_a_run_and_replaces_its_calls(context: RunContext) -> None:
+    first = _pressed(context, {"tracks": [track_row("alice"), track_row("bob")]})
+    other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
+    _run(context, calls=[first, _pressed(context, {"tracks": [track_row("carol", other)]}, other)])
+    second = replace(context, run_id="run-2", staging_uri=context.staging_uri + "-2")
+
+    _run(second, calls=[_pressed(second, {"tracks": [track_row("alice")]})])
+
+    assert sorted(row["participant_id"] for row in read_catalog(context, "tracks")) == ["alice", "carol"]
+    assert sorted(row["call_session_id"] for row in read_catalog(context, "calls")) == ["session-1", "session-2"]
+    assert sorted(row["run_id"] for row in read_catalog(context, "runs")) == ["run-1", "run-2"]
+
+
+@pytest.mark.slow
+def test_publishing_twice_gives_the_same_rows(context: RunContext) -> None:
+    inputs = {"fragments": [_archives(context)], "calls": [_pressed(context)], "archives": [_recorded()]}
+    _run(context, **inputs)
+    first = {name: Path(context.catalog_uri, name).read_bytes() for name in list_files(context.catalog_uri)}
+
+    _run(context, **inputs)
+
+    again = {name: Path(context.catalog_uri, name).read_bytes() for name in list_files(context.catalog_uri)}
+    assert again.keys() == first.keys()
+    assert {name for name in first if first[name] != again[name]} <= {name for name in first if name.startswith("runs/")}
+    assert len(read_catalog(context, "runs")) == 1
+
+
+def test_archive_under_another_date_is_removed_there(context: RunContext) -> None:
+    write_rows(context, "archives", [stamp({"archive_uri": uri, "status": "ok"}) for uri in ("/raw/a", "/raw/b")], "2026-01-03")
+
+    _run(context, fragments=[_archives(context), _removal("/raw/a", "2026-01-03")], archives=[_recorded()])
+
+    assert sorted((row["archive_uri"], row["call_date"]) for row in read_catalog(context, "archives")) == [
+        ("/raw/a", "2026-01-05"),
+        ("/raw/b", "2026-01-03"),
+    ]
+
+
+# --- media of rows that went -----------------------------------------------------------------------------------------
+
+
+def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext) -> None:
+    old, kept = _write_media(context, "old.mkv"), _write_media(context, "kept.mp3")
+    foreign = Path(context.output_uri, "mine.mkv")
+    foreign.write_bytes(b"not ours")
+    beside = Path(context.output_uri, "recordings-of-mine.mkv")
+    beside.write_bytes(b"not ours")
+    rows = [recording_row(name, uri) for name, uri in (("a", old), ("b", str(foreign)), ("c", str(beside)))]
+    rows.append(recording_row("d", f"{context.output_uri}/recordings/gone-already.mkv"))
+    write_rows(context, "recordings", [*rows, recording_row(None, kept)])
+
+    result = _run(context, calls=[_pressed(context, {"recordings": [recording_row(None, kept)]})])
+
+    assert list_files(context.output_uri) == ["mine.mkv", "recordings-of-mine.mkv", "recordings/kept.mp3"]
+    assert result["counts"]["files_removed"] == 2
+    assert [row["uri"] for row in read_catalog(context, "recordings")] == [kept]
+
+
+def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunContext) -> None:
+    other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
+    unfinished.note(context.catalog_uri, CALL, ["/raw/a"])
+    unfinished.note(context.catalog_uri, other, ["/raw/b"])
+
+    _run(context, calls=[_pressed(context, replaces_prior=True)])
+
+    assert unfinished.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
+
+
+# --- trouble ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocked", CALL_TABLES)
+def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: RunContext, blocked: str) -> None:
+    """As long as rows of a call are missing its archive is not recorded as done, old media is kept, no run is written."""
+    old = _write_media(context, "old.mkv")
+    if blocked != "recordings":
+        write_rows(context, "recordings", [recording_row("gone", old)])
+    Path(context.catalog_uri, blocked, f"call_date={CALL_DATE}", "part-0.parquet").mkdir(parents=True)
+    other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
+    unfinished.note(context.catalog_uri, other, ["/raw/b"])
+    rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
+    calls = [
+        _pressed(context, {**rows, "recordings": [recording_row("alice", "/out/a.mkv")]}),
+        _pressed(context, call=other, replaces_prior=True),
+    ]
+
+    with pytest.raises(Exception, match=rf"{blocked}/.*: Is a directory"):
+        _run(context, fragments=[_archives(context)], calls=calls, archives=[_recorded()])
+
+    assert read_catalog(context, "archives") == []
+    assert read_catalog(context, "runs") == []
+    assert Path(old).exists()
+    assert unfinished.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
+    assert not Path(context.staged("result.json")).exists()
+
+
+def _ids(table: str) -> Row:
+    row = track_row("alice")
+    ids = {name: row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id", "participant_id")}
+    ids |= {"user_session_id": "sess-alice", "output_type": "audio_only"}
+    numbers = {"segments": {"file_start_ms": 0}, "speech": {"start_ms": 0}, "failures": {"stage": "MixCalls"}}
+    return {**ids, **numbers.get(table, {})}
+
+
+def test_result_names_the_first_hundred_failures_in_order(context: RunContext) -> None:
+    failures: list[Failure] = [make_failure(archive_uri=f"/raw/{number:03d}") for number in range(150)]
+
+    result = _run(context, failures=failures[::-1])
+
+    assert [failure["archive_uri"] for failure in result["failures"]] == [f"/raw/{number:03d}" for number in range(100)]
+    assert set(result["failures"][0]) == set(asdict(failures[0]))
+
+
+@pytest.mark.parametrize(
+    ("tally", "ratio", "status"),
+    [
+        ({}, 0.05, "ok"),
+        ({"archives_ok": 3}, 0.0, "ok"),
+        ({"archives_ok": 19, "archives_failed": 1}, 0.05, "partial"),
+        ({"archives_ok": 18, "archives_failed": 1}, 0.05, "failed"),
+        ({"archives_ok": 18, "archives_empty": 1, "archives_partial": 1}, 0.05, "partial"),
+        ({"archives_ok": 17, "archives_empty": 1, "archives_partial": 1}, 0.05, "failed"),
+        ({"archives_partial": 1}, 1.0, "partial"),
+        ({"archives_ok": 99, "archives_partial": 1}, 0.0, "failed"),
+        ({"archives_skipped": 100, "archives_failed": 1}, 0.5, "failed"),
+    ],
+)
+def test_run_fails_when_more_than_the_allowed_ratio_of_attempted_archives_did(
+    tally: dict[str, int], ratio: float, status: str
+) -> None:
+    assert run_status(tally, ratio) == status
+
+
+def test_allowed_ratio_is_a_setting(context: RunContext) -> None:
+    lenient = replace(context, settings=PressSettings(max_failed_ratio=1.0))
+
+    assert _run(lenient, archives=[_recorded(Status.FAILED)])["status"] == "partial"
