@@ -203,6 +203,18 @@ def test_a_mute_is_silent(pressed: Path) -> None:
     assert np.sqrt((sound**2).mean()) > 0.01
 
 
+def test_holes_do_not_click_in_a_plain_decoder(pressed: Path) -> None:
+    # FFmpeg's own decoder has no concealment. libopus, which has, says how loud a track is.
+    for row in (row for row in _individual(pressed) if row["call_id"] == "noisy-cafe"):
+        plain = np.abs(decode_with_ffmpeg(row["uri"], 1)[:, 0])
+        with av.open(row["uri"]) as file:
+            sent = [(float(p.pts * p.time_base), p.size) for p in file.demux(audio=0) if p.size]
+        holes = [round(at * 48000) for at, size in sent if size == 1]
+        assert holes
+        loudest = max(plain[at : at + 960].max(initial=0) for at in holes)
+        assert loudest < 0.5
+
+
 def test_the_mix_never_clips(pressed: Path) -> None:
     for call_id in ARCHIVES:
         row = _mix(pressed, call_id)

@@ -103,22 +103,20 @@ def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
     """Returns packets of one empty frame each that last `samples`, with their durations in samples.
 
     An empty frame asks a decoder for concealment, which is how a container states "nothing here" without shortening the
-    audio (RFC 7845 s4.1). The configuration of the packet before is kept, so no decoder changes mode; what is left is
-    filled by the largest CELT frames of the same bandwidth.
+    audio (RFC 7845 s4.1). All are CELT frames of the bandwidth and channels of the packet before: libopus conceals by what it
+    decoded last, whatever an empty frame says; FFmpeg's own decoder knows no concealment, is silent on an empty CELT frame,
+    but reads an empty SILK or hybrid one as sound (a click near full scale was seen).
 
     Args:
-      toc_byte: TOC of the last packet before the hole; its frame-count code is cleared.
+      toc_byte: TOC of the last packet before the hole.
       samples: length of the hole, a multiple of `GRID_SAMPLES`.
     """
     if samples % GRID_SAMPLES:
         raise ValueError(f"a hole of {samples} samples is not a multiple of {GRID_SAMPLES}")
-    own = FRAME_SAMPLES_BY_CONFIG[toc_byte >> 3]
-    fillers = [(bytes([toc_byte & 0xFC]), own)] * (samples // own)
-    left = samples % own
+    fillers: list[tuple[bytes, int]] = []
     for step in (3, 2, 1, 0):
         size = _CELT[step]
         config = _CELT_CONFIG[toc_byte >> 3] + step
-        while left >= size:
-            fillers.append((bytes([config << 3 | toc_byte & 0x04]), size))
-            left -= size
+        count, samples = divmod(samples, size)
+        fillers += [(bytes([config << 3 | toc_byte & 0x04]), size)] * count
     return fillers
