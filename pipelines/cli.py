@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines.options import InspectArguments, UsageError, parse_arguments
+from pipelines.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InspectArguments, UsageError, parse_arguments
 from transforms.media.errors import CallpressError, ConfigError
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

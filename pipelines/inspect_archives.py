@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.options import InspectArguments
-from transforms import gcp, storage
+from transforms import archive_files, gcp, storage
 from transforms.media.archive import Member, walk_archive, walk_folder
 from transforms.media.errors import RecordingError
 from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
@@ -26,9 +26,9 @@ def inspect(arguments: InspectArguments) -> int:
         gcp.have_credentials()
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
-        listed = storage.list_archives(pattern)
+        listed = archive_files.list_archives(pattern)
         if not listed:
-            found.append({"uri": pattern, "error": storage.why_nothing_matches(pattern), "sessions": []})
+            found.append({"uri": pattern, "error": archive_files.why_nothing_matches(pattern), "sessions": []})
         found.extend(describe_archive(archive.uri) for archive in listed)
     if arguments.as_json:
         print(json.dumps({"archives": found}, indent=2, ensure_ascii=False))
@@ -67,7 +67,7 @@ def describe_archive(uri: str) -> dict[str, Any]:
 def _members(uri: str) -> Iterator[Member]:
     limits = LimitSettings()
     if uri.endswith("/"):
-        yield from walk_folder(storage.folder_members(uri), lambda name: storage.open_input(uri + name), limits)
+        yield from walk_folder(archive_files.folder_members(uri), lambda name: storage.open_input(uri + name), limits)
     else:
         with storage.open_input(uri) as stream:
             yield from walk_archive(stream, limits)

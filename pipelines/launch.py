@@ -26,11 +26,10 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import create_runner
 
 from pipelines import press, report
-from pipelines.cli import EXIT_FAILED
 from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
-from pipelines.options import RunArguments, StrictParser, refuse_unknown
+from pipelines.options import EXIT_FAILED, RunArguments, StrictParser, refuse_unknown
 from pipelines.settings import load_settings
-from transforms import gcp, storage, unfinished
+from transforms import archive_files, gcp, storage, unfinished
 from transforms.catalog_lock import CatalogLock
 from transforms.media.decode import load_libopus
 from transforms.media.errors import CallpressError, ConfigError
@@ -213,7 +212,7 @@ def _check_writable(output: str, catalog: str, staging_root: str, summary_json: 
 
 
 def _check_inputs(patterns: Sequence[str]) -> None:
-    reasons = [storage.why_nothing_matches(pattern) for pattern in patterns]
+    reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
     if all(reasons):
         raise NothingToDoError(f"nothing to press: {'; '.join(reason for reason in reasons if reason)}")
     for reason in filter(None, reasons):

@@ -1,4 +1,4 @@
-"""The flags of `callpress`: where and how to run. Beam-free, so that `--help` and usage errors answer at once."""
+"""The flags of `callpress` and its exit statuses. Beam-free, so that `--help` and usage errors answer at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from transforms.media.model import Filters, OutputType
 
 _AGE = re.compile(r"^(\d+)([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 class UsageError(Exception):

@@ -4,13 +4,11 @@
     callpress run --input 'gs://bucket/raw/**' --output gs://bucket/pressed --runner=DataflowRunner \
         --project=my-project --region=europe-west1 --temp_location=gs://bucket/tmp --setup_file=./setup.py
 
-`build` wires the transforms; `pipelines.launch` checks the arguments and runs it. The same module runs as
-`python -m pipelines.press`.
+`build` wires the transforms; `pipelines.launch` checks the arguments and runs it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -95,9 +93,3 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
         "listed": listed.archives,
         "skipped": compared[skip_processed.SKIPPED],
     } | "WriteCatalog" >> WriteCatalog(context)
-
-
-if __name__ == "__main__":
-    from pipelines.cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))

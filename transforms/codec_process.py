@@ -4,6 +4,8 @@ The child imports no Beam. It opens local files by itself and asks its parent fo
 lives there. It dies with its parent.
 
     parent                                   child
+    ("ping", None, ())               ->  (between jobs)
+                                     <-      "pong"
     ("run", function, args)          ->
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
@@ -32,10 +34,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from transforms.media.errors import CodecProcessError, RecordingError, StorageError
+from transforms.positioned_file import PositionedFile
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
+_PING_SECONDS = 10
 
 
 # --- the parent's side -----------------------------------------------------------------------------------------------
@@ -128,8 +132,16 @@ class CodecProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take a job: between jobs it says nothing, so whatever there is to read is its end."""
-        return not self._connection.closed and self._process.poll() is None and not self._connection.poll()
+        """Whether it runs."""
+        return not self._connection.closed and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it can take a job. Between jobs only: a child killed a moment ago may still look alive."""
+        try:
+            self._connection.send(("ping", None, ()))
+            return self._connection.poll(_PING_SECONDS) and self._connection.recv() == "pong"
+        except (EOFError, OSError):
+            return False
 
     def close(self) -> None:
         """Kills the child; harmless when it is dead."""
@@ -186,7 +198,7 @@ class CodecPool:
                 with self._lock:
                     self._all.add(process)
                 return process
-            if process.is_alive:
+            if process.answers():
                 return process
             process.close()  # it died while nobody used it
             with self._lock:
@@ -214,43 +226,23 @@ POOL = CodecPool()
 # --- the child's side ------------------------------------------------------------------------------------------------
 
 
-class _RemoteFile(io.RawIOBase):
+class _RemoteFile(PositionedFile):
     """A file that the parent reads for us."""
 
     def __init__(self, connection: Connection, name: str) -> None:
+        super().__init__()
         self._connection = connection
         self._name = name
-        self._position = 0
 
-    def _ask(self, offset: int, size: int) -> bytes:
-        self._connection.send(("read", self._name, offset, size))
+    def read_at(self, position: int, size: int) -> bytes:
+        self._connection.send(("read", self._name, position, size))
         answer = self._connection.recv()
         if isinstance(answer, RecordingError):
             raise answer
         return cast(bytes, answer)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_CUR:
-            offset += self._position
-        elif whence == io.SEEK_END:
-            offset += int.from_bytes(self._ask(0, -1), "big")
-        self._position = max(0, offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._ask(self._position, len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+    def find_end(self) -> int:
+        return int.from_bytes(self.read_at(0, -1), "big")
 
 
 def _open_input(connection: Connection, name: str) -> BinaryIO:
@@ -284,9 +276,12 @@ def _limit_memory(memory_bytes: int) -> None:
 def _serve_jobs(connection: Connection) -> None:
     while True:
         try:
-            _, function, args = connection.recv()
+            kind, function, args = connection.recv()
         except EOFError:
             return
+        if kind == "ping":
+            connection.send("pong")
+            continue
         started = time.process_time_ns()
         answer: tuple[str, Any]
         try:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import progress, storage
+from transforms import archive_files, progress
+from transforms.archive_files import Listed
 from transforms.failures import to_failure
 from transforms.media.errors import RecordingError
 from transforms.media.model import ArchiveRef, Failure
 from transforms.run_context import RunContext
-from transforms.storage import Listed
 
 FAILURES = "failures"
 
@@ -42,7 +42,7 @@ class ListArchives(beam.PTransform):
 
 
 def _list_pattern(pattern: str) -> Iterable[Listed]:
-    return storage.list_archives(pattern)
+    return archive_files.list_archives(pattern)
 
 
 class _FingerprintFn(beam.DoFn):
@@ -60,7 +60,7 @@ class _FingerprintFn(beam.DoFn):
                 uri=listed.uri,
                 size_bytes=listed.size_bytes,
                 modified_unix_ns=listed.modified_unix_ns,
-                fingerprint=storage.fingerprint(listed.uri),
+                fingerprint=archive_files.fingerprint(listed.uri),
             )
         except RecordingError as error:
             failure: Failure = to_failure(

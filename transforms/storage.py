@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
+from typing import BinaryIO, ParamSpec, TypeVar, cast
 
 import tenacity
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
@@ -27,7 +25,7 @@ from google.api_core import exceptions as google_errors
 from google.auth.exceptions import GoogleAuthError
 
 from transforms.media.errors import StorageError
-from transforms.media.timing import SUFFIX
+from transforms.positioned_file import PositionedFile
 
 _COPY_BYTES = 1 << 20
 _TRIES = 5
@@ -47,7 +45,6 @@ _FINAL_ERRNOS = frozenset(
         errno.EINVAL,
     }
 )
-_GLOB = re.compile(r"[*?\[]")
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 P = ParamSpec("P")
@@ -68,7 +65,7 @@ def _is_passing(error: BaseException) -> bool:
     return False
 
 
-def _retried(function: Callable[P, T]) -> Callable[P, T]:
+def retried(function: Callable[P, T]) -> Callable[P, T]:
     """Retries passing trouble; what stays is a `StorageError` that names the first argument."""
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_passing),
@@ -118,48 +115,26 @@ def join(base: str, *parts: str) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-class _Input(io.RawIOBase):
+class _Input(PositionedFile):
     """An object being read: a read that fails in passing is tried again where it stood, on a new connection."""
 
     def __init__(self, uri: str) -> None:
+        super().__init__()
         self._uri = uri
-        self._position = 0
         self._file: BinaryIO | None = None
-        self.seek(0, io.SEEK_CUR)
-        self._read(0)  # an object that is not there is found out now
+        self.read_at(0, 0)  # an object that is not there is found out now
 
-    def readable(self) -> bool:
-        return True
+    def read_at(self, position: int, size: int) -> bytes:
+        return _read_at(self._uri, self._opened, position, size)
 
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_CUR:
-            offset += self._position
-        elif whence == io.SEEK_END:
-            offset += _end_of(self._uri, self._opened)
-        self._position = max(0, offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def find_end(self) -> int:
+        return _find_end(self._uri, self._opened)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
         super().close()
-
-    def _read(self, size: int) -> bytes:
-        data = _read_at(self._uri, self._opened, self._position, size)
-        self._position += len(data)
-        return data
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -177,7 +152,7 @@ class _Input(io.RawIOBase):
 _Opened = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
 
 
-@_retried
+@retried
 def _read_at(_uri: str, opened: _Opened, position: int, size: int) -> bytes:
     with opened() as file:
         if file.tell() != position:
@@ -185,8 +160,8 @@ def _read_at(_uri: str, opened: _Opened, position: int, size: int) -> bytes:
         return file.read(size) if size else b""
 
 
-@_retried
-def _end_of(_uri: str, opened: _Opened) -> int:
+@retried
+def _find_end(_uri: str, opened: _Opened) -> int:
     with opened() as file:
         return file.seek(0, io.SEEK_END)
 
@@ -196,28 +171,39 @@ def open_input(uri: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES))
 
 
-@_retried
+@retried
 def read_bytes(uri: str) -> bytes:
     """Returns a whole small object. Raises: StorageError."""
     with FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         return cast(bytes, file.read())
 
 
-@_retried
+@retried
 def match(pattern: str) -> list[FileMetadata]:
     """Returns the objects a glob matches, sorted by name; none when nothing does. Raises: StorageError."""
     found = FileSystems.match([pattern])[0].metadata_list
     return sorted(found, key=lambda metadata: cast(str, metadata.path))
 
 
+@retried
+def has_match(pattern: str) -> bool:
+    """Whether a glob matches anything at all; cheap also where it matches much. Raises: StorageError."""
+    return bool(FileSystems.match([pattern], limits=[1])[0].metadata_list)
+
+
+def check_bucket(uri: str) -> None:
+    """Finds out whether an object store can be reached at all. Raises: StorageError."""
+    has_match(join(quote(uri), "**"))
+
+
 def list_below(prefix: str) -> list[FileMetadata]:
     """Returns every object below a folder. Raises: StorageError."""
     if is_local(prefix) and not os.path.isdir(prefix):
         return []
-    return match(join(_quote(prefix), "**"))
+    return match(join(quote(prefix), "**"))
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Spells a literal path so that a glob matches nothing but it."""
     return re.sub(r"([*?\[])", r"[\1]", text)
 
@@ -225,7 +211,7 @@ def _quote(text: str) -> str:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-@_retried
+@retried
 def write_bytes(uri: str, data: bytes) -> None:
     """Writes a whole object; it is not visible before it is complete. Raises: StorageError."""
     if is_local(uri):
@@ -236,7 +222,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         file.write(data)
 
 
-@_retried
+@retried
 def publish(uri: str, source: Path) -> None:
     """Moves a finished local file to its final name; it is not visible before it is complete.
 
@@ -272,7 +258,7 @@ def _beside(path: str) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-@_retried
+@retried
 def delete(uri: str) -> None:
     """Deletes an object; one that is gone already is no error. Raises: StorageError."""
     if is_local(uri):
@@ -283,13 +269,13 @@ def delete(uri: str) -> None:
         FileSystems.delete([uri])
 
 
-@_retried
+@retried
 def delete_below(prefix: str) -> None:
     """Deletes a folder with all that is in it. Raises: StorageError."""
     if is_local(prefix):
         shutil.rmtree(prefix, ignore_errors=True)
         return
-    paths = [metadata.path for metadata in FileSystems.match([join(_quote(prefix), "**")])[0].metadata_list]
+    paths = [metadata.path for metadata in FileSystems.match([join(quote(prefix), "**")])[0].metadata_list]
     for start in range(0, len(paths), 100):
         FileSystems.delete(paths[start : start + 100])
 
@@ -303,132 +289,3 @@ def work_folder(staging_uri: str) -> Iterator[Path]:
         os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="callpress-", dir=parent) as folder:
         yield Path(folder)
-
-
-# --- archives --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """A file or unpacked folder that a pattern matched."""
-
-    uri: str
-    size_bytes: int
-    modified_unix_ns: int
-
-
-def list_archives(pattern: str) -> list[Listed]:
-    """Returns what a pattern matches: files, and unpacked folders (those with timing metadata in them).
-
-    Args:
-      pattern: a file, a folder or a glob. A folder that is no recording itself stands for nothing.
-
-    Raises:
-      StorageError: it cannot be listed.
-    """
-    plain = absolute(pattern).rstrip("/")
-    if _is_spelled_out(plain):
-        members = list_below(plain)
-        if members:
-            if not any(cast(str, member.path).lower().endswith(SUFFIX) for member in members):
-                return []
-            return [_listed_folder(plain + "/", members)]
-        return [_listed(metadata) for metadata in match(_quote(plain))] if not pattern.endswith("/") else []
-    found = {listed.uri: listed for listed in map(_listed, match(plain)) if not pattern.endswith("/")}
-    if "**" not in plain:
-        # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
-        levels = plain.count("/") + 1
-        below: dict[str, list[FileMetadata]] = {}
-        for metadata in match(plain + "/**"):
-            folder = "/".join(cast(str, metadata.path).split("/")[:levels]) + "/"
-            below.setdefault(folder, []).append(metadata)
-        for folder, members in below.items():
-            if any(cast(str, member.path).lower().endswith(SUFFIX) for member in members):
-                found[folder] = _listed_folder(folder, members)
-    return sorted(found.values(), key=lambda listed: listed.uri)
-
-
-def why_nothing_matches(pattern: str) -> str | None:
-    """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
-    plain = absolute(pattern).rstrip("/")
-    # Beam takes a folder on a disk for a match of itself.
-    name = _quote(plain) if _is_spelled_out(plain) else plain
-    if not pattern.endswith("/") and not os.path.isdir(plain) and _first_match(name):
-        return None
-    below = join(name, "**")
-    if not _first_match(below):
-        return f"{pattern} matches nothing"
-    if not _is_spelled_out(plain) or _first_match(below + SUFFIX):
-        return None
-    return f"{pattern} is a folder without *{SUFFIX}; to press the archives in it, write {plain}/**"
-
-
-@_retried
-def _first_match(pattern: str) -> bool:
-    return bool(FileSystems.match([pattern], limits=[1])[0].metadata_list)
-
-
-def check_bucket(uri: str) -> None:
-    """Finds out whether an object store can be reached at all. Raises: StorageError."""
-    _first_match(join(_quote(uri), "**"))
-
-
-def _is_spelled_out(plain: str) -> bool:
-    """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder of just that name."""
-    return not _GLOB.search(plain) or (is_local(plain) and os.path.exists(plain))
-
-
-def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
-    """Returns the relative path and size of every file of an unpacked folder. Raises: StorageError."""
-    return tuple((cast(str, m.path)[len(uri) :], int(m.size_in_bytes)) for m in list_below(uri.rstrip("/")))
-
-
-@_retried
-def fingerprint(uri: str) -> str:
-    """Returns what changes whenever an archive's content may have.
-
-    Of a file its size and modification (the entity tag where the store has one), of a folder the same over its members.
-
-    Raises:
-      StorageError: it is not there.
-    """
-    if uri.endswith("/"):
-        digest = hashlib.sha256()
-        for member in list_below(uri.rstrip("/")):
-            digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
-        return digest.hexdigest()[:32]
-    found = match(_quote(uri))
-    if not found:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
-    return _one_fingerprint(found[0])
-
-
-def stat_archive(uri: str) -> Listed | None:
-    """Returns one archive as listed, None when it is gone. Raises: StorageError."""
-    if uri.endswith("/"):
-        members = list_below(uri.rstrip("/"))
-        return _listed_folder(uri, members) if members else None
-    found = match(_quote(uri))
-    return _listed(found[0]) if found else None
-
-
-def _one_fingerprint(metadata: FileMetadata) -> str:
-    if is_local(metadata.path):
-        return f"{metadata.size_in_bytes}-{os.stat(metadata.path).st_mtime_ns}"
-    return f"{metadata.size_in_bytes}-{FileSystems.checksum(metadata.path)}"
-
-
-def _listed(metadata: FileMetadata) -> Listed:
-    return Listed(
-        uri=metadata.path,
-        size_bytes=int(metadata.size_in_bytes),
-        modified_unix_ns=int(metadata.last_updated_in_seconds * 1_000_000) * 1_000,
-    )
-
-
-def _listed_folder(uri: str, members: list[FileMetadata]) -> Listed:
-    return Listed(
-        uri=uri,
-        size_bytes=sum(int(member.size_in_bytes) for member in members),
-        modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
-    )

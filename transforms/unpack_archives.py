@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import progress, storage
+from transforms import archive_files, progress, storage
 from transforms.codec_process import POOL
 from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row
@@ -112,7 +112,7 @@ def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveR
     uri, calls = group
     wanted = tuple(CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2]) for call in sorted(set(calls)))
     try:
-        listed = storage.stat_archive(uri)
+        listed = archive_files.stat_archive(uri)
     except RecordingError:
         listed = None
     return ArchiveRef(
@@ -143,7 +143,7 @@ class _UnpackFn(ParallelFn):
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
         filters, limits = self._context.filters, self._context.settings.limits
         try:
-            members = storage.folder_members(ref.uri) if ref.uri.endswith("/") else ()
+            members = archive_files.folder_members(ref.uri) if ref.uri.endswith("/") else ()
             with storage.work_folder(self._context.staging_uri) as folder, POOL.lend(limits.codec_memory_bytes) as codec:
                 unpacked: UnpackedArchive
                 unpacked, cpu_ns = codec.run(

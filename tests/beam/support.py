@@ -15,7 +15,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
 from tests.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus, make_call_archive, tone
-from transforms import catalog_store, storage
+from transforms import archive_files, catalog_store
 from transforms.extract_tracks import call_ids
 from transforms.media.catalog import Row, owner_key, to_time, utc_date
 from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
@@ -104,13 +104,13 @@ def write_call(path: Path, participants: Sequence[Participant], **fields: Any) -
 
 def refer_to(uri: str, **fields: Any) -> ArchiveRef:
     """Returns the reference to an archive that is there."""
-    listed = storage.stat_archive(uri)
+    listed = archive_files.stat_archive(uri)
     assert listed is not None
     return ArchiveRef(
         uri=uri,
         size_bytes=listed.size_bytes,
         modified_unix_ns=listed.modified_unix_ns,
-        fingerprint=storage.fingerprint(uri),
+        fingerprint=archive_files.fingerprint(uri),
         **fields,
     )
 

@@ -18,7 +18,7 @@ from google.api_core import exceptions as google_errors
 
 from tests.beam.support import list_files
 from tests.builders import make_timing_metadata
-from transforms import storage
+from transforms import archive_files, storage
 from transforms.media.errors import StorageError
 
 ODD_NAMES = [
@@ -42,7 +42,7 @@ def _make_files(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(name.encode())
 
 
-def _uris(found: list[storage.Listed]) -> list[str]:
+def _uris(found: list[archive_files.Listed]) -> list[str]:
     return [listed.uri for listed in found]
 
 
@@ -96,7 +96,7 @@ def test_file_is_listed_with_size_and_modification(tmp_path: Path) -> None:
     _make_files(tmp_path, "a.tar.gz", "b.tar.gz")
     os.utime(tmp_path / "a.tar.gz", (0, 1_767_607_200.25))
 
-    (found,) = storage.list_archives(str(tmp_path / "a.tar.gz"))
+    (found,) = archive_files.list_archives(str(tmp_path / "a.tar.gz"))
 
     assert (found.uri, found.size_bytes) == (str(tmp_path / "a.tar.gz"), len("a.tar.gz"))
     assert found.modified_unix_ns == 1_767_607_200_250_000_000
@@ -106,19 +106,19 @@ def test_relative_pattern_lists_absolute_paths(tmp_path: Path, monkeypatch: pyte
     _make_files(tmp_path, "raw/a.tar.gz")
     monkeypatch.chdir(tmp_path)
 
-    assert _uris(storage.list_archives("raw/*.tar.gz")) == [str(tmp_path / "raw/a.tar.gz")]
+    assert _uris(archive_files.list_archives("raw/*.tar.gz")) == [str(tmp_path / "raw/a.tar.gz")]
 
 
 def test_star_stays_in_its_folder(tmp_path: Path) -> None:
     _make_files(tmp_path, "b.tar.gz", "a.tar.gz", "c.zip", "deep/d.tar.gz")
 
-    assert _uris(storage.list_archives(f"{tmp_path}/*.tar.gz")) == [f"{tmp_path}/a.tar.gz", f"{tmp_path}/b.tar.gz"]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz")) == [f"{tmp_path}/a.tar.gz", f"{tmp_path}/b.tar.gz"]
 
 
 def test_two_stars_go_into_folders(tmp_path: Path) -> None:
     _make_files(tmp_path, "b.tar.gz", "x/y/d.tar.gz", "x/e.zip")
 
-    found = _uris(storage.list_archives(f"{tmp_path}/**.tar.gz"))
+    found = _uris(archive_files.list_archives(f"{tmp_path}/**.tar.gz"))
 
     assert found == [f"{tmp_path}/b.tar.gz", f"{tmp_path}/x/y/d.tar.gz"]
 
@@ -130,7 +130,7 @@ def test_two_stars_go_into_folders(tmp_path: Path) -> None:
 def test_other_wildcards(tmp_path: Path, pattern: str, names: list[str]) -> None:
     _make_files(tmp_path, "call-1.tar", "call-2.tar", "call-10.tar")
 
-    assert _uris(storage.list_archives(f"{tmp_path}/{pattern}")) == [f"{tmp_path}/{name}" for name in names]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/{pattern}")) == [f"{tmp_path}/{name}" for name in names]
 
 
 def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
     os.utime(tmp_path / "call/p_Timing_Metadata.JSON", (0, 1_000_000_000))
 
     for pattern in (f"{tmp_path}/call", f"{tmp_path}/call/"):
-        (found,) = storage.list_archives(pattern)
+        (found,) = archive_files.list_archives(pattern)
         assert found.uri == f"{tmp_path}/call/"
         assert found.size_bytes == len("call/audio/a.rtpdump") + len("call/p_Timing_Metadata.JSON")
         assert found.modified_unix_ns == 2_000_000_000 * 10**9
@@ -148,7 +148,7 @@ def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
 def test_folder_of_archives_stands_for_nothing(tmp_path: Path) -> None:
     _make_files(tmp_path, "raw/a.tar.gz", "raw/b.tar.gz")
 
-    assert storage.list_archives(f"{tmp_path}/raw") == []
+    assert archive_files.list_archives(f"{tmp_path}/raw") == []
 
 
 def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> 
         tmp_path, "call-1.zip", "call-2/deep/p_timing_metadata.json", "call-3/x.rtpdump", "other/p_timing_metadata.json"
     )
 
-    found = _uris(storage.list_archives(f"{tmp_path}/call-*"))
+    found = _uris(archive_files.list_archives(f"{tmp_path}/call-*"))
 
     assert found == [f"{tmp_path}/call-1.zip", f"{tmp_path}/call-2/"]
 
@@ -164,71 +164,71 @@ def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> 
 def test_glob_with_a_slash_at_the_end_finds_folders_only(tmp_path: Path) -> None:
     _make_files(tmp_path, "call-1.zip", "call-2/p_timing_metadata.json")
 
-    assert _uris(storage.list_archives(f"{tmp_path}/call-*/")) == [f"{tmp_path}/call-2/"]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/call-*/")) == [f"{tmp_path}/call-2/"]
 
 
 def test_file_with_a_slash_at_the_end_is_nothing(tmp_path: Path) -> None:
     _make_files(tmp_path, "a.tar.gz")
 
-    assert storage.list_archives(f"{tmp_path}/a.tar.gz/") == []
+    assert archive_files.list_archives(f"{tmp_path}/a.tar.gz/") == []
 
 
 def test_what_is_not_there_is_nothing(tmp_path: Path) -> None:
-    assert storage.list_archives(f"{tmp_path}/none/a.tar.gz") == []
-    assert storage.list_archives(f"{tmp_path}/none/*.tar.gz") == []
+    assert archive_files.list_archives(f"{tmp_path}/none/a.tar.gz") == []
+    assert archive_files.list_archives(f"{tmp_path}/none/*.tar.gz") == []
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name: str) -> None:
     _make_files(tmp_path, name, "take 1.tar.gz", "takea.tar.gz", "whatever.tar.gz", "whom.tar.gz", "a.tar.gz")
 
-    uris = _uris(storage.list_archives(f"{tmp_path}/*.tar.gz"))
+    uris = _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz"))
 
     assert f"{tmp_path}/{name}" in uris
     assert len(uris) == 6
-    assert storage.stat_archive(f"{tmp_path}/{name}") is not None
+    assert archive_files.stat_archive(f"{tmp_path}/{name}") is not None
     assert storage.read_bytes(f"{tmp_path}/{name}") == name.encode()
     status = os.stat(tmp_path / name)
-    assert storage.fingerprint(f"{tmp_path}/{name}") == f"{status.st_size}-{status.st_mtime_ns}"
+    assert archive_files.fingerprint(f"{tmp_path}/{name}") == f"{status.st_size}-{status.st_mtime_ns}"
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_name_spelled_out_is_that_file(tmp_path: Path, name: str) -> None:
     _make_files(tmp_path, name)
 
-    assert _uris(storage.list_archives(f"{tmp_path}/{name}")) == [f"{tmp_path}/{name}"]
-    assert storage.why_nothing_matches(f"{tmp_path}/{name}") is None
+    assert _uris(archive_files.list_archives(f"{tmp_path}/{name}")) == [f"{tmp_path}/{name}"]
+    assert archive_files.why_nothing_matches(f"{tmp_path}/{name}") is None
 
 
 @pytest.mark.parametrize("name", ["raw [1]", "raw*", "raw?", "{raw}", "r w", "räw", "[raw"])
 def test_folder_of_odd_name_holds_members_and_archives(tmp_path: Path, name: str) -> None:
     _make_files(tmp_path, f"{name}/a/x.rtpdump", f"{name}/p_timing_metadata.json", "raw 1/y.rtpdump", "rawx/y.rtpdump")
 
-    members = storage.folder_members(f"{tmp_path}/{name}/")
-    (found,) = storage.list_archives(glob.escape(f"{tmp_path}/{name}"))
+    members = archive_files.folder_members(f"{tmp_path}/{name}/")
+    (found,) = archive_files.list_archives(glob.escape(f"{tmp_path}/{name}"))
 
     assert [path for path, _ in members] == ["a/x.rtpdump", "p_timing_metadata.json"]
     assert found.uri == f"{tmp_path}/{name}/"
-    assert storage.stat_archive(found.uri) == found
+    assert archive_files.stat_archive(found.uri) == found
 
 
 def test_literal_brackets_are_quoted_like_in_other_globs(tmp_path: Path) -> None:
     _make_files(tmp_path, "raw [1]/a*.tar.gz", "raw 1/ab.tar.gz")
 
-    assert _uris(storage.list_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz")) == [f"{tmp_path}/raw [1]/a*.tar.gz"]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz")) == [f"{tmp_path}/raw [1]/a*.tar.gz"]
 
 
 def test_prefix_of_an_object_store_is_listed(store: ModuleType) -> None:
     for name in ("raw/a.tar.gz", "raw/deep/b.tar.gz", "rawer/c.tar.gz", "raw/call/p_timing_metadata.json"):
         store.put(f"fake://bucket/{name}", b"xyz")
 
-    assert _uris(storage.list_archives("fake://bucket/raw/*.gz")) == ["fake://bucket/raw/a.tar.gz"]
-    assert _uris(storage.list_archives("fake://bucket/raw/**.tar.gz")) == [
+    assert _uris(archive_files.list_archives("fake://bucket/raw/*.gz")) == ["fake://bucket/raw/a.tar.gz"]
+    assert _uris(archive_files.list_archives("fake://bucket/raw/**.tar.gz")) == [
         "fake://bucket/raw/a.tar.gz",
         "fake://bucket/raw/deep/b.tar.gz",
     ]
-    assert _uris(storage.list_archives("fake://bucket/raw/call")) == ["fake://bucket/raw/call/"]
-    assert storage.folder_members("fake://bucket/raw/call/") == (("p_timing_metadata.json", 3),)
+    assert _uris(archive_files.list_archives("fake://bucket/raw/call")) == ["fake://bucket/raw/call/"]
+    assert archive_files.folder_members("fake://bucket/raw/call/") == (("p_timing_metadata.json", 3),)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_prefix_of_an_object_store_is_listed(store: ModuleType) -> None:
 def test_why_nothing_matches_says_what_to_write(tmp_path: Path, pattern: str, reason: str) -> None:
     _make_files(tmp_path, "raw/a.tar.gz")
 
-    found = storage.why_nothing_matches(f"{tmp_path}/{pattern}")
+    found = archive_files.why_nothing_matches(f"{tmp_path}/{pattern}")
 
     assert found is not None
     assert re.search(reason, found)
@@ -252,7 +252,7 @@ def test_why_nothing_matches_says_what_to_write(tmp_path: Path, pattern: str, re
 def test_why_nothing_matches_is_none_when_something_does(tmp_path: Path, pattern: str) -> None:
     _make_files(tmp_path, "raw/a.tar.gz", "call/p_timing_metadata.json")
 
-    assert storage.why_nothing_matches(f"{tmp_path}/{pattern}") is None
+    assert archive_files.why_nothing_matches(f"{tmp_path}/{pattern}") is None
 
 
 # --- fingerprints ----------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_fingerprint_of_a_file_changes_with_size_and_modification(tmp_path: Path
     for data, modified in ((b"one", 1), (b"two!", 1), (b"two!", 2)):
         path.write_bytes(data)
         os.utime(path, (0, modified))
-        seen.add(storage.fingerprint(str(path)))
+        seen.add(archive_files.fingerprint(str(path)))
 
     assert len(seen) == 3
 
@@ -273,35 +273,35 @@ def test_fingerprint_of_a_folder_changes_with_any_member(tmp_path: Path) -> None
     _make_files(tmp_path, "call/a.rtpdump")
     (tmp_path / "call/p_timing_metadata.json").write_bytes(make_timing_metadata())
     uri = f"{tmp_path}/call/"
-    first = storage.fingerprint(uri)
-    assert storage.fingerprint(uri) == first
+    first = archive_files.fingerprint(uri)
+    assert archive_files.fingerprint(uri) == first
     os.utime(tmp_path / "call/a.rtpdump", (0, 5))
-    second = storage.fingerprint(uri)
+    second = archive_files.fingerprint(uri)
     _make_files(tmp_path, "call/b.rtpdump")
-    third = storage.fingerprint(uri)
+    third = archive_files.fingerprint(uri)
     os.rename(tmp_path / "call/b.rtpdump", tmp_path / "call/c.rtpdump")
-    fourth = storage.fingerprint(uri)
+    fourth = archive_files.fingerprint(uri)
 
     assert len({first, second, third, fourth}) == 4
 
 
 def test_fingerprint_in_an_object_store_takes_its_checksum(store: ModuleType) -> None:
     uri = store.put("fake://bucket/a.tar.gz", b"\1\2")
-    first = storage.fingerprint(uri)
+    first = archive_files.fingerprint(uri)
     store.put(uri, b"\2\2")
 
     assert first == "2-crc-3"
-    assert storage.fingerprint(uri) == "2-crc-4"
+    assert archive_files.fingerprint(uri) == "2-crc-4"
 
 
 def test_fingerprint_of_what_is_gone_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"gone\.tar\.gz: No such file"):
-        storage.fingerprint(f"{tmp_path}/gone.tar.gz")
+        archive_files.fingerprint(f"{tmp_path}/gone.tar.gz")
 
 
 def test_stat_of_what_is_gone_is_none(tmp_path: Path) -> None:
-    assert storage.stat_archive(f"{tmp_path}/gone.tar.gz") is None
-    assert storage.stat_archive(f"{tmp_path}/gone/") is None
+    assert archive_files.stat_archive(f"{tmp_path}/gone.tar.gz") is None
+    assert archive_files.stat_archive(f"{tmp_path}/gone/") is None
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_several_troubles_in_a_row_are_overcome(store: ModuleType) -> None:
 
 
 def _listing(_: Path) -> object:
-    return storage.list_archives("fake://bucket/*")
+    return archive_files.list_archives("fake://bucket/*")
 
 
 def _writing(_: Path) -> object:
@@ -597,7 +597,7 @@ def _sweeping(_: Path) -> object:
 
 
 def _fingerprinting(_: Path) -> object:
-    return storage.fingerprint("fake://bucket/x")
+    return archive_files.fingerprint("fake://bucket/x")
 
 
 def _opening(_: Path) -> object:

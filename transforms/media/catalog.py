@@ -83,7 +83,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "call_start_ms": (_MS, "Call time of its beginning."),
             "call_end_ms": (_MS, "Call time of its end."),
             "clock_method": (_STRING, "How its times were found: `arrival_envelope` or `metadata`."),
-            "clock_skew_ppm": (_REAL, "How much faster the sender's clock runs than the server's; null where it cannot be known (under 30 s)."),
+            "clock_skew_ppm": (
+                _REAL,
+                "How much faster the sender's clock runs than the server's; null where it cannot be known.",
+            ),
             "sync_error_ms": (_REAL, "Bound on the error of the call times."),
             "gap_before": (_STRING, "What lies before it: `none muted stalled lost not_recorded unknown`."),
         }

@@ -1,0 +1,44 @@
+"""A read-only file over anything that can read at a position."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+class PositionedFile(io.RawIOBase):
+    """Keeps a position over `read_at` and `find_end`, which subclasses give."""
+
+    def __init__(self) -> None:
+        self._position = 0
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Returns up to `size` bytes from `position`; none at the end."""
+        raise NotImplementedError
+
+    def find_end(self) -> int:
+        """Returns the length of the whole."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self._position
+        elif whence == io.SEEK_END:
+            offset += self.find_end()
+        self._position = max(0, offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read_at(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
