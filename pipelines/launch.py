@@ -24,6 +24,8 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.runners.runner import create_runner
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from pipelines import press, report
 from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
@@ -76,14 +78,15 @@ def run(arguments: RunArguments) -> int:
         settings_fingerprint=settings_fingerprint(settings),
         filters=arguments.filters,
         overwrite=arguments.overwrite,
-        threads=_codec_processes(options) if local else 1,
+        threads=_codec_processes(arguments.beam_args, options) if local else 1,
         repeat_archives=unfinished.archives_to_repeat(catalog),
     )
     lock = CatalogLock(catalog, run_id)
     try:
         lock.acquire()
-    except OSError as error:
-        raise NothingToDoError(f"--catalog {catalog}: cannot be written: {error.strerror or error}") from None
+    except (OSError, GoogleAPIError, GoogleAuthError) as error:
+        line = str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
+        raise NothingToDoError(f"--catalog {catalog}: cannot be written: {line}") from None
     try:
         with stopping_cleanly():
             return _press(arguments, context, options, local, staging_root)
@@ -171,11 +174,11 @@ def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def _codec_processes(options: PipelineOptions) -> int:
+def _codec_processes(beam_args: Sequence[str], options: PipelineOptions) -> int:
     """Returns how many codec processes a local run keeps busy: as many as there are cores, or as it was told."""
-    told = options.view_as(DirectOptions).direct_num_workers
-    if told and told > 1:
-        return int(told)
+    told = any(argument.startswith("--direct_num_workers") for argument in beam_args)
+    if told and (count := options.view_as(DirectOptions).direct_num_workers) > 0:
+        return int(count)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
