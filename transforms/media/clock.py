@@ -94,8 +94,15 @@ def observe_clock(
     points = sorted(reports, key=lambda point: point.media_sample)
     method = "arrival_envelope"
     if media_sample[-1] > SAMPLE_RATE_HZ and not np.ptp(arrival_unix_ns):
-        arrival_unix_ns = _arrivals_by_reports(media_sample, duration_samples, int(arrival_unix_ns[0]), points)
+        known = _arrivals_by_reports(media_sample, duration_samples, int(arrival_unix_ns[0]), points)
         method = "metadata"
+        if known is None:
+            # One arrival is one point of a line: the rate stays nominal, and the error says so.
+            base = int(arrival_unix_ns[0]) - samples_to_ns(int(duration_samples[0]))
+            end = int(media_sample[-1] + duration_samples[-1])
+            one = np.zeros(1, dtype=np.int64)
+            return RunClock(base_unix_ns=base, plateaus=(_plateau(0, end, one, one, one, StepEvidence.NONE),), method=method)
+        arrival_unix_ns = known
     media_ns = ((media_sample + duration_samples) * NS_PER_SECOND) // SAMPLE_RATE_HZ
     base = int(arrival_unix_ns[0] - media_ns[0])
     delay = arrival_unix_ns - media_ns - base
@@ -112,8 +119,13 @@ def observe_clock(
     return RunClock(base_unix_ns=base, plateaus=tuple(plateaus), method=method)
 
 
-def _arrivals_by_reports(media_sample: Ints, duration_samples: Ints, first_unix_ns: int, points: Sequence[ReportPoint]) -> Ints:
-    """Returns when packets would have arrived by the sender's reports, beginning with the one arrival that is known."""
+def _arrivals_by_reports(
+    media_sample: Ints, duration_samples: Ints, first_unix_ns: int, points: Sequence[ReportPoint]
+) -> Ints | None:
+    """Returns when packets would have arrived by the sender's reports, beginning with the one arrival that is known.
+
+    None when there are too few reports, or they imply an absurd rate.
+    """
     media = media_sample + duration_samples
     if len(points) >= 2 and points[-1].media_sample > points[0].media_sample:
         known = np.array([point.media_sample for point in points], dtype=np.float64)
@@ -123,8 +135,7 @@ def _arrivals_by_reports(media_sample: Ints, duration_samples: Ints, first_unix_
             wall = media / SAMPLE_RATE_HZ * NS_PER_SECOND + np.interp(media, known, drift)
             arrivals: Ints = first_unix_ns + np.rint(wall - wall[0]).astype(np.int64)
             return arrivals
-    nominal: Ints = first_unix_ns + ((media - media[0]) * NS_PER_SECOND) // SAMPLE_RATE_HZ
-    return nominal
+    return None
 
 
 def _find_steps(time: Ints, delay: Ints) -> list[tuple[int, int]]:
@@ -323,7 +334,9 @@ def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
     count = float(weight.sum())
     mean_above = max(above(rate) / count, _DUMP_RESOLUTION_NS / 2)
     spread = math.sqrt(float((weight * np.array([p.spread_media_ns for p in usable], dtype=np.float64) ** 2).sum()))
-    error = 2 * mean_above / spread if spread else math.inf
+    # Whole ms may tilt the line by one of them from end to end, however many packets there are.
+    longest = max(plateau.hull[-1][0] - plateau.hull[0][0] for plateau in usable)
+    error = 2 * mean_above / spread + _DUMP_RESOLUTION_NS / longest if spread else math.inf
     if abs(rate) > _MAX_SKEW or error > _NOMINAL_SKEW_BOUND:
         return None
     return _Skew(rate, error)
@@ -371,19 +384,27 @@ def _lay_line(run: RunClock, skew: _Skew | None) -> tuple[ClockPiece, ...]:
 
 
 def _levels(plateaus: Sequence[Plateau], rate: float) -> list[float]:
-    """Returns the least delay of each plateau, less what changes of path have added: they keep the old time."""
+    """Returns the least delay of each plateau, less what changes of path have added: they keep the old time.
+
+    A change is measured from one plateau of 3 s or more to the next; what is shorter in between are packets that could not
+    overtake each other, and tells no level.
+    """
     levels: list[float] = []
     by_path = 0.0
-    before = 0.0
-    for number, plateau in enumerate(plateaus):
+    anchor: float | None = None
+    only_denied = True
+    for plateau in plateaus:
         level = min(y - rate * x for x, y in plateau.hull)
-        if number and plateau.evidence == StepEvidence.DENIED and abs(level - before) < _PATH_STEP_NS:
-            beside = plateaus[number - 1 : number + 1]
-            # What is shorter is a burst of late packets, which the least delay sees through by itself.
-            if all(samples_to_ns(p.media_stop_sample - p.media_start_sample) >= _BURST_NS for p in beside):
-                by_path += level - before
+        only_denied &= plateau.evidence == StepEvidence.DENIED
+        is_long = samples_to_ns(plateau.media_stop_sample - plateau.media_start_sample) >= _BURST_NS
+        moved = None if anchor is None or not only_denied else level - anchor
+        if moved is not None and abs(moved) < _PATH_STEP_NS:
+            by_path += moved if is_long else min(moved, 0.0)
         levels.append(level - by_path)
-        before = level
+        if is_long:
+            anchor, only_denied = level, True
+        elif moved is not None and abs(moved) < _PATH_STEP_NS:
+            by_path -= min(moved, 0.0)
     return levels
 
 
