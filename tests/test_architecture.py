@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "catalog": {"pyarrow"},
     "decode": {"numpy"},
     "matroska": {"av"},
-    "mix": {"numpy"},
+    "mix": {"numpy", "soxr"},
     "mp3": {"av", "fastcrc", "lameenc", "numpy"},
 }
 media_modules = sorted(path.stem for path in MEDIA.glob("*.py") if path.stem != "__init__")

@@ -24,9 +24,18 @@ from tests.builders import (
     make_call_archive,
     make_segment_dump,
 )
+from transforms.media.clock import fit_clocks
 from transforms.media.extract import PartFiles
 from transforms.media.ingest import IngestedSegment, ingest_segment
-from transforms.media.model import ArchiveRef, LimitSettings, SegmentTiming
+from transforms.media.model import (
+    ArchiveRef,
+    ClockPiece,
+    LimitSettings,
+    Plateau,
+    RunClock,
+    SegmentTiming,
+    StepEvidence,
+)
 from transforms.media.packet_file import load_index
 from transforms.media.sdp import RtpMap
 from transforms.media.unpack import UnpackedArchive, unpack_archive
@@ -40,6 +49,34 @@ RED_MAPS = {
     63: RtpMap(payload_type=63, encoding="red", clock_rate_hz=48_000, channels=2),
     **OPUS_MAP,
 }
+
+
+def make_clock(
+    base_unix_ns: int = 5, steps: Sequence[tuple[int, int]] = ((0, 0),), method: str = "arrival_envelope"
+) -> RunClock:
+    """Returns a clock at the nominal rate. Args: steps: (media sample, delay in ns from there on), confirmed by reports."""
+    return RunClock(
+        base_unix_ns=base_unix_ns,
+        plateaus=tuple(
+            Plateau(
+                media_start_sample=media,
+                media_stop_sample=media + 960,
+                point_count=1,
+                mean_media_ns=0,
+                mean_delay_ns=delay_ns,
+                spread_media_ns=0,
+                hull=((0, delay_ns),),
+                evidence=StepEvidence.CONFIRMED if number else StepEvidence.NONE,
+            )
+            for number, (media, delay_ns) in enumerate(steps)
+        ),
+        method=method,
+    )
+
+
+def pieces_of(clock: RunClock) -> tuple[ClockPiece, ...]:
+    """Returns what a clock comes to when it is fitted alone."""
+    return fit_clocks([clock])[0]
 
 
 def make_timing(**changes: Any) -> SegmentTiming:

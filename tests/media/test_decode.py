@@ -39,7 +39,7 @@ def place(
         cursor += found[0][1] if found else 0
         if not placed:
             hole = Hole.BETWEEN_RUNS
-        placed.append(PlacedPacket(0, cursor, duration, hole, cursor - reached, missing, packet))
+        placed.append(PlacedPacket(0, cursor, cursor, duration, hole, cursor - reached, missing, packet))
         cursor += duration
         reached, missing = cursor, 0
     return placed
@@ -48,13 +48,13 @@ def place(
 def listen(placed: Sequence[PlacedPacket], channels: int = 1) -> Pcm:
     """Returns a track as one array from sample 0; blocks must come in order and never overlap."""
     blocks, end = list(decode_track(placed, channels)), 0
-    for at, pcm in blocks:
+    for _, at, pcm in blocks:
         assert at >= end, "blocks overlap"
         assert pcm.dtype == np.float32
         assert pcm.shape[1] == channels
         end = at + len(pcm)
     line = np.zeros((end, channels), dtype=np.float32)
-    for at, pcm in blocks:
+    for _, at, pcm in blocks:
         line[at : at + len(pcm)] = pcm
     return line
 

@@ -71,7 +71,6 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     assert (facts.channels, facts.codec, facts.segment_count, facts.jitter_ms) == (1, "audio/opus", 1, 0)
     assert (facts.archive_uris, facts.ssrcs) == (("call.tar.gz",), (77,))
     assert facts.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
-    assert facts.clock_methods == ("arrival_envelope",)
     assert facts.first_server_unix_ns == CALL_START_NS + 1_500_000_000
     (segment,) = facts.segments
     assert (segment.file_start_sample, segment.file_stop_sample) == (0, 144_000)

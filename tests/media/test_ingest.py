@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from tests.builders import (
     CALL_START_UNIX_MS,
+    SSRC,
     Segment,
     encode_opus,
     make_red_payload,
+    make_rtcp_sender_report,
     make_rtp_packet,
     make_rtpdump,
     make_segment_dump,
+    ntp_time_of_unix_ms,
     tone,
 )
-from tests.media.helpers import RED_MAPS, ingest, ingest_built, make_timing, run_packets
+from tests.media.helpers import RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
 from transforms.media.errors import RtpdumpError, SdpError, TimelineError, TimingMetadataError, UnsupportedCodecError
 from transforms.media.model import LimitSettings, PacketCounts
 from transforms.media.sdp import RtpMap
@@ -47,7 +50,7 @@ def test_clean_segment_is_one_run_of_all_its_packets() -> None:
     assert run.records["duration_samples"].tolist() == [960] * 100
     assert run.records["lost_before"].tolist() == [0] * 100
     assert run.ssrc == 0x1234_5678
-    assert [p.server_start_unix_ns for p in run.clock.pieces] == [CALL_START_NS + 2_500_000_000]
+    assert [p.server_start_unix_ns for p in pieces_of(run.clock)] == [CALL_START_NS + 2_500_000_000]
     assert segment.counts == PacketCounts(expected=100, received=100)
     assert (segment.channels, segment.codec, segment.warnings) == (1, "audio/opus", ())
     assert segment.jitter_ms == 0
@@ -76,7 +79,7 @@ def test_loss_at_the_ends_is_not_known() -> None:
     segment, _ = ingest_built(Segment(packets=fake_packets(50), lost={0, 1, 49}))
     assert segment.counts == PacketCounts(expected=47, received=47)
     assert media_of(segment)[0] == 0
-    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS + 40_000_000
+    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS + 40_000_000
 
 
 def test_duplicates_are_dropped_and_counted() -> None:
@@ -91,7 +94,7 @@ def test_reordered_packets_are_put_in_order_and_counted() -> None:
     segment, dump = ingest_built(Segment(packets=packets, swapped={5, 20, 40}, first_sequence_number=65_515))
     assert run_packets(segment, dump) == packets
     assert segment.counts == PacketCounts(expected=50, received=50, reordered=3)
-    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS
+    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS
 
 
 def test_dtx_is_a_jump_of_time_without_loss() -> None:
@@ -184,7 +187,7 @@ def test_each_source_is_a_run_of_its_own() -> None:
     assert [run.ssrc for run in segment.runs] == [9, 4]
     assert run_packets(segment, dump, 0) == first
     assert run_packets(segment, dump, 1) == second
-    starts = [run.clock.pieces[0].server_start_unix_ns for run in segment.runs]
+    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
     assert starts == [CALL_START_NS, CALL_START_NS + 5_000_000_000]
     assert segment.counts == PacketCounts(expected=50, received=50)
 
@@ -211,7 +214,7 @@ def test_jump_of_the_timestamps_begins_a_new_run_at_its_arrival(jump: int) -> No
     segment = ingest(jump_dump(jump))
     assert [len(run.records) for run in segment.runs] == [50, 50]
     assert media_of(segment, 1) == [960 * k for k in range(50)]
-    starts = [run.clock.pieces[0].server_start_unix_ns for run in segment.runs]
+    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
     assert starts == [CALL_START_NS, CALL_START_NS + 1_000_000_000]
     assert segment.counts == PacketCounts(expected=100, received=100)
 
@@ -222,8 +225,48 @@ def test_small_jump_ahead_stays_one_run() -> None:
 
 def test_stall_is_followed() -> None:
     segment, _ = ingest_built(Segment(packets=fake_packets(300), stalls_ms={100: 250}))
-    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in segment.runs[0].clock.pieces]
+    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in pieces_of(segment.runs[0].clock)]
     assert pieces == [(0, 0), (96_000, 2_250_000_000)]
+
+
+@pytest.mark.parametrize("first_timestamp", [10_000, 2**32 - 100_000, 2**32 - 8 * 48_000], ids=["plain", "wrap", "wrap-later"])
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+def test_small_stall_is_followed_where_reports_confirm_it(first_timestamp: int, reports: bool) -> None:
+    built = Segment(
+        packets=fake_packets(1000), stalls_ms={500: 40}, first_rtp_timestamp=first_timestamp, sender_reports=reports
+    )
+    segment, _ = ingest_built(built)
+    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in pieces_of(segment.runs[0].clock)]
+    assert pieces == ([(0, 0), (480_000, 10_040_000_000)] if reports else [(0, 0)])
+
+
+def _dump_with_reports(timestamps: dict[int, int], ssrc: int) -> bytes:
+    """600 packets whose clock stood still for 40 ms at 6 s, and reports (ms of arrival: RTP timestamp) that tell of it."""
+    first = 2**32 - 3 * 48_000  # the timestamps wrap to exactly 0 at 3 s
+    records = []
+    for number in range(600):
+        stalled = 40 if number >= 300 else 0
+        packet = make_rtp_packet(b"\xf8\xff\xfe", sequence_number=number, rtp_timestamp=(first + 960 * number) % 2**32)
+        records.append((number * 20 + 20 + stalled, packet, False))
+    for at_ms, timestamp in timestamps.items():
+        ntp_time = ntp_time_of_unix_ms(CALL_START_NS // 1_000_000 + at_ms)
+        records.append((at_ms, make_rtcp_sender_report(ssrc=ssrc, ntp_time=ntp_time, rtp_timestamp=timestamp), True))
+    return make_rtpdump(CALL_START_NS // 1_000, sorted(records, key=lambda record: record[0]))
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "ssrc", "is_followed"),
+    [
+        ({3_000: 0, 9_040: 6 * 48_000}, SSRC, True),
+        ({0: 2**32 - 3 * 48_000, 9_040: 6 * 48_000}, SSRC, True),
+        ({1: 2**32 - 3 * 48_000 - 960 + 48 * 21, 9_040: 6 * 48_000}, SSRC, True),
+        ({3_000: 0, 9_040: 6 * 48_000}, SSRC + 1, False),
+    ],
+    ids=["exactly-0", "across-the-wrap", "near-the-first", "of-another-source"],
+)
+def test_reports_reach_the_run_they_belong_to(timestamps: dict[int, int], ssrc: int, is_followed: bool) -> None:
+    segment = ingest(_dump_with_reports(timestamps, ssrc))
+    assert len(pieces_of(segment.runs[0].clock)) == (2 if is_followed else 1)
 
 
 def test_jitter_is_the_mean_difference_of_arrival_and_media_spacing() -> None:
@@ -389,7 +432,7 @@ def test_metadata_s_first_arrival_counts_when_clocks_differ_much() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
     hour_later = CALL_START_UNIX_MS + 3_600_000
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=hour_later + 20))
-    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == hour_later * 1_000_000
+    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == hour_later * 1_000_000
     (warning,) = segment.warnings
     assert isinstance(warning, TimingMetadataError)
     assert "the dump's clock puts the first packet -3600.000 s from first_rtp_unix_timestamp" in warning.message
@@ -399,7 +442,7 @@ def test_small_difference_of_the_clocks_is_no_warning() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20 - 900))
     assert segment.warnings == ()
-    assert segment.runs[0].clock.pieces[0].server_start_unix_ns == CALL_START_NS - 900_000_000
+    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS - 900_000_000
 
 
 def test_no_clock_at_all_raises_timeline_error() -> None:
@@ -415,7 +458,7 @@ def test_dump_without_receive_times_takes_its_place_from_the_metadata() -> None:
     segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
     (run,) = segment.runs
     assert run.clock.method == "metadata"
-    assert run.clock.pieces[0].server_start_unix_ns == CALL_START_NS
+    assert pieces_of(run.clock)[0].server_start_unix_ns == CALL_START_NS
 
 
 def test_damaged_framing_keeps_what_came_before_with_a_warning() -> None:
@@ -480,7 +523,7 @@ def test_runs_move_forward_and_counts_add_up_whatever_is_sent(sent: list[tuple[i
         assert (np.diff(media) > 0).all()
         assert run.records["duration_samples"].min() > 0
         assert run.records["lost_before"].min() >= 0
-        assert run.clock.pieces[0].media_start_sample == 0
+        assert pieces_of(run.clock)[0].media_start_sample == 0
     counts = segment.counts
     assert counts.expected == counts.received + counts.lost
     assert counts.received + counts.duplicate == len(sent)

@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import Pcm, noise, tone
-from transforms.media.mix import BLOCK_SAMPLES, CEILING, Limiter, TrackPlayer, mix_tracks, to_pcm16
+from tests.media.helpers import best_lag, make_clock
+from transforms.media.decode import Chunk
+from transforms.media.mix import BLOCK_SAMPLES, CEILING, Limiter, TrackPlayer, mix_tracks, place_audio, to_pcm16
+from transforms.media.model import ClockPiece, RunIndex
+from transforms.media.timeline import Piece
 
 
 def play(*blocks: tuple[int, Pcm]) -> TrackPlayer:
@@ -165,3 +169,72 @@ def test_samples_become_16_bit_rounded_and_clipped() -> None:
     out = to_pcm16(sent)
     assert out.dtype == np.int16
     assert out.tolist() == [[0, 32_767], [-32_767, 32_767], [-32_768, 16_384], [0, 1]]
+
+
+def _piece(skew_ppm: float, server_start_ns: int = 0) -> Piece:
+    clock = ClockPiece(
+        media_start_sample=0,
+        server_start_unix_ns=server_start_ns,
+        skew_ppm=skew_ppm,
+        is_fitted=True,
+        sync_error_ns=0,
+    )
+    run = RunIndex(
+        base_filename="a",
+        track_id="t",
+        ssrc=1,
+        packet_count=1,
+        packets_lost=0,
+        media_stop_sample=1 << 40,
+        file_offset_bytes=0,
+        clock=make_clock(),
+    )
+    return Piece(part=0, run=run, clock=clock, media_stop_sample=1 << 40, opens_run=True)
+
+
+def _chunks(pcm: Pcm, size: int = 960, piece: int = 0, start: int = 0) -> list[Chunk]:
+    return [Chunk(piece, start + at, pcm[at : at + size]) for at in range(0, len(pcm), size)]
+
+
+def _laid(chunks: list[Chunk], pieces: list[Piece], origin_ns: int = 0) -> Pcm:
+    line = np.zeros((0, 1), dtype=np.float32)
+    for at, pcm in place_audio(chunks, pieces, origin_ns):
+        assert at >= len(line), "audio overlaps"
+        line = np.concatenate([line, np.zeros((at - len(line), 1), dtype=np.float32), pcm])
+    return line
+
+
+def test_audio_without_skew_is_laid_as_it_is() -> None:
+    sent = noise(1)
+    assert np.array_equal(_laid(_chunks(sent), [_piece(0, 2_000_000_000)], 2_000_000_000), sent)
+
+
+@pytest.mark.parametrize("skew_ppm", [100, -100, 500])
+def test_skewed_audio_is_stretched_to_the_servers_seconds(skew_ppm: float) -> None:
+    sent = tone(1_000, 60)
+    piece = _piece(skew_ppm)
+    heard = _laid(_chunks(sent), [piece])
+    assert abs(len(heard) - len(sent) * piece.clock.stretch) <= 1
+    # A minute later the tone's phase is that of the sender's minute: nothing was lost or doubled in between.
+    n = np.arange(len(heard))
+    expected = 0.25 * np.sin(2 * np.pi * 1_000 * n / piece.clock.stretch / 48_000)
+    assert np.abs(heard[1_000:-1_000, 0] - expected[1_000:-1_000]).max() < 1e-3
+
+
+def test_each_stretch_behind_a_hole_begins_at_its_own_time() -> None:
+    piece = _piece(200)
+    sent = noise(0.5)
+    chunks = [*_chunks(sent), *_chunks(sent, start=48_000 * 100)]
+    heard = _laid(chunks, [piece])
+    begins = round(48_000 * 100 * piece.clock.stretch)
+    assert not heard[len(sent) + 100 : begins - 1].any()
+    assert best_lag(heard[begins : begins + 2_400], sent[:2_400]) == 0  # so short a part stretches by half a sample
+
+
+def test_overlap_of_two_stretches_is_heard_once() -> None:
+    first, second = tone(440, 1), noise(1)
+    pieces = [_piece(0), _piece(0, 900_000_000)]  # the second begins 100 ms before the first ends
+    heard = _laid([*_chunks(first), *_chunks(second, piece=1)], pieces)
+    assert len(heard) == 48_000 + 43_200
+    assert np.array_equal(heard[:48_000], first)
+    assert np.array_equal(heard[48_000:], second[4_800:])

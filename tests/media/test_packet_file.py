@@ -7,8 +7,9 @@ import io
 import numpy as np
 import pytest
 
+from tests.media.helpers import make_clock
 from transforms.media import packet_file
-from transforms.media.model import ClockPiece, PacketCounts, PartIndex, RunIndex
+from transforms.media.model import PacketCounts, PartIndex, RunIndex
 from transforms.media.packet_file import PACKET_DTYPE, Packet, dump_index, load_index, read_run, write_run
 
 
@@ -25,8 +26,7 @@ def make_run(packet_count: int, file_offset_bytes: int) -> RunIndex:
         packets_lost=2,
         media_stop_sample=960 * packet_count,
         file_offset_bytes=file_offset_bytes,
-        pieces=(ClockPiece(media_start_sample=0, server_start_unix_ns=5),),
-        clock_method="arrival_envelope",
+        clock=make_clock(),
     )
 
 
@@ -91,11 +91,7 @@ def test_index_comes_back_equal() -> None:
         packets_lost=1,
         media_stop_sample=1 << 40,
         file_offset_bytes=1 << 41,
-        pieces=(
-            ClockPiece(media_start_sample=0, server_start_unix_ns=1_767_607_200_123_456_789),
-            ClockPiece(media_start_sample=960, server_start_unix_ns=-1),
-        ),
-        clock_method="metadata",
+        clock=make_clock(1_767_607_200_123_456_789, [(0, 0), (960, -1)], "metadata"),
     )
     counts = PacketCounts(expected=7, received=6, lost=5, duplicate=4, reordered=3, invalid=2, recovered_red=1)
     index = PartIndex(
@@ -108,18 +104,3 @@ def test_index_comes_back_equal() -> None:
         runs=(run, make_run(1, 0)),
     )
     assert load_index(dump_index(index)) == index
-
-
-def test_run_without_clock_at_its_start_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"run of a has no clock piece at sample 0"):
-        RunIndex(
-            base_filename="a",
-            track_id="t",
-            ssrc=1,
-            packet_count=1,
-            packets_lost=0,
-            media_stop_sample=960,
-            file_offset_bytes=0,
-            pieces=(ClockPiece(media_start_sample=960, server_start_unix_ns=5),),
-            clock_method="metadata",
-        )

@@ -6,12 +6,12 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.media.helpers import make_clock
 from transforms.media.clock import samples_to_ns
-from transforms.media.model import ClockPiece, PacketCounts, PartIndex, RunIndex
+from transforms.media.model import PacketCounts, PartIndex, RunIndex
 from transforms.media.packet_file import PACKET_DTYPE, write_run
 from transforms.media.timeline import Hole, PlacedPacket, place_packets, plan_pieces
 
@@ -43,11 +43,7 @@ class Track:
                     packets_lost=sum(lost for _, _, lost in sent),
                     media_stop_sample=sent[-1][0] + sent[-1][1],
                     file_offset_bytes=file.tell(),
-                    pieces=tuple(
-                        ClockPiece(media_start_sample=media, server_start_unix_ns=START_NS + samples_to_ns(server))
-                        for media, server in lines
-                    ),
-                    clock_method="arrival_envelope",
+                    clock=make_clock(START_NS, [(media, samples_to_ns(server - media)) for media, server in lines]),
                 )
             )
             source = np.arange(len(sent), dtype=np.uint8)
@@ -65,16 +61,14 @@ class Track:
             )
         )
 
-    def place(self, grid_samples: int = 120, origin_ns: int | None = None) -> list[PlacedPacket]:
-        pieces = plan_pieces(self.indexes)
-        origin = pieces[0].server_start_unix_ns if origin_ns is None else origin_ns
-        return list(place_packets(pieces, lambda part: io.BytesIO(self.files[part]), origin, grid_samples))
+    def place(self) -> list[PlacedPacket]:
+        return list(place_packets(plan_pieces(self.indexes), lambda part: io.BytesIO(self.files[part])))
 
 
-def place_one(sent: Sequence[Sent], lines: Sequence[Line] = ((0, 0),), grid_samples: int = 120) -> list[PlacedPacket]:
+def place_one(sent: Sequence[Sent], lines: Sequence[Line] = ((0, 0),)) -> list[PlacedPacket]:
     track = Track()
     track.add_part([("a", 1, sent, lines)])
-    return track.place(grid_samples)
+    return track.place()
 
 
 def holes_of(placed: Sequence[PlacedPacket]) -> list[tuple[int, Hole, int]]:
@@ -85,9 +79,9 @@ def holes_of(placed: Sequence[PlacedPacket]) -> list[tuple[int, Hole, int]]:
 def test_packets_in_a_row_lie_end_to_end() -> None:
     placed = place_one([(0, 960, 0), (960, 960, 0), (1_920, 480, 0)])
     assert placed == [
-        PlacedPacket(0, 0, 960, Hole.BETWEEN_RUNS, 0, 0, b"\x00"),
-        PlacedPacket(0, 960, 960, Hole.NONE, 0, 0, b"\x01"),
-        PlacedPacket(0, 1_920, 480, Hole.NONE, 0, 0, b"\x02"),
+        PlacedPacket(0, 0, 0, 960, Hole.BETWEEN_RUNS, 0, 0, b"\x00"),
+        PlacedPacket(0, 960, 960, 960, Hole.NONE, 0, 0, b"\x01"),
+        PlacedPacket(0, 1_920, 1_920, 480, Hole.NONE, 0, 0, b"\x02"),
     ]
 
 
@@ -114,11 +108,9 @@ def test_pieces_without_packets_are_passed() -> None:
     assert holes_of(placed)[1] == (14_400, Hole.STALLED, 13_440)
 
 
-@pytest.mark.parametrize(
-    ("grid", "starts"), [(1, [0, 1_021]), (120, [0, 1_080]), (960, [0, 960])], ids=["sample", "opus_frame", "packet"]
-)
-def test_start_behind_a_hole_is_rounded_to_the_grid(grid: int, starts: list[int]) -> None:
-    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_021, 960, 0)], grid_samples=grid)] == starts
+def test_start_behind_a_hole_is_rounded_to_2_5_ms() -> None:
+    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_021, 960, 0)])] == [0, 1_080]
+    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_019, 960, 0)])] == [0, 960]
 
 
 def test_runs_of_a_part_follow_their_server_time() -> None:
@@ -143,10 +135,20 @@ def test_parts_of_several_archives_make_one_line() -> None:
     assert [piece.part for piece in plan_pieces(track.indexes)] == [0, 1, 0]
 
 
-def test_overlapping_run_is_pushed_behind_the_one_before() -> None:
+def test_run_that_reaches_over_the_next_pushes_it_behind() -> None:
     track = Track()
-    track.add_part([("a", 1, [(960 * k, 960, 0) for k in range(10)], [(0, 0)]), ("b", 2, [(0, 960, 0)], [(0, 4_800)])])
+    track.add_part([("a", 1, [(960 * k, 960, 0) for k in range(10)], [(0, 0)]), ("b", 2, [(0, 960, 0)], [(0, 9_000)])])
     assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_RUNS, 0)
+
+
+def test_audio_that_an_earlier_run_gave_is_left_out() -> None:
+    track = Track()
+    ten = [(960 * k, 960, 0) for k in range(10)]
+    track.add_part([("a", 1, ten, [(0, 0)]), ("b", 2, ten, [(0, 4_800)])])
+    placed = track.place()
+    assert [packet.start_sample for packet in placed] == [960 * k for k in range(15)]
+    assert [packet.piece for packet in placed] == [0] * 10 + [1] * 5
+    assert [packet.opus_packet[0] for packet in placed][10:] == [5, 6, 7, 8, 9]
 
 
 def test_run_that_two_archives_hold_is_taken_once() -> None:
@@ -158,17 +160,12 @@ def test_run_that_two_archives_hold_is_taken_once() -> None:
     assert [(piece.part, piece.run.base_filename) for piece in plan_pieces(track.indexes)] == [(0, "a"), (0, "b")]
 
 
-def test_origin_before_the_first_packet_leaves_a_hole_there() -> None:
-    track = Track()
-    track.add_part([("a", 1, [(0, 960, 0)], [(0, 0)])])
-    assert holes_of(track.place(1, START_NS - samples_to_ns(7_001))) == [(7_001, Hole.BETWEEN_RUNS, 7_001)]
-
-
 def test_plan_ends_each_piece_where_the_next_begins() -> None:
     track = Track()
     track.add_part([("a", 1, [(0, 960, 0), (9_600, 960, 0)], [(0, 0), (4_800, 9_600), (9_600, 20_000)])])
     pieces = plan_pieces(track.indexes)
-    assert [(p.media_start_sample, p.media_stop_sample) for p in pieces] == [(0, 4_800), (4_800, 9_600), (9_600, 10_560)]
+    edges = [(piece.clock.media_start_sample, piece.media_stop_sample) for piece in pieces]
+    assert edges == [(0, 4_800), (4_800, 9_600), (9_600, 10_560)]
     assert [p.opens_run for p in pieces] == [True, False, False]
 
 
@@ -177,9 +174,9 @@ sent_packets = st.lists(
 )
 
 
-@given(sent_packets, st.lists(st.tuples(st.integers(1, 20_000), st.integers(0, 5_000)), max_size=4), st.sampled_from([1, 120]))
+@given(sent_packets, st.lists(st.tuples(st.integers(1, 20_000), st.integers(0, 5_000)), max_size=4))
 def test_packets_and_holes_tile_the_line_without_overlap(
-    steps: list[tuple[int, int, int]], lifts: list[tuple[int, int]], grid: int
+    steps: list[tuple[int, int, int]], lifts: list[tuple[int, int]]
 ) -> None:
     sent, at = [], 0
     for duration, gap, lost in steps:
@@ -191,8 +188,8 @@ def test_packets_and_holes_tile_the_line_without_overlap(
             delay += lift
             lines.append((media, media + delay))
     cursor = 0
-    for packet in place_one(sent, lines, grid):
+    for packet in place_one(sent, lines):
         assert packet.hole_samples == packet.start_sample - cursor >= 0
         assert packet.hole_samples == 0 or packet.hole != Hole.NONE
-        assert packet.start_sample % grid == 0
+        assert packet.start_sample % 120 == 0
         cursor = packet.start_sample + packet.duration_samples

@@ -331,6 +331,8 @@ def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
             b = low + ratio * (high - low)
             at_b = above(b)
     rate = (low + high) / 2
+    if abs(rate) < 1e-8:  # what the search leaves of nothing
+        rate = 0.0
     count = float(weight.sum())
     mean_above = max(above(rate) / count, _DUMP_RESOLUTION_NS / 2)
     spread = math.sqrt(float((weight * np.array([p.spread_media_ns for p in usable], dtype=np.float64) ** 2).sum()))
