@@ -134,6 +134,7 @@ def _set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
+    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # a line per annotation it leaves alone
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         return None
