@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15 * 60
 NAME = "callpress.lock"
+_STATE_BYTES = 512
 
 
 class LockHeldError(CallpressError):
@@ -173,8 +174,9 @@ class _DiskStore:
             if new is None:
                 os.unlink(self._path)
             else:
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, _encode(new), 0)
+                # Padded, so that one write replaces all of it and nobody who just looks sees a half.
+                os.pwrite(fd, _encode(new).ljust(_STATE_BYTES), 0)
+                os.ftruncate(fd, _STATE_BYTES)
             return True
 
     @contextlib.contextmanager

@@ -549,3 +549,11 @@ def test_pause_in_a_dump_without_receive_times_keeps_its_length() -> None:
     segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
     assert len(segment.runs) == 1
     assert int(segment.runs[0].records["media_sample"][100]) == 96_000 + 240_000
+
+
+def test_audio_that_came_only_as_a_duplicate_of_a_probe_is_no_run() -> None:
+    first = make_rtp_packet(b"", sequence_number=7, rtp_timestamp=0)
+    again = make_rtp_packet(b"\xf8\xff\xfe", sequence_number=7, rtp_timestamp=0)
+    segment = ingest(make_rtpdump(1_000_000, [(0, first, False), (1, again, False)]))
+    assert segment.runs == ()
+    assert segment.counts == PacketCounts(expected=1, received=1, duplicate=1)

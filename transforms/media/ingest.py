@@ -131,6 +131,8 @@ def ingest_segment(
         counts += ssrc_counts
         picked = mine[ordered]
         heard = is_audio[picked]
+        if not heard.any():  # the only ones with audio came twice, the first time without
+            continue
         # Loss before a packet without audio belongs to the next one with audio.
         lost_total = np.cumsum(lost_before)[heard]
         lost = np.diff(lost_total, prepend=0)
