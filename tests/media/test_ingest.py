@@ -259,10 +259,10 @@ def _dump_with_reports(timestamps: dict[int, int], ssrc: int) -> bytes:
     [
         ({3_000: 0, 9_040: 6 * 48_000}, SSRC, True),
         ({0: 2**32 - 3 * 48_000, 9_040: 6 * 48_000}, SSRC, True),
-        ({1: 2**32 - 3 * 48_000 - 960 + 48 * 21, 9_040: 6 * 48_000}, SSRC, True),
+        ({0: 2**32 - 4 * 48_000, 9_040: 6 * 48_000 - 48_000}, SSRC, True),
         ({3_000: 0, 9_040: 6 * 48_000}, SSRC + 1, False),
     ],
-    ids=["exactly-0", "across-the-wrap", "near-the-first", "of-another-source"],
+    ids=["exactly-0", "across-the-wrap", "before-the-first", "of-another-source"],
 )
 def test_reports_reach_the_run_they_belong_to(timestamps: dict[int, int], ssrc: int, is_followed: bool) -> None:
     segment = ingest(_dump_with_reports(timestamps, ssrc))
