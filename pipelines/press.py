@@ -51,7 +51,8 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
         "calls": prior_calls,
         "tracks": touched | "FindPriorTracks" >> FindPriorRows(context, "tracks", (*_TRACK_COLUMNS, "status"), _CALL_COLUMNS),
         "recordings": touched
-        | "FindPriorFiles" >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type"), _CALL_COLUMNS),
+        | "FindPriorFiles"
+        >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type", "start_time"), _CALL_COLUMNS),
         "failures": recalled[unpack_archives.FAILURES],
     } | "PlanCalls" >> PlanCalls(context)
     extracted = (

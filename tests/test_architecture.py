@@ -19,7 +19,7 @@ MEDIA = ROOT / "transforms" / "media"
 VALUES = {"errors", "model"}
 ARITHMETIC = {"serial", "opus"}
 READERS = {"archive", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names"}
-LINES = {"clock", "timeline", "ingest", "catalog"}
+LINES = {"clock", "timeline", "ingest", "catalog", "levels", "speech"}
 CODECS = {"decode", "matroska", "mix", "mp3"}
 WHOLES = {"unpack", "extract", "composite"}
 ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
@@ -27,6 +27,7 @@ BESIDE = {
     "rtp": {"rtpdump"},  # parses whole windows of a dump
     "ingest": {"clock"},
     "timeline": {"clock"},
+    "speech": {"levels"},  # judges its cells
     "mix": {"decode"},  # the type of its audio
     "composite": {"extract"},  # the shape of its inputs and of a finished file
 }
@@ -38,11 +39,14 @@ THIRD_PARTY = {
     "packet_file": {"numpy"},
     "clock": {"numpy"},
     "ingest": {"numpy"},
+    "levels": {"numpy"},
+    "speech": {"numpy"},
     "unpack": {"numpy"},
     "catalog": {"pyarrow"},
     "decode": {"numpy"},
     "matroska": {"av"},
     "mix": {"numpy", "soxr"},
+    "composite": {"numpy"},
     "mp3": {"av", "fastcrc", "lameenc", "numpy"},
 }
 media_modules = sorted(path.stem for path in MEDIA.glob("*.py") if path.stem != "__init__")

@@ -38,6 +38,8 @@ class ExtractedTrack:
     rows: FragmentRef
     parts: tuple[PartFiles, ...]
     """What the mix decodes."""
+    begin_unix_ns: int | None
+    """As in its `TrackSource`."""
     archive_uris: tuple[str, ...]
     duration_samples: int
     bytes_written: int
@@ -106,7 +108,7 @@ class _ExtractFn(ParallelFn):
             facts: ExtractedTrackFacts
             facts, cpu_ns = codec.run(
                 extract_track,
-                (parts, output, individual.container, _tags(source)),
+                (parts, output, individual.container, _tags(source), source.begin_unix_ns),
                 open_remote=storage.open_input,
                 on_progress=lambda samples: progress.report("media_samples", samples),
                 timeout_seconds=limits.codec_seconds,
@@ -124,6 +126,7 @@ class _ExtractFn(ParallelFn):
             track=track,
             rows=write_fragment(staged, utc_date(source.timeline_start_unix_ns), stamped, ()),
             parts=parts,
+            begin_unix_ns=source.begin_unix_ns,
             archive_uris=tuple(sorted({part.archive_uri for part in source.parts})),
             duration_samples=facts.duration_samples,
             bytes_written=facts.file.size_bytes if facts.file else 0,
@@ -146,11 +149,11 @@ class _ExtractFn(ParallelFn):
             "bitrate_bps": facts.file.size_bytes * 8 * SAMPLE_RATE_HZ // length if length > 0 else 0,
             "size_bytes": facts.file.size_bytes,
             "sha256": facts.file.sha256,
-            "start_time": to_time(facts.first_server_unix_ns),
-            "end_time": to_time(facts.first_server_unix_ns + samples_to_ns(length)),
+            "start_time": to_time(facts.begin_unix_ns),
+            "end_time": to_time(facts.begin_unix_ns + samples_to_ns(length)),
             "duration_ms": round(length / _SAMPLES_PER_MS),
             "duration_samples": length,
-            "offset_ms": round((facts.first_server_unix_ns - source.timeline_start_unix_ns) / _NS_PER_MS),
+            "offset_ms": round((facts.begin_unix_ns - source.timeline_start_unix_ns) / _NS_PER_MS),
             "archive_uris": list(facts.archive_uris),
             "callpress_version": VERSION,
         }
@@ -209,12 +212,11 @@ def _track_row(source: TrackSource, facts: ExtractedTrackFacts) -> Row:
         "packets_reordered": counts.reordered,
         "packets_invalid": counts.invalid,
         "packets_recovered_red": counts.recovered_red,
-        "concealed_ms": round(facts.concealed_samples / _SAMPLES_PER_MS),
-        "silence_ms": round(facts.silence_samples / _SAMPLES_PER_MS),
+        "silence_ms": round(facts.hole_samples / _SAMPLES_PER_MS),
         "dtx_ms": round(facts.dtx_samples / _SAMPLES_PER_MS),
         "media_ms": round(facts.media_samples / _SAMPLES_PER_MS),
         "duration_ms": round(facts.duration_samples / _SAMPLES_PER_MS),
-        "offset_ms": round((facts.first_server_unix_ns - source.timeline_start_unix_ns) / _NS_PER_MS),
+        "offset_ms": round((facts.begin_unix_ns - source.timeline_start_unix_ns) / _NS_PER_MS),
         "clock_method": methods[0] if len(methods) == 1 else "mixed",
         "clock_skew_ppm": longest.clock_skew_ppm,
         "sync_error_ms": max(segment.sync_error_ns for segment in facts.segments) / _NS_PER_MS,

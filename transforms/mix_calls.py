@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -11,15 +11,16 @@ from apache_beam.metrics import Metrics
 
 from transforms import catalog_store, progress, storage
 from transforms.codec_process import POOL
-from transforms.extract_tracks import ExtractedTrack, track_failed_row
+from transforms.extract_tracks import ExtractedTrack, track_failed_row, track_ids
 from transforms.failures import failure_rows, to_failure, worst_failure
 from transforms.media.catalog import CALL_TABLES, Row, from_time, to_time
 from transforms.media.clock import samples_to_ns
-from transforms.media.composite import MixedCallFacts, mix_call
+from transforms.media.composite import HeardCallFacts, HeardTrack, HeardTrackFacts, MixFacts, hear_call
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.model import CallKey, Failure, OutputType, Status, Tags, TrackKey
 from transforms.media.names import call_folder, composite_name
 from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.speech import SpeechFacts
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
@@ -65,9 +66,9 @@ class PressedCall:
 class MixCalls(beam.PTransform):
     """Input: `CallPlan`, `ExtractedTrack`, `Failure` with a call. Output: `PressedCall` (main), `ArchiveOutcome` (`outcomes`).
 
-    Groups by the call session. Writes the MP3 (if wanted) under a name that comes from ids, and the call's rows into
-    staging: a retried bundle writes the same objects again. Parallel over calls; memory is a block of a second and a window
-    of packets per track, in a codec process.
+    Groups by the call session. Listens to every track (levels, speech, repairs), writes the MP3 (if wanted) under a name that
+    comes from ids, and the call's rows into staging: a retried bundle writes the same objects again. Parallel over calls;
+    memory is a block of a second and a window of packets per track, in a codec process.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -113,16 +114,20 @@ class _MixFn(ParallelFn):
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message))
         left_out = _left_out(plan, tracks)
         failures += [failure for failure in left_out if _failed_track(failure) not in set(map(_failed_track, failures))]
-        mixed, uri, cpu_ns = None, "", 0
+        heard, cpu_ns = None, 0
+        uri = storage.join(self._context.output_uri, "recordings", call_folder(plan.call), _mix_name(plan))
         # A mix of everybody is never replaced by one of fewer voices.
         loses_voices = bool(left_out) and plan.has_prior_mix
-        if self._context.settings.composite.enabled and plan.makes_mix and tracks and not loses_voices:
+        if tracks:
             try:
-                mixed, uri, cpu_ns = self._mix(plan, tracks)
+                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, makes_mix=plan.makes_mix and not loses_voices)
             except RecordingError as error:
+                lost_mix = error
+            if lost_mix is not None:
                 progress.report("failures")
-                failures.append(to_failure(STAGE, error, call=plan.call))
-        rows = self._rows(plan, tracks, failures, mixed, uri)
+                failures.append(to_failure(STAGE, lost_mix, call=plan.call))
+        mixed = heard.mix if heard else None
+        rows = self._rows(plan, tracks, failures, heard, uri)
         stamped = {
             table: [row if "run_id" in row else self._context.stamp(row) for row in found_rows]
             for table, found_rows in rows.items()
@@ -153,34 +158,57 @@ class _MixFn(ParallelFn):
                 ),
             )
 
-    def _mix(self, plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> tuple[MixedCallFacts, str, int]:
-        context, limits = self._context, self._context.settings.limits
-        uri = storage.join(context.output_uri, "recordings", call_folder(plan.call), _mix_name(plan))
-        with storage.work_folder(context.staging_uri) as folder, POOL.lend(limits.codec_memory_bytes) as codec:
-            facts: MixedCallFacts
+    def _hear(
+        self, plan: CallPlan, tracks: Sequence[ExtractedTrack], uri: str, *, makes_mix: bool
+    ) -> tuple[HeardCallFacts, int, RecordingError | None]:
+        """Listens to the tracks and publishes their mix, if there is to be one.
+
+        Returns:
+          what was heard, the CPU time in ns, and why the mix was lost on the way to its place.
+        """
+        context, settings = self._context, self._context.settings
+        heard = tuple(
+            HeardTrack(
+                parts=track.parts,
+                begin_unix_ns=track.begin_unix_ns,
+                is_mixed=settings.composite.screenshare_audio or track.track.output_type != OutputType.SCREENSHARE_AUDIO_ONLY,
+            )
+            for track in tracks
+        )
+        with storage.work_folder(context.staging_uri) as folder, POOL.lend(settings.limits.codec_memory_bytes) as codec:
+            output = folder / "mix" if makes_mix and settings.composite.enabled else None
+            facts: HeardCallFacts
             facts, cpu_ns = codec.run(
-                mix_call,
-                (tuple(track.parts for track in tracks), folder / "mix", context.settings.mp3, _tags(plan, tracks)),
+                hear_call,
+                (heard, output, settings.mp3, settings.composite, _tags(plan, tracks)),
                 open_remote=storage.open_input,
                 on_progress=lambda samples: progress.report("media_samples", samples),
-                timeout_seconds=limits.codec_seconds,
+                timeout_seconds=settings.limits.codec_seconds,
             )
-            storage.publish(uri, folder / "mix")
-        return facts, uri, cpu_ns
+            try:
+                if facts.mix is not None:
+                    storage.publish(uri, folder / "mix")
+            except RecordingError as error:
+                return replace(facts, mix=None), cpu_ns, error
+        return facts, cpu_ns, None
 
     def _rows(
         self,
         plan: CallPlan,
         tracks: Sequence[ExtractedTrack],
         failures: Sequence[Failure],
-        mixed: MixedCallFacts | None,
+        heard: HeardCallFacts | None,
         uri: str,
     ) -> Rows:
         """Returns all rows the call has from now on."""
         rows: Rows = {table: [] for table in CALL_TABLES}
-        for track in tracks:
+        for number, track in enumerate(tracks):
             for table in ("recordings", "segments", "tracks"):
                 rows[table].extend(read_fragment(track.rows.uri, table))
+            if heard is not None:
+                _tell_what_was_heard(rows["tracks"][-1], heard.tracks[number])
+                rows["speech"].extend(_speech_rows(track.track, heard.tracks[number].speech, plan.timeline_start_unix_ns))
+        mixed = heard.mix if heard else None
         if mixed is not None:
             rows["recordings"].append(self._mix_row(plan, mixed, uri, tracks))
         rows["failures"] = failure_rows(failures, self._context.started_unix_ns)
@@ -193,7 +221,10 @@ class _MixFn(ParallelFn):
             if _track_tuple(row) in failed and row["status"] == Status.OK:
                 row["status"] = Status.PARTIAL
         _add_tracks_without_audio(rows, plan, failures)
-        rows["calls"] = (prior.get("calls") if plan.is_narrowed else None) or [_call_row(plan, rows, failures)]
+        told = prior.get("calls", [])
+        rows["calls"] = (told if plan.is_narrowed else None) or [
+            {**_call_row(plan, rows, failures), **_mix_levels(mixed, told if plan.has_prior_mix else [])}
+        ]
         return rows
 
     def _prior_rows(self, plan: CallPlan) -> Rows:
@@ -203,7 +234,7 @@ class _MixFn(ParallelFn):
             for table in CALL_TABLES
         }
 
-    def _mix_row(self, plan: CallPlan, mixed: MixedCallFacts, uri: str, tracks: Sequence[ExtractedTrack]) -> Row:
+    def _mix_row(self, plan: CallPlan, mixed: MixFacts, uri: str, tracks: Sequence[ExtractedTrack]) -> Row:
         length = mixed.file.duration_samples
         return {
             **_call_ids(plan.call),
@@ -227,6 +258,48 @@ class _MixFn(ParallelFn):
         }
 
 
+def _tell_what_was_heard(row: Row, heard: HeardTrackFacts) -> None:
+    """Fills the columns of a `tracks` row that only listening can tell."""
+    repairs, speech = heard.repairs, heard.speech
+    row.update(
+        packets_recovered_fec=repairs.fec_packets,
+        concealed_ms=round(repairs.concealed_samples / _SAMPLES_PER_MS),
+        silence_ms=max(0, row["silence_ms"] - round((repairs.concealed_samples + repairs.fec_samples) / _SAMPLES_PER_MS)),
+        loudness_lufs=heard.loudness_lufs,
+        peak_dbfs=heard.peak_dbfs,
+        speech_ms=round(int((speech.file_stop_sample - speech.file_start_sample).sum()) / _SAMPLES_PER_MS),
+    )
+
+
+def _speech_rows(track: TrackKey, speech: SpeechFacts, zero_unix_ns: int) -> list[Row]:
+    ids = track_ids(track)
+    return [
+        {
+            **ids,
+            "start_ms": round((server_start - zero_unix_ns) / _NS_PER_MS),
+            "end_ms": round((server_stop - zero_unix_ns) / _NS_PER_MS),
+            "file_start_ms": round(file_start / _SAMPLES_PER_MS),
+            "file_end_ms": round(file_stop / _SAMPLES_PER_MS),
+            "level_dbfs": level,
+        }
+        for server_start, server_stop, file_start, file_stop, level in zip(
+            speech.server_start_unix_ns.tolist(),
+            speech.server_stop_unix_ns.tolist(),
+            speech.file_start_sample.tolist(),
+            speech.file_stop_sample.tolist(),
+            speech.level_dbfs.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _mix_levels(mixed: MixFacts | None, prior_calls: Sequence[Row]) -> Row:
+    """Returns the columns of a `calls` row that the mix tells: this run's, or that which was kept."""
+    if mixed is not None:
+        return {"loudness_lufs": mixed.loudness_lufs, "peak_dbfs": mixed.peak_dbfs}
+    return {column: row[column] for row in prior_calls for column in ("loudness_lufs", "peak_dbfs")}
+
+
 def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]:
     """Returns a failure for each track that the catalog has and this run, although about the whole call, did not make."""
     if not plan.is_whole:
@@ -246,7 +319,7 @@ def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]
     ]
 
 
-def _leaves_something(plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixedCallFacts | None) -> bool:
+def _leaves_something(plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixFacts | None) -> bool:
     """Whether the catalog has something of this call that this run did not make and must not take away."""
     made = {track_ids_of(track.track) for track in tracks}
     files = {track_ids_of(track.track) for track in tracks if track.bytes_written}

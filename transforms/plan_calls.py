@@ -9,11 +9,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms import unfinished
+from transforms import storage, unfinished
 from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row, from_time, utc_date
-from transforms.media.errors import ArchiveError, TimelineError
-from transforms.media.model import TRACK_TYPE_OF, CallKey, Failure, Status, TrackKey, TrackPart
+from transforms.media.errors import ArchiveError, RecordingError, TimelineError
+from transforms.media.extract import PartFiles, load_parts
+from transforms.media.model import TRACK_TYPE_OF, BeginWith, CallKey, Failure, Status, TrackKey, TrackPart
+from transforms.media.timeline import plan_pieces
 from transforms.run_context import RunContext
 from transforms.unpack_archives import RECALL_STAGE
 
@@ -34,7 +36,8 @@ class PriorCall:
     timeline_start_unix_ns: int | None
     tracks: tuple[TrackIds, ...] = ()
     files: tuple[TrackIds, ...] = ()
-    has_mix: bool = False
+    mix_start_unix_ns: int | None = None
+    """Server time of the mix's first sample; None without a mix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class TrackSource:
     parts: tuple[TrackPart, ...]
     """In order of time; at least one has packets."""
     timeline_start_unix_ns: int
+    begin_unix_ns: int | None
+    """Server time at which its file begins; None for that of its first packet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +140,12 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
         return None
     recordings = list(found["recordings"])
     start = row["timeline_start_time"]
+    mix_starts = [from_time(r["start_time"]) for r in recordings if r["recording_type"] == "composite"]
     return PriorCall(
         timeline_start_unix_ns=None if start is None else from_time(start),
         tracks=tuple(sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))),
         files=tuple(sorted(_ids(r) for r in recordings if r["recording_type"] == "individual")),
-        has_mix=any(r["recording_type"] == "composite" for r in recordings),
+        mix_start_unix_ns=mix_starts[0] if mix_starts else None,
     )
 
 
@@ -177,24 +183,43 @@ def plan_call(
         for track in [track for track in wanted if track_ids_of(track) in prior.files]:
             failures.extend(_not_in_file(part, missing) for part in wanted.pop(track))
     narrowed = context.filters.narrows_tracks
+    makes_mix = not missing and not narrowed
+    begin = None
+    if context.settings.individual.begin_with == BeginWith.MIX:
+        begin = prior.mix_start_unix_ns if prior is not None and not makes_mix else None
+        try:
+            begin = _earliest_media(heard) if begin is None else begin
+        except RecordingError as error:  # what was staged cannot be read back
+            failures.extend(_track_failure(error, found[0]) for found in wanted.values())
+            wanted = {}
     plan = CallPlan(
         call=call,
         timeline_start_unix_ns=start,
         sources=tuple(
-            TrackSource(track=track, parts=tuple(wanted[track]), timeline_start_unix_ns=start) for track in sorted(wanted)
+            TrackSource(track=track, parts=tuple(wanted[track]), timeline_start_unix_ns=start, begin_unix_ns=begin)
+            for track in sorted(wanted)
         ),
         empty_tracks=tuple(sorted(track for track, found in tracks.items() if not any(p.packets_uri for p in found))),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
-        makes_mix=not missing and not narrowed,
+        makes_mix=makes_mix,
         is_narrowed=narrowed,
         is_whole=not missing and not narrowed,
         has_prior=prior is not None,
         prior_tracks=prior.tracks if prior else (),
         prior_files=prior.files if prior else (),
-        has_prior_mix=prior is not None and prior.has_mix,
+        has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
     )
     return plan, [f for f in failures if not narrowed or wants_failure(f, context.filters)]
+
+
+def _earliest_media(heard: dict[TrackKey, list[TrackPart]]) -> int | None:
+    """Returns the server time at which a call's mix begins, from the clocks as they will be fitted, None without tracks."""
+    starts = []
+    for parts in heard.values():
+        files = [PartFiles(packets=part.packets_uri, index=part.index_uri) for part in parts]
+        starts.append(plan_pieces(load_parts(files, storage.open_input))[0].clock.server_start_unix_ns)
+    return min(starts, default=None)
 
 
 def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
@@ -202,6 +227,10 @@ def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
         f"the track's file was kept as it is, without the audio of {part.archive_uri}: {', '.join(missing)} that it was "
         "made from cannot be read any more"
     )
+    return _track_failure(error, part)
+
+
+def _track_failure(error: RecordingError, part: TrackPart) -> Failure:
     return to_failure(
         STAGE,
         error,
@@ -246,16 +275,5 @@ def _drop_far_tracks(
             f"{track.participant_id}: {TRACK_TYPE_OF[track.output_type]} lies {apart / _HOUR_NS:.1f} h from the median of its "
             f"call's tracks, expected at most {max_call_hours} h (limits.max_call_hours)"
         )
-        failures.append(
-            to_failure(
-                STAGE,
-                error,
-                archive_uri=found[0].archive_uri,
-                archive_modified_unix_ns=found[0].archive_modified_unix_ns,
-                call=track.call,
-                participant_id=track.participant_id,
-                user_session_id=track.user_session_id,
-                output_type=track.output_type,
-            )
-        )
+        failures.append(_track_failure(error, found[0]))
     return kept, failures

@@ -176,6 +176,7 @@ def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
                 ),
             ),
             timeline_start_unix_ns=session.call_start_unix_ns or part.first_server_unix_ns,
+            begin_unix_ns=None,
         )
         for session in unpacked.sessions
         for part in session.parts

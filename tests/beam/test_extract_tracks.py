@@ -122,13 +122,26 @@ def test_rows_describe_the_track_and_its_segments(context: RunContext, tmp_path:
     (track,) = _rows(context, "tracks", source)
     assert (track["status"], track["segment_count"], track["ssrcs"]) == ("ok", 2, [1, 2])
     assert (track["packets_expected"], track["packets_received"], track["packets_lost"]) == (75, 73, 2)
-    assert (track["media_ms"], track["concealed_ms"]) == (1_460, 40)
+    assert (track["media_ms"], track["silence_ms"]) == (1_460, 40 + 2_000)
+    assert [track[name] for name in ("packets_recovered_fec", "concealed_ms", "loudness_lufs")] == [None] * 3  # not heard yet
     assert track["archive_uris"] == [ref.uri]
     first, second = _rows(context, "segments", source)
     assert (first["base_filename"], first["ssrc"], first["gap_before"], first["file_start_ms"]) == ("one", 1, "none", 0)
     assert (second["base_filename"], second["ssrc"], second["gap_before"]) == ("two", 2, "muted")
     assert abs(second["call_start_ms"] - 3_000) <= 5
     assert abs(second["file_start_ms"] - 3_000) <= 5
+
+
+def test_file_may_begin_with_the_mix(context: RunContext, alice: TrackSource) -> None:
+    _run(context, [replace(alice, begin_unix_ns=CALL_START_UNIX_NS)])
+
+    (recording,) = _rows(context, "recordings", alice)
+    assert (recording["offset_ms"], recording["start_time"]) == (0, to_time(CALL_START_UNIX_NS))
+    assert recording["duration_samples"] == pytest.approx(72_000 - 312, abs=240)
+    (segment,) = _rows(context, "segments", alice)
+    assert segment["file_start_ms"] == pytest.approx(segment["call_start_ms"], abs=2)
+    (track,) = _rows(context, "tracks", alice)
+    assert (track["offset_ms"], track["silence_ms"]) == (0, pytest.approx(500, abs=3))
 
 
 def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path) -> None:

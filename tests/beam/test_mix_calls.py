@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 import av
+import numpy as np
 import pytest
 
 from tests.beam.support import (
@@ -28,15 +29,18 @@ from tests.beam.support import (
     make_track,
     nothing,
     recording_row,
+    speak,
     stage_sources,
     stamp,
     track_row,
     write_call,
     write_rows,
 )
+from tests.builders import Participant, Segment, encode_opus, silence, tone
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.catalog import CALL_TABLES, Row, to_time
 from transforms.media.model import CallKey, CompositeSettings, Failure, OutputType, PressSettings
+from transforms.media.opus import carries_fec
 from transforms.mix_calls import ArchiveOutcome, MixCalls, PressedCall
 from transforms.plan_calls import CallPlan, TrackSource
 from transforms.row_fragments import read_fragment
@@ -146,6 +150,64 @@ def test_call_row_sums_its_tracks(context: RunContext, sources: list[TrackSource
     assert (row["run_id"], row["settings_fingerprint"]) == (context.run_id, context.settings_fingerprint)
 
 
+@pytest.fixture
+def talk(context: RunContext, tmp_path: Path) -> list[TrackSource]:
+    """Alice talks from 1 s to 3 s of her 5 s, which begin 2 s into the call; Bob shares a screen that sounds from the start."""
+    buzz = np.sum([tone(150 * k, 2, amplitude=0.2 / k) for k in range(1, 16)], axis=0) * (1 + 2 * tone(5, 2))
+    sent = np.concatenate([silence(1), buzz.astype(np.float32), silence(2)])
+    packets = encode_opus(sent, fec=True, expected_loss_percent=30)
+    by_fec = next(k for k in range(80, 120) if carries_fec(packets[k])) - 1
+    screen = Segment(packets=speak(3.0), track_type="TRACK_TYPE_SCREEN_SHARE_AUDIO", ssrc=2)
+    people = [
+        Participant(participant_id="alice", segments=[Segment(packets=packets, start_ms=2_000, lost={by_fec - 1, by_fec})]),
+        Participant(participant_id="bob", segments=[screen]),
+    ]
+    return stage_sources(context, write_call(tmp_path / "talk.tar.gz", people))
+
+
+def test_rows_tell_what_was_heard(context: RunContext, talk: list[TrackSource]) -> None:
+    _run(context, [make_plan(talk)])
+
+    alice, bob = sorted(_rows(context, "tracks"), key=lambda row: row["participant_id"])
+    assert (alice["packets_lost"], alice["packets_recovered_fec"], alice["concealed_ms"], alice["silence_ms"]) == (2, 1, 20, 0)
+    assert (bob["packets_recovered_fec"], bob["concealed_ms"], bob["silence_ms"]) == (0, 0, 0)
+    assert bob["loudness_lufs"] == pytest.approx(-15.7, abs=0.7)  # 440 Hz, peak -12 dBFS
+    assert bob["peak_dbfs"] == pytest.approx(-12, abs=0.5)
+    (speech,) = [row for row in _rows(context, "speech") if row["participant_id"] == "alice"]
+    assert (speech["start_ms"], speech["end_ms"]) == (pytest.approx(3_000, abs=100), pytest.approx(5_000, abs=100))
+    assert (speech["file_start_ms"], speech["file_end_ms"]) == (speech["start_ms"] - 2_000, speech["end_ms"] - 2_000)
+    assert speech["level_dbfs"] == pytest.approx(-16, abs=3)
+    assert alice["speech_ms"] == speech["end_ms"] - speech["start_ms"]
+    (call,) = _rows(context, "calls")
+    assert call["loudness_lufs"] == pytest.approx(-15, abs=2)
+    assert call["peak_dbfs"] >= bob["peak_dbfs"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_screenshare_audio_may_be_left_out_of_the_mix(context: RunContext, talk: list[TrackSource], enabled: bool) -> None:
+    settings = replace(context.settings, composite=CompositeSettings(screenshare_audio=enabled))
+
+    _run(replace(context, settings=settings), [make_plan(talk)])
+
+    (row,) = [row for row in _rows(context, "recordings") if row["recording_type"] == "composite"]
+    assert row["offset_ms"] == 0  # with the earliest media of the call, mixed or not
+    assert row["duration_ms"] == pytest.approx(7_000, abs=20)
+    with av.open(f"{context.output_uri}/{MIX}") as file:
+        pcm = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+    assert np.abs(pcm[5_000:90_000]).max() == pytest.approx(0.25 if enabled else 0, abs=0.03)
+
+
+def test_tracks_are_heard_where_no_mix_is_made(context: RunContext, talk: list[TrackSource]) -> None:
+    settings = replace(context.settings, composite=CompositeSettings(enabled=False))
+
+    _run(replace(context, settings=settings), [make_plan(talk)])
+
+    assert set(_uris(context)) == {"alice", "bob"}
+    assert all(row["loudness_lufs"] is not None for row in _rows(context, "tracks"))
+    assert {row["participant_id"] for row in _rows(context, "speech")} >= {"alice"}
+    assert [(row["loudness_lufs"], row["peak_dbfs"]) for row in _rows(context, "calls")] == [(None, None)]
+
+
 def test_every_archive_of_a_call_has_an_outcome(context: RunContext, sources: list[TrackSource]) -> None:
     archive = sources[0].parts[0].archive_uri
     about_other = make_failure(call=CALL, archive_uri="/raw/silent.zip", retryable=True)
@@ -246,6 +308,9 @@ def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(context: Ru
     _run(context, [make_plan(sources)], calls=check, outcomes=check_outcomes)
 
     assert set(_uris(context)) == {"alice", "bob"}
+    # The tracks were heard all the same.
+    assert all(row["loudness_lufs"] is not None for row in _rows(context, "tracks"))
+    assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [None]
 
 
 def test_call_in_which_nobody_sent_anything_is_empty(context: RunContext) -> None:
@@ -285,7 +350,7 @@ def _prior(context: RunContext, *participants: str) -> dict[str, Any]:
     write_rows(context, "recordings", [recording_row(None, "/old/mix.mp3"), *files])
     write_rows(context, "tracks", [track_row(name) for name in participants])
     write_rows(context, "segments", [{**track_row_ids(name), "file_start_ms": 0} for name in participants])
-    write_rows(context, "calls", [call_row(status="ok", participant_ms=77)])
+    write_rows(context, "calls", [call_row(status="ok", participant_ms=77, loudness_lufs=-21.5)])
     ids = tuple((name, f"sess-{name}", "audio_only") for name in participants)
     return {"has_prior": True, "prior_tracks": ids, "prior_files": ids, "has_prior_mix": True}
 
@@ -321,6 +386,7 @@ def test_track_that_no_archive_gives_any_more_keeps_its_file_and_the_mix_with_it
 
     uris = _uris(context)
     assert (uris[None], uris["carol"]) == ("/old/mix.mp3", "/old/carol.mkv")
+    assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [-21.5]  # of the mix that stays
     assert uris["alice"].startswith(context.output_uri)
     assert _statuses(context) == {"alice": "ok", "bob": "ok", "carol": "partial"}
     assert {row["participant_id"] for row in _rows(context, "segments")} == {"alice", "bob", "carol"}

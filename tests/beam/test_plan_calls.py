@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -17,14 +18,27 @@ from tests.beam.support import (
     expect,
     make_failure,
     make_part,
+    make_participant,
     make_pipeline,
     make_track,
     nothing,
     recording_row,
+    stage_sources,
     track_row,
+    write_call,
 )
 from transforms.media.catalog import Row, to_time
-from transforms.media.model import CallKey, Failure, Filters, LimitSettings, OutputType, PressSettings, TrackPart
+from transforms.media.model import (
+    BeginWith,
+    CallKey,
+    Failure,
+    Filters,
+    IndividualSettings,
+    LimitSettings,
+    OutputType,
+    PressSettings,
+    TrackPart,
+)
 from transforms.plan_calls import CallPlan, PlanCalls, PriorCall, TrackSource, plan_call
 from transforms.run_context import RunContext
 from transforms.unfinished import archives_to_repeat
@@ -111,7 +125,10 @@ def test_parts_of_several_archives_make_one_source(context: RunContext) -> None:
 
     plan, _ = _plan(context, first, second)
 
-    assert plan.sources == (TrackSource(track=make_track(), parts=(first, second), timeline_start_unix_ns=CALL_START_UNIX_NS),)
+    source = TrackSource(
+        track=make_track(), parts=(first, second), timeline_start_unix_ns=CALL_START_UNIX_NS, begin_unix_ns=None
+    )
+    assert plan.sources == (source,)
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
     assert plan.sessions == (("alice", "sess-alice"),)
 
@@ -226,7 +243,8 @@ def test_filters_do_not_move_time_zero(context: RunContext) -> None:
 def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_not_in_them(context: RunContext) -> None:
     late = [make_part(archive_uri="/raw/late.tar.gz"), make_part("bob", archive_uri="/raw/late.tar.gz")]
 
-    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, files=(("alice", "sess-alice", "audio_only"),), has_mix=True)
+    files = (("alice", "sess-alice", "audio_only"),)
+    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, files=files, mix_start_unix_ns=CALL_START_UNIX_NS)
 
     plan, failures = _plan(context, *late, prior=prior, missing=["/raw/gone.tar.gz"])
 
@@ -237,6 +255,69 @@ def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_no
     assert (failure.participant_id, failure.archive_uri, failure.error_type) == ("alice", "/raw/late.tar.gz", "ArchiveError")
     assert "without the audio of /raw/late.tar.gz" in failure.message
     assert "/raw/gone.tar.gz" in failure.message
+
+
+# --- files that begin with the mix -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def side_by_side(context: RunContext) -> RunContext:
+    individual = IndividualSettings(begin_with=BeginWith.MIX)
+    return replace(context, settings=PressSettings(individual=individual))
+
+
+@pytest.fixture
+def parts(context: RunContext, tmp_path: Path) -> list[TrackPart]:
+    """Alice 700 ms into the call, Bob 200 ms into it; her sound is on the shared screen."""
+    people = [
+        make_participant("alice", start_ms=700, track_type="TRACK_TYPE_SCREEN_SHARE_AUDIO"),
+        make_participant("bob", start_ms=200),
+    ]
+    sources = stage_sources(context, write_call(tmp_path / "a.tar.gz", people))
+    return [part for source in sources for part in source.parts]
+
+
+def _begins(plan: CallPlan) -> dict[str, int | None]:
+    return {source.track.participant_id: source.begin_unix_ns for source in plan.sources}
+
+
+def test_files_begin_with_their_first_packets_unless_asked(context: RunContext, parts: list[TrackPart]) -> None:
+    assert _begins(_plan(context, *parts)[0]) == {"alice": None, "bob": None}
+
+
+def test_files_begin_with_the_earliest_media_where_asked(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+    plan, failures = _plan(side_by_side, *parts)
+
+    assert failures == []
+    start = CALL_START_UNIX_NS + 200 * MS_NS
+    assert _begins(plan) == {"alice": pytest.approx(start, abs=MS_NS), "bob": pytest.approx(start, abs=MS_NS)}
+
+
+def test_file_made_alone_begins_where_the_whole_call_does(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+    plan, _ = _plan(replace(side_by_side, filters=Filters(participants=("alice",))), *parts)
+
+    assert _begins(plan) == {"alice": pytest.approx(CALL_START_UNIX_NS + 200 * MS_NS, abs=MS_NS)}
+
+
+def test_file_made_beside_a_mix_that_stays_begins_with_it(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, mix_start_unix_ns=CALL_START_UNIX_NS - 5)
+
+    plan, _ = _plan(side_by_side, *parts, prior=prior, missing=["/raw/gone.tar.gz"])
+
+    assert set(_begins(plan).values()) == {CALL_START_UNIX_NS - 5}
+    assert set(_begins(_plan(side_by_side, *parts, prior=prior)[0]).values()) != {CALL_START_UNIX_NS - 5}
+
+
+def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+    Path(parts[0].index_uri).unlink()
+
+    plan, failures = _plan(side_by_side, *parts)
+
+    assert plan.sources == ()
+    assert sorted((failure.participant_id or "", failure.error_type) for failure in failures) == [
+        ("alice", "StorageError"),
+        ("bob", "StorageError"),
+    ]
 
 
 # --- the transform ---------------------------------------------------------------------------------------------------

@@ -25,12 +25,15 @@ from tests.builders import (
     make_segment_dump,
 )
 from transforms.media.clock import fit_clocks
+from transforms.media.composite import HeardCallFacts, HeardTrack, MixFacts, hear_call
 from transforms.media.extract import PartFiles
 from transforms.media.ingest import IngestedSegment, ingest_segment
 from transforms.media.model import (
     ArchiveRef,
     ClockPiece,
+    CompositeSettings,
     LimitSettings,
+    Mp3Settings,
     Plateau,
     RunClock,
     SegmentTiming,
@@ -170,6 +173,40 @@ def stage_call(participants: Sequence[Participant], folder: Path, **names: Any) 
 def load_part(folder: Path, part: PartFiles) -> Any:
     """Returns a part's index."""
     return load_index((folder / part.index).read_bytes())
+
+
+def hear_parts(
+    tracks: Sequence[Sequence[PartFiles]],
+    folder: Path,
+    output: Path | None,
+    mp3: Mp3Settings | None = None,
+    composite: CompositeSettings | None = None,
+    **track_fields: Any,
+) -> HeardCallFacts:
+    """Hears staged tracks, each of its parts, and mixes them to a file when there is one named."""
+    fields: dict[str, Any] = {"begin_unix_ns": None, "is_mixed": True, **track_fields}
+    return hear_call(
+        tuple(HeardTrack(parts=tuple(parts), **fields) for parts in tracks),
+        output,
+        mp3 or Mp3Settings(),
+        composite or CompositeSettings(),
+        {"title": "x"},
+        open_input=open_in(folder),
+        on_progress=lambda samples: None,
+    )
+
+
+def mix_parts(
+    tracks: Sequence[Sequence[PartFiles]],
+    folder: Path,
+    output: Path,
+    mp3: Mp3Settings | None = None,
+    composite: CompositeSettings | None = None,
+) -> MixFacts:
+    """Mixes staged tracks, each of its parts, to a file."""
+    mix = hear_parts(tracks, folder, output, mp3, composite).mix
+    assert mix is not None
+    return mix
 
 
 def run_program(*command: str | Path) -> bytes:

@@ -14,15 +14,15 @@ from tests.media.helpers import (
     decode_with_ffmpeg,
     decode_with_pyav,
     load_part,
+    mix_parts,
     open_in,
     pieces_of,
     rms,
     run_program,
     unpack,
 )
-from transforms.media.composite import mix_call
 from transforms.media.extract import PartFiles, extract_track
-from transforms.media.model import Container, Mp3Settings, OutputType, PartIndex
+from transforms.media.model import Container, OutputType, PartIndex
 from transforms.media.packet_file import read_run
 from transforms.media.unpack import UnpackedArchive
 
@@ -162,7 +162,7 @@ def test_individual_file_is_exact_in_length_and_sounds(
     )
     total = facts.duration_samples
     assert total / 48 == pytest.approx(known.media_ms + known.stalled_ms, abs=30)
-    assert facts.media_samples + facts.silence_samples == total + LOOK_AHEAD
+    assert facts.media_samples + facts.hole_samples == total + LOOK_AHEAD
     heard = decode_with_pyav(path)
     assert heard.shape == (total, known.channels)
     assert len(decode_with_ffmpeg(path, known.channels)) == total
@@ -175,14 +175,7 @@ def test_mix_of_the_sample_is_the_call(unpacked: Unpacked, tmp_path: Path) -> No
         PartFiles(packets=part.packets_file, index=part.index_file) for session in archive.sessions for part in session.parts
     ]
     path = tmp_path / "a.mp3"
-    facts = mix_call(
-        tuple((part,) for part in parts),
-        path,
-        Mp3Settings(),
-        {},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
-    )
+    facts = mix_parts([[part] for part in parts], folder, path)
     first = min(part.first_server_unix_ns for session in archive.sessions for part in session.parts)
     assert facts.start_unix_ns == first
     # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96 s.

@@ -13,34 +13,28 @@ from tests.media.helpers import (
     best_lag,
     decode_with_ffmpeg,
     decode_with_pyav,
+    hear_parts,
     level_at,
     loudest_hz,
+    mix_parts,
     open_in,
     rms,
     run_program,
     stage_call,
 )
-from transforms.media.composite import MixedCallFacts, mix_call
-from transforms.media.errors import TimelineError
-from transforms.media.extract import PartFiles
+from transforms.media.composite import HeardTrack, MixFacts, hear_call
+from transforms.media.decode import Repairs
 from transforms.media.mix import CEILING
-from transforms.media.model import Mp3Mode, Mp3Settings
+from transforms.media.model import CompositeSettings, Mp3Mode, Mp3Settings
+from transforms.media.opus import carries_fec
 
 LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 
 
-def mix(folder: Path, participants: list[Participant], settings: Mp3Settings | None = None) -> MixedCallFacts:
+def mix(folder: Path, participants: list[Participant], settings: Mp3Settings | None = None) -> MixFacts:
     """Mixes a built call to `out.mp3` in a folder."""
-    parts = stage_call(participants, folder)
-    return mix_call(
-        tuple((part,) for part in parts),
-        folder / "out.mp3",
-        settings or Mp3Settings(),
-        {"title": "x"},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
-    )
+    return mix_parts([[part] for part in stage_call(participants, folder)], folder, folder / "out.mp3", settings)
 
 
 def say(who: str, sent: Pcm, start_ms: int = 0, bitrate_bps: int = 64_000) -> Participant:
@@ -120,10 +114,11 @@ def test_vbr_mix_is_exact_in_length_too(tmp_path: Path) -> None:
 def test_progress_adds_up_to_the_mix(tmp_path: Path) -> None:
     parts = stage_call([say("alice", tone(440, 2.5))], tmp_path)
     told: list[int] = []
-    mix_call(
-        ((parts[0],),),
+    hear_call(
+        (HeardTrack(parts=(parts[0],), begin_unix_ns=None, is_mixed=True),),
         tmp_path / "out.mp3",
         Mp3Settings(),
+        CompositeSettings(),
         {},
         open_input=open_in(tmp_path),
         on_progress=told.append,
@@ -149,14 +144,118 @@ def test_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
     assert mix(tmp_path / "1", people).file.sha256 == mix(tmp_path / "2", people).file.sha256
 
 
-def test_call_without_packets_raises_timeline_error(tmp_path: Path) -> None:
-    nothing: tuple[tuple[PartFiles, ...], ...] = ((), ())
-    with pytest.raises(TimelineError, match=r"no packets to mix, expected at least one track with audio"):
-        mix_call(
-            nothing,
-            tmp_path / "out.mp3",
-            Mp3Settings(),
-            {},
-            open_input=open_in(tmp_path),
-            on_progress=lambda samples: None,
-        )
+# --- what is heard ---------------------------------------------------------------------------------------------------
+
+
+def voice(seconds: float, amplitude: float = 0.2) -> Pcm:
+    """Returns a buzz that is louder and softer five times a second, which the codec takes for a voice."""
+    buzz = np.sum([tone(150 * k, seconds, amplitude=amplitude / k) for k in range(1, 16)], axis=0)
+    return (buzz * (1 + 2 * tone(5, seconds))).astype(np.float32)
+
+
+def test_levels_of_tracks_and_mix_are_those_of_what_is_heard(tmp_path: Path) -> None:
+    sine = tone(1_000, 6, amplitude=10 ** (-23 / 20))
+    parts = stage_call([say("alice", sine), say("bob", sine * 0.5, 6_000), say("carol", silence(2))], tmp_path)
+    facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
+    alice, bob, carol = facts.tracks
+    # One channel of a sine at -23 dBFS has -26 LUFS (its mean square is 3 dB below its peak).
+    assert alice.loudness_lufs == pytest.approx(-26, abs=0.2)
+    assert alice.peak_dbfs == pytest.approx(-23, abs=0.5)
+    assert bob.loudness_lufs == pytest.approx(-32, abs=0.2)
+    assert carol.loudness_lufs is None
+    assert facts.mix is not None
+    # Half the time at -26, half at -32: the mean of the energies.
+    assert facts.mix.loudness_lufs == pytest.approx(-26 + 10 * np.log10((1 + 0.25) / 2), abs=0.3)
+    assert facts.mix.peak_dbfs == pytest.approx(-23, abs=0.5)
+
+
+def test_speech_is_told_in_file_time_and_on_the_servers_clock(tmp_path: Path) -> None:
+    sent = np.concatenate([silence(1.5), voice(2), silence(1), voice(1.2), silence(0.8)])
+    segments = [Segment(packets=encode_opus(sent), start_ms=2_000), Segment(packets=encode_opus(sent), start_ms=20_000, ssrc=9)]
+    parts = stage_call([Participant(participant_id="a", segments=segments)], tmp_path)
+    (track,) = hear_parts([parts], tmp_path, None).tracks
+    truth_s = np.array([(1.5, 3.5), (4.5, 5.7), (19.5, 21.5), (22.5, 23.7)])
+    file_s = np.stack([track.speech.file_start_sample, track.speech.file_stop_sample], axis=1) / 48_000
+    assert file_s == pytest.approx(truth_s, abs=0.1)
+    server_s = (np.stack([track.speech.server_start_unix_ns, track.speech.server_stop_unix_ns], axis=1) - CALL_START_NS) / 1e9
+    assert server_s == pytest.approx(file_s + 2, abs=0.003)
+    assert track.speech.level_dbfs == pytest.approx([20 * np.log10(rms(voice(2)))] * 4, abs=1)
+
+
+def test_repairs_are_counted_per_track(tmp_path: Path) -> None:
+    packets = encode_opus(voice(4), fec=True, expected_loss_percent=30, bitrate_bps=32_000)
+    lost = next(k for k in range(80, 120) if carries_fec(packets[k])) - 1
+    one = Participant(participant_id="a", segments=[Segment(packets=packets, lost={lost})])
+    two = Participant(participant_id="b", segments=[Segment(packets=encode_opus(tone(440, 4)), lost=range(50, 80), ssrc=2)])
+    parts = stage_call([one, two], tmp_path)
+    facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
+    assert facts.tracks[0].repairs == Repairs(fec_packets=1, fec_samples=960)
+    assert facts.tracks[1].repairs == Repairs(concealed_samples=4_800)
+
+
+def test_listening_without_a_mix_hears_the_same(tmp_path: Path) -> None:
+    parts = stage_call([say("alice", voice(3)), say("bob", noise(2), 1_000)], tmp_path)
+    mixed = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
+    alone = hear_parts([[part] for part in parts], tmp_path, None)
+    assert alone.mix is None
+    for one, other in zip(mixed.tracks, alone.tracks, strict=True):
+        assert (one.loudness_lufs, one.peak_dbfs, one.repairs) == (other.loudness_lufs, other.peak_dbfs, other.repairs)
+        assert np.array_equal(one.speech.file_start_sample, other.speech.file_start_sample)
+
+
+def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(tmp_path: Path) -> None:
+    parts = stage_call([say("alice", tone(440, 2), 1_000), say("bob", tone(1_000, 2))], tmp_path)
+    heard = [HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts]
+    facts = hear_call(
+        tuple(heard), tmp_path / "a.mp3", Mp3Settings(), CompositeSettings(), {},
+        open_input=open_in(tmp_path), on_progress=lambda samples: None,
+    )  # fmt: skip
+    assert facts.mix is not None
+    assert facts.mix.start_unix_ns == CALL_START_NS
+    assert facts.mix.file.duration_samples == 3 * 48_000 - LOOK_AHEAD
+    sound = decode_with_ffmpeg(tmp_path / "a.mp3", 1)
+    assert level_at(sound[50_000:140_000], 440) == pytest.approx(0.25, abs=0.03)
+    assert level_at(sound[50_000:90_000], 1_000) < 0.001
+    assert facts.tracks[1].loudness_lufs is not None
+
+
+def test_call_of_which_nothing_is_mixed_has_no_mix(tmp_path: Path) -> None:
+    parts = stage_call([say("alice", tone(440, 1))], tmp_path)
+    facts = hear_parts([parts], tmp_path, tmp_path / "a.mp3", is_mixed=False)
+    assert facts.mix is None
+    assert not (tmp_path / "a.mp3").exists()
+
+
+@pytest.mark.parametrize("target_lufs", [-30.0, -23.0, -20])
+def test_mix_is_brought_to_the_loudness_asked_for(tmp_path: Path, target_lufs: float) -> None:
+    parts = stage_call([say("alice", voice(5, 0.05)), say("bob", voice(4, 0.1), 6_000)], tmp_path)
+    tracks = [[part] for part in parts]
+    plain = hear_parts(tracks, tmp_path, tmp_path / "plain.mp3")
+    facts = hear_parts(tracks, tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=target_lufs))
+    assert facts.mix is not None
+    assert facts.mix.loudness_lufs == pytest.approx(target_lufs, abs=0.2)
+    assert facts.mix.peak_dbfs is not None
+    assert facts.mix.peak_dbfs <= -0.99
+    assert [track.loudness_lufs for track in facts.tracks] == [track.loudness_lufs for track in plain.tracks]
+    assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == facts.mix.file.duration_samples
+
+
+def test_faint_call_is_not_blown_up_into_noise(tmp_path: Path) -> None:
+    parts = stage_call([say("alice", noise(5, amplitude=0.001))], tmp_path)
+    plain = hear_parts([parts], tmp_path, tmp_path / "plain.mp3").mix
+    facts = hear_parts([parts], tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=-16.0)).mix
+    assert plain is not None
+    assert plain.loudness_lufs is not None
+    assert facts is not None
+    assert facts.loudness_lufs == pytest.approx(plain.loudness_lufs + 20, abs=0.1)
+
+
+def test_stereo_track_is_measured_in_stereo_also_for_a_mono_mix(tmp_path: Path) -> None:
+    sent = np.concatenate([tone(440, 3), tone(1_000, 3)], axis=1)
+    parts = stage_call([say("alice", sent)], tmp_path)
+    stereo = hear_parts([parts], tmp_path, tmp_path / "2.mp3", Mp3Settings(channels=2))
+    mono = hear_parts([parts], tmp_path, tmp_path / "1.mp3", Mp3Settings(channels=1))
+    assert mono.tracks[0].loudness_lufs == stereo.tracks[0].loudness_lufs
+    sound = decode_with_ffmpeg(tmp_path / "1.mp3", 1)[5_000:100_000]
+    assert level_at(sound, 440) == pytest.approx(0.125, abs=0.02)
+    assert level_at(sound, 1_000) == pytest.approx(0.125, abs=0.02)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.builders import APPLICATION_AUDIO, Pcm, encode_opus, noise, tone
-from tests.media.helpers import best_lag, level_at, loudest_hz, rms
-from transforms.media.decode import CONCEALED_SAMPLES, FADE_SAMPLES, OpusDecoder, decode_track, load_libopus
+from tests.builders import APPLICATION_AUDIO, APPLICATION_LOW_DELAY, Pcm, encode_opus, noise, tone
+from tests.media.helpers import best_lag, loudest_hz, rms
+from transforms.media.decode import CONCEALED_SAMPLES, FADE_SAMPLES, OpusDecoder, Repairs, decode_track, load_libopus
+from transforms.media.opus import carries_fec
 from transforms.media.timeline import Hole, PlacedPacket
 
 LOOK_AHEAD = 312
@@ -45,16 +46,17 @@ def place(
     return placed
 
 
-def listen(placed: Sequence[PlacedPacket], channels: int = 1) -> Pcm:
+def listen(placed: Sequence[PlacedPacket], channels: int = 1, repairs: Repairs | None = None) -> Pcm:
     """Returns a track as one array from sample 0; blocks must come in order and never overlap."""
-    blocks, end = list(decode_track(placed, channels)), 0
-    for _, at, pcm in blocks:
+    blocks, end = list(decode_track(placed, channels, repairs or Repairs())), 0
+    for _, at, file_at, pcm in blocks:
+        assert at == file_at, "both lines begin at 0 here"
         assert at >= end, "blocks overlap"
         assert pcm.dtype == np.float32
         assert pcm.shape[1] == channels
         end = at + len(pcm)
     line = np.zeros((end, channels), dtype=np.float32)
-    for _, at, pcm in blocks:
+    for _, at, _, pcm in blocks:
         line[at : at + len(pcm)] = pcm
     return line
 
@@ -163,8 +165,9 @@ def test_long_loss_is_concealed_for_100_ms_then_silent() -> None:
 
 
 def voice(seconds: float, pitch_hz: float) -> Pcm:
-    """Returns a buzz of 15 harmonics, which the codec takes for a voice."""
-    return np.sum([tone(pitch_hz * k, seconds, amplitude=0.25 / k) for k in range(1, 16)], axis=0).astype(np.float32)
+    """Returns a buzz of 15 harmonics, louder and softer five times a second, which the codec takes for a voice."""
+    buzz = np.sum([tone(pitch_hz * k, seconds, amplitude=0.25 / k) for k in range(1, 16)], axis=0)
+    return (buzz * (1 + 2 * tone(5, seconds))).astype(np.float32)
 
 
 @pytest.mark.parametrize(("fec", "least", "most"), [(True, 0.95, 1.0), (False, -1.0, 0.5)], ids=["with", "without"])
@@ -173,7 +176,9 @@ def test_in_band_fec_brings_back_the_packet_before(fec: bool, least: float, most
     sent = voice(2, 150)
     sent[48_000:48_960] = voice(0.02, 260)
     packets = encode_opus(sent, fec=fec, expected_loss_percent=30, bitrate_bps=32_000)
-    heard, whole = listen(place(packets, lost=[50])), listen(place(packets))
+    repairs = Repairs()
+    heard, whole = listen(place(packets, lost=[50]), repairs=repairs), listen(place(packets))
+    assert repairs == (Repairs(fec_packets=1, fec_samples=960) if fec else Repairs(concealed_samples=960))
     assert len(heard) == len(whole) == 96_000 - LOOK_AHEAD
     stretch = slice(48_100, 48_960 - LOOK_AHEAD)
     assert least <= float(np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1]) <= most
@@ -181,13 +186,51 @@ def test_in_band_fec_brings_back_the_packet_before(fec: bool, least: float, most
 
 def test_fec_is_used_for_the_last_of_several_lost() -> None:
     packets = encode_opus(voice(2, 150), fec=True, expected_loss_percent=30, bitrate_bps=32_000)
-    pcm = listen(place(packets, lost=range(50, 80)))
+    repairs = Repairs()
+    last = next(k for k in range(75, 90) if carries_fec(packets[k])) - 1
+    pcm = listen(place(packets, lost=range(50, last + 1)), repairs=repairs)
+    assert repairs == Repairs(fec_packets=1, fec_samples=960, concealed_samples=CONCEALED_SAMPLES)
     assert len(pcm) == 96_000 - LOOK_AHEAD
-    assert not pcm[48_000 + CONCEALED_SAMPLES : 79 * 960 - LOOK_AHEAD].any()
-    last = pcm[79 * 960 : 80 * 960 - LOOK_AHEAD]
-    assert level_at(last, 150) > 0.05
+    assert not pcm[48_000 + CONCEALED_SAMPLES : last * 960 - LOOK_AHEAD].any()
+    assert rms(pcm[last * 960 : (last + 1) * 960 - LOOK_AHEAD]) > 0.02
     # The copy fades in from the silence before it.
-    assert abs(float(pcm[79 * 960 - LOOK_AHEAD, 0])) < 1e-3
+    assert abs(float(pcm[last * 960 - LOOK_AHEAD, 0])) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("frame_ms", "bitrate_bps", "covered"),
+    [(40, 20_000, 1_920), (60, 20_000, 2_880), (40, 32_000, 960), (60, 32_000, 960)],
+    ids=["40-one-frame", "60-one-frame", "40-two-frames", "60-three-frames"],
+)
+def test_fec_covers_the_last_frame_of_a_longer_packet(frame_ms: int, bitrate_bps: int, covered: int) -> None:
+    duration = frame_ms * 48
+    packets = encode_opus(voice(3, 150), frame_ms=frame_ms, fec=True, expected_loss_percent=30, bitrate_bps=bitrate_bps)
+    number = next(k for k in range(20, len(packets)) if carries_fec(packets[k])) - 1
+    repairs = Repairs()
+    heard = listen(place(packets, duration=duration, lost=[number]), repairs=repairs)
+    assert repairs == Repairs(fec_packets=1, fec_samples=covered, concealed_samples=duration - covered)
+    whole = listen(place(packets, duration=duration))
+    stretch = slice((number + 1) * duration - covered + 100, (number + 1) * duration - LOOK_AHEAD)
+    # Behind a concealed frame the copy begins from what the decoder made up.
+    assert np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1] > (0.9 if covered == duration else 0.5)
+
+
+def test_packet_without_fec_behind_a_long_loss_begins_out_of_silence() -> None:
+    packets = encode_opus(voice(2, 150), bitrate_bps=32_000)
+    repairs = Repairs()
+    pcm = listen(place(packets, lost=range(50, 80)), repairs=repairs)
+    assert repairs == Repairs(concealed_samples=CONCEALED_SAMPLES)
+    assert not pcm[48_000 + CONCEALED_SAMPLES : 80 * 960 - LOOK_AHEAD].any()
+    assert rms(pcm[80 * 960 :]) > 0.05
+
+
+def test_no_fec_is_taken_after_a_packet_without_silk() -> None:
+    speech = encode_opus(voice(2, 150), fec=True, expected_loss_percent=30, bitrate_bps=32_000)
+    music = encode_opus(voice(2, 150), application=APPLICATION_LOW_DELAY)
+    number = next(k for k in range(20, len(speech)) if carries_fec(speech[k]))
+    repairs = Repairs()
+    listen(place([*music[: number - 1], b"", *speech[number:]], lost=[number - 1]), repairs=repairs)
+    assert repairs == Repairs(concealed_samples=960)
 
 
 def test_broken_packet_is_concealed_and_keeps_its_length() -> None:
@@ -206,7 +249,7 @@ def test_edges_are_faded_over_5_ms() -> None:
 
 
 def test_nothing_placed_gives_nothing() -> None:
-    assert list(decode_track([], 1)) == []
+    assert list(decode_track([], 1, Repairs())) == []
 
 
 def test_decoder_forgets_on_reset() -> None:

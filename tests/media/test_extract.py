@@ -66,12 +66,12 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     assert facts.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (facts.file.duration_samples, facts.file.channels) == (total, 1)
     assert (facts.duration_samples, facts.media_samples) == (total, 144_000)
-    assert (facts.dtx_samples, facts.concealed_samples, facts.silence_samples) == (0, 0, 0)
+    assert (facts.dtx_samples, facts.hole_samples) == (0, 0)
     assert facts.counts == PacketCounts(expected=150, received=150)
     assert (facts.channels, facts.codec, facts.segment_count, facts.jitter_ms) == (1, "audio/opus", 1, 0)
     assert (facts.archive_uris, facts.ssrcs) == (("call.tar.gz",), (77,))
     assert facts.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
-    assert facts.first_server_unix_ns == CALL_START_NS + 1_500_000_000
+    assert facts.begin_unix_ns == CALL_START_NS + 1_500_000_000
     (segment,) = facts.segments
     assert (segment.file_start_sample, segment.file_stop_sample) == (0, 144_000)
     assert segment.server_start_unix_ns == CALL_START_NS + 1_500_000_000
@@ -88,11 +88,11 @@ def test_measuring_without_a_file_gives_the_same_facts(tmp_path: Path) -> None:
     parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=packets, lost={3, 4})])], tmp_path)
     written, measured = extract(tmp_path, parts), extract(tmp_path, parts, write=False)
     assert measured.file is None
-    assert (written.duration_samples, written.segments, written.counts, written.concealed_samples) == (
+    assert (written.duration_samples, written.segments, written.counts, written.hole_samples) == (
         measured.duration_samples,
         measured.segments,
         measured.counts,
-        measured.concealed_samples,
+        measured.hole_samples,
     )
 
 
@@ -101,6 +101,42 @@ def test_progress_is_the_length_of_the_file(tmp_path: Path) -> None:
     told: list[int] = []
     extract_track(tuple(parts), None, Container.MKV, {}, open_input=open_in(tmp_path), on_progress=told.append)
     assert told == [48_000 - LOOK_AHEAD]
+
+
+@pytest.mark.parametrize("container", list(Container))
+@pytest.mark.parametrize("channels", [1, 2])
+def test_file_may_begin_before_its_first_packet(tmp_path: Path, container: Container, channels: int) -> None:
+    sent = noise(2, channels)
+    packets = encode_opus(sent, bitrate_bps=96_000 * channels)
+    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=packets, start_ms=3_001)])], tmp_path)
+    path = tmp_path / f"out.{container}"
+    facts = extract_track(
+        tuple(parts), path, container, {}, CALL_START_NS, open_input=open_in(tmp_path), on_progress=lambda samples: None
+    )
+    lead = 144_000  # 3.001 s on a grid of 2.5 ms; the row says what lies between
+    assert facts.begin_unix_ns == CALL_START_NS
+    assert (facts.duration_samples, facts.hole_samples) == (lead + 96_000 - LOOK_AHEAD, lead)
+    (segment,) = facts.segments
+    assert (segment.file_start_sample, segment.gap_before) == (lead, "none")
+    assert segment.server_start_unix_ns == CALL_START_NS + 3_001_000_000
+    for heard in (decode_with_ffmpeg(path, channels), decode_with_pyav(path)):
+        assert heard.shape == (facts.duration_samples, channels)
+        assert not heard[: lead - LOOK_AHEAD].any()
+        assert best_lag(heard[lead:], sent) == 0
+
+
+def test_file_never_begins_after_its_first_packet(tmp_path: Path) -> None:
+    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])], tmp_path)
+    facts = extract_track(
+        tuple(parts), None, Container.MKV, {}, CALL_START_NS + 10**9, open_input=open_in(tmp_path), on_progress=lambda _: None
+    )
+    assert (facts.begin_unix_ns, facts.hole_samples) == (CALL_START_NS, 0)
+
+
+def test_step_where_packets_were_lost_is_a_loss(tmp_path: Path) -> None:
+    packets = encode_opus(tone(440, 6))
+    facts = extract_segments(tmp_path, Segment(packets=packets, lost={148, 149}, stalls_ms={150: 500}))
+    assert [s.gap_before for s in facts.segments] == ["none", "lost"]
 
 
 def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
@@ -114,7 +150,7 @@ def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
         (0, 48_000, "none"),
         (192_000, 240_000, "muted"),
     ]
-    assert (facts.silence_samples, facts.dtx_samples, facts.duration_samples) == (144_000, 0, 240_000 - LOOK_AHEAD)
+    assert (facts.hole_samples, facts.dtx_samples, facts.duration_samples) == (144_000, 0, 240_000 - LOOK_AHEAD)
     assert (facts.ssrcs, facts.segment_count) == ((1, 2), 2)
     heard = decode_with_ffmpeg(tmp_path / "out.mkv", 1)
     assert len(heard) == facts.duration_samples
@@ -128,8 +164,7 @@ def test_dtx_loss_and_stall_are_counted_apart(tmp_path: Path) -> None:
     packets[50:60] = [b""] * 10
     facts = extract_segments(tmp_path, Segment(packets=packets, lost=range(100, 110), stalls_ms={150: 500}))
     assert facts.dtx_samples == 9_600
-    assert facts.concealed_samples == 4_800
-    assert facts.silence_samples == 9_600 + 4_800 + 24_000
+    assert facts.hole_samples == 9_600 + 9_600 + 24_000
     assert facts.media_samples == 280 * 960
     assert facts.duration_samples == 300 * 960 + 24_000 - LOOK_AHEAD
     assert facts.counts == PacketCounts(expected=290, received=280, lost=10)
@@ -193,7 +228,7 @@ def test_red_is_named_and_what_it_brought_back_counted(tmp_path: Path) -> None:
     assert facts.codec == "audio/red"
     assert facts.counts == PacketCounts(expected=100, received=97, lost=3, recovered_red=2)
     assert facts.media_samples == 99 * 960
-    assert facts.concealed_samples == 960
+    assert facts.hole_samples == 960
 
 
 def test_same_parts_give_the_same_bytes(tmp_path: Path) -> None:

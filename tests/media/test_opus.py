@@ -15,6 +15,7 @@ from transforms.media.opus import (
     FRAME_SAMPLES_BY_CONFIG,
     GRID_SAMPLES,
     MAX_PACKET_SAMPLES,
+    carries_fec,
     filler_packets,
     is_valid_packet,
     packet_samples,
@@ -50,6 +51,22 @@ def test_duration_of_every_configuration_is_libopus_s(config: int, code: int) ->
     packet = bytes([config << 3 | code, 1]) + bytes(2)
     expected = load_libopus().opus_packet_get_nb_samples(packet, ctypes.c_int32(len(packet)), ctypes.c_int32(48_000))
     assert samples_of(packet) == expected
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=60))
+def test_any_packet_carries_fec_as_libopus_says(toc_byte: int, second: int, rest: bytes) -> None:
+    packet = bytes([toc_byte, second]) + rest
+    if is_valid_packet(packet):
+        assert carries_fec(packet) == (load_libopus().opus_packet_has_lbrr(packet, ctypes.c_int32(len(packet))) == 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("frame_ms", [10, 20, 40, 60])
+def test_fec_is_seen_where_the_encoder_put_it(frame_ms: float, channels: int) -> None:
+    voice = np.concatenate([tone(150 * k, 1, channels, amplitude=0.25 / k)[None] for k in range(1, 16)]).sum(axis=0)
+    with_fec = encode_opus(voice, frame_ms=frame_ms, bitrate_bps=32_000, fec=True, expected_loss_percent=20)
+    assert np.mean([carries_fec(packet) for packet in with_fec]) >= 0.5
+    assert not any(carries_fec(packet) for packet in encode_opus(voice, frame_ms=frame_ms, bitrate_bps=32_000))
 
 
 @pytest.mark.parametrize(

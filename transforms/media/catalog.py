@@ -88,7 +88,11 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "How much faster the sender's clock runs than the server's; null where it cannot be known.",
             ),
             "sync_error_ms": (_REAL, "Bound on the error of the call times."),
-            "gap_before": (_STRING, "What lies before it: `none muted stalled lost not_recorded unknown`."),
+            "gap_before": (
+                _STRING,
+                "What lies before it: `none`; `muted` (or not published); `stalled` (the sender's capture stood still); `lost` "
+                "packets; `not_recorded` (between archives); `unknown` (a new origin of time stamps).",
+            ),
         }
     ),
     "tracks": _schema(
@@ -111,8 +115,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             "packets_reordered": (_COUNT, "Came after a later one."),
             "packets_invalid": (_COUNT, "Dropped: damaged, or not Opus inside."),
             "packets_recovered_red": (_COUNT, "Lost, but carried by a later RED packet."),
-            "packets_recovered_fec": (_COUNT, "Lost, but decoded from in-band FEC; null when not measured."),
-            "concealed_ms": (_MS, "Loss a decoder conceals: at most 100 ms of each."),
+            "packets_recovered_fec": (
+                _COUNT,
+                "Lost, but decoded from the copy in the next packet (in-band FEC); of a packet of several frames the last.",
+            ),
+            "concealed_ms": (_MS, "Made up by the decoder in place of lost audio: at most 100 ms of each loss."),
             "silence_ms": (_MS, "Nothing to decode: pauses, mutes, stalls, and loss beyond concealment."),
             "dtx_ms": (_MS, "Part of the silence that is DTX."),
             "media_ms": (_MS, "Audio really received."),
@@ -122,9 +129,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             "clock_skew_ppm": (_REAL, "As in `segments`."),
             "sync_error_ms": (_REAL, "The largest of its segments."),
             "jitter_ms": (_REAL, "Mean difference of arrival and media spacing (what RFC 3550 s6.4.1 estimates)."),
-            "loudness_lufs": (_REAL, "EBU R128 integrated loudness; null when silent or not measured."),
-            "peak_dbfs": (_REAL, "Largest sample; null when silent or not measured."),
-            "speech_ms": (_MS, "Sum of its `speech` rows; null when not measured."),
+            "loudness_lufs": (_REAL, "EBU R128 integrated loudness of the track alone; null when silent."),
+            "peak_dbfs": (_REAL, "Largest sample; null when silent."),
+            "speech_ms": (_MS, "Sum of its `speech` rows, in the file's time."),
         }
     ),
     "calls": _schema(
@@ -139,8 +146,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "track_count": (_COUNT, "Tracks with audio."),
             "participant_ms": (_MS, "Sum of the tracks' lengths."),
             "archive_uris": (_STRINGS, "The archives of the call."),
-            "loudness_lufs": (_REAL, "Of the mix; null when silent or not measured."),
-            "peak_dbfs": (_REAL, "Of the mix; null when silent or not measured."),
+            "loudness_lufs": (_REAL, "EBU R128 integrated loudness of the mix; null when silent or no mix was made."),
+            "peak_dbfs": (_REAL, "Largest sample of the mix before encoding; null when silent or no mix was made."),
             "status": (_STRING, "`ok partial failed empty`."),
         }
     ),
@@ -169,7 +176,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "end_ms": (_MS, "Call time at which it ends."),
             "file_start_ms": (_MS, "The same in the individual file."),
             "file_end_ms": (_MS, "The same in the individual file."),
-            "level_dbfs": (_REAL, "Mean level of the stretch."),
+            "level_dbfs": (_REAL, "Mean square of the stretch in dB of full scale: a full sine has -3.01."),
         }
     ),
     "failures": _schema(

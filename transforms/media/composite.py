@@ -1,80 +1,239 @@
-"""All tracks of a call -> one MP3. Runs in a codec process; memory is a block of a second and a window per track."""
+"""All tracks of a call -> one MP3, and what is heard in each. Runs in a codec process.
+
+Every track is decoded once: measured (loudness, speech, repairs) as its audio passes by on the way into the mix. Memory is a
+block of a second and a window of packets per track.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from transforms.media.decode import Pcm, decode_track
-from transforms.media.errors import TimelineError
+import numpy as np
+
+from transforms.media.decode import Chunk, Pcm, Repairs, decode_track
 from transforms.media.extract import FileFacts, PartFiles, load_parts
+from transforms.media.levels import Ints, LevelMeter, Reals
 from transforms.media.mix import Limiter, TrackPlayer, mix_tracks, place_audio, to_pcm16
-from transforms.media.model import Mp3Settings, Tags
+from transforms.media.model import CompositeSettings, Mp3Settings, Tags
 from transforms.media.mp3 import Mp3File
-from transforms.media.timeline import place_packets, plan_pieces
+from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.speech import SpeechDetector, SpeechFacts
+from transforms.media.timeline import Piece, place_packets, plan_pieces
+
+_MOST_GAIN_DB = 20.0
+"""A call in which hardly anything is heard is not blown up into noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedCallFacts:
+class HeardTrack:
+    """A track to be heard, as one of a call's."""
+
+    parts: tuple[PartFiles, ...]
+    """At least one, with packets."""
+    begin_unix_ns: int | None
+    """Server time at which its individual file begins; None for that of its first packet."""
+    is_mixed: bool
+    """Whether it sounds in the mix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardTrackFacts:
+    """What is heard in a track."""
+
+    repairs: Repairs
+    loudness_lufs: float | None
+    """EBU R128 integrated loudness of the track alone; None when it is silent."""
+    peak_dbfs: float | None
+    speech: SpeechFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixFacts:
     """What a mix turned out to be."""
 
     file: FileFacts
     bitrate_bps: int
     start_unix_ns: int
     """Server time of the file's first sample."""
+    loudness_lufs: float | None
+    peak_dbfs: float | None
 
 
-def mix_call(
-    tracks: tuple[tuple[PartFiles, ...], ...],
-    output: Path,
-    settings: Mp3Settings,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardCallFacts:
+    """What a call turned out to be."""
+
+    tracks: tuple[HeardTrackFacts, ...]
+    """In the order the tracks were given."""
+    mix: MixFacts | None
+    """None when none was asked for, or no track is to sound in it."""
+
+
+def hear_call(
+    tracks: tuple[HeardTrack, ...],
+    output: Path | None,
+    mp3: Mp3Settings,
+    composite: CompositeSettings,
     tags: Tags,
     *,
     open_input: Callable[[str], BinaryIO],
     on_progress: Callable[[int], None],
-) -> MixedCallFacts:
-    """Mixes a call, beginning with its earliest media.
+) -> HeardCallFacts:
+    """Listens to all tracks of a call, and mixes them into one file that begins with the earliest media of all.
+
+    With a loudness target the tracks are decoded twice: the gain is known only when everything was heard.
 
     Args:
-      tracks: the parts of each track; at least one track has packets.
-      output: the local MP3 to write.
-      settings: how to encode it.
+      tracks: each with packets.
+      output: the local MP3 to write; None only listens.
+      mp3: how to encode it.
+      composite: what it is to be like.
       tags: title, artist, date and so on.
       open_input: opens a staged file by name.
-      on_progress: told the number of samples of each finished block.
-
-    Raises:
-      TimelineError: no track has packets.
+      on_progress: told the number of samples of each finished block of the mix.
     """
-    indexes = [load_parts(parts, open_input) for parts in tracks]
-    planned = [plan_pieces(parts) for parts in indexes]
-    starts = [pieces[0].clock.server_start_unix_ns for pieces in planned if pieces]
-    if not starts:
-        raise TimelineError("no packets to mix, expected at least one track with audio")
-    origin = min(starts)
-    widest = max(index.channels for parts in indexes for index in parts)
-    channels = widest if settings.channels == "auto" else int(settings.channels)
+    voices = [_Voice(track, open_input) for track in tracks]
+    mixed = [voice for voice, track in zip(voices, tracks, strict=True) if track.is_mixed]
+    mix = None
+    if output is not None and mixed:
+        origin = min(voice.first_unix_ns for voice in voices)
+        channels = max(voice.channels for voice in mixed) if mp3.channels == "auto" else int(mp3.channels)
+        gain = 1.0
+        if composite.target_lufs != "off":
+            gain = _gain_to(float(composite.target_lufs), _mixed(mixed, origin, channels, is_measured=False), channels)
+        blocks = _mixed(mixed, origin, channels, is_measured=True)
+        mix = _write(blocks, gain, channels, output, mp3, tags, origin, on_progress)
+    for voice in voices:
+        if mix is None or voice not in mixed:
+            for _ in voice.listen():
+                pass
+    return HeardCallFacts(tracks=tuple(voice.facts() for voice in voices), mix=mix)
 
-    def play(number: int) -> Iterator[tuple[int, Pcm]]:
-        parts, pieces = tracks[number], planned[number]
-        packets = place_packets(pieces, lambda part: open_input(parts[part].packets))
-        heard = min(channels, max(index.channels for index in indexes[number]))
-        return place_audio(decode_track(packets, heard), pieces, origin)
 
-    players = [TrackPlayer(play(number)) for number in range(len(tracks)) if planned[number]]
-    limiter = Limiter(channels)
+class _Voice:
+    """One track being heard."""
+
+    def __init__(self, track: HeardTrack, open_input: Callable[[str], BinaryIO]) -> None:
+        self._track = track
+        self._open_input = open_input
+        indexes = load_parts(track.parts, open_input)
+        self._pieces = plan_pieces(indexes)
+        self.channels = max(index.channels for index in indexes)
+        self.first_unix_ns = self._pieces[0].clock.server_start_unix_ns
+        self._ears = _Ears(self._pieces, self.channels)
+        self._repairs = Repairs()
+
+    def _decode(self, repairs: Repairs) -> Iterator[Chunk]:
+        parts, begin = self._track.parts, self._track.begin_unix_ns
+        packets = place_packets(self._pieces, lambda part: self._open_input(parts[part].packets), begin)
+        return decode_track(packets, self.channels, repairs)
+
+    def listen(self) -> Iterator[Chunk]:
+        """Yields the track's audio, measuring it; once."""
+        return self._ears.listen(self._decode(self._repairs))
+
+    def play(self, origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[tuple[int, Pcm]]:
+        """Yields the track's audio on the mix's line, in its number of channels or in one."""
+        chunks = self.listen() if is_measured else self._decode(Repairs())
+        return place_audio(_folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns)
+
+    def facts(self) -> HeardTrackFacts:
+        return self._ears.facts(self._repairs)
+
+
+class _Ears:
+    """Measures a track as its audio passes by."""
+
+    def __init__(self, pieces: Sequence[Piece], channels: int) -> None:
+        self._pieces = pieces
+        self._levels = LevelMeter(channels)
+        self._speech = SpeechDetector(channels)
+        self._anchor: Chunk | None = None
+        """The chunk with which an unbroken stretch on one piece began."""
+        self._end_sample = 0
+
+    def listen(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            if self._anchor is None or chunk.piece != self._anchor.piece or chunk.file_sample != self._end_sample:
+                self._take(self._levels.end())
+                self._anchor = chunk
+            self._take(self._levels.add(chunk.file_sample, chunk.pcm))
+            self._end_sample = chunk.file_sample + len(chunk.pcm)
+            yield chunk
+        self._take(self._levels.end())
+
+    def _take(self, cells: tuple[Ints, Reals, Reals]) -> None:
+        if self._anchor is None:
+            return
+        starts, weighted, energy = cells
+        piece = self._pieces[self._anchor.piece]
+        past_ns = (starts - self._anchor.file_sample) * (piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ)
+        server_unix_ns = piece.server_unix_ns(self._anchor.media_sample) + np.rint(past_ns).astype(np.int64)
+        self._speech.add(starts, server_unix_ns, weighted, energy)
+
+    def facts(self, repairs: Repairs) -> HeardTrackFacts:
+        return HeardTrackFacts(
+            repairs=repairs,
+            loudness_lufs=self._levels.loudness_lufs,
+            peak_dbfs=self._levels.peak_dbfs,
+            speech=self._speech.finish(self._end_sample),
+        )
+
+
+def _folded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk._replace(pcm=chunk.pcm.mean(axis=1, keepdims=True))
+
+
+def _mixed(voices: Sequence[_Voice], origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[Pcm]:
+    players = [TrackPlayer(voice.play(origin_unix_ns, channels, is_measured=is_measured)) for voice in voices]
+    return mix_tracks(players, channels)
+
+
+def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int) -> float:
+    """Returns the one gain that brings a mix to a loudness."""
+    levels, position = LevelMeter(channels), 0
+    for block in blocks:
+        levels.add(position, block)
+        position += len(block)
+    levels.end()
+    if levels.loudness_lufs is None:
+        return 1.0
+    return float(10 ** (min(target_lufs - levels.loudness_lufs, _MOST_GAIN_DB) / 20))
+
+
+def _write(
+    blocks: Iterable[Pcm],
+    gain: float,
+    channels: int,
+    output: Path,
+    settings: Mp3Settings,
+    tags: Tags,
+    origin_unix_ns: int,
+    on_progress: Callable[[int], None],
+) -> MixFacts:
+    limiter, levels = Limiter(channels), LevelMeter(channels)
     with Mp3File(output, settings, channels, tags) as mp3:
-        for block in mix_tracks(players, channels):
-            mp3.write(to_pcm16(limiter.process(block)))
+
+        def put(audio: Pcm) -> None:
+            levels.add(mp3.samples, audio)
+            mp3.write(to_pcm16(audio))
+
+        for block in blocks:
+            put(limiter.process(block * np.float32(gain) if gain != 1.0 else block))
             on_progress(len(block))
-        mp3.write(to_pcm16(limiter.flush()))
+        put(limiter.flush())
+        levels.end()
     with output.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
-    return MixedCallFacts(
+    return MixFacts(
         file=FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=mp3.samples, channels=channels),
         bitrate_bps=mp3.bitrate_bps,
-        start_unix_ns=origin,
+        start_unix_ns=origin_unix_ns,
+        loudness_lufs=levels.loudness_lufs,
+        peak_dbfs=levels.peak_dbfs,
     )

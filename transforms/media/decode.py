@@ -11,6 +11,7 @@ import ctypes.util
 import functools
 import importlib.util
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.errors import AudioDecodeError, ConfigError
-from transforms.media.opus import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, MAX_PACKET_SAMPLES, SAMPLE_RATE_HZ
+from transforms.media.opus import (
+    GRID_SAMPLES,
+    LOOK_AHEAD_SAMPLES,
+    MAX_PACKET_SAMPLES,
+    SAMPLE_RATE_HZ,
+    carries_fec,
+    frame_samples,
+    has_silk,
+)
 from transforms.media.timeline import Hole, PlacedPacket
 
 Pcm = npt.NDArray[np.float32]
@@ -111,10 +120,23 @@ class Chunk(NamedTuple):
 
     piece: int
     media_sample: int
+    file_sample: int
+    """Where the same audio lies in the individual file."""
     pcm: Pcm
 
 
-def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[Chunk]:
+@dataclass(slots=True)
+class Repairs:
+    """What was done about lost packets while a track was decoded."""
+
+    fec_packets: int = 0
+    """Packets decoded from the copy in the next one."""
+    fec_samples: int = 0
+    concealed_samples: int = 0
+    """What the decoder made up instead of packets that stayed lost."""
+
+
+def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repairs) -> Iterator[Chunk]:
     """Yields a track's audio in order; what is not yielded is digital silence.
 
     Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
@@ -123,6 +145,7 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[Chu
     Args:
       packets: in order.
       channels: 1 or 2.
+      repairs: counts on.
     """
     decoder = OpusDecoder(channels)
     before: PlacedPacket | None = None
@@ -137,7 +160,7 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[Chu
             skip, fade_in = LOOK_AHEAD_SAMPLES, True
         elif before is not None and hole:
             if packet.hole == Hole.LOST:
-                fade_in = yield from _fill_loss(decoder, before, packet, hole)
+                fade_in = yield from _fill_loss(decoder, before, packet, hole, repairs)
             else:
                 yield from _tail(decoder, before, hole)
                 fade_in = True
@@ -145,29 +168,32 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int) -> Iterator[Chu
         if pcm is None:
             # Right framing, broken content: what a decoder does with a lost packet.
             pcm = decoder.decode(None, packet.duration_samples)
+            repairs.concealed_samples += packet.duration_samples
         if pcm is not None:
-            at = packet.media_sample - LOOK_AHEAD_SAMPLES + min(skip, len(pcm))
+            past = min(skip, len(pcm)) - LOOK_AHEAD_SAMPLES
             pcm, skip = pcm[skip:], max(0, skip - len(pcm))
             if len(pcm):
                 if fade_in:
                     fade = min(FADE_SAMPLES, len(pcm))
                     pcm[:fade] *= _ramp(fade)[:, None]
                     fade_in = False
-                yield Chunk(packet.piece, at, pcm)
+                yield _chunk(packet, past, pcm)
         before = packet
 
 
-def _end(packet: PlacedPacket) -> int:
-    return packet.media_sample + packet.duration_samples
+def _chunk(packet: PlacedPacket, past: int, pcm: Pcm) -> Chunk:
+    """Returns audio that begins `past` samples after a packet."""
+    return Chunk(packet.piece, packet.media_sample + past, packet.start_sample + past, pcm)
 
 
-def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, hole: int) -> Generator[Chunk, None, bool]:
+def _fill_loss(
+    decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, hole: int, repairs: Repairs
+) -> Generator[Chunk, None, bool]:
     """Yields what can be had of a loss; returns whether silence comes before the next packet."""
-    # The next packet may carry the last lost one (LBRR); without it libopus conceals that stretch by itself.
-    by_fec = min(packet.duration_samples, hole)
+    by_fec = _fec_samples(before, packet, hole)
     concealed = min(hole - by_fec, CONCEALED_SAMPLES)
     silent = hole - by_fec - concealed
-    position, left = _end(before), concealed
+    past, left = before.duration_samples - LOOK_AHEAD_SAMPLES, concealed
     while left > 0:
         step = min(left, before.duration_samples)
         pcm = decoder.decode(None, step)
@@ -177,16 +203,28 @@ def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket,
         if silent and left == 0:
             fade = min(FADE_SAMPLES, step)
             pcm[-fade:] *= _ramp(fade)[::-1, None]
-        yield Chunk(before.piece, position - LOOK_AHEAD_SAMPLES, pcm)
-        position += step
-    pcm = decoder.decode(packet.opus_packet, by_fec, fec=True)
+        yield _chunk(before, past, pcm)
+        repairs.concealed_samples += step
+        past += step
+    pcm = decoder.decode(packet.opus_packet, by_fec, fec=True) if by_fec else None
     if pcm is None:
-        return True
+        return silent > 0
     if silent:
         fade = min(FADE_SAMPLES, by_fec)
         pcm[:fade] *= _ramp(fade)[:, None]
-    yield Chunk(packet.piece, packet.media_sample - by_fec - LOOK_AHEAD_SAMPLES, pcm)
+    repairs.fec_packets += 1
+    repairs.fec_samples += by_fec
+    yield _chunk(packet, -by_fec - LOOK_AHEAD_SAMPLES, pcm)
     return False
+
+
+def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
+    """Returns how much of the hole's end the packet behind it carries: as much as one of its frames lasts, or nothing.
+
+    libopus takes no copy after a packet without a SILK layer, nor part of one, and conceals instead.
+    """
+    samples = frame_samples(packet.opus_packet)
+    return samples if hole >= samples and has_silk(before.opus_packet) and carries_fec(packet.opus_packet) else 0
 
 
 def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> Iterator[Chunk]:
@@ -195,7 +233,7 @@ def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> Iterator[Chu
     pcm = decoder.decode(None, samples)
     if pcm is not None:
         pcm *= _ramp(samples)[::-1, None]
-        yield Chunk(before.piece, _end(before) - LOOK_AHEAD_SAMPLES, pcm)
+        yield _chunk(before, before.duration_samples - LOOK_AHEAD_SAMPLES, pcm)
 
 
 @functools.lru_cache(maxsize=32)

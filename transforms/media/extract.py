@@ -15,10 +15,7 @@ from transforms.media.matroska import OpusFile
 from transforms.media.model import Container, PacketCounts, PartIndex, Tags
 from transforms.media.opus import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
 from transforms.media.packet_file import load_index
-from transforms.media.timeline import Hole, Piece, place_packets, plan_pieces
-
-CONCEALED_SAMPLES = 4_800
-"""Decoders conceal about 100 ms of a loss and go silent after."""
+from transforms.media.timeline import Hole, Piece, file_begin_unix_ns, place_packets, plan_pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +73,9 @@ class ExtractedTrackFacts:
     duration_samples: int
     media_samples: int
     dtx_samples: int
-    concealed_samples: int
-    silence_samples: int
-    first_server_unix_ns: int
+    hole_samples: int
+    """All that is no received packet: pauses, mutes, stalls, losses."""
+    begin_unix_ns: int
     """Server time of the file's first sample."""
 
 
@@ -96,6 +93,7 @@ def extract_track(
     output: Path | None,
     container: Container,
     tags: Tags,
+    begin_unix_ns: int | None = None,
     *,
     open_input: Callable[[str], BinaryIO],
     on_progress: Callable[[int], None],
@@ -107,6 +105,7 @@ def extract_track(
       output: the local file to write; None measures only.
       container: its format.
       tags: title, artist, date and so on.
+      begin_unix_ns: server time at which the file is to begin, when that is before its first packet; None for the packet's.
       open_input: opens a staged file by name.
       on_progress: told the samples of the finished file.
 
@@ -118,27 +117,26 @@ def extract_track(
     if not pieces:
         raise TimelineError("no packets to place, expected at least one")
     channels = max(index.channels for index in indexes)
-    origin = pieces[0].clock.server_start_unix_ns
     starts, stops = [0] * len(pieces), [0] * len(pieces)
     media_starts = [0] * len(pieces)
     pushed = [0] * len(pieces)
     holes = dict.fromkeys(Hole, 0)
-    concealed = media = end = 0
+    opened_by = [Hole.NONE] * len(pieces)
+    media = end = 0
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
         seen = -1
-        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets)):
+        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets), begin_unix_ns):
             if packet.piece != seen:
                 for skipped in range(seen + 1, packet.piece):
                     starts[skipped] = stops[skipped] = packet.start_sample
                 seen = packet.piece
                 starts[seen], media_starts[seen] = packet.start_sample, packet.media_sample
+                opened_by[seen] = packet.hole
             # How far the file has drifted from media time within the piece: what a row's straight line does not say.
             off = packet.start_sample - starts[seen] - (packet.media_sample - media_starts[seen])
             pushed[seen] = max(pushed[seen], abs(off))
             holes[packet.hole] += packet.hole_samples
-            if packet.hole == Hole.LOST:
-                concealed += min(packet.hole_samples, CONCEALED_SAMPLES)
             if file is not None:
                 if packet.hole_samples:
                     file.fill(packet.hole_samples)
@@ -167,13 +165,12 @@ def extract_track(
         archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
         track_ids=tuple(dict.fromkeys(piece.run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.run.ssrc for piece in pieces)),
-        segments=_segments(pieces, indexes, starts, stops, media_starts, pushed),
+        segments=_segments(pieces, indexes, starts, stops, media_starts, pushed, opened_by),
         duration_samples=total,
         media_samples=media,
         dtx_samples=holes[Hole.DTX],
-        concealed_samples=concealed,
-        silence_samples=end - media - concealed,
-        first_server_unix_ns=origin,
+        hole_samples=end - media,
+        begin_unix_ns=file_begin_unix_ns(pieces, begin_unix_ns),
     )
 
 
@@ -184,6 +181,7 @@ def _segments(
     stops: Sequence[int],
     media_starts: Sequence[int],
     pushed: Sequence[int],
+    opened_by: Sequence[Hole],
 ) -> tuple[SegmentFacts, ...]:
     found = []
     before: Piece | None = None
@@ -193,8 +191,10 @@ def _segments(
         if not length:  # a step inside one packet, or a run that was heard already: nothing lies on it
             continue
         hole = starts[number] - end
-        if before is None or (piece.opens_run and hole < GRID_SAMPLES):
+        if before is None or hole < GRID_SAMPLES:
             gap = "none"
+        elif opened_by[number] == Hole.LOST:
+            gap = "lost"
         elif not piece.opens_run:
             gap = "stalled"
         elif before.part != piece.part:

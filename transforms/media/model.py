@@ -342,12 +342,22 @@ class Mp3Settings:
             raise ValueError(f"lame_level is {self.lame_level}, expected 0 (best) to 9 (fastest)")
 
 
+class BeginWith(StrEnum):
+    """What individual files begin with."""
+
+    TRACK = "track"
+    """Their first packet."""
+    MIX = "mix"
+    """The earliest media of the call, as the mix does: laid side by side in an editor they are in step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndividualSettings:
     """Which individual files are written."""
 
     enabled: bool = True
     container: Container = Container.MKV
+    begin_with: BeginWith = BeginWith.TRACK
     output_types: tuple[OutputType, ...] = tuple(OutputType)
 
     def __post_init__(self) -> None:
@@ -357,9 +367,17 @@ class IndividualSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositeSettings:
-    """Whether the mix of each call is written."""
+    """Whether the mix of each call is written, and what goes into it."""
 
     enabled: bool = True
+    screenshare_audio: bool = True
+    """Whether the sound of shared screens is heard in it."""
+    target_lufs: str | float = "off"
+    """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its whole length."""
+
+    def __post_init__(self) -> None:
+        if self.target_lufs != "off" and not (isinstance(self.target_lufs, int | float) and -40 <= self.target_lufs <= -5):
+            raise ValueError(f'target_lufs is {self.target_lufs!r}, expected "off" or -40 to -5')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

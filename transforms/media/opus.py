@@ -18,6 +18,7 @@ _MAX_FRAME_BYTES = 1_275  # RFC 6716 s3.4 R2
 _SILK = (480, 960, 1920, 2880)
 _HYBRID = (480, 960)
 _CELT = (120, 240, 480, 960)
+_FIRST_CELT_CONFIG = 16
 FRAME_SAMPLES_BY_CONFIG: tuple[int, ...] = _SILK * 3 + _HYBRID * 2 + _CELT * 4
 _FRAME_SAMPLES = np.array(FRAME_SAMPLES_BY_CONFIG, dtype=np.int64)
 
@@ -44,7 +45,6 @@ def is_valid_packet(packet: bytes) -> bool:
     if not packet:
         return False  # R1
     code, body = packet[0] & 3, len(packet) - 1
-    frame_samples = FRAME_SAMPLES_BY_CONFIG[packet[0] >> 3]
     if code == 0:
         return body <= _MAX_FRAME_BYTES
     if code == 1:
@@ -58,18 +58,9 @@ def is_valid_packet(packet: bytes) -> bool:
     if body < 1:
         return False  # R6
     count = packet[1] & 63
-    if count == 0 or count * frame_samples > MAX_PACKET_SAMPLES:
+    if count == 0 or count * frame_samples(packet) > MAX_PACKET_SAMPLES:
         return False  # R5
-    position, padding = 2, 0
-    if packet[1] & 0x40:
-        while True:
-            if position >= len(packet):
-                return False
-            step = packet[position]
-            position += 1
-            padding += 254 if step == 255 else step
-            if step != 255:
-                break
+    position, padding = _skip_padding(packet)
     rest = len(packet) - position - padding
     if rest < 0:
         return False
@@ -87,6 +78,24 @@ def is_valid_packet(packet: bytes) -> bool:
     return rest <= _MAX_FRAME_BYTES  # R7
 
 
+def _skip_padding(packet: bytes) -> tuple[int, int]:
+    """Returns, for frame-count code 3, where the frame lengths begin and how many bytes of padding end the packet.
+
+    The padding is more than the packet where its length is cut off (RFC 6716 s3.2.5).
+    """
+    position, padding = 2, 0
+    if packet[1] & 0x40:
+        while True:
+            if position >= len(packet):
+                return position, len(packet)
+            step = packet[position]
+            position += 1
+            padding += 254 if step == 255 else step
+            if step != 255:
+                break
+    return position, padding
+
+
 def _frame_length(packet: bytes, position: int) -> tuple[int, int] | None:
     """Reads a frame length (RFC 6716 s3.2.1); returns it with the bytes it took, None when it is cut off."""
     if position >= len(packet):
@@ -97,6 +106,51 @@ def _frame_length(packet: bytes, position: int) -> tuple[int, int] | None:
     if position + 1 >= len(packet):
         return None
     return packet[position + 1] * 4 + first, 2
+
+
+def frame_samples(packet: bytes) -> int:
+    """Returns how long each of a packet's frames lasts, in 48 kHz samples."""
+    return FRAME_SAMPLES_BY_CONFIG[packet[0] >> 3]
+
+
+def has_silk(packet: bytes) -> bool:
+    """Tells whether a packet has a SILK layer, alone or below CELT (RFC 6716 s3.1 table 2)."""
+    return packet[0] >> 3 < _FIRST_CELT_CONFIG
+
+
+def carries_fec(packet: bytes) -> bool:
+    """Tells whether a packet carries a copy of the audio right before it (in-band FEC, RFC 6716 s2.1.7).
+
+    The flag stands behind the voice activity flags of the first frame's SILK layer, one of each per 20 ms and channel (RFC 6716
+    s4.2.3); they are the first symbols of the range coder and even chances, and so are plain bits. CELT frames carry none.
+
+    Args:
+      packet: with valid framing.
+    """
+    first = _first_frame_byte(packet)
+    if first is None or not has_silk(packet):
+        return False
+    frames = max(1, frame_samples(packet) // 960)
+    middle = first >> (7 - frames) & 1
+    side = first >> (6 - 2 * frames) & 1 if packet[0] & 0x04 else 0
+    return bool(middle or side)
+
+
+def _first_frame_byte(packet: bytes) -> int | None:
+    """Returns the first byte of the first frame of a packet with valid framing, None when that frame is empty."""
+    code, position, end = packet[0] & 3, 1, len(packet)
+    size = None  # the first frame's, where it is stated; else it has its share of what is there
+    if code == 2:
+        size, used = _frame_length(packet, position) or (0, 0)
+        position += used
+    elif code == 3:
+        position, padding = _skip_padding(packet)
+        end -= padding
+        for frame in range((packet[1] & 63) - 1 if packet[1] & 0x80 else 0):
+            length, used = _frame_length(packet, position) or (0, 0)
+            size = length if frame == 0 else size
+            position += used
+    return packet[position] if size != 0 and position < end else None
 
 
 def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:

@@ -77,8 +77,10 @@ def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def place_packets(pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO]) -> Iterator[PlacedPacket]:
-    """Yields a track's packets at their samples of an individual file that begins with the first, never overlapping.
+def place_packets(
+    pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO], begin_unix_ns: int | None = None
+) -> Iterator[PlacedPacket]:
+    """Yields a track's packets at their samples of an individual file, never overlapping.
 
     Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or right behind the packet
     before when that reaches further. Audio that an earlier run has given already (two archives, or two segments, of the same
@@ -87,7 +89,9 @@ def place_packets(pieces: Sequence[Piece], open_packets: Callable[[int], BinaryI
     Args:
       pieces: as `plan_pieces` gives them.
       open_packets: opens the staged packets of a part, by its index.
+      begin_unix_ns: server time of the file's first sample, not after the first packet; None for that of the first packet.
     """
+    begin_unix_ns = file_begin_unix_ns(pieces, begin_unix_ns)
     cursor = 0
     position = 0
     handles: dict[int, BinaryIO] = {}
@@ -109,7 +113,7 @@ def place_packets(pieces: Sequence[Piece], open_packets: Callable[[int], BinaryI
                     if current > position and not lost:
                         hole = Hole.STALLED
                     piece = pieces[current].clock
-                    base = _round(ns_to_samples(piece.server_start_unix_ns - pieces[0].clock.server_start_unix_ns))
+                    base = _round(ns_to_samples(piece.server_start_unix_ns - begin_unix_ns))
                 ideal = base + _round(media - piece.media_start_sample)
                 if opening and ideal + duration <= cursor:
                     continue  # heard already
@@ -123,6 +127,12 @@ def place_packets(pieces: Sequence[Piece], open_packets: Callable[[int], BinaryI
     finally:
         for handle in handles.values():
             handle.close()
+
+
+def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> int:
+    """Returns the server time of an individual file's first sample: as wanted, but never after its first packet."""
+    first = pieces[0].clock.server_start_unix_ns if pieces else 0
+    return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
 
 
 def _round(samples: int) -> int:

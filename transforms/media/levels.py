@@ -1,0 +1,256 @@
+"""How loud audio is: K-weighting, EBU R128 integrated loudness and peak, in one pass and in memory that does not grow.
+
+The measure is that of ITU-R BS.1770-4 for one or two channels at 48 kHz: the K-weighted mean square of blocks of 400 ms, one
+begun every 100 ms, without those below -70 LUFS, then without those 10 LU below the mean of the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.opus import SAMPLE_RATE_HZ
+
+Reals = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CELL_SAMPLES = SAMPLE_RATE_HZ // 100
+"""Energies are taken per 10 ms."""
+QUANTUM_SAMPLES = 5 * CELL_SAMPLES
+"""The filter works on multiples of 50 ms."""
+
+# BS.1770-4 tables 1 and 2, at 48 kHz: the head's shelf, then the high pass; (b, a) of each.
+_SHELF = ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585))
+_HIGH_PASS = ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621))
+_BLOCK = 48
+_GROUP = QUANTUM_SAMPLES // _BLOCK
+_STATES = 4
+
+
+def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
+    """Returns what turns blocks of input into output at once, the filter being linear.
+
+    Stepping a recursive filter sample by sample is slow in numpy. Its output over a block is a fixed matrix times the input
+    plus another times the state before; the states at the edges of blocks follow from each other in the same way, by groups.
+
+    Returns:
+      by_input: (block, block + states): output from a block at rest, and the state it leaves.
+      states_by_group: (group * states, (group + 1) * states): states before each block of a group and after it, from the above.
+      states_by_state: (states, (group + 1) * states): what the state before the group adds to them.
+      by_state: (states, block): what the state before a block adds to its output.
+    """
+
+    def in_state_space(b: tuple[float, ...], a: tuple[float, ...]) -> tuple[Reals, Reals, Reals, float]:
+        step = np.array([[-a[1], 1.0], [-a[2], 0.0]])
+        return step, np.array([b[1] - a[1] * b[0], b[2] - a[2] * b[0]]), np.array([1.0, 0.0]), b[0]
+
+    step_1, in_1, out_1, through_1 = in_state_space(*_SHELF)
+    step_2, in_2, out_2, through_2 = in_state_space(*_HIGH_PASS)
+    step = np.block([[step_1, np.zeros((2, 2))], [np.outer(in_2, out_1), step_2]])
+    enter = np.concatenate([in_1, in_2 * through_1])
+    leave = np.concatenate([through_2 * out_1, out_2])
+    powers = [np.eye(_STATES)]
+    for _ in range(_BLOCK):
+        powers.append(step @ powers[-1])
+    response = [through_1 * through_2, *(float(leave @ powers[k] @ enter) for k in range(_BLOCK - 1))]
+    output = np.array([[response[n - k] if n >= k else 0.0 for n in range(_BLOCK)] for k in range(_BLOCK)])
+    state = np.array([powers[_BLOCK - 1 - k] @ enter for k in range(_BLOCK)])
+    over_block = [np.eye(_STATES)]
+    for _ in range(_GROUP):
+        over_block.append(powers[_BLOCK] @ over_block[-1])
+    states_by_group = np.zeros((_GROUP * _STATES, (_GROUP + 1) * _STATES))
+    for after in range(_GROUP + 1):
+        for block in range(after):
+            rows, columns = slice(block * _STATES, (block + 1) * _STATES), slice(after * _STATES, (after + 1) * _STATES)
+            states_by_group[rows, columns] = over_block[after - 1 - block].T
+    by_state = np.array([leave @ powers[k] for k in range(_BLOCK)]).T
+    return np.hstack([output, state]), states_by_group, np.hstack([p.T for p in over_block]), by_state
+
+
+_BY_INPUT, _STATES_BY_GROUP, _STATES_BY_STATE, _BY_STATE = _k_weighting_matrices()
+
+
+class KWeighting:
+    """The frequency weighting of BS.1770-4 for one channel, block after block."""
+
+    def __init__(self) -> None:
+        self._state = np.zeros(_STATES)
+
+    def filter(self, audio: npt.NDArray[np.floating]) -> Reals:
+        """Returns the weighted samples. Args: audio: one channel; its length is a multiple of `QUANTUM_SAMPLES`."""
+        if len(audio) % QUANTUM_SAMPLES:
+            raise ValueError(f"{len(audio)} samples are not a multiple of {QUANTUM_SAMPLES}")
+        blocks = audio.astype(np.float64).reshape(-1, _BLOCK) @ _BY_INPUT
+        groups = blocks[:, _BLOCK:].reshape(-1, _GROUP * _STATES) @ _STATES_BY_GROUP
+        before = np.empty((len(groups), _STATES))
+        state, over_group = self._state, _STATES_BY_STATE[:, -_STATES:]
+        for group in range(len(groups)):
+            before[group] = state
+            state = state @ over_group + groups[group, -_STATES:]
+        self._state = state
+        groups += before @ _STATES_BY_STATE
+        states = groups[:, :-_STATES].reshape(-1, _STATES)
+        weighted: Reals = (blocks[:, :_BLOCK] + states @ _BY_STATE).ravel()
+        return weighted
+
+
+_GATE_LUFS = -70.0
+_RELATIVE_GATE_LU = -10.0
+_HOP_SAMPLES = SAMPLE_RATE_HZ // 10
+_HOPS = 4
+_BINS_PER_LU = 100
+_TOP_LUFS = 20.0
+
+
+def to_lufs(mean_square: Reals) -> Reals:
+    """Returns the loudness of K-weighted mean squares, summed over the channels (BS.1770-4 equation 2)."""
+    with np.errstate(divide="ignore"):
+        lufs: Reals = -0.691 + 10 * np.log10(mean_square)
+    return lufs
+
+
+class Loudness:
+    """Integrated loudness over a line of which silent stretches need not be given.
+
+    Blocks are counted by their loudness, to a hundredth of a LU, so that memory does not grow with the programme.
+    """
+
+    def __init__(self) -> None:
+        bins = round((_TOP_LUFS - _GATE_LUFS) * _BINS_PER_LU)
+        self._counts = np.zeros(bins, dtype=np.int64)
+        self._sums = np.zeros(bins)
+        self._last = np.zeros(0)
+        """Energies of the hops before the open one, as many as a block reaches back."""
+        self._open: int | None = None
+        """The hop that is being filled."""
+        self._open_energy = 0.0
+
+    def add(self, start_sample: Ints, energy: Reals) -> None:
+        """Adds cells of 10 ms.
+
+        Args:
+          start_sample: where each begins on the line, ascending, none before what was given already.
+          energy: sum of the K-weighted squares of its samples, over all channels.
+        """
+        if not len(start_sample):
+            return
+        hops = start_sample // _HOP_SAMPLES
+        first = int(hops[0])
+        if self._open is None:
+            self._open = first
+        if first > self._open:
+            self._close(np.zeros(min(first - self._open - 1, _HOPS)))
+            self._open, self._open_energy = first, 0.0
+        sums: Reals = np.bincount(hops - self._open, weights=energy).astype(np.float64)
+        sums[0] += self._open_energy
+        self._open_energy = float(sums[0])
+        if len(sums) > 1:
+            self._close(sums[1:-1])
+            self._open, self._open_energy = self._open + len(sums) - 1, float(sums[-1])
+
+    def _close(self, more: Reals) -> None:
+        """Ends the open hop and takes the whole ones behind it."""
+        line = np.concatenate([self._last, [self._open_energy], more])
+        self._last = line[-(_HOPS - 1) :]
+        if len(line) < _HOPS:
+            return
+        blocks = np.convolve(line, np.full(_HOPS, 1 / (_HOPS * _HOP_SAMPLES)), "valid")
+        lufs = to_lufs(blocks)
+        loud = lufs > _GATE_LUFS
+        bins = np.minimum(((lufs[loud] - _GATE_LUFS) * _BINS_PER_LU).astype(np.int64), len(self._counts) - 1)
+        np.add.at(self._counts, bins, 1)
+        np.add.at(self._sums, bins, blocks[loud])
+
+    def integrated_lufs(self) -> float | None:
+        """Returns the loudness of all that was added, less a last 100 ms still open; None when it is silent."""
+        if not self._counts.any():
+            return None
+        ungated = float(to_lufs(self._sums.sum() / self._counts.sum()))
+        lowest = min(max(0, int((ungated + _RELATIVE_GATE_LU - _GATE_LUFS) * _BINS_PER_LU)), len(self._counts) - 1)
+        return float(to_lufs(self._sums[lowest:].sum() / self._counts[lowest:].sum()))
+
+
+class LevelMeter:
+    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs nothing when it is."""
+
+    def __init__(self, channels: int) -> None:
+        """Args: channels: 1 or 2."""
+        self._channels = channels
+        self._loudness = Loudness()
+        self._filters: tuple[KWeighting, ...] = ()
+        self._held: list[npt.NDArray[np.float32]] = []
+        self._held_samples = 0
+        self._held_start = 0
+        self._peak = 0.0
+
+    def add(self, start_sample: int, audio: npt.NDArray[np.float32]) -> tuple[Ints, Reals, Reals]:
+        """Measures audio, float32, (samples, channels).
+
+        It is taken in blocks of about a second, whatever pieces it comes in.
+
+        Args:
+          start_sample: its place on the line; behind what was given before.
+          audio: one piece.
+
+        Returns:
+          what became ready, cells of 10 ms: start, sum of the K-weighted squares, sum of the squares.
+        """
+        ready = []
+        if start_sample != self._held_start + self._held_samples:
+            ready.append(self.end())
+            self._held_start = start_sample
+        self._held.append(audio)
+        self._held_samples += len(audio)
+        if self._held_samples >= SAMPLE_RATE_HZ:
+            whole = np.concatenate(self._held)
+            taken = len(whole) - len(whole) % QUANTUM_SAMPLES
+            self._held = [whole[taken:]]
+            self._held_samples -= taken
+            ready.append(self._measure(self._held_start, whole[:taken]))
+            self._held_start += taken
+        return _joined(ready)
+
+    def end(self) -> tuple[Ints, Reals, Reals]:
+        """Measures what is held back, as nothing follows it at once; returns what `add` does."""
+        whole = np.concatenate([*self._held, np.zeros((0, self._channels), dtype=np.float32)])
+        cells = self._measure(self._held_start, whole)
+        self._held, self._held_samples, self._filters = [], 0, ()
+        return cells
+
+    def _measure(self, start_sample: int, audio: npt.NDArray[np.float32]) -> tuple[Ints, Reals, Reals]:
+        count = -(-len(audio) // CELL_SAMPLES)
+        starts = start_sample + np.arange(count, dtype=np.int64) * CELL_SAMPLES
+        weighted, plain = np.zeros(count), np.zeros(count)
+        peak = float(np.abs(audio).max(initial=0.0))
+        if not peak:
+            self._filters = ()
+            return starts, weighted, plain
+        self._peak = max(self._peak, peak)
+        self._filters = self._filters or tuple(KWeighting() for _ in range(self._channels))
+        for channel, k_weighting in enumerate(self._filters):
+            samples = np.zeros(-(-len(audio) // QUANTUM_SAMPLES) * QUANTUM_SAMPLES, dtype=np.float32)
+            samples[: len(audio)] = audio[:, channel]
+            for cells, sums in ((k_weighting.filter(samples), weighted), (samples, plain)):
+                by_cell = cells[: count * CELL_SAMPLES].reshape(-1, CELL_SAMPLES)
+                sums += np.einsum("ij,ij->i", by_cell, by_cell)
+        self._loudness.add(starts, weighted)
+        return starts, weighted, plain
+
+    @property
+    def loudness_lufs(self) -> float | None:
+        """Integrated loudness of what was measured; None when it is silent."""
+        return self._loudness.integrated_lufs()
+
+    @property
+    def peak_dbfs(self) -> float | None:
+        """Largest sample of what was measured; None when it is silent."""
+        return 20 * float(np.log10(self._peak)) if self._peak else None
+
+
+def _joined(parts: list[tuple[Ints, Reals, Reals]]) -> tuple[Ints, Reals, Reals]:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+    starts, weighted, plain = zip(*parts, strict=True)
+    return np.concatenate(starts), np.concatenate(weighted), np.concatenate(plain)
