@@ -29,6 +29,7 @@ setup(
             "hypothesis>=6.100,<7",
             "mutagen>=1.47,<2",
             "mypy>=1.13,<3",
+            "pesq>=0.0.4,<1",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "ruff>=0.8,<1",

@@ -154,8 +154,9 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repair
     for packet in packets:
         hole = packet.hole_samples // GRID_SAMPLES * GRID_SAMPLES
         if packet.hole == Hole.BETWEEN_RUNS:
-            if before is not None and hole:
-                yield from _tail(decoder, before, hole)
+            if before is not None:
+                # A run's first 312 samples are not heard: even one that follows at once leaves the old one that long to fade.
+                yield from _tail(decoder, before, hole + LOOK_AHEAD_SAMPLES)
             decoder.reset()
             skip, fade_in = LOOK_AHEAD_SAMPLES, True
         elif before is not None and hole:
@@ -175,7 +176,7 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repair
             if len(pcm):
                 if fade_in:
                     fade = min(FADE_SAMPLES, len(pcm))
-                    pcm[:fade] *= _ramp(fade)[:, None]
+                    pcm[:fade] *= ramp(fade)[:, None]
                     fade_in = False
                 yield _chunk(packet, past, pcm)
         before = packet
@@ -202,7 +203,7 @@ def _fill_loss(
         left -= step
         if silent and left == 0:
             fade = min(FADE_SAMPLES, step)
-            pcm[-fade:] *= _ramp(fade)[::-1, None]
+            pcm[-fade:] *= ramp(fade)[::-1, None]
         yield _chunk(before, past, pcm)
         repairs.concealed_samples += step
         past += step
@@ -211,7 +212,7 @@ def _fill_loss(
         return silent > 0
     if silent:
         fade = min(FADE_SAMPLES, by_fec)
-        pcm[:fade] *= _ramp(fade)[:, None]
+        pcm[:fade] *= ramp(fade)[:, None]
     repairs.fec_packets += 1
     repairs.fec_samples += by_fec
     yield _chunk(packet, -by_fec - LOOK_AHEAD_SAMPLES, pcm)
@@ -230,14 +231,14 @@ def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
 def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> Iterator[Chunk]:
     """Yields one concealed packet that fades out: the soft end before silence by design."""
     samples = min(hole, before.duration_samples, _DTX_TAIL_SAMPLES)
-    pcm = decoder.decode(None, samples)
+    pcm = decoder.decode(None, -(-samples // GRID_SAMPLES) * GRID_SAMPLES)
     if pcm is not None:
-        pcm *= _ramp(samples)[::-1, None]
+        pcm = pcm[:samples] * ramp(samples)[::-1, None]
         yield _chunk(before, before.duration_samples - LOOK_AHEAD_SAMPLES, pcm)
 
 
 @functools.lru_cache(maxsize=32)
-def _ramp(samples: int) -> npt.NDArray[np.float32]:
+def ramp(samples: int) -> npt.NDArray[np.float32]:
     """Returns a raised-cosine ramp from 0 to 1 of that many samples."""
     phase = (np.arange(samples, dtype=np.float64) + 0.5) / samples
     return (0.5 - 0.5 * np.cos(np.pi * phase)).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import soxr
 
 from transforms.media.clock import ns_to_samples
-from transforms.media.decode import Chunk, Pcm
+from transforms.media.decode import FADE_SAMPLES, Chunk, Pcm, ramp
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.media.timeline import Piece
 
@@ -38,17 +38,39 @@ def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns
       origin_unix_ns: server time of sample 0.
     """
     cursor = 0
+    held: tuple[int, Pcm] | None = None  # handed out once it is known whether it has to end
     for stretch in _unbroken(chunks):
         first = next(stretch)
         piece = pieces[first.piece]
         start = ns_to_samples(piece.server_unix_ns(first.media_sample) - origin_unix_ns)
+        # Where the stretch before reaches further than its clock says, that much is left out here: both are cut in full sound.
+        is_cut = start < cursor
+        if held is not None:
+            yield (held[0], _faded(held[1][::-1])[::-1]) if is_cut else held
+            held = None
         for pcm in _resampled(itertools.chain([first], stretch), piece.clock.stretch):
-            # Where the stretch before reaches further than its clock says, that much is left out here.
             skipped = min(max(cursor - start, 0), len(pcm))
-            if len(pcm) > skipped:
-                yield start + skipped, pcm[skipped:]
+            heard = pcm[skipped:]
+            if len(heard):
+                if is_cut:
+                    heard, is_cut = _faded(heard), False
+                if held is not None and len(heard) < FADE_SAMPLES:  # too short to fade by itself
+                    held = (held[0], np.concatenate([held[1], heard]))
+                else:
+                    if held is not None:
+                        yield held
+                    held = (start + skipped, heard)
             start += len(pcm)
             cursor = max(cursor, start)
+    if held is not None:
+        yield held
+
+
+def _faded(pcm: Pcm) -> Pcm:
+    """Returns audio that comes in softly."""
+    fade = min(FADE_SAMPLES, len(pcm))
+    faded: Pcm = np.concatenate([pcm[:fade] * ramp(fade)[:, None], pcm[fade:]])
+    return faded
 
 
 def _unbroken(chunks: Iterable[Chunk]) -> Iterator[Iterator[Chunk]]:
