@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +32,12 @@ from pipelines import press, report
 from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
 from pipelines.options import EXIT_FAILED, RunArguments, StrictParser, refuse_unknown
 from pipelines.settings import load_settings
-from transforms import archive_files, gcp, storage, unfinished
+from transforms import archive_files, gcp, storage, take_up, unfinished
 from transforms.catalog_lock import CatalogLock
 from transforms.media.decode import load_libopus
 from transforms.media.errors import CallpressError, ConfigError
 from transforms.media.model import Status
-from transforms.run_context import RunContext, settings_fingerprint
+from transforms.run_context import SCRATCH_FOLDERS, RunContext, settings_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,6 @@ def run(arguments: RunArguments) -> int:
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=_codec_processes(arguments.beam_args, options) if local else 1,
-        repeat_archives=unfinished.archives_to_repeat(catalog),
     )
     lock = CatalogLock(catalog, run_id)
     try:
@@ -89,11 +89,19 @@ def run(arguments: RunArguments) -> int:
         raise NothingToDoError(f"--catalog {catalog}: cannot be written: {line}") from None
     try:
         with stopping_cleanly():
+            if taken := take_up.take_up(staging_root, context):
+                print(f"callpress: took up {taken} calls that an earlier run had finished before it ended", file=sys.stderr)
+            context = replace(context, repeat_archives=unfinished.archives_to_repeat(catalog))
             return _press(arguments, context, options, local, staging_root)
     except StoppedError as stop:
-        _sweep(staging_root)
+        for part in SCRATCH_FOLDERS:  # what is finished stays, to be taken up
+            storage.delete_below(context.staged(part))
         lock.release()
-        print(f"\ncallpress: run {run_id} stopped. The same command again presses what is missing.", file=sys.stderr)
+        print(
+            f"\ncallpress: run {run_id} stopped. The same command again takes up the calls that are finished and presses "
+            "the others.",
+            file=sys.stderr,
+        )
         # Threads may still wait for storage; nothing of theirs is visible under a final name.
         os._exit(stop.exit_status)
     except CallpressError:

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import catalog_store, progress, storage
+from transforms import catalog_store, finished, progress, storage
 from transforms.codec_process import POOL
 from transforms.extract_tracks import ExtractedTrack, track_failed_row, track_ids
 from transforms.failures import failure_rows, to_failure, worst_failure
@@ -61,6 +61,20 @@ class PressedCall:
     media_samples: int
     bytes_written: int
     cpu_ns: int
+
+
+STAGED_CALL = "call"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedCall:
+    """A call that is done but for its rows in the catalog, as noted for a later run (`transforms.finished`)."""
+
+    pressed: PressedCall
+    outcomes: tuple[ArchiveOutcome, ...]
+    fingerprints: tuple[tuple[str, str], ...]
+    """(URI, fingerprint) of the archives it was made from."""
+    settings_fingerprint: str
 
 
 class MixCalls(beam.PTransform):
@@ -133,7 +147,7 @@ class _MixFn(ParallelFn):
             for table, found_rows in rows.items()
         }
         staged = self._context.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.parquet")
-        yield PressedCall(
+        pressed = PressedCall(
             call=plan.call,
             rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
             status=Status(rows["calls"][0]["status"]),
@@ -145,18 +159,18 @@ class _MixFn(ParallelFn):
             bytes_written=(mixed.file.size_bytes if mixed else 0) + sum(track.bytes_written for track in tracks),
             cpu_ns=cpu_ns + sum(track.cpu_ns for track in tracks),
         )
+        outcomes = tuple(_outcome(archive, tracks, failures) for archive in plan.archive_uris)
+        record = FinishedCall(
+            pressed=pressed,
+            outcomes=outcomes,
+            fingerprints=plan.archive_fingerprints,
+            settings_fingerprint=self._context.settings_fingerprint,
+        )
+        finished.leave(self._context, STAGED_CALL, plan.call.as_tuple(), record)
         progress.report("calls")
-        for archive in plan.archive_uris:
-            # What an earlier archive lacks is missing from the call, and so for every archive of it something is.
-            own = [f for f in failures if f.archive_uri in (None, archive) or f.stage == RECALL_STAGE]
-            yield beam.pvalue.TaggedOutput(
-                OUTCOMES,
-                ArchiveOutcome(
-                    archive_uri=archive,
-                    made_something=any(archive in track.archive_uris for track in tracks),
-                    first_failure=worst_failure(own),
-                ),
-            )
+        yield pressed
+        for outcome in outcomes:
+            yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
 
     def _hear(
         self, plan: CallPlan, tracks: Sequence[ExtractedTrack], uri: str, *, makes_mix: bool
@@ -298,6 +312,16 @@ def _mix_levels(mixed: MixFacts | None, prior_calls: Sequence[Row]) -> Row:
     if mixed is not None:
         return {"loudness_lufs": mixed.loudness_lufs, "peak_dbfs": mixed.peak_dbfs}
     return {column: row[column] for row in prior_calls for column in ("loudness_lufs", "peak_dbfs")}
+
+
+def _outcome(archive_uri: str, tracks: Sequence[ExtractedTrack], failures: Sequence[Failure]) -> ArchiveOutcome:
+    # What an earlier archive lacks is missing from the call, and so for every archive of it something is.
+    own = [f for f in failures if f.archive_uri in (None, archive_uri) or f.stage == RECALL_STAGE]
+    return ArchiveOutcome(
+        archive_uri=archive_uri,
+        made_something=any(archive_uri in track.archive_uris for track in tracks),
+        first_failure=worst_failure(own),
+    )
 
 
 def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]:

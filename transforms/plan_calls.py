@@ -66,6 +66,8 @@ class CallPlan:
     sessions: tuple[tuple[str, str], ...]
     """(participant, user session) of everybody the metadata speaks of."""
     archive_uris: tuple[str, ...]
+    archive_fingerprints: tuple[tuple[str, str], ...]
+    """(URI, fingerprint) of those read in this run."""
     makes_mix: bool
     """False when only some files of the call are wanted, or an earlier archive is gone."""
     is_narrowed: bool
@@ -202,6 +204,7 @@ def plan_call(
         empty_tracks=tuple(sorted(track for track, found in tracks.items() if not any(p.packets_uri for p in found))),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
+        archive_fingerprints=tuple(sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})),
         makes_mix=makes_mix,
         is_narrowed=narrowed,
         is_whole=not missing and not narrowed,

@@ -12,6 +12,8 @@ from transforms.media.catalog import Row, to_time
 from transforms.media.model import Filters, PressSettings
 
 VERSION = version("callpress")
+SCRATCH_FOLDERS = ("packets", "work")
+"""Folders of a run's staging that are of no use to the next one."""
 
 
 def settings_fingerprint(settings: PressSettings) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import archive_files, progress, storage
+from transforms import archive_files, finished, progress, storage
 from transforms.codec_process import POOL
 from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row
@@ -43,6 +43,19 @@ class ArchiveSummary:
     could_read: bool
     bytes_read: int
     cpu_ns: int
+
+
+STAGED_ARCHIVE = "archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedArchive:
+    """An archive that was read to its end, as noted for a later run (`transforms.finished`)."""
+
+    summary: ArchiveSummary
+    failures: tuple[Failure, ...]
+    """Those that belong to no call."""
+    settings_fingerprint: str
 
 
 class UnpackArchives(beam.PTransform):
@@ -113,13 +126,14 @@ def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveR
     wanted = tuple(CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2]) for call in sorted(set(calls)))
     try:
         listed = archive_files.stat_archive(uri)
+        fingerprint = archive_files.fingerprint(uri) if listed else ""
     except RecordingError:
-        listed = None
+        listed, fingerprint = None, ""
     return ArchiveRef(
         uri=uri,
         size_bytes=listed.size_bytes if listed else 0,
         modified_unix_ns=listed.modified_unix_ns if listed else 0,
-        fingerprint="",
+        fingerprint=fingerprint,
         recalled_for=wanted,
     )
 
@@ -181,7 +195,16 @@ class _UnpackFn(ParallelFn):
         progress.report("failures", len(failures))
         first = failures[0] if failures else None
         summary = _summary(ref, unpacked, first, complete, cpu_ns)
-        yield beam.pvalue.TaggedOutput(ARCHIVES, replace(summary, track_count=sum(1 for part in parts if part.packets_uri)))
+        summary = replace(summary, track_count=sum(1 for part in parts if part.packets_uri))
+        self._note(summary, failures)
+        yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
+
+    def _note(self, summary: ArchiveSummary, failures: Iterable[Failure]) -> None:
+        if summary.is_complete:
+            own = tuple(failure for failure in failures if failure.call is None)
+            fingerprint = self._context.settings_fingerprint
+            record = FinishedArchive(summary=summary, failures=own, settings_fingerprint=fingerprint)
+            finished.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
         return call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
@@ -206,7 +229,9 @@ class _UnpackFn(ParallelFn):
             failure = to_failure(STAGE, error, **where)
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
             complete = not self._context.filters.narrows_tracks and not self._context.filters.calls
-            yield beam.pvalue.TaggedOutput(ARCHIVES, _summary(ref, None, failure, complete, 0))
+            summary = _summary(ref, None, failure, complete, 0)
+            self._note(summary, [failure])
+            yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
 
     def _stage(self, ref: ArchiveRef, session: UnpackedSession, folder: Path) -> Iterable[TrackPart]:
         base = TrackPart(

@@ -195,6 +195,7 @@ def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
             "empty_tracks": (),
             "sessions": tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
             "archive_uris": tuple(sorted({part.archive_uri for part in parts})),
+            "archive_fingerprints": tuple(sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})),
             "makes_mix": True,
             "is_narrowed": False,
             "is_whole": True,

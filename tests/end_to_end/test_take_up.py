@@ -1,0 +1,173 @@
+"""Runs killed at any moment: what they had finished is taken up, byte for byte, and only the rest is pressed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.end_to_end.conftest import callpress, press, query
+
+CALLS = ("one", "two", "three")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three archives of a call each, 40 s long."""
+    folder = tmp_path_factory.mktemp("raw")
+    for number, call_id in enumerate(CALLS):
+        packets = encode_opus(tone(300 + 100 * number, 5)) * 8
+        people = [
+            Participant(participant_id=name, segments=[Segment(packets=packets, ssrc=ssrc)])
+            for ssrc, name in ((1, "alice"), (2, "bob"))
+        ]
+        archive = make_call_archive(people, call_id=call_id, call_session_id=f"session-{call_id}")
+        (folder / f"{call_id}.tar.gz").write_bytes(archive)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run makes of them."""
+    output = tmp_path_factory.mktemp("whole")
+    press(output, raw / "*.tar.gz")
+    return output
+
+
+def kill_when(output: Path, raw: Path, is_time: Callable[[Path], bool], number: int = signal.SIGKILL) -> int:
+    """Runs with one codec process and sends a signal as soon as the time has come; returns the exit status."""
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(raw / "*.tar.gz"), "--output", str(output)]
+    run = subprocess.Popen([*command, "--direct_num_workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not is_time(output):
+        assert run.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.send_signal(number)
+    return run.wait(20)
+
+
+def finished(output: Path) -> set[str]:
+    """Returns the calls that a dead run has left as finished."""
+    notes = output.glob(".staging/*/*/finished/call-*.json")
+    return {json.loads(note.read_bytes())["pressed"]["call"]["call_id"] for note in notes}
+
+
+def contents(output: Path) -> dict[str, str]:
+    """Returns the hash of every media file by its name."""
+    found = (path for path in (output / "recordings").rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of the calls less what says who made them and where."""
+    differ = ("run_id", "created_at", "uri", "processed_at", "call_date")
+    return {
+        table: [{k: v for k, v in row.items() if k not in differ} for row in query(output / "catalog", table)]
+        for table in ("recordings", "segments", "tracks", "calls", "speech", "archives", "failures")
+    }
+
+
+def check_whole(output: Path, whole: Path) -> None:
+    assert contents(output) == contents(whole)
+    assert tables(output) == tables(whole)
+    assert not (output / ".staging").exists()
+    assert not list(output.rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "int"])
+def test_finished_calls_are_taken_up_and_the_rest_is_pressed(raw: Path, whole: Path, tmp_path: Path, number: int) -> None:
+    kill_when(tmp_path, raw, lambda output: bool(finished(output)), number)
+    done = finished(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recordings").rglob("*.mp3")}
+
+    again = press(tmp_path, raw / "*.tar.gz")
+
+    assert f"took up {len(done)} calls" in again.err
+    assert f"{len(done)} skipped" in again.out
+    check_whole(tmp_path, whole)
+    for path, made in before.items():
+        if any(call in str(path) for call in done):
+            assert path.stat().st_mtime_ns == made
+    assert "took up" not in press(tmp_path, raw / "*.tar.gz").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "is_time",
+    [
+        lambda output: any(output.glob(".staging/*/*/packets/*/*")),
+        lambda output: any(output.glob("recordings/*/*/*/*.mkv")),
+        lambda output: any(output.glob("catalog/*/*/*.parquet")),
+        lambda output: any(output.glob("catalog/archives/*/*.parquet")),
+    ],
+    ids=["unpacking", "extracting", "publishing", "recording-archives"],
+)
+def test_run_killed_at_some_moment_is_completed_by_the_next(
+    raw: Path, whole: Path, tmp_path: Path, is_time: Callable[[Path], bool]
+) -> None:
+    kill_when(tmp_path, raw, is_time)
+
+    press(tmp_path, raw / "*.tar.gz")
+
+    check_whole(tmp_path, whole)
+
+
+@pytest.fixture
+def killed(raw: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the archives, and the output of a run over them that was killed before it could publish a row."""
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    output = tmp_path / "out"
+    kill_when(output, folder, lambda output: len(finished(output)) == len(CALLS))
+    shutil.rmtree(output / "catalog", ignore_errors=True)  # the same as killed a moment earlier
+    return folder, output
+
+
+@pytest.mark.slow
+def test_finished_call_of_which_the_archive_is_gone_is_taken_up(killed: tuple[Path, Path], whole: Path) -> None:
+    folder, output = killed
+    (folder / "one.tar.gz").unlink()
+
+    assert f"took up {len(CALLS)} calls" in press(output, folder / "*.tar.gz").err
+
+    assert contents(output) == contents(whole)
+    assert {row["call_id"]: row["status"] for row in query(output / "catalog", "calls")} == dict.fromkeys(CALLS, "ok")
+
+
+@pytest.mark.slow
+def test_what_changed_since_is_pressed_anew(killed: tuple[Path, Path], whole: Path) -> None:
+    folder, output = killed
+    os.utime(folder / "one.tar.gz", (1, 1_800_000_000))
+    (mix,) = (output / "recordings" / "default" / "two").rglob("*.mp3")
+    mix.write_bytes(mix.read_bytes()[:-1] + b"\0")
+
+    again = press(output, folder / "*.tar.gz")
+
+    assert "took up 1 calls" in again.err
+    assert "1 skipped" in again.out
+    assert contents(output) == contents(whole)
+
+
+@pytest.mark.slow
+def test_calls_made_with_other_settings_are_not_taken_up(killed: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, output = killed
+    config = tmp_path / "other.toml"
+    config.write_text("[mp3]\nbitrate_kbps = 64\n")
+
+    done = callpress("run", "--input", folder / "*.tar.gz", "--output", output, "--config", config)
+
+    assert (done.status, "took up" in done.err) == (0, False)
+    assert {row["bitrate_bps"] for row in query(output / "catalog", "recordings") if row["codec"] == "mp3"} == {64_000}

@@ -1,0 +1,54 @@
+"""Notes of what a run has finished, in its staging folder: should it die before it publishes, the next one takes that up.
+
+<staging>/finished/<kind>-<key>.json    JSON of a dataclass, written whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from transforms import storage
+from transforms.run_context import RunContext, key_hash
+
+FOLDER = "finished"
+T = TypeVar("T")
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+"""Made once per dataclass: that costs more than using them."""
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return _adapters.setdefault(kind, _adapters.get(kind) or TypeAdapter(kind))
+
+
+def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> None:
+    """Notes that something is finished; the same note each time. Raises: StorageError.
+
+    Args:
+      context: of this run.
+      kind: `call` or `archive`.
+      key: what names it.
+      record: a dataclass.
+    """
+    storage.write_bytes(context.staged(FOLDER, f"{kind}-{key_hash(*key)}.json"), _adapter(type(record)).dump_json(record))
+
+
+def find(staging_uri: str, kind: str, record: type[T]) -> Iterator[T]:
+    """Yields what a run has left; what cannot be read was not left by this version and is passed over. Raises: StorageError.
+
+    Args:
+      staging_uri: that run's staging folder.
+      kind: `call` or `archive`.
+      record: the dataclass.
+    """
+    for metadata in storage.list_below(storage.join(staging_uri, FOLDER)):
+        name = cast(str, metadata.path).rsplit("/", 1)[-1]
+        if name.startswith(f"{kind}-") and name.endswith(".json"):
+            try:
+                yield _adapter(record).validate_json(storage.read_bytes(metadata.path))
+            except ValidationError:
+                continue

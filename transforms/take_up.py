@@ -1,0 +1,161 @@
+"""Takes up what a killed run had finished: its calls and archives go into the catalog before this run looks what is to do.
+
+A run publishes rows at its end. One that is killed before leaves media under final names, their rows in staging, and a note of
+each finished call and archive (`transforms.finished`). Under the catalog's lock the next run does what the dead one would have
+done with them, in the same order: rows of calls, rows of archives, old rows, old files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import cast
+
+from transforms import archive_files, catalog_store, finished, storage, unfinished
+from transforms.failures import failure_rows
+from transforms.media.catalog import utc_date
+from transforms.media.errors import StorageError
+from transforms.mix_calls import STAGED_CALL, FinishedCall
+from transforms.record_archives import archive_row
+from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
+from transforms.run_context import RunContext, key_hash
+from transforms.unpack_archives import STAGED_ARCHIVE, FinishedArchive
+
+logger = logging.getLogger(__name__)
+
+_HASH_BYTES = 1 << 20
+
+
+def take_up(staging_root: str, context: RunContext) -> int:
+    """Publishes the rows of all that dead runs had finished with these settings, and sweeps their staging.
+
+    A call counts when its archives are as they were (or gone: then nothing could ever make it again) and each of its files is
+    there with the size and SHA-256 of its row; an archive when all its calls do.
+
+    Args:
+      staging_root: the folder of all runs over this catalog; the caller holds the catalog's lock.
+      context: of this run.
+
+    Returns:
+      how many calls were taken up.
+
+    Raises:
+      StorageError: staging or the catalog cannot be read or written.
+    """
+    taken = 0
+    folders = {_run_folder(cast(str, metadata.path), staging_root) for metadata in storage.list_below(staging_root)}
+    for folder in sorted(folders - {context.staging_uri}):
+        calls = [call for call in finished.find(folder, STAGED_CALL, FinishedCall) if _is_usable(call, context)]
+        archives = [
+            archive for archive in finished.find(folder, STAGED_ARCHIVE, FinishedArchive) if _is_whole(archive, calls, context)
+        ]
+        _publish(calls, archives, context)
+        storage.delete_below(folder)
+        taken += len(calls)
+        logger.info("took up %d calls and %d archives of %s", len(calls), len(archives), folder)
+    return taken
+
+
+def _run_folder(path: str, staging_root: str) -> str:
+    return storage.join(staging_root, path[len(staging_root) + 1 :].split("/", 1)[0])
+
+
+def _is_usable(call: FinishedCall, context: RunContext) -> bool:
+    if call.settings_fingerprint != context.settings_fingerprint:
+        return False
+    if not all(_is_unchanged(uri, fingerprint) for uri, fingerprint in call.fingerprints):
+        return False
+    try:
+        rows = read_fragment(call.pressed.rows.uri, "recordings")
+    except StorageError:
+        return False
+    return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows)
+
+
+def _is_unchanged(uri: str, fingerprint: str) -> bool:
+    """Whether an archive is as it was, or gone."""
+    return archive_files.stat_archive(uri) is None or archive_files.fingerprint(uri) == fingerprint
+
+
+def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
+    found = storage.match(storage.quote(uri))
+    if not found or int(found[0].size_in_bytes) != size_bytes:
+        return False
+    digest = hashlib.sha256()
+    with storage.open_input(uri) as file:
+        while block := file.read(_HASH_BYTES):
+            digest.update(block)
+    return digest.hexdigest() == sha256
+
+
+def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: RunContext) -> bool:
+    ref = archive.summary.ref
+    taken = {call.pressed.call for call in calls if (ref.uri, ref.fingerprint) in call.fingerprints}
+    return (
+        archive.settings_fingerprint == context.settings_fingerprint
+        and taken.issuperset(archive.summary.calls)
+        and _is_unchanged(ref.uri, ref.fingerprint)
+    )
+
+
+def _publish(calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext) -> None:
+    dropped = _merge([call.pressed.rows for call in calls], context)
+    _merge(_archive_fragments(calls, archives, context), context)
+    _merge(_removals([archive.summary.ref.uri for archive in archives], archives, context), context)
+    below = storage.join(context.output_uri, "recordings") + "/"
+    for uri in dropped:
+        if uri.startswith(below):
+            storage.delete(uri)
+    for call in calls:
+        unfinished.forget(context.catalog_uri, call.pressed.call)
+
+
+def _merge(fragments: Sequence[FragmentRef], context: RunContext) -> list[str]:
+    """Merges fragments into every table and date they are about; returns files of which the last row is gone."""
+    by_partition: dict[tuple[str, str], list[FragmentRef]] = defaultdict(list)
+    for fragment in fragments:
+        for table, _ in fragment.row_counts:
+            by_partition[table, fragment.call_date].append(fragment)
+    dropped: list[str] = []
+    for (table, call_date), found in sorted(by_partition.items(), key=lambda item: item[0]):
+        dropped += catalog_store.merge_partition(context.catalog_uri, table, call_date, found).dropped_media
+    return dropped
+
+
+def _archive_fragments(
+    calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext
+) -> list[FragmentRef]:
+    fragments = []
+    by_date: dict[str, list[FinishedArchive]] = defaultdict(list)
+    for archive in archives:
+        by_date[utc_date(archive.summary.ref.modified_unix_ns)].append(archive)
+    for date, found in sorted(by_date.items()):
+        rows, failures = [], []
+        for archive in found:
+            uri = archive.summary.ref.uri
+            outcomes = [outcome for call in calls for outcome in call.outcomes if outcome.archive_uri == uri]
+            row = archive_row(archive.summary, outcomes, list(archive.failures), context.started_unix_ns)
+            rows.append(context.stamp(row))
+            failures += [context.stamp(row) for row in failure_rows(archive.failures, context.started_unix_ns)]
+        owners = tuple((archive.summary.ref.uri,) for archive in found)
+        uri = context.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.parquet")
+        fragments.append(write_fragment(uri, date, {"archives": rows, "failures": failures}, owners))
+    return fragments
+
+
+def _removals(uris: Sequence[str], archives: Sequence[FinishedArchive], context: RunContext) -> list[FragmentRef]:
+    """Returns what takes away the rows that these archives have under other dates."""
+    dates = {archive.summary.ref.uri: utc_date(archive.summary.ref.modified_unix_ns) for archive in archives}
+    old: dict[tuple[str, str], set[str]] = defaultdict(set)
+    keys = {(uri,) for uri in uris}
+    for table, columns in (("archives", ("archive_uri",)), ("failures", ("archive_uri", "call_session_id"))):
+        for file in catalog_store.list_files(context.catalog_uri, table) if keys else ():
+            for row in catalog_store.scan(context.catalog_uri, table, file, columns, ("archive_uri",), keys):
+                if row.get("call_session_id") is None and file.call_date != dates[row["archive_uri"]]:
+                    old[table, file.call_date].add(row["archive_uri"])
+    return [
+        FragmentRef(uri="", call_date=date, row_counts=((table, 0),), replaced=tuple((uri,) for uri in sorted(found)))
+        for (table, date), found in sorted(old.items())
+    ]
