@@ -91,6 +91,7 @@ class OpusDecoder:
         if error.value != _OPUS_OK or not self._state:
             raise AudioDecodeError(f"libopus error {error.value} when creating a decoder")
         self._buffer = np.zeros((MAX_PACKET_SAMPLES, channels), dtype=np.float32)
+        self._address = self._buffer.ctypes.data
 
     def __del__(self) -> None:
         state = getattr(self, "_state", None)
@@ -110,7 +111,7 @@ class OpusDecoder:
           fec: decode what `packet` carries of the packet before it (RFC 6716 s2.1.7).
         """
         got = self._library.opus_decode_float(
-            self._state, packet, len(packet) if packet else 0, self._buffer.ctypes.data, samples, int(fec)
+            self._state, packet, len(packet) if packet else 0, self._address, samples, int(fec)
         )
         return self._buffer[:got].copy() if got == samples else None
 
@@ -137,7 +138,7 @@ class Repairs:
 
 
 def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repairs) -> Iterator[Chunk]:
-    """Yields a track's audio in order; what is not yielded is digital silence.
+    """Yields a track's audio in order, in blocks of about a second; what is not yielded is digital silence.
 
     Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
     first 312 samples are dropped.
@@ -147,6 +148,28 @@ def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repair
       channels: 1 or 2.
       repairs: counts on.
     """
+    held: list[Chunk] = []
+    samples = 0
+    for chunk in _decode_packets(packets, channels, repairs):
+        if held and not (_follows(held[-1], chunk) and samples < SAMPLE_RATE_HZ):
+            yield held[0]._replace(pcm=np.concatenate([part.pcm for part in held]))
+            held, samples = [], 0
+        held.append(chunk)
+        samples += len(chunk.pcm)
+    if held:
+        yield held[0]._replace(pcm=np.concatenate([part.pcm for part in held]))
+
+
+def _follows(before: Chunk, chunk: Chunk) -> bool:
+    """Whether a chunk goes on where the one before ends, in the file and on one clock."""
+    return (
+        chunk.file_sample == before.file_sample + len(before.pcm)
+        and chunk.media_sample == before.media_sample + len(before.pcm)
+        and chunk.piece == before.piece
+    )
+
+
+def _decode_packets(packets: Iterable[PlacedPacket], channels: int, repairs: Repairs) -> Iterator[Chunk]:
     decoder = OpusDecoder(channels)
     before: PlacedPacket | None = None
     skip = 0
