@@ -16,7 +16,7 @@ from transforms.media.catalog import Row, to_time, utc_date
 from transforms.media.clock import samples_to_ns
 from transforms.media.errors import RecordingError
 from transforms.media.extract import ExtractedTrackFacts, PartFiles, extract_track
-from transforms.media.model import TRACK_TYPE_OF, Status, Tags, TrackKey
+from transforms.media.model import TRACK_TYPE_OF, CallKey, Status, Tags, TrackKey
 from transforms.media.names import call_folder, individual_name
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.parallel import ParallelFn
@@ -159,9 +159,8 @@ class _ExtractFn(ParallelFn):
         }
 
 
-def call_ids(track: TrackKey) -> Row:
+def call_ids(call: CallKey) -> Row:
     """Returns the columns that name a call."""
-    call = track.call
     return {
         "call_cid": call.cid,
         "call_type": call.call_type,
@@ -173,7 +172,7 @@ def call_ids(track: TrackKey) -> Row:
 def track_ids(track: TrackKey) -> Row:
     """Returns the columns that name a track."""
     return {
-        **call_ids(track),
+        **call_ids(track.call),
         "participant_id": track.participant_id,
         "user_session_id": track.user_session_id,
         "output_type": track.output_type,

@@ -223,13 +223,13 @@ def stamp(row: Row, made_unix_ns: int = CALL_START_UNIX_NS, run_id: str = "earli
 
 def call_row(call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `calls`."""
-    ids = call_ids(make_track(call=call))
+    ids = call_ids(call)
     return stamp({**ids, "timeline_start_time": to_time(CALL_START_UNIX_NS), "status": "ok", "archive_uris": [], **fields})
 
 
 def recording_row(participant_id: str | None, uri: str, call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `recordings`: of a participant's file, of the mix for None."""
-    ids = call_ids(make_track(call=call))
+    ids = call_ids(call)
     if participant_id is not None:
         ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
     kind = "composite" if participant_id is None else "individual"
@@ -239,7 +239,7 @@ def recording_row(participant_id: str | None, uri: str, call: CallKey = CALL, **
 
 def track_row(participant_id: str, call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `tracks`."""
-    ids = call_ids(make_track(call=call))
+    ids = call_ids(call)
     ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
     numbers = {"offset_ms": 0, "duration_ms": 1_000}
     return stamp({**ids, "status": "ok", "archive_uris": ["/raw/a.tar.gz"], **numbers, **fields})
