@@ -18,12 +18,14 @@ MEDIA = ROOT / "transforms" / "media"
 # Rows from the bottom up: a module imports from rows below its own and, where the row says so, what is named beside it.
 VALUES = {"errors", "model"}
 ARITHMETIC = {"serial", "opus"}
-READERS = {"archive", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names"}
+READERS = {"archive", "tar", "gunzip", "zip_scan", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names", "bounds"}
 LINES = {"clock", "timeline", "ingest", "catalog", "levels", "speech"}
 CODECS = {"decode", "matroska", "mix", "mp3"}
 WHOLES = {"unpack", "extract", "composite"}
 ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
 BESIDE = {
+    "model": {"errors"},  # what was left out of metadata goes with the rest
+    "archive": {"tar", "gunzip", "zip_scan"},  # walks what they read
     "rtp": {"rtpdump"},  # parses whole windows of a dump
     "ingest": {"clock"},
     "timeline": {"clock"},
@@ -34,6 +36,7 @@ BESIDE = {
 THIRD_PARTY = {
     "serial": {"numpy"},
     "opus": {"numpy"},
+    "bounds": {"numpy"},
     "rtpdump": {"numpy"},
     "rtp": {"numpy"},
     "packet_file": {"numpy"},

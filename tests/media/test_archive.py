@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import io
 import random
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import make_archive, write_folder
-from transforms.media.archive import walk_archive, walk_folder
+from transforms.media.archive import _BoundedReads, walk_archive, walk_folder
 from transforms.media.errors import ArchiveError
 from transforms.media.model import LimitSettings
 
@@ -25,11 +24,17 @@ KINDS = ("tar.gz", "tar", "zip")
 
 
 def read_all(data: bytes, limits: LimitSettings = LIMITS) -> dict[str, bytes]:
-    """Returns all members of an archive, each read to its end as `unpack` does."""
+    """Returns all members of an archive, each read to its end as `unpack` does; those with a problem are left out."""
     found = {}
     for member in walk_archive(io.BytesIO(data), limits):
-        found[member.name] = member.stream.read()
+        if member.problem is None:
+            found[member.name] = member.stream.read()
     return found
+
+
+def problems(data: bytes, limits: LimitSettings = LIMITS) -> list[str]:
+    """Returns what is wrong with the members of an archive that can be walked to its end."""
+    return [member.problem.message for member in walk_archive(io.BytesIO(data), limits) if member.problem is not None]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,13 +88,30 @@ def make_info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: s
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE],
-    ids=["symlink", "hard_link", "folder", "character_device", "block_device", "fifo"],
+    ("kind", "named"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.CHRTYPE, "a character device"),
+        (tarfile.BLKTYPE, "a block device"),
+        (tarfile.FIFOTYPE, "a pipe"),
+        (b"S", "a sparse file"),
+        (b"V", "a volume label"),
+        (b"\x01", "a member of type b'\\x01'"),
+    ],
+    ids=["symlink", "hard_link", "character_device", "block_device", "fifo", "old_sparse", "label", "unknown"],
 )
-def test_what_is_no_regular_file_is_no_member(kind: bytes) -> None:
+def test_what_is_no_regular_file_is_told_and_not_read(kind: bytes, named: str) -> None:
     data = make_tar(make_info("x", kind, target="/etc/passwd"), make_info("b.sdp", size=3))
     assert read_all(data) == {"b.sdp": bytes(3)}
+    assert problems(data) == [f"member 'x' is {named}, expected a file"]
+    first = next(walk_archive(io.BytesIO(data), LIMITS))
+    assert (first.name, first.stream.read(), first.is_suspect) == ("x", b"", False)
+
+
+def test_folders_are_no_members() -> None:
+    data = make_tar(make_info("x", tarfile.DIRTYPE), make_info("b.sdp", size=3))
+    assert [member.name for member in walk_archive(io.BytesIO(data), LIMITS)] == ["b.sdp"]
 
 
 def test_folder_entries_of_a_zip_are_no_members() -> None:
@@ -110,17 +132,22 @@ UNSAFE = ["../a.sdp", "x/../../a.sdp", "/etc/passwd", "\\a.sdp", "x\\..\\..\\a.s
 
 @pytest.mark.parametrize("name", UNSAFE)
 @pytest.mark.parametrize("kind", KINDS)
-def test_path_out_of_the_archive_raises(kind: str, name: str) -> None:
-    walk = walk_archive(io.BytesIO(make_archive({"a.sdp": b"", name: b""}, kind)), LIMITS)
-    assert next(walk).name == "a.sdp"
-    with pytest.raises(ArchiveError, match=r"leaves the archive, expected a relative path inside it") as caught:
-        next(walk)
-    assert caught.value.member is not None
+def test_path_out_of_the_archive_is_told_and_its_neighbours_are_read(kind: str, name: str) -> None:
+    data = make_archive({"a.sdp": b"1", name: b"evil", "b.sdp": b"2"}, kind)
+    assert read_all(data) == {"a.sdp": b"1", "b.sdp": b"2"}
+    (problem,) = problems(data)
+    assert "leaves the archive, expected a relative path inside it" in problem
+    (unsafe,) = [member for member in walk_archive(io.BytesIO(data), LIMITS) if member.problem]
+    assert (unsafe.stream.read(), unsafe.is_suspect) == (b"", True)
 
 
-def test_path_out_of_a_folder_raises() -> None:
-    with pytest.raises(ArchiveError, match=r"leaves the archive"):
-        list(walk_folder([("../a.sdp", 1)], lambda name: io.BytesIO(b"x"), LIMITS))
+def test_path_out_of_a_folder_is_told_and_never_opened() -> None:
+    def refuse(name: str) -> io.BytesIO:
+        raise AssertionError(f"{name} was opened")
+
+    (member,) = walk_folder([("../a.sdp", 1)], refuse, LIMITS)  # type: ignore[arg-type]
+    assert member.problem is not None
+    assert member.stream.read() == b""
 
 
 @pytest.mark.parametrize("name", ["a..b.sdp", "...", "x/a:b.sdp", "ünïcode 🎧/ä.sdp"])
@@ -138,18 +165,20 @@ def test_one_member_over_the_limit_raises(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_byte_over_the_limit_raises(kind: str) -> None:
-    limits = LimitSettings(max_archive_bytes=10)
-    assert len(read_all(make_archive({"a": bytes(4), "b": bytes(6)}, kind), limits)) == 2
-    with pytest.raises(ArchiveError, match=r"b: expands past 10 bytes \(limits\.max_archive_bytes\)"):
-        read_all(make_archive({"a": bytes(4), "b": bytes(7)}, kind), limits)
+    members = {"a": bytes(4), "b": bytes(30_000)}
+    size = 30_004 if kind == "zip" else len(make_archive(members, "tar"))  # a tar counts with its headers
+    assert len(read_all(make_archive(members, kind), LimitSettings(max_archive_bytes=size))) == 2
+    limits = LimitSettings(max_archive_bytes=30_003)
+    with pytest.raises(ArchiveError, match=r"expands past 30003 bytes \(limits\.max_archive_bytes\)"):
+        read_all(make_archive(members, kind), limits)
 
 
 def test_sparse_member_costs_nothing() -> None:
     info = make_info("huge.rtpdump", size=0)
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
     data = make_tar(info, tar_format=tarfile.PAX_FORMAT)
-    with contextlib.suppress(ArchiveError):  # refused as damaged is as good: nothing is expanded either way
-        assert read_all(data) == {}
+    assert read_all(data) == {}
+    assert problems(data) == ["member 'huge.rtpdump' is a sparse file, expected a file"]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +250,20 @@ def patched_zip(name: str, offset: int, value: bytes, method: int = zipfile.ZIP_
     ],
     ids=["encrypted", "unknown_method", "newer_version", "offset_outside", "nul_name", "name_not_utf8", "empty_name"],
 )
-def test_zip_that_lies_about_a_member_raises_archive_error(data: bytes) -> None:
-    with pytest.raises(ArchiveError):
-        read_all(data)
+def test_zip_that_lies_about_a_member_raises_or_tells(data: bytes) -> None:
+    try:
+        assert read_all(data) == {}
+        assert problems(data)
+    except ArchiveError:
+        pass
+
+
+def test_directory_of_a_zip_is_read_up_to_a_size_only() -> None:
+    reads = _BoundedReads(io.BytesIO(bytes(5_000)), 1_000)
+    assert len(reads.read(1_000)) == 1_000
+    assert len(reads.read()) == 1_000
+    with pytest.raises(zipfile.BadZipFile, match=r"a directory of 1001 bytes, expected at most 1000 \(limits\.max_members\)"):
+        reads.read(1_001)
 
 
 def test_zip_directory_outside_the_file_raises_archive_error() -> None:
@@ -268,6 +308,7 @@ def test_any_damage_raises_nothing_but_archive_error(kind: str) -> None:
             del data[draw.randrange(len(data)) :]
         try:
             read_all(bytes(data))
+            errors += bool(problems(bytes(data)))
         except ArchiveError:
             errors += 1
     assert errors > 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.media.helpers import ingest, make_timing
+from tests.simulation import Sender, server_unix_ns, simulate
 from transforms.media.clock import ReportPoint, fit_clocks, ns_to_samples, observe_clock, samples_to_ns
 from transforms.media.model import ClockPiece, RunClock, StepEvidence
 
@@ -93,7 +96,8 @@ def make_run(
         START_S * 1_000_000_000 + (np.floor(arrival * 1000) * MS).astype(np.int64),  # dumps count whole ms
         points,
     )
-    return Run(clock=clock, media_sample=media, true_ns=START_S * 1e9 + (true_s + LEAST_DELAY_S) * 1e9)
+    least_s = LEAST_DELAY_S + min(itertools.accumulate((size for _, size in path), initial=0.0))
+    return Run(clock=clock, media_sample=media, true_ns=START_S * 1e9 + (true_s + least_s) * 1e9)
 
 
 def errors_ms(run: Run, pieces: tuple[ClockPiece, ...]) -> Times:
@@ -193,9 +197,9 @@ def test_small_stalls_without_reports_never_add_up() -> None:
     assert np.abs(errors_ms(run, fit(run))).max() < 60 + 2
 
 
-@pytest.mark.parametrize("size_ms", [40, -40, 15])
+@pytest.mark.parametrize("size_ms", [40, -40, 15, 150, -150, 2_000])
 @pytest.mark.parametrize("skew_ppm", [0, 100], ids=["steady", "skewed"])
-def test_change_of_path_keeps_the_old_time(size_ms: int, skew_ppm: float) -> None:
+def test_change_of_path_moves_nothing(size_ms: int, skew_ppm: float) -> None:
     run = make_run(600, skew_ppm=skew_ppm, path=[(300.0, size_ms / 1000)])
     assert run.clock.plateaus[-1].evidence == StepEvidence.DENIED
     pieces = fit(run)
@@ -303,3 +307,138 @@ def test_a_run_without_packets_is_refused() -> None:
 def test_samples_and_ns_convert_without_loss(convert: Callable[[int], int]) -> None:
     for samples in (0, 1, 119, 48_000, 48_000 * 3600 * 24 + 7):
         assert convert(samples) == samples
+
+
+# --- simulated segments, read from their dumps -----------------------------------------------------------------------
+
+
+def place(sender: Sender) -> tuple[Run, tuple[ClockPiece, ...]]:
+    """Returns a simulated segment's run and the pieces fitted to it alone."""
+    simulated = simulate(sender)
+    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    (run,) = segment.runs
+    media = run.records["media_sample"].astype(np.int64)
+    found = Run(clock=run.clock, media_sample=media, true_ns=server_unix_ns(sender, media))
+    return found, fit_clocks([run.clock])[0]
+
+
+def test_queue_that_fills_and_empties_between_two_reports_is_no_stall() -> None:
+    """All in all nothing moved, by the reports and by the arrivals: that they agree confirms no step."""
+    run = make_run(60, path=[(32.6, 0.3), (36.0, -0.3)])
+    assert StepEvidence.CONFIRMED not in {plateau.evidence for plateau in run.clock.plateaus}
+    pieces = fit(run)
+    assert len(pieces) == 1
+    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert pieces[0].sync_error_ns < 5 * MS
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+@pytest.mark.parametrize("at_s", [0.7, 30.0, 59.4], ids=["first-word", "middle", "last-word"])
+def test_mute_that_stops_the_media_clock_is_followed(at_s: float, reports: bool) -> None:
+    """No packets for 10 s: a window of 2 s has packets on one side of it only."""
+    run = make_run(60, stalls=[(at_s, 10.0)], reports=reports)
+    pieces = fit(run)
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+
+
+def test_burst_at_the_end_is_no_mute() -> None:
+    """A network that held a second back lets it go at once: the delays fall as fast as they rose."""
+    run = make_run(60, path=[(59.0, 0.9)])
+    media, true = run.media_sample, run.true_ns
+    arrival = np.floor((true + 20 * MS) / MS).astype(np.int64) * MS
+    arrival[media >= 59 * RATE] = arrival[-1] + 100 * MS
+    clock = observe_clock(media, np.full(len(media), DURATION), arrival, [])
+    assert len(fit_clocks([clock])[0]) == 1
+
+
+def test_packet_that_was_overtaken_moves_no_other() -> None:
+    run, pieces = place(Sender(seconds=66, first_late=(1, 30.0), stalls=((15.0, 0.1),)))
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(run, pieces, [15.0])).max() <= 2.0
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+def test_queue_that_fills_little_by_little_is_no_stall(reports: bool) -> None:
+    sender = Sender(seconds=66, jitter_ms=5, crowds=((50.0, 3.0, 50.0, 3.0, 0.8),), report_every_s=5.0 if reports else None)
+    run, pieces = place(sender)
+    assert len(pieces) == 1
+    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert pieces[0].sync_error_ns < 10 * MS
+
+
+def test_stall_among_queues_moves_by_the_stall_alone() -> None:
+    run, pieces = place(Sender(seconds=66, jitter_ms=5, crowds=((20.0, 3.0, 15.0, 3.0, 0.8),), stalls=((30.0, 0.2),)))
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(run, pieces, [30.0])).max() <= 2.0
+
+
+def test_queues_tilt_no_line() -> None:
+    run, pieces = place(
+        Sender(seconds=66, jitter_ms=5, skew_ppm=200.0, crowds=tuple((10 + 9.0 * k, 1, 2, 1, 0.3) for k in range(6)))
+    )
+    assert [piece.is_fitted for piece in pieces] == [True]
+    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+
+
+def test_an_hour_of_queues_leaves_a_handful_of_plateaus_each() -> None:
+    run, pieces = place(Sender(seconds=3_600, jitter_ms=5, crowds=tuple((20 + 20.0 * k, 2, 3, 2, 0.3) for k in range(175))))
+    assert len(run.clock.plateaus) < 175 * 8
+    assert len(pieces) == 1
+    assert np.abs(check_bounds(run, pieces)).max() <= 5.0
+
+
+def test_few_packets_and_much_jitter_make_no_stalls() -> None:
+    pauses = tuple((3.0 + 8 * k, 1.0 + k % 4) for k in range(36))
+    run, pieces = place(Sender(seconds=300, jitter_ms=40, dtx=pauses, report_noise_ms=4.0, skew_ppm=20.0, seed=3))
+    assert len(pieces) <= 2
+    assert np.abs(check_bounds(run, pieces)).max() <= 10.0
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+def test_another_headset_within_a_segment_gets_a_line_of_its_own(reports: bool) -> None:
+    sender = Sender(
+        seconds=3_600, jitter_ms=5, skew_ppm=((0.0, 20.0), (1_700.0, -60.0)), report_every_s=5.0 if reports else None
+    )
+    run, pieces = place(sender)
+    assert pieces[0].skew_ppm == pytest.approx(20, abs=2)
+    assert pieces[-1].skew_ppm == pytest.approx(-60, abs=2)
+    assert np.abs(check_bounds(run, pieces)).max() <= 5.0
+
+
+def test_slow_drift_of_the_clock_is_followed_for_eight_hours() -> None:
+    rates = tuple((600.0 * k, 20 + 2 * float(np.sin(k / 48 * 2 * np.pi))) for k in range(48))
+    run, pieces = place(Sender(seconds=8 * 3_600, jitter_ms=5, skew_ppm=rates))
+    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+
+
+def test_slow_drift_of_the_path_is_not_where_reports_deny_it() -> None:
+    sender = Sender(seconds=3_600, jitter_ms=5, skew_ppm=20.0, crowds=((1_000.0, 1_000.0, 5_000.0, 1.0, 0.03),))
+    run, pieces = place(sender)
+    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+
+
+def test_strange_rate_of_a_short_run_is_owned_up_to() -> None:
+    """Under 10 minutes a run takes the common rate; what its own says otherwise is in the bound."""
+    runs = [make_run(900, skew_ppm=20), make_run(300, skew_ppm=-200, start_s=1_000, seed=2)]
+    fitted = fit_clocks([run.clock for run in runs])
+    assert np.abs(check_bounds(runs[1], fitted[1])).max() > 5
+
+
+def test_without_arrivals_two_known_ones_make_the_rate() -> None:
+    media = np.arange(600 * 50) * DURATION
+    first, last = START_S * 1_000_000_000, START_S * 1_000_000_000 + round(599.98e9 * (1 - 300e-6))
+    clock = observe_clock(media, np.full(len(media), DURATION), np.full(len(media), first), [], last)
+    (piece,) = fit_clocks([clock])[0]
+    assert clock.method == "metadata"
+    assert piece.skew_ppm == pytest.approx(300, abs=1)
+    assert piece.sync_error_ns >= 25 * MS
+
+
+def test_without_arrivals_the_reports_rate_is_the_clock_s() -> None:
+    points = [
+        ReportPoint(media_sample=second * RATE, sender_unix_ns=round(second * 1e9 / 1.0003)) for second in range(1, 600, 5)
+    ]
+    clock = _without_arrivals(points, 600)
+    (piece,) = fit_clocks([clock])[0]
+    assert piece.skew_ppm == pytest.approx(300, abs=1)

@@ -24,6 +24,7 @@ from tests.builders import (
     tone,
 )
 from tests.media.helpers import RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
+from tests.simulation import Sender, simulate
 from transforms.media.errors import RtpdumpError, SdpError, TimelineError, TimingMetadataError, UnsupportedCodecError
 from transforms.media.model import LimitSettings, PacketCounts
 from transforms.media.sdp import RtpMap
@@ -557,3 +558,131 @@ def test_audio_that_came_only_as_a_duplicate_of_a_probe_is_no_run() -> None:
     segment = ingest(make_rtpdump(1_000_000, [(0, first, False), (1, again, False)]))
     assert segment.runs == ()
     assert segment.counts == PacketCounts(expected=1, received=1, duplicate=1)
+
+
+# --- numbers that start anew, sources that come back, long segments -----------------------------------------------------
+
+
+def counted_dump(numbers: list[int], jump_ticks: dict[int, int] | None = None, step_ms: int = 20) -> bytes:
+    """Returns a dump of packets every 20 ms with those sequence numbers; timestamps jump where told."""
+    records, added = [], 0
+    packets = fake_packets(len(numbers))
+    for place, number in enumerate(numbers):
+        added += (jump_ticks or {}).get(place, 0)
+        packet = make_rtp_packet(packets[place], sequence_number=number, rtp_timestamp=960 * place + added)
+        records.append((step_ms * (place + 1), packet, False))
+    return make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+
+
+@pytest.mark.parametrize("restart", [-1_000, -500, 20_000, 32_768], ids=str)
+@pytest.mark.parametrize("jump", [0, 5 * 60 * 48_000, -5 * 60 * 48_000], ids=["plain", "ahead", "back"])
+def test_numbers_that_start_anew_lose_nothing(restart: int, jump: int) -> None:
+    numbers = [*range(1_000, 1_600), *range(1_600 + restart, 2_200 + restart)]
+    dump = counted_dump(numbers, {600: jump})
+    segment = ingest(dump)
+    assert [len(run.records) for run in segment.runs] == [600, 600]
+    assert segment.counts == PacketCounts(expected=1_200, received=1_200)
+    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
+    assert starts == [CALL_START_NS, CALL_START_NS + 12_000_000_000]
+
+
+def test_packets_that_come_very_late_are_no_restart() -> None:
+    numbers = list(range(600))
+    late = numbers[:20]
+    order = [*numbers[20:500], *late, *numbers[500:]]
+    packets = fake_packets(600)
+    records = [
+        (20 * (place + 1), make_rtp_packet(packets[number], sequence_number=number, rtp_timestamp=960 * number), False)
+        for place, number in enumerate(order)
+    ]
+    segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
+    assert media_of(segment) == [960 * number for number in numbers]
+    assert segment.counts.received == 600
+
+
+def test_long_outage_is_a_loss_and_no_restart() -> None:
+    packets = fake_packets(200)
+    sent = [*range(100), *range(2_100, 2_200)]
+    records = [
+        (20 * (number + 1), make_rtp_packet(packets[place], sequence_number=number, rtp_timestamp=960 * number), False)
+        for place, number in enumerate(sent)
+    ]
+    segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
+    (run,) = segment.runs
+    assert segment.counts == PacketCounts(expected=2_200, received=200, lost=2_000)
+    assert int(run.records["media_sample"][100]) == 960 * 2_100
+
+
+def test_burst_with_a_hole_in_it_catches_up_and_is_no_jump() -> None:
+    """Five seconds held back come at once, 2.5 s of them lost: media time runs ahead, but not of what arrivals were before."""
+    sent = [number for number in range(600) if not 350 <= number < 475]
+    records = []
+    for number in sent:
+        at_ms = 20 * (number + 1)
+        records.append((max(at_ms, 10_020) if 250 <= number < 500 else at_ms, number))
+    packets = fake_packets(600)
+    dump = make_rtpdump(
+        CALL_START_UNIX_MS * 1_000,
+        [(at, make_rtp_packet(packets[n], sequence_number=n, rtp_timestamp=960 * n), False) for at, n in records],
+    )
+    segment = ingest(dump)
+    assert len(segment.runs) == 1
+    assert media_of(segment) == [960 * number for number in sent]
+
+
+def test_source_that_comes_back_leaves_room_for_the_one_between() -> None:
+    packets = fake_packets(300)
+    records = [
+        (
+            20 * (n + 1),
+            make_rtp_packet(packets[n], sequence_number=n, rtp_timestamp=960 * n, ssrc=7 if 100 <= n < 200 else 9),
+            False,
+        )
+        for n in range(300)
+    ]
+    segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
+    assert [(run.ssrc, len(run.records)) for run in segment.runs] == [(9, 100), (7, 100), (9, 100)]
+    starts = [pieces_of(run.clock)[0].server_start_unix_ns - CALL_START_NS for run in segment.runs]
+    assert starts == [0, 2_000_000_000, 4_000_000_000]
+
+
+def test_reports_after_a_small_jump_back_are_the_new_run_s() -> None:
+    """The new timestamps are near enough to the old run's to be taken for them."""
+    sender = Sender(seconds=40, jumps=((20.0, -3 * 48_000),), stalls=((30.0, 0.04),), jitter_ms=2)
+    simulated = simulate(sender)
+    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    assert [len(pieces_of(run.clock)) for run in segment.runs] == [1, 2]
+
+
+def test_red_copies_are_not_put_into_another_run() -> None:
+    """Numbers 100 to 102 are lost right behind a jump back; copies of before the jump have timestamps that would fit."""
+    packets = fake_packets(200)
+    records = []
+    for n in range(200):
+        timestamp = 960 * n - (960 * 60 if n >= 100 else 0)
+        older = [(960, packets[n - 1])] if n and n != 100 else []
+        payload = make_red_payload(packets[n], older)
+        packet = make_rtp_packet(payload, sequence_number=n, rtp_timestamp=timestamp, payload_type=63)
+        if n not in range(130, 133):
+            records.append((20 * (n + 1), packet, False))
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    segment = ingest(dump, RED_MAPS)
+    kept = run_packets(segment, dump, 1)
+    assert kept == [packets[n] for n in range(100, 200) if n not in (130, 131)]
+    assert segment.counts.recovered_red == 1
+
+
+def test_eight_hours_are_one_run() -> None:
+    simulated = simulate(Sender(seconds=8 * 3_600, packet_ms=120, skew_ppm=50.0, jitter_ms=5))
+    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    assert len(segment.runs) == 1
+
+
+def test_runs_of_a_dump_without_receive_times_follow_each_other() -> None:
+    records = [
+        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n - (10**6 if n >= 100 else 0)), False)
+        for n, data in enumerate(fake_packets(200))
+    ]
+    segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
+    starts = [pieces_of(run.clock)[0].server_start_unix_ns - CALL_START_NS for run in segment.runs]
+    assert starts == [0, 2_000_000_000]

@@ -221,6 +221,14 @@ def test_skewed_audio_is_stretched_to_the_servers_seconds(skew_ppm: float) -> No
     assert np.abs(heard[1_000:-1_000, 0] - expected[1_000:-1_000]).max() < 1e-3
 
 
+@pytest.mark.parametrize(("seconds", "is_left"), [(0.02, True), (0.4, True), (1.5, False), (4.0, False)])
+def test_short_stretch_is_left_as_it_is_where_its_drift_is_nothing(seconds: float, is_left: bool) -> None:
+    sent = noise(seconds)
+    heard = _laid(_chunks(sent, 48_000), [_piece(500)])
+    assert (len(heard) == len(sent)) is is_left
+    assert abs(len(heard) - len(sent) / (1 + 500e-6)) <= 12
+
+
 def test_each_stretch_behind_a_hole_begins_at_its_own_time() -> None:
     piece = _piece(200)
     sent = noise(0.5)

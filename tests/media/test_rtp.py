@@ -134,6 +134,13 @@ def test_malformed_packet_is_counted_and_left_out(packet: bytes) -> None:
     assert [dump[at : at + 4] for at in parsed.payload_offset.tolist()] == [b"abcd", b"next"]
 
 
+def test_red_of_more_blocks_than_anybody_sends_raises() -> None:
+    older = [(960 * (16 - n), b"x") for n in range(16)]
+    assert len(parse_red_blocks(make_red_payload(b"primary", older))) == 17
+    with pytest.raises(RtpError, match=r"RED: more than 16 redundant blocks"):
+        parse_red_blocks(make_red_payload(b"primary", [(1, b""), *older]))
+
+
 def test_padding_of_the_whole_payload_is_valid() -> None:
     assert only_payload(bytes([0xA0]) + PLAIN[1:12] + b"abc\x04") == b""
 

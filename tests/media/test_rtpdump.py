@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 
 import numpy as np
@@ -124,6 +125,98 @@ def test_window_holds_at_most_its_number_of_records() -> None:
     assert [len(window.start) for window in windows] == [rtpdump.WINDOW_RECORDS, 5]
     arrivals = np.concatenate([window.arrival_offset_ms for window in windows])
     assert arrivals.tolist() == list(range(rtpdump.WINDOW_RECORDS + 5))
+
+
+# --- a length that lies ----------------------------------------------------------------------------------------------
+
+SENT = [
+    (20 * n, make_rtp_packet(bytes([n % 256]) * (40 + n % 30), sequence_number=n, rtp_timestamp=960 * n), False)
+    for n in range(60)
+]
+PLACES = np.cumsum([HEADER_BYTES, *(len(packet) + 8 for _, packet, _ in SENT)]).tolist()
+
+
+def read_on(dump: bytes) -> tuple[list[bytes], list[str]]:
+    """Returns the packets of a dump, and what it says of places that were passed over."""
+    opened = read_rtpdump(io.BytesIO(dump), "a.rtpdump")
+    packets = [
+        window.buffer[at:stop].tobytes()
+        for window in opened.windows
+        for at, stop in zip(window.start.tolist(), window.stop.tolist(), strict=True)
+    ]
+    return packets, [error.message for error in opened.damage]
+
+
+@pytest.mark.parametrize("bit", range(16))
+def test_flipped_bit_of_a_length_costs_its_packet_and_no_other(bit: int) -> None:
+    dump = bytearray(make_rtpdump(START_US, SENT))
+    dump[PLACES[20] + bit // 8] ^= 0x80 >> bit % 8
+    packets, (message,) = read_on(bytes(dump))
+    # Of the packet itself a part may be left, which is no RTP or said to be cut short.
+    assert {packet for _, packet, _ in SENT} - set(packets) == {SENT[20][1]}
+    assert len(set(packets) - {packet for _, packet, _ in SENT}) <= 1
+    assert re.fullmatch(
+        r"a\.rtpdump: record 2[01] at byte \d+: its length does not lead to another record; \d+ bytes were passed over", message
+    )
+
+
+@pytest.mark.parametrize("junk", [b"\0" * 50, b"\xff" * 7, bytes(range(256)) * 300], ids=["zeros", "ones", "much"])
+def test_bytes_that_are_no_records_are_passed_over(junk: bytes) -> None:
+    dump = make_rtpdump(START_US, SENT)
+    packets, damage = read_on(dump[: PLACES[30]] + junk + dump[PLACES[30] :])
+    assert {packet for _, packet, _ in SENT} - set(packets) == set()
+    assert len(damage) == 1
+
+
+def test_bytes_missing_in_the_middle_cost_two_packets_at_most() -> None:
+    dump = make_rtpdump(START_US, SENT)
+    packets, damage = read_on(dump[: PLACES[30] + 5] + dump[PLACES[31] - 9 :])
+    assert len({packet for _, packet, _ in SENT} - set(packets)) <= 2
+    assert len(damage) == 1
+
+
+def test_damage_all_over_is_told_up_to_a_number() -> None:
+    sent = [(n, make_rtp_packet(b"x" * 30, sequence_number=n), False) for n in range(3_000)]
+    dump = bytearray(make_rtpdump(START_US, sent))
+    size = len(sent[0][1]) + 8
+    for n in range(5, 3_000, 10):
+        dump[HEADER_BYTES + n * size] ^= 1
+    packets, damage = read_on(bytes(dump))
+    assert len(packets) == 2_700
+    assert len(damage) == 100
+
+
+@pytest.mark.parametrize("row", [1, 3, 60])
+def test_records_cut_short_by_the_capture_are_believed(row: int) -> None:
+    dump = make_rtpdump(START_US, [])
+    for n, (at, packet, _) in enumerate(SENT):
+        kept = packet[:30] if n % 60 < row else packet
+        dump += struct.pack(">HHI", len(kept) + 8, len(packet), at) + kept
+    packets, damage = read_on(dump)
+    assert (len(packets), damage) == (60, [])
+
+
+def test_records_padded_by_the_writer_are_believed() -> None:
+    dump = make_rtpdump(START_US, [])
+    for at, packet, _ in SENT:
+        pad = -len(packet) % 4
+        dump += struct.pack(">HHI", len(packet) + pad + 8, len(packet), at) + packet + bytes(pad)
+    packets, damage = read_on(dump)
+    assert [packet[: len(sent)] for packet, (_, sent, _) in zip(packets, SENT, strict=True)] == [sent for _, sent, _ in SENT]
+    assert damage == []
+
+
+@given(st.lists(st.tuples(st.integers(0, PLACES[-1]), st.integers(0, 7)), max_size=6))
+def test_flipped_bits_anywhere_cost_a_few_packets(flips: list[tuple[int, int]]) -> None:
+    dump = bytearray(make_rtpdump(START_US, SENT))
+    for at, bit in flips:
+        dump[max(HEADER_BYTES, at) % len(dump)] ^= 1 << bit
+    try:
+        packets, _ = read_on(bytes(dump))
+    except RtpdumpError:
+        return  # nothing behind the place
+    # Three records in a row, and the one hit, are the most that a place can cost.
+    assert len({packet for _, packet, _ in SENT} - set(packets)) <= 5 * len(flips)
 
 
 @given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.binary(max_size=60), st.booleans()), max_size=20))

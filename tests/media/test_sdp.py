@@ -34,6 +34,11 @@ def test_spelling_of_rtpmap_does_not_matter(line: str, encoding: str) -> None:
     assert parse_sdp(line.encode(), "a.sdp")[96].encoding == encoding
 
 
+def test_digits_of_other_scripts_are_none_and_names_have_an_end() -> None:
+    text = "a=rtpmap:111 opus/48000/2\na=rtpmap:\u0661\u0661\u0662 opus/48000\n" + f"a=rtpmap:96 {'x' * 65}/90000\n"
+    assert list(parse_sdp(text.encode(), "a.sdp")) == [111]
+
+
 def test_later_line_of_a_payload_type_counts() -> None:
     text = b"a=rtpmap:111 opus/48000/2\na=rtpmap:111 red/48000/2\n"
     assert parse_sdp(text, "a.sdp")[111].encoding == "red"

@@ -28,7 +28,7 @@ from tests.media.helpers import LIMITS, load_part, make_ref, open_in, part_files
 from transforms.media.errors import ArchiveError
 from transforms.media.model import Failure, LimitSettings, OutputType
 from transforms.media.packet_file import read_run
-from transforms.media.unpack import UnpackedArchive, read_contents, unpack_archive
+from transforms.media.unpack import Failures, UnpackedArchive, read_contents, unpack_archive
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
@@ -306,13 +306,13 @@ def test_broken_metadata_fails_its_session_alone(tmp_path: Path) -> None:
 
 def test_metadata_over_its_limit_fails_its_session(tmp_path: Path) -> None:
     members = make_call_members([ALICE])
-    size = len(members["p0_timing_metadata.json"])
+    size = len(members["p0_timing_metadata.json"]) + len(members["p0_track_type_audio_0.sdp"])
     unpacked = unpack(
         make_archive({**members, "z_timing_metadata.json": bytes(200)}), tmp_path, LimitSettings(max_metadata_bytes=size + 100)
     )
     ((error_type, message),) = errors_of(unpacked)
     assert error_type == "ArchiveError"
-    assert message == "z_timing_metadata.json: metadata past its limit, 100 bytes left (limits.max_metadata_bytes)"
+    assert message == "z_timing_metadata.json: metadata past its limit, 100 bytes left for metadata (limits.max_metadata_bytes)"
 
 
 def listed(*bases: str, **changes: Any) -> bytes:
@@ -343,10 +343,22 @@ def test_dump_listed_as_two_track_types_is_taken_once(tmp_path: Path) -> None:
 # --- what fails is the archive ---------------------------------------------------------------------------------------
 
 
-def test_archive_without_metadata_raises(tmp_path: Path) -> None:
-    data = make_archive(without(make_call_members([ALICE]), ".json"))
-    with pytest.raises(ArchiveError, match=r"no \*_timing_metadata\.json among 2 members, expected one per participant"):
+def test_archive_without_metadata_and_dumps_raises(tmp_path: Path) -> None:
+    data = make_archive(without(make_call_members([ALICE]), ".json", ".rtpdump"))
+    with pytest.raises(ArchiveError, match=r"no \*_timing_metadata\.json among 1 members, expected one per participant"):
         unpack(data, tmp_path)
+
+
+def test_dumps_without_metadata_are_told(tmp_path: Path) -> None:
+    unpacked = unpack(make_archive(without(make_call_members([ALICE]), ".json")), tmp_path)
+    assert unpacked.sessions == ()
+    assert errors_of(unpacked) == [
+        ("ArchiveError", "no *_timing_metadata.json among 2 members, expected one per participant session"),
+        (
+            "ArchiveError",
+            "p0_track_type_audio_0.rtpdump: no timing metadata lists this dump, expected a segment with its base_filename",
+        ),
+    ]
 
 
 def test_archive_of_unreadable_metadata_alone_tells_all_that_is_wrong(tmp_path: Path) -> None:
@@ -359,6 +371,7 @@ def test_archive_of_unreadable_metadata_alone_tells_all_that_is_wrong(tmp_path: 
         ("ArchiveError", "x.rtpdump"),
         ("TimingMetadataError", "a_timing_metadata.json"),
         ("TimingMetadataError", "b_timing_metadata.json"),
+        ("ArchiveError", "x.rtpdump"),
     ]
 
 
@@ -368,10 +381,12 @@ def test_what_is_no_archive_raises(tmp_path: Path, data: bytes) -> None:
         unpack(data, tmp_path)
 
 
-def test_archive_cut_before_its_metadata_raises(tmp_path: Path) -> None:
+def test_archive_cut_before_its_metadata_tells_of_the_dump_that_came(tmp_path: Path) -> None:
     data = make_call_archive([ALICE], kind="tar")
-    with pytest.raises(ArchiveError, match=r"damaged"):
-        unpack(data[:1_200], tmp_path)
+    unpacked = unpack(data[:1_000], tmp_path)
+    assert unpacked.sessions == ()
+    ((_, message),) = errors_of(unpacked)
+    assert message.startswith("p0_track_type_audio_0.rtpdump: damaged: cut off: ends at byte 1000")
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
@@ -409,7 +424,7 @@ def test_every_text_that_leaves_has_a_utf8_form(tmp_path: Path) -> None:
 def test_trouble_of_the_local_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
     data = make_call_archive([ALICE])
     with pytest.raises(FileNotFoundError):
-        read_contents(make_ref(data), (), lambda name: io.BytesIO(data), tmp_path / "missing", LIMITS)
+        read_contents(make_ref(data), (), lambda name: io.BytesIO(data), tmp_path / "missing", LIMITS, Failures(make_ref(data)))
 
 
 def test_progress_is_told_the_samples_of_each_session(tmp_path: Path) -> None:

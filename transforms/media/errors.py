@@ -6,6 +6,19 @@
 
 from __future__ import annotations
 
+_MAX_MESSAGE_CHARACTERS = 2_000
+
+
+def printable(text: str) -> str:
+    """Returns text that is safe to show on a terminal and in a log: one line, nothing hidden.
+
+    Names and ids are chosen by whoever made an archive: what moves a cursor, begins a line or turns the writing direction is
+    spelled out as an escape.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
 
 class CallpressError(Exception):
     """Base of every error this program raises on purpose."""
@@ -15,6 +28,10 @@ class ConfigError(CallpressError):
     """The operator asked for something impossible; the message says which option and what to write instead."""
 
 
+class StoreDownError(CallpressError):
+    """A store has not answered for long: it is no recording's fault, and the run ends before it asks for all of them."""
+
+
 class RecordingError(CallpressError):
     """One recording is unusable as a whole. The message says what was found, where, and what was expected."""
 
@@ -22,6 +39,9 @@ class RecordingError(CallpressError):
     """Whether another run over the same bytes may succeed."""
 
     def __init__(self, message: str, *, member: str | None = None, byte_offset: int | None = None) -> None:
+        message = printable(message)
+        if len(message) > _MAX_MESSAGE_CHARACTERS:  # a hostile value in it: what is wrong stands at its ends
+            message = f"{message[:1_500]} ... {message[-400:]}"
         super().__init__(message)
         self.message = message
         self.member = member

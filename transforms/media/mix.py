@@ -19,6 +19,9 @@ CEILING = 10 ** (-1 / 20)
 """-1 dBFS: what lossy coding adds on top of a limited signal stays below full scale."""
 _LEAST_SKEW = 1e-7
 """Below this an hour drifts by less than half a ms."""
+_LEAST_DRIFT_SAMPLES = 12
+"""A short stretch that drifts by less (0.25 ms) until it ends is left as it is: each begins at its own time anyway."""
+_SHORT_CHUNKS = 2
 _CELL_SAMPLES = 48
 """The limiter's gain is worked out once per ms."""
 _ATTACK_CELLS = 5
@@ -97,8 +100,15 @@ def _resampled(stretch: Iterable[Chunk], ratio: float) -> Iterator[Pcm]:
         for chunk in stretch:
             yield chunk.pcm
         return
+    stretch = iter(stretch)
+    head = list(itertools.islice(stretch, _SHORT_CHUNKS + 1))
+    is_short = len(head) <= _SHORT_CHUNKS
+    if is_short and sum(len(chunk.pcm) for chunk in head) * abs(ratio - 1) < _LEAST_DRIFT_SAMPLES:
+        for chunk in head:
+            yield chunk.pcm
+        return
     stream: soxr.ResampleStream | None = None
-    for chunk in stretch:
+    for chunk in itertools.chain(head, stretch):
         if stream is None:
             stream = soxr.ResampleStream(SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * ratio, chunk.pcm.shape[1], dtype="float32")
         yield stream.resample_chunk(chunk.pcm)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from transforms.media.errors import RecordingError
+
 
 class TrackType(StrEnum):
     """The vendor's audio track types; other types are not ours to press."""
@@ -129,6 +131,8 @@ class SessionTiming:
     user_session_id: str
     audio: tuple[SegmentTiming, ...]
     video: tuple[SegmentTiming, ...]
+    problems: tuple[RecordingError, ...] = ()
+    """Entries that are no segment and were left out."""
 
 
 class StepEvidence(StrEnum):
@@ -385,12 +389,24 @@ class LimitSettings:
     """Bounds on what one archive or call may cost; they change no media."""
 
     max_archive_bytes: int = 64 << 30
-    """Expanded bytes of one archive."""
+    """Expanded bytes of one archive, as they come and not as it states them; the disk a worker needs for it."""
+    max_expansion_ratio: int = 100
+    """Expanded by compressed bytes; looked at past 64 MiB only, so that no small archive trips it."""
     max_members: int = 100_000
-    max_metadata_bytes: int = 16 << 20
-    max_segment_packets: int = 8_000_000
+    """Entries of one archive, folders and links counted; also the segments its metadata may list."""
+    max_member_name_bytes: int = 1_024
+    max_metadata_bytes: int = 64 << 20
+    """All timing metadata and session descriptions of one archive."""
+    max_metadata_member_bytes: int = 8 << 20
+    """One timing metadata file."""
+    max_sessions: int = 10_000
+    """Participant sessions of one archive."""
+    max_segment_packets: int = 4_500_000
+    """Records of one dump; 24 h at 20 ms are 4.3 million."""
+    max_archive_seconds: int = 2 * 3600
+    """Time to unpack one archive; what is not reached by then is told and tried again in the next run."""
     max_call_hours: int = 24
-    """A track further from its call's median than this takes no part."""
+    """A track further from its call's median than this takes no part, nor do packets of a track this far from its others."""
     max_attempts: int = 3
     """Tries at one unchanged archive that keeps failing, one per run."""
     codec_memory_bytes: int = 1 << 30

@@ -19,6 +19,10 @@ _RTCP_SENDER_REPORT = 200
 # RFC 5761 s4: on a shared port these second bytes are RTCP (192-223), whatever the dump's plen says.
 _RTCP_FIRST, _RTCP_LAST = 192, 223
 _NTP_UNIX_SECONDS = 2_208_988_800
+_MAX_COMPOUND_PACKETS = 64
+"""Of one RTCP record: reports of up to 31 sources and what goes with them (RFC 3550 s6.1)."""
+_MAX_RED_BLOCKS = 16
+"""Of one packet. Senders put in one to three, libwebrtc at most nine; five bytes of a hostile packet would make an object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,9 @@ def _sender_reports(compound: bytes, arrival_offset_ms: int) -> list[SenderRepor
     """Returns the sender reports of a compound RTCP packet; stops quietly at the first damaged one."""
     reports = []
     position = 0
-    while position + 8 <= len(compound):
+    for _ in range(_MAX_COMPOUND_PACKETS):
+        if position + 8 > len(compound):
+            break
         first, kind, words = struct.unpack_from(">BBH", compound, position)
         size = 4 * (words + 1)
         if first >> 6 != _VERSION or position + size > len(compound):
@@ -144,7 +150,7 @@ def parse_red_blocks(payload: bytes) -> tuple[RedBlock, ...]:
     """Returns the blocks of a RED payload, oldest first, the primary last.
 
     Raises:
-      RtpError: the headers or a block overrun the payload.
+      RtpError: the headers or a block overrun the payload, or there are more blocks than any sender makes.
     """
     headers: list[tuple[int, int, int]] = []
     position = 0
@@ -157,6 +163,8 @@ def parse_red_blocks(payload: bytes) -> tuple[RedBlock, ...]:
             break
         if position + 4 > len(payload):
             raise RtpError(f"RED: header at byte {position} overruns the payload of {len(payload)} bytes")
+        if len(headers) == _MAX_RED_BLOCKS:
+            raise RtpError(f"RED: more than {_MAX_RED_BLOCKS} redundant blocks")
         rest = int.from_bytes(payload[position + 1 : position + 4], "big")
         headers.append((first & 0x7F, rest >> 10, rest & 0x3FF))
         position += 4

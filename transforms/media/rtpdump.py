@@ -18,6 +18,11 @@ _MAX_LINE_BYTES = 256
 _HEADER_BYTES = 16
 _RECORD_HEADER_BYTES = 8
 _READ_BYTES = 1 << 20
+_MAX_RECORD_BYTES = 1 << 16
+_CHAIN_RECORDS = 4
+"""So many in a row are no accident."""
+_MAX_DAMAGE = 100
+"""Places of one dump that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +49,15 @@ class Rtpdump:
 
     start_unix_ns: int
     windows: Iterator[RecordWindow]
+    damage: list[RtpdumpError]
+    """Places where bytes were passed over for want of a record; grows while the windows are read."""
 
 
 def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
     """Opens a dump for one pass over its records.
 
-    A last record that is cut off is dropped, as its writer was. Any other record whose length cannot be is an error raised
-    from `windows` after all records before it were given.
+    A last record that is cut off is dropped, as its writer was. Behind any other whose length cannot be, the next row of
+    records is looked for; where there is none, that is an error raised from `windows` after all records before it were given.
 
     Args:
       stream: read forward only.
@@ -75,20 +82,37 @@ def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
             byte_offset=len(head),
         )
     seconds, microseconds = struct.unpack_from(">II", head, body)
+    damage: list[RtpdumpError] = []
     return Rtpdump(
         start_unix_ns=seconds * 1_000_000_000 + microseconds * 1_000,
-        windows=_windows(stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member),
+        windows=_windows(stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, damage),
+        damage=damage,
     )
 
 
-def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str) -> Iterator[RecordWindow]:
+def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str, damage: list[RtpdumpError]) -> Iterator[RecordWindow]:
     """Yields windows; `offset` is the file position of `pending[0]`."""
     number = 0
+    lost_at: int | None = None  # where a record was that cannot be, while the next one is looked for
     unpack = struct.Struct(">H").unpack_from
     while True:
         # Read only when short of data: tiny records leave much of a chunk for the next window.
         chunk = stream.read(_READ_BYTES) if len(pending) < _READ_BYTES else b""
         data = pending + chunk
+        is_end = len(pending) < _READ_BYTES and len(chunk) < _READ_BYTES
+        if lost_at is not None:
+            found = _next_record(data, is_end)
+            if found is None:
+                if is_end:
+                    raise _misframed(member, number, lost_at, "nothing up to the end does")
+                skip = max(1, len(data) - _MAX_RECORD_BYTES * _CHAIN_RECORDS)
+                pending, offset = data[skip:], offset + skip
+                continue
+            if len(damage) < _MAX_DAMAGE:
+                passed = offset + found - lost_at
+                damage.append(_misframed(member, number, lost_at, f"{passed} bytes were passed over"))
+            pending, offset, lost_at = data[found:], offset + found, None
+            continue
         starts: list[int] = []
         position, end, bad = 0, len(data), -1
         while position + _RECORD_HEADER_BYTES <= end and len(starts) < WINDOW_RECORDS:
@@ -100,18 +124,104 @@ def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str) -> Iter
                 break
             starts.append(position)
             position += length
-        if starts:
-            yield _window(data, offset, np.array(starts, dtype=np.int64))
-            number += len(starts)
-        if bad >= 0:
-            raise RtpdumpError(
-                f"{member}: record {number} at byte {offset + position}: length {bad}, need at least {_RECORD_HEADER_BYTES}",
-                member=member,
-                byte_offset=offset + position,
-            )
-        if not chunk and not starts:
-            return  # what is left is a last record cut off
+        records = np.array(starts, dtype=np.int64)
+        good = _well_framed(data, records) if starts else 0
+        if good:
+            yield _window(data, offset, records[:good])
+            number += good
+        if good < len(starts):
+            lost_at, position = offset + starts[good], starts[good] + 1
+        elif bad >= 0:
+            found = _next_record(data[position + 1 :], is_end)
+            if found is None and is_end:
+                message = f"record {number} at byte {offset + position}: length {bad}, need at least {_RECORD_HEADER_BYTES}"
+                raise RtpdumpError(f"{member}: {message}", member=member, byte_offset=offset + position)
+            lost_at, position = offset + position, position + 1
+        elif is_end and not starts:
+            left = data[position:]
+            # What is left is a last record cut off, unless its length is what is wrong.
+            if len(left) < _RECORD_HEADER_BYTES or _is_usual(left) or _next_record(left[1:], is_end) is None:
+                return
+            lost_at, position = offset + position, position + 1
         pending, offset = data[position:], offset + position
+
+
+def _misframed(member: str, number: int, at: int, what: str) -> RtpdumpError:
+    message = f"{member}: record {number} at byte {at}: its length does not lead to another record; {what}"
+    return RtpdumpError(message, member=member, byte_offset=at)
+
+
+def _is_usual(record: bytes) -> bool:
+    """Whether a record's two lengths agree, as all writers have them that cut no packet short."""
+    length, packet_bytes = struct.unpack_from(">HH", record)
+    return packet_bytes in (0, length - _RECORD_HEADER_BYTES)
+
+
+def _well_framed(data: bytes, records: npt.NDArray[np.int64]) -> int:
+    """Returns how many records come before the first whose length leads astray.
+
+    One flipped bit there would silently cost the rest of a dump: whatever follows is read as records, too. A record whose two
+    lengths do not agree is believed when records follow that look like some.
+    """
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    last = len(buffer) - 1
+
+    def word(position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return buffer[np.minimum(position, last)].astype(np.int64) << 8 | buffer[np.minimum(position + 1, last)]
+
+    length, packet_bytes = word(records), word(records + 2)
+    usual = (packet_bytes == length - _RECORD_HEADER_BYTES) | (packet_bytes == 0)
+    odd = np.flatnonzero(~usual)
+    if not odd.size:
+        return len(records)
+    holds_rtp = (buffer[np.minimum(records + _RECORD_HEADER_BYTES, last)] >> 6 == 2) | (length == _RECORD_HEADER_BYTES)
+    # Records that a capture cut short, or that a writer padded, come in rows.
+    cut_short = packet_bytes > length - _RECORD_HEADER_BYTES
+    astray = np.zeros(len(odd), dtype=bool)
+    for behind in range(1, _CHAIN_RECORDS):
+        following = np.minimum(odd + behind, len(records) - 1)
+        fits = holds_rtp[following] & (usual[following] | (cut_short[following] == cut_short[odd]))
+        astray |= ~fits & (odd + behind < len(records))
+    # Where the other length leads to a record, that one is right.
+    other = records[odd] + _RECORD_HEADER_BYTES + packet_bytes[odd]
+    is_record = (word(other) == word(other + 2) + _RECORD_HEADER_BYTES) & (word(other + 8) >> 14 == 2)
+    astray |= ~cut_short[odd] & is_record & (other + _RECORD_HEADER_BYTES < last)
+    return int(odd[astray.argmax()]) if astray.any() else len(records)
+
+
+def _next_record(data: bytes, is_end: bool) -> int | None:
+    """Returns where a row of records begins that holds RTP or RTCP, None if there is none in sight."""
+    size = 1 << 13
+    while True:
+        found = _next_record_within(data[: size + _MAX_RECORD_BYTES * _CHAIN_RECORDS], size, is_end)
+        if found is not None or size >= len(data):
+            return found
+        size *= 8
+
+
+def _next_record_within(data: bytes, size: int, is_end: bool) -> int | None:
+    count = len(data) - _RECORD_HEADER_BYTES - 1
+    if count <= 0:
+        return None
+    at = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+    length = at[:count] << 8 | at[1 : count + 1]
+    packet_bytes = at[2 : count + 2] << 8 | at[3 : count + 3]
+    version, second = at[8 : count + 8] >> 6, at[9 : count + 9]
+    is_rtp = (length >= _RECORD_HEADER_BYTES + 12) & (packet_bytes == length - _RECORD_HEADER_BYTES)
+    is_rtcp = (length >= _RECORD_HEADER_BYTES + 8) & (packet_bytes == 0) & (second >= 192) & (second <= 223)
+    # One more for the end of the file, which a row may run into.
+    fits = np.zeros(len(data) + 2, dtype=bool)
+    fits[:count] = (version == 2) & (is_rtp | is_rtcp)
+    fits[len(data)] = is_end
+    lengths = np.zeros(len(data) + 2, dtype=np.int64)
+    lengths[:count] = length
+    candidates = np.flatnonzero(fits[: min(size, count)])
+    place = candidates
+    for _ in range(_CHAIN_RECORDS - 1):
+        place = np.minimum(place + lengths[place], len(data) + 1)
+        keep = fits[place]
+        candidates, place = candidates[keep], place[keep]
+    return int(candidates[0]) if candidates.size else None
 
 
 def _window(data: bytes, offset: int, records: npt.NDArray[np.int64]) -> RecordWindow:

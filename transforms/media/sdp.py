@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transforms.media.errors import SdpError
 
-_RTPMAP = re.compile(r"^a=rtpmap:\s*(\d{1,3})\s+([^/\s]+)/(\d{1,6})(?:/(\d{1,3}))?\s*$", re.IGNORECASE)
+_RTPMAP = re.compile(r"^a=rtpmap:\s*(\d{1,3})\s+([^/\s]{1,64})/(\d{1,6})(?:/(\d{1,3}))?\s*$", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

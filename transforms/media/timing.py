@@ -1,4 +1,7 @@
-"""Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks types, judges nothing else."""
+"""Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks types, judges nothing else.
+
+Of a key that is there twice the last value counts, as with the JSON readers of every browser and of Go.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,16 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from transforms.media.errors import TimingMetadataError
+from transforms.media.errors import RecordingError, TimingMetadataError
 from transforms.media.model import CallKey, SegmentTiming, SessionTiming, utf8_text
 
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
+_MAX_TEXT_CHARACTERS = 4_096
+"""Ids become keys of tables and of shuffles; the vendor's own are UUIDs, an application's may be long, but not books."""
+_MAX_PROBLEMS = 1_000
+"""Of one file that are told; a hostile one has a million."""
+_UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 # 1971 to 2200. Senders write zeros and year 1 for "not set"; beyond lies what no table could hold.
 _EARLIEST_MS = 31_536_000_000
 _LATEST_MS = 7_258_118_400_000
@@ -25,8 +33,11 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
       member: its name, for messages.
 
     Raises:
-      TimingMetadataError: not a JSON object, an id is missing or not text, or a segment's field has another type.
+      TimingMetadataError: not a JSON object, an id is missing, not text or too long, or a list of segments is no list. An entry
+        that is no segment is one of the `problems`.
     """
+    if text.startswith(_UTF16_STARTS):
+        raise TimingMetadataError(f"{member}: is UTF-16 text, expected UTF-8", member=member, byte_offset=0)
     try:
         data = json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -46,6 +57,7 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
     segments = data.get("segments") or {}
     if not isinstance(segments, dict):
         raise TimingMetadataError(f"{member}: segments is {_kind(segments)}, expected an object", member=member)
+    problems: list[RecordingError] = []
     return SessionTiming(
         member=member,
         call=CallKey(
@@ -56,12 +68,13 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
         call_start_unix_ns=_time(data.get("call_start_time")),
         participant_id=_text(data, "participant_id", member),
         user_session_id=_text(data, "user_session_id", member),
-        audio=_segments(segments, "audio", member),
-        video=_segments(segments, "video", member),
+        audio=_segments(segments, "audio", member, problems),
+        video=_segments(segments, "video", member, problems),
+        problems=tuple(problems),
     )
 
 
-def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[SegmentTiming, ...]:
+def _segments(segments: dict[str, Any], kind: str, member: str, problems: list[RecordingError]) -> tuple[SegmentTiming, ...]:
     entries = segments.get(kind) or []
     if not isinstance(entries, list):
         raise TimingMetadataError(f"{member}: segments.{kind} is {_kind(entries)}, expected a list", member=member)
@@ -69,10 +82,13 @@ def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[Segment
     for number, entry in enumerate(entries):
         where = f"{member}: segments.{kind}[{number}]"
         if not isinstance(entry, dict):
-            raise TimingMetadataError(f"{where} is {_kind(entry)}, expected an object", member=member)
+            _add_problem(problems, f"{where} is {_kind(entry)}, expected an object", member)
+            continue
         base = entry.get("base_filename")
-        if not isinstance(base, str) or not base:
-            raise TimingMetadataError(f"{where}.base_filename is {_kind(base)}, expected a name", member=member)
+        if not isinstance(base, str) or not base or len(base) > _MAX_TEXT_CHARACTERS:
+            found_kind = "empty" if base == "" else _kind(base)
+            _add_problem(problems, f"{where}.base_filename is {found_kind}, expected a name", member)
+            continue
         # A segment listed twice is one segment: its dump is there once.
         found.setdefault(
             utf8_text(base),
@@ -90,16 +106,25 @@ def _segments(segments: dict[str, Any], kind: str, member: str) -> tuple[Segment
     return tuple(sorted(found.values(), key=lambda s: (s.first_rtp_unix_ms or 0, s.base_filename)))
 
 
+def _add_problem(problems: list[RecordingError], message: str, member: str) -> None:
+    if len(problems) < _MAX_PROBLEMS:
+        problems.append(TimingMetadataError(f"{message}; it was left out", member=member))
+
+
 def _text(data: dict[str, Any], name: str, member: str) -> str:
     value = data.get(name)
     if not isinstance(value, str):
         raise TimingMetadataError(f"{member}: {name} is {_kind(value)}, expected text", member=member)
+    if len(value) > _MAX_TEXT_CHARACTERS:
+        raise TimingMetadataError(
+            f"{member}: {name} has {len(value)} characters, expected at most {_MAX_TEXT_CHARACTERS}", member=member
+        )
     return utf8_text(value)
 
 
 def _optional_text(data: dict[str, Any], name: str) -> str:
     value = data.get(name)
-    return utf8_text(value) if isinstance(value, str) else ""
+    return utf8_text(value[:_MAX_TEXT_CHARACTERS]) if isinstance(value, str) else ""
 
 
 def _integer(data: dict[str, Any], name: str) -> int | None:

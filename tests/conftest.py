@@ -1,0 +1,5 @@
+"""Before anything imports numpy: one thread for its linear algebra, as in the codec processes, where parallel work is processes."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

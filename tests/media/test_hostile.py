@@ -1,0 +1,565 @@
+"""Hostile archives, one by one: what is good in them comes out whole, what is not is told, and nothing costs too much."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import (
+    SSRC,
+    make_archive,
+    make_rtcp_sender_report,
+    make_rtp_packet,
+    make_rtpdump,
+    make_sdp,
+    make_timing_metadata,
+    write_folder,
+)
+from tests.hostile import (
+    MALLORY,
+    TAR_END,
+    case_names,
+    dump_of,
+    good_members,
+    good_packets,
+    guest,
+    gzip_of,
+    hostile_archives,
+    hostile_case,
+    plain_packets,
+    tar_entry,
+    tar_of,
+)
+from tests.media.helpers import (
+    LIMITS,
+    OPUS_MAP,
+    RED_MAPS,
+    ingest,
+    load_part,
+    make_ref,
+    make_timing,
+    open_in,
+    part_files,
+    unpack,
+)
+from transforms.media import unpack as unpack_module
+from transforms.media.archive import walk_archive
+from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
+from transforms.media.extract import PartFiles
+from transforms.media.model import Failure, LimitSettings
+from transforms.media.packet_file import read_run
+from transforms.media.rtp import parse_rtp_window
+from transforms.media.rtpdump import read_rtpdump
+from transforms.media.sdp import parse_sdp
+from transforms.media.timeline import place_packets, plan_pieces
+from transforms.media.timing import parse_timing_metadata
+from transforms.media.unpack import Failures, UnpackedArchive, read_contents, unpack_archive
+
+BOMBS = [name for name in case_names() if "bomb" in name]
+
+
+def failures_of(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> tuple[UnpackedArchive | None, list[Failure]]:
+    """Unpacks an archive; one that is refused as a whole gives its one failure."""
+    try:
+        unpacked = unpack(data, folder, limits)
+    except RecordingError as error:
+        failures = Failures(make_ref(data))
+        failures.add(error)
+        return None, list(failures.all())
+    return unpacked, list(unpacked.failures)
+
+
+def packets_by_participant(unpacked: UnpackedArchive | None, folder: Path) -> dict[str, tuple[bytes, ...]]:
+    """Returns all staged packets of each participant."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    for session in unpacked.sessions if unpacked else ():
+        for part in session.parts:
+            if part.packets_file:
+                index = load_part(folder, PartFiles(packets=part.packets_file, index=part.index_file))
+                with open_in(folder)(part.packets_file) as file:
+                    packets = tuple(packet for run in index.runs for *_, packet in read_run(file, run))
+                found[session.participant_id] = found.get(session.participant_id, ()) + packets
+    return found
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_path: Path) -> None:
+    case = hostile_case(name)
+    started = time.process_time()
+    unpacked, failures = failures_of(case.data, tmp_path / "out")
+    assert time.process_time() - started < 20
+    messages = [failure.message for failure in failures]
+    if case.message is None:
+        assert messages == []
+    else:
+        assert any(re.search(case.message, message) for message in messages), messages
+    heard = packets_by_participant(unpacked, tmp_path / "out")
+    for participant_id in case.whole:
+        assert heard[participant_id] == good_packets(participant_id)
+    assert len(failures) <= 600
+    for failure in failures:
+        assert failure.error_type.endswith("Error")
+        assert failure.message.isprintable()
+        assert len(failure.message) <= 2_000
+    assert not (tmp_path / "out" / "dumps").exists() or unpacked is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_all_archives_are_small_and_many() -> None:
+    assert len(case_names()) >= 150
+    assert sum(map(len, hostile_archives().values())) < 60 << 20
+
+
+def test_bombs_cost_little_memory_and_disk(tmp_path: Path) -> None:
+    """In a process of its own: its peak is that of the bombs alone."""
+    code = (
+        "import os, resource, shutil, sys, tempfile, pathlib\n"
+        "from tests.hostile import hostile_case\n"
+        "from tests.media.helpers import unpack\n"
+        "from transforms.media import unpack as module\n"
+        "from transforms.media.errors import RecordingError\n"
+        "cases = {name: hostile_case(name).data for name in sys.argv[2:]}\n"
+        "peak, disk = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0\n"
+        "remove = shutil.rmtree\n"
+        "def measured(folder, **more):\n"
+        "    global disk\n"
+        "    disk = max(disk, sum(p.stat().st_size for p in pathlib.Path(folder).rglob('*')))\n"
+        "    remove(folder, **more)\n"
+        "module.shutil.rmtree = measured\n"
+        "before = peak()\n"
+        "for number, data in enumerate(cases.values()):\n"
+        "    try:\n"
+        "        unpack(data, pathlib.Path(sys.argv[1]) / str(number))\n"
+        "    except RecordingError:\n"
+        "        pass\n"
+        "print((peak() - before) // 1024, disk >> 20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, *BOMBS], capture_output=True, text=True, check=True)
+    memory_mib, disk_mib = map(int, done.stdout.split())
+    assert memory_mib < 100
+    assert disk_mib < 400  # a hundred times the two MiB of the archive, and no more
+
+
+# --- what is never done ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_through_a_link_or_under_a_name_of_the_archive(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    evil = [
+        tar_entry("alice_1.rtpdump", kind=b"2", link=str(outside / "a").encode()),
+        tar_entry("d", kind=b"2", link=str(outside).encode()),
+        tar_entry("d/evil.rtpdump", b"evil"),
+        tar_entry("0.rtpdump", kind=b"2", link=str(outside / "b").encode()),
+        tar_entry("1.rtpdump", kind=b"1", link=str(outside / "c").encode()),
+    ]
+    data = gzip_of(b"".join(evil) + tar_of(good_members("links")) + TAR_END)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    failures = Failures(make_ref(data))
+    contents = read_contents(make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures)
+    assert list(outside.iterdir()) == []
+    assert all(re.fullmatch(r"\d+\.rtpdump", path.name) and not path.is_symlink() for path in spool.iterdir())
+    assert sorted(contents.dumps) == ["alice_1", "bob_1", "d/evil"]
+    told = [failure.message for failure in failures.all()]
+    assert len([message for message in told if "link, expected a file" in message]) == 3
+
+
+def test_folder_s_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.rtpdump"
+    secret.write_bytes(dump_of(plain_packets(5)))
+    folder = tmp_path / "in"
+    members = {**good_members("folder"), **guest("folder", None)}
+    listing = dict(write_folder(folder, members))
+    (folder / f"{MALLORY}_1.rtpdump").symlink_to(secret)
+    (folder / "inside.rtpdump").symlink_to(folder / "alice_1.rtpdump")
+    os.mkfifo(folder / "pipe.rtpdump")
+    listing |= {f"{MALLORY}_1.rtpdump": 1, "inside.rtpdump": 1, "pipe.rtpdump": 0}
+    (tmp_path / "out").mkdir()
+    unpacked = unpack_archive(
+        make_ref(uri=f"{folder}/"),
+        tuple(listing.items()),
+        tmp_path / "out",
+        LIMITS,
+        open_input=lambda name: Path(name).open("rb"),  # noqa: SIM115
+        on_progress=lambda _: None,
+    )
+    heard = packets_by_participant(unpacked, tmp_path / "out")
+    assert set(heard) == {"alice", "bob"}
+    messages = [failure.message for failure in unpacked.failures]
+    assert f"member '{MALLORY}_1.rtpdump' is a link out of its folder, expected a file" in messages
+    assert "member 'pipe.rtpdump' is no regular file, expected a file" in messages
+
+
+def test_metadata_names_no_file_of_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.rtpdump"
+    secret.write_bytes(dump_of(plain_packets(5)))
+    listed = [str(secret.with_suffix("")), "../secret", "../out/dumps/1"]
+    segments = [{"base_filename": name, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"} for name in listed]
+    metadata = make_timing_metadata(participant_id=MALLORY, segments={"audio": segments})
+    unpacked = unpack(make_archive({**good_members("names"), f"z{unpack_module.SUFFIX}": metadata}), tmp_path / "out")
+    assert [failure.message for failure in unpacked.failures] == [
+        f"{name}.rtpdump: not in the archive, listed by z_timing_metadata.json" for name in sorted(listed)
+    ]
+
+
+def test_messages_hold_no_payload(tmp_path: Path) -> None:
+    secret = b"SECRET-token-0123456789"
+    members = {
+        **good_members("payload"),
+        **guest("payload", b"#!rtpplay9.9 " + secret * 9, b"a=rtpmap:" + secret),
+        f"y{unpack_module.SUFFIX}": b'{"token": "' + secret + b'", ',
+        f"z{unpack_module.SUFFIX}": secret,
+    }
+    _, failures = failures_of(make_archive(members), tmp_path / "out")
+    assert len(failures) == 4
+    assert not any("SECRET" in failure.message for failure in failures)
+
+
+# --- cut off at any byte ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metadata_first", [False, True], ids=["metadata_last", "metadata_first"])
+def test_gzip_cut_at_any_byte_gives_every_whole_member(metadata_first: bool) -> None:
+    members = dict(sorted(good_members("cut").items(), key=lambda item: (not item[0].endswith(".json")) == metadata_first))
+    data = make_archive(members)
+    stops = []  # where each member ends in the tar
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        stops = [(info.name, info.offset_data + info.size) for info in tar]
+    draw = random.Random(1)
+    for cut in sorted({*draw.sample(range(20, len(data)), 150), *range(len(data) - 12, len(data))}):
+        expanded = len(zlib.decompressobj(31).decompress(data[:cut]))
+        whole = [name for name, stop in stops if stop <= expanded]
+        found, is_told = [], False
+        try:
+            for member in walk_archive(io.BytesIO(data[:cut]), LIMITS):
+                content = member.stream.read()
+                assert content == members[member.name]
+                found.append(member.name)
+        except ArchiveError as error:
+            is_told = "in the middle of gzip data" in error.message
+        assert is_told
+        assert found == whole
+
+
+def test_track_of_a_dump_that_is_cut_off_keeps_what_came(tmp_path: Path) -> None:
+    members = good_members("cut-dump")
+    late = {name: data for name, data in members.items() if name == "bob_1.rtpdump"}
+    data = make_archive({**{name: data for name, data in members.items() if name not in late}, **late}, "tar")
+    unpacked = unpack(data[: data.index(late["bob_1.rtpdump"]) + 2_000], tmp_path)
+    heard = packets_by_participant(unpacked, tmp_path)
+    assert heard["alice"] == good_packets("alice")
+    assert 0 < len(heard["bob"]) < 50
+    assert heard["bob"] == good_packets("bob")[: len(heard["bob"])]
+    (failure,) = unpacked.failures
+    assert failure.participant_id == "bob"
+    assert failure.message.startswith("bob_1.rtpdump: damaged: cut off: ends at byte")
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def _sessions(count: int) -> bytes:
+    members = {
+        f"{number:03}_timing_metadata.json": make_timing_metadata(participant_id=f"p{number}", user_session_id="s")
+        for number in range(count)
+    }
+    return make_archive(members)
+
+
+def test_sessions_over_the_limit_are_told_and_the_others_kept(tmp_path: Path) -> None:
+    unpacked = unpack(_sessions(5), tmp_path, LimitSettings(max_sessions=3))
+    assert [session.participant_id for session in unpacked.sessions] == ["p0", "p1", "p2"]
+    assert [failure.message for failure in unpacked.failures] == ["more than 3 participant sessions (limits.max_sessions)"]
+
+
+def test_metadata_over_the_limit_of_one_file_is_told(tmp_path: Path) -> None:
+    members = {**good_members("large"), f"z{unpack_module.SUFFIX}": b" " * 20_000}
+    unpacked = unpack(make_archive(members), tmp_path, LimitSettings(max_metadata_member_bytes=9_000))
+    (failure,) = unpacked.failures
+    assert failure.message.endswith("expected at most 9000 bytes (limits.max_metadata_member_bytes)")
+    assert len(unpacked.sessions) == 2
+
+
+def test_descriptions_count_as_metadata(tmp_path: Path) -> None:
+    members = {**good_members("many-sdp"), **{f"d/{n}.sdp": b"x" * 60_000 for n in range(20)}}
+    unpacked = unpack(make_archive(members), tmp_path, LimitSettings(max_metadata_bytes=500_000))
+    assert any("limits.max_metadata_bytes" in failure.message for failure in unpacked.failures)
+    assert len(unpacked.sessions) == 2
+
+
+def test_time_over_the_limit_keeps_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(float(tick) for tick in range(1_000_000))
+    monkeypatch.setattr("transforms.media.archive.time.monotonic", lambda: next(clock))
+    data = make_archive({**good_members("slow"), **{f"f{number}": b"" for number in range(200)}})
+    unpacked = unpack(data, tmp_path, LimitSettings(max_archive_seconds=60))
+    (late,) = {failure.error_type for failure in unpacked.failures}
+    assert late == "CodecProcessError"
+    assert all(failure.retryable for failure in unpacked.failures)
+    assert any("took more than 60 s (limits.max_archive_seconds)" in failure.message for failure in unpacked.failures)
+
+
+def test_time_runs_out_between_two_dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_archive(good_members("slow"))
+    real = unpack_module.ingest_segment
+    now = [0.0]
+    monkeypatch.setattr("transforms.media.unpack.time.monotonic", lambda: now[0])
+
+    def slow(*arguments: Any) -> Any:
+        now[0] += 100
+        return real(*arguments)
+
+    monkeypatch.setattr(unpack_module, "ingest_segment", slow)
+    unpacked = unpack(data, tmp_path, LimitSettings(max_archive_seconds=60))
+    assert [len(session.parts) for session in unpacked.sessions] == [1, 0]
+    (failure,) = unpacked.failures
+    assert (failure.error_type, failure.participant_id) == (CodecProcessError.__name__, "bob")
+
+
+def test_small_archives_never_trip_the_ratio(tmp_path: Path) -> None:
+    data = make_archive({**good_members("zeros"), "x.bin": bytes(40 << 20)})
+    assert len(data) < 300_000
+    assert unpack(data, tmp_path).failures == ()
+
+
+def test_ratio_is_a_setting(tmp_path: Path) -> None:
+    data = make_archive({**good_members("zeros"), "x.bin": bytes(80 << 20)})
+    _, failures = failures_of(data, tmp_path / "a")
+    assert "expected at most 100 times as many (limits.max_expansion_ratio)" in failures[0].message
+    assert unpack(data, tmp_path / "b", LimitSettings(max_expansion_ratio=1_000)).failures == ()
+
+
+def test_flood_of_failures_is_summed_up(tmp_path: Path) -> None:
+    data = make_archive({**good_members("flood"), **{f"d/{n}.rtpdump": b"" for n in range(700)}})
+    messages = [failure.message for failure in unpack(data, tmp_path).failures]
+    assert len(messages) == 201
+    assert messages[-1] == "500 more of this kind in the archive, not told one by one"
+
+
+def test_dump_that_takes_too_much_memory_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = unpack_module.ingest_segment
+
+    def hungry(*arguments: Any) -> Any:
+        if arguments[2] == "bob_1.rtpdump":
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(unpack_module, "ingest_segment", hungry)
+    unpacked = unpack(make_archive(good_members("hungry")), tmp_path)
+    assert packets_by_participant(unpacked, tmp_path) == {"alice": good_packets("alice")}
+    (failure,) = unpacked.failures
+    assert (failure.error_type, failure.participant_id, failure.retryable) == ("CodecProcessError", "bob", True)
+    assert failure.message == "bob_1.rtpdump: needs more memory than it may take (limits.codec_memory_bytes)"
+
+
+def test_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(unpack_module.shutil, "copyfileobj", full)
+    with pytest.raises(RecordingError, match=r"No space left on device, expected room for the expanded archive") as caught:
+        unpack(make_archive(good_members("full")), tmp_path)
+    assert caught.value.retryable
+
+
+# --- silence, clocks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in case_names() if name.startswith(("dump_", "time_"))])
+def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
+    unpacked, _ = failures_of(hostile_case(name).data, tmp_path)
+    for part in part_files(unpacked) if unpacked else ():
+        index = load_part(tmp_path, part)
+        last = None
+        for placed in place_packets(plan_pieces([index]), lambda _, file=part.packets: open_in(tmp_path)(file)):
+            last = placed
+        assert last is not None
+        assert last.start_sample + last.duration_samples <= 60 * 48_000
+
+
+# --- linear in time --------------------------------------------------------------------------------------------------
+
+
+def _growth(run: Callable[[Any], object], make: Callable[[int], Any], count: int) -> float:
+    """Returns by how much the time grows when the input grows fourfold; 4 is linear, 16 quadratic."""
+
+    def cost(size: int) -> float:
+        made = make(size)
+        best = float("inf")
+        for _ in range(2):
+            started = time.process_time()
+            run(made)
+            best = min(best, time.process_time() - started)
+        return max(best, 1e-4)
+
+    return cost(4 * count) / cost(count)
+
+
+def _unpack_quietly(data: bytes) -> None:
+    for member in walk_archive(io.BytesIO(data), LIMITS):
+        member.stream.read()
+
+
+def _quietly(function: Callable[..., object], *arguments: object) -> Callable[[Any], None]:
+    def run(data: Any) -> None:
+        with contextlib.suppress(RecordingError):
+            function(data, *arguments)
+
+    return run
+
+
+def _drain(data: bytes) -> None:
+    for window in read_rtpdump(io.BytesIO(data), "m").windows:
+        assert len(window.start)
+
+
+def _random_dump(**fields: int) -> Callable[[int], bytes]:
+    def make(count: int) -> bytes:
+        draw = random.Random(count)
+        changes = {name: (lambda _, bits=bits: draw.getrandbits(bits)) for name, bits in fields.items()}
+        return dump_of(plain_packets(count, **changes))
+
+    return make
+
+
+def _red_dump(count: int) -> bytes:
+    draw = random.Random(count)
+    headers = b"".join(b"\xef" + (draw.getrandbits(14) << 10 | 1).to_bytes(3, "big") for _ in range(10))
+    return dump_of(
+        plain_packets(count, payload=headers + b"\x6f" + b"\x08" * 12, payload_type=63, sequence_number=lambda n: 2 * n)
+    )
+
+
+def _dump_with_flips(count: int) -> bytes:
+    dump = bytearray(dump_of([(n, make_rtp_packet(b"x" * 30, sequence_number=n), False) for n in range(count)]))
+    for n in range(20, count, 40):
+        dump[-50 * n] ^= 1
+    return bytes(dump)
+
+
+def linear_cases() -> Iterator[Any]:
+    sdp_line = lambda count: b"a=rtpmap:111 " + b" x/" * count  # noqa: E731
+    rtcp = lambda count: dump_of((n, make_rtcp_sender_report(cname=None), True) for n in range(count))  # noqa: E731
+    yield pytest.param(_quietly(parse_sdp, "m"), sdp_line, 100_000, id="sdp_line")
+    yield pytest.param(_quietly(parse_sdp, "m"), lambda count: make_sdp() * count, 2_000, id="sdp_lines")
+    yield pytest.param(
+        _quietly(parse_timing_metadata, "m"),
+        lambda count: make_timing_metadata(segments={"audio": [{"base_filename": str(n)} for n in range(count)]}),
+        5_000,
+        id="json_segments",
+    )
+    yield pytest.param(_quietly(parse_timing_metadata, "m"), lambda count: b"{" + b" " * count * 50, 50_000, id="json_blanks")
+    yield pytest.param(_drain, lambda count: make_rtpdump(0, [(0, b"", True)] * count), 50_000, id="dump_of_empty_records")
+    yield pytest.param(_quietly(ingest, OPUS_MAP), rtcp, 5_000, id="dump_of_reports")
+    yield pytest.param(_quietly(ingest, RED_MAPS, make_timing(codec="audio/red")), _red_dump, 400, id="dump_of_red_blocks")
+    yield pytest.param(_drain, _dump_with_flips, 20_000, id="dump_of_flipped_lengths")
+    for name in ("ssrc", "rtp_timestamp", "sequence_number", "arrival_ms"):
+        bits = 16 if name == "sequence_number" else 32
+        yield pytest.param(_quietly(ingest, OPUS_MAP), _random_dump(**{name: bits}), 400, id=f"dump_of_random_{name}")
+    yield pytest.param(
+        _unpack_quietly, lambda count: gzip_of(b"".join(tar_entry(f"{n}") for n in range(count))), 1_000, id="tar_members"
+    )
+    yield pytest.param(
+        _unpack_quietly,
+        lambda count: tar_entry("a") + b"\xff" * 512 * count + TAR_END,
+        10_000,
+        id="tar_of_foreign_blocks",
+    )
+    yield pytest.param(
+        _unpack_quietly,
+        lambda count: b"".join(tar_entry(f"{n}") + b"\xff" * 512 for n in range(count)) + TAR_END,
+        1_000,
+        id="tar_damaged_everywhere",
+    )
+    yield pytest.param(
+        _unpack_quietly, lambda count: make_archive({f"{n}.sdp": b"x" for n in range(count)}, "zip"), 500, id="zip"
+    )
+
+
+@pytest.mark.parametrize(("run", "make", "count"), list(linear_cases()))
+def test_time_grows_with_the_input_and_not_with_its_square(
+    run: Callable[[Any], object], make: Callable[[int], Any], count: int
+) -> None:
+    # A machine that is busy with other things gets another chance.
+    assert any(_growth(run, make, count) < 9 for _ in range(3))
+
+
+def test_looking_for_dumps_takes_no_time_by_their_number(tmp_path: Path) -> None:
+    """Each of many segments is looked up among many dumps."""
+    segments = [{"base_filename": f"x{n}", "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"} for n in range(10_000)]
+    members = {f"d/{number}.rtpdump": b"" for number in range(3_000)}
+    members["d/z_timing_metadata.json"] = make_timing_metadata(segments={"audio": segments})
+    data = make_archive(members, "tar")
+    started = time.process_time()
+    unpack(data, tmp_path)
+    assert time.process_time() - started < 10
+
+
+# --- what only a long dump shows ------------------------------------------------------------------------------------
+
+
+def test_many_reports_of_one_record_are_not_all_looked_at() -> None:
+    record = make_rtcp_sender_report(ssrc=SSRC, cname=None) * 2_000
+    packet = make_rtp_packet(b"\x08abc")
+    dump = dump_of([(0, record, True), (20, packet, False)])
+    window = next(read_rtpdump(io.BytesIO(dump), "m").windows)
+    assert len(parse_rtp_window(window).sender_reports) == 64
+
+
+def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.media.ingest.MAX_REPORTS", 30)
+    reports = [(20 * n, make_rtcp_sender_report(ssrc=SSRC), True) for n in range(40)]
+    (warning,) = ingest(dump_of(sorted([*plain_packets(40), *reports]))).warnings
+    assert warning.message == "a.rtpdump: 40 sender reports, expected at most 30; the later ones were left out"
+
+
+def test_records_count_though_they_hold_no_packets() -> None:
+    dump = make_rtpdump(0, [(0, b"", True)] * 50)
+    with pytest.raises(RecordingError, match=r"limits\.max_segment_packets"):
+        ingest(dump, limits=LimitSettings(max_segment_packets=20))
+
+
+def test_only_the_main_sources_are_kept() -> None:
+    main = plain_packets(300)
+    strays = plain_packets(400, ssrc=lambda n: 1_000 + n)
+    segment = ingest(dump_of(sorted([*main, *strays])))
+    assert max(len(run.records) for run in segment.runs) == 300
+    assert len({run.ssrc for run in segment.runs}) == 256
+    (strange,) = [warning.message for warning in segment.warnings if "sources" in warning.message]
+    assert strange == "a.rtpdump: 401 sources in 700 packets, expected one or a few; 145 packets were left out"
+
+
+def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.media.ingest.MAX_RUNS", 20)
+    draw = random.Random(1)
+    packets = plain_packets(300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32))
+    segment = ingest(dump_of(packets))
+    assert len(segment.runs) == 20
+    assert max(len(run.records) for run in segment.runs) >= 100
+    assert any("of which the longest 20 were taken" in warning.message for warning in segment.warnings)
+
+
+def test_raw_entries_of_the_builders_are_a_tar(tmp_path: Path) -> None:
+    """The raw entries of these tests are what the standard library reads, where nothing is wrong with them."""
+    data = tar_of(good_members("raw")) + TAR_END
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getnames() == list(good_members("raw"))
+    assert (
+        unpack_archive(
+            make_ref(data), (), tmp_path, LIMITS, open_input=lambda _: io.BytesIO(data), on_progress=lambda _: None
+        ).failures
+        == ()
+    )
