@@ -122,6 +122,19 @@ def speakers(seconds: float = SPEECH_SECONDS) -> dict[str, Pcm]:
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def sentences() -> tuple[Pcm, ...]:
+    """Returns a sentence of each speaker, cut where it begins and ends: where its level comes within 35 dB of its loudest."""
+    found = []
+    # Well within the pauses around one of each, looked up in a plot of their waveforms.
+    for voice, (start_s, stop_s) in zip(speakers().values(), ((4.8, 9.5), (4.8, 10.6), (5.4, 10.5)), strict=True):
+        clip = voice[round(start_s * SAMPLE_RATE_HZ) : round(stop_s * SAMPLE_RATE_HZ)]
+        level = np.sqrt(np.square(clip[: len(clip) // 480 * 480, 0]).reshape(-1, 480).mean(axis=1))
+        heard = np.flatnonzero(level > level.max() * 10 ** (-35 / 20))
+        found.append(clip[heard[0] * 480 : (heard[-1] + 1) * 480])
+    return tuple(found)
+
+
 def random_losses(count: int, percent: float, seed: int) -> frozenset[int]:
     """Returns which of `count` packets are lost, each by the same chance; the first and the last never are."""
     drawn = np.random.default_rng(seed).random(count) * 100 < percent
@@ -266,22 +279,6 @@ def lag_in_samples(heard: Pcm, sent: Pcm) -> int:
     product = np.where((hertz > 300) & (hertz < 6_000), product / (np.abs(product) + 1e-9), 0)
     found = int(np.fft.irfft(product, size).argmax())
     return found if found < size // 2 else found - size
-
-
-def clicks(pcm: Pcm, *, window_samples: int = 48, reach_windows: int = 20) -> npt.NDArray[np.float64]:
-    """Returns, per ms, by how much its roughness stands out over the loudest of the 20 ms on either side of it.
-
-    Roughness is the largest second difference of samples, which a click raises and speech in its course does not: a value well
-    above 1 says "a click", below 1 that its surroundings are as rough. Shape (windows,).
-    """
-    bend = np.abs(np.diff(pcm.astype(np.float64), n=2, axis=0)).max(axis=1)
-    count = len(bend) // window_samples
-    rough = bend[: count * window_samples].reshape(count, window_samples).max(axis=1)
-    padded = np.pad(rough, reach_windows)
-    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach_windows + 1).copy()
-    around[:, reach_windows - 1 : reach_windows + 2] = 0  # not itself and its neighbours
-    found: npt.NDArray[np.float64] = rough / (around.max(axis=1) + 1e-5)
-    return found
 
 
 def full_scale_samples(audio: npt.NDArray[np.int16]) -> int:

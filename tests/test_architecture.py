@@ -19,7 +19,7 @@ MEDIA = ROOT / "transforms" / "media"
 VALUES = {"errors", "model"}
 ARITHMETIC = {"serial", "opus"}
 READERS = {"archive", "tar", "gunzip", "zip_scan", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names", "bounds"}
-LINES = {"clock", "timeline", "ingest", "catalog", "levels", "speech"}
+LINES = {"clock", "clock_steps", "observe", "timeline", "ingest", "catalog", "levels", "speech"}
 CODECS = {"decode", "matroska", "mix", "mp3"}
 WHOLES = {"unpack", "extract", "composite"}
 ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
@@ -27,7 +27,9 @@ BESIDE = {
     "model": {"errors"},  # what was left out of metadata goes with the rest
     "archive": {"tar", "gunzip", "zip_scan"},  # walks what they read
     "rtp": {"rtpdump"},  # parses whole windows of a dump
-    "ingest": {"clock"},
+    "clock_steps": {"clock"},
+    "observe": {"clock", "clock_steps"},
+    "ingest": {"clock", "observe"},
     "timeline": {"clock"},
     "speech": {"levels"},  # judges its cells
     "mix": {"decode"},  # the type of its audio
@@ -41,6 +43,8 @@ THIRD_PARTY = {
     "rtp": {"numpy"},
     "packet_file": {"numpy"},
     "clock": {"numpy"},
+    "clock_steps": {"numpy"},
+    "observe": {"numpy"},
     "ingest": {"numpy"},
     "levels": {"numpy"},
     "speech": {"numpy"},

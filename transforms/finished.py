@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -46,7 +46,7 @@ def find(staging_uri: str, kind: str, record: type[T]) -> Iterator[T]:
       record: the dataclass.
     """
     for metadata in storage.list_below(storage.join(staging_uri, FOLDER)):
-        name = cast(str, metadata.path).rsplit("/", 1)[-1]
+        name = metadata.path.rsplit("/", 1)[-1]
         if name.startswith(f"{kind}-") and name.endswith(".json"):
             try:
                 yield _adapter(record).validate_json(storage.read_bytes(metadata.path))

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import cast
 
 from transforms import archive_files, catalog_store, finished, storage, unfinished
 from transforms.failures import failure_rows
@@ -20,7 +19,7 @@ from transforms.media.errors import StorageError
 from transforms.mix_calls import STAGED_CALL, FinishedCall
 from transforms.record_archives import archive_row
 from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
-from transforms.run_context import RunContext, key_hash
+from transforms.run_context import SCRATCH_FOLDERS, RunContext, key_hash
 from transforms.unpack_archives import STAGED_ARCHIVE, FinishedArchive
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def take_up(staging_root: str, context: RunContext) -> int:
       StorageError: staging or the catalog cannot be read or written.
     """
     taken = 0
-    folders = {_run_folder(cast(str, metadata.path), staging_root) for metadata in storage.list_below(staging_root)}
+    folders = {_run_folder(metadata.path, staging_root) for metadata in storage.list_below(staging_root)}
     for folder in sorted(folders - {context.staging_uri}):
         calls = [call for call in finished.find(folder, STAGED_CALL, FinishedCall) if _is_usable(call, context)]
         archives = [
@@ -56,6 +55,20 @@ def take_up(staging_root: str, context: RunContext) -> int:
         taken += len(calls)
         logger.info("took up %d calls and %d archives of %s", len(calls), len(archives), folder)
     return taken
+
+
+def keep_what_is_finished(context: RunContext) -> bool:
+    """Sweeps the staging of a run that is being stopped, less what the next one can take up; returns whether that is anything.
+
+    Raises:
+      StorageError: staging cannot be listed or emptied.
+    """
+    if any(finished.find(context.staging_uri, STAGED_CALL, FinishedCall)):
+        for part in SCRATCH_FOLDERS:
+            storage.delete_below(context.staged(part))
+        return True
+    storage.delete_below(context.staging_uri)
+    return False
 
 
 def _run_folder(path: str, staging_root: str) -> str:

@@ -252,7 +252,7 @@ def test_tables_say_what_was_made(pressed: Path) -> None:
     assert {(a["status"], a["attempts"]) for a in archives} == {("ok", 1)}
     assert sorted(a["track_count"] for a in archives) == [3, 4, 5]
     assert query(catalog, "failures") == []
-    assert query(catalog, "speech") == []
+    _check_what_was_heard(catalog)
     (run,) = query(catalog, "runs")
     assert (run["status"], run["archives_listed"], run["archives_ok"], run["calls_pressed"]) == ("ok", 3, 3, 3)
     assert run["cpu_ms"] > 0
@@ -264,6 +264,26 @@ def test_tables_say_what_was_made(pressed: Path) -> None:
     not_parquet = [path for path in catalog.rglob("*") if path.is_file() and path.suffix != ".parquet"]
     assert not_parquet == []
     assert sorted(path.name for path in pressed.iterdir()) == ["catalog", "recordings"]
+
+
+def _check_what_was_heard(catalog: Path) -> None:
+    """Levels, speech and repairs are told of every track, and add up."""
+    speech: dict[Any, list[dict[str, Any]]] = {}
+    for row in query(catalog, "speech"):
+        assert 0 <= row["file_start_ms"] < row["file_end_ms"]
+        speech.setdefault(_key(row), []).append(row)
+    for track in query(catalog, "tracks"):
+        assert (track["packets_lost"], track["packets_recovered_fec"], track["concealed_ms"]) == (0, 0, 0)
+        assert -32 < track["loudness_lufs"] < -18
+        assert -12 < track["peak_dbfs"] < 0
+        mine = speech.pop(_key(track))
+        assert track["speech_ms"] == pytest.approx(sum(r["file_end_ms"] - r["file_start_ms"] for r in mine), abs=len(mine))
+        assert 0.4 < track["speech_ms"] / track["duration_ms"] < 0.85  # sentences of 4 s with pauses of 1 to 2
+        assert all(row["file_end_ms"] <= track["duration_ms"] + 1 for row in mine)
+    assert not speech
+    for call in query(catalog, "calls"):
+        assert -26 < call["loudness_lufs"] < -16
+        assert -12 < call["peak_dbfs"] < -0.9
 
 
 def test_segments_map_file_time_to_call_time(pressed: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from tests.media.helpers import ingest, make_timing
 from tests.simulation import Sender, server_unix_ns, simulate
-from transforms.media.clock import ReportPoint, fit_clocks, ns_to_samples, observe_clock, samples_to_ns
+from transforms.media.clock import ReportPoint, fit_clocks, ns_to_samples, samples_to_ns
 from transforms.media.model import ClockPiece, RunClock, StepEvidence
+from transforms.media.observe import observe_clock
 
 RATE = 48_000
 DURATION = 960

@@ -37,7 +37,7 @@ def test_stalls_are_placed_within_20_ms(session: str) -> None:
     (segment,) = track.segments
     for at_s, _ in segment.sender.stalls:
         (belongs,) = segment.server_unix_ns([round(at_s * SAMPLE_RATE_HZ)])
-        assert min(abs(start - belongs) for start in starts) <= 25 * MS  # 20 ms and how well the level is known
+        assert min(abs(start - belongs) for start in starts) <= 20 * MS
 
 
 @pytest.mark.parametrize("session", [name for name, case in CALLS["loss"].items() if not case.senders[0].skew_ppm])

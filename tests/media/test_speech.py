@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.builders import Pcm, encode_opus, noise, silence, tone
-from tests.media.helpers import SAMPLES, load_part, open_in, part_files, unpack
-from transforms.media.decode import OpusDecoder, Repairs, decode_track
+from tests.quality import sentences
+from transforms.media.decode import OpusDecoder
 from transforms.media.levels import LevelMeter
 from transforms.media.speech import SpeechDetector, SpeechFacts
-from transforms.media.timeline import place_packets, plan_pieces
 
 NS_PER_SAMPLE = 1e9 / 48_000
 Spans = list[tuple[float, float]]
@@ -36,24 +32,6 @@ def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechFacts:
 
 def spans(facts: SpeechFacts) -> Spans:
     return list(zip((facts.file_start_sample / 48_000).tolist(), (facts.file_stop_sample / 48_000).tolist(), strict=True))
-
-
-@functools.cache
-def sentences() -> tuple[Pcm, ...]:
-    """Returns three sentences of three voices, cut where they begin and end."""
-    folder = Path(tempfile.mkdtemp())
-    unpacked = unpack((SAMPLES / "weekly_sync.tar.gz").read_bytes(), folder)
-    found = []
-    # Well within the pauses around a sentence of each, looked up in a plot of their waveforms.
-    for part, (start_s, stop_s) in zip(part_files(unpacked), ((4.8, 9.5), (4.8, 10.6), (5.4, 10.5)), strict=False):
-        pieces = plan_pieces([load_part(folder, part)])
-        packets = place_packets(pieces, lambda _, part=part: open_in(folder)(part.packets))  # type: ignore[misc]
-        audio = np.concatenate([chunk.pcm for chunk in decode_track(packets, 1, Repairs())])
-        clip = audio[round(start_s * 48_000) : round(stop_s * 48_000)]
-        level = np.sqrt(np.square(clip[: len(clip) // 480 * 480, 0]).reshape(-1, 480).mean(axis=1))
-        heard = np.flatnonzero(level > level.max() * 10 ** (-35 / 20))
-        found.append(clip[heard[0] * 480 : (heard[-1] + 1) * 480])
-    return tuple(found)
 
 
 def conversation(pause_s: float) -> tuple[Pcm, Spans]:

@@ -24,7 +24,7 @@ from transforms.media.bounds import (
     main_sources,
     mend_arrivals,
 )
-from transforms.media.clock import ReportPoint, fit_clocks, in_order, observe_clock, samples_to_ns
+from transforms.media.clock import ReportPoint, fit_clocks, samples_to_ns
 from transforms.media.errors import (
     RecordingError,
     RtpdumpError,
@@ -35,6 +35,7 @@ from transforms.media.errors import (
     UnsupportedCodecError,
 )
 from transforms.media.model import LimitSettings, PacketCounts, RunClock, SegmentTiming
+from transforms.media.observe import in_order, observe_clock
 from transforms.media.opus import MAX_PACKET_SAMPLES, SAMPLE_RATE_HZ, is_valid_packet, packet_samples
 from transforms.media.packet_file import PACKET_DTYPE
 from transforms.media.rtp import RtpWindow, SenderReport, parse_red_blocks, parse_rtp_window
@@ -243,9 +244,10 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
     try:
         for window in dump.windows:
             parsed = parse_rtp_window(window)
+            room = max(0, MAX_REPORTS - report_count)
             report_count += len(parsed.sender_reports)
             if report_count > MAX_REPORTS:
-                parsed = replace(parsed, sender_reports=())
+                parsed = replace(parsed, sender_reports=parsed.sender_reports[:room])
             windows.append(parsed)
             invalid += parsed.invalid_count
             count += len(parsed.ssrc)

@@ -1,0 +1,1 @@
+"""What the README's claims are measured with; see benchmarks/README.md."""
