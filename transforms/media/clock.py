@@ -8,10 +8,10 @@ A packet's delay is its arrival less its media time. The network only ever adds 
           +------------------------------------ media time
 
 In two parts. `observe_clock` (in `observe`) looks at one run of packets and keeps little: plateaus between lasting steps (found
-in `clock_steps`), each with the lower hull of its delays, and what the sender reports say of each step. `fit_clocks`, here, lays
-straight lines under the plateaus of all runs of a participant session together (one device, one skew), by the linear program of
-Moon, Skelly and Towsley ("Estimation and Removal of Clock Skew from Network Delay Measurements", INFOCOM 1999): of all lines
-below every delay the one nearest to them.
+in `clock_steps`), each with the lower hull of its delays, and what the sender reports say of each step. `fit_clocks`, here,
+lays straight lines under the plateaus of all runs of a participant session together (one device, one skew), by the linear
+program of Moon, Skelly and Towsley ("Estimation and Removal of Clock Skew from Network Delay Measurements", INFOCOM 1999): of
+all lines below every delay the one nearest to them.
 """
 
 from __future__ import annotations
