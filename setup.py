@@ -13,7 +13,8 @@ setup(
         "apache-beam[gcp]>=2.70,<2.80",
         "av>=16,<20",
         "fastcrc>=0.3,<1",
-        "google-cloud-storage>=2.19,<4",
+        "google-cloud-storage>=3,<4",
+        "google-crc32c>=1.5,<2",
         "lameenc>=1.7,<2",
         "numpy>=2,<2.5",
         "pyarrow>=18,<26",
@@ -21,6 +22,7 @@ setup(
         "rich>=13,<16",
         "soxr>=0.5,<2",
         "tenacity>=8.2,<10",
+        "urllib3>=2,<3",
     ],
     extras_require={
         "dev": [
@@ -32,8 +34,11 @@ setup(
             "pesq>=0.0.4,<1",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.5,<4",
             "ruff>=0.8,<1",
         ],
+        # Wheels for Linux on x86-64 only: not in `dev`, the suite drives the same targets with hypothesis.
+        "fuzz": ["atheris>=3,<4"],
     },
     entry_points={"console_scripts": ["callpress = pipelines.cli:main"]},
 )

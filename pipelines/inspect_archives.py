@@ -18,6 +18,7 @@ from transforms.media.archive import Member, walk_archive, walk_folder
 from transforms.media.errors import RecordingError
 from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
 from transforms.media.timing import SUFFIX, parse_timing_metadata
+from transforms.plain_text import printable, printable_json
 
 
 def inspect(arguments: InspectArguments) -> int:
@@ -31,12 +32,12 @@ def inspect(arguments: InspectArguments) -> int:
             found.append({"uri": pattern, "error": archive_files.why_nothing_matches(pattern), "sessions": []})
         found.extend(describe_archive(archive.uri) for archive in listed)
     if arguments.as_json:
-        print(json.dumps({"archives": found}, indent=2, ensure_ascii=False))
+        print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
         _print_tables(found)
     for archive in found:
         if archive["error"]:
-            print(f"callpress: {archive['uri']}: {archive['error']}", file=sys.stderr)
+            print(f"callpress: {printable(archive['uri'])}: {printable(archive['error'])}", file=sys.stderr)
     return 1 if any(archive["error"] for archive in found) else 0
 
 
@@ -131,18 +132,19 @@ def _print_tables(archives: Iterable[dict[str, Any]]) -> None:
     for archive in archives:
         if not archive["sessions"]:
             continue
-        console.print(Text(archive["uri"], style="bold"))
+        console.print(Text(printable(archive["uri"]), style="bold"))
         calls: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for session in archive["sessions"]:
             calls.setdefault((session["call_cid"], session["call_session_id"]), []).append(session)
         for (cid, call_session), sessions in calls.items():
-            console.print(Text(f"call {cid}  session {call_session}  started {sessions[0]['call_start_time'] or 'unknown'}"))
+            started = sessions[0]["call_start_time"] or "unknown"
+            console.print(Text(f"call {printable(cid)}  session {printable(call_session)}  started {started}"))
             table = Table()
             for heading in ("participant", "user session", "track", "codec", "segments", "first packet", "length"):
                 table.add_column(heading, justify="right" if heading in ("segments", "length") else "left", overflow="fold")
             for session in sessions:
                 for track in session["tracks"] or [None]:
-                    table.add_row(*map(Text, _cells(session, track)))
+                    table.add_row(*(Text(printable(cell)) for cell in _cells(session, track)))
             console.print(table)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -25,21 +26,22 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.runners.runner import create_runner
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
 
 from pipelines import press, report
 from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
 from pipelines.options import EXIT_FAILED, RunArguments, StrictParser, refuse_unknown
 from pipelines.settings import load_settings
 from transforms import archive_files, gcp, storage, take_up, unfinished
-from transforms.catalog_lock import CatalogLock
+from transforms.catalog_lock import CatalogLock, LockLostError
 from transforms.media.decode import load_libopus
-from transforms.media.errors import CallpressError, ConfigError
+from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
 from transforms.media.model import Status
-from transforms.run_context import SCRATCH_FOLDERS, RunContext, settings_fingerprint
+from transforms.run_context import RunContext, settings_fingerprint
 
 logger = logging.getLogger(__name__)
+
+_STEP = re.compile(r" \[while running '[^']*'\]")
+_TROUBLE = re.compile(r"\btransforms(?:\.\w+)+\.(?:StorageError|StoreDownError|LockLostError): (.*)")
 
 
 class NothingToDoError(CallpressError):
@@ -56,9 +58,9 @@ def run(arguments: RunArguments) -> int:
     started_unix_ns = time.time_ns() // 1_000 * 1_000  # the tables hold microseconds
     started = datetime.fromtimestamp(started_unix_ns // 1_000_000_000, UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    log_file = _set_up_logging(arguments, run_id)
+    log_file = set_up_logging(arguments, run_id)
     settings = load_settings(arguments.config)
-    options = _beam_options(arguments.beam_args)
+    options = beam_options(arguments.beam_args)
     local = is_local(options.view_as(StandardOptions).runner)
     output = storage.absolute(arguments.output.rstrip("/"))
     catalog = storage.absolute((arguments.catalog or storage.join(output, "catalog")).rstrip("/"))
@@ -67,7 +69,7 @@ def run(arguments: RunArguments) -> int:
     FileSystems.set_options(options)
     if any(uri.startswith("gs://") for uri in (*arguments.inputs, output, catalog, staging_root)):
         gcp.have_credentials()
-    _check_inputs(arguments.inputs)
+    check_inputs(arguments.inputs)
     _check_writable(output, catalog, staging_root, arguments.summary_json)
     context = RunContext(
         run_id=run_id,
@@ -80,40 +82,60 @@ def run(arguments: RunArguments) -> int:
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=_codec_processes(arguments.beam_args, options) if local else 1,
+        must_hold_lock=True,
     )
-    lock = CatalogLock(catalog, run_id)
+    farewell = (
+        f"callpress: run {run_id} stopped. The same command again takes up the calls that are finished and presses the others."
+    )
+    lock: CatalogLock | None = None
     try:
-        lock.acquire()
-    except (OSError, GoogleAPIError, GoogleAuthError) as error:
-        line = str(getattr(error, "strerror", None) or error).split("\n", 1)[0]
-        raise NothingToDoError(f"--catalog {catalog}: cannot be written: {line}") from None
-    try:
-        with stopping_cleanly():
+        with stopping_cleanly(farewell) as stopper:
+            lock = CatalogLock(catalog, run_id, on_lost=stopper.stop)
+            try:
+                lock.acquire()
+            except OSError as error:
+                raise NothingToDoError(f"--catalog {catalog}: cannot be written: {storage.plain(error)}") from None
+            storage.delete_partials(catalog)
             if taken := take_up.take_up(staging_root, context):
                 print(f"callpress: took up {taken} calls that an earlier run had finished before it ended", file=sys.stderr)
             context = replace(context, repeat_archives=unfinished.archives_to_repeat(catalog))
             return _press(arguments, context, options, local, staging_root)
-    except StoppedError as stop:
-        for part in SCRATCH_FOLDERS:  # what is finished stays, to be taken up
-            storage.delete_below(context.staged(part))
-        lock.release()
-        print(
-            f"\ncallpress: run {run_id} stopped. The same command again takes up the calls that are finished and presses "
-            "the others.",
-            file=sys.stderr,
-        )
-        # Threads may still wait for storage; nothing of theirs is visible under a final name.
-        os._exit(stop.exit_status)
-    except CallpressError:
-        raise
+    except StoppedError:
+        with contextlib.suppress(CallpressError):
+            if not take_up.keep_what_is_finished(context):
+                _sweep(staging_root)
+        if lock is not None:
+            lock.release()
+        stopper.leave()
     except Exception as error:
+        if (line := _trouble_of(error)) is not None:
+            logger.warning("run %s failed: %s", run_id, line)
+            print(f"callpress: run {run_id} failed: {line}", file=sys.stderr)
+            print("callpress: what is published stands; the same command again goes on from there", file=sys.stderr)
+            return EXIT_FAILED
+        if isinstance(error, CallpressError):
+            raise
         logger.exception("run %s failed", run_id)
-        line = str(error).split("\n", 1)[0]
+        line = storage.plain(error)
         print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
         print(f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}", file=sys.stderr)
         return EXIT_FAILED
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
+
+
+def _trouble_of(error: Exception) -> str | None:
+    """Returns what an operator is to know of a run that storage or another run ended; None when that is not what ended it.
+
+    Other engines than the local one hand on no exceptions, but their text.
+    """
+    if isinstance(error, StorageError | StoreDownError | LockLostError):
+        return _STEP.sub("", str(error)).split("\n", 1)[0]
+    if isinstance(error, CallpressError):
+        return None
+    found = _TROUBLE.findall(str(error))
+    return _STEP.sub("", found[-1]) if found else None
 
 
 def _press(arguments: RunArguments, context: RunContext, options: PipelineOptions, local: bool, staging_root: str) -> int:
@@ -122,7 +144,13 @@ def _press(arguments: RunArguments, context: RunContext, options: PipelineOption
         pipeline = make_local_pipeline(options) if local else beam.Pipeline(options=options)
         inputs = [storage.absolute(pattern) for pattern in arguments.inputs]
         press.build(pipeline, inputs, context)
-        pipeline.run().wait_until_finish()
+        running = pipeline.run()
+        try:
+            running.wait_until_finish()
+        except StoppedError:
+            with contextlib.suppress(Exception):
+                running.cancel()  # a job elsewhere would go on without the lock
+            raise
     result: dict[str, Any] = json.loads(storage.read_bytes(context.staged("result.json")))
     exit_status = EXIT_FAILED if result["status"] == Status.FAILED else 0
     summary = report.summarise(result, exit_status, time.process_time())
@@ -137,14 +165,17 @@ def _press(arguments: RunArguments, context: RunContext, options: PipelineOption
     return exit_status
 
 
-def _set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
+def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
     """Sends the log to the terminal (-v) or a file, never both by itself; returns the file."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
     logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # a line per annotation it leaves alone
     if arguments.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        terminal = logging.StreamHandler()
+        terminal.setFormatter(report.LogFormatter())
+        root.addHandler(terminal)
+        root.setLevel(logging.INFO)
         return None
     path = arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
     try:
@@ -152,14 +183,14 @@ def _set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
         handler = logging.FileHandler(path, delay=arguments.log_file is None)
     except OSError as error:
         raise ConfigError(f"--log-file {path}: {error.strerror}") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(report.LogFormatter())
     root.addHandler(handler)
     root.setLevel(logging.INFO if arguments.log_file else logging.WARNING)
     logging.captureWarnings(True)
     return path
 
 
-def _beam_options(arguments: Sequence[str]) -> PipelineOptions:
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options.
 
     Raises:
@@ -223,7 +254,7 @@ def _check_writable(output: str, catalog: str, staging_root: str, summary_json: 
             raise NothingToDoError(f"{uri}: cannot be written: {error.strerror}") from None
 
 
-def _check_inputs(patterns: Sequence[str]) -> None:
+def check_inputs(patterns: Sequence[str]) -> None:
     reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
     if all(reasons):
         raise NothingToDoError(f"nothing to press: {'; '.join(reason for reason in reasons if reason)}")

@@ -44,6 +44,7 @@ class RunArguments:
     config: str | None
     filters: Filters
     overwrite: bool
+    dry_run: bool
     summary_json: str | None
     log_file: str | None
     verbose: bool
@@ -56,6 +57,16 @@ class InspectArguments:
     """What `callpress inspect` was asked for."""
 
     archives: tuple[str, ...]
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyArguments:
+    """What `callpress verify` was asked for."""
+
+    catalog: str
+    output: str | None
+    fast: bool
     as_json: bool
 
 
@@ -94,6 +105,9 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="only these individual files, no mix; may be repeated",
     )  # fmt: skip
     run.add_argument("--overwrite", action="store_true", help="press again what the catalog has already")
+    run.add_argument(
+        "--dry-run", action="store_true", help="list what would be pressed and what not, with sizes; write nothing"
+    )
     run.add_argument("--summary-json", metavar="URI", help="write the end result as JSON")
     run.add_argument("--log-file", metavar="FILE", help="write the log there")
     run.add_argument("-v", "--verbose", action="store_true", help="write the log to the terminal")
@@ -104,10 +118,20 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     inspect.add_argument("archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob")
     inspect.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
+    verify = commands.add_parser(
+        "verify",
+        help="compare a catalog with its files",
+        description="Checks that each row of a catalog has its file, unchanged, and each file its row; writes nothing.",
+        epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 wrong usage, 130 Ctrl-C.",
+    )
+    verify.add_argument("--catalog", metavar="URI", help="the tables; with --output alone <output>/catalog")
+    verify.add_argument("--output", metavar="URI", help="where recordings lie (default: where the rows say)")
+    verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
+    verify.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of lines")
     return parser, run
 
 
-def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
+def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | VerifyArguments:
     """Returns what a command line asks for. `--help` and `--version` print and exit.
 
     Raises:
@@ -118,11 +142,22 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
     arguments, rest = parser.parse_known_args([_normalise(argument) for argument in argv])
     if arguments.command is None:
         parser.print_help(sys.stderr)
-        raise UsageError("a command is needed: run or inspect")
+        raise UsageError("a command is needed: run, inspect or verify")
     if arguments.command == "inspect":
         if rest:
             raise UsageError(f"inspect does not know {rest[0]}")
         return InspectArguments(archives=tuple(arguments.archives), as_json=arguments.as_json)
+    if arguments.command == "verify":
+        if rest:
+            raise UsageError(f"verify does not know {rest[0]}")
+        if not (arguments.catalog or arguments.output):
+            raise UsageError("--catalog is required")
+        return VerifyArguments(
+            catalog=arguments.catalog or arguments.output.rstrip("/") + "/catalog",
+            output=arguments.output,
+            fast=arguments.fast,
+            as_json=arguments.as_json,
+        )
     for name in ("input", "output"):
         if not getattr(arguments, name):
             # Most often the flag is there, but misspelt: say that rather than what follows from it.
@@ -144,6 +179,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments:
             since_unix_ns=None if arguments.since is None else parse_since(arguments.since, datetime.now(UTC)),
         ),
         overwrite=arguments.overwrite,
+        dry_run=arguments.dry_run,
         summary_json=arguments.summary_json,
         log_file=arguments.log_file,
         verbose=arguments.verbose,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -17,9 +18,21 @@ from rich.text import Text
 
 from transforms import progress
 from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.plain_text import printable, without_secrets
 
 _PLAIN_LINE_SECONDS = 30
 _FAILURES_SHOWN = 10
+
+
+class LogFormatter(logging.Formatter):
+    """A line of the log: without secrets, and with nothing in it that a terminal would obey."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Last of all, so that it holds for tracebacks and for what the libraries below say, too.
+        return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
 
 
 class _Figures(ProgressColumn):
@@ -167,12 +180,12 @@ def print_summary(summary: Mapping[str, Any], seconds: float, output_uri: str, c
     speed = f", {media / seconds:.0f} s per s" if seconds > 0 else ""
     table.add_row("media", f"{media:.1f} s in {seconds:.1f} s ({summary['cpu_seconds']:.1f} CPU s){speed}")
     table.add_row("failures", str(counts["failures"]))
-    table.add_row("recordings", Text(f"{output_uri}/recordings"))
-    table.add_row("catalog", Text(catalog_uri))
+    table.add_row("recordings", Text(printable(f"{output_uri}/recordings")))
+    table.add_row("catalog", Text(printable(catalog_uri)))
     console.print(table)
     for failure in summary["failures"][:_FAILURES_SHOWN]:
         where = failure["archive_uri"] or failure["call_cid"] or ""
-        console.print(Text(f"  {failure['error_type']}: {where}: {failure['message']}"))
+        console.print(Text(printable(f"  {failure['error_type']}: {where}: {failure['message']}")))
     if counts["failures"] > _FAILURES_SHOWN:
         console.print(f"  and {counts['failures'] - _FAILURES_SHOWN} more: see the failures table of the catalog")
 

@@ -1,4 +1,4 @@
-"""Before anything imports numpy: one thread for its linear algebra, as in the codec processes, where parallel work is processes."""
+"""Before anything imports numpy: one thread for its linear algebra, as in the codec processes."""
 
 import os
 

@@ -6,13 +6,12 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from dataclasses import dataclass
-from typing import cast
-
-from apache_beam.io.filesystem import FileMetadata
-from apache_beam.io.filesystems import FileSystems
 
 from transforms import storage
+from transforms.cloud_storage import StoredObject
+from transforms.media.errors import ArchiveError
 from transforms.media.timing import SUFFIX
 
 _GLOB = re.compile(r"[*?\[]")
@@ -25,6 +24,8 @@ class Listed:
     uri: str
     size_bytes: int
     modified_unix_ns: int
+    fingerprint: str = ""
+    """As `fingerprint` gives it, where the listing itself tells; else empty, and it has to be asked for."""
 
 
 def list_archives(pattern: str) -> list[Listed]:
@@ -40,7 +41,7 @@ def list_archives(pattern: str) -> list[Listed]:
     if _is_spelled_out(plain):
         members = storage.list_below(plain)
         if members:
-            if not any(cast(str, member.path).lower().endswith(SUFFIX) for member in members):
+            if not any(member.path.lower().endswith(SUFFIX) for member in members):
                 return []
             return [_listed_folder(plain + "/", members)]
         return [_listed(metadata) for metadata in storage.match(storage.quote(plain))] if not pattern.endswith("/") else []
@@ -48,12 +49,12 @@ def list_archives(pattern: str) -> list[Listed]:
     if "**" not in plain:
         # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
         levels = plain.count("/") + 1
-        below: dict[str, list[FileMetadata]] = {}
+        below: dict[str, list[storage.Listed]] = {}
         for metadata in storage.match(plain + "/**"):
-            folder = "/".join(cast(str, metadata.path).split("/")[:levels]) + "/"
+            folder = "/".join(metadata.path.split("/")[:levels]) + "/"
             below.setdefault(folder, []).append(metadata)
         for folder, members in below.items():
-            if any(cast(str, member.path).lower().endswith(SUFFIX) for member in members):
+            if any(member.path.lower().endswith(SUFFIX) for member in members):
                 found[folder] = _listed_folder(folder, members)
     return sorted(found.values(), key=lambda listed: listed.uri)
 
@@ -80,7 +81,7 @@ def _is_spelled_out(plain: str) -> bool:
 
 def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
     """Returns the relative path and size of every file of an unpacked folder. Raises: StorageError."""
-    return tuple((cast(str, m.path)[len(uri) :], int(m.size_in_bytes)) for m in storage.list_below(uri.rstrip("/")))
+    return tuple((m.path[len(uri) :], int(m.size_in_bytes)) for m in storage.list_below(uri.rstrip("/")))
 
 
 @storage.retried
@@ -93,10 +94,7 @@ def fingerprint(uri: str) -> str:
       StorageError: it is not there.
     """
     if uri.endswith("/"):
-        digest = hashlib.sha256()
-        for member in storage.list_below(uri.rstrip("/")):
-            digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
-        return digest.hexdigest()[:32]
+        return _folder_fingerprint(storage.list_below(uri.rstrip("/")))
     found = storage.match(storage.quote(uri))
     if not found:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
@@ -112,23 +110,46 @@ def stat_archive(uri: str) -> Listed | None:
     return _listed(found[0]) if found else None
 
 
-def _one_fingerprint(metadata: FileMetadata) -> str:
+def _folder_fingerprint(members: list[storage.Listed]) -> str:
+    digest = hashlib.sha256()
+    for member in members:
+        digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _one_fingerprint(metadata: storage.Listed) -> str:
     if storage.is_local(metadata.path):
-        return f"{metadata.size_in_bytes}-{os.stat(metadata.path).st_mtime_ns}"
-    return f"{metadata.size_in_bytes}-{FileSystems.checksum(metadata.path)}"
+        found = os.stat(metadata.path)
+        if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
+            raise ArchiveError(f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file")
+        return f"{metadata.size_in_bytes}-{found.st_mtime_ns}"
+    checksum = metadata.checksum if isinstance(metadata, StoredObject) else storage.checksum(metadata.path)
+    return f"{metadata.size_in_bytes}-{checksum}"
 
 
-def _listed(metadata: FileMetadata) -> Listed:
+def _listed(metadata: storage.Listed) -> Listed:
     return Listed(
         uri=metadata.path,
         size_bytes=int(metadata.size_in_bytes),
         modified_unix_ns=int(metadata.last_updated_in_seconds * 1_000_000) * 1_000,
+        fingerprint=_fingerprint_at_hand(metadata),
     )
 
 
-def _listed_folder(uri: str, members: list[FileMetadata]) -> Listed:
+def _fingerprint_at_hand(metadata: storage.Listed) -> str:
+    """Returns an archive's fingerprint where it costs no request; empty where it does, or the archive is gone by now."""
+    if not (storage.is_local(metadata.path) or isinstance(metadata, StoredObject)):
+        return ""
+    try:
+        return _one_fingerprint(metadata)
+    except (OSError, ArchiveError):
+        return ""
+
+
+def _listed_folder(uri: str, members: list[storage.Listed]) -> Listed:
     return Listed(
         uri=uri,
         size_bytes=sum(int(member.size_in_bytes) for member in members),
         modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
+        fingerprint=_folder_fingerprint(members) if all(isinstance(member, StoredObject) for member in members) else "",
     )

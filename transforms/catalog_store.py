@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +53,7 @@ def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> li
     below = storage.join(catalog_uri, table, *([f"call_date={call_date}"] if call_date else []))
     found = []
     for metadata in storage.list_below(below):
-        name = _FILE.search(cast(str, metadata.path))
+        name = _FILE.search(metadata.path)
         if name:
             bits = int(name[2] or 0)
             shard = int(name[3], 2) if bits else 0

@@ -1,7 +1,8 @@
 """Runs a function of `transforms.media` in a child process with limits; its death is a `RecordingError` of that work.
 
 The child imports no Beam. It opens local files by itself and asks its parent for everything else, so no storage client
-lives there. It dies with its parent.
+lives there. It dies with its parent. Work that it died over, or that took too much time or memory, is tried once more in a
+fresh child while no other is at work; a bug of ours (an exception in the child) would only repeat itself and is not.
 
     parent                                   child
     ("ping", None, ())               ->  (between jobs)
@@ -10,12 +11,13 @@ lives there. It dies with its parent.
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
                                      <-      ("progress", samples)            no answer
-                                     <-      ("done" | "failed" | "crashed", value, cpu_ns)
+                                     <-      ("done" | "failed" | "exhausted" | "crashed", value, cpu_ns)
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import logging
@@ -33,16 +35,26 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from transforms.media.errors import CodecProcessError, RecordingError, StorageError
+from transforms.media.errors import CallpressError, CodecProcessError, RecordingError, StorageError
+from transforms.plain_text import printable
 from transforms.positioned_file import PositionedFile
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
 _PING_SECONDS = 10
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 # --- the parent's side -----------------------------------------------------------------------------------------------
+
+
+class RunStoppedError(CallpressError):
+    """The run is being stopped: of no recording's making, so that it becomes no row."""
+
+
+class LostWorkError(CodecProcessError):
+    """The child died over the work, or it took too much time or memory: a fresh child may fare better."""
 
 
 class CodecProcess:
@@ -69,6 +81,7 @@ class CodecProcess:
             start_new_session=True,  # Ctrl-C on the terminal is the parent's to handle
         )
         theirs.close()
+        self._has_expired = False
 
     def run(
         self,
@@ -89,18 +102,19 @@ class CodecProcess:
           timeout_seconds: the child is killed after this.
 
         Raises:
-          RecordingError: what the function raised, or `CodecProcessError` when the child died or ran out of time or memory.
-            A bug of ours is one, too: it costs this recording and not the run, and its traceback goes to the log.
+          RecordingError: what the function raised.
+          LostWorkError: the child died, or ran out of time or memory.
+          CodecProcessError: a bug of ours; it costs this recording and not the run, and its traceback goes to the log.
         """
-        deadline = time.monotonic() + timeout_seconds
         handles: dict[str, BinaryIO] = {}
+        # A timer, since a child that is stuck in the middle of a message would hold up any wait for the end of it.
+        timer = threading.Timer(timeout_seconds, self._expire)
+        timer.daemon = True
+        timer.start()
         try:
-            self._connection.send(("run", function, args))
+            self._send(("run", function, args))
             while True:
-                if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                    self.close()
-                    raise CodecProcessError(f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)")
-                kind, *rest = self._connection.recv()
+                kind, *rest = self._receive()
                 if kind == "read":
                     answer: bytes | RecordingError
                     try:
@@ -110,25 +124,48 @@ class CodecProcess:
                     except BaseException:
                         self.close()  # it waits for an answer that will never come
                         raise
-                    self._connection.send(answer)
+                    self._send(answer)
                 elif kind == "progress":
                     on_progress(rest[0])
                 elif kind == "done":
                     return rest[0], rest[1]
                 elif kind == "failed":
                     raise cast(RecordingError, rest[0])
+                elif kind == "exhausted":
+                    raise LostWorkError("the codec process ran out of memory (limits.codec_memory_bytes)")
                 else:
                     logger.error("bug in the codec process:\n%s", rest[0])
                     line = rest[0].strip().rsplit("\n", 1)[-1]
-                    raise CodecProcessError(f"a bug in the codec process, please report it with the log: {line[:300]}")
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+                    raise CodecProcessError(
+                        f"a bug in the codec process, please report it with the log: {printable(line[:300])}"
+                    )
+        except _ChildGoneError:
             self.close()
+            if self._has_expired:
+                raise LostWorkError(f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)") from None
             status = self._process.returncode
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-            raise CodecProcessError(f"the codec process died with {how}") from None
+            raise LostWorkError(f"the codec process died with {how}") from None
         finally:
+            timer.cancel()
             for handle in handles.values():
                 handle.close()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise _ChildGoneError from error
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:  # the latter also when it died in the middle of a message
+            raise _ChildGoneError from error
+
+    def _expire(self) -> None:
+        self._has_expired = True
+        self.kill()
 
     @property
     def is_alive(self) -> bool:
@@ -143,13 +180,21 @@ class CodecProcess:
         except (EOFError, OSError):
             return False
 
+    def kill(self) -> None:
+        """Kills the child. From any thread: whoever waits for it finds it gone."""
+        self._process.kill()
+
     def close(self) -> None:
-        """Kills the child; harmless when it is dead."""
+        """Kills the child and lets go of its pipes; harmless when it is dead. By its borrower, or when it has none."""
         self._process.kill()
         self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
         self._connection.close()
+
+
+class _ChildGoneError(Exception):
+    """The pipe to the child is broken."""
 
 
 def _serve(handles: dict[str, BinaryIO], open_remote: Callable[[str], BinaryIO], name: str, offset: int, size: int) -> bytes:
@@ -164,60 +209,178 @@ def _serve(handles: dict[str, BinaryIO], open_remote: Callable[[str], BinaryIO],
     return handle.read(size)
 
 
+class _Gate:
+    """Lets many in together, or one alone; who wants to be alone goes first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._wanting = 0
+        self._is_alone = False
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone and not self._wanting)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._wanting += 1
+            self._changed.wait_for(lambda: not self._is_alone and not self._inside)
+            self._wanting -= 1
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
+
+
+class CodecLoan:
+    """A codec process while it is lent."""
+
+    def __init__(self, pool: CodecPool, process: CodecProcess, memory_bytes: int) -> None:
+        self._pool = pool
+        self._memory_bytes = memory_bytes
+        self.process = process
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        open_remote: Callable[[str], BinaryIO],
+        on_progress: Callable[[int], None],
+        timeout_seconds: float,
+    ) -> tuple[Any, int]:
+        """As `CodecProcess.run`; but work that is lost is tried once more, alone.
+
+        Alone, because several children at once may have used up the machine's memory, or its time, and the kernel does not
+        always kill the one to blame. It waits until those at work have ended, and those who come later wait for it.
+
+        Raises:
+          RecordingError: what the function raised.
+          CodecProcessError: lost twice, or a bug of ours.
+          RunStoppedError: the pool was stopped.
+        """
+        told_samples = 0
+
+        def tell(samples: int) -> None:
+            nonlocal told_samples
+            told_samples += samples
+            on_progress(samples)
+
+        def attempt() -> tuple[Any, int]:
+            self._pool.check()
+            try:
+                return self.process.run(
+                    function, args, open_remote=open_remote, on_progress=tell, timeout_seconds=timeout_seconds
+                )
+            except LostWorkError:
+                self._pool.check()
+                raise
+
+        try:
+            with self._pool.gate.together():
+                return attempt()
+        except LostWorkError as error:
+            first = error.message
+        logger.warning("%s over %s; it is tried once more, alone", first, function.__name__)
+        with self._pool.gate.alone():
+            self.process = self._pool.replace(self.process, self._memory_bytes)
+            on_progress(-told_samples)
+            try:
+                return attempt()
+            except LostWorkError as error:
+                both = f"{first}, and again when tried alone"
+                raise CodecProcessError(both if error.message == first else f"{first}; tried alone, {error.message}") from None
+
+
 class CodecPool:
     """The children of this process: as many as there are threads at work, each lent to one at a time."""
 
     def __init__(self) -> None:
+        self.gate = _Gate()
         self._idle: queue.SimpleQueue[CodecProcess] = queue.SimpleQueue()
         self._all: set[CodecProcess] = set()
-        self._closed = False
+        self._is_stopped = False
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lend(self, memory_bytes: int) -> Iterator[CodecProcess]:
-        """Lends a live child."""
-        with self._lock:
-            if self._closed:
-                raise CodecProcessError("the run is being stopped")
-        process = self._take(memory_bytes)
+    def lend(self, memory_bytes: int) -> Iterator[CodecLoan]:
+        """Lends a live child. Raises: RunStoppedError."""
+        loan = CodecLoan(self, self._take(memory_bytes), memory_bytes)
         try:
-            yield process
+            yield loan
         finally:
-            if process.is_alive:
-                self._idle.put(process)
-            else:
-                with self._lock:
-                    self._all.discard(process)
+            with self._lock:
+                is_fit = loan.process.is_alive and not self._is_stopped
+                if is_fit:
+                    self._idle.put(loan.process)
+                else:
+                    self._all.discard(loan.process)
+            if not is_fit:
+                loan.process.close()
+
+    def check(self) -> None:
+        """Raises: RunStoppedError: the pool was stopped."""
+        if self._is_stopped:
+            raise RunStoppedError("the run is being stopped")
+
+    def replace(self, process: CodecProcess, memory_bytes: int) -> CodecProcess:
+        """Returns a fresh child for one that is lent. Raises: RunStoppedError."""
+        process.close()
+        with self._lock:
+            self._all.discard(process)
+        return self._start(memory_bytes)
 
     def _take(self, memory_bytes: int) -> CodecProcess:
         while True:
+            self.check()
             try:
                 process = self._idle.get_nowait()
             except queue.Empty:
-                process = CodecProcess(memory_bytes)
-                with self._lock:
-                    self._all.add(process)
-                return process
+                return self._start(memory_bytes)
             if process.answers():
                 return process
             process.close()  # it died while nobody used it
             with self._lock:
                 self._all.discard(process)
 
+    def _start(self, memory_bytes: int) -> CodecProcess:
+        process = CodecProcess(memory_bytes)
+        with self._lock:
+            if not self._is_stopped:
+                self._all.add(process)
+                return process
+        process.close()
+        raise RunStoppedError("the run is being stopped")
+
     def stop(self) -> None:
         """Kills every child, also those at work, and lends no more."""
         with self._lock:
-            self._closed = True
+            self._is_stopped = True
             processes, self._all = self._all, set()
+            idle, self._idle = self._idle, queue.SimpleQueue()
         for process in processes:
-            with contextlib.suppress(OSError):
-                process.close()
+            process.kill()  # its borrower closes it: a pipe closed under a reader may be another file by the time it reads
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.get_nowait().close()
 
     def restart(self) -> None:
         """Lends again after `stop`."""
         with self._lock:
-            self._closed = False
-            self._idle = queue.SimpleQueue()
+            self._is_stopped = False
 
 
 POOL = CodecPool()
@@ -296,7 +459,12 @@ def _serve_jobs(connection: Connection) -> None:
             error.__cause__ = None
             answer = ("failed", error)
         except MemoryError:
-            answer = ("failed", CodecProcessError("the codec process ran out of memory (limits.codec_memory_bytes)"))
+            answer = ("exhausted", None)
+        except OSError as error:
+            if error.errno in _DISK_ERRNOS:
+                answer = ("failed", StorageError(f"{error.filename or 'the work folder'}: {error.strerror}"))
+            else:
+                answer = ("crashed", traceback.format_exc())
         except BaseException:
             answer = ("crashed", traceback.format_exc())
         connection.send((*answer, time.process_time_ns() - started))

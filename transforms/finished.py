@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from transforms import storage
+from transforms.media.errors import StorageError
 from transforms.run_context import RunContext, key_hash
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "finished"
 T = TypeVar("T")
@@ -26,7 +30,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> None:
-    """Notes that something is finished; the same note each time. Raises: StorageError.
+    """Notes that something is finished; the same note each time.
+
+    A note that cannot be written costs no more than the work it would have saved.
 
     Args:
       context: of this run.
@@ -34,7 +40,11 @@ def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> 
       key: what names it.
       record: a dataclass.
     """
-    storage.write_bytes(context.staged(FOLDER, f"{kind}-{key_hash(*key)}.json"), _adapter(type(record)).dump_json(record))
+    uri = context.staged(FOLDER, f"{kind}-{key_hash(*key)}.json")
+    try:
+        storage.write_bytes(uri, _adapter(type(record)).dump_json(record))
+    except StorageError as error:
+        logger.warning("%s", error.message)
 
 
 def find(staging_uri: str, kind: str, record: type[T]) -> Iterator[T]:

@@ -7,6 +7,9 @@ import os
 
 import google.auth
 from apache_beam.internal.gcp import auth as beam_auth
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.gcp import gcsio
+from apache_beam.options.pipeline_options import PipelineOptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
@@ -28,7 +31,7 @@ def have_credentials() -> bool:
 
 @functools.cache
 def storage_client() -> storage.Client:
-    """Returns a client for what Beam's file systems cannot do: conditional requests."""
+    """Returns this process's client, made as Beam makes its own: with its options for impersonation and audit entries."""
     if have_credentials():
-        return storage.Client()
+        return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions())
     return storage.Client(project="anonymous", credentials=AnonymousCredentials())

@@ -60,7 +60,7 @@ class _FingerprintFn(beam.DoFn):
                 uri=listed.uri,
                 size_bytes=listed.size_bytes,
                 modified_unix_ns=listed.modified_unix_ns,
-                fingerprint=archive_files.fingerprint(listed.uri),
+                fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
             )
         except RecordingError as error:
             failure: Failure = to_failure(

@@ -56,7 +56,13 @@ class ParallelFn(beam.DoFn):
         done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
         self._pending = deque(future for future in self._pending if future not in done)
         for future in done:
-            for output in future.result():
+            try:
+                outputs = future.result()
+            except BaseException:
+                for other in self._pending:  # the run ends: what has not begun need not
+                    other.cancel()
+                raise
+            for output in outputs:
                 self.count(output)
                 yield output
 

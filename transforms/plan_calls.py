@@ -250,15 +250,14 @@ def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart
     """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off) the earliest media."""
     if prior is not None and prior.timeline_start_unix_ns is not None:
         return prior.timeline_start_unix_ns
-    stated = min((p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None), default=None)
+    stated = [p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None]
     earliest = min((p.first_server_unix_ns for found in heard.values() for p in found), default=None)
     if earliest is None:
-        if stated is not None:
-            return stated
-        return min(part.archive_modified_unix_ns for part in parts)
+        return min(stated or [part.archive_modified_unix_ns for part in parts])
     # Files and tables count in ms: a start between two would make every offset a fraction.
     earliest -= earliest % 1_000_000
-    return stated if stated is not None and abs(stated - earliest) <= _DAY_NS else earliest
+    # One session's wrong word moves nobody else.
+    return min((start for start in stated if abs(start - earliest) <= _DAY_NS), default=earliest)
 
 
 def _drop_far_tracks(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+_WHOLE_BYTES = 16 << 20
+
 
 class PositionedFile(io.RawIOBase):
     """Keeps a position over `read_at` and `find_end`, which subclasses give."""
@@ -36,6 +38,14 @@ class PositionedFile(io.RawIOBase):
 
     def tell(self) -> int:
         return self._position
+
+    def readall(self) -> bytes:
+        # Python's own asks for 8 kB at a time, each of which may be a request.
+        pieces = []
+        while piece := self.read_at(self._position, _WHOLE_BYTES):
+            self._position += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def readinto(self, buffer: Any) -> int:
         data = self.read_at(self._position, len(buffer))

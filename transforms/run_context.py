@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from transforms import storage
+from transforms import catalog_lock, storage
 from transforms.media.catalog import Row, to_time
 from transforms.media.model import Filters, PressSettings
 
@@ -40,12 +40,19 @@ class RunContext:
     overwrite: bool
     threads: int
     """Codec processes per worker process."""
+    must_hold_lock: bool = False
+    """Whether publishing first makes sure that the catalog's lock is this run's still."""
     repeat_archives: frozenset[str] = frozenset()
     """Archives to press whatever the catalog says: a run that was cut short had begun to replace what was made of them."""
 
     def staged(self, *parts: str) -> str:
         """Returns the URI of something in this run's staging folder."""
         return storage.join(self.staging_uri, *parts)
+
+    def check_may_publish(self) -> None:
+        """Raises: LockLostError: another run has taken the catalog over. StorageError: its lock cannot be read."""
+        if self.must_hold_lock:
+            catalog_lock.check_held(self.catalog_uri, self.run_id)
 
     def stamp(self, row: Row) -> Row:
         """Returns a row with the columns every row has. All of a run's rows carry its start, so that reruns compare."""

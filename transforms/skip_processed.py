@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -50,29 +50,49 @@ class _CompareFn(beam.DoFn):
         rows = catalog_store.read_rows(self._context.catalog_uri, "archives", date, ("archive_uri",), keys)
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
-            ref, row = listed[uri], known.get(uri)
-            same = (
-                row is not None
-                and row["fingerprint"] == ref.fingerprint
-                and row["settings_fingerprint"] == self._context.settings_fingerprint
-            )
-            if row is None or not same or self._context.overwrite or uri in self._context.repeat_archives:
-                yield ref
-            elif _is_done(row, self._context.settings.limits.max_attempts):
-                self._skipped.inc()
-                progress.report("archives_skipped")
-                yield beam.pvalue.TaggedOutput(SKIPPED, ref)
-            else:
-                yield replace(ref, attempt=int(row["attempts"] or 1) + 1)
+            verdict = judge(listed[uri], known.get(uri), self._context)
+            if verdict.todo is not None:
+                yield verdict.todo
+                continue
+            self._skipped.inc()
+            progress.report("archives_skipped")
+            yield beam.pvalue.TaggedOutput(SKIPPED, listed[uri])
 
 
-def _is_done(row: Row, max_attempts: int) -> bool:
-    """Whether trying an unchanged archive again is of no use: it went well, or it was tried often enough."""
-    if row["status"] in (Status.OK, Status.EMPTY):
-        return True
-    if row["status"] == Status.PARTIAL and row["error_type"] not in _RETRYABLE:
-        return True
-    return int(row["attempts"] or 1) >= max_attempts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a run presses an archive, and why."""
+
+    todo: ArchiveRef | None
+    """The archive, with the number of this try; None when it is left out."""
+    why: str
+
+
+def judge(ref: ArchiveRef, row: Row | None, context: RunContext) -> Verdict:
+    """Returns what is to be done with an archive of which the catalog has this row of `archives`, or none."""
+    if row is None:
+        return Verdict(todo=ref, why="new")
+    if row["fingerprint"] != ref.fingerprint:
+        return Verdict(todo=ref, why="changed")
+    if row["settings_fingerprint"] != context.settings_fingerprint:
+        return Verdict(todo=ref, why="other settings")
+    if context.overwrite:
+        return Verdict(todo=ref, why="overwrite")
+    if ref.uri in context.repeat_archives:
+        return Verdict(todo=ref, why="unfinished")
+    if not _may_go_better(row):
+        return Verdict(todo=None, why=f"done: {row['status']}")
+    tries, most = int(row["attempts"] or 1), context.settings.limits.max_attempts
+    if tries >= most:
+        return Verdict(todo=None, why=f"{row['status']} {tries} times")
+    return Verdict(todo=replace(ref, attempt=tries + 1), why=f"{row['status']} before, try {tries + 1} of {most}")
+
+
+def _may_go_better(row: Row) -> bool:
+    """Whether another try at an unchanged archive may help."""
+    if row["status"] == Status.PARTIAL:
+        return row["error_type"] in _RETRYABLE
+    return row["status"] == Status.FAILED
 
 
 class FindPriorRows(beam.PTransform):

@@ -101,20 +101,21 @@ def _merge(
         | f"GroupByPartition{label}" >> beam.GroupByKey()
     )
     waits = () if after is None else (beam.pvalue.AsIter(after),)
-    return grouped | f"Merge{label}" >> beam.ParDo(_MergeFn(context.catalog_uri), *waits)
+    return grouped | f"Merge{label}" >> beam.ParDo(_MergeFn(context), *waits)
 
 
 class _MergeFn(beam.DoFn):
-    def __init__(self, catalog_uri: str) -> None:
-        self._catalog_uri = catalog_uri
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
         self._rows = Metrics.counter(WriteCatalog, "partition_rows")
 
     def process(
         self, group: tuple[tuple[str, str], Iterable[FragmentRef]], _after: Any = None
     ) -> Iterator[catalog_store.MergedPartition]:
         (table, call_date), fragments = group
+        self._context.check_may_publish()
         ordered = sorted(fragments, key=lambda fragment: fragment.replaced)
-        merged = catalog_store.merge_partition(self._catalog_uri, table, call_date, ordered)
+        merged = catalog_store.merge_partition(self._context.catalog_uri, table, call_date, ordered)
         self._rows.inc(merged.row_count)
         progress.report("partitions")
         yield merged
@@ -207,6 +208,7 @@ class _FinishFn(beam.DoFn):
             pass
         removed = sum(1 for _uri in deleted)
         context = self._context
+        context.check_may_publish()
         status = run_status(tally, context.settings.max_failed_ratio)
         finished = time.time_ns()
         row = context.stamp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -54,6 +55,76 @@ def kill_itself(signal_number: int, **_: Any) -> None:
     signal.pause()
 
 
+def segfault(**_: Any) -> None:
+    """Reads where nothing is, in native code."""
+    ctypes.string_at(0)
+
+
+def cut_message_short(seconds: float, **_: Any) -> None:
+    """Begins a message to the parent, and ends, or sleeps, in the middle of it."""
+    os.write(int(sys.argv[1]), (1 << 20).to_bytes(4, "big") + b"half a message")
+    time.sleep(seconds)
+    os._exit(1)
+
+
+def fail_times(marker: Path, times: int, how: str, **_: Any) -> str:
+    """Is lost so many times, then goes well; `marker` has a line per try, with the process that made it."""
+    with marker.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if len(marker.read_text().splitlines()) > times:
+        return "done"
+    if how == "killed":
+        kill_itself(signal.SIGKILL)
+    elif how == "segfault":
+        segfault()
+    elif how == "exit":
+        leave(3)
+    elif how == "memory":
+        raise MemoryError
+    elif how == "time":
+        work_for(60)
+    elif how == "bug":
+        divide_by_zero()
+    elif how == "recording":
+        refuse_dump()
+    raise AssertionError(how)
+
+
+def fill_disk(**_: Any) -> None:
+    """Writes to a disk that has no room."""
+    with Path("/dev/full").open("wb") as file:
+        file.write(b"x" * (1 << 20))
+
+
+def fail_on_disk(code: int, **_: Any) -> None:
+    """Fails as a disk does."""
+    raise OSError(code, os.strerror(code), "/work/track")
+
+
+def note_time(log: Path, name: str, seconds: float, **_: Any) -> None:
+    """Writes down when it began and ended."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    with log.open("a") as file:
+        file.write(f"{name} {began} {time.monotonic()}\n")
+
+
+def die_then_note_time(marker: Path, log: Path, seconds: float, **_: Any) -> None:
+    """Dies the first time; the second it writes down when it began and ended."""
+    if not marker.exists():
+        marker.touch()
+        kill_itself(signal.SIGKILL)
+    note_time(log, "alone", seconds)
+
+
+def die_once_then_work(marker: Path, again: Path, **_: Any) -> None:
+    """Dies the first time; the second it is busy for long."""
+    if not marker.exists():
+        marker.touch()
+        kill_itself(signal.SIGKILL)
+    work_for(60, again)
+
+
 def leave(status: int, **_: Any) -> None:
     """Ends the process."""
     os._exit(status)
@@ -78,6 +149,14 @@ def report_progress(counts: Sequence[int], *, on_progress: Callable[[int], None]
     """Reports each number."""
     for count in counts:
         on_progress(count)
+
+
+def report_then_die_once(marker: Path, samples: int, *, on_progress: Callable[[int], None], **_: Any) -> None:
+    """Reports its work, and dies over it the first time."""
+    on_progress(samples)
+    if not marker.exists():
+        marker.touch()
+        kill_itself(signal.SIGKILL)
 
 
 def read_whole(name: str, *, open_input: OpenInput, **_: Any) -> bytes:

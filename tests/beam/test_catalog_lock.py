@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from transforms.catalog_lock import NAME, CatalogLock, LockHeldError
+from transforms.catalog_lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
 from transforms.media.errors import CallpressError, ConfigError
 
 
@@ -98,7 +101,7 @@ def test_lapsed_lease_is_taken_over(catalog: Path) -> None:
 def test_dead_process_of_this_host_is_taken_over(catalog: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    _write_state(catalog, host=socket.gethostname(), pid=process.pid)
+    _write_state(catalog, host=socket.gethostname(), machine=_this_machine(), pid=process.pid)
     lock = CatalogLock(str(catalog), "run-1")
 
     lock.acquire()
@@ -107,8 +110,18 @@ def test_dead_process_of_this_host_is_taken_over(catalog: Path) -> None:
     lock.release()
 
 
+def test_process_of_a_container_that_shares_the_hosts_name_is_respected(catalog: Path) -> None:
+    """Its process ids are not ours: one that we do not see is not dead."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    _write_state(catalog, host=socket.gethostname(), machine="another", pid=process.pid)
+
+    with pytest.raises(LockHeldError):
+        CatalogLock(str(catalog), "run-1").acquire()
+
+
 def test_living_process_of_this_host_is_respected(catalog: Path) -> None:
-    _write_state(catalog, host=socket.gethostname(), pid=os.getppid())
+    _write_state(catalog, host=socket.gethostname(), machine=_this_machine(), pid=os.getppid())
 
     with pytest.raises(LockHeldError):
         CatalogLock(str(catalog), "run-1").acquire()
@@ -171,13 +184,52 @@ def test_lock_outlives_its_first_lease_while_the_run_lives(catalog: Path) -> Non
     lock.release()
 
 
-def test_renewal_ends_when_another_run_has_taken_over(catalog: Path) -> None:
-    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.15)
+def test_run_is_told_when_another_has_taken_over(catalog: Path) -> None:
+    told: list[str] = []
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.15, on_lost=told.append)
     lock.acquire()
     _write_state(catalog, run_id="run-2")
-    time.sleep(0.2)
 
+    _wait_until(lambda: told)
+
+    assert "was taken by another run" in told[0]
+    lock.release()
     assert _read_state(catalog)["run_id"] == "run-2"
+
+
+def test_run_is_told_when_its_lock_was_removed(catalog: Path) -> None:
+    told: list[str] = []
+    lock = CatalogLock(str(catalog), "run-1", lease_seconds=0.15, on_lost=told.append)
+    lock.acquire()
+    (catalog / NAME).unlink()
+
+    _wait_until(lambda: told)
+
+    lock.release()
+
+
+def test_holder_may_publish_and_nobody_else(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1")
+    with pytest.raises(LockLostError, match="it is gone"):
+        check_held(str(catalog), "run-1")
+    assert not catalog.exists()  # looking makes nothing
+    lock.acquire()
+
+    check_held(str(catalog), "run-1")
+    with pytest.raises(LockLostError, match=rf"run run-2 lost .*run run-1 on {socket.gethostname()} has it now"):
+        check_held(str(catalog), "run-2")
+
+    lock.release()
+    with pytest.raises(LockLostError):
+        check_held(str(catalog), "run-1")
+
+
+def test_lock_that_cannot_be_given_up_costs_the_run_nothing(catalog: Path) -> None:
+    lock = CatalogLock(str(catalog), "run-1")
+    lock.acquire()
+    (catalog / NAME).unlink()
+    (catalog / NAME).mkdir()
+
     lock.release()
 
 
@@ -241,6 +293,97 @@ def test_of_many_runs_at_once_exactly_one_gets_it(catalog: Path) -> None:
 
     assert len(refused) == len(locks) - 1
     assert not (catalog / NAME).exists()
+
+
+# --- races between processes -----------------------------------------------------------------------------------------
+
+
+def _race(count: int, run: Callable[[int], bool]) -> list[bool]:
+    """Runs in so many processes at once; returns what each gave. They live until all have ended, as runs do."""
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(count), context.SimpleQueue()
+    ended = context.Event()
+
+    def enter(number: int) -> None:
+        barrier.wait()
+        results.put(run(number))
+        ended.wait(30)
+
+    processes = [context.Process(target=enter, args=(number,)) for number in range(count)]
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in processes]
+    ended.set()
+    for process in processes:
+        process.join()
+    return found
+
+
+def _acquires(catalog: Path, number: int) -> bool:
+    try:
+        CatalogLock(str(catalog), f"run-{number}").acquire()
+    except LockHeldError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("before", ["nothing", "lapsed", "dead"])
+def test_of_many_processes_at_once_exactly_one_gets_it(catalog: Path, before: str) -> None:
+    for _ in range(5):
+        if before == "nothing":
+            (catalog / NAME).unlink(missing_ok=True)
+        elif before == "lapsed":
+            _write_state(catalog, expires_unix_s=time.time() - 1)
+        else:
+            process = subprocess.Popen(["true"])
+            process.wait()
+            _write_state(catalog, host=socket.gethostname(), machine=_this_machine(), pid=process.pid)
+
+        assert sum(_race(8, lambda number: _acquires(catalog, number))) == 1
+
+
+def test_holder_killed_at_once_lets_exactly_one_in(catalog: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    has_it = context.Event()
+
+    def hold() -> None:
+        CatalogLock(str(catalog), "first").acquire()
+        has_it.set()
+        signal.pause()
+
+    holder = context.Process(target=hold)
+    holder.start()
+    assert has_it.wait(10)
+    assert not any(_race(4, lambda number: _acquires(catalog, number)))
+    os.kill(holder.pid or 0, signal.SIGKILL)
+    holder.join()
+
+    assert sum(_race(8, lambda number: _acquires(catalog, number))) == 1
+
+
+def test_never_are_two_inside_however_they_come_and_go(catalog: Path, tmp_path: Path) -> None:
+    inside, entries = tmp_path / "inside", tmp_path / "entries"
+
+    def come_and_go(number: int) -> bool:
+        stop = time.monotonic() + 1.5
+        while time.monotonic() < stop:
+            lock = CatalogLock(str(catalog), f"run-{number}")
+            try:
+                lock.acquire()
+            except LockHeldError:
+                continue
+            try:
+                inside.touch(exist_ok=False)
+            except FileExistsError:
+                return False
+            with entries.open("a") as file:
+                file.write("x")
+            inside.unlink()
+            lock.release()
+        return True
+
+    assert all(_race(6, come_and_go))
+    assert len(entries.read_text()) > 20
 
 
 def test_other_stores_cannot_be_locked() -> None:

@@ -14,7 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import GroupOnce, count_of, expect, make_pipeline, nothing
 from transforms import progress
-from transforms.list_archives import ListArchives
+from transforms.list_archives import FAILURES, ListArchives
 from transforms.media.model import ArchiveRef, Failure, Filters
 from transforms.run_context import RunContext
 
@@ -103,6 +103,19 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(context: RunContext, 
             listed.failures | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
         ) | beam.Flatten()
         expect(each_once=(both, equal_to([good, bad])), failures=(listed.failures, check))
+
+
+def test_named_pipe_is_a_failure_and_not_waited_for(context: RunContext, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar.gz")
+
+    def check(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert failure.error_type == "ArchiveError"
+        assert failure.message.endswith("a.tar.gz: prw-r--r--, expected a regular file")
+
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], context)
+    expect(archives=(listed.archives, nothing), failures=(listed[FAILURES], check))
+    listed.archives.pipeline.run().wait_until_finish()
 
 
 def test_pattern_that_cannot_be_listed_stops_the_run(context: RunContext, store: ModuleType) -> None:

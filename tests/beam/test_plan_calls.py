@@ -94,6 +94,11 @@ def test_stated_start_a_day_off_gives_way_to_the_media(context: RunContext, hour
     assert _plan(context, make_part(first_server_unix_ns=media))[0].timeline_start_unix_ns == media
 
 
+def test_start_that_one_session_states_wrongly_moves_nobody(context: RunContext) -> None:
+    parts = [make_part("alice"), make_part("bob", call_start_unix_ns=157_766_400 * 10**9)]
+    assert _plan(context, *parts)[0].timeline_start_unix_ns == CALL_START_UNIX_NS
+
+
 @pytest.mark.parametrize("hours", [-24, 24])
 def test_stated_start_within_a_day_stands(context: RunContext, hours: int) -> None:
     part = make_part(first_server_unix_ns=CALL_START_UNIX_NS + hours * HOUR_NS)

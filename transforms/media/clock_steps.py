@@ -276,7 +276,8 @@ def find_bends(media_ns: Ints, delay: Ints, points: Sequence[ReportPoint]) -> li
     for a, b in itertools.pairwise(edges):
         line = np.polyfit(x[a:b], y[a:b], 1)
         slopes.append(float(line[0]))
-        off.append(float(np.abs(y[a:b] - np.polyval(line, x[a:b]))[_BEND_EDGE_BLOCKS:-_BEND_EDGE_BLOCKS].max()))
+        # Of a short line only the ends are there, which say nothing.
+        off.append(float(np.abs(y[a:b] - np.polyval(line, x[a:b]))[_BEND_EDGE_BLOCKS:-_BEND_EDGE_BLOCKS].max(initial=0.0)))
     media, behind = wall_behind_media(points)
     seconds = (media * NS_PER_SECOND / SAMPLE_RATE_HZ - media_ns[0]) / 1e9
     ends = [*(float(x[edge]) for edge in edges[:-1]), math.inf]

@@ -1,0 +1,151 @@
+"""`callpress run --dry_run`: which archives a run would press and which not, why, and how much that is. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.launch import beam_options, check_inputs, set_up_logging
+from pipelines.options import RunArguments
+from pipelines.settings import load_settings
+from transforms import archive_files, catalog_store, gcp, storage, unfinished
+from transforms.archive_files import Listed
+from transforms.media.catalog import Row, utc_date
+from transforms.media.errors import StorageError
+from transforms.media.model import ArchiveRef
+from transforms.plain_text import printable
+from transforms.run_context import RunContext, settings_fingerprint
+from transforms.skip_processed import judge
+
+_COLUMNS = ("archive_uri", "fingerprint", "settings_fingerprint", "status", "attempts", "error_type", "created_at")
+
+
+def dry_run(arguments: RunArguments) -> int:
+    """Lists what the same command without `--dry_run` would do; returns the exit status.
+
+    Reads listings and the catalog's table of archives, and no archive. Filters by call or participant leave no archive out
+    before it is read, and so not here either.
+
+    Raises:
+      UsageError, ConfigError: as the run would.
+      CallpressError: nothing matched, or the catalog cannot be read.
+    """
+    if arguments.verbose or arguments.log_file:
+        set_up_logging(arguments, "dry-run")
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+    settings = load_settings(arguments.config)
+    FileSystems.set_options(beam_options(arguments.beam_args))
+    output = storage.absolute(arguments.output.rstrip("/"))
+    catalog = storage.absolute((arguments.catalog or storage.join(output, "catalog")).rstrip("/"))
+    if any(uri.startswith("gs://") for uri in (*arguments.inputs, catalog)):
+        gcp.have_credentials()
+    check_inputs(arguments.inputs)
+    context = RunContext(
+        run_id="",
+        started_unix_ns=0,
+        output_uri=output,
+        catalog_uri=catalog,
+        staging_uri="",
+        settings=settings,
+        settings_fingerprint=settings_fingerprint(settings),
+        filters=arguments.filters,
+        overwrite=arguments.overwrite,
+        threads=1,
+        repeat_archives=unfinished.archives_to_repeat(catalog),
+    )
+    plan = make_plan(arguments.inputs, context)
+    if arguments.summary_json:
+        storage.write_bytes(storage.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n")
+    _print(plan)
+    return 0
+
+
+def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
+    """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog cannot be read."""
+    since = context.filters.since_unix_ns
+    found = {listed.uri: listed for pattern in patterns for listed in archive_files.list_archives(storage.absolute(pattern))}
+    archives = [found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since]
+    rows = _known(context.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
+    press, skip = [], []
+    for listed in archives:
+        entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
+        try:
+            ref = _refer(listed)
+        except StorageError as error:
+            press.append({**entry, "why": f"cannot be looked at: {error.message}", "attempt": 1})
+            continue
+        verdict = judge(ref, rows.get((utc_date(listed.modified_unix_ns), listed.uri)), context)
+        if verdict.todo is not None:
+            press.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
+        else:
+            skip.append({**entry, "why": verdict.why})
+    return {
+        "dry_run": True,
+        "archives": {"listed": len(archives), "to_press": len(press), "to_skip": len(skip)},
+        "bytes_to_press": sum(entry["size_bytes"] for entry in press),
+        "bytes_to_skip": sum(entry["size_bytes"] for entry in skip),
+        "press": press,
+        "skip": skip,
+    }
+
+
+def _refer(listed: Listed) -> ArchiveRef:
+    return ArchiveRef(
+        uri=listed.uri,
+        size_bytes=listed.size_bytes,
+        modified_unix_ns=listed.modified_unix_ns,
+        fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
+    )
+
+
+def _known(catalog_uri: str, dates: set[str]) -> dict[tuple[str, str], Row]:
+    """Returns the rows of `archives` of some dates by date and URI: each object of the table is read once."""
+    rows: dict[tuple[str, str], Row] = {}
+    for file in catalog_store.list_files(catalog_uri, "archives"):
+        if file.call_date in dates:
+            for row in catalog_store.read_table(file, "archives", _COLUMNS).to_pylist():
+                key = (file.call_date, row["archive_uri"])
+                if key not in rows or row["created_at"] >= rows[key]["created_at"]:
+                    rows[key] = row
+    return rows
+
+
+def _print(plan: Mapping[str, Any]) -> None:
+    entries: Sequence[tuple[str, Mapping[str, Any]]] = [
+        *(("press", entry) for entry in plan["press"]),
+        *(("skip", entry) for entry in plan["skip"]),
+    ]
+    if sys.stdout.isatty():
+        table = Table(title="callpress run --dry_run: nothing is written", title_justify="left")
+        table.add_column("would")
+        table.add_column("why")
+        table.add_column("size", justify="right")
+        table.add_column("archive", overflow="fold")
+        for verb, entry in entries:
+            why, uri = printable(entry["why"]), printable(entry["archive_uri"])
+            table.add_row(verb, Text(why), _size(entry["size_bytes"]), Text(uri))
+        Console(highlight=False).print(table)
+    else:
+        for verb, entry in entries:
+            print(f"{verb}\t{printable(entry['why'])}\t{entry['size_bytes']}\t{printable(entry['archive_uri'])}")
+    reasons = Counter(entry["why"] for entry in plan["press"])
+    told = ", ".join(f"{count} {printable(why)}" for why, count in reasons.most_common(5))
+    archives = plan["archives"]
+    print(
+        f"would press {archives['to_press']} of {archives['listed']} archives, {_size(plan['bytes_to_press'])}"
+        f"{f' ({told})' if told else ''}, and skip {archives['to_skip']}, {_size(plan['bytes_to_skip'])}"
+    )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"

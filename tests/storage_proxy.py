@@ -1,0 +1,176 @@
+"""An HTTP proxy before a storage emulator that fails as networks and stores do: seeded, countable, standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length"}
+
+
+@dataclass(kw_only=True)
+class Faults:
+    """What goes wrong, and how often. A test changes it while the proxy is at work."""
+
+    unavailable_ratio: float = 0.0
+    """Of requests that answer 503 and do nothing."""
+    lost_answer_ratio: float = 0.0
+    """Of requests that change something, are done, and answer 503."""
+    break_ratio: float = 0.0
+    """Of downloads whose connection ends in the middle of the body."""
+    short_ratio: float = 0.0
+    """Of downloads that give half of the body and a Content-Length that agrees with it: nothing on the wire tells."""
+    only: str = ""
+    """Regular expression that `METHOD /path?query names` must match for any of these."""
+    dead: bool = False
+    """Every connection is closed without an answer."""
+    bytes_per_second: float = 0.0
+    """Downloads come this slowly; 0: as fast as they can."""
+    uploads_end_short: int = 0
+    """So many uploads lose their last byte on the way, and the store is none the wiser."""
+    before: Callable[[str], None] | None = None
+    """Called with `METHOD /path?query names` before a request is passed on."""
+    seed: int = 1
+    counts: Counter[str] = field(default_factory=Counter)
+    """Requests, and faults by kind."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._lock = threading.Lock()
+
+    def hit(self, kind: str, ratio: float, request: str) -> bool:
+        """Whether this fault befalls this request."""
+        if ratio <= 0 or not re.search(self.only, request):
+            return False
+        with self._lock:
+            hit = self._random.random() < ratio
+            self.counts[kind] += hit
+        return hit
+
+
+@contextmanager
+def proxied(upstream: str, faults: Faults) -> Iterator[str]:
+    """Runs the proxy before `upstream`, a URL; gives its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(upstream).netloc, faults))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body leave together: apart, the second waits 40 ms for an acknowledgement of the first
+        disable_nagle_algorithm = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def _pass_on(self) -> None:
+            body = self._read_body()
+            # The name of an upload in one request stands in its body only.
+            names = " ".join(re.findall(r'"name": "([^"]*)"', body[:600].decode("latin-1"))) if "/upload/" in self.path else ""
+            request = f"{self.command} {unquote(self.path)} {names}"
+            faults.counts["requests"] += 1
+            if faults.before is not None:
+                faults.before(request)
+            if faults.dead:
+                self._hang_up()
+                return
+            if faults.hit("unavailable", faults.unavailable_ratio, request):
+                self._refuse()
+                return
+            is_upload = self.path.startswith("/upload") and (self.command == "PUT" or b"\r\n\r\n" in body[:2000])
+            if is_upload and faults.uploads_end_short > 0 and re.search(faults.only, request):
+                faults.uploads_end_short -= 1
+                faults.counts["short upload"] += 1
+                body = _without_last_byte(body, self.headers)
+            connection = http.client.HTTPConnection(upstream, timeout=60)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            if "Content-Range" in headers and is_upload and self.command == "PUT":
+                headers["Content-Range"] = re.sub(
+                    r"^bytes \d+-\d+/\d+$", f"bytes 0-{len(body) - 1}/{len(body)}", headers["Content-Range"]
+                )
+            connection.request(self.command, self.path, body=body, headers={**headers, "Content-Length": str(len(body))})
+            answer = connection.getresponse()
+            data = answer.read()
+            connection.close()
+            changes = self.command in ("PUT", "DELETE") or (self.command == "POST" and "uploadType=resumable" not in self.path)
+            if changes and faults.hit("lost answer", faults.lost_answer_ratio, request):
+                self._refuse()
+                return
+            is_media = self.command == "GET" and "alt=media" in self.path and answer.status in (200, 206) and len(data) > 1
+            if is_media and faults.hit("short", faults.short_ratio, request):
+                data = data[: len(data) // 2]
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in (*_HOP_BY_HOP, "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if is_media and faults.hit("broken", faults.break_ratio, request):
+                self.wfile.write(data[: len(data) // 2])
+                self._hang_up()
+                return
+            if is_media and faults.bytes_per_second:
+                step = max(1, int(faults.bytes_per_second / 20))
+                for start in range(0, len(data), step):
+                    self.wfile.write(data[start : start + step])
+                    self.wfile.flush()
+                    time.sleep(0.05)
+                return
+            self.wfile.write(data)
+            self.wfile.flush()
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on  # noqa: N815
+
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+                chunks = []
+                while size := int(self.rfile.readline().strip() or b"0", 16):
+                    chunks.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(chunks)
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+        def _refuse(self) -> None:
+            data = b'{"error": {"code": 503, "message": "try later"}}'
+            self.send_response(503)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            self.wfile.flush()
+
+        def _hang_up(self) -> None:
+            self.wfile.flush()
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    return Handler
+
+
+def _without_last_byte(body: bytes, headers: http.client.HTTPMessage) -> bytes:
+    content_type = headers.get("Content-Type", "")
+    boundary = re.search(r'boundary="?([^";]+)', content_type)
+    if boundary is None:
+        return body[:-1]
+    end = body.rindex(b"\r\n--" + boundary[1].encode())
+    return body[: end - 1] + body[end:]
