@@ -102,8 +102,8 @@ def run(arguments: RunArguments) -> int:
             return _press(arguments, context, options, local, staging_root)
     except StoppedError:
         with contextlib.suppress(CallpressError):
-            if not take_up.keep_what_is_finished(context):
-                _sweep(staging_root)
+            take_up.keep_what_is_finished(context)
+            _remove_empty(staging_root)
         if lock is not None:
             lock.release()
         stopper.leave()
@@ -156,8 +156,8 @@ def _press(arguments: RunArguments, context: RunContext, options: PipelineOption
     summary = report.summarise(result, exit_status, time.process_time())
     if arguments.summary_json:
         storage.write_bytes(storage.absolute(arguments.summary_json), json.dumps(summary, indent=2).encode() + b"\n")
-    # The lock is ours: whatever else lies here was left by runs that are no more.
-    _sweep(staging_root)
+    storage.delete_below(context.staging_uri)
+    _remove_empty(staging_root)
     report.print_summary(summary, time.monotonic() - clock, context.output_uri, context.catalog_uri)
     if exit_status:
         limit = context.settings.max_failed_ratio
@@ -262,8 +262,8 @@ def check_inputs(patterns: Sequence[str]) -> None:
         print(f"callpress: warning: {reason}", file=sys.stderr)
 
 
-def _sweep(staging_root: str) -> None:
-    storage.delete_below(staging_root)
+def _remove_empty(staging_root: str) -> None:
     if storage.is_local(staging_root):
-        with contextlib.suppress(OSError):  # another catalog's runs may be at work beside
+        with contextlib.suppress(OSError):  # other runs, or those over another catalog, may be at work beside
+            os.rmdir(staging_root)
             os.rmdir(os.path.dirname(staging_root))

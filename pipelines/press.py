@@ -52,7 +52,7 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
         "tracks": touched | "FindPriorTracks" >> FindPriorRows(context, "tracks", (*_TRACK_COLUMNS, "status"), _CALL_COLUMNS),
         "recordings": touched
         | "FindPriorFiles"
-        >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type", "start_time"), _CALL_COLUMNS),
+        >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"), _CALL_COLUMNS),
         "failures": recalled[unpack_archives.FAILURES],
     } | "PlanCalls" >> PlanCalls(context)
     extracted = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from transforms import catalog_store
 from transforms.extract_tracks import ExtractedTrack, call_ids, track_failed_row, track_ids
-from transforms.failures import failure_rows
+from transforms.failures import failure_key, failure_rows
 from transforms.media.catalog import CALL_TABLES, Row, from_time, to_time
 from transforms.media.clock import samples_to_ns
 from transforms.media.composite import HeardCallFacts, HeardTrackFacts, MixFacts
@@ -172,7 +172,9 @@ def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
         rows[table] += [row for row in prior[table] if _track_tuple(row) in kept_ids]
     if plan.is_narrowed:
         wanted = {track_ids_of(source.track) for source in plan.sources}
-        rows["failures"] += [row for row in prior["failures"] if _track_tuple(row) not in wanted]
+        told = {failure_key(row) for row in rows["failures"]}
+        kept = [row for row in prior["failures"] if _track_tuple(row) not in wanted and failure_key(row) not in told]
+        rows["failures"] += kept
         silent = [row for row in prior["tracks"] if row["status"] not in _WITH_AUDIO]
         rows["tracks"] += [row for row in silent if _track_tuple(row) not in made]
 

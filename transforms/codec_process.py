@@ -436,6 +436,15 @@ def _limit_memory(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, hard))
 
 
+def _allow_many_files() -> None:
+    """A call of a thousand tracks has a thousand files open."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _serve_jobs(connection: Connection) -> None:
     while True:
         try:
@@ -474,6 +483,7 @@ def main(argv: list[str]) -> None:
     """The child. Args: argv: the connection's file descriptor, the memory limit in bytes."""
     connection = Connection(int(argv[0]))
     _limit_memory(int(argv[1]))
+    _allow_many_files()
     _die_with_parent()
     _serve_jobs(connection)
 

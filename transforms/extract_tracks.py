@@ -109,7 +109,7 @@ class _ExtractFn(ParallelFn):
             facts, cpu_ns = codec.run(
                 extract_track,
                 (parts, output, individual.container, _tags(source), source.begin_unix_ns),
-                open_remote=storage.open_input,
+                open_remote=storage.open_staged,
                 on_progress=lambda samples: progress.report("media_samples", samples),
                 timeout_seconds=limits.codec_seconds,
             )

@@ -52,10 +52,15 @@ def failure_rows(failures: Iterable[Failure], now_unix_ns: int) -> list[Row]:
     rows: dict[tuple[Any, ...], Row] = {}
     for failure in failures:
         row = _row(failure, now_unix_ns)
-        first = rows.setdefault(tuple(row[column] for column in KEYS["failures"]), row)
+        first = rows.setdefault(failure_key(row), row)
         if first is not row and row["message"] not in first["message"]:
             first["message"] = f"{first['message']}; {row['message']}"
     return list(rows.values())
+
+
+def failure_key(row: Row) -> tuple[Any, ...]:
+    """Returns what makes a row of `failures` unique."""
+    return tuple(row[column] for column in KEYS["failures"])
 
 
 def _row(failure: Failure, now_unix_ns: int) -> Row:

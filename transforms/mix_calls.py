@@ -14,12 +14,11 @@ from transforms.call_rows import failed_track, make_call_rows, mix_name
 from transforms.codec_process import POOL
 from transforms.extract_tracks import ExtractedTrack
 from transforms.failures import to_failure, worst_failure
-from transforms.media.catalog import Row, to_time
+from transforms.media.catalog import to_time
 from transforms.media.composite import HeardCallFacts, HeardTrack, hear_call
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.model import CallKey, Failure, OutputType, Status, Tags
 from transforms.media.names import call_folder
-from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import FragmentRef, write_fragment
@@ -28,13 +27,7 @@ from transforms.unpack_archives import RECALL_STAGE
 
 STAGE = "MixCalls"
 OUTCOMES = "outcomes"
-_NS_PER_MS = 1_000_000
-_SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
-_CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
 _MAX_NAMED_ARTISTS = 20
-_WITH_AUDIO = (Status.OK, Status.PARTIAL)
-
-Rows = dict[str, list[Row]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +67,8 @@ class FinishedCall:
     fingerprints: tuple[tuple[str, str], ...]
     """(URI, fingerprint) of the archives it was made from."""
     settings_fingerprint: str
+    noted_unix_ns: int
+    """When the run began that left the note."""
 
 
 class MixCalls(beam.PTransform):
@@ -151,7 +146,9 @@ class _MixFn(ParallelFn):
             rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
             status=Status(rows["calls"][0]["status"]),
             failures=tuple(failures),
-            replaces_prior=plan.has_prior,
+            # A run about some tracks only does not mend the others, which a dead run may have begun to replace.
+            replaces_prior=plan.has_prior
+            and not (plan.is_narrowed and self._context.repeat_archives.intersection(plan.archive_uris)),
             files_written=sum(1 for track in tracks if track.bytes_written) + (mixed is not None),
             media_samples=(mixed.file.duration_samples if mixed else 0)
             + sum(track.duration_samples for track in tracks if track.bytes_written),
@@ -164,6 +161,7 @@ class _MixFn(ParallelFn):
             outcomes=outcomes,
             fingerprints=plan.archive_fingerprints,
             settings_fingerprint=self._context.settings_fingerprint,
+            noted_unix_ns=self._context.started_unix_ns,
         )
         finished.leave(self._context, STAGED_CALL, plan.call.as_tuple(), record)
         progress.report("calls")
@@ -194,7 +192,7 @@ class _MixFn(ParallelFn):
             facts, cpu_ns = codec.run(
                 hear_call,
                 (heard, output, settings.mp3, settings.composite, _tags(plan, tracks)),
-                open_remote=storage.open_input,
+                open_remote=storage.open_staged,
                 on_progress=lambda samples: progress.report("media_samples", samples),
                 timeout_seconds=settings.limits.codec_seconds,
             )

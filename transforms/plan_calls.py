@@ -38,6 +38,9 @@ class PriorCall:
     files: tuple[TrackIds, ...] = ()
     mix_start_unix_ns: int | None = None
     """Server time of the mix's first sample; None without a mix."""
+    first_start_unix_ns: int | None = None
+    """Server time of the first sample of any file; None without files."""
+    media_uris: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +131,10 @@ class _PlanFn(beam.DoFn):
         if not parts:  # a call of the catalog, or of a failure, that no archive of this run speaks of
             return
         missing = tuple(sorted(set(found["missing"])))
-        plan, failures = plan_call(parts, _prior_call(found), missing, self._context)
+        prior = _prior_call(found)
+        plan, failures = plan_call(parts, prior, missing, self._context)
         if plan.has_prior:
-            unfinished.note(self._context.catalog_uri, plan.call, plan.archive_uris)
+            unfinished.note(self._context.catalog_uri, plan.call, plan.archive_uris, prior.media_uris if prior else ())
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         yield plan
@@ -148,6 +152,8 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
         tracks=tuple(sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))),
         files=tuple(sorted(_ids(r) for r in recordings if r["recording_type"] == "individual")),
         mix_start_unix_ns=mix_starts[0] if mix_starts else None,
+        first_start_unix_ns=min((from_time(r["start_time"]) for r in recordings), default=None),
+        media_uris=tuple(sorted(r["uri"] for r in recordings)),
     )
 
 
@@ -188,7 +194,9 @@ def plan_call(
     makes_mix = not missing and not narrowed
     begin = None
     if context.settings.individual.begin_with == BeginWith.MIX:
-        begin = prior.mix_start_unix_ns if prior is not None and not makes_mix else None
+        begin = None
+        if prior is not None and not makes_mix:  # in step with the files that stay
+            begin = prior.first_start_unix_ns if prior.mix_start_unix_ns is None else prior.mix_start_unix_ns
         try:
             begin = _earliest_media(heard) if begin is None else begin
         except RecordingError as error:  # what was staged cannot be read back

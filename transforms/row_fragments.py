@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from transforms import storage
 from transforms.media.catalog import SCHEMAS, ReplacedKey, Row, to_table
+from transforms.media.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,10 @@ def write_fragment(
 
 def read_fragment(uri: str, table: str) -> list[Row]:
     """Returns a fragment's rows of one table; none when it has none. Raises: StorageError."""
-    file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{uri}: not a Parquet file ({error})") from None
     if table not in file.schema_arrow.names:
         return []
     return cast("list[Row]", file.read(columns=[table]).column(0)[0].as_py())

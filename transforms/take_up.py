@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from transforms import archive_files, catalog_store, finished, storage, unfinished
 from transforms.failures import failure_rows
-from transforms.media.catalog import utc_date
-from transforms.media.errors import StorageError
+from transforms.media.catalog import KEYS, from_time, utc_date
+from transforms.media.errors import RecordingError
 from transforms.mix_calls import STAGED_CALL, FinishedCall
 from transforms.record_archives import archive_row
 from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
@@ -30,8 +30,8 @@ _HASH_BYTES = 1 << 20
 def take_up(staging_root: str, context: RunContext) -> int:
     """Publishes the rows of all that dead runs had finished with these settings, and sweeps their staging.
 
-    A call counts when its archives are as they were (or gone: then nothing could ever make it again) and each of its files is
-    there with the size and SHA-256 of its row; an archive when all its calls do.
+    A call counts when no later run has written rows of it, its archives are as they were (or gone: then nothing could ever make
+    it again) and each of its files is there with the size and SHA-256 of its row; an archive when all its calls do.
 
     Args:
       staging_root: the folder of all runs over this catalog; the caller holds the catalog's lock.
@@ -46,10 +46,12 @@ def take_up(staging_root: str, context: RunContext) -> int:
     taken = 0
     folders = {_run_folder(metadata.path, staging_root) for metadata in storage.list_below(staging_root)}
     for folder in sorted(folders - {context.staging_uri}):
-        calls = [call for call in finished.find(folder, STAGED_CALL, FinishedCall) if _is_usable(call, context)]
-        archives = [
-            archive for archive in finished.find(folder, STAGED_ARCHIVE, FinishedArchive) if _is_whole(archive, calls, context)
-        ]
+        noted = list(finished.find(folder, STAGED_CALL, FinishedCall))
+        newer = _written_after(context, "calls", {call.pressed.call.as_tuple(): call.noted_unix_ns for call in noted})
+        calls = [call for call in noted if call.pressed.call.as_tuple() not in newer and _is_usable(call, context)]
+        read = list(finished.find(folder, STAGED_ARCHIVE, FinishedArchive))
+        newer = _written_after(context, "archives", {(a.summary.ref.uri,): a.noted_unix_ns for a in read})
+        archives = [a for a in read if (a.summary.ref.uri,) not in newer and _is_whole(a, calls, context)]
         _publish(calls, archives, context)
         storage.delete_below(folder)
         taken += len(calls)
@@ -57,8 +59,20 @@ def take_up(staging_root: str, context: RunContext) -> int:
     return taken
 
 
-def keep_what_is_finished(context: RunContext) -> bool:
-    """Sweeps the staging of a run that is being stopped, less what the next one can take up; returns whether that is anything.
+def _written_after(context: RunContext, table: str, noted_unix_ns: dict[tuple[str, ...], int]) -> set[tuple[str, ...]]:
+    """Returns the keys of which the catalog has a row of a run that began after the one that left the note."""
+    columns = KEYS[table]
+    found = set()
+    for file in catalog_store.list_files(context.catalog_uri, table) if noted_unix_ns else ():
+        for row in catalog_store.scan(context.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)):
+            key = tuple(row[column] for column in columns)
+            if from_time(row["created_at"]) > noted_unix_ns[key]:
+                found.add(key)
+    return found
+
+
+def keep_what_is_finished(context: RunContext) -> None:
+    """Sweeps the staging of a run that is being stopped, less what the next one can take up.
 
     Raises:
       StorageError: staging cannot be listed or emptied.
@@ -66,9 +80,8 @@ def keep_what_is_finished(context: RunContext) -> bool:
     if any(finished.find(context.staging_uri, STAGED_CALL, FinishedCall)):
         for part in SCRATCH_FOLDERS:
             storage.delete_below(context.staged(part))
-        return True
-    storage.delete_below(context.staging_uri)
-    return False
+    else:
+        storage.delete_below(context.staging_uri)
 
 
 def _run_folder(path: str, staging_root: str) -> str:
@@ -76,15 +89,17 @@ def _run_folder(path: str, staging_root: str) -> str:
 
 
 def _is_usable(call: FinishedCall, context: RunContext) -> bool:
+    """Whether a call's note holds still; what cannot be found out makes it one to be pressed again."""
     if call.settings_fingerprint != context.settings_fingerprint:
         return False
-    if not all(_is_unchanged(uri, fingerprint) for uri, fingerprint in call.fingerprints):
-        return False
     try:
+        if not all(_is_unchanged(uri, fingerprint) for uri, fingerprint in call.fingerprints):
+            return False
         rows = read_fragment(call.pressed.rows.uri, "recordings")
-    except StorageError:
+        return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows)
+    except RecordingError as error:
+        logger.warning("a finished call is pressed again: %s", error.message)
         return False
-    return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows)
 
 
 def _is_unchanged(uri: str, fingerprint: str) -> bool:
@@ -106,11 +121,13 @@ def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
 def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: RunContext) -> bool:
     ref = archive.summary.ref
     taken = {call.pressed.call for call in calls if (ref.uri, ref.fingerprint) in call.fingerprints}
-    return (
-        archive.settings_fingerprint == context.settings_fingerprint
-        and taken.issuperset(archive.summary.calls)
-        and _is_unchanged(ref.uri, ref.fingerprint)
-    )
+    if archive.settings_fingerprint != context.settings_fingerprint or not taken.issuperset(archive.summary.calls):
+        return False
+    try:
+        return _is_unchanged(ref.uri, ref.fingerprint)
+    except RecordingError as error:
+        logger.warning("an archive is read again: %s", error.message)
+        return False
 
 
 def _publish(calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext) -> None:
@@ -122,7 +139,7 @@ def _publish(calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive],
         if uri.startswith(below):
             storage.delete(uri)
     for call in calls:
-        unfinished.forget(context.catalog_uri, call.pressed.call)
+        unfinished.forget(context.catalog_uri, context.output_uri, call.pressed.call, call.pressed.rows.call_date)
 
 
 def _merge(fragments: Sequence[FragmentRef], context: RunContext) -> list[str]:

@@ -10,23 +10,62 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
-from transforms import storage
+from transforms import catalog_store, storage
 from transforms.media.model import CallKey
 from transforms.run_context import key_hash
 
 FOLDER = "callpress.unfinished"
 
 
-def note(catalog_uri: str, call: CallKey, archive_uris: Iterable[str]) -> None:
-    """Says that a call is being replaced. Raises: StorageError."""
-    text = json.dumps({"call": call.as_tuple(), "archive_uris": sorted(archive_uris)})
-    storage.write_bytes(_uri(catalog_uri, call), text.encode())
+def note(catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uris: Iterable[str]) -> None:
+    """Says that a call is being replaced. Raises: StorageError.
+
+    Args:
+      catalog_uri: root of the catalog.
+      call: which.
+      archive_uris: what it is pressed from.
+      media_uris: files that the catalog names now; those of a note that is there already stay noted.
+    """
+    before = _read(_uri(catalog_uri, call)) or {}
+    data = {
+        "call": call.as_tuple(),
+        "archive_uris": sorted(archive_uris),
+        "media_uris": sorted({*media_uris, *before.get("media_uris", ())}),
+    }
+    storage.write_bytes(_uri(catalog_uri, call), json.dumps(data).encode())
 
 
-def forget(catalog_uri: str, call: CallKey) -> None:
-    """Says that a call's rows are those of its files again. Raises: StorageError."""
+def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
+    """Says that a call's rows are those of its files again, and deletes what is left of files that no row names any more.
+
+    Args:
+      catalog_uri: root of the catalog.
+      output_uri: root of the output; nothing outside its recordings is deleted.
+      call: which.
+      call_date: where its rows are.
+
+    Raises:
+      StorageError: the note or the rows cannot be read, or a file not deleted.
+    """
+    found = _read(_uri(catalog_uri, call))
+    if found is None:
+        return
+    columns = ("call_type", "call_id", "call_session_id")
+    rows = catalog_store.read_rows(catalog_uri, "recordings", call_date, columns, {call.as_tuple()})
+    below = storage.join(output_uri, "recordings") + "/"
+    for uri in sorted(set(found.get("media_uris", ())) - {row["uri"] for row in rows}):
+        if uri.startswith(below):
+            storage.delete(uri)
     storage.delete(_uri(catalog_uri, call))
+
+
+def _read(uri: str) -> dict[str, Any] | None:
+    if not storage.match(storage.quote(uri)):
+        return None
+    found: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    return found
 
 
 def archives_to_repeat(catalog_uri: str) -> frozenset[str]:

@@ -56,6 +56,8 @@ class FinishedArchive:
     failures: tuple[Failure, ...]
     """Those that belong to no call."""
     settings_fingerprint: str
+    noted_unix_ns: int
+    """When the run began that left the note."""
 
 
 class UnpackArchives(beam.PTransform):
@@ -202,8 +204,12 @@ class _UnpackFn(ParallelFn):
     def _note(self, summary: ArchiveSummary, failures: Iterable[Failure]) -> None:
         if summary.is_complete:
             own = tuple(failure for failure in failures if failure.call is None)
-            fingerprint = self._context.settings_fingerprint
-            record = FinishedArchive(summary=summary, failures=own, settings_fingerprint=fingerprint)
+            record = FinishedArchive(
+                summary=summary,
+                failures=own,
+                settings_fingerprint=self._context.settings_fingerprint,
+                noted_unix_ns=self._context.started_unix_ns,
+            )
             finished.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:

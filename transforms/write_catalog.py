@@ -59,7 +59,7 @@ class WriteCatalog(beam.PTransform):
         forgotten = (
             inputs["calls"]
             | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
-            | "ForgetNotes" >> beam.ParDo(_ForgetFn(context.catalog_uri), beam.pvalue.AsIter(merged))
+            | "ForgetNotes" >> beam.ParDo(_ForgetFn(context), beam.pvalue.AsIter(merged))
         )
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
@@ -136,11 +136,11 @@ class _DeleteFn(beam.DoFn):
 class _ForgetFn(beam.DoFn):
     """Takes away the notes that calls are being replaced, once their rows are those of their files again."""
 
-    def __init__(self, catalog_uri: str) -> None:
-        self._catalog_uri = catalog_uri
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
 
     def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        unfinished.forget(self._catalog_uri, call.call)
+        unfinished.forget(self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date)
         yield None
 
 

@@ -313,6 +313,14 @@ def test_file_made_beside_a_mix_that_stays_begins_with_it(side_by_side: RunConte
     assert set(_begins(_plan(side_by_side, *parts, prior=prior)[0]).values()) != {CALL_START_UNIX_NS - 5}
 
 
+def test_file_made_beside_files_that_stay_begins_with_their_first(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, first_start_unix_ns=CALL_START_UNIX_NS - 7)
+
+    plan, _ = _plan(side_by_side, *parts, prior=prior, missing=["/raw/gone.tar.gz"])
+
+    assert set(_begins(plan).values()) == {CALL_START_UNIX_NS - 7}
+
+
 def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(side_by_side: RunContext, parts: list[TrackPart]) -> None:
     Path(parts[0].index_uri).unlink()
 

@@ -12,6 +12,7 @@ import pytest
 from tests.beam.support import (
     CALL,
     archive_row_of,
+    call_row,
     list_files,
     make_failure,
     make_participant,
@@ -23,12 +24,12 @@ from tests.beam.support import (
 )
 from transforms import catalog_store, finished, storage, unfinished
 from transforms.extract_tracks import ExtractTracks
-from transforms.media.catalog import TABLES, Row
+from transforms.media.catalog import TABLES, Row, to_time
 from transforms.media.model import ArchiveRef, Failure
 from transforms.mix_calls import MixCalls
 from transforms.row_fragments import read_fragment
 from transforms.run_context import RunContext
-from transforms.take_up import take_up
+from transforms.take_up import keep_what_is_finished, take_up
 from transforms.unpack_archives import STAGED_ARCHIVE, ArchiveSummary, FinishedArchive
 
 Dead = tuple[RunContext, ArchiveRef]
@@ -59,7 +60,12 @@ def leave_archive(context: RunContext, ref: ArchiveRef, failures: tuple[Failure,
         ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True, bytes_read=1, cpu_ns=1,
         first_failure=failures[0] if failures else None,
     )  # fmt: skip
-    record = FinishedArchive(summary=summary, failures=failures, settings_fingerprint=context.settings_fingerprint)
+    record = FinishedArchive(
+        summary=summary,
+        failures=failures,
+        settings_fingerprint=context.settings_fingerprint,
+        noted_unix_ns=context.started_unix_ns,
+    )
     finished.leave(context, STAGED_ARCHIVE, (ref.uri,), record)
 
 
@@ -115,6 +121,22 @@ def test_the_runs_own_staging_stays(dead: Dead) -> None:
     assert Path(context.staging_uri).exists()
 
 
+def test_run_that_is_stopped_keeps_what_is_finished_and_touches_no_other(dead: Dead) -> None:
+    context, _ = dead
+    other = Path(context.staging_uri).parent / "living" / "packets" / "x"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x")
+    stopped = next_run(context)
+    Path(stopped.staged("packets")).mkdir(parents=True)
+
+    keep_what_is_finished(context)
+    keep_what_is_finished(stopped)
+
+    assert other.exists()
+    assert not Path(stopped.staging_uri).exists()
+    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"finished", "rows"}
+
+
 def break_mix(context: RunContext, ref: ArchiveRef) -> None:
     (mix,) = Path(context.output_uri).rglob("*.mp3")
     mix.write_bytes(mix.read_bytes()[:-1] + b"\0")
@@ -143,7 +165,20 @@ def garble_note(context: RunContext, ref: ArchiveRef) -> None:
         path.write_text('{"pressed": "of another version"}')
 
 
-@pytest.mark.parametrize("change", [break_mix, cut_track, remove_track, touch_archive, lose_rows, garble_note])
+def cut_rows(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, "rows").glob("call-*"):
+        os.truncate(path, 100)
+
+
+def pipe_for_archive(context: RunContext, ref: ArchiveRef) -> None:
+    os.unlink(ref.uri)
+    os.mkfifo(ref.uri)
+
+
+CHANGES = [break_mix, cut_track, remove_track, touch_archive, lose_rows, cut_rows, garble_note, pipe_for_archive]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_call_that_is_not_as_it_was_is_left_to_be_pressed(dead: Dead, change: object) -> None:
     change(*dead)  # type: ignore[operator]
 
@@ -151,6 +186,19 @@ def test_call_that_is_not_as_it_was_is_left_to_be_pressed(dead: Dead, change: ob
 
     assert all(not rows_of(dead[0], table) for table in TABLES)
     assert not Path(dead[0].staging_uri).exists()
+
+
+@pytest.mark.parametrize("table", ["calls", "archives"])
+def test_note_older_than_the_catalogs_row_is_left(dead: Dead, table: str) -> None:
+    """A later run, with another staging folder, has pressed the call again since."""
+    context, ref = dead
+    row = call_row() if table == "calls" else archive_row_of(ref, context)
+    later = to_time(context.started_unix_ns + 5 * 10**8)
+    write_rows(context, table, [{**row, "run_id": "later", "created_at": later}])
+
+    assert take(context) == (0 if table == "calls" else 1)
+
+    assert [row["run_id"] for row in rows_of(context, table)] == ["later"]
 
 
 def test_other_settings_take_nothing_up(dead: Dead) -> None:
@@ -189,7 +237,7 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
     gone = {**rows_like(context), "uri": str(old), "participant_id": "carol"}
     write_rows(context, "recordings", [gone])
     write_rows(context, "archives", [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)])
-    unfinished.note(context.catalog_uri, CALL, [ref.uri])
+    unfinished.note(context.catalog_uri, CALL, [ref.uri], [])
 
     assert take(context) == 1
 

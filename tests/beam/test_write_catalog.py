@@ -223,8 +223,8 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext
 
 def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunContext) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    unfinished.note(context.catalog_uri, CALL, ["/raw/a"])
-    unfinished.note(context.catalog_uri, other, ["/raw/b"])
+    unfinished.note(context.catalog_uri, CALL, ["/raw/a"], [])
+    unfinished.note(context.catalog_uri, other, ["/raw/b"], [])
 
     _run(context, calls=[_pressed(context, replaces_prior=True)])
 
@@ -243,7 +243,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: R
         write_rows(context, "recordings", [recording_row("gone", old)])
     Path(context.catalog_uri, blocked, f"call_date={CALL_DATE}", "part-0.parquet").mkdir(parents=True)
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    unfinished.note(context.catalog_uri, other, ["/raw/b"])
+    unfinished.note(context.catalog_uri, other, ["/raw/b"], [])
     rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
     calls = [
         _pressed(context, {**rows, "recordings": [recording_row("alice", "/out/a.mkv")]}),

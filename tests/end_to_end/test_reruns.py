@@ -339,8 +339,41 @@ def test_a_call_whose_replacing_was_cut_short_is_pressed_again(archives: Path, t
     row = _recordings(out)["alice"]
     Path(row["uri"]).write_bytes(b"of other settings")
     call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
-    unfinished.note(str(out / "catalog"), call, row["archive_uris"])
+    unfinished.note(str(out / "catalog"), call, row["archive_uris"], [])
     press(out, archives / "*")
     _check_files(out)
     assert unfinished.archives_to_repeat(str(out / "catalog")) == frozenset()
     assert "2 skipped" in press(out, archives / "*").out
+
+
+def test_failures_of_a_call_are_told_once_also_by_a_filtered_run(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for name, who, pitch in (("first", "alice", 300), ("second", "bob", 500)):
+        people = [Participant(participant_id=who, segments=[_talk(pitch)])]
+        (raw / f"{name}.tar.gz").write_bytes(make_call_archive(people))
+    press(out, raw / "*")
+    (raw / "first.tar.gz").unlink()
+    (raw / "third.tar.gz").write_bytes(make_call_archive([Participant(participant_id="carol", segments=[_talk(700)])]))
+    callpress("run", "--input", raw / "*", "--output", out)
+
+    callpress("run", "--input", raw / "second.tar.gz", "--output", out, "--overwrite", "--participant", "bob")
+
+    told = [(row["stage"], row["archive_uri"], row["participant_id"]) for row in query(out / "catalog", "failures")]
+    assert told
+    assert len(set(told)) == len(told)
+    assert callpress("verify", "--catalog", out / "catalog").status == 0
+
+
+def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(archives: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    press(out, archives / "*")
+    (row,) = query(out / "catalog", "calls")
+    call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
+    unfinished.note(str(out / "catalog"), call, row["archive_uris"], [])
+
+    press(out, archives / "*", flags=("--participant", "bob"))
+
+    assert unfinished.archives_to_repeat(str(out / "catalog")) == set(row["archive_uris"])
+    press(out, archives / "*")
+    assert unfinished.archives_to_repeat(str(out / "catalog")) == frozenset()

@@ -234,6 +234,25 @@ def test_no_fec_is_taken_after_a_packet_without_silk() -> None:
     assert repairs == Repairs(concealed_samples=960)
 
 
+@pytest.mark.parametrize("frame_ms", [2.5, 5])
+@pytest.mark.parametrize("hole", ["lost", "dtx"])
+def test_hole_within_the_look_ahead_of_a_run_reaches_back_into_nothing(frame_ms: float, hole: str) -> None:
+    """The first packet of the second run is shorter than the look-ahead, and nothing follows it at once."""
+    duration = round(frame_ms * 48)
+    first = encode_opus(tone(440, 0.2), frame_ms=frame_ms, application=APPLICATION_LOW_DELAY)
+    count = len(first)
+    placed = place(
+        [*first, *first],
+        duration=duration,
+        restarts={count: 0},
+        lost=[count + 1, count + 2] if hole == "lost" else (),
+        dtx={count + 1: 4_800} if hole == "dtx" else None,
+    )
+    pcm = listen(placed)  # which checks that no chunk begins before the one before has ended
+    total = 2 * count * duration + (4_800 if hole == "dtx" else 0)
+    assert len(pcm) == total - LOOK_AHEAD
+
+
 def test_broken_packet_is_concealed_and_keeps_its_length() -> None:
     packets = encode_opus(tone(440, 2), application=APPLICATION_AUDIO)
     packets[50] = b"\xfb\x00"  # code 3 without frames: libopus refuses it

@@ -22,7 +22,10 @@ _REAL = pa.float64()
 
 def _schema(columns: Mapping[str, tuple[pa.DataType, str]]) -> pa.Schema:
     every = {
-        "run_id": (_STRING, "The run that wrote this row."),
+        "run_id": (
+            _STRING,
+            "The run that made this row. One that was killed has no row in `runs`: what it had finished is taken up.",
+        ),
         "created_at": (_TIME, "When this row was made."),
         "settings_fingerprint": (_STRING, "Hash of the settings that change media or rows."),
     }

@@ -10,7 +10,7 @@ import ctypes
 import ctypes.util
 import functools
 import importlib.util
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -179,30 +179,42 @@ def _decode_packets(packets: Iterable[PlacedPacket], channels: int, repairs: Rep
         if packet.hole == Hole.BETWEEN_RUNS:
             if before is not None:
                 # A run's first 312 samples are not heard: even one that follows at once leaves the old one that long to fade.
-                yield from _tail(decoder, before, hole + LOOK_AHEAD_SAMPLES)
+                filled, skip = _skipped(_tail(decoder, before, hole + LOOK_AHEAD_SAMPLES), skip)
+                yield from filled
             decoder.reset()
             skip, fade_in = LOOK_AHEAD_SAMPLES, True
         elif before is not None and hole:
             if packet.hole == Hole.LOST:
-                fade_in = yield from _fill_loss(decoder, before, packet, hole, repairs)
+                chunks, fade_in = _fill_loss(decoder, before, packet, hole, repairs)
             else:
-                yield from _tail(decoder, before, hole)
-                fade_in = True
+                chunks, fade_in = _tail(decoder, before, hole), True
+            filled, skip = _skipped(chunks, skip)
+            yield from filled
         pcm = decoder.decode(packet.opus_packet, packet.duration_samples)
         if pcm is None:
             # Right framing, broken content: what a decoder does with a lost packet.
             pcm = decoder.decode(None, packet.duration_samples)
             repairs.concealed_samples += packet.duration_samples
         if pcm is not None:
-            past = min(skip, len(pcm)) - LOOK_AHEAD_SAMPLES
-            pcm, skip = pcm[skip:], max(0, skip - len(pcm))
-            if len(pcm):
+            heard, skip = _skipped([_chunk(packet, -LOOK_AHEAD_SAMPLES, pcm)], skip)
+            for chunk in heard:
                 if fade_in:
-                    fade = min(FADE_SAMPLES, len(pcm))
-                    pcm[:fade] *= ramp(fade)[:, None]
+                    fade = min(FADE_SAMPLES, len(chunk.pcm))
+                    chunk.pcm[:fade] *= ramp(fade)[:, None]
                     fade_in = False
-                yield _chunk(packet, past, pcm)
+                yield chunk
         before = packet
+
+
+def _skipped(chunks: Sequence[Chunk], skip: int) -> tuple[list[Chunk], int]:
+    """Returns chunks without the first `skip` samples, and how many of those are still to come."""
+    kept = []
+    for chunk in chunks:
+        cut = min(skip, len(chunk.pcm))
+        skip -= cut
+        if cut < len(chunk.pcm):
+            kept.append(Chunk(chunk.piece, chunk.media_sample + cut, chunk.file_sample + cut, chunk.pcm[cut:]))
+    return kept, skip
 
 
 def _chunk(packet: PlacedPacket, past: int, pcm: Pcm) -> Chunk:
@@ -212,8 +224,9 @@ def _chunk(packet: PlacedPacket, past: int, pcm: Pcm) -> Chunk:
 
 def _fill_loss(
     decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, hole: int, repairs: Repairs
-) -> Generator[Chunk, None, bool]:
-    """Yields what can be had of a loss; returns whether silence comes before the next packet."""
+) -> tuple[list[Chunk], bool]:
+    """Returns what can be had of a loss, and whether silence comes before the next packet."""
+    chunks = []
     by_fec = _fec_samples(before, packet, hole)
     concealed = min(hole - by_fec, CONCEALED_SAMPLES)
     silent = hole - by_fec - concealed
@@ -227,19 +240,19 @@ def _fill_loss(
         if silent and left == 0:
             fade = min(FADE_SAMPLES, step)
             pcm[-fade:] *= ramp(fade)[::-1, None]
-        yield _chunk(before, past, pcm)
+        chunks.append(_chunk(before, past, pcm))
         repairs.concealed_samples += step
         past += step
     pcm = decoder.decode(packet.opus_packet, by_fec, fec=True) if by_fec else None
     if pcm is None:
-        return silent > 0
+        return chunks, silent > 0
     if silent:
         fade = min(FADE_SAMPLES, by_fec)
         pcm[:fade] *= ramp(fade)[:, None]
     repairs.fec_packets += 1
     repairs.fec_samples += by_fec
-    yield _chunk(packet, -by_fec - LOOK_AHEAD_SAMPLES, pcm)
-    return False
+    chunks.append(_chunk(packet, -by_fec - LOOK_AHEAD_SAMPLES, pcm))
+    return chunks, False
 
 
 def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
@@ -251,13 +264,13 @@ def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
     return samples if hole >= samples and has_silk(before.opus_packet) and carries_fec(packet.opus_packet) else 0
 
 
-def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> Iterator[Chunk]:
-    """Yields one concealed packet that fades out: the soft end before silence by design."""
+def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> list[Chunk]:
+    """Returns one concealed packet that fades out: the soft end before silence by design."""
     samples = min(hole, before.duration_samples, _DTX_TAIL_SAMPLES)
     pcm = decoder.decode(None, -(-samples // GRID_SAMPLES) * GRID_SAMPLES)
-    if pcm is not None:
-        pcm = pcm[:samples] * ramp(samples)[::-1, None]
-        yield _chunk(before, before.duration_samples - LOOK_AHEAD_SAMPLES, pcm)
+    if pcm is None:
+        return []
+    return [_chunk(before, before.duration_samples - LOOK_AHEAD_SAMPLES, pcm[:samples] * ramp(samples)[::-1, None])]
 
 
 @functools.lru_cache(maxsize=32)
