@@ -19,9 +19,9 @@ MEDIA = ROOT / "transforms" / "media"
 VALUES = {"errors", "model"}
 ARITHMETIC = {"serial", "opus"}
 READERS = {"archive", "tar", "gunzip", "zip_scan", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names", "bounds"}
-LINES = {"clock", "clock_steps", "observe", "timeline", "ingest", "catalog", "levels", "speech"}
+LINES = {"clock", "clock_steps", "observe", "stretches", "red", "timeline", "ingest", "catalog", "levels", "speech"}
 CODECS = {"decode", "matroska", "mix", "mp3"}
-WHOLES = {"unpack", "extract", "composite"}
+WHOLES = {"contents", "unpack", "extract", "composite"}
 ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
 BESIDE = {
     "model": {"errors"},  # what was left out of metadata goes with the rest
@@ -29,10 +29,13 @@ BESIDE = {
     "rtp": {"rtpdump"},  # parses whole windows of a dump
     "clock_steps": {"clock"},
     "observe": {"clock", "clock_steps"},
-    "ingest": {"clock", "observe"},
+    "stretches": {"observe"},  # the time at which packets should have come
+    "red": {"stretches"},
+    "ingest": {"clock", "observe", "stretches", "red"},
     "timeline": {"clock"},
     "speech": {"levels"},  # judges its cells
     "mix": {"decode"},  # the type of its audio
+    "unpack": {"contents"},
     "composite": {"extract"},  # the shape of its inputs and of a finished file
 }
 THIRD_PARTY = {
@@ -45,6 +48,8 @@ THIRD_PARTY = {
     "clock": {"numpy"},
     "clock_steps": {"numpy"},
     "observe": {"numpy"},
+    "stretches": {"numpy"},
+    "red": {"numpy"},
     "ingest": {"numpy"},
     "levels": {"numpy"},
     "speech": {"numpy"},

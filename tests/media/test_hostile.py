@@ -57,6 +57,7 @@ from tests.media.helpers import (
 )
 from transforms.media import unpack as unpack_module
 from transforms.media.archive import walk_archive
+from transforms.media.contents import Failures, Named, read_contents
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
 from transforms.media.extract import PartFiles
 from transforms.media.model import Failure, LimitSettings
@@ -65,8 +66,8 @@ from transforms.media.rtp import parse_rtp_window
 from transforms.media.rtpdump import read_rtpdump
 from transforms.media.sdp import parse_sdp
 from transforms.media.timeline import place_packets, plan_pieces
-from transforms.media.timing import parse_timing_metadata
-from transforms.media.unpack import Failures, Named, UnpackedArchive, read_contents, unpack_archive
+from transforms.media.timing import SUFFIX, parse_timing_metadata
+from transforms.media.unpack import UnpackedArchive, unpack_archive
 
 BOMBS = [name for name in case_names() if "bomb" in name]
 
@@ -210,7 +211,7 @@ def test_metadata_names_no_file_of_this_machine(tmp_path: Path) -> None:
     listed = [str(secret.with_suffix("")), "../secret", "../out/dumps/1"]
     segments = [{"base_filename": name, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"} for name in listed]
     metadata = make_timing_metadata(participant_id=MALLORY, segments={"audio": segments})
-    unpacked = unpack(make_archive({**good_members("names"), f"z{unpack_module.SUFFIX}": metadata}), tmp_path / "out")
+    unpacked = unpack(make_archive({**good_members("names"), f"z{SUFFIX}": metadata}), tmp_path / "out")
     assert [failure.message for failure in unpacked.failures] == [
         f"{name}.rtpdump: not in the archive, listed by z_timing_metadata.json" for name in sorted(listed)
     ]
@@ -221,8 +222,8 @@ def test_messages_hold_no_payload(tmp_path: Path) -> None:
     members = {
         **good_members("payload"),
         **guest("payload", b"#!rtpplay9.9 " + secret * 9, b"a=rtpmap:" + secret),
-        f"y{unpack_module.SUFFIX}": b'{"token": "' + secret + b'", ',
-        f"z{unpack_module.SUFFIX}": secret,
+        f"y{SUFFIX}": b'{"token": "' + secret + b'", ',
+        f"z{SUFFIX}": secret,
     }
     _, failures = failures_of(make_archive(members), tmp_path / "out")
     assert len(failures) == 4
@@ -287,7 +288,7 @@ def test_sessions_over_the_limit_are_told_and_the_others_kept(tmp_path: Path) ->
 
 
 def test_metadata_over_the_limit_of_one_file_is_told(tmp_path: Path) -> None:
-    members = {**good_members("large"), f"z{unpack_module.SUFFIX}": b" " * 20_000}
+    members = {**good_members("large"), f"z{SUFFIX}": b" " * 20_000}
     unpacked = unpack(make_archive(members), tmp_path, LimitSettings(max_metadata_member_bytes=9_000))
     (failure,) = unpacked.failures
     assert failure.message.endswith("expected at most 9000 bytes (limits.max_metadata_member_bytes)")
@@ -549,7 +550,8 @@ def test_only_the_main_sources_are_kept() -> None:
 
 
 def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.ingest.MAX_RUNS", 20)
+    monkeypatch.setattr("transforms.media.stretches.MAX_RUNS", 20)
+    monkeypatch.setattr("transforms.media.ingest.MAX_RUNS", 20)  # for what is said of it
     draw = random.Random(1)
     packets = plain_packets(300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32))
     segment = ingest(dump_of(packets))
