@@ -383,12 +383,25 @@ def write_bytes(uri: str, data: bytes) -> None:
         _check_size(uri, len(data))
 
 
-@retried
 def publish(uri: str, source: Path) -> None:
-    """Moves a finished local file to its final name; it is not visible before it is complete.
+    """Moves a finished local file to its final name; it is not visible before it is complete, nor short after a power cut.
 
     On a disk a rename, over file systems a copy beside it first; on an object store one upload. Raises: StorageError.
     """
+    if is_local(uri):
+        _sync(uri, source)
+    move(uri, source)
+
+
+@retried
+def _sync(_uri: str, source: Path) -> None:
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@retried
+def move(uri: str, source: Path) -> None:
+    """As `publish`, of what nobody needs after a power cut. Raises: StorageError."""
     if is_local(uri):
         os.makedirs(os.path.dirname(uri), exist_ok=True)
         try:

@@ -261,7 +261,7 @@ class _UnpackFn(ParallelFn):
             if not file:
                 return ""
             uri = self._context.staged("packets", key_hash(ref.uri), file)
-            storage.publish(uri, folder / file)
+            storage.move(uri, folder / file)
             return uri
 
         return replace(

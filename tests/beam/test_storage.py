@@ -375,6 +375,17 @@ def test_failed_publish_leaves_the_old_file_and_nothing_half_made(tmp_path: Path
     assert list_files(tmp_path) == ["out/x.mp3"]
 
 
+def test_media_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
+    for call, name in ((storage.publish, "media"), (storage.move, "staged")):
+        (tmp_path / "work").write_bytes(b"x")
+        call(f"{tmp_path}/out/{name}", tmp_path / "work")
+    assert done == ["sync", "rename", "rename"]
+
+
 def test_publish_of_what_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"x\.mp3: No such file"):
         storage.publish(f"{tmp_path}/x.mp3", tmp_path / "none")

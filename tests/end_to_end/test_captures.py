@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import subprocess
 import tarfile
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from tests.end_to_end.conftest import (
     DTX_STALLS,
+    ROOT,
     SAMPLE,
     STEREO_STALLS,
     count_with_gstreamer,
@@ -292,3 +295,18 @@ def test_segments_map_file_time_to_call_time(pressed: Path) -> None:
         assert row["call_end_ms"] - row["call_start_ms"] == pytest.approx(row["file_end_ms"] - row["file_start_ms"], abs=1)
         drift = row["call_start_ms"] - recordings[_key(row)]["offset_ms"] - row["file_start_ms"]
         assert abs(drift) <= 3  # files are laid on a grid of 2.5 ms
+
+
+def test_query_of_the_time_page_tells_the_utc_of_a_moment_in_a_file(pressed: Path) -> None:
+    page = (ROOT / "docs" / "time.md").read_text(encoding="utf-8")
+    (query_text,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    for table in ("segments", "calls"):
+        source = f"read_parquet('{pressed}/catalog/{table}/*/*.parquet', hive_partitioning = true, union_by_name = true)"
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {source}")
+    told = {utc for utc, _ in connection.execute(query_text.replace("83200", "12000")).fetchall()}
+    starts = [row["start_time"] for row in _individual(pressed) if row["participant_id"] == "alice"]
+    assert len(told) == len(starts) == 3
+    for start in starts:  # less the stalls before that moment
+        assert any(-0.01 < (utc - start).total_seconds() - 12 < 0.7 for utc in told)
