@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ class Pressed:
     """By session."""
 
 
-def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool = True) -> Pressed:
-    """Simulates a call, presses it and decodes what came of it; nothing may fail."""
+def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True) -> Pressed:
+    """Simulates a call, presses it and decodes what came of it; nothing may fail. Args: with_mkv: of all sessions, or these."""
     truth: dict[str, tuple[Simulated, ...]] = {}
     parts: dict[str, tuple[PartFiles, ...]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -80,7 +80,8 @@ def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool = True) -> Pre
         mix = decode_with_pyav(mp3)
         tracks = {}
         for session_id, mine in parts.items():
-            mkv = folder / "track.mkv" if with_mkv else None
+            wants_mkv = with_mkv if isinstance(with_mkv, bool) else session_id in with_mkv
+            mkv = folder / "track.mkv" if wants_mkv else None
             extracted = extract_track(
                 mine, mkv, Container.MKV, {}, open_input=open_in(folder), on_progress=lambda samples: None
             )
@@ -411,7 +412,7 @@ def an_hour() -> Pressed:
         )
         for k, (name, sender) in enumerate(HOURS.items())
     ]
-    return press([people], with_mkv=False)
+    return press([people], with_mkv={"everything"})
 
 
 def all_cases() -> list[tuple[str, str, float]]:
