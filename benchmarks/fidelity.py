@@ -9,6 +9,7 @@ that real browsers sent (`tests/quality.py`).
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
@@ -252,6 +253,7 @@ def loudness() -> Figure:
 # --- speech under loss -----------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _pesq(*, fec: bool) -> tuple[float, float]:
     return quality.mean_scores(quality.pesq_under_loss(fec=fec))["all"]
 

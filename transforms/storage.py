@@ -464,6 +464,17 @@ def delete(uri: str) -> None:
         FileSystems.delete([uri])
 
 
+def delete_recording(output_uri: str, uri: str) -> bool:
+    """Deletes a media file that no row names any more; returns whether it is one of ours. Nothing else is ever deleted.
+
+    Raises: StorageError.
+    """
+    is_ours = uri.startswith(join(output_uri, "recordings") + "/")
+    if is_ours:
+        delete(uri)
+    return is_ours
+
+
 @retried
 def delete_below(prefix: str) -> None:
     """Deletes a folder with all that is in it. Raises: StorageError."""

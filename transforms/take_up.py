@@ -8,9 +8,11 @@ done with them, in the same order: rows of calls, rows of archives, old rows, ol
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import cast
 
 from transforms import archive_files, catalog_store, finished, storage, unfinished
 from transforms.failures import failure_rows
@@ -23,8 +25,6 @@ from transforms.run_context import SCRATCH_FOLDERS, RunContext, key_hash
 from transforms.unpack_archives import STAGED_ARCHIVE, FinishedArchive
 
 logger = logging.getLogger(__name__)
-
-_HASH_BYTES = 1 << 20
 
 
 def take_up(staging_root: str, context: RunContext) -> int:
@@ -111,11 +111,8 @@ def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
     found = storage.match(storage.quote(uri))
     if not found or int(found[0].size_in_bytes) != size_bytes:
         return False
-    digest = hashlib.sha256()
     with storage.open_input(uri) as file:
-        while block := file.read(_HASH_BYTES):
-            digest.update(block)
-    return digest.hexdigest() == sha256
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest() == sha256
 
 
 def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: RunContext) -> bool:
@@ -133,11 +130,9 @@ def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: 
 def _publish(calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext) -> None:
     dropped = _merge([call.pressed.rows for call in calls], context)
     _merge(_archive_fragments(calls, archives, context), context)
-    _merge(_removals([archive.summary.ref.uri for archive in archives], archives, context), context)
-    below = storage.join(context.output_uri, "recordings") + "/"
+    _merge(_removals(archives, context), context)
     for uri in dropped:
-        if uri.startswith(below):
-            storage.delete(uri)
+        storage.delete_recording(context.output_uri, uri)
     for call in calls:
         unfinished.forget(context.catalog_uri, context.output_uri, call.pressed.call, call.pressed.rows.call_date)
 
@@ -175,11 +170,11 @@ def _archive_fragments(
     return fragments
 
 
-def _removals(uris: Sequence[str], archives: Sequence[FinishedArchive], context: RunContext) -> list[FragmentRef]:
+def _removals(archives: Sequence[FinishedArchive], context: RunContext) -> list[FragmentRef]:
     """Returns what takes away the rows that these archives have under other dates."""
     dates = {archive.summary.ref.uri: utc_date(archive.summary.ref.modified_unix_ns) for archive in archives}
     old: dict[tuple[str, str], set[str]] = defaultdict(set)
-    keys = {(uri,) for uri in uris}
+    keys = {(uri,) for uri in dates}
     for table, columns in (("archives", ("archive_uri",)), ("failures", ("archive_uri", "call_session_id"))):
         for file in catalog_store.list_files(context.catalog_uri, table) if keys else ():
             for row in catalog_store.scan(context.catalog_uri, table, file, columns, ("archive_uri",), keys):

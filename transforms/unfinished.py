@@ -54,10 +54,8 @@ def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> 
         return
     columns = ("call_type", "call_id", "call_session_id")
     rows = catalog_store.read_rows(catalog_uri, "recordings", call_date, columns, {call.as_tuple()})
-    below = storage.join(output_uri, "recordings") + "/"
     for uri in sorted(set(found.get("media_uris", ())) - {row["uri"] for row in rows}):
-        if uri.startswith(below):
-            storage.delete(uri)
+        storage.delete_recording(output_uri, uri)
     storage.delete(_uri(catalog_uri, call))
 
 

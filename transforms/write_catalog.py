@@ -125,11 +125,10 @@ class _DeleteFn(beam.DoFn):
     """Deletes media of which the row is gone, and nothing that is not ours."""
 
     def __init__(self, output_uri: str) -> None:
-        self._below = storage.join(output_uri, "recordings") + "/"
+        self._output_uri = output_uri
 
     def process(self, uri: str, _after: Any) -> Iterator[str]:
-        if uri.startswith(self._below):
-            storage.delete(uri)
+        if storage.delete_recording(self._output_uri, uri):
             yield uri
 
 

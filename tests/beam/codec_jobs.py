@@ -98,7 +98,7 @@ def fill_disk(**_: Any) -> None:
 
 def fail_on_disk(code: int, **_: Any) -> None:
     """Fails as a disk does."""
-    raise OSError(code, os.strerror(code), "/work/track")
+    raise OSError(code, os.strerror(code), "/disk/track")
 
 
 def note_time(log: Path, name: str, seconds: float, **_: Any) -> None:

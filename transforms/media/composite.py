@@ -1,7 +1,7 @@
 """All tracks of a call -> one MP3, and what is heard in each. Runs in a codec process.
 
-Every track is decoded once: measured (loudness, speech, repairs) as its audio passes by on the way into the mix. Memory is a
-block of a second and a window of packets per track.
+Every track is decoded once (twice for a loudness target) and measured (loudness, speech, repairs) as its audio passes by on
+the way into the mix. Memory is a block of a second and a window of packets per track.
 """
 
 from __future__ import annotations
