@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests.builders import (
@@ -36,11 +38,13 @@ from transforms.media.model import (
     Mp3Settings,
     Plateau,
     RunClock,
+    RunIndex,
     SegmentTiming,
     StepEvidence,
 )
-from transforms.media.packet_file import load_index
+from transforms.media.packet_file import PacketWindow, load_index, read_run
 from transforms.media.sdp import RtpMap
+from transforms.media.timeline import Hole, PlacedPacket, PlacedPackets
 from transforms.media.unpack import UnpackedArchive, unpack_archive
 
 DATA = Path(__file__).parents[1] / "data"
@@ -133,6 +137,55 @@ def run_packets(segment: IngestedSegment, dump: bytes, run: int = 0) -> list[byt
     found = segment.runs[run]
     sizes = found.records["packet_bytes"].tolist()
     return [dump[at : at + size] for at, size in zip(found.source_offset.tolist(), sizes, strict=True)]
+
+
+Packet = tuple[int, int, int, bytes]
+"""media_sample, duration_samples, lost_before, opus_packet."""
+
+
+def staged_run(file: BinaryIO, run: RunIndex) -> list[Packet]:
+    """Returns a staged run packet by packet."""
+    return [packet for window in read_run(file, run) for packet in _packets_of(window)]
+
+
+def _packets_of(window: PacketWindow) -> list[Packet]:
+    payload, found, at = window.payload.tobytes(), [], 0
+    for media_sample, duration, lost, size in window.records.tolist():
+        found.append((media_sample, duration, lost, payload[at : at + size]))
+        at += size
+    assert at == len(payload)
+    return found
+
+
+def each_placed(windows: Iterable[PlacedPackets]) -> list[PlacedPacket]:
+    """Returns placed packets one by one."""
+    return [window[index] for window in windows for index in range(len(window))]
+
+
+def as_windows(placed: Sequence[PlacedPacket], size: int = 7) -> list[PlacedPackets]:
+    """Returns placed packets as windows of at most so many, none of which spans two runs."""
+    starts = [n for n, packet in enumerate(placed) if packet.hole == Hole.BETWEEN_RUNS]
+    edges = sorted({*starts, *range(0, len(placed), size), len(placed)})
+    return [_window_of(placed[start:stop]) for start, stop in itertools.pairwise(edges)]
+
+
+def _window_of(placed: Sequence[PlacedPacket]) -> PlacedPackets:
+    sizes = np.array([len(packet.opus_packet) for packet in placed], dtype=np.int64)
+
+    def column(name: str) -> npt.NDArray[np.int64]:
+        return np.array([getattr(packet, name) for packet in placed], dtype=np.int64)
+
+    return PlacedPackets(
+        piece=column("piece"),
+        media_sample=column("media_sample"),
+        start_sample=column("start_sample"),
+        duration_samples=column("duration_samples"),
+        hole=column("hole"),
+        hole_samples=column("hole_samples"),
+        payload=np.frombuffer(b"".join(packet.opus_packet for packet in placed), dtype=np.uint8),
+        payload_start=np.cumsum(sizes) - sizes,
+        payload_bytes=sizes,
+    )
 
 
 def make_ref(data: bytes = b"", uri: str = "call.tar.gz") -> ArchiveRef:

@@ -19,11 +19,11 @@ from tests.media.helpers import (
     pieces_of,
     rms,
     run_program,
+    staged_run,
     unpack,
 )
 from transforms.media.extract import PartFiles, extract_track
 from transforms.media.model import Container, OutputType, PartIndex
-from transforms.media.packet_file import read_run
 from transforms.media.unpack import UnpackedArchive
 
 LOOK_AHEAD = 312
@@ -122,7 +122,7 @@ def test_media_time_is_as_known(unpacked: Unpacked, known: Known) -> None:
     (run,) = index.runs
     assert run.media_stop_sample == known.media_ms * 48
     with open_in(folder)(files.packets) as file:
-        packets = list(read_run(file, run))
+        packets = staged_run(file, run)
     assert {duration for _, duration, _, _ in packets} == {known.packet_samples}
     assert (np.diff([at for at, _, _, _ in packets]) > 0).all()
 

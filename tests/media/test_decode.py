@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.builders import APPLICATION_AUDIO, APPLICATION_LOW_DELAY, Pcm, encode_opus, noise, tone
-from tests.media.helpers import best_lag, loudest_hz, rms
+from tests.media.helpers import as_windows, best_lag, loudest_hz, rms
 from transforms.media.decode import CONCEALED_SAMPLES, FADE_SAMPLES, OpusDecoder, Repairs, decode_track, load_libopus
 from transforms.media.opus import carries_fec
 from transforms.media.timeline import Hole, PlacedPacket
@@ -40,7 +40,7 @@ def place(
         cursor += found[0][1] if found else 0
         if not placed:
             hole = Hole.BETWEEN_RUNS
-        placed.append(PlacedPacket(0, cursor, cursor, duration, hole, cursor - reached, missing, packet))
+        placed.append(PlacedPacket(0, cursor, cursor, duration, hole, cursor - reached, packet))
         cursor += duration
         reached, missing = cursor, 0
     return placed
@@ -48,7 +48,7 @@ def place(
 
 def listen(placed: Sequence[PlacedPacket], channels: int = 1, repairs: Repairs | None = None) -> Pcm:
     """Returns a track as one array from sample 0; blocks must come in order and never overlap."""
-    blocks, end = list(decode_track(placed, channels, repairs or Repairs())), 0
+    blocks, end = list(decode_track(as_windows(placed), channels, repairs or Repairs())), 0
     for _, at, file_at, pcm in blocks:
         assert at == file_at, "both lines begin at 0 here"
         assert at >= end, "blocks overlap"

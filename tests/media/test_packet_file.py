@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pytest
 
-from tests.media.helpers import make_clock
+from tests.media.helpers import Packet, make_clock, staged_run
 from transforms.media import packet_file
 from transforms.media.model import PacketCounts, PartIndex, RunIndex
-from transforms.media.packet_file import PACKET_DTYPE, Packet, dump_index, load_index, read_run, write_run
+from transforms.media.packet_file import PACKET_DTYPE, dump_index, load_index, write_run
 
 
 def make_records(packets: list[Packet]) -> np.ndarray:
@@ -51,7 +51,7 @@ def stage(file: io.BytesIO, packets: list[Packet], order_seed: int) -> int:
 def test_run_comes_back_whole(count: int) -> None:
     file, packets = io.BytesIO(), make_packets(count, seed=count)
     start = stage(file, packets, order_seed=2)
-    assert list(read_run(file, make_run(count, start))) == packets
+    assert staged_run(file, make_run(count, start)) == packets
 
 
 def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,17 @@ def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) 
     runs = [make_packets(count, seed=count) for count in (25, 10, 3)]
     starts = [stage(file, packets, order_seed=3) for packets in runs]
     for packets, start in reversed(list(zip(runs, starts, strict=True))):
-        assert list(read_run(file, make_run(len(packets), start))) == packets
+        assert staged_run(file, make_run(len(packets), start)) == packets
+
+
+def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packet_file, "WINDOW_PACKETS", 4)
+    packets, calls = make_packets(9, seed=1), []
+    source = np.frombuffer(b"".join(packet for *_, packet in packets), dtype=np.uint8)
+    records = make_records(packets)
+    ends = np.cumsum(records["packet_bytes"], dtype=np.int64)
+    write_run(io.BytesIO(), records, source, ends - records["packet_bytes"], lambda: calls.append(None))
+    assert len(calls) == 3
 
 
 def test_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +89,7 @@ def test_empty_packets_keep_their_place() -> None:
     packets: list[Packet] = [(0, 960, 0, b""), (960, 960, 0, b"x"), (1_920, 960, 4, b"")]
     file = io.BytesIO()
     start = stage(file, packets, order_seed=1)
-    assert list(read_run(file, make_run(3, start))) == packets
+    assert staged_run(file, make_run(3, start)) == packets
 
 
 def test_index_comes_back_equal() -> None:

@@ -22,13 +22,12 @@ from transforms.media.errors import AudioDecodeError, ConfigError
 from transforms.media.opus import (
     GRID_SAMPLES,
     LOOK_AHEAD_SAMPLES,
-    MAX_PACKET_SAMPLES,
     SAMPLE_RATE_HZ,
     carries_fec,
     frame_samples,
     has_silk,
 )
-from transforms.media.timeline import Hole, PlacedPacket
+from transforms.media.timeline import Hole, Ints, PlacedPacket, PlacedPackets
 
 Pcm = npt.NDArray[np.float32]
 """float32, (samples, channels), full scale 1.0."""
@@ -68,7 +67,7 @@ def load_libopus() -> ctypes.CDLL:
         library.opus_decoder_destroy.argtypes = [ctypes.c_void_p]
         library.opus_decoder_destroy.restype = None
         library.opus_decode_float.argtypes = [
-            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
         ]  # fmt: skip
         library.opus_decode_float.restype = ctypes.c_int
         library.opus_decoder_ctl.restype = ctypes.c_int
@@ -90,8 +89,6 @@ class OpusDecoder:
         self._state = ctypes.c_void_p(self._library.opus_decoder_create(SAMPLE_RATE_HZ, channels, ctypes.byref(error)))
         if error.value != _OPUS_OK or not self._state:
             raise AudioDecodeError(f"libopus error {error.value} when creating a decoder")
-        self._buffer = np.zeros((MAX_PACKET_SAMPLES, channels), dtype=np.float32)
-        self._address = self._buffer.ctypes.data
 
     def __del__(self) -> None:
         state = getattr(self, "_state", None)
@@ -110,10 +107,36 @@ class OpusDecoder:
           samples: its duration, a multiple of 2.5 ms up to 120 ms; with `fec` that of the packet before it.
           fec: decode what `packet` carries of the packet before it (RFC 6716 s2.1.7).
         """
-        got = self._library.opus_decode_float(
-            self._state, packet, len(packet) if packet else 0, self._address, samples, int(fec)
-        )
-        return self._buffer[:got].copy() if got == samples else None
+        pcm = np.empty((samples, self.channels), dtype=np.float32)
+        size = len(packet) if packet else 0
+        got = self._library.opus_decode_float(self._state, packet, size, pcm.ctypes.data, samples, int(fec))
+        return pcm if got == samples else None
+
+    def decode_all(self, payload: npt.NDArray[np.uint8], starts: Ints, sizes: Ints, samples: Ints) -> tuple[Pcm, int]:
+        """Decodes packets one behind the other, until libopus refuses one.
+
+        Here a run spends its time: one call of libopus per packet, straight from the staged bytes into the block.
+
+        Args:
+          payload: holds the packets.
+          starts: index of each packet's first byte; shape (packets,).
+          sizes: bytes of each; a packet of none is refused.
+          samples: duration of each.
+
+        Returns:
+          the audio, and how many packets it is of.
+        """
+        pcm = np.empty((int(samples.sum()), self.channels), dtype=np.float32)
+        decode, state, at = self._library.opus_decode_float, self._state, pcm.ctypes.data
+        source, sample_bytes = payload.ctypes.data, pcm.itemsize * self.channels
+        decoded = total = 0
+        for start, size, wanted in zip(starts.tolist(), sizes.tolist(), samples.tolist(), strict=True):
+            if not size or decode(state, source + start, size, at, wanted, 0) != wanted:
+                break
+            at += wanted * sample_bytes
+            total += wanted
+            decoded += 1
+        return pcm[:total], decoded
 
 
 class Chunk(NamedTuple):
@@ -137,27 +160,27 @@ class Repairs:
     """What the decoder made up instead of packets that stayed lost."""
 
 
-def decode_track(packets: Iterable[PlacedPacket], channels: int, repairs: Repairs) -> Iterator[Chunk]:
+def decode_track(windows: Iterable[PlacedPackets], channels: int, repairs: Repairs) -> Iterator[Chunk]:
     """Yields a track's audio in order, in blocks of about a second; what is not yielded is digital silence.
 
     Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
     first 312 samples are dropped.
 
     Args:
-      packets: in order.
+      windows: the track's packets in order.
       channels: 1 or 2.
       repairs: counts on.
     """
     held: list[Chunk] = []
     samples = 0
-    for chunk in _decode_packets(packets, channels, repairs):
+    for chunk in _decode_windows(windows, channels, repairs):
         if held and not (_follows(held[-1], chunk) and samples < SAMPLE_RATE_HZ):
-            yield held[0]._replace(pcm=np.concatenate([part.pcm for part in held]))
+            yield _joined(held)
             held, samples = [], 0
         held.append(chunk)
         samples += len(chunk.pcm)
     if held:
-        yield held[0]._replace(pcm=np.concatenate([part.pcm for part in held]))
+        yield _joined(held)
 
 
 def _follows(before: Chunk, chunk: Chunk) -> bool:
@@ -169,41 +192,79 @@ def _follows(before: Chunk, chunk: Chunk) -> bool:
     )
 
 
-def _decode_packets(packets: Iterable[PlacedPacket], channels: int, repairs: Repairs) -> Iterator[Chunk]:
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    return chunks[0] if len(chunks) == 1 else chunks[0]._replace(pcm=np.concatenate([chunk.pcm for chunk in chunks]))
+
+
+def _decode_windows(windows: Iterable[PlacedPackets], channels: int, repairs: Repairs) -> Iterator[Chunk]:
     decoder = OpusDecoder(channels)
-    before: PlacedPacket | None = None
+    before: tuple[PlacedPackets, int] | None = None
     skip = 0
     fade_in = False
-    for packet in packets:
-        hole = packet.hole_samples // GRID_SAMPLES * GRID_SAMPLES
-        if packet.hole == Hole.BETWEEN_RUNS:
-            if before is not None:
-                # A run's first 312 samples are not heard: even one that follows at once leaves the old one that long to fade.
-                filled, skip = _skipped(_tail(decoder, before, hole + LOOK_AHEAD_SAMPLES), skip)
+    for window in windows:
+        for first, stop in _unbroken(window):
+            if window.hole[first] != Hole.NONE:
+                packet = window[first]
+                if packet.hole == Hole.BETWEEN_RUNS:
+                    # A run's first 312 samples are not heard: even where it follows at once, the old one has that long to fade.
+                    tail = packet.hole_samples + LOOK_AHEAD_SAMPLES
+                    chunks = _tail(decoder, before[0][before[1]], tail) if before else []
+                elif packet.hole == Hole.LOST:
+                    assert before is not None
+                    chunks, fade_in = _fill_loss(decoder, before[0][before[1]], packet, repairs)
+                else:
+                    assert before is not None
+                    chunks, fade_in = _tail(decoder, before[0][before[1]], packet.hole_samples), True
+                filled, skip = _skipped(chunks, skip)
                 yield from filled
-            decoder.reset()
-            skip, fade_in = LOOK_AHEAD_SAMPLES, True
-        elif before is not None and hole:
-            if packet.hole == Hole.LOST:
-                chunks, fade_in = _fill_loss(decoder, before, packet, hole, repairs)
-            else:
-                chunks, fade_in = _tail(decoder, before, hole), True
-            filled, skip = _skipped(chunks, skip)
-            yield from filled
-        pcm = decoder.decode(packet.opus_packet, packet.duration_samples)
-        if pcm is None:
-            # Right framing, broken content: what a decoder does with a lost packet.
-            pcm = decoder.decode(None, packet.duration_samples)
-            repairs.concealed_samples += packet.duration_samples
-        if pcm is not None:
-            heard, skip = _skipped([_chunk(packet, -LOOK_AHEAD_SAMPLES, pcm)], skip)
+                if packet.hole == Hole.BETWEEN_RUNS:
+                    decoder.reset()
+                    skip, fade_in = LOOK_AHEAD_SAMPLES, True
+            heard, skip = _skipped(_decode_unbroken(decoder, window, first, stop, repairs), skip)
             for chunk in heard:
                 if fade_in:
                     fade = min(FADE_SAMPLES, len(chunk.pcm))
                     chunk.pcm[:fade] *= ramp(fade)[:, None]
                     fade_in = False
                 yield chunk
-        before = packet
+            before = window, stop - 1
+
+
+def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
+    """Yields stretches of packets, as (first, stop), that follow each other on one line, none much longer than a second."""
+    ends = window.start_sample + window.duration_samples
+    media_ends = window.media_sample + window.duration_samples
+    is_break = (window.hole != Hole.NONE) | (np.diff(window.piece, prepend=-1) != 0)
+    is_break[1:] |= window.media_sample[1:] != media_ends[:-1]
+    breaks = [*np.flatnonzero(is_break).tolist(), len(window)]
+    for first, stop in zip([0, *breaks], breaks, strict=False):
+        while first < stop:
+            second = int(np.searchsorted(ends[first:stop], window.start_sample[first] + SAMPLE_RATE_HZ)) + 1
+            yield first, min(first + second, stop)
+            first = min(first + second, stop)
+
+
+def _decode_unbroken(decoder: OpusDecoder, window: PlacedPackets, first: int, stop: int, repairs: Repairs) -> list[Chunk]:
+    """Returns the audio of packets that follow each other; what libopus refuses is concealed, as a lost packet is."""
+    chunks = []
+    while first < stop:
+        some = slice(first, stop)
+        pcm, decoded = decoder.decode_all(
+            window.payload, window.payload_start[some], window.payload_bytes[some], window.duration_samples[some]
+        )
+        if decoded:
+            media_sample, start_sample = int(window.media_sample[first]), int(window.start_sample[first])
+            past = -LOOK_AHEAD_SAMPLES
+            chunks.append(Chunk(int(window.piece[first]), media_sample + past, start_sample + past, pcm))
+            first += decoded
+        if first < stop:
+            refused = window[first]
+            repairs.concealed_samples += refused.duration_samples
+            made_up = decoder.decode(None, refused.duration_samples)
+            if made_up is not None:
+                chunks.append(_chunk(refused, -LOOK_AHEAD_SAMPLES, made_up))
+            first += 1
+    return chunks
 
 
 def _skipped(chunks: Sequence[Chunk], skip: int) -> tuple[list[Chunk], int]:
@@ -222,11 +283,10 @@ def _chunk(packet: PlacedPacket, past: int, pcm: Pcm) -> Chunk:
     return Chunk(packet.piece, packet.media_sample + past, packet.start_sample + past, pcm)
 
 
-def _fill_loss(
-    decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, hole: int, repairs: Repairs
-) -> tuple[list[Chunk], bool]:
+def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, repairs: Repairs) -> tuple[list[Chunk], bool]:
     """Returns what can be had of a loss, and whether silence comes before the next packet."""
     chunks = []
+    hole = packet.hole_samples
     by_fec = _fec_samples(before, packet, hole)
     concealed = min(hole - by_fec, CONCEALED_SAMPLES)
     silent = hole - by_fec - concealed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from transforms.media.clock import samples_to_ns
 from transforms.media.errors import TimelineError
@@ -15,7 +17,7 @@ from transforms.media.matroska import OpusFile
 from transforms.media.model import Container, PacketCounts, PartIndex, Tags
 from transforms.media.opus import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
 from transforms.media.packet_file import load_index
-from transforms.media.timeline import Hole, Piece, file_begin_unix_ns, place_packets, plan_pieces
+from transforms.media.timeline import Hole, Piece, PlacedPackets, file_begin_unix_ns, place_packets, plan_pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,29 +122,28 @@ def extract_track(
     starts, stops = [0] * len(pieces), [0] * len(pieces)
     media_starts = [0] * len(pieces)
     pushed = [0] * len(pieces)
-    holes = dict.fromkeys(Hole, 0)
+    holes = np.zeros(len(Hole), dtype=np.int64)
     opened_by = [Hole.NONE] * len(pieces)
     media = end = 0
+    seen = -1
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
-        seen = -1
-        for packet in place_packets(pieces, lambda part: open_input(parts[part].packets), begin_unix_ns):
-            if packet.piece != seen:
-                for skipped in range(seen + 1, packet.piece):
-                    starts[skipped] = stops[skipped] = packet.start_sample
-                seen = packet.piece
-                starts[seen], media_starts[seen] = packet.start_sample, packet.media_sample
-                opened_by[seen] = packet.hole
-            # How far the file has drifted from media time within the piece: what a row's straight line does not say.
-            off = packet.start_sample - starts[seen] - (packet.media_sample - media_starts[seen])
-            pushed[seen] = max(pushed[seen], abs(off))
-            holes[packet.hole] += packet.hole_samples
+        for window in place_packets(pieces, lambda part: open_input(parts[part].packets), begin_unix_ns):
+            for piece, first, stop in _by_piece(window):
+                if piece != seen:
+                    for skipped in range(seen + 1, piece):
+                        starts[skipped] = stops[skipped] = int(window.start_sample[first])
+                    seen = piece
+                    starts[seen], media_starts[seen] = int(window.start_sample[first]), int(window.media_sample[first])
+                    opened_by[seen] = Hole(int(window.hole[first]))
+                # How far the file has drifted from media time within the piece: what a row's straight line does not say.
+                off = window.start_sample[first:stop] - window.media_sample[first:stop] - (starts[seen] - media_starts[seen])
+                pushed[seen] = max(pushed[seen], int(np.abs(off).max()))
+                stops[seen] = end = int(window.start_sample[stop - 1] + window.duration_samples[stop - 1])
+            holes += np.bincount(window.hole, weights=window.hole_samples, minlength=len(Hole)).astype(np.int64)
+            media += int(window.duration_samples.sum())
             if file is not None:
-                if packet.hole_samples:
-                    file.fill(packet.hole_samples)
-                file.write(packet.opus_packet, packet.duration_samples)
-            media += packet.duration_samples
-            stops[seen] = end = packet.start_sample + packet.duration_samples
+                _write(file, window)
     total = end - LOOK_AHEAD_SAMPLES
     on_progress(total)
     facts = None
@@ -168,10 +169,25 @@ def extract_track(
         segments=_segments(pieces, indexes, starts, stops, media_starts, pushed, opened_by),
         duration_samples=total,
         media_samples=media,
-        dtx_samples=holes[Hole.DTX],
+        dtx_samples=int(holes[Hole.DTX]),
         hole_samples=end - media,
         begin_unix_ns=file_begin_unix_ns(pieces, begin_unix_ns),
     )
+
+
+def _write(file: OpusFile, window: PlacedPackets) -> None:
+    payload = window.payload.tobytes()
+    columns = (window.hole_samples, window.payload_start, window.payload_bytes, window.duration_samples)
+    for hole, start, size, duration in zip(*(column.tolist() for column in columns), strict=True):
+        if hole:
+            file.fill(hole)
+        file.write(payload[start : start + size], duration)
+
+
+def _by_piece(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
+    """Yields each piece of a window with the packets on it, as (piece, first, stop)."""
+    first_of = np.flatnonzero(np.diff(window.piece, prepend=-1)).tolist()
+    yield from zip(window.piece[first_of].tolist(), first_of, [*first_of[1:], len(window)], strict=True)
 
 
 def _segments(

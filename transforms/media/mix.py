@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -17,11 +19,10 @@ from transforms.media.timeline import Piece
 BLOCK_SAMPLES = SAMPLE_RATE_HZ
 CEILING = 10 ** (-1 / 20)
 """-1 dBFS: what lossy coding adds on top of a limited signal stays below full scale."""
-_LEAST_SKEW = 1e-7
-"""Below this an hour drifts by less than half a ms."""
-_LEAST_DRIFT_SAMPLES = 12
-"""A short stretch that drifts by less (0.25 ms) until it ends is left as it is: each begins at its own time anyway."""
-_SHORT_CHUNKS = 2
+_MOST_DRIFT_SAMPLES = 6
+"""Skew is made up for when a track has drifted by this much (0.125 ms): to resample all of it costs a third of decoding it."""
+_LEAST_CONTEXT_SAMPLES = 512
+"""What the resampler has to hear on both sides of what it is to change."""
 _CELL_SAMPLES = 48
 """The limiter's gain is worked out once per ms."""
 _ATTACK_CELLS = 5
@@ -32,11 +33,11 @@ _RELEASE_PER_CELL = float(np.exp(-1 / 80))
 def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns: int) -> Iterator[tuple[int, Pcm]]:
     """Yields a track's audio on the call's line as (first sample, PCM): in order, not overlapping, at the server's rate.
 
-    Audio that runs on unbroken is resampled as one stream, so skew never accumulates and nothing clicks; each stretch after a
-    hole begins at its own server time.
+    Audio that runs on unbroken is kept in step with its clock, so skew never accumulates and nothing clicks; each stretch after
+    a hole begins at its own server time.
 
     Args:
-      chunks: on media time, in order.
+      chunks: on media time, in order; of about a second where audio runs on, as `decode_track` gives them.
       pieces: what maps media time to server time.
       origin_unix_ns: server time of sample 0.
     """
@@ -51,7 +52,7 @@ def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns
         if held is not None:
             yield (held[0], _faded(held[1][::-1])[::-1]) if is_cut else held
             held = None
-        for pcm in _resampled(itertools.chain([first], stretch), piece.clock.stretch):
+        for pcm in _in_step(itertools.chain([first], stretch), piece.clock.stretch):
             skipped = min(max(cursor - start, 0), len(pcm))
             heard = pcm[skipped:]
             if len(heard):
@@ -95,25 +96,38 @@ def _unbroken(chunks: Iterable[Chunk]) -> Iterator[Iterator[Chunk]]:
         yield run(ahead)
 
 
-def _resampled(stretch: Iterable[Chunk], ratio: float) -> Iterator[Pcm]:
-    if abs(ratio - 1) < _LEAST_SKEW:
-        for chunk in stretch:
+def _in_step(stretch: Iterable[Chunk], ratio: float) -> Iterator[Pcm]:
+    """Yields audio that runs on, `ratio` times as long: never further off than about 0.2 ms, however long it is.
+
+    Blocks pass as they are until the drift is too large; then one is made longer or shorter by whole samples, as many as bring
+    it to the other side. The pitch changes by a hundredth of a semitone within it.
+    """
+    drift = 0.0
+    for chunk in stretch:
+        drift += len(chunk.pcm) * (ratio - 1)
+        if abs(drift) <= _MOST_DRIFT_SAMPLES:
             yield chunk.pcm
-        return
-    stretch = iter(stretch)
-    head = list(itertools.islice(stretch, _SHORT_CHUNKS + 1))
-    is_short = len(head) <= _SHORT_CHUNKS
-    if is_short and sum(len(chunk.pcm) for chunk in head) * abs(ratio - 1) < _LEAST_DRIFT_SAMPLES:
-        for chunk in head:
+            continue
+        samples = round(drift + math.copysign(_MOST_DRIFT_SAMPLES, drift))
+        if len(chunk.pcm) < (abs(samples) + 2) * _LEAST_CONTEXT_SAMPLES:  # the last of the stretch
             yield chunk.pcm
-        return
-    stream: soxr.ResampleStream | None = None
-    for chunk in itertools.chain(head, stretch):
-        if stream is None:
-            stream = soxr.ResampleStream(SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * ratio, chunk.pcm.shape[1], dtype="float32")
-        yield stream.resample_chunk(chunk.pcm)
-    if stream is not None:
-        yield stream.resample_chunk(np.zeros((0, chunk.pcm.shape[1]), dtype=np.float32), last=True)
+            continue
+        yield lengthened(chunk.pcm, samples)
+        drift -= samples
+
+
+def lengthened(pcm: Pcm, samples: int) -> Pcm:
+    """Returns audio that is longer by whole samples (shorter by negative ones), its edges as they were.
+
+    The part resampled is so long that a sample comes out on every sample's place at both its ends, and so nothing clicks.
+    """
+    context = len(pcm) // (abs(samples) + 2)
+    first = (len(pcm) - abs(samples) * context) // 2
+    stop = first + abs(samples) * context
+    sign = 1 if samples > 0 else -1
+    changed = soxr.resample(pcm[first - context : stop + context], context, context + sign)
+    kept = changed[context + sign :][: stop - first + samples]
+    return np.concatenate([pcm[:first], kept, pcm[stop:]])
 
 
 class TrackPlayer:
@@ -189,15 +203,15 @@ class Limiter:
         if ready <= 0:
             self._held = audio
             return audio[:0]
-        whole = audio[: cells * _CELL_SAMPLES]
-        padded = np.zeros(cells * _CELL_SAMPLES, dtype=np.float32)
-        padded[: len(whole)] = np.abs(whole).max(axis=1)
-        peaks = padded.reshape(cells, _CELL_SAMPLES).max(axis=1)
         out_samples = min(ready * _CELL_SAMPLES, len(audio))
         out = audio[:out_samples]
         self._held = audio[out_samples:]
-        if self._gain == 1.0 and peaks.max(initial=0.0) <= CEILING:
+        if self._gain == 1.0 and max(audio.max(), -audio.min()) <= CEILING:
             return out
+        whole = np.abs(audio[: cells * _CELL_SAMPLES])
+        padded = np.zeros(cells * _CELL_SAMPLES, dtype=np.float32)
+        padded[: len(whole)] = functools.reduce(np.maximum, whole.T)
+        peaks = padded.reshape(cells, _CELL_SAMPLES).max(axis=1)
         target = np.minimum(1.0, CEILING / np.maximum(peaks.astype(np.float64), CEILING))
         # An edge lies between two cells and must suit both; ramps reach down to it over the cells before.
         edges = np.minimum(np.append(target, 1.0), np.insert(target, 0, 1.0))

@@ -332,7 +332,7 @@ class Mp3Settings:
     """Used by `vbr`: 0 best to 9 smallest, LAME's -V and FFmpeg's -qscale:a."""
     channels: str | int = "auto"
     """`auto`: stereo when any voice is; else 1 or 2."""
-    lame_level: int = 5
+    lame_level: int = 7
     """LAME's algorithm quality: 0 slowest and best, 9 fastest."""
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@ then their Opus packets end to end as bytes. A window never spans two runs, so a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,8 +25,16 @@ PACKET_DTYPE = np.dtype(
         ("packet_bytes", "<i4"),
     ]
 )
-Packet = tuple[int, int, int, bytes]
-"""media_sample, duration_samples, lost_before, opus_packet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketWindow:
+    """Some consecutive packets of a run."""
+
+    records: npt.NDArray[np.void]
+    """Of `PACKET_DTYPE`, shape (packets,)."""
+    payload: npt.NDArray[np.uint8]
+    """Their Opus packets end to end."""
 
 
 def write_run(
@@ -34,6 +42,7 @@ def write_run(
     records: npt.NDArray[np.void],
     source: npt.NDArray[np.uint8],
     source_offset: npt.NDArray[np.int64],
+    let_go: Callable[[], None] = lambda: None,
 ) -> None:
     """Appends one run's packets.
 
@@ -42,18 +51,20 @@ def write_run(
       records: of `PACKET_DTYPE`, in the order of the run; shape (packets,).
       source: bytes that hold the packets, e.g. a mapped dump.
       source_offset: index of each packet's first byte in `source`; shape (packets,).
+      let_go: called after each window, when what was read of `source` is not needed for now.
     """
+    whole = source.data
     for start in range(0, len(records), WINDOW_PACKETS):
         window = records[start : start + WINDOW_PACKETS]
-        sizes = window["packet_bytes"].astype(np.int64)
-        ends = np.cumsum(sizes)
-        # One gather for the whole window: byte i of packet k lies at source_offset[k] + i.
-        where = np.arange(int(ends[-1])) + np.repeat(source_offset[start : start + len(window)] - (ends - sizes), sizes)
+        begin = source_offset[start : start + len(window)]
+        packets = zip(begin.tolist(), (begin + window["packet_bytes"]).tolist(), strict=True)
+        payload = b"".join([whole[first:stop] for first, stop in packets])
         np.save(file, window, allow_pickle=False)
-        np.save(file, source[where], allow_pickle=False)
+        np.save(file, np.frombuffer(payload, dtype=np.uint8), allow_pickle=False)
+        let_go()
 
 
-def read_run(file: BinaryIO, run: RunIndex) -> Iterator[Packet]:
+def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
     """Yields one run's packets in order; memory holds one window.
 
     Args:
@@ -64,12 +75,9 @@ def read_run(file: BinaryIO, run: RunIndex) -> Iterator[Packet]:
     left = run.packet_count
     while left > 0:
         records = np.lib.format.read_array(file, allow_pickle=False)
-        payload = np.lib.format.read_array(file, allow_pickle=False).tobytes()
+        payload = np.lib.format.read_array(file, allow_pickle=False)
         left -= len(records)
-        position = 0
-        for media_sample, duration, lost, size in records.tolist():
-            yield media_sample, duration, lost, payload[position : position + size]
-            position += size
+        yield PacketWindow(records=records, payload=payload)
 
 
 def dump_index(index: PartIndex) -> bytes:

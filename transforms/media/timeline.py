@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from transforms.media.clock import fit_clocks, ns_to_samples
 from transforms.media.model import ClockPiece, PartIndex, RunIndex
 from transforms.media.opus import GRID_SAMPLES, SAMPLE_RATE_HZ
-from transforms.media.packet_file import read_run
+from transforms.media.packet_file import PacketWindow, read_run
+
+Ints = npt.NDArray[np.int64]
 
 
 class Hole(IntEnum):
@@ -56,8 +61,39 @@ class PlacedPacket(NamedTuple):
     hole: Hole
     hole_samples: int
     """What lies between it and the packet before, in the file."""
-    lost_before: int
     opus_packet: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedPackets:
+    """Consecutive packets of one run on an individual file's time line: `PlacedPacket` by columns, shape (packets,) each."""
+
+    piece: Ints
+    media_sample: Ints
+    start_sample: Ints
+    duration_samples: Ints
+    hole: Ints
+    hole_samples: Ints
+    payload: npt.NDArray[np.uint8]
+    """Holds the Opus packets."""
+    payload_start: Ints
+    """Index of each packet's first byte in `payload`."""
+    payload_bytes: Ints
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+    def __getitem__(self, index: int) -> PlacedPacket:
+        start = int(self.payload_start[index])
+        return PlacedPacket(
+            int(self.piece[index]),
+            int(self.media_sample[index]),
+            int(self.start_sample[index]),
+            int(self.duration_samples[index]),
+            Hole(int(self.hole[index])),
+            int(self.hole_samples[index]),
+            self.payload[start : start + int(self.payload_bytes[index])].tobytes(),
+        )
 
 
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
@@ -79,8 +115,8 @@ def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
 
 def place_packets(
     pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO], begin_unix_ns: int | None = None
-) -> Iterator[PlacedPacket]:
-    """Yields a track's packets at their samples of an individual file, never overlapping.
+) -> Iterator[PlacedPackets]:
+    """Yields a track's packets at their samples of an individual file, never overlapping; memory holds one window.
 
     Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or right behind the packet
     before when that reaches further. Audio that an earlier run has given already (two archives, or two segments, of the same
@@ -103,30 +139,70 @@ def place_packets(
                 stop += 1
             if part not in handles:
                 handles[part] = open_packets(part)
-            current, opening = position - 1, True
-            base = 0
-            hole = Hole.BETWEEN_RUNS
-            for media, duration, lost, packet in read_run(handles[part], run):
-                hole = hole if opening else Hole.LOST if lost else Hole.DTX
-                while current + 1 < stop and media >= pieces[current + 1].clock.media_start_sample:
-                    current += 1
-                    if current > position and not lost:
-                        hole = Hole.STALLED
-                    piece = pieces[current].clock
-                    base = _round(ns_to_samples(piece.server_start_unix_ns - begin_unix_ns))
-                ideal = base + _round(media - piece.media_start_sample)
-                if opening and ideal + duration <= cursor:
-                    continue  # heard already
-                opening = False
-                start = max(cursor, ideal)
-                if start == cursor and hole != Hole.BETWEEN_RUNS:
-                    hole = Hole.NONE
-                yield PlacedPacket(current, media, start, duration, hole, start - cursor, lost, packet)
-                cursor = start + duration
+            line = _RunLine(pieces[position:stop], position, begin_unix_ns)
+            for window in read_run(handles[part], run):
+                placed = line.place(window, cursor)
+                if len(placed):
+                    cursor = int(placed.start_sample[-1] + placed.duration_samples[-1])
+                    yield placed
             position = stop
     finally:
         for handle in handles.values():
             handle.close()
+
+
+class _RunLine:
+    """Lays one run's packets on the file's line, window by window."""
+
+    def __init__(self, pieces: Sequence[Piece], first_piece: int, begin_unix_ns: int) -> None:
+        """Args: pieces: the run's; first_piece: number of the first of them among all."""
+        self._first = first_piece
+        self._media_starts = np.array([piece.clock.media_start_sample for piece in pieces], dtype=np.int64)
+        past_ns = [piece.clock.server_start_unix_ns - begin_unix_ns for piece in pieces]
+        self._bases = _on_grid(np.array([ns_to_samples(ns) for ns in past_ns], dtype=np.int64))
+        self._piece = 0
+        """That of the packet before, counted within the run."""
+        self._is_open = False
+        """Whether a packet of the run was placed."""
+
+    def place(self, window: PacketWindow, cursor: int) -> PlacedPackets:
+        """Returns a window's packets, less those heard already. Args: cursor: where the file ends so far."""
+        records = window.records
+        media = records["media_sample"].astype(np.int64)
+        duration = records["duration_samples"].astype(np.int64)
+        size = records["packet_bytes"].astype(np.int64)
+        payload_start = np.cumsum(size) - size
+        piece = np.searchsorted(self._media_starts, media, side="right") - 1
+        piece = np.maximum.accumulate(np.maximum(piece, self._piece))
+        ideal = self._bases[piece] + _on_grid(media - self._media_starts[piece])
+        first = 0
+        if not self._is_open:
+            new = np.flatnonzero(ideal + duration > cursor)
+            first = int(new[0]) if len(new) else len(media)
+        kept = slice(first, None)
+        piece, ideal, duration, lost = piece[kept], ideal[kept], duration[kept], records["lost_before"][kept] > 0
+        # Each begins where it should, or where the one before ends: start = max(ideal, start before + duration before).
+        before = np.cumsum(duration) - duration
+        start = before + np.maximum(np.maximum.accumulate(ideal - before), cursor)
+        hole_samples = start - np.concatenate([[cursor], (start + duration)[:-1]])[: len(start)]
+        stepped = np.diff(piece, prepend=self._piece) > 0
+        hole = np.where(lost, Hole.LOST, np.where(stepped, Hole.STALLED, Hole.DTX))
+        hole[hole_samples == 0] = Hole.NONE
+        if len(piece):
+            if not self._is_open:
+                hole[0] = Hole.BETWEEN_RUNS
+            self._is_open, self._piece = True, int(piece[-1])
+        return PlacedPackets(
+            piece=piece + self._first,
+            media_sample=media[kept],
+            start_sample=start,
+            duration_samples=duration,
+            hole=hole,
+            hole_samples=hole_samples,
+            payload=window.payload,
+            payload_start=payload_start[kept],
+            payload_bytes=size[kept],
+        )
 
 
 def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> int:
@@ -135,5 +211,5 @@ def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> i
     return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
 
 
-def _round(samples: int) -> int:
+def _on_grid(samples: Ints) -> Ints:
     return (samples + GRID_SAMPLES // 2) // GRID_SAMPLES * GRID_SAMPLES
