@@ -112,6 +112,24 @@ def test_dtx_is_silence_between_fades() -> None:
     assert smooth(pcm[20_000:])
 
 
+def test_refresh_packet_in_a_pause_is_heard_as_sent_between_fades() -> None:
+    """What a sender that pauses (DTX) sends now and then keeps the noise fresh: nothing is made up behind it."""
+    packets = encode_opus(tone(440, 2.02))
+    placed = place(packets, dtx={50: 19_200, 51: 19_200})
+    pcm = listen(placed)
+    begin = 48_000 + 19_200 - LOOK_AHEAD
+    assert not pcm[48_000 + 960 : begin].any()
+    refreshed = pcm[begin : begin + 960]
+    assert rms(refreshed[FADE_SAMPLES:-FADE_SAMPLES]) > 0.02
+    assert max(abs(float(refreshed[0, 0])), abs(float(refreshed[-1, 0]))) < 1e-3
+    assert not pcm[begin + 960 : begin + 960 + 19_200].any()
+    assert smooth(pcm[20_000:])
+    # Where it stands in the windows of packets makes no difference.
+    for size in (1, 2, 50, 51, 200):
+        blocks = list(decode_track(as_windows(placed, size), 1, Repairs()))
+        assert sum(float(np.abs(block.pcm).sum()) for block in blocks) == pytest.approx(float(np.abs(pcm).sum()), rel=1e-6)
+
+
 def test_stall_is_silence_between_fades() -> None:
     pcm = listen(place(encode_opus(tone(440, 2)), stalls={50: 24_000}))
     assert not pcm[48_000 + 960 : 72_000 - LOOK_AHEAD].any()

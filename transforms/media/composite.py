@@ -16,7 +16,7 @@ import numpy as np
 
 from transforms.media.decode import Chunk, Pcm, Repairs, decode_track
 from transforms.media.extract import FileFacts, PartFiles, load_parts
-from transforms.media.levels import Ints, LevelMeter, Reals
+from transforms.media.levels import Cells, LevelMeter
 from transforms.media.mix import Limiter, TrackPlayer, mix_tracks, place_audio, to_pcm16
 from transforms.media.model import CompositeSettings, Mp3Settings, Tags
 from transforms.media.mp3 import Mp3File
@@ -152,28 +152,31 @@ class _Ears:
         self._pieces = pieces
         self._levels = LevelMeter(channels)
         self._speech = SpeechDetector(channels)
-        self._anchor: Chunk | None = None
-        """The chunk with which an unbroken stretch on one piece began."""
+        self._anchors: list[tuple[int, int, float]] = []
+        """Of each unbroken stretch not all told of yet: where it begins in the file, server time there, and ns per sample."""
+        self._piece = -1
         self._end_sample = 0
 
     def listen(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
-            if self._anchor is None or chunk.piece != self._anchor.piece or chunk.file_sample != self._end_sample:
-                self._take(self._levels.end())
-                self._anchor = chunk
+            if chunk.piece != self._piece or chunk.file_sample != self._end_sample:
+                self._piece = chunk.piece
+                piece = self._pieces[chunk.piece]
+                server_unix_ns = piece.server_unix_ns(chunk.media_sample)
+                self._anchors.append((chunk.file_sample, server_unix_ns, piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ))
             self._take(self._levels.add(chunk.file_sample, chunk.pcm))
             self._end_sample = chunk.file_sample + len(chunk.pcm)
             yield chunk
         self._take(self._levels.end())
 
-    def _take(self, cells: tuple[Ints, Reals, Reals]) -> None:
-        if self._anchor is None:
+    def _take(self, cells: Cells) -> None:
+        if not len(cells.start_sample):
             return
-        starts, weighted, energy = cells
-        piece = self._pieces[self._anchor.piece]
-        past_ns = (starts - self._anchor.file_sample) * (piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ)
-        server_unix_ns = piece.server_unix_ns(self._anchor.media_sample) + np.rint(past_ns).astype(np.int64)
-        self._speech.add(starts, server_unix_ns, weighted, energy)
+        begins, server_unix_ns, ns_per_sample = map(np.array, zip(*self._anchors, strict=True))
+        of = np.searchsorted(begins, cells.start_sample, side="right") - 1
+        past_ns = np.rint((cells.start_sample - begins[of]) * ns_per_sample[of]).astype(np.int64)
+        self._speech.add(cells.start_sample, server_unix_ns[of] + past_ns, cells.weighted, cells.energy)
+        del self._anchors[: int(of[-1])]
 
     def facts(self, repairs: Repairs) -> HeardTrackFacts:
         return HeardTrackFacts(

@@ -139,6 +139,10 @@ class OpusDecoder:
         return pcm[:total], decoded
 
 
+_Stretch = tuple[PlacedPackets, int, int]
+"""Packets of a window that follow each other, as (window, first, stop)."""
+
+
 class Chunk(NamedTuple):
     """Decoded audio on its run's media time, the codec's look-ahead taken off."""
 
@@ -198,36 +202,57 @@ def _joined(chunks: Sequence[Chunk]) -> Chunk:
 
 def _decode_windows(windows: Iterable[PlacedPackets], channels: int, repairs: Repairs) -> Iterator[Chunk]:
     decoder = OpusDecoder(channels)
-    before: tuple[PlacedPackets, int] | None = None
+    before: PlacedPacket | None = None
     skip = 0
     fade_in = False
-    for window in windows:
-        for first, stop in _unbroken(window):
-            if window.hole[first] != Hole.NONE:
-                packet = window[first]
-                if packet.hole == Hole.BETWEEN_RUNS:
-                    # A run's first 312 samples are not heard: even where it follows at once, the old one has that long to fade.
-                    tail = packet.hole_samples + LOOK_AHEAD_SAMPLES
-                    chunks = _tail(decoder, before[0][before[1]], tail) if before else []
-                elif packet.hole == Hole.LOST:
-                    assert before is not None
-                    chunks, fade_in = _fill_loss(decoder, before[0][before[1]], packet, repairs)
+    stretches = ((window, first, stop) for window in windows for first, stop in _unbroken(window))
+    for (window, first, stop), after in _with_next(stretches):
+        hole, hole_samples = int(window.hole[first]), int(window.hole_samples[first])
+        if hole == Hole.BETWEEN_RUNS:
+            if before is not None:
+                # A run's first 312 samples are not heard: even where it follows at once, the old one has that long to fade.
+                filled, skip = _skipped(_tail(decoder, before, hole_samples + LOOK_AHEAD_SAMPLES), skip)
+                yield from filled
+            decoder.reset()
+            skip, fade_in = LOOK_AHEAD_SAMPLES, True
+        elif hole != Hole.NONE:
+            fade_in = True
+            if before is not None:
+                if hole == Hole.LOST:
+                    chunks, fade_in = _fill_loss(decoder, before, window[first], repairs)
                 else:
-                    assert before is not None
-                    chunks, fade_in = _tail(decoder, before[0][before[1]], packet.hole_samples), True
+                    chunks = _tail(decoder, before, hole_samples)
                 filled, skip = _skipped(chunks, skip)
                 yield from filled
-                if packet.hole == Hole.BETWEEN_RUNS:
-                    decoder.reset()
-                    skip, fade_in = LOOK_AHEAD_SAMPLES, True
-            heard, skip = _skipped(_decode_unbroken(decoder, window, first, stop, repairs), skip)
-            for chunk in heard:
-                if fade_in:
-                    fade = min(FADE_SAMPLES, len(chunk.pcm))
-                    chunk.pcm[:fade] *= ramp(fade)[:, None]
-                    fade_in = False
-                yield chunk
-            before = window, stop - 1
+        heard, skip = _skipped(_decode_unbroken(decoder, window, first, stop, repairs), skip)
+        if heard and fade_in:
+            _fade(heard[0].pcm, is_in=True)
+            fade_in = False
+        next_hole = int(after[0].hole[after[1]]) if after else Hole.NONE
+        # A packet between two pauses only keeps the noise fresh (DTX): its own end is faded, nothing is made up behind it.
+        is_refresh = hole == next_hole == Hole.DTX and stop - first == 1
+        if is_refresh and heard:
+            _fade(heard[-1].pcm, is_in=False)
+        before = None if is_refresh or next_hole == Hole.NONE else window[stop - 1]
+        yield from heard
+
+
+def _with_next(stretches: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, _Stretch | None]]:
+    source = iter(stretches)
+    current = next(source, None)
+    while current is not None:
+        following = next(source, None)
+        yield current, following
+        current = following
+
+
+def _fade(pcm: Pcm, *, is_in: bool) -> None:
+    """Has audio begin or end softly, in place."""
+    fade = min(FADE_SAMPLES, len(pcm))
+    if is_in:
+        pcm[:fade] *= ramp(fade)[:, None]
+    else:
+        pcm[len(pcm) - fade :] *= ramp(fade)[::-1, None]
 
 
 def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
@@ -298,8 +323,7 @@ def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket,
             break
         left -= step
         if silent and left == 0:
-            fade = min(FADE_SAMPLES, step)
-            pcm[-fade:] *= ramp(fade)[::-1, None]
+            _fade(pcm, is_in=False)
         chunks.append(_chunk(before, past, pcm))
         repairs.concealed_samples += step
         past += step
@@ -307,8 +331,7 @@ def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket,
     if pcm is None:
         return chunks, silent > 0
     if silent:
-        fade = min(FADE_SAMPLES, by_fec)
-        pcm[:fade] *= ramp(fade)[:, None]
+        _fade(pcm, is_in=True)
     repairs.fec_packets += 1
     repairs.fec_samples += by_fec
     chunks.append(_chunk(packet, -by_fec - LOOK_AHEAD_SAMPLES, pcm))

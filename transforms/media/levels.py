@@ -6,6 +6,9 @@ begun every 100 ms, without those below -70 LUFS, then without those 10 LU below
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +16,7 @@ from transforms.media.opus import SAMPLE_RATE_HZ
 
 Reals = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Samples = npt.NDArray[np.float32]
 
 CELL_SAMPLES = SAMPLE_RATE_HZ // 100
 """Energies are taken per 10 ms."""
@@ -67,7 +71,7 @@ def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
     return np.hstack([output, state]), states_by_group, np.hstack([p.T for p in over_block]), by_state
 
 
-def _in_single(matrix: Reals) -> npt.NDArray[np.float32]:
+def _in_single(matrix: Reals) -> Samples:
     return np.ascontiguousarray(matrix, dtype=np.float32)
 
 
@@ -84,7 +88,7 @@ class KWeighting:
     def __init__(self) -> None:
         self._state = np.zeros(_STATES)
 
-    def filter(self, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def filter(self, audio: Samples) -> Samples:
         """Returns the weighted samples. Args: audio: one channel; its length is a multiple of `QUANTUM_SAMPLES`."""
         if not len(audio) or len(audio) % QUANTUM_SAMPLES:
             raise ValueError(f"{len(audio)} samples are not a multiple of {QUANTUM_SAMPLES}")
@@ -176,72 +180,106 @@ class Loudness:
         return float(to_lufs(self._sums[lowest:].sum() / self._counts[lowest:].sum()))
 
 
+class Cells(NamedTuple):
+    """Energies of 10 ms each, in order."""
+
+    start_sample: Ints
+    """Where each begins on the line."""
+    weighted: Reals
+    """Sum of its K-weighted squares over all channels."""
+    energy: Reals
+    """Sum of its squares over all channels."""
+
+
+_NO_CELLS = Cells(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
+_CELLS_AT_ONCE = 1_000
+
+
 class LevelMeter:
-    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs nothing when it is."""
+    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs little when it is."""
 
     def __init__(self, channels: int) -> None:
         """Args: channels: 1 or 2."""
         self._channels = channels
         self._loudness = Loudness()
         self._filters: tuple[KWeighting, ...] = ()
-        self._held: list[npt.NDArray[np.float32]] = []
+        self._held: list[Samples] = []
         self._held_samples = 0
-        self._held_start = 0
+        self._stretches: list[tuple[int, int]] = []
+        """Where each stretch of what is held begins: there, and on the line."""
+        self._stops: list[int] = []
+        """Where each but the last ends in what is held."""
+        self._next_sample = 0
+        self._ready: list[Cells] = []
+        self._ready_cells = 0
         self._peak = 0.0
 
-    def add(self, start_sample: int, audio: npt.NDArray[np.float32]) -> tuple[Ints, Reals, Reals]:
-        """Measures audio, float32, (samples, channels).
+    def add(self, start_sample: int, audio: Samples) -> Cells:
+        """Measures audio, float32, (samples, channels), and returns what became ready.
 
-        It is taken in blocks of about a second, whatever pieces it comes in.
+        It is taken in blocks of about a second, whatever pieces it comes in, and told of in tens of seconds.
 
         Args:
           start_sample: its place on the line; behind what was given before.
           audio: one piece.
-
-        Returns:
-          what became ready, cells of 10 ms: start, sum of the K-weighted squares, sum of the squares.
         """
-        ready = []
-        if start_sample != self._held_start + self._held_samples:
-            ready.append(self.end())
-            self._held_start = start_sample
+        if not self._stretches or start_sample != self._next_sample:
+            if self._stretches:
+                # Short stretches share a block. Silence between them, until the filter is at rest, keeps them apart.
+                self._stops.append(self._held_samples)
+                self._hold_silence(QUANTUM_SAMPLES + -self._held_samples % QUANTUM_SAMPLES)
+            self._stretches.append((self._held_samples, start_sample))
         self._held.append(audio)
         self._held_samples += len(audio)
+        self._next_sample = start_sample + len(audio)
         if self._held_samples >= SAMPLE_RATE_HZ:
             whole = np.concatenate(self._held)
             taken = len(whole) - len(whole) % QUANTUM_SAMPLES
-            self._held = [whole[taken:]]
-            self._held_samples -= taken
-            ready.append(self._measure(self._held_start, whole[:taken]))
-            self._held_start += taken
-        return _joined(ready)
+            self._measure(whole[:taken], taken)
+            self._held, self._held_samples = [whole[taken:]], len(whole) - taken
+            self._stretches, self._stops = [(0, self._next_sample - self._held_samples)], []
+        return self._tell() if self._ready_cells >= _CELLS_AT_ONCE else _NO_CELLS
 
-    def end(self) -> tuple[Ints, Reals, Reals]:
-        """Measures what is held back, as nothing follows it at once; returns what `add` does."""
-        whole = np.concatenate([*self._held, np.zeros((0, self._channels), dtype=np.float32)])
-        cells = self._measure(self._held_start, whole)
-        self._held, self._held_samples, self._filters = [], 0, ()
-        return cells
+    def end(self) -> Cells:
+        """Measures what is held back, as nothing follows, and returns the rest of what is ready."""
+        if self._held_samples:
+            stop = self._held_samples
+            self._hold_silence(-stop % QUANTUM_SAMPLES)
+            self._measure(np.concatenate(self._held), stop)
+        self._held, self._held_samples, self._stretches, self._stops, self._filters = [], 0, [], [], ()
+        return self._tell()
 
-    def _measure(self, start_sample: int, audio: npt.NDArray[np.float32]) -> tuple[Ints, Reals, Reals]:
-        count = -(-len(audio) // CELL_SAMPLES)
-        starts = start_sample + np.arange(count, dtype=np.int64) * CELL_SAMPLES
-        weighted, plain = np.zeros(count), np.zeros(count)
-        peak = float(max(audio.max(initial=0.0), -audio.min(initial=0.0)))
-        if not peak:
+    def _hold_silence(self, samples: int) -> None:
+        self._held.append(np.zeros((samples, self._channels), dtype=np.float32))
+        self._held_samples += samples
+
+    def _measure(self, audio: Samples, stop: int) -> None:
+        """Measures a whole number of quanta, whose last stretch ends at `stop`."""
+        weighted = energy = np.zeros(len(audio) // CELL_SAMPLES)
+        peak = float(max(audio.max(), -audio.min()))
+        if peak:
+            self._filters = self._filters or tuple(KWeighting() for _ in range(self._channels))
+            by_channel = [np.ascontiguousarray(audio[:, channel]) for channel in range(self._channels)]
+            weighted = _energies([k.filter(samples) for k, samples in zip(self._filters, by_channel, strict=True)])
+            energy = _energies(by_channel)
+        else:
             self._filters = ()
-            return starts, weighted, plain
         self._peak = max(self._peak, peak)
-        self._filters = self._filters or tuple(KWeighting() for _ in range(self._channels))
-        if rest := -len(audio) % QUANTUM_SAMPLES:
-            audio = np.concatenate([audio, np.zeros((rest, self._channels), dtype=np.float32)])
-        for channel, k_weighting in enumerate(self._filters):
-            samples = np.ascontiguousarray(audio[:, channel])
-            for cells, sums in ((k_weighting.filter(samples), weighted), (samples, plain)):
-                by_cell = cells[: count * CELL_SAMPLES].reshape(-1, CELL_SAMPLES)
-                sums += np.einsum("ij,ij->i", by_cell, by_cell)
-        self._loudness.add(starts, weighted)
-        return starts, weighted, plain
+        offsets = np.arange(len(energy)) * CELL_SAMPLES
+        begins, starts = np.array(self._stretches, dtype=np.int64).T
+        stretch = np.searchsorted(begins, offsets, side="right") - 1
+        kept = offsets < np.array([*self._stops, stop])[stretch]
+        places = offsets + (starts - begins)[stretch]
+        self._ready.append(Cells(places[kept], weighted[kept], energy[kept]))
+        self._ready_cells += len(self._ready[-1].energy)
+
+    def _tell(self) -> Cells:
+        if not self._ready:
+            return _NO_CELLS
+        cells = Cells(*map(np.concatenate, zip(*self._ready, strict=True)))
+        self._ready, self._ready_cells = [], 0
+        self._loudness.add(cells.start_sample, cells.weighted)
+        return cells
 
     @property
     def loudness_lufs(self) -> float | None:
@@ -254,10 +292,10 @@ class LevelMeter:
         return 20 * float(np.log10(self._peak)) if self._peak else None
 
 
-def _joined(parts: list[tuple[Ints, Reals, Reals]]) -> tuple[Ints, Reals, Reals]:
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
-    starts, weighted, plain = zip(*parts, strict=True)
-    return np.concatenate(starts), np.concatenate(weighted), np.concatenate(plain)
+def _energies(channels: Sequence[Samples]) -> Reals:
+    """Returns the energy of each cell, summed over the channels."""
+    energies: Reals = np.zeros(len(channels[0]) // CELL_SAMPLES)
+    for samples in channels:
+        by_cell = samples.reshape(-1, CELL_SAMPLES)
+        energies += np.einsum("ij,ij->i", by_cell, by_cell)
+    return energies
