@@ -148,6 +148,23 @@ def test_cells_tell_where_and_how_loud() -> None:
     assert -0.691 + 10 * np.log10(weighted[20] / CELL_SAMPLES) == pytest.approx(10 * np.log10(0.125), abs=0.05)
 
 
+@pytest.mark.parametrize("size", [960, 2_400, 7_001, 48_000, 100_000])
+def test_cells_of_each_stretch_are_those_it_has_alone(size: int) -> None:
+    """Twenty stretches with holes between: however they share blocks, none is heard in another."""
+    draw = np.random.default_rng(size)
+    together, alone, at = LevelMeter(1), [], 0
+    told = []
+    for number in range(20):
+        audio = noise(size / 48_000, amplitude=10 ** draw.uniform(-4, -0.5), seed=number)
+        told.append(together.add(at, audio))
+        by_itself = LevelMeter(1)
+        alone += [by_itself.add(at, audio), by_itself.end()]
+        at += size + int(draw.integers(1, 30_000))
+    told.append(together.end())
+    for found, expected in zip(zip(*told, strict=True), zip(*alone, strict=True), strict=True):
+        assert np.concatenate(found) == pytest.approx(np.concatenate(expected), rel=1e-3, abs=1e-9)
+
+
 @pytest.mark.parametrize("audio", [silence(0), silence(3)], ids=["nothing", "zeros"])
 def test_silence_has_neither_loudness_nor_peak(audio: Pcm) -> None:
     meter = measure(audio)

@@ -6,8 +6,10 @@ the way into the mix. Memory is a block of a second and a window of packets per 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +81,7 @@ def hear_call(
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
+    threads: int = 1,
     *,
     open_input: Callable[[str], BinaryIO],
     on_progress: Callable[[int], None],
@@ -93,9 +96,24 @@ def hear_call(
       mp3: how to encode it.
       composite: what it is to be like.
       tags: title, artist, date and so on.
-      open_input: opens a staged file by name.
+      threads: how many cores it may keep busy: with more than one, tracks are decoded on threads while the mix is encoded.
+      open_input: opens a staged file by name; called from those threads.
       on_progress: told the number of samples of each finished block of the mix.
     """
+    with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
+        return _hear(tracks, output, mp3, composite, tags, pool, open_input, on_progress)
+
+
+def _hear(
+    tracks: tuple[HeardTrack, ...],
+    output: Path | None,
+    mp3: Mp3Settings,
+    composite: CompositeSettings,
+    tags: Tags,
+    pool: Executor | None,
+    open_input: Callable[[str], BinaryIO],
+    on_progress: Callable[[int], None],
+) -> HeardCallFacts:
     voices = [_Voice(track, open_input) for track in tracks]
     mixed = [voice for voice, track in zip(voices, tracks, strict=True) if track.is_mixed]
     mix = None
@@ -104,13 +122,12 @@ def hear_call(
         channels = max(voice.channels for voice in mixed) if mp3.channels == "auto" else int(mp3.channels)
         gain = 1.0
         if composite.target_lufs != "off":
-            gain = _gain_to(float(composite.target_lufs), _mixed(mixed, origin, channels, is_measured=False), channels)
-        blocks = _mixed(mixed, origin, channels, is_measured=True)
+            gain = _gain_to(float(composite.target_lufs), _mixed(mixed, origin, channels, pool, is_measured=False), channels)
+        blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
         mix = _write(blocks, gain, channels, output, mp3, tags, origin, on_progress)
-    for voice in voices:
-        if mix is None or voice not in mixed:
-            for _ in voice.listen():
-                pass
+    unheard = [voice for voice in voices if mix is None or voice not in mixed]
+    for _ in (pool.map if pool else map)(_Voice.hear_out, unheard):
+        pass
     return HeardCallFacts(tracks=tuple(voice.facts() for voice in voices), mix=mix)
 
 
@@ -135,6 +152,11 @@ class _Voice:
     def listen(self) -> Iterator[Chunk]:
         """Yields the track's audio, measuring it; once."""
         return self._ears.listen(self._decode(self._repairs))
+
+    def hear_out(self) -> None:
+        """Measures the track without its audio being wanted."""
+        for _ in self.listen():
+            pass
 
     def play(self, origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[tuple[int, Pcm]]:
         """Yields the track's audio on the mix's line, in its number of channels or in one."""
@@ -192,9 +214,11 @@ def _folded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         yield chunk._replace(pcm=chunk.pcm.mean(axis=1, keepdims=True))
 
 
-def _mixed(voices: Sequence[_Voice], origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[Pcm]:
+def _mixed(
+    voices: Sequence[_Voice], origin_unix_ns: int, channels: int, pool: Executor | None, *, is_measured: bool
+) -> Iterator[Pcm]:
     players = [TrackPlayer(voice.play(origin_unix_ns, channels, is_measured=is_measured)) for voice in voices]
-    return mix_tracks(players, channels)
+    return mix_tracks(players, channels, pool)
 
 
 def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int) -> float:

@@ -192,69 +192,81 @@ class Cells(NamedTuple):
 
 
 _NO_CELLS = Cells(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
-_CELLS_AT_ONCE = 1_000
+_SAMPLES_AT_ONCE = 10 * SAMPLE_RATE_HZ
 
 
 class LevelMeter:
-    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs little when it is."""
+    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs little when it is.
+
+    Audio is taken in blocks of about a second, whatever pieces it comes in. Short stretches share a block: they lie on a tape
+    one behind the other, with silence between them until the filter is at rest.
+    """
 
     def __init__(self, channels: int) -> None:
         """Args: channels: 1 or 2."""
         self._channels = channels
         self._loudness = Loudness()
         self._filters: tuple[KWeighting, ...] = ()
+        self._peak = 0.0
+        self._weighted: list[Reals] = []
+        self._energy: list[Reals] = []
+        """Of the cells of the tape's beginning."""
+        self._measured_samples = 0
         self._held: list[Samples] = []
+        """The rest of the tape."""
         self._held_samples = 0
         self._stretches: list[tuple[int, int]] = []
-        """Where each stretch of what is held begins: there, and on the line."""
+        """Where each stretch begins: on the tape, and on the line."""
         self._stops: list[int] = []
-        """Where each but the last ends in what is held."""
+        """Where each but the last ends on the tape."""
         self._next_sample = 0
-        self._ready: list[Cells] = []
-        self._ready_cells = 0
-        self._peak = 0.0
 
     def add(self, start_sample: int, audio: Samples) -> Cells:
-        """Measures audio, float32, (samples, channels), and returns what became ready.
-
-        It is taken in blocks of about a second, whatever pieces it comes in, and told of in tens of seconds.
+        """Measures audio, float32, (samples, channels); returns what is ready, some ten seconds at a time.
 
         Args:
           start_sample: its place on the line; behind what was given before.
           audio: one piece.
         """
         if not self._stretches or start_sample != self._next_sample:
+            tape = self._measured_samples + self._held_samples
             if self._stretches:
-                # Short stretches share a block. Silence between them, until the filter is at rest, keeps them apart.
-                self._stops.append(self._held_samples)
-                self._hold_silence(QUANTUM_SAMPLES + -self._held_samples % QUANTUM_SAMPLES)
-            self._stretches.append((self._held_samples, start_sample))
+                self._stops.append(tape)
+                self._hold_silence(-tape % QUANTUM_SAMPLES + QUANTUM_SAMPLES)
+            self._stretches.append((self._measured_samples + self._held_samples, start_sample))
         self._held.append(audio)
         self._held_samples += len(audio)
         self._next_sample = start_sample + len(audio)
-        if self._held_samples >= SAMPLE_RATE_HZ:
-            whole = np.concatenate(self._held)
-            taken = len(whole) - len(whole) % QUANTUM_SAMPLES
-            self._measure(whole[:taken], taken)
-            self._held, self._held_samples = [whole[taken:]], len(whole) - taken
-            self._stretches, self._stops = [(0, self._next_sample - self._held_samples)], []
-        return self._tell() if self._ready_cells >= _CELLS_AT_ONCE else _NO_CELLS
+        if self._held_samples < SAMPLE_RATE_HZ:
+            return _NO_CELLS
+        whole = np.concatenate(self._held)
+        taken = len(whole) - len(whole) % QUANTUM_SAMPLES
+        self._measure(whole[:taken])
+        self._held, self._held_samples = [whole[taken:]], len(whole) - taken
+        if self._measured_samples < _SAMPLES_AT_ONCE:
+            return _NO_CELLS
+        cells = self._tell(self._measured_samples)
+        self._stretches = [(0, self._next_sample - self._held_samples)]
+        return cells
 
     def end(self) -> Cells:
         """Measures what is held back, as nothing follows, and returns the rest of what is ready."""
+        stop = self._measured_samples + self._held_samples
+        if not stop:
+            self._stretches = []
+            return _NO_CELLS
         if self._held_samples:
-            stop = self._held_samples
             self._hold_silence(-stop % QUANTUM_SAMPLES)
-            self._measure(np.concatenate(self._held), stop)
-        self._held, self._held_samples, self._stretches, self._stops, self._filters = [], 0, [], [], ()
-        return self._tell()
+            self._measure(np.concatenate(self._held))
+        self._held, self._held_samples, self._filters = [], 0, ()
+        return self._tell(stop)
 
     def _hold_silence(self, samples: int) -> None:
         self._held.append(np.zeros((samples, self._channels), dtype=np.float32))
         self._held_samples += samples
 
-    def _measure(self, audio: Samples, stop: int) -> None:
-        """Measures a whole number of quanta, whose last stretch ends at `stop`."""
+    def _measure(self, audio: Samples) -> None:
+        """Measures the tape's next quanta."""
         weighted = energy = np.zeros(len(audio) // CELL_SAMPLES)
         peak = float(max(audio.max(), -audio.min()))
         if peak:
@@ -265,20 +277,21 @@ class LevelMeter:
         else:
             self._filters = ()
         self._peak = max(self._peak, peak)
-        offsets = np.arange(len(energy)) * CELL_SAMPLES
-        begins, starts = np.array(self._stretches, dtype=np.int64).T
-        stretch = np.searchsorted(begins, offsets, side="right") - 1
-        kept = offsets < np.array([*self._stops, stop])[stretch]
-        places = offsets + (starts - begins)[stretch]
-        self._ready.append(Cells(places[kept], weighted[kept], energy[kept]))
-        self._ready_cells += len(self._ready[-1].energy)
+        self._weighted.append(weighted)
+        self._energy.append(energy)
+        self._measured_samples += len(audio)
 
-    def _tell(self) -> Cells:
-        if not self._ready:
-            return _NO_CELLS
-        cells = Cells(*map(np.concatenate, zip(*self._ready, strict=True)))
-        self._ready, self._ready_cells = [], 0
+    def _tell(self, stop: int) -> Cells:
+        """Returns the cells of what was measured, whose last stretch ends at `stop` on the tape, and begins a new tape."""
+        tape = np.arange(0, self._measured_samples, CELL_SAMPLES)
+        begins, starts = np.array(self._stretches, dtype=np.int64).T
+        stretch = np.searchsorted(begins, tape, side="right") - 1
+        kept = tape < np.array([*self._stops, stop])[stretch]
+        places = tape + (starts - begins)[stretch]
+        cells = Cells(places[kept], np.concatenate(self._weighted)[kept], np.concatenate(self._energy)[kept])
         self._loudness.add(cells.start_sample, cells.weighted)
+        self._weighted, self._energy, self._measured_samples = [], [], 0
+        self._stretches, self._stops = [], []
         return cells
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 import numpy.typing as npt
@@ -131,49 +132,73 @@ def lengthened(pcm: Pcm, samples: int) -> Pcm:
 
 
 class TrackPlayer:
-    """Lays one track's audio into consecutive blocks."""
+    """Hands out one track's audio block by block."""
 
     def __init__(self, audio: Iterator[tuple[int, Pcm]]) -> None:
         """Args: audio: (first sample, PCM) in order, as `place_audio` yields it."""
         self._audio = audio
-        self._pending: tuple[int, Pcm] | None = next(audio, None)
+        self._rest: tuple[int, Pcm] | None = None
+        self.has_ended = False
         self.end_sample = 0
-        """End of what was laid so far."""
+        """End of what was handed out so far."""
 
-    def add_to(self, block: Pcm, start_sample: int) -> bool:
-        """Adds what falls into `block`, which begins at `start_sample`; returns whether more follows."""
-        stop = start_sample + len(block)
-        while self._pending is not None:
-            at, pcm = self._pending
+    def take(self, start_sample: int) -> list[tuple[int, Pcm]]:
+        """Returns what falls into the block that begins at `start_sample`, as (place in the block, PCM)."""
+        parts: list[tuple[int, Pcm]] = []
+        while True:
+            found = self._rest or next(self._audio, None)
+            self._rest = None
+            if found is None:
+                self.has_ended = True
+                return parts
+            at, pcm = found
             if at < start_sample:  # before the line begins, or reaching back over an overlap
                 pcm, at = pcm[start_sample - at :], start_sample
-            room = stop - at
-            if room <= 0:
-                self._pending = (at, pcm)
-                return True
-            part = pcm[:room]
-            block[at - start_sample : at - start_sample + len(part)] += part
+            place = at - start_sample
+            if place >= BLOCK_SAMPLES:
+                self._rest = (at, pcm)
+                return parts
+            part = pcm[: BLOCK_SAMPLES - place]
+            parts.append((place, part))
             self.end_sample = at + len(part)
-            self._pending = (stop, pcm[room:]) if len(pcm) > room else next(self._audio, None)
-        return False
+            if len(part) < len(pcm):
+                self._rest = (self.end_sample, pcm[len(part) :])
+                return parts
 
 
-def mix_tracks(players: Sequence[TrackPlayer], channels: int) -> Iterator[Pcm]:
+def mix_tracks(players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None) -> Iterator[Pcm]:
     """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
 
     Args:
       players: one per track.
       channels: of the mix; mono tracks sound on both sides of a stereo mix.
+      pool: threads that decode the next block while the caller is busy with this one; None decodes when asked. The sum is
+        made in the order of the tracks, so both give the same samples.
     """
     start = 0
     playing = list(players)
+    found = _take_all(playing, start, pool)
     while playing:
+        taken = [parts() for parts in found]
+        still = [player for player in playing if not player.has_ended]
         block = np.zeros((BLOCK_SAMPLES, channels), dtype=np.float32)
-        playing = [player for player in playing if player.add_to(block, start)]
-        if not playing:
+        for parts in taken:
+            for place, pcm in parts:
+                block[place : place + len(pcm)] += pcm
+        if not still:
             block = block[: max(player.end_sample for player in players) - start]
+        playing, start = still, start + BLOCK_SAMPLES
+        found = _take_all(playing, start, pool)
         yield block
-        start += BLOCK_SAMPLES
+
+
+def _take_all(
+    players: Sequence[TrackPlayer], start_sample: int, pool: Executor | None
+) -> list[Callable[[], list[tuple[int, Pcm]]]]:
+    """Has each track's part of a block made, at once on threads or when it is asked for."""
+    if pool is None:
+        return [functools.partial(player.take, start_sample) for player in players]
+    return [pool.submit(player.take, start_sample).result for player in players]
 
 
 class Limiter:
