@@ -18,7 +18,7 @@ import numpy as np
 
 from transforms.media.archive import walk_archive
 from transforms.media.bounds import mend_arrivals
-from transforms.media.errors import RecordingError, RtpdumpError, RtpError, SdpError, TimingMetadataError
+from transforms.media.errors import RecordingError, RtpdumpError, SdpError, TimingMetadataError
 from transforms.media.ingest import ingest_segment
 from transforms.media.model import ArchiveRef, LimitSettings, SegmentTiming
 from transforms.media.opus import (
@@ -29,9 +29,11 @@ from transforms.media.opus import (
     is_valid_packet,
     packet_samples,
 )
-from transforms.media.rtp import parse_red_blocks, parse_rtp_window
+from transforms.media.red import BROKEN_BYTES, unwrap_red
+from transforms.media.rtp import parse_rtp_window
 from transforms.media.rtpdump import read_rtpdump
 from transforms.media.sdp import RtpMap, parse_sdp
+from transforms.media.stretches import Stream
 from transforms.media.timing import parse_timing_metadata
 from transforms.media.unpack import unpack_archive
 
@@ -128,13 +130,24 @@ def rtcp(data: bytes) -> None:
 
 
 def red(data: bytes) -> None:
-    """Reads one RED payload."""
-    try:
-        blocks = parse_red_blocks(data)
-    except RtpError:
-        return
-    assert all(block.start + block.size_bytes <= len(data) for block in blocks)
-    assert sum(block.size_bytes for block in blocks) <= len(data)
+    """Reads one RED payload, the last thing of a dump."""
+    one = np.zeros(1, dtype=np.int64)
+    stream = Stream(
+        sequence_number=one.astype(np.uint16),
+        rtp_timestamp=one.astype(np.uint32),
+        ssrc=one.astype(np.uint32),
+        payload_type=one.astype(np.uint8),
+        arrival_offset_ms=one,
+        payload_offset=one + 3,
+        payload_bytes=np.array([len(data)], dtype=np.int32),
+        sender_reports=(),
+    )
+    dump = np.frombuffer(b"dmp" + data, dtype=np.uint8)
+    copies = unwrap_red(stream, one, np.ones(1, dtype=bool), np.ones(128, dtype=bool), dump)
+    start, size = int(stream.payload_offset[0]) - 3, int(stream.payload_bytes[0])
+    assert size == BROKEN_BYTES or start + size == len(data)
+    assert not len(copies) or size != BROKEN_BYTES
+    assert ((copies[:, 1] >= 3) & (copies[:, 1] + copies[:, 2] <= start + 3)).all()
 
 
 def sdp(data: bytes) -> None:

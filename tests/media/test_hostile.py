@@ -53,6 +53,7 @@ from tests.media.helpers import (
     make_timing,
     open_in,
     part_files,
+    staged_run,
     unpack,
 )
 from transforms.media import unpack as unpack_module
@@ -61,7 +62,6 @@ from transforms.media.contents import Failures, Named, read_contents
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
 from transforms.media.extract import PartFiles
 from transforms.media.model import Failure, LimitSettings
-from transforms.media.packet_file import read_run
 from transforms.media.rtp import parse_rtp_window
 from transforms.media.rtpdump import read_rtpdump
 from transforms.media.sdp import parse_sdp
@@ -91,7 +91,7 @@ def packets_by_participant(unpacked: UnpackedArchive | None, folder: Path) -> di
             if part.packets_file:
                 index = load_part(folder, PartFiles(packets=part.packets_file, index=part.index_file))
                 with open_in(folder)(part.packets_file) as file:
-                    packets = tuple(packet for run in index.runs for *_, packet in read_run(file, run))
+                    packets = tuple(packet for run in index.runs for *_, packet in staged_run(file, run))
                 found[session.participant_id] = found.get(session.participant_id, ()) + packets
     return found
 
@@ -171,7 +171,7 @@ def test_nothing_is_written_through_a_link_or_under_a_name_of_the_archive(tmp_pa
     spool = tmp_path / "spool"
     spool.mkdir()
     failures = Failures(make_ref(data))
-    contents = read_contents(make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures)
+    contents = read_contents(make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures, lambda _: None)
     assert list(outside.iterdir()) == []
     assert all(re.fullmatch(r"\d+\.rtpdump", path.name) and not path.is_symlink() for path in spool.iterdir())
     assert sorted(contents.dumps) == ["alice_1", "bob_1", "d/evil"]
@@ -370,7 +370,7 @@ def test_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(unpack_module.shutil, "copyfileobj", full)
+    monkeypatch.setattr("transforms.media.contents._spool", full)
     with pytest.raises(RecordingError, match=r"No space left on device, expected room for the expanded archive") as caught:
         unpack(make_archive(good_members("full")), tmp_path)
     assert caught.value.retryable
@@ -386,7 +386,7 @@ def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
         index = load_part(tmp_path, part)
         last = None
         for placed in place_packets(plan_pieces([index]), lambda _, file=part.packets: open_in(tmp_path)(file)):
-            last = placed
+            last = placed[-1]
         assert last is not None
         assert last.start_sample + last.duration_samples <= 60 * 48_000
 

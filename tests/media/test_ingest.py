@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from tests.builders import (
     CALL_START_UNIX_MS,
+    OPUS_PAYLOAD_TYPE,
+    RED_PAYLOAD_TYPE,
     SSRC,
     Segment,
     encode_opus,
@@ -23,9 +27,10 @@ from tests.builders import (
     ntp_time_of_unix_ms,
     tone,
 )
-from tests.media.helpers import RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
+from tests.media.helpers import OPUS_MAP, RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
 from tests.simulation import Sender, simulate
 from transforms.media.errors import RtpdumpError, SdpError, TimelineError, TimingMetadataError, UnsupportedCodecError
+from transforms.media.ingest import ingest_segment
 from transforms.media.model import LimitSettings, PacketCounts
 from transforms.media.sdp import RtpMap
 
@@ -326,6 +331,66 @@ def test_red_copy_that_overlaps_what_came_is_not_used(back: int, fits: bool) -> 
     segment = ingest(make_rtpdump(1_000_000, records), RED_MAPS)
     assert segment.counts.recovered_red == int(fits)
     assert len(segment.runs[0].records) == 2 + fits
+
+
+def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
+    packets = fake_packets(6)
+    records = []
+    for n, older in ((0, []), (2, [(960, b"\x0bx")]), (3, [(1_920, packets[1])]), (4, []), (5, [])):
+        packet = make_rtp_packet(make_red_payload(packets[n], older), sequence_number=n, rtp_timestamp=960 * n, payload_type=63)
+        records.append((20 * n, packet, False))
+    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
+    segment = ingest(dump, RED_MAPS)
+    assert run_packets(segment, dump) == packets
+    assert segment.counts == PacketCounts(expected=6, received=5, lost=1, recovered_red=1)
+
+
+@pytest.mark.parametrize("stretch_bytes", [1, 64, 1_000])
+def test_dump_looked_at_in_many_stretches_gives_the_same(monkeypatch: pytest.MonkeyPatch, stretch_bytes: int) -> None:
+    sent = Segment(packets=fake_packets(200), red_copies=2, lost={3, 50, 51, 120, 121, 122})
+    whole, dump = ingest_built(sent)
+    monkeypatch.setattr("transforms.media.payloads._STRETCH_BYTES", stretch_bytes)
+    parted, _ = ingest_built(sent)
+    assert run_packets(parted, dump) == run_packets(whole, dump)
+    assert parted.counts == whole.counts == PacketCounts(expected=200, received=194, lost=6, recovered_red=5)
+
+
+def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.media.payloads._MAX_COPIES", 3)
+    segment, _ = ingest_built(Segment(packets=fake_packets(60), red_copies=1, lost=set(range(5, 55, 10))))
+    assert segment.counts.recovered_red == 3
+
+
+def test_what_was_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.media.payloads._STRETCH_BYTES", 1_000)
+    dump, _ = make_segment_dump(Segment(packets=fake_packets(500)))
+    calls = []
+    bytes_ = np.frombuffer(dump, dtype=np.uint8)
+    ingest_segment(lambda: io.BytesIO(dump), bytes_, "a", OPUS_MAP, make_timing(), LimitSettings(), lambda: calls.append(None))
+    assert len(calls) >= len(dump) // 1_000
+
+
+@pytest.mark.parametrize("red_copies", [0, 1], ids=["plain", "red"])
+def test_memory_of_a_segment_grows_by_what_is_stated(red_copies: int) -> None:
+    """100 bytes a packet: 150 MB for 8 h, and for 24 h still less than a codec process may take."""
+
+    def peak_bytes(count: int) -> int:
+        payload = make_red_payload(b"\x08abc", [(960, b"\x08abc")] * red_copies) if red_copies else b"\x08abc"
+        payload_type = RED_PAYLOAD_TYPE if red_copies else OPUS_PAYLOAD_TYPE
+        one = make_rtpdump(0, [(0, make_rtp_packet(payload, payload_type=payload_type), False)])
+        head, record = one[: -len(payload) - 20], np.frombuffer(one[-len(payload) - 20 :], dtype=np.uint8)
+        records, number = np.tile(record, (count, 1)), np.arange(count)
+        for first, width, values in ((4, 4, 20 * number), (10, 2, number), (12, 4, 960 * number)):
+            records[:, first : first + width] = values[:, None] >> 8 * np.arange(width)[::-1] & 0xFF
+        dump = head + records.tobytes()
+        tracemalloc.start()
+        segment = ingest(dump, RED_MAPS, make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [len(run.records) for run in segment.runs] == [count]
+        return peak
+
+    assert (peak_bytes(300_000) - peak_bytes(150_000)) / 150_000 < 110
 
 
 def test_broken_red_is_invalid() -> None:

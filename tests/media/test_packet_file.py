@@ -73,6 +73,23 @@ def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyP
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("between", [0, 20, 5_000, 100_000])
+@pytest.mark.parametrize("late", [False, True], ids=["in_order", "one_late"])
+def test_packets_are_found_wherever_they_lie(between: int, late: bool) -> None:
+    packets = make_packets(50, seed=3)
+    source, where = b"", []
+    for *_, packet in packets:
+        source += b"\xee" * between
+        where.append(len(source))
+        source += packet
+    if late:  # what came last belongs in the middle
+        packets.insert(20, packets.pop())
+        where.insert(20, where.pop())
+    file = io.BytesIO()
+    write_run(file, make_records(packets), np.frombuffer(source, dtype=np.uint8), np.array(where, dtype=np.int64))
+    assert list(staged_run(file, make_run(50, 0))) == packets
+
+
 def test_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packet_file, "WINDOW_PACKETS", 4)
     file = io.BytesIO()

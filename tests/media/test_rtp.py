@@ -1,9 +1,8 @@
-"""RTP headers, RTCP sender reports and RED blocks: every field, every length that can lie."""
+"""RTP headers and RTCP sender reports: every field, every length that can lie."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import struct
 from typing import Any
 
@@ -13,15 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.builders import (
-    make_red_payload,
     make_rtcp_sender_report,
     make_rtp_packet,
     make_rtpdump,
     ntp_time_of_unix_ms,
 )
 from tests.media.helpers import DATA
-from transforms.media.errors import RtpError
-from transforms.media.rtp import RedBlock, RtpWindow, parse_red_blocks, parse_rtp_window
+from transforms.media.rtp import RtpWindow, parse_rtp_window
 from transforms.media.rtpdump import RecordWindow, read_rtpdump
 
 
@@ -132,13 +129,6 @@ def test_malformed_packet_is_counted_and_left_out(packet: bytes) -> None:
     assert parsed.invalid_count == 1
     assert parsed.sequence_number.tolist() == [0, 2]
     assert [dump[at : at + 4] for at in parsed.payload_offset.tolist()] == [b"abcd", b"next"]
-
-
-def test_red_of_more_blocks_than_anybody_sends_raises() -> None:
-    older = [(960 * (16 - n), b"x") for n in range(16)]
-    assert len(parse_red_blocks(make_red_payload(b"primary", older))) == 17
-    with pytest.raises(RtpError, match=r"RED: more than 16 redundant blocks"):
-        parse_red_blocks(make_red_payload(b"primary", [(1, b""), *older]))
 
 
 def test_padding_of_the_whole_payload_is_valid() -> None:
@@ -304,66 +294,3 @@ def test_packet_of_one_byte_is_judged_by_its_own_bytes() -> None:
         arrival_offset_ms=np.array([0]),
     )
     assert parse_rtp_window(window).invalid_count == 1
-
-
-# --- RED -------------------------------------------------------------------------------------------------------------
-
-
-def test_red_blocks_come_oldest_first_and_primary_last() -> None:
-    payload = make_red_payload(b"primary", [(1_920, b"older"), (960, b"old")])
-    blocks = parse_red_blocks(payload)
-    assert blocks == (
-        RedBlock(payload_type=111, timestamp_offset=1_920, start=9, size_bytes=5),
-        RedBlock(payload_type=111, timestamp_offset=960, start=14, size_bytes=3),
-        RedBlock(payload_type=111, timestamp_offset=0, start=17, size_bytes=7),
-    )
-    assert [payload[block.start : block.start + block.size_bytes] for block in blocks] == [b"older", b"old", b"primary"]
-
-
-def test_golden_red_payload_parses_and_is_built_again() -> None:
-    golden = (DATA / "red_largest_offset.bin").read_bytes()
-    older, primary = parse_red_blocks(golden)
-    assert (older.timestamp_offset, older.size_bytes, older.payload_type) == (16_383, 1_023, 111)
-    assert golden[primary.start :] == b"\xf8\xff\xfe"
-    assert make_red_payload(b"\xf8\xff\xfe", [(16_383, bytes(1_023))]) == golden
-
-
-def test_red_with_primary_only_is_one_block() -> None:
-    assert parse_red_blocks(b"\x6fabc") == (RedBlock(payload_type=111, timestamp_offset=0, start=1, size_bytes=3),)
-
-
-def test_red_with_empty_blocks_keeps_them() -> None:
-    assert [block.size_bytes for block in parse_red_blocks(make_red_payload(b"", [(960, b"")]))] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        (b"", r"RED: headers overrun the payload of 0 bytes"),
-        (b"\xef\x00\x00", r"RED: header at byte 0 overruns the payload of 3 bytes"),
-        (b"\xef\x00\x00\x00", r"RED: headers overrun the payload of 4 bytes"),
-        (b"\xef\x00\x00\x00\xef\x00", r"RED: header at byte 4 overruns the payload of 6 bytes"),
-        (make_red_payload(b"", [(960, b"12345")])[:-1], r"RED: block of 5 bytes at byte 5 overruns the payload of 9 bytes"),
-    ],
-    ids=["empty", "header_cut", "no_primary_header", "second_header_cut", "block_cut"],
-)
-def test_malformed_red_raises_rtp_error(payload: bytes, message: str) -> None:
-    with pytest.raises(RtpError, match=message):
-        parse_red_blocks(payload)
-
-
-@given(st.binary(max_size=200))
-def test_any_red_bytes_raise_nothing_but_rtp_error(payload: bytes) -> None:
-    try:
-        blocks = parse_red_blocks(payload)
-    except RtpError:
-        return
-    assert blocks[-1].start + blocks[-1].size_bytes == len(payload)
-    assert all(a.start + a.size_bytes == b.start for a, b in itertools.pairwise(blocks))
-
-
-@given(st.binary(max_size=40), st.lists(st.tuples(st.integers(0, 16_383), st.binary(max_size=40)), max_size=5))
-def test_red_parsing_inverts_building(primary: bytes, older: list[tuple[int, bytes]]) -> None:
-    payload = make_red_payload(primary, older)
-    found = [(b.timestamp_offset, payload[b.start : b.start + b.size_bytes]) for b in parse_red_blocks(payload)]
-    assert found == [*older, (0, primary)]

@@ -24,11 +24,10 @@ from tests.builders import (
     make_timing_metadata,
     write_folder,
 )
-from tests.media.helpers import LIMITS, load_part, make_ref, open_in, part_files, unpack
+from tests.media.helpers import LIMITS, load_part, make_ref, open_in, part_files, staged_run, unpack
 from transforms.media.contents import Failures, read_contents
 from transforms.media.errors import ArchiveError
 from transforms.media.model import Failure, LimitSettings, OutputType
-from transforms.media.packet_file import read_run
 from transforms.media.unpack import UnpackedArchive, unpack_archive
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
@@ -55,7 +54,7 @@ def staged_packets(folder: Path, unpacked: UnpackedArchive) -> list[list[bytes]]
     for part in part_files(unpacked):
         index = load_part(folder, part)
         with open_in(folder)(part.packets) as file:
-            found.append([packet for run in index.runs for _, _, _, packet in read_run(file, run)])
+            found.append([packet for run in index.runs for _, _, _, packet in staged_run(file, run)])
     return found
 
 
@@ -425,11 +424,34 @@ def test_every_text_that_leaves_has_a_utf8_form(tmp_path: Path) -> None:
 def test_trouble_of_the_local_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
     data = make_call_archive([ALICE])
     with pytest.raises(FileNotFoundError):
-        read_contents(make_ref(data), (), lambda name: io.BytesIO(data), tmp_path / "missing", LIMITS, Failures(make_ref(data)))
+        read_contents(
+            make_ref(data), (), lambda name: io.BytesIO(data), tmp_path / "missing", LIMITS, Failures(make_ref(data)), _unheard
+        )
 
 
-def test_progress_is_told_the_samples_of_each_session(tmp_path: Path) -> None:
-    data = make_call_archive([ALICE, BOB])
+def _unheard(_: int) -> None:
+    """Progress that nobody asks for."""
+
+
+def test_progress_tells_half_of_the_bytes_when_read_and_half_when_staged(tmp_path: Path) -> None:
+    data = make_call_archive([ALICE, BOB], kind="tar")
+    members = make_call_members([ALICE, BOB])
+    dumps = [len(content) for name, content in members.items() if name.endswith(".rtpdump")]
     told: list[int] = []
+
     unpack_archive(make_ref(data), (), tmp_path, LIMITS, open_input=lambda name: io.BytesIO(data), on_progress=told.append)
-    assert told == [19_200, 24_000]
+
+    half = len(data) // 2
+    assert told[: len(dumps)] == [sum(dumps[: n + 1]) // 2 - sum(dumps[:n]) // 2 for n in range(len(dumps))]
+    assert sum(told[len(dumps) :]) == half
+    assert len(told) == 2 * len(dumps)
+
+
+def test_progress_of_what_expands_much_stays_within_the_archive(tmp_path: Path) -> None:
+    silent = Participant(participant_id="silent", segments=[Segment(packets=[b"\xf8" + bytes(99)] * 500)])
+    data = make_call_archive([silent])
+    told: list[int] = []
+
+    unpack_archive(make_ref(data), (), tmp_path, LIMITS, open_input=lambda name: io.BytesIO(data), on_progress=told.append)
+
+    assert told == [len(data) // 2, len(data) // 2]

@@ -58,11 +58,14 @@ def find_steps(time: Ints, delay: Ints) -> list[tuple[int, int]]:
     Pauses count as half a second at most: a window of 2 s then has packets on both sides of a mute, however long it was.
     """
     pauses = np.diff(time, prepend=time[0])
-    bins = np.cumsum(np.minimum(pauses, _PAUSE_NS)) // _BIN_NS
+    bins = np.minimum(pauses, _PAUSE_NS)
+    np.cumsum(bins, out=bins)
+    bins //= _BIN_NS
     count = int(bins[-1]) + 1
     width = WINDOW_NS // _BIN_NS
     least = np.full(count, np.iinfo(np.int64).max, dtype=np.int64)
-    np.minimum.at(least, bins, delay)
+    firsts = np.flatnonzero(np.diff(bins, prepend=-1))
+    least[bins[firsts]] = np.minimum.reduceat(delay, firsts)
     up = _rises(least, width)
     # A fall is a rise seen backwards: the first bin after it is one past its last bin in that view.
     down = [(count - at, -size) for at, size in _rises(least[::-1], width)]
@@ -122,15 +125,14 @@ def _rises(least: Ints, width: int) -> list[tuple[int, int]]:
     """Returns (bin, size) of each rise of the least delay that holds for a window."""
     none = np.iinfo(np.int64).max
     padded = np.concatenate([np.full(width, none), least, np.full(width, none)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width).min(axis=1)
+    windows = _least_of_windows(padded, width)
     before = windows[: len(least)]  # the least of the window that ends before each bin
     after = windows[width : width + len(least)]  # and of that which begins with it
     known = (before != none) & (after != none)
     difference = np.where(known, after - np.where(known, before, 0), 0)
     # The last part of a run cannot tell a late burst from a step.
     difference[max(0, len(least) - width // 2) :] = 0
-    usual = float(np.median(np.abs(difference[known]))) if known.any() else 0.0
-    threshold = max(LEAST_STEP_NS, 6 * usual)
+    threshold = max(LEAST_STEP_NS, 6 * _middle(np.abs(difference[known])))
     found: list[tuple[int, int]] = []
     last = 0
     for at in np.flatnonzero(difference >= threshold).tolist():
@@ -140,6 +142,25 @@ def _rises(least: Ints, width: int) -> list[tuple[int, int]]:
             found.append((at, int(after[at]) - level))
             last = at
     return found
+
+
+def _least_of_windows(values: Ints, width: int) -> Ints:
+    """Returns the least of each `width` values in a row, by the least of 2, 4, 8, ... in a row."""
+    least, span = values, 1
+    while 2 * span <= width:
+        least = np.minimum(least[:-span], least[span:])
+        span *= 2
+    rest = width - span
+    return np.minimum(least[: len(least) - rest], least[rest:])
+
+
+def _middle(values: Ints) -> float:
+    """Returns the median, 0 of nothing. Whole ms are nearly all alike, over which a search for the middle is slow."""
+    if not values.size:
+        return 0.0
+    values.sort()
+    half = len(values) // 2
+    return float(values[half]) if len(values) % 2 else (float(values[half - 1]) + float(values[half])) / 2
 
 
 def judge_steps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -167,8 +166,12 @@ def read_contents(
     spool: Path,
     limits: LimitSettings,
     failures: Failures,
+    on_bytes: Callable[[int], None],
 ) -> Contents:
     """Reads an archive front to back: metadata and descriptions into memory, dumps into `spool`.
+
+    Args:
+      on_bytes: told the size of each block of a dump.
 
     Raises:
       ArchiveError: not an archive, or nothing in it that could be a recording.
@@ -178,7 +181,7 @@ def read_contents(
     try:
         for member in _members(ref, folder_members, open_input, limits):
             contents.member_count += bool(member.name)
-            _take_member(member, contents, spool, limits, failures)
+            _take_member(member, contents, spool, limits, failures, on_bytes)
     except (ArchiveError, CodecProcessError) as error:
         # What came whole before the damage is kept; an archive of which nothing came is no archive.
         if not contents.metadata_count and not contents.dumps:
@@ -194,7 +197,14 @@ def read_contents(
     return contents
 
 
-def _take_member(member: Member, contents: Contents, spool: Path, limits: LimitSettings, failures: Failures) -> None:
+def _take_member(
+    member: Member,
+    contents: Contents,
+    spool: Path,
+    limits: LimitSettings,
+    failures: Failures,
+    on_bytes: Callable[[int], None],
+) -> None:
     """Keeps what a member holds; what is wrong with it is told and costs no other."""
     name = member.name
     base, _, suffix = name.rpartition(".")
@@ -211,7 +221,7 @@ def _take_member(member: Member, contents: Contents, spool: Path, limits: LimitS
             _take_metadata(member, contents, limits, failures)
         elif suffix == "rtpdump" and base not in contents.dumps:
             path = spool / f"{contents.member_count}.rtpdump"
-            contents.dumps.add(base, Dump(path=path, damage=_spool(member, path)))
+            contents.dumps.add(base, Dump(path=path, damage=_spool(member, path, on_bytes)))
         elif suffix == "sdp" and base not in contents.descriptions:
             contents.descriptions.add(base, _read_description(member, contents, limits))
         elif suffix in ("rtpdump", "sdp"):
@@ -246,11 +256,13 @@ def _take_metadata(member: Member, contents: Contents, limits: LimitSettings, fa
     contents.sessions.append(session)
 
 
-def _spool(member: Member, path: Path) -> RecordingError | None:
+def _spool(member: Member, path: Path, on_bytes: Callable[[int], None]) -> RecordingError | None:
     """Copies a dump to the local folder; returns what cut it short. Packets before that are whole."""
     with path.open("wb") as file:
         try:
-            shutil.copyfileobj(member.stream, file, _COPY_BYTES)
+            while block := member.stream.read(_COPY_BYTES):
+                file.write(block)
+                on_bytes(len(block))
         except (ArchiveError, CodecProcessError) as error:
             return error
     return None

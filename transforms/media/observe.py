@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transforms.media.clock import (
     ABSURD_RATE,
@@ -29,13 +31,15 @@ _POINT_NS = 250 * MS
 
 def in_order(arrival_unix_ns: Ints) -> Ints:
     """Returns when packets would have come at the latest had they kept their places: one that was overtaken moves no other."""
+    if (arrival_unix_ns[1:] >= arrival_unix_ns[:-1]).all():
+        return arrival_unix_ns
     times: Ints = np.minimum.accumulate(arrival_unix_ns[::-1])[::-1]
     return times
 
 
 def observe_clock(
     media_sample: Ints,
-    duration_samples: Ints,
+    duration_samples: npt.NDArray[np.integer[Any]],
     arrival_unix_ns: Ints,
     reports: Sequence[ReportPoint],
     last_arrival_unix_ns: int | None = None,
@@ -69,9 +73,12 @@ def observe_clock(
             plateau = _plateau(0, int(ends[-1]), x[used], y[used], x[used], StepEvidence.NONE)
             return RunClock(base_unix_ns=base, plateaus=(plateau,), method=method)
         arrival_unix_ns = known
-    media_ns = ((media_sample + duration_samples) * NS_PER_SECOND) // SAMPLE_RATE_HZ
+    media_ns = media_sample + duration_samples
+    media_ns *= NS_PER_SECOND
+    media_ns //= SAMPLE_RATE_HZ
     base = int(arrival_unix_ns[0] - media_ns[0])
-    delay = arrival_unix_ns - media_ns - base
+    delay = arrival_unix_ns - media_ns
+    delay -= base
     time = in_order(arrival_unix_ns)
     steps = find_steps(time, delay)
     ramps = find_ramps(steps, time, delay - (arrival_unix_ns - time))
@@ -145,9 +152,11 @@ def _arrivals_by_reports(ends: Ints, first_unix_ns: int, span_ns: int | None, po
 
 def _plateau(start: int, stop: int, media_ns: Ints, delay: Ints, time: Ints, evidence: StepEvidence) -> Plateau:
     bins = (time - time[0]) // _POINT_NS
-    order = np.lexsort((delay, bins))
-    firsts = np.concatenate([[True], np.diff(bins[order]) > 0])
-    picked = order[firsts]
+    firsts = np.flatnonzero(np.diff(bins, prepend=-1))
+    least = np.minimum.reduceat(delay, firsts)
+    # Of each quarter second the first packet of the least delay.
+    alike = np.flatnonzero(delay == np.repeat(least, np.diff(firsts, append=len(bins))))
+    picked = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
     x, y = media_ns[picked], delay[picked]
     hull = _lower_hull(x, y)
     return Plateau(
@@ -164,23 +173,21 @@ def _plateau(start: int, stop: int, media_ns: Ints, delay: Ints, time: Ints, evi
 
 def _lower_hull(x: Ints, y: Ints) -> list[int]:
     """Returns indices of the lower convex hull, left to right (Andrew's monotone chain)."""
-    order = np.argsort(x, kind="stable")
-    hull: list[int] = []
-    points = [(int(x[index]), int(y[index]), int(index)) for index in order]
-    for px, py, index in points:
-        while hull:
-            bx, by = int(x[hull[-1]]), int(y[hull[-1]])
-            if bx == px:
-                if by <= py:
-                    break
-                hull.pop()
-                continue
-            if len(hull) >= 2:
-                ax, ay = int(x[hull[-2]]), int(y[hull[-2]])
-                if (by - ay) * (px - ax) >= (py - ay) * (bx - ax):
-                    hull.pop()
-                    continue
-            break
-        if not hull or int(x[hull[-1]]) != px:
-            hull.append(index)
-    return hull
+    order = np.lexsort((y, x))
+    order = order[np.flatnonzero(np.diff(x[order], prepend=x[order[0]] - 1))]  # of one place the lowest
+    # Who lies on or above the line between its neighbours is no corner. Most go so, many at once; few are left to be walked.
+    is_thinned = False
+    while not is_thinned and len(order) > 2:
+        steps_x, steps_y = np.diff(x[order]).astype(np.float64), np.diff(y[order]).astype(np.float64)
+        is_corner = steps_y[:-1] * steps_x[1:] < steps_y[1:] * steps_x[:-1]
+        is_thinned = 10 * int(is_corner.sum()) > 9 * len(is_corner)
+        order = order[np.concatenate([[True], is_corner, [True]])]
+    hull: list[tuple[int, int, int]] = []
+    for px, py, index in zip(x[order].tolist(), y[order].tolist(), order.tolist(), strict=True):
+        while len(hull) >= 2:
+            (ax, ay, _), (bx, by, _) = hull[-2:]
+            if (by - ay) * (px - ax) < (py - ay) * (bx - ax):
+                break
+            hull.pop()
+        hull.append((px, py, index))
+    return [index for _, _, index in hull]

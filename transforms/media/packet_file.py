@@ -17,6 +17,9 @@ import numpy.typing as npt
 from transforms.media.model import PacketCounts, PartIndex, Plateau, RunClock, RunIndex, StepEvidence
 
 WINDOW_PACKETS = 4_096
+_MOST_BETWEEN = 4
+"""Times the bytes of a window's packets that they may be spread over, and `_FREE_BYTES` more, to be copied in one go."""
+_FREE_BYTES = 1 << 18
 PACKET_DTYPE = np.dtype(
     [
         ("media_sample", "<i8"),  # start, in samples at 48 kHz from the run's first packet
@@ -53,15 +56,29 @@ def write_run(
       source_offset: index of each packet's first byte in `source`; shape (packets,).
       let_go: called after each window, when what was read of `source` is not needed for now.
     """
-    whole = source.data
     for start in range(0, len(records), WINDOW_PACKETS):
         window = records[start : start + WINDOW_PACKETS]
-        begin = source_offset[start : start + len(window)]
-        packets = zip(begin.tolist(), (begin + window["packet_bytes"]).tolist(), strict=True)
-        payload = b"".join([whole[first:stop] for first, stop in packets])
+        payload = _gather(source, source_offset[start : start + len(window)], window["packet_bytes"].astype(np.int64))
         np.save(file, window, allow_pickle=False)
-        np.save(file, np.frombuffer(payload, dtype=np.uint8), allow_pickle=False)
+        np.save(file, payload, allow_pickle=False)
         let_go()
+
+
+def _gather(source: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], size: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Returns the bytes of packets end to end."""
+    stop = offset + size
+    between = offset[1:] - stop[:-1]
+    span = int(stop[-1] - offset[0])
+    if between.min(initial=0) < 0 or span > _MOST_BETWEEN * int(size.sum()) + _FREE_BYTES:
+        whole = source.data
+        packets = [whole[first:last] for first, last in zip(offset.tolist(), stop.tolist(), strict=True)]
+        return np.frombuffer(b"".join(packets), dtype=np.uint8)
+    # One behind the other with little between, as they came: that is left out, which is twice as fast.
+    lengths = np.zeros(2 * len(size), dtype=np.int64)
+    lengths[::2], lengths[1:-1:2] = size, between
+    is_packet = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
+    payload: npt.NDArray[np.uint8] = source[int(offset[0]) : int(stop[-1])][is_packet]
+    return payload
 
 
 def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:

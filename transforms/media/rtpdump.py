@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.errors import RtpdumpError
+from transforms.media.gather import rows_at
 
 WINDOW_RECORDS = 65_536
 _MAGIC = b"#!rtpplay1.0 "
 _MAX_LINE_BYTES = 256
 _HEADER_BYTES = 16
-_RECORD_HEADER_BYTES = 8
+_RECORD_HEADER = np.dtype([("length", ">u2"), ("packet_bytes", ">u2"), ("arrival_offset_ms", ">u4")])
+_RECORD_HEADER_BYTES = _RECORD_HEADER.itemsize
 _READ_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 1 << 16
 _CHAIN_RECORDS = 4
@@ -114,21 +116,28 @@ def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str, damage:
             pending, offset, lost_at = data[found:], offset + found, None
             continue
         starts: list[int] = []
-        position, end, bad = 0, len(data), -1
-        while position + _RECORD_HEADER_BYTES <= end and len(starts) < WINDOW_RECORDS:
-            length = unpack(data, position)[0]
+        position, bad = 0, -1
+        last = len(data) - _RECORD_HEADER_BYTES
+        begin = starts.append
+        for _ in range(WINDOW_RECORDS):  # all that is done packet by packet: each record says where the next one is
+            if position > last:
+                break
+            (length,) = unpack(data, position)
             if length < _RECORD_HEADER_BYTES:
                 bad = length
                 break
-            if position + length > end:
-                break
-            starts.append(position)
+            begin(position)
             position += length
-        records = np.array(starts, dtype=np.int64)
-        good = _well_framed(data, records) if starts else 0
-        if good:
-            yield _window(data, offset, records[:good])
-            number += good
+        if position > len(data):
+            position = starts.pop()  # not all of it is here
+        good = 0
+        if starts:
+            buffer, records = np.frombuffer(data, dtype=np.uint8), np.array(starts, dtype=np.int64)
+            headers = rows_at(buffer, records, _RECORD_HEADER)
+            good = _well_framed(buffer, records, headers)
+            if good:
+                yield _window(buffer, offset, records[:good], headers[:good])
+                number += good
         if good < len(starts):
             lost_at, position = offset + starts[good], starts[good] + 1
         elif bad >= 0:
@@ -157,19 +166,18 @@ def _is_usual(record: bytes) -> bool:
     return packet_bytes in (0, length - _RECORD_HEADER_BYTES)
 
 
-def _well_framed(data: bytes, records: npt.NDArray[np.int64]) -> int:
+def _well_framed(buffer: npt.NDArray[np.uint8], records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]) -> int:
     """Returns how many records come before the first whose length leads astray.
 
     One flipped bit there would silently cost the rest of a dump: whatever follows is read as records, too. A record whose two
     lengths do not agree is believed when records follow that look like some.
     """
-    buffer = np.frombuffer(data, dtype=np.uint8)
     last = len(buffer) - 1
 
     def word(position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return buffer[np.minimum(position, last)].astype(np.int64) << 8 | buffer[np.minimum(position + 1, last)]
 
-    length, packet_bytes = word(records), word(records + 2)
+    length, packet_bytes = headers["length"].astype(np.int64), headers["packet_bytes"].astype(np.int64)
     usual = (packet_bytes == length - _RECORD_HEADER_BYTES) | (packet_bytes == 0)
     odd = np.flatnonzero(~usual)
     if not odd.size:
@@ -224,14 +232,14 @@ def _next_record_within(data: bytes, size: int, is_end: bool) -> int | None:
     return int(candidates[0]) if candidates.size else None
 
 
-def _window(data: bytes, offset: int, records: npt.NDArray[np.int64]) -> RecordWindow:
-    buffer = np.frombuffer(data, dtype=np.uint8)
-    header = buffer[records[:, None] + np.arange(_RECORD_HEADER_BYTES)].astype(np.int64)
+def _window(
+    buffer: npt.NDArray[np.uint8], offset: int, records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]
+) -> RecordWindow:
     return RecordWindow(
         buffer=buffer,
         buffer_offset=offset,
         start=records + _RECORD_HEADER_BYTES,
-        stop=records + (header[:, 0] << 8 | header[:, 1]),
-        packet_bytes=header[:, 2] << 8 | header[:, 3],
-        arrival_offset_ms=header[:, 4] << 24 | header[:, 5] << 16 | header[:, 6] << 8 | header[:, 7],
+        stop=records + headers["length"],
+        packet_bytes=headers["packet_bytes"].astype(np.int64),
+        arrival_offset_ms=headers["arrival_offset_ms"].astype(np.int64),
     )

@@ -30,6 +30,11 @@ def unwrap_sequence(wrapped: npt.NDArray[np.integer], bits: int) -> npt.NDArray[
     values = wrapped.astype(np.int64)
     if values.size == 0:
         return values
-    half = 1 << (bits - 1)
-    steps = (np.diff(values) + half) % (1 << bits) - half
-    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])
+    half, mask = 1 << (bits - 1), (1 << bits) - 1
+    steps = np.diff(values)  # worked on in place: a dump has millions
+    steps += half
+    steps &= mask
+    steps -= half
+    np.cumsum(steps, out=values[1:])
+    values[1:] += values[0]
+    return values

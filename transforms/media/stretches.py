@@ -31,6 +31,18 @@ Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
+COLUMNS: dict[str, type[np.generic]] = {
+    "sequence_number": np.uint16,
+    "rtp_timestamp": np.uint32,
+    "ssrc": np.uint32,
+    "payload_type": np.uint8,
+    "arrival_offset_ms": np.int64,
+    "payload_offset": np.int64,
+    "payload_bytes": np.int32,
+}
+"""Of a stream: what is kept of each packet, 31 bytes."""
+
+
 @dataclass(slots=True)
 class Stream:
     """All RTP packets of a dump in arrival order, as parallel arrays."""
@@ -41,7 +53,7 @@ class Stream:
     payload_type: Bytes
     arrival_offset_ms: Ints
     payload_offset: Ints
-    payload_bytes: Ints
+    payload_bytes: npt.NDArray[np.int32]
     sender_reports: tuple[SenderReport, ...]
 
     @property
@@ -59,7 +71,7 @@ class Stretch:
     media: Ints
     """Unwrapped RTP timestamps."""
     arrival_ns: Ints
-    lost: Ints
+    lost: npt.NDArray[np.int32]
     """Packets missing before each."""
 
     def cut(self, edges: list[int]) -> list[Stretch]:
@@ -85,6 +97,8 @@ def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
 
 def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
     """Returns the places of each SSRC's packets, in order of arrival; the SSRCs in order of their first."""
+    if ssrc.size and (ssrc == ssrc[0]).all():
+        return [np.arange(len(ssrc), dtype=np.int64)]
     order = np.argsort(ssrc, kind="stable")
     edges = np.flatnonzero(np.diff(ssrc[order])) + 1
     groups = [group.astype(np.int64) for group in np.split(order, edges) if group.size]
@@ -171,6 +185,11 @@ def _signed(difference: int, bits: int) -> int:
 def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, PacketCounts]:
     """Returns indices in sequence order without duplicates, packets missing before each, and the counts."""
     extended = unwrap_sequence(sequence_number, 16)
+    lost_before = np.diff(extended, prepend=extended[0] - 1) - 1
+    if int(lost_before.min()) >= 0:  # in order as they came, as nearly all are
+        expected, received = int(extended[-1] - extended[0] + 1), len(extended)
+        counts = PacketCounts(expected=expected, received=received, lost=expected - received)
+        return np.arange(received, dtype=np.int64), lost_before, counts
     kept, first_index = np.unique(extended, return_index=True)
     lost_before = np.diff(kept, prepend=kept[0] - 1) - 1
     arrived = extended[np.sort(first_index)]
@@ -190,12 +209,17 @@ def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> l
     A network that held packets back lets media time catch up with the arrivals, never overtake them: what counts is by how
     much a packet comes earlier than any before it could have.
     """
-    back = np.diff(media) <= 0
-    delay = (in_order(arrival_ns) - arrival_ns.min()) * SAMPLE_RATE_HZ // 1_000_000_000 - (media - media[0])
+    steps = np.diff(media)
+    back = steps <= 0
+    delay = in_order(arrival_ns) - arrival_ns.min()  # worked on in place: there are millions
+    delay *= SAMPLE_RATE_HZ
+    delay //= 1_000_000_000
+    delay -= media
+    delay += media[0]
     has_arrivals = bool(np.ptp(arrival_ns))
     ahead = np.diff(delay) < -JUMP_SAMPLES if has_arrivals else np.zeros_like(back)
     if not has_arrivals and longest_jump is not None:
-        back |= np.diff(media) > longest_jump
+        back |= steps > longest_jump
     places = np.flatnonzero(back | ahead) + 1
     edges = [0]
     if places.size > MAX_BREAKS:  # noise: not one by one

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
 
 from transforms.media.clock import samples_to_ns
 from transforms.media.contents import Contents, Failures, no_memory, read_contents
@@ -33,6 +30,7 @@ from transforms.media.errors import (
     printable,
 )
 from transforms.media.ingest import IngestedSegment, ingest_segment
+from transforms.media.mapped import MappedFile
 from transforms.media.model import (
     OUTPUT_TYPE_OF,
     ArchiveRef,
@@ -50,7 +48,6 @@ from transforms.media.model import (
 )
 from transforms.media.packet_file import dump_index, write_run
 from transforms.media.sdp import RtpMap
-from transforms.media.stretches import Bytes
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HOUR_NS = 3_600_000_000_000
@@ -107,7 +104,8 @@ def unpack_archive(
       folder: an empty local folder; holds what `UnpackedPart` names on return.
       limits: bounds on what the archive may cost.
       open_input: opens an input by name for reading.
-      on_progress: told the samples of each staged track.
+      on_progress: told how many of the archive's bytes are dealt with: half of them while it is read, half while its
+        segments are staged.
 
     Raises:
       ArchiveError: no archive, or nothing in it that could be a recording.
@@ -118,12 +116,12 @@ def unpack_archive(
     spool.mkdir()
     failures = Failures(ref)
     with _on_local_disk(folder):
-        contents = read_contents(ref, folder_members, open_input, spool, limits, failures)
-        stager = _Stager(contents, folder, limits, failures, ref.uri, deadline)
+        gauge = _Gauge(ref.size_bytes, on_progress)
+        contents = read_contents(ref, folder_members, open_input, spool, limits, failures, gauge.read)
+        stager = _Stager(contents, folder, limits, failures, ref.uri, deadline, gauge)
         sessions = []
         for number, timings in enumerate(_by_session(contents.sessions)):
             parts = stager.stage_session(number, timings)
-            on_progress(sum(part.media_samples for part in parts))
             sessions.append(
                 UnpackedSession(
                     call=timings[0].call,
@@ -180,11 +178,65 @@ def _call_start(timings: list[SessionTiming], failures: Failures) -> int | None:
     return first.call_start_unix_ns
 
 
+class _Gauge:
+    """Tells how far an archive is. What it expands to is known only when it was read: half of its bytes stand for that."""
+
+    def __init__(self, size_bytes: int, on_progress: Callable[[int], None]) -> None:
+        self._half_bytes = size_bytes // 2
+        self._on_progress = on_progress
+        self._read_bytes = 0
+        self._staged_bytes = 0
+
+    def read(self, dump_bytes: int) -> None:
+        """Some of a dump was read."""
+        before = min(self._half_bytes, self._read_bytes // 2)
+        self._read_bytes += dump_bytes
+        self._tell(min(self._half_bytes, self._read_bytes // 2) - before)
+
+    def staged(self, dump_bytes: int) -> None:
+        """A whole dump was staged."""
+        before = self._half_bytes * self._staged_bytes // max(1, self._read_bytes)
+        self._staged_bytes += dump_bytes
+        self._tell(self._half_bytes * self._staged_bytes // max(1, self._read_bytes) - before)
+
+    def _tell(self, archive_bytes: int) -> None:
+        if archive_bytes:
+            self._on_progress(archive_bytes)
+
+
+def _write_runs(
+    file: BinaryIO, segment: IngestedSegment, dump: MappedFile, timing: SegmentTiming
+) -> Iterator[tuple[RunIndex, int]]:
+    """Stages a segment's runs one after the other; yields what each is, and its samples."""
+    for run in segment.runs:
+        offset = file.tell()
+        write_run(file, run.records, dump.bytes, run.source_offset, dump.let_go)
+        last = run.records[-1]
+        index = RunIndex(
+            base_filename=timing.base_filename,
+            track_id=timing.track_id,
+            ssrc=run.ssrc,
+            packet_count=len(run.records),
+            packets_lost=int(run.records["lost_before"].sum()),
+            media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
+            file_offset_bytes=offset,
+            clock=run.clock,
+        )
+        yield index, int(run.records["duration_samples"].sum())
+
+
 class _Stager:
     """Stages the tracks of participant sessions; what fails is one segment."""
 
     def __init__(
-        self, contents: Contents, folder: Path, limits: LimitSettings, failures: Failures, archive_uri: str, deadline: float
+        self,
+        contents: Contents,
+        folder: Path,
+        limits: LimitSettings,
+        failures: Failures,
+        archive_uri: str,
+        deadline: float,
+        gauge: _Gauge,
     ) -> None:
         self._contents = contents
         self._folder = folder
@@ -192,6 +244,7 @@ class _Stager:
         self._failures = failures
         self._archive_uri = archive_uri
         self._deadline = deadline
+        self._gauge = gauge
         self._is_late = False
         self._used: set[str] = set()
         self._asked: set[str] = set()
@@ -265,23 +318,10 @@ class _Stager:
             for timing, metadata_member in segments:
                 try:
                     with self._ingested(timing, metadata_member, fail) as (segment, dump):
-                        for run in segment.runs:
-                            offset = packets.tell()
-                            write_run(packets, run.records, dump, run.source_offset)
-                            last = run.records[-1]
-                            runs.append(
-                                RunIndex(
-                                    base_filename=timing.base_filename,
-                                    track_id=timing.track_id,
-                                    ssrc=run.ssrc,
-                                    packet_count=len(run.records),
-                                    packets_lost=int(run.records["lost_before"].sum()),
-                                    media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
-                                    file_offset_bytes=offset,
-                                    clock=run.clock,
-                                )
-                            )
-                            media_samples[offset] = int(run.records["duration_samples"].sum())
+                        for run, samples in _write_runs(packets, segment, dump, timing):
+                            runs.append(run)
+                            media_samples[run.file_offset_bytes] = samples
+                    segment = replace(segment, runs=())  # not to be held while the next one is read
                     counts += segment.counts
                     channels = max(channels, segment.channels)
                     codec = segment.codec if segment.codec == "audio/red" else codec
@@ -358,8 +398,8 @@ class _Stager:
     @contextlib.contextmanager
     def _ingested(
         self, timing: SegmentTiming, metadata_member: str, fail: Callable[[RecordingError], None]
-    ) -> Iterator[tuple[IngestedSegment, Bytes]]:
-        """Gives one segment and the mapped bytes of its dump, which is deleted afterwards."""
+    ) -> Iterator[tuple[IngestedSegment, MappedFile]]:
+        """Gives one segment and its dump, which is deleted afterwards."""
         dumps = self._contents.dumps
         member = f"{timing.base_filename}.rtpdump"
         base = dumps.find(timing.base_filename, metadata_member)
@@ -381,14 +421,14 @@ class _Stager:
         maps = self._rtp_maps(timing, metadata_member, fail)
         if os.path.getsize(path) == 0:
             raise ArchiveError(f"{member}: empty, expected an rtpdump", member=member, byte_offset=0)
-        with path.open("rb") as file:
-            # Not closed by hand: the mapping goes with the last array over it.
-            dump = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        segment = ingest_segment(lambda: path.open("rb"), dump, member, maps, timing, self._limits)
+        mapped = MappedFile(path)
+        dump = mapped.bytes
+        segment = ingest_segment(lambda: path.open("rb"), dump, member, maps, timing, self._limits, mapped.let_go)
         for warning in segment.warnings:
             fail(warning)
-        yield segment, dump
+        yield segment, mapped
         path.unlink()
+        self._gauge.staged(len(dump))
 
     def _rtp_maps(
         self, timing: SegmentTiming, metadata_member: str, fail: Callable[[RecordingError], None]
