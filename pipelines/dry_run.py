@@ -17,7 +17,7 @@ from rich.text import Text
 from pipelines.launch import beam_options, check_inputs, set_up_logging
 from pipelines.options import RunArguments
 from pipelines.settings import load_settings
-from transforms import archive_files, catalog_store, gcp, storage, unfinished
+from transforms import archive_files, catalog_store, storage, unfinished
 from transforms.archive_files import Listed
 from transforms.media.catalog import Row, utc_date
 from transforms.media.errors import StorageError
@@ -47,8 +47,7 @@ def dry_run(arguments: RunArguments) -> int:
     FileSystems.set_options(beam_options(arguments.beam_args))
     output = storage.absolute(arguments.output.rstrip("/"))
     catalog = storage.absolute((arguments.catalog or storage.join(output, "catalog")).rstrip("/"))
-    if any(uri.startswith("gs://") for uri in (*arguments.inputs, catalog)):
-        gcp.have_credentials()
+    storage.find_credentials((*arguments.inputs, catalog))
     check_inputs(arguments.inputs)
     context = RunContext(
         run_id="",

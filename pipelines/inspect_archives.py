@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.options import InspectArguments
-from transforms import archive_files, gcp, storage
+from transforms import archive_files, storage
 from transforms.media.archive import Member, walk_archive, walk_folder
 from transforms.media.errors import RecordingError
 from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
@@ -23,8 +23,7 @@ from transforms.plain_text import printable, printable_json
 
 def inspect(arguments: InspectArguments) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not be read."""
-    if any(pattern.startswith("gs://") for pattern in arguments.archives):
-        gcp.have_credentials()
+    storage.find_credentials(arguments.archives)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
         listed = archive_files.list_archives(pattern)

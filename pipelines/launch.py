@@ -31,7 +31,8 @@ from pipelines import press, report
 from pipelines.local_runner import StoppedError, is_local, make_local_pipeline, stopping_cleanly
 from pipelines.options import EXIT_FAILED, RunArguments, StrictParser, refuse_unknown
 from pipelines.settings import load_settings
-from transforms import archive_files, gcp, storage, take_up, unfinished
+from pipelines.watch import showing_progress
+from transforms import archive_files, storage, take_up, unfinished
 from transforms.catalog_lock import CatalogLock, LockLostError
 from transforms.media.decode import load_libopus
 from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
@@ -67,8 +68,7 @@ def run(arguments: RunArguments) -> int:
     staging_root = _staging_root(options.view_as(GoogleCloudOptions).temp_location, local, output, catalog)
     load_libopus()
     FileSystems.set_options(options)
-    if any(uri.startswith("gs://") for uri in (*arguments.inputs, output, catalog, staging_root)):
-        gcp.have_credentials()
+    storage.find_credentials((*arguments.inputs, output, catalog, staging_root))
     check_inputs(arguments.inputs)
     _check_writable(output, catalog, staging_root, arguments.summary_json)
     context = RunContext(
@@ -140,7 +140,8 @@ def _trouble_of(error: Exception) -> str | None:
 
 def _press(arguments: RunArguments, context: RunContext, options: PipelineOptions, local: bool, staging_root: str) -> int:
     clock = time.monotonic()
-    with report.showing_progress():
+    # Other engines report no progress to this process; what they print of their own stays visible.
+    with showing_progress(context.threads) if local else contextlib.nullcontext():
         pipeline = make_local_pipeline(options) if local else beam.Pipeline(options=options)
         inputs = [storage.absolute(pattern) for pattern in arguments.inputs]
         press.build(pipeline, inputs, context)

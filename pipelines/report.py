@@ -1,26 +1,18 @@
-"""What a user sees of a run: a progress bar or plain lines while it goes on, a summary at the end."""
+"""What a user is told of a run: the log while it goes on (`pipelines.watch` shows how far it is), a summary at the end."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from transforms import progress
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.plain_text import printable, without_secrets
 
-_PLAIN_LINE_SECONDS = 30
 _FAILURES_SHOWN = 10
 
 
@@ -33,97 +25,6 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # Last of all, so that it holds for tracebacks and for what the libraries below say, too.
         return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
-
-
-class _Figures(ProgressColumn):
-    """The run's counts as text."""
-
-    def __init__(self, counts: Counter[str], started: float) -> None:
-        super().__init__()
-        self._counts = counts
-        self._started = started
-
-    def render(self, task: Task) -> Text:
-        return Text(figures(self._counts, time.monotonic() - self._started))
-
-
-def figures(counts: Mapping[str, int], seconds: float) -> str:
-    """Returns the counts of a run so far in one line."""
-    media = counts.get("media_samples", 0) / SAMPLE_RATE_HZ
-    done = counts.get("archives", 0) + counts.get("archives_skipped", 0)
-    parts = [
-        f"archives {done}/{counts.get('archives_found', 0)}",
-        f"tracks {counts.get('tracks', 0)}/{counts.get('tracks_found', 0)}",
-        f"calls {counts.get('calls', 0)}",
-        f"{media / seconds if seconds > 0 else 0:.0f} media s/s",
-    ]
-    if counts.get("failures"):
-        parts.append(f"failures {counts['failures']}")
-    return "  ".join(parts)
-
-
-@contextmanager
-def showing_progress() -> Iterator[Counter[str]]:
-    """Shows a run's progress on standard error until the block ends: a bar on a terminal, else a line now and then."""
-    counts: Counter[str] = Counter()
-    lock = threading.Lock()
-
-    def count(what: str, number: int) -> None:
-        with lock:
-            counts[what] += number
-
-    stop_listening = progress.listen(count)
-    started = time.monotonic()
-    try:
-        if sys.stderr.isatty():
-            with _bar(counts, started):
-                yield counts
-        else:
-            with _lines(counts, started):
-                yield counts
-    finally:
-        stop_listening()
-
-
-@contextmanager
-def _bar(counts: Counter[str], started: float) -> Iterator[None]:
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("pressing"), BarColumn(20), _Figures(counts, started), TimeElapsedColumn())
-    ended = threading.Event()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("press", total=None)
-
-        def update() -> None:
-            while not ended.wait(0.2):
-                # Archives, then tracks, then calls: each archive is a piece of work, and so is what comes out of it.
-                total = counts["archives_found"] + counts["tracks_found"]
-                done = counts["archives"] + counts["archives_skipped"] + counts["tracks"]
-                bar.update(task, total=total or None, completed=min(done, total))
-
-        thread = threading.Thread(target=update, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
-@contextmanager
-def _lines(counts: Counter[str], started: float) -> Iterator[None]:
-    ended = threading.Event()
-
-    def update() -> None:
-        while not ended.wait(_PLAIN_LINE_SECONDS):
-            print(f"callpress: {figures(counts, time.monotonic() - started)}", file=sys.stderr, flush=True)
-
-    thread = threading.Thread(target=update, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def summarise(result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds: float) -> dict[str, Any]:

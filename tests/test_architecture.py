@@ -17,9 +17,22 @@ MEDIA = ROOT / "transforms" / "media"
 
 # Rows from the bottom up: a module imports from rows below its own and, where the row says so, what is named beside it.
 VALUES = {"errors", "model"}
-ARITHMETIC = {"serial", "opus"}
-READERS = {"archive", "tar", "gunzip", "zip_scan", "rtpdump", "rtp", "sdp", "timing", "packet_file", "names", "bounds"}
-LINES = {"clock", "clock_steps", "observe", "stretches", "red", "timeline", "ingest", "catalog", "levels", "speech"}
+ARITHMETIC = {"gather", "serial", "opus"}
+READERS = {
+    "archive",
+    "tar",
+    "gunzip",
+    "zip_scan",
+    "rtpdump",
+    "rtp",
+    "sdp",
+    "timing",
+    "packet_file",
+    "names",
+    "bounds",
+    "mapped",
+}
+LINES = {"clock", "clock_steps", "observe", "stretches", "red", "payloads", "timeline", "ingest", "catalog", "levels", "speech"}
 CODECS = {"decode", "matroska", "mix", "mp3"}
 WHOLES = {"contents", "unpack", "extract", "composite"}
 ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
@@ -31,7 +44,8 @@ BESIDE = {
     "observe": {"clock", "clock_steps"},
     "stretches": {"observe"},  # the time at which packets should have come
     "red": {"stretches"},
-    "ingest": {"clock", "observe", "stretches", "red"},
+    "payloads": {"red", "stretches"},
+    "ingest": {"clock", "observe", "stretches", "red", "payloads"},
     "timeline": {"clock"},
     "speech": {"levels"},  # judges its cells
     "mix": {"decode"},  # the type of its audio
@@ -39,9 +53,11 @@ BESIDE = {
     "composite": {"extract"},  # the shape of its inputs and of a finished file
 }
 THIRD_PARTY = {
+    "gather": {"numpy"},
     "serial": {"numpy"},
     "opus": {"numpy"},
     "bounds": {"numpy"},
+    "mapped": {"numpy"},
     "rtpdump": {"numpy"},
     "rtp": {"numpy"},
     "packet_file": {"numpy"},
@@ -50,10 +66,12 @@ THIRD_PARTY = {
     "observe": {"numpy"},
     "stretches": {"numpy"},
     "red": {"numpy"},
+    "payloads": {"numpy"},
     "ingest": {"numpy"},
+    "timeline": {"numpy"},
+    "extract": {"numpy"},
     "levels": {"numpy"},
     "speech": {"numpy"},
-    "unpack": {"numpy"},
     "catalog": {"pyarrow"},
     "decode": {"numpy"},
     "matroska": {"av"},
@@ -148,3 +166,15 @@ def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(media_modules)
+
+
+def test_inspect_of_a_local_archive_does_without_the_slow_libraries() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('apache_beam', 'google', 'pyarrow', 'av', 'urllib3'):\n"
+        "    sys.modules[name] = None\n"
+        "from pipelines.cli import main\n"
+        "sys.exit(main(['inspect', 'samples/weekly_sync.tar.gz']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,8 +9,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from transforms import storage
-from transforms.cloud_storage import StoredObject
+from transforms import storage, stores
 from transforms.media.errors import ArchiveError
 from transforms.media.timing import SUFFIX
 
@@ -44,12 +43,12 @@ def list_archives(pattern: str) -> list[Listed]:
             if not any(member.path.lower().endswith(SUFFIX) for member in members):
                 return []
             return [_listed_folder(plain + "/", members)]
-        return [_listed(metadata) for metadata in storage.match(storage.quote(plain))] if not pattern.endswith("/") else []
+        return [_listed(metadata) for metadata in storage.match(stores.quote(plain))] if not pattern.endswith("/") else []
     found = {listed.uri: listed for listed in map(_listed, storage.match(plain)) if not pattern.endswith("/")}
     if "**" not in plain:
         # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
         levels = plain.count("/") + 1
-        below: dict[str, list[storage.Listed]] = {}
+        below: dict[str, list[stores.Listed]] = {}
         for metadata in storage.match(plain + "/**"):
             folder = "/".join(metadata.path.split("/")[:levels]) + "/"
             below.setdefault(folder, []).append(metadata)
@@ -63,7 +62,7 @@ def why_nothing_matches(pattern: str) -> str | None:
     """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
     plain = storage.absolute(pattern).rstrip("/")
     # Beam takes a folder on a disk for a match of itself.
-    name = storage.quote(plain) if _is_spelled_out(plain) else plain
+    name = stores.quote(plain) if _is_spelled_out(plain) else plain
     if not pattern.endswith("/") and not os.path.isdir(plain) and storage.has_match(name):
         return None
     below = storage.join(name, "**")
@@ -95,7 +94,7 @@ def fingerprint(uri: str) -> str:
     """
     if uri.endswith("/"):
         return _folder_fingerprint(storage.list_below(uri.rstrip("/")))
-    found = storage.match(storage.quote(uri))
+    found = storage.match(stores.quote(uri))
     if not found:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
     return _one_fingerprint(found[0])
@@ -106,28 +105,28 @@ def stat_archive(uri: str) -> Listed | None:
     if uri.endswith("/"):
         members = storage.list_below(uri.rstrip("/"))
         return _listed_folder(uri, members) if members else None
-    found = storage.match(storage.quote(uri))
+    found = storage.match(stores.quote(uri))
     return _listed(found[0]) if found else None
 
 
-def _folder_fingerprint(members: list[storage.Listed]) -> str:
+def _folder_fingerprint(members: list[stores.Listed]) -> str:
     digest = hashlib.sha256()
     for member in members:
         digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _one_fingerprint(metadata: storage.Listed) -> str:
+def _one_fingerprint(metadata: stores.Listed) -> str:
     if storage.is_local(metadata.path):
         found = os.stat(metadata.path)
         if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
             raise ArchiveError(f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file")
         return f"{metadata.size_in_bytes}-{found.st_mtime_ns}"
-    checksum = metadata.checksum if isinstance(metadata, StoredObject) else storage.checksum(metadata.path)
+    checksum = metadata.checksum if isinstance(metadata, stores.StoredObject) else storage.checksum(metadata.path)
     return f"{metadata.size_in_bytes}-{checksum}"
 
 
-def _listed(metadata: storage.Listed) -> Listed:
+def _listed(metadata: stores.Listed) -> Listed:
     return Listed(
         uri=metadata.path,
         size_bytes=int(metadata.size_in_bytes),
@@ -136,9 +135,9 @@ def _listed(metadata: storage.Listed) -> Listed:
     )
 
 
-def _fingerprint_at_hand(metadata: storage.Listed) -> str:
+def _fingerprint_at_hand(metadata: stores.Listed) -> str:
     """Returns an archive's fingerprint where it costs no request; empty where it does, or the archive is gone by now."""
-    if not (storage.is_local(metadata.path) or isinstance(metadata, StoredObject)):
+    if not (storage.is_local(metadata.path) or isinstance(metadata, stores.StoredObject)):
         return ""
     try:
         return _one_fingerprint(metadata)
@@ -146,10 +145,10 @@ def _fingerprint_at_hand(metadata: storage.Listed) -> str:
         return ""
 
 
-def _listed_folder(uri: str, members: list[storage.Listed]) -> Listed:
+def _listed_folder(uri: str, members: list[stores.Listed]) -> Listed:
     return Listed(
         uri=uri,
         size_bytes=sum(int(member.size_in_bytes) for member in members),
         modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
-        fingerprint=_folder_fingerprint(members) if all(isinstance(member, StoredObject) for member in members) else "",
+        fingerprint=_folder_fingerprint(members) if all(isinstance(member, stores.StoredObject) for member in members) else "",
     )

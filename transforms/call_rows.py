@@ -16,7 +16,7 @@ from transforms.media.names import composite_name
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.media.speech import SpeechFacts
 from transforms.plan_calls import CallPlan, track_ids_of
-from transforms.row_fragments import read_fragment
+from transforms.row_fragments import read_fragments
 from transforms.run_context import VERSION, RunContext
 
 _NS_PER_MS = 1_000_000
@@ -50,8 +50,8 @@ def make_call_rows(
     """
     rows: Rows = {table: [] for table in CALL_TABLES}
     for number, track in enumerate(tracks):
-        for table in ("recordings", "segments", "tracks"):
-            rows[table].extend(read_fragment(track.rows.uri, table))
+        for table, staged in read_fragments(track.rows, ("recordings", "segments", "tracks")).items():
+            rows[table].extend(staged)
         if heard is not None:
             _tell_what_was_heard(rows["tracks"][-1], heard.tracks[number])
             rows["speech"].extend(_speech_rows(track.track, heard.tracks[number].speech, plan.timeline_start_unix_ns))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import storage
@@ -22,7 +24,6 @@ from transforms.media.catalog import (
     ReplacedKey,
     Row,
     owner_key,
-    row_order,
     shard_bits,
     shard_hash,
     shard_name,
@@ -31,6 +32,9 @@ from transforms.media.catalog import (
 from transforms.media.errors import StorageError
 from transforms.row_fragments import FragmentRef, read_fragment
 
+Ints = npt.NDArray[np.int64]
+
+_ROWS_AT_A_TIME = 1_000
 _FILE = re.compile(r"/call_date=(\d{4}-\d{2}-\d{2})/part-(?:0|(\d+)-([01]+))\.parquet$")
 
 
@@ -91,6 +95,12 @@ def _select(table: pa.Table, columns: Sequence[str], keep: Callable[[tuple[Any, 
     return table.filter(pa.array([keep(key) for key in keys], type=pa.bool_()))
 
 
+def _distinct(rows: pa.Table, table: str) -> pa.Table:
+    """Returns the rows of an object, of each key the newest."""
+    first, _ = _groups(rows, KEYS[table])
+    return rows if len(first) == rows.num_rows else to_table(table, _newest(rows.to_pylist(), table))
+
+
 def _newest(rows: list[Row], table: str) -> list[Row]:
     """Keeps the newest row of each key: a run that was killed while it split a shard may have left a row twice."""
     kept: dict[tuple[Any, ...], Row] = {}
@@ -124,7 +134,7 @@ def merge_partition(
 ) -> MergedPartition:
     """Replaces the rows of some calls, archives or runs in one date of a table; merging twice gives the same rows.
 
-    Memory holds one shard and the rows of the fragments that go into it.
+    Memory holds one shard and the rows of the fragments that go into it, as Arrow tables.
 
     Args:
       catalog_uri: root of the catalog.
@@ -138,12 +148,16 @@ def merge_partition(
     """
     replaced = {key for fragment in fragments for key in fragment.replaced}
     files = list_files(catalog_uri, table, call_date)
-    fresh = sum(dict(fragment.row_counts).get(table, 0) for fragment in fragments)
-    held = sum(_count_rows(file, table, replaced) for file in files)
     # A partition never goes back to fewer shards: files that come and go from night to night help nobody.
-    bits = max([shard_bits(held + fresh, shard_rows), *(file.bits for file in files)])
+    bits = max((file.bits for file in files), default=0)
+    added = sum(fragment.count(table) for fragment in fragments)
+    # Rows that go are told from those that stay only where that matters: as a rule all fit by far.
+    if sum(_open(file).metadata.num_rows for file in files) + added > shard_rows << bits:
+        held = sum(int(_keeps(read_table(file, table, _owner_columns(table)), table, replaced).sum()) for file in files)
+        bits = max(bits, shard_bits(held + added, shard_rows))
     written: set[str] = set()
-    dropped: set[str] = set()
+    gone: set[str] = set()
+    made: set[str] = set()  # of all shards: where a shard is split, a row's old place may be read with another shard
     total = 0
     for shard in range(1 << bits):
         name = storage.join(catalog_uri, table, f"call_date={call_date}", shard_name(bits, shard))
@@ -151,42 +165,87 @@ def merge_partition(
         # Where a finer file is there, a run that split the coarser one was killed before it took that away.
         covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
         finest = max((file.bits for file in covering), default=0)
-        old: list[Row] = []
-        for file in covering:
-            if file.bits == finest:
-                old.extend(read_table(file, table).to_pylist())
-        kept = [row for row in _newest(old, table) if owner_key(table, row) not in replaced]
-        new: list[Row] = []
-        for fragment in fragments:
-            if fragment.uri and any(target.may_hold(shard_hash(key)) for key in fragment.replaced):
-                new.extend(read_fragment(fragment.uri, table))
-        rows = [row for row in kept + new if target.may_hold(shard_hash(owner_key(table, row)))]
-        rows.sort(key=partial(row_order, table))
+        old = _distinct(_joined(table, [read_table(file, table) for file in covering if file.bits == finest]), table)
+        kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
+        fresh = _joined(table, list(_fresh_rows(table, fragments, target)))
         if table == "recordings":
-            dropped |= {row["uri"] for row in old} - {row["uri"] for row in kept} - {row["uri"] for row in rows}
-        total += len(rows)
-        if rows or files:
-            _write(name, table, rows)
+            stays = _keeps(old, table, replaced)
+            gone |= _uris(old.filter(pa.array(~stays))) - _uris(old.filter(pa.array(stays)))
+            made |= _uris(fresh)
+        del old
+        rows = _sorted(table, _joined(table, [kept, fresh]).combine_chunks())
+        total += rows.num_rows
+        if rows.num_rows or files:
+            _write(name, rows)
             written.add(name)
     for file in files:
         if file.uri not in written:
             storage.delete(file.uri)
-    return MergedPartition(table=table, row_count=total, dropped_media=tuple(sorted(dropped)))
+    return MergedPartition(table=table, row_count=total, dropped_media=tuple(sorted(gone - made)))
+
+
+def _fresh_rows(table: str, fragments: Sequence[FragmentRef], target: CatalogFile) -> Iterator[pa.Table]:
+    """Yields the fragments' rows that belong into a shard, some thousands at a time: as Python objects they are large."""
+    batch: list[Row] = []
+    for fragment in fragments:
+        if fragment.uri and any(target.may_hold(shard_hash(key)) for key in fragment.replaced):
+            rows = read_fragment(fragment, table)
+            batch += rows if target.bits == 0 else [row for row in rows if target.may_hold(shard_hash(owner_key(table, row)))]
+        if len(batch) >= _ROWS_AT_A_TIME:
+            yield to_table(table, batch)
+            batch = []
+    yield to_table(table, batch)
+
+
+def _owner_columns(table: str) -> list[str]:
+    names = ("call_type", "call_id", "call_session_id", "archive_uri", "run_id")
+    return [name for name in names if name in SCHEMAS[table].names]
+
+
+def _keeps(
+    rows: pa.Table, table: str, replaced: Collection[ReplacedKey], target: CatalogFile | None = None
+) -> npt.NDArray[np.bool_]:
+    """Returns for each row whether its owner is none of the replaced, and belongs into a shard if one is given."""
+    columns = _owner_columns(table)
+    first, number = _groups(rows, columns)
+    owners = [owner_key(table, row) for row in rows.select(columns).take(pa.array(first)).to_pylist()]
+    verdicts = [owner not in replaced and (target is None or target.may_hold(shard_hash(owner))) for owner in owners]
+    return np.array(verdicts, dtype=np.bool_)[number]
+
+
+def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
+    """Returns, for the distinct values of some columns, the first row of each, and for each row the number of its own.
+
+    As arrays: a full shard's keys as Python text would take more memory than all its rows.
+    """
+    first = number = np.zeros(rows.num_rows, dtype=np.int64)
+    for name in columns:
+        encoded = rows.column(name).combine_chunks().dictionary_encode(null_encoding="encode")
+        number = number * len(encoded.dictionary) + encoded.indices.to_numpy()
+        _, first, number = np.unique(number, return_index=True, return_inverse=True)
+    return first, number
+
+
+def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables([SCHEMAS[table].empty_table(), *parts])
+
+
+def _sorted(table: str, rows: pa.Table) -> pa.Table:
+    """Returns rows in the order of their keys; nulls come first."""
+    keys: dict[str, Any] = {}
+    for name in KEYS[table]:
+        keys |= {f"has {name}": pc.is_valid(rows.column(name)), name: rows.column(name)}
+    return rows.take(pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys]))
+
+
+def _uris(recordings: pa.Table) -> set[str]:
+    return set(recordings.column("uri").to_pylist())
 
 
 def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
     """Gives a table without any object an empty, typed one: readers fail on a table that has none. Raises: StorageError."""
     if not list_files(catalog_uri, table):
-        _write(storage.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)), table, [])
-
-
-def _count_rows(file: CatalogFile, table: str, replaced: Collection[ReplacedKey]) -> int:
-    """Counts the rows of a file that stay."""
-    columns = [
-        name for name in ("call_type", "call_id", "call_session_id", "archive_uri", "run_id") if name in SCHEMAS[table].names
-    ]
-    rows = read_table(file, table, columns).to_pylist()
-    return sum(1 for row in rows if owner_key(table, row) not in replaced)
+        _write(storage.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)), SCHEMAS[table].empty_table())
 
 
 def _open(file: CatalogFile) -> pq.ParquetFile:
@@ -196,9 +255,9 @@ def _open(file: CatalogFile) -> pq.ParquetFile:
         raise StorageError(f"{file.uri}: not a Parquet file ({error}); restore it, or remove it to lose its rows") from None
 
 
-def _write(uri: str, table: str, rows: Sequence[Row]) -> None:
+def _write(uri: str, rows: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(to_table(table, rows), sink, compression="zstd")
+    pq.write_table(rows, sink, compression="zstd")
     storage.write_bytes(uri, sink.getvalue().to_pybytes())
 
 

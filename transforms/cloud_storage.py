@@ -10,21 +10,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from apache_beam.io.filesystem import FileSystem
 from google.api_core import exceptions as google_errors
 from google.cloud import storage as google_storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from transforms import gcp
+from transforms.stores import Listed, OpenObject, ShortTransferError, StoredObject, compile_glob, plain_prefix
 
-PREFIX = "gs://"
+_PREFIX = "gs://"
 READ_BYTES = 16 << 20
 """Read at a time: a request per megabyte would wait more than it reads."""
 _TIMEOUT_SECONDS = 60
@@ -32,26 +30,10 @@ _TIMEOUT_SECONDS = 60
 # A listing has many pages, and each may fail by itself: tried again one by one, all of them together soon enough succeed.
 _PAGE_RETRY = DEFAULT_RETRY.with_timeout(10.0)
 _BATCH_OBJECTS = 100
-_PLAIN_PREFIX = re.compile(r"^[^\[*?]*")
-
-
-class ShortTransferError(OSError):
-    """Not all bytes came, or other ones than were sent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObject:
-    """An object as listed. The first three are called as in Beam's `FileMetadata`."""
-
-    path: str
-    size_in_bytes: int
-    last_updated_in_seconds: float
-    checksum: str
-    """CRC32C as Cloud Storage spells it."""
 
 
 def _split(uri: str) -> tuple[str, str]:
-    bucket, _, name = uri.removeprefix(PREFIX).partition("/")
+    bucket, _, name = uri.removeprefix(_PREFIX).partition("/")
     return bucket, name
 
 
@@ -90,6 +72,24 @@ class ObjectReader:
         if len(data) != wanted:
             raise ShortTransferError(f"{len(data)} bytes came from byte {position}, expected {wanted}")
         return data
+
+    def close(self) -> None:
+        """There is nothing to let go of: each read is a request."""
+
+
+def open_object(uri: str) -> OpenObject:
+    """Opens an object for reading."""
+    return ObjectReader(uri)
+
+
+def has_match(pattern: str) -> bool:
+    """Whether a glob matches anything at all."""
+    return next(match(pattern), None) is not None
+
+
+def checksum(uri: str) -> str:
+    """Returns an object's CRC32C as Cloud Storage spells it."""
+    return ObjectReader(uri).checksum
 
 
 def read(uri: str) -> bytes:
@@ -137,21 +137,20 @@ def _spell(checksum: Checksum) -> str:
     return base64.b64encode(checksum.digest()).decode("ascii")
 
 
-def match(pattern: str) -> Iterator[StoredObject]:
+def match(pattern: str) -> Iterator[Listed]:
     """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does not."""
     bucket, name = _split(pattern)
-    prefix = cast("re.Match[str]", _PLAIN_PREFIX.match(name))[0]
-    wanted = re.compile(FileSystem.translate_pattern(pattern))
+    wanted = compile_glob(pattern)
     found = gcp.storage_client().list_blobs(
         bucket,
-        prefix=prefix or None,
+        prefix=plain_prefix(name) or None,
         fields="items(name,size,updated,crc32c),nextPageToken",
         retry=_PAGE_RETRY,
         timeout=_TIMEOUT_SECONDS,
     )
     for blob in found:
-        path = f"{PREFIX}{bucket}/{blob.name}"
-        if wanted.match(path):
+        path = f"{_PREFIX}{bucket}/{blob.name}"
+        if wanted.fullmatch(path):
             yield StoredObject(
                 path=path,
                 size_in_bytes=blob.size or 0,

@@ -5,6 +5,7 @@ lives there. It dies with its parent. Work that it died over, or that took too m
 fresh child while no other is at work; a bug of ours (an exception in the child) would only repeat itself and is not.
 
     parent                                   child
+    ("warm", None, ())               ->  (between jobs)                     no answer
     ("ping", None, ())               ->  (between jobs)
                                      <-      "pong"
     ("run", function, args)          ->
@@ -172,6 +173,11 @@ class CodecProcess:
         """Whether it runs."""
         return not self._connection.closed and self._process.poll() is None
 
+    def warm(self) -> None:
+        """Has the child import what jobs need, and does not wait for it."""
+        with contextlib.suppress(OSError):  # it died: who wants to lend it finds out
+            self._connection.send(("warm", None, ()))
+
     def answers(self) -> bool:
         """Whether it can take a job. Between jobs only: a child killed a moment ago may still look alive."""
         try:
@@ -331,6 +337,12 @@ class CodecPool:
             if not is_fit:
                 loan.process.close()
 
+    def warm(self, memory_bytes: int) -> None:
+        """Starts a child that imports what jobs need and waits for its first. Raises: RunStoppedError."""
+        process = self._start(memory_bytes)
+        process.warm()
+        self._idle.put(process)
+
     def check(self) -> None:
         """Raises: RunStoppedError: the pool was stopped."""
         if self._is_stopped:
@@ -389,28 +401,46 @@ POOL = CodecPool()
 # --- the child's side ------------------------------------------------------------------------------------------------
 
 
-class _RemoteFile(PositionedFile):
-    """A file that the parent reads for us."""
+class _Parent:
+    """What a job asks of the parent and tells it, from any of its threads."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
-        super().__init__()
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._name = name
+        self._lock = threading.Lock()
 
-    def read_at(self, position: int, size: int) -> bytes:
-        self._connection.send(("read", self._name, position, size))
-        answer = self._connection.recv()
+    def read(self, name: str, position: int, size: int) -> bytes:
+        """Returns bytes of a file that the parent reads for us."""
+        with self._lock:
+            self._connection.send(("read", name, position, size))
+            answer = self._connection.recv()
         if isinstance(answer, RecordingError):
             raise answer
         return cast(bytes, answer)
+
+    def tell_progress(self, samples: int) -> None:
+        """Tells how far a job is."""
+        with self._lock:
+            self._connection.send(("progress", samples))
+
+
+class _RemoteFile(PositionedFile):
+    """A file that the parent reads for us."""
+
+    def __init__(self, parent: _Parent, name: str) -> None:
+        super().__init__()
+        self._parent = parent
+        self._name = name
+
+    def read_at(self, position: int, size: int) -> bytes:
+        return self._parent.read(self._name, position, size)
 
     def find_end(self) -> int:
         return int.from_bytes(self.read_at(0, -1), "big")
 
 
-def _open_input(connection: Connection, name: str) -> BinaryIO:
+def _open_input(parent: _Parent, name: str) -> BinaryIO:
     if "://" in name:
-        return cast(BinaryIO, io.BufferedReader(_RemoteFile(connection, name), _BUFFER_BYTES))
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(parent, name), _BUFFER_BYTES))
     try:
         return open(name, "rb")
     except OSError as error:
@@ -446,6 +476,7 @@ def _allow_many_files() -> None:
 
 
 def _serve_jobs(connection: Connection) -> None:
+    parent = _Parent(connection)
     while True:
         try:
             kind, function, args = connection.recv()
@@ -454,13 +485,19 @@ def _serve_jobs(connection: Connection) -> None:
         if kind == "ping":
             connection.send("pong")
             continue
+        if kind == "warm":
+            import transforms.media.composite
+            import transforms.media.extract
+            import transforms.media.unpack  # noqa: F401
+
+            continue
         started = time.process_time_ns()
         answer: tuple[str, Any]
         try:
             result = function(
                 *args,
-                open_input=functools.partial(_open_input, connection),
-                on_progress=lambda samples: connection.send(("progress", samples)),
+                open_input=functools.partial(_open_input, parent),
+                on_progress=parent.tell_progress,
             )
             answer = ("done", result)
             pickle.dumps(answer)

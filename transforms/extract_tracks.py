@@ -80,6 +80,9 @@ class _ExtractFn(ParallelFn):
         else:
             self._failures.inc()
 
+    def size(self, source: TrackSource) -> int:
+        return source.media_samples
+
     def work(self, source: TrackSource) -> Iterator[Any]:
         try:
             yield self._extract(source)
@@ -95,6 +98,7 @@ class _ExtractFn(ParallelFn):
             )
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         progress.report("tracks")
+        progress.report("samples_extracted", source.media_samples)
 
     def _extract(self, source: TrackSource) -> ExtractedTrack:
         context, track = self._context, source.track
@@ -121,7 +125,7 @@ class _ExtractFn(ParallelFn):
             "tracks": [_track_row(source, facts)],
         }
         stamped = {table: [context.stamp(row) for row in found] for table, found in rows.items()}
-        staged = context.staged("rows", f"track-{key_hash(*track_ids(track).values())}.parquet")
+        staged = context.staged("rows", f"track-{key_hash(*track_ids(track).values())}.json")
         return ExtractedTrack(
             track=track,
             rows=write_fragment(staged, utc_date(source.timeline_start_unix_ns), stamped, ()),

@@ -1,6 +1,6 @@
 """Notes of what a run has finished, in its staging folder: should it die before it publishes, the next one takes that up.
 
-<staging>/finished/<kind>-<key>.json    JSON of a dataclass, written whole
+<staging>/finished/<kind>-<key>.json    JSON of a dataclass; half of one is none
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> 
     """
     uri = context.staged(FOLDER, f"{kind}-{key_hash(*key)}.json")
     try:
-        storage.write_bytes(uri, _adapter(type(record)).dump_json(record))
+        storage.write_staged(uri, _adapter(type(record)).dump_json(record))
     except StorageError as error:
         logger.warning("%s", error.message)
 

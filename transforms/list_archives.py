@@ -63,6 +63,8 @@ class _FingerprintFn(beam.DoFn):
                 fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
             )
         except RecordingError as error:
+            progress.report("archives")
+            progress.report("failures")
             failure: Failure = to_failure(
                 "ListArchives", error, archive_uri=listed.uri, archive_modified_unix_ns=listed.modified_unix_ns
             )

@@ -113,6 +113,9 @@ class _MixFn(ParallelFn):
             self._calls.inc()
             self._samples.inc(output.media_samples)
 
+    def size(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> int:
+        return sum(source.media_samples for plan in group[1]["plans"] for source in plan.sources)
+
     def work(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
         found = group[1]
         plan: CallPlan | None = next(iter(found["plans"]), None)
@@ -128,7 +131,8 @@ class _MixFn(ParallelFn):
         loses_voices = bool(left_out) and plan.has_prior_mix
         if tracks:
             try:
-                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, makes_mix=plan.makes_mix and not loses_voices)
+                makes_mix = plan.makes_mix and not loses_voices
+                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, self.cores_for(group), makes_mix=makes_mix)
             except RecordingError as error:
                 lost_mix = error
             if lost_mix is not None:
@@ -140,7 +144,7 @@ class _MixFn(ParallelFn):
             table: [row if "run_id" in row else self._context.stamp(row) for row in found_rows]
             for table, found_rows in rows.items()
         }
-        staged = self._context.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.parquet")
+        staged = self._context.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
         pressed = PressedCall(
             call=plan.call,
             rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
@@ -170,9 +174,9 @@ class _MixFn(ParallelFn):
             yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
 
     def _hear(
-        self, plan: CallPlan, tracks: Sequence[ExtractedTrack], uri: str, *, makes_mix: bool
+        self, plan: CallPlan, tracks: Sequence[ExtractedTrack], uri: str, cores: int, *, makes_mix: bool
     ) -> tuple[HeardCallFacts, int, RecordingError | None]:
-        """Listens to the tracks and publishes their mix, if there is to be one.
+        """Listens to the tracks and publishes their mix, if there is to be one, on so many cores.
 
         Returns:
           what was heard, the CPU time in ns, and why the mix was lost on the way to its place.
@@ -186,14 +190,30 @@ class _MixFn(ParallelFn):
             )
             for track in tracks
         )
-        with storage.work_folder(context.staging_uri) as folder, POOL.lend(settings.limits.codec_memory_bytes) as codec:
-            output = folder / "mix" if makes_mix and settings.composite.enabled else None
+        writes = makes_mix and settings.composite.enabled
+        # A mix is as long as its longest track, about, and for a loudness there are two; without one each track is heard.
+        lengths = [track.duration_samples for track in tracks]
+        steps = max(lengths) * (1 if settings.composite.target_lufs == "off" else 2) if writes else sum(lengths)
+        heard_part = progress.Portion("samples_heard", sum(source.media_samples for source in plan.sources), steps)
+        made_part = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
+
+        def tell(samples: int) -> None:
+            heard_part.advance(samples)
+            made_part.advance(samples)
+
+        with (
+            heard_part,
+            made_part,
+            storage.work_folder(context.staging_uri) as folder,
+            POOL.lend(settings.limits.codec_memory_bytes) as codec,
+        ):
+            output = folder / "mix" if writes else None
             facts: HeardCallFacts
             facts, cpu_ns = codec.run(
                 hear_call,
-                (heard, output, settings.mp3, settings.composite, _tags(plan, tracks)),
+                (heard, output, settings.mp3, settings.composite, _tags(plan, tracks), cores),
                 open_remote=storage.open_staged,
-                on_progress=lambda samples: progress.report("media_samples", samples),
+                on_progress=tell,
                 timeout_seconds=settings.limits.codec_seconds,
             )
             try:

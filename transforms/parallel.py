@@ -1,31 +1,49 @@
 """Runs a DoFn's slow work on threads: each drives a codec process, so that one worker process keeps all cores busy.
 
-Beam's local engine hands a whole stage to one thread; work is taken from here as threads come free, so a big call beside
-many small ones leaves no core idle. On other engines one thread per worker is enough.
+Beam's local engine hands a whole stage to one thread. Of what has arrived the threads take the largest first: taken last, a big
+call beside many small ones would leave the other cores idle. A call that is larger than a core's share of what is left may keep
+more than one core busy by itself. On other engines one thread per worker is enough, and it takes work as it comes.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import queue
+import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
+_LOOK_AHEAD = 1_000
+"""Elements that wait at most: a few kB each."""
+_LOOK_AHEAD_ALONE = 4
+_BEGUN_WITH = 16
+"""Elements per thread that are waited for before the first is taken: they come within ms, and the largest may be among them."""
+
 
 class ParallelFn(beam.DoFn):
     """Base of DoFns whose `work` is done on threads. Outputs of a bundle come in any order."""
 
     def __init__(self, threads: int) -> None:
-        """Args: threads: how many elements are worked on at a time."""
+        """Args: threads: how many elements are worked on at a time; with more than one, the largest that are known first."""
         self._threads = threads
 
     def work(self, element: Any) -> Iterable[Any]:
         """Returns an element's outputs, tagged or not. Runs outside Beam's own threads: no metrics in here."""
         raise NotImplementedError
+
+    def size(self, element: Any) -> int:
+        """Returns how much work an element is, in any unit: it decides what is worked on first, and nothing else."""
+        return 0
+
+    def cores_for(self, element: Any) -> int:
+        """Returns how many cores an element at work may keep busy: its share of all that is not done, at least one."""
+        with self._lock:
+            return max(1, round(self._threads * self.size(element) / max(1, self._size_left)))
 
     def count(self, output: Any) -> None:
         """Counts an output; runs in Beam's thread."""
@@ -34,37 +52,65 @@ class ParallelFn(beam.DoFn):
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__)
 
     def start_bundle(self) -> None:
-        self._pending: deque[Future[list[Any]]] = deque()
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[int, int, Any]] = []  # a heap by size, then arrival
+        self._results: queue.SimpleQueue[list[Any] | BaseException] = queue.SimpleQueue()
+        self._size_left = 0
+        """Of all that is not done."""
+        self._arrived = 0
+        self._begun = 0
+        self._given = 0
 
     def process(self, element: Any) -> Iterator[Any]:
-        self._pending.append(self._pool.submit(self._collect, element))
-        while len(self._pending) >= 4 * self._threads:
-            yield from self._finished()
+        size = self.size(element)
+        with self._lock:
+            heapq.heappush(self._waiting, (-size if self._threads > 1 else 0, self._arrived, element))
+            self._size_left += size
+        self._arrived += 1
+        if self._threads == 1 or self._arrived > _BEGUN_WITH * self._threads:
+            self._begin()
+        most = _LOOK_AHEAD if self._threads > 1 else _LOOK_AHEAD_ALONE
+        while self._arrived - self._given >= most or not self._results.empty():
+            yield from self._next_result()
 
     def finish_bundle(self) -> Iterator[Any]:
-        while self._pending:
-            for output in self._finished():
+        self._begin()
+        while self._given < self._arrived:
+            for output in self._next_result():
                 yield _in_global_window(output)
 
     def teardown(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _collect(self, element: Any) -> list[Any]:
-        return list(self.work(element))
+    def _begin(self) -> None:
+        while self._begun < self._arrived:
+            # Each task takes what is largest when its turn has come, not the element it was made for.
+            self._pool.submit(self._take_one)
+            self._begun += 1
 
-    def _finished(self) -> Iterator[Any]:
-        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
-        self._pending = deque(future for future in self._pending if future not in done)
-        for future in done:
-            try:
-                outputs = future.result()
-            except BaseException:
-                for other in self._pending:  # the run ends: what has not begun need not
-                    other.cancel()
-                raise
-            for output in outputs:
-                self.count(output)
-                yield output
+    def _take_one(self) -> None:
+        with self._lock:
+            if not self._waiting:  # the run ends
+                return
+            _, _, element = heapq.heappop(self._waiting)
+        try:
+            self._results.put(list(self.work(element)))
+        except BaseException as error:
+            self._results.put(error)
+        finally:
+            with self._lock:
+                self._size_left -= self.size(element)
+
+    def _next_result(self) -> Iterator[Any]:
+        result = self._results.get()
+        self._given += 1
+        if isinstance(result, BaseException):
+            with self._lock:
+                self._waiting.clear()  # the run ends: what has not begun need not
+            raise result
+        for output in result:
+            self.count(output)
+            yield output
 
 
 def _in_global_window(output: Any) -> Any:

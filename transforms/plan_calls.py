@@ -9,7 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms import storage, unfinished
+from transforms import progress, storage, unfinished
 from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row, from_time, utc_date
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
@@ -53,6 +53,11 @@ class TrackSource:
     timeline_start_unix_ns: int
     begin_unix_ns: int | None
     """Server time at which its file begins; None for that of its first packet."""
+
+    @property
+    def media_samples(self) -> int:
+        """Length of the audio in its packets."""
+        return sum(part.media_samples for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +141,10 @@ class _PlanFn(beam.DoFn):
         if plan.has_prior:
             unfinished.note(self._context.catalog_uri, plan.call, plan.archive_uris, prior.media_uris if prior else ())
         for failure in failures:
+            progress.report("failures")
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
+        progress.report("calls_found")
+        progress.report("samples_found", sum(source.media_samples for source in plan.sources))
         yield plan
 
 

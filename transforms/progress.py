@@ -1,15 +1,29 @@
-"""Tells whoever watches how far a run is. Only in the launcher's own process: elsewhere nobody listens, and metrics count."""
+"""Tells whoever watches how far a run is. Only in the launcher's own process: elsewhere nobody listens, and metrics count.
+
+| figure | what it counts |
+|---|---|
+| `archives_found`, `archives_skipped`, `archives` | archives listed, left out, unpacked or failed |
+| `bytes_found`, `bytes_done` | bytes of the archives to unpack, and of them what is dealt with, live |
+| `bytes_unpacked`, `samples_unpacked` | bytes of the archives that are unpacked, and the media that was in them |
+| `tracks_found`, `tracks`, `samples_extracted` | tracks in the archives, those extracted or failed, and the media in those |
+| `calls_found`, `calls` | calls planned, and pressed |
+| `samples_found`, `samples_heard` | media of the tracks of planned calls, and of it what was heard for mixes and tables, live |
+| `media_samples` | length of what was made: files of tracks as they are done, mixes live |
+| `failures`, `partitions` | what failed; partitions of the catalog written |
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 Listener = Callable[[str, int], None]
 _listeners: list[Listener] = []
 
 
 def report(what: str, count: int = 1) -> None:
-    """Adds to a figure: `archives_found archives tracks calls media_samples failures` and so on. Called from any thread."""
+    """Adds to a figure. Called from any thread."""
     for listener in list(_listeners):
         listener(what, count)
 
@@ -18,3 +32,31 @@ def listen(listener: Listener) -> Callable[[], None]:
     """Calls `listener` at each report; returns what ends that."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
+
+
+class Portion:
+    """A piece of work of known size, reported bit by bit while a `with` block does it: all of it once the block has ended."""
+
+    def __init__(self, what: str, size: int, steps: int) -> None:
+        """Args: what: the figure. size: what the piece adds to it. steps: how many steps it will take, about."""
+        self._what = what
+        self._size = size
+        self._steps = max(1, steps)
+        self._taken = 0
+        self._told = 0
+
+    def advance(self, steps: int) -> None:
+        """Takes steps, or takes them back. More than there were to be add nothing."""
+        self._taken += steps
+        self._tell(self._size * min(self._taken, self._steps) // self._steps)
+
+    def _tell(self, done: int) -> None:
+        if done != self._told:
+            report(self._what, done - self._told)
+            self._told = done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._tell(self._size)

@@ -119,7 +119,7 @@ class _RecordFn(beam.DoFn):
 
     def _flush(self, batch: tuple[str, bool]) -> FragmentRef:
         owners, rows = self._owners.pop(batch), self._rows.pop(batch)
-        uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.parquet")
+        uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.json")
         return write_fragment(uri, batch[0], rows, tuple((owner,) for owner in owners))
 
 

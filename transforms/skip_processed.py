@@ -52,6 +52,7 @@ class _CompareFn(beam.DoFn):
         for uri in sorted(listed):
             verdict = judge(listed[uri], known.get(uri), self._context)
             if verdict.todo is not None:
+                progress.report("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
                 continue
             self._skipped.inc()

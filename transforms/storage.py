@@ -1,15 +1,16 @@
 """The only code that knows URIs: opens, lists, stages and publishes whole objects, on disks and object stores alike.
 
-Disks are used directly, gs:// through `transforms.cloud_storage`, other stores through Beam's `FileSystems`, uncompressed. What
-was read and written is compared with its size, where the store tells one with its checksum. Trouble that may pass is retried
-with back-off; what stays becomes a `StorageError`, and a `StoreDownError` where a store does not answer any more at all.
+Disks are used directly, gs:// through `transforms.cloud_storage`, other stores through `transforms.beam_storage`. What was read
+and written is compared with its size, where the store tells one with its checksum. Trouble that may pass is retried with
+back-off; what stays becomes a `StorageError`, and a `StoreDownError` where a store does not answer any more at all.
+
+The stores' libraries take a second to import: they are not before there is a name, or trouble, that needs them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import io
 import os
 import re
@@ -17,92 +18,55 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 import tenacity
-import urllib3.exceptions
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-from google.api_core import exceptions as google_errors
-from google.auth.exceptions import GoogleAuthError
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
-from transforms import cloud_storage
-from transforms.cloud_storage import ShortTransferError
+from transforms import stores
 from transforms.media.errors import StorageError, StoreDownError
-from transforms.plain_text import printable, without_secrets
+from transforms.plain_text import printable
 from transforms.positioned_file import PositionedFile
+from transforms.stores import Listed, OpenFile, OpenObject, ShortTransferError, quote
 
 _COPY_BYTES = 1 << 20
 _TRIES = 6
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=0.2, max=10)
 _DOWN_SECONDS = 60
 _DOWN_OPERATIONS = 3
-_FINAL_ERRNOS = frozenset(
-    {
-        errno.ENOENT,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EINVAL,
-    }
-)
-_STORAGE_ERRORS = (
-    OSError,  # also those of requests
-    EOFError,
-    google_errors.GoogleAPIError,
-    GoogleAuthError,
-    InvalidResponse,
-    DataCorruption,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-)
-_REQUEST = re.compile(r"^[A-Z]+ https?://\S+:\s*")
-_JSON_MESSAGE = re.compile(r'^\{.*?"message": "((?:[^"\\]|\\.)*)"', re.DOTALL)
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+_CLOUD = "gs://"
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Listed(Protocol):
-    """What a listing tells of an object; Beam's `FileMetadata` is one."""
+class _Store(Protocol):
+    """A module that reads and writes one kind of store. Its errors are those of its libraries."""
 
-    @property
-    def path(self) -> str: ...
-    @property
-    def size_in_bytes(self) -> int: ...
-    @property
-    def last_updated_in_seconds(self) -> float: ...
+    READ_BYTES: int
+
+    def open_object(self, uri: str) -> OpenObject: ...
+    def match(self, pattern: str) -> Iterator[Listed]: ...
+    def has_match(self, pattern: str) -> bool: ...
+    def checksum(self, uri: str) -> str: ...
+    def read(self, uri: str) -> bytes: ...
+    def write(self, uri: str, data: bytes) -> None: ...
+    def write_file(self, uri: str, source: Path) -> None: ...
+    def delete(self, uri: str) -> None: ...
+    def delete_all(self, uris: list[str]) -> None: ...
 
 
-def _is_passing(error: object) -> bool:
-    """Whether a try later may go better."""
-    if isinstance(error, int):  # Beam's file systems give the status of a batch's parts bare
-        return error in (408, 429) or error >= 500
-    if isinstance(error, BeamIOError):
-        causes = list((error.exception_details or {}).values())
-        return bool(causes) and all(_is_passing(cause) for cause in causes)
-    if isinstance(error, google_errors.GoogleAPICallError):
-        return error.code is None or _is_passing(int(error.code))
-    if isinstance(error, InvalidResponse):
-        return _is_passing(int(error.response.status_code))
-    if isinstance(error, OSError):
-        return error.errno not in _FINAL_ERRNOS and not isinstance(error, FileNotFoundError | PermissionError)
-    # Not google's RetryError: behind it lies a long row of tries already.
-    passing = GoogleAuthError | EOFError | DataCorruption | urllib3.exceptions.HTTPError | http.client.HTTPException
-    return isinstance(error, passing)
+def _store(uri: str) -> _Store:
+    if uri.startswith(_CLOUD):
+        from transforms import cloud_storage
+
+        return cloud_storage
+    from transforms import beam_storage
+
+    return beam_storage
 
 
 class _Health:
@@ -140,7 +104,7 @@ _health = _Health()
 def retried(function: Callable[P, T]) -> Callable[P, T]:
     """Retries passing trouble; what stays is a `StorageError` that names the first argument."""
     attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_passing),
+        retry=tenacity.retry_if_exception(_may_pass),
         stop=tenacity.stop_after_attempt(_TRIES),
         wait=lambda state: _BACK_OFF(state),
         reraise=True,
@@ -151,9 +115,13 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
         uri, began = cast(str, args[0]), time.monotonic()
         try:
             result = attempts(function, *args, **kwargs)
-        except _STORAGE_ERRORS as error:
-            why = plain(error)
-            if _is_passing(error) or isinstance(error, google_errors.RetryError):
+        except Exception as error:
+            from transforms import store_errors
+
+            if not isinstance(error, store_errors.STORE_ERRORS):
+                raise
+            why = store_errors.plain(error)
+            if store_errors.is_passing(error) or store_errors.was_retried(error):
                 _health.gave_up(uri, why, began)
             else:
                 _health.answered(uri)
@@ -164,32 +132,25 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
+def _may_pass(error: BaseException) -> bool:
+    from transforms import store_errors
+
+    return store_errors.is_passing(error)
+
+
 def plain(error: BaseException) -> str:
     """Returns an error in one line, without a query string, a token or a payload."""
-    if isinstance(error, BeamIOError) and error.exception_details:
-        return "; ".join(sorted({_plain_cause(cause) for cause in error.exception_details.values() if cause is not None}))
-    if isinstance(error, google_errors.RetryError) and error.cause is not None:
-        return plain(error.cause)
-    if isinstance(error, InvalidResponse):
-        return f"HTTP status {error.response.status_code}"
-    if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
-        # The message of others begins with the request, and may end in the answer as it came.
-        said = _REQUEST.sub("", error.message or "")
-        told = _JSON_MESSAGE.search(said)
-        said = (told[1] if told else said).split("\n", 1)[0]
-        return f"HTTP status {int(error.code)}" + (f": {printable(without_secrets(said))[:200]}" if said.strip() else "")
-    if isinstance(error, OSError) and error.strerror:
-        return printable(without_secrets(error.strerror))
-    text = printable(without_secrets(str(error)).split("\n", 1)[0])[:300]
-    return text or type(error).__name__
+    from transforms import store_errors
+
+    return store_errors.plain(error)
 
 
-def _plain_cause(cause: object) -> str:
-    return plain(cause) if isinstance(cause, BaseException) else f"HTTP status {cause}"
+def find_credentials(uris: Iterable[str]) -> None:
+    """Looks for Google's credentials, once and before any work, when one of these names needs them."""
+    if any(uri.startswith(_CLOUD) for uri in uris):
+        from transforms import gcp
 
-
-def _is_gs(uri: str) -> bool:
-    return uri.startswith(cloud_storage.PREFIX)
+        gcp.have_credentials()
 
 
 def is_local(uri: str) -> bool:
@@ -213,42 +174,8 @@ def join(base: str, *parts: str) -> str:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-class _Reader(Protocol):
-    size_bytes: int
-    checksum: str
-    """Empty where the store tells none."""
-
-    def read_at(self, position: int, size: int) -> bytes: ...
-
-
-class _BeamReader:
-    """A file that Beam opens."""
-
-    checksum = ""
-
-    def __init__(self, uri: str) -> None:
-        self._file: BinaryIO = FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
-        self.size_bytes = self._file.seek(0, io.SEEK_END)
-        self._file.seek(0)
-
-    def read_at(self, position: int, size: int) -> bytes:
-        if self._file.tell() != position:
-            self._file.seek(position)
-        data = self._file.read(size)
-        wanted = min(size, self.size_bytes - position)
-        while len(data) < wanted:  # some file systems give what they have
-            more = self._file.read(wanted - len(data))
-            if not more:
-                raise ShortTransferError(f"{len(data)} bytes came from byte {position}, expected {wanted}")
-            data += more
-        return data
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _open_reader(uri: str) -> _Reader:
-    return cloud_storage.ObjectReader(uri) if _is_gs(uri) else _BeamReader(uri)
+def _open_object(uri: str) -> OpenObject:
+    return OpenFile(open(uri, "rb")) if is_local(uri) else _store(uri).open_object(uri)
 
 
 class _Input(PositionedFile):
@@ -257,7 +184,7 @@ class _Input(PositionedFile):
     def __init__(self, uri: str) -> None:
         super().__init__()
         self._uri = uri
-        self._reader: _Reader | None = None
+        self._reader: OpenObject | None = None
         self._known: tuple[int, str] | None = None
         _size_of(uri, self._opened)  # an object that is not there is found out now
 
@@ -273,15 +200,15 @@ class _Input(PositionedFile):
 
     def _drop(self) -> None:
         reader, self._reader = self._reader, None
-        if isinstance(reader, _BeamReader):
+        if reader is not None:
             with contextlib.suppress(OSError):
                 reader.close()
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[_Reader]:
+    def _opened(self) -> Iterator[OpenObject]:
         try:
             if self._reader is None:
-                self._reader = _open_reader(self._uri)
+                self._reader = _open_object(self._uri)
                 found = (self._reader.size_bytes, self._reader.checksum)
                 if self._known not in (None, found):
                     raise StorageError(f"{printable(self._uri)}: it was replaced while it was being read")
@@ -292,7 +219,7 @@ class _Input(PositionedFile):
             raise
 
 
-_Opened = Callable[[], contextlib.AbstractContextManager[_Reader]]
+_Opened = Callable[[], contextlib.AbstractContextManager[OpenObject]]
 
 
 @retried
@@ -309,7 +236,7 @@ def _size_of(_uri: str, opened: _Opened) -> int:
 
 def open_input(uri: str) -> BinaryIO:
     """Opens an object for reading; seekable. Raises: StorageError, also from its reads."""
-    return cast(BinaryIO, io.BufferedReader(_Input(uri), cloud_storage.READ_BYTES if _is_gs(uri) else _COPY_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES if is_local(uri) else _store(uri).READ_BYTES))
 
 
 def open_staged(uri: str) -> BinaryIO:
@@ -320,33 +247,31 @@ def open_staged(uri: str) -> BinaryIO:
 @retried
 def read_bytes(uri: str) -> bytes:
     """Returns a whole small object. Raises: StorageError."""
-    if _is_gs(uri):
-        return cloud_storage.read(uri)
-    with contextlib.closing(_BeamReader(uri)) as reader:
-        return reader.read_at(0, reader.size_bytes)
+    if not is_local(uri):
+        return _store(uri).read(uri)
+    with open(uri, "rb") as file:
+        return file.read()
 
 
 @retried
 def match(pattern: str) -> list[Listed]:
     """Returns the objects a glob matches, sorted by name; none when nothing does. Raises: StorageError."""
-    found = cloud_storage.match(pattern) if _is_gs(pattern) else FileSystems.match([pattern])[0].metadata_list
-    return sorted(found, key=lambda metadata: cast(str, metadata.path))
+    found = stores.match_files(pattern) if is_local(pattern) else _store(pattern).match(pattern)
+    return sorted(found, key=lambda listed: listed.path)
 
 
 @retried
 def has_match(pattern: str) -> bool:
     """Whether a glob matches anything at all; cheap also where it matches much. Raises: StorageError."""
-    if _is_gs(pattern):
-        return next(cloud_storage.match(pattern), None) is not None
-    return bool(FileSystems.match([pattern], limits=[1])[0].metadata_list)
+    if is_local(pattern):
+        return next(stores.match_files(pattern), None) is not None
+    return _store(pattern).has_match(pattern)
 
 
 @retried
 def checksum(uri: str) -> str:
-    """Returns what a store tells an object's content by. Raises: StorageError."""
-    if _is_gs(uri):
-        return cloud_storage.ObjectReader(uri).checksum
-    return cast(str, FileSystems.checksum(uri))
+    """Returns what an object store tells an object's content by. Raises: StorageError."""
+    return _store(uri).checksum(uri)
 
 
 def check_bucket(uri: str) -> None:
@@ -361,11 +286,6 @@ def list_below(prefix: str) -> list[Listed]:
     return match(join(quote(prefix), "**"))
 
 
-def quote(text: str) -> str:
-    """Spells a literal path so that a glob matches nothing but it."""
-    return re.sub(r"([*?\[])", r"[\1]", text)
-
-
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,12 +295,30 @@ def write_bytes(uri: str, data: bytes) -> None:
     if is_local(uri):
         with _beside(uri, len(data)) as partial:
             partial.write_bytes(data)
-    elif _is_gs(uri):
-        cloud_storage.write(uri, data)
     else:
-        with FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        _store(uri).write(uri, data)
+
+
+@retried
+def write_staged(uri: str, data: bytes) -> None:
+    """As `write_bytes`, of what is named to others only when it is there, and what nobody needs after a power cut.
+
+    On a disk that spares a second name and a wait for the disk, which cost more than the small objects themselves.
+    """
+    if is_local(uri):
+        with _in_folder(uri, lambda: open(uri, "wb")) as file:
             file.write(data)
-        _check_size(uri, len(data))
+    else:
+        _store(uri).write(uri, data)
+
+
+def _in_folder(path: str, act: Callable[[], T]) -> T:
+    """Does something with a path of which the folder is there as a rule; makes the folder when it was not."""
+    try:
+        return act()
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return act()
 
 
 def publish(uri: str, source: Path) -> None:
@@ -403,9 +341,8 @@ def _sync(_uri: str, source: Path) -> None:
 def move(uri: str, source: Path) -> None:
     """As `publish`, of what nobody needs after a power cut. Raises: StorageError."""
     if is_local(uri):
-        os.makedirs(os.path.dirname(uri), exist_ok=True)
         try:
-            os.replace(source, uri)
+            _in_folder(uri, lambda: os.replace(source, uri))
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -413,20 +350,8 @@ def move(uri: str, source: Path) -> None:
                 shutil.copyfile(source, partial)
             source.unlink()
         return
-    if _is_gs(uri):
-        cloud_storage.write_file(uri, source)
-    else:
-        size_bytes = source.stat().st_size
-        with source.open("rb") as data, FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            shutil.copyfileobj(data, file, _COPY_BYTES)
-        _check_size(uri, size_bytes)
+    _store(uri).write_file(uri, source)
     source.unlink()
-
-
-def _check_size(uri: str, size_bytes: int) -> None:
-    arrived = [metadata.size_in_bytes for metadata in FileSystems.match([quote(uri)])[0].metadata_list]
-    if arrived != [size_bytes]:
-        raise ShortTransferError(f"{arrived[0] if arrived else 'no'} bytes arrived, expected {size_bytes}")
 
 
 @contextlib.contextmanager
@@ -458,10 +383,8 @@ def delete(uri: str) -> None:
     if is_local(uri):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(uri)
-    elif _is_gs(uri):
-        cloud_storage.delete(uri)
-    elif FileSystems.exists(uri):
-        FileSystems.delete([uri])
+    else:
+        _store(uri).delete(uri)
 
 
 def delete_recording(output_uri: str, uri: str) -> bool:
@@ -481,20 +404,40 @@ def delete_below(prefix: str) -> None:
     if is_local(prefix):
         shutil.rmtree(prefix, ignore_errors=True)
         return
-    if _is_gs(prefix):
-        cloud_storage.delete_all([found.path for found in cloud_storage.match(join(quote(prefix), "**"))])
-        return
-    paths = [metadata.path for metadata in FileSystems.match([join(quote(prefix), "**")])[0].metadata_list]
-    for start in range(0, len(paths), 100):
-        FileSystems.delete(paths[start : start + 100])
+    store = _store(prefix)
+    store.delete_all([found.path for found in store.match(join(quote(prefix), "**"))])
+
+
+_spare_folders: dict[str, list[str]] = {}
+"""Empty work folders by the folder they lie in: making and removing one costs more than a short recording's other files."""
 
 
 @contextlib.contextmanager
 def work_folder(staging_uri: str) -> Iterator[Path]:
-    """Gives an empty local folder for files being made: on the staging disk where there is one, so that moving is renaming."""
-    parent = None
-    if is_local(staging_uri):
-        parent = join(staging_uri, "work")
-        os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="callpress-", dir=parent) as folder:
+    """Gives an empty local folder for files being made: on the staging disk where there is one, so that moving is renaming.
+
+    There it stays, empty, for whoever needs one next, until staging is swept.
+    """
+    if not is_local(staging_uri):
+        with tempfile.TemporaryDirectory(prefix="callpress-") as folder:
+            yield Path(folder)
+        return
+    parent = join(staging_uri, "work")
+    folder = _spare_folder(parent) or _in_folder(join(parent, "x"), lambda: tempfile.mkdtemp(prefix="callpress-", dir=parent))
+    try:
         yield Path(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # staging was swept while work went on
+            if os.listdir(folder):  # as a rule what was made in it has been moved to its place
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                _spare_folders.setdefault(parent, []).append(folder)
+
+
+def _spare_folder(parent: str) -> str | None:
+    spare = _spare_folders.get(parent, [])
+    with contextlib.suppress(IndexError):
+        while not os.path.isdir(folder := spare.pop()):
+            pass
+        return folder
+    return None

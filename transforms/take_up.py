@@ -14,13 +14,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 
-from transforms import archive_files, catalog_store, finished, storage, unfinished
+from transforms import archive_files, catalog_store, finished, storage, stores, unfinished
 from transforms.failures import failure_rows
-from transforms.media.catalog import KEYS, from_time, utc_date
+from transforms.media.catalog import CALL_TABLES, KEYS, from_time, utc_date
 from transforms.media.errors import RecordingError
 from transforms.mix_calls import STAGED_CALL, FinishedCall
 from transforms.record_archives import archive_row
-from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
+from transforms.row_fragments import FragmentRef, read_fragments, write_fragment
 from transforms.run_context import SCRATCH_FOLDERS, RunContext, key_hash
 from transforms.unpack_archives import STAGED_ARCHIVE, FinishedArchive
 
@@ -95,8 +95,9 @@ def _is_usable(call: FinishedCall, context: RunContext) -> bool:
     try:
         if not all(_is_unchanged(uri, fingerprint) for uri, fingerprint in call.fingerprints):
             return False
-        rows = read_fragment(call.pressed.rows.uri, "recordings")
-        return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows)
+        # All its rows, since a power cut may have left a part of them.
+        rows = read_fragments(call.pressed.rows, CALL_TABLES)
+        return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows["recordings"])
     except RecordingError as error:
         logger.warning("a finished call is pressed again: %s", error.message)
         return False
@@ -108,7 +109,7 @@ def _is_unchanged(uri: str, fingerprint: str) -> bool:
 
 
 def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
-    found = storage.match(storage.quote(uri))
+    found = storage.match(stores.quote(uri))
     if not found or int(found[0].size_in_bytes) != size_bytes:
         return False
     with storage.open_input(uri) as file:
@@ -165,7 +166,7 @@ def _archive_fragments(
             rows.append(context.stamp(row))
             failures += [context.stamp(row) for row in failure_rows(archive.failures, context.started_unix_ns)]
         owners = tuple((archive.summary.ref.uri,) for archive in found)
-        uri = context.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.parquet")
+        uri = context.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json")
         fragments.append(write_fragment(uri, date, {"archives": rows, "failures": failures}, owners))
     return fragments
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from transforms import catalog_store, storage
+from transforms import catalog_store, storage, stores
 from transforms.media.model import CallKey
 from transforms.run_context import key_hash
 
@@ -60,7 +60,7 @@ def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> 
 
 
 def _read(uri: str) -> dict[str, Any] | None:
-    if not storage.match(storage.quote(uri)):
+    if not storage.match(stores.quote(uri)):
         return None
     found: dict[str, Any] = json.loads(storage.read_bytes(uri))
     return found

@@ -132,6 +132,7 @@ def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveR
         fingerprint = archive_files.fingerprint(uri) if listed else ""
     except RecordingError:
         listed, fingerprint = None, ""
+    progress.report("bytes_found", listed.size_bytes if listed else 0)
     return ArchiveRef(
         uri=uri,
         size_bytes=listed.size_bytes if listed else 0,
@@ -157,17 +158,24 @@ class _UnpackFn(ParallelFn):
         else:
             self._bytes.inc(output.value.bytes_read)
 
+    def size(self, ref: ArchiveRef) -> int:
+        return ref.size_bytes
+
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
         filters, limits = self._context.filters, self._context.settings.limits
         try:
             members = archive_files.folder_members(ref.uri) if ref.uri.endswith("/") else ()
-            with storage.work_folder(self._context.staging_uri) as folder, POOL.lend(limits.codec_memory_bytes) as codec:
+            with (
+                progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
+                storage.work_folder(self._context.staging_uri) as folder,
+                POOL.lend(limits.codec_memory_bytes) as codec,
+            ):
                 unpacked: UnpackedArchive
                 unpacked, cpu_ns = codec.run(
                     unpack_archive,
                     (ref, members, folder, limits),
                     open_remote=storage.open_input,
-                    on_progress=lambda _: None,
+                    on_progress=portion.advance,
                     timeout_seconds=limits.codec_seconds,
                 )
                 wanted = [session for session in unpacked.sessions if self._wants(ref, session.call)]
@@ -195,6 +203,8 @@ class _UnpackFn(ParallelFn):
             return
         progress.report("archives")
         progress.report("tracks_found", sum(1 for part in parts if part.packets_uri))
+        progress.report("bytes_unpacked", ref.size_bytes)
+        progress.report("samples_unpacked", sum(part.media_samples for part in parts))
         progress.report("failures", len(failures))
         first = failures[0] if failures else None
         summary = _summary(ref, unpacked, first, complete, cpu_ns)
@@ -257,10 +267,13 @@ class _UnpackFn(ParallelFn):
             yield self._stage_part(ref, base, part, folder)
 
     def _stage_part(self, ref: ArchiveRef, base: TrackPart, part: UnpackedPart, folder: Path) -> TrackPart:
+        prefix = key_hash(ref.uri)
+
         def stage(file: str) -> str:
             if not file:
                 return ""
-            uri = self._context.staged("packets", key_hash(ref.uri), file)
+            # Not a folder per archive: of short ones that would be most of the work on a disk.
+            uri = self._context.staged("packets", f"{prefix}-{file}")
             storage.move(uri, folder / file)
             return uri
 

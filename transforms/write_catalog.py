@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
@@ -16,7 +17,7 @@ from apache_beam.metrics import Metrics
 
 from transforms import catalog_store, progress, storage, unfinished
 from transforms.failures import failure_rows
-from transforms.media.catalog import TABLES, to_time, utc_date
+from transforms.media.catalog import TABLES, ReplacedKey, to_time, utc_date
 from transforms.media.model import Failure, Status
 from transforms.mix_calls import PressedCall
 from transforms.record_archives import RecordedArchive
@@ -89,13 +90,18 @@ class WriteCatalog(beam.PTransform):
 def _merge(
     fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
 ) -> beam.PCollection[catalog_store.MergedPartition]:
-    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after` is done."""
+    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after` is done.
+
+    A fragment comes once per table, and so as no more than that table needs of it.
+    """
     grouped = (
         fragments
         | f"KeyByPartition{label}"
         >> beam.FlatMap(
             lambda fragment: [
-                ((table, fragment.call_date), fragment) for table, _ in fragment.row_counts if keep(table, fragment)
+                ((table, fragment.call_date), (fragment.uri, count, fragment.replaced))
+                for table, count in fragment.row_counts
+                if keep(table, fragment)
             ]
         )
         | f"GroupByPartition{label}" >> beam.GroupByKey()
@@ -110,11 +116,14 @@ class _MergeFn(beam.DoFn):
         self._rows = Metrics.counter(WriteCatalog, "partition_rows")
 
     def process(
-        self, group: tuple[tuple[str, str], Iterable[FragmentRef]], _after: Any = None
+        self, group: tuple[tuple[str, str], Iterable[tuple[str, int, tuple[ReplacedKey, ...]]]], _after: Any = None
     ) -> Iterator[catalog_store.MergedPartition]:
-        (table, call_date), fragments = group
+        (table, call_date), found = group
         self._context.check_may_publish()
-        ordered = sorted(fragments, key=lambda fragment: fragment.replaced)
+        ordered = [
+            FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
+            for uri, count, replaced in sorted(found, key=itemgetter(2, 0))
+        ]
         merged = catalog_store.merge_partition(self._context.catalog_uri, table, call_date, ordered)
         self._rows.inc(merged.row_count)
         progress.report("partitions")
@@ -231,7 +240,7 @@ class _FinishFn(beam.DoFn):
         # An archive in which nobody sent anything went as well as one can.
         row["archives_ok"] += tally.get("archives_empty", 0)
         date = utc_date(context.started_unix_ns)
-        fragment = write_fragment(context.staged("rows", "run.parquet"), date, {"runs": [row]}, ((context.run_id,),))
+        fragment = write_fragment(context.staged("rows", "run.json"), date, {"runs": [row]}, ((context.run_id,),))
         for table in TABLES:
             if table != "runs":
                 catalog_store.ensure_file(context.catalog_uri, table, date)

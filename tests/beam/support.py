@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from transforms.media.catalog import Row, owner_key, to_time, utc_date
 from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
 from transforms.media.unpack import unpack_archive
 from transforms.plan_calls import CallPlan, TrackSource
-from transforms.row_fragments import FragmentRef, write_fragment
+from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
 from transforms.run_context import RunContext, key_hash
 
 CALL = CallKey(call_type="default", call_id="standup", call_session_id="session-1")
@@ -255,6 +256,13 @@ def archive_row_of(ref: ArchiveRef, context: RunContext, **fields: Any) -> Row:
         "attempts": 1,
     }
     return {**stamp(row), "settings_fingerprint": context.settings_fingerprint, **fields}
+
+
+def staged_rows(uri: str, table: str) -> list[Row]:
+    """Reads a fragment of which the reference is not at hand."""
+    lines = [json.loads(line) for line in Path(uri).read_text().split("\n") if line]
+    counts = tuple((name, len(rows)) for name, rows in lines)
+    return read_fragment(FragmentRef(uri=uri, call_date=CALL_DATE, row_counts=counts, replaced=()), table)
 
 
 def write_rows(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> None:

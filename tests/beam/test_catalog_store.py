@@ -436,6 +436,17 @@ def test_media_is_not_dropped_when_a_split_moves_its_row(context: RunContext) ->
     assert merged.row_count == 21
 
 
+def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(context: RunContext) -> None:
+    rows = [recording_row(None, f"/out/{number}.mp3", _call(number)) for number in range(20)]
+    _recordings(context, *rows)
+    fragments = [write_new(context, "recordings", [row]) for row in rows]
+
+    merged = merge_partition(context.catalog_uri, "recordings", CALL_DATE, fragments, 4)
+
+    assert len(_names(context, "recordings")) > 1
+    assert merged.dropped_media == ()
+
+
 def test_media_of_removed_calls_is_dropped(context: RunContext) -> None:
     _recordings(context, recording_row(None, "/out/1.mp3", _call(1)), recording_row("alice", "/out/1.mkv", _call(1)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -310,6 +311,17 @@ def test_two_remote_files_are_read_in_turns(codec: CodecProcess) -> None:
     assert found == b"ab12cd34"
 
 
+def test_threads_of_a_job_may_read_and_tell_at_once(codec: CodecProcess) -> None:
+    names = [f"gs://bucket/{number}" for number in range(4)]
+    remote = _Remote(**{str(number): DATA[number:] for number in range(4)})
+    told: list[int] = []
+
+    found = _run(codec, codec_jobs.read_on_threads, names, open_remote=remote, on_progress=told.append)
+
+    assert found == [hashlib.sha256(DATA[number:]).hexdigest() for number in range(4)]
+    assert sum(told) == sum(len(DATA[number:]) for number in range(4))
+
+
 def test_one_remote_file_opened_twice_has_two_positions(codec: CodecProcess) -> None:
     remote = _Remote(one=b"abcd")
 
@@ -537,6 +549,42 @@ def test_progress_of_lost_work_is_taken_back(pool: CodecPool, tmp_path: Path) ->
         _run(codec, codec_jobs.report_then_die_once, tmp_path / "died", 960, on_progress=heard.append)
 
     assert sum(heard) == 960
+
+
+def test_warm_child_takes_the_first_job(pool: CodecPool) -> None:
+    pool.warm(MEMORY_BYTES)
+
+    with pool.lend(MEMORY_BYTES) as first, pool.lend(MEMORY_BYTES) as second:
+        pids = {_run(codec, codec_jobs.give_pid) for codec in (first, second)}
+    assert len(pids) == 2
+    assert len(pool._all) == 2
+
+
+def test_warm_child_ends_with_the_pool(pool: CodecPool) -> None:
+    pool.warm(MEMORY_BYTES)
+    (child,) = pool._all
+
+    pool.stop()
+
+    assert not child.is_alive
+
+
+def test_warm_child_has_imported_what_jobs_need(codec: CodecProcess) -> None:
+    wanted = {f"transforms.media.{name}" for name in ("unpack", "extract", "composite")}
+    assert not wanted & set(_run(codec, codec_jobs.give_modules))
+
+    codec.warm()
+
+    assert wanted <= set(_run(codec, codec_jobs.give_modules))
+
+
+def test_child_that_died_warming_up_is_not_lent(pool: CodecPool) -> None:
+    pool.warm(MEMORY_BYTES)
+    (child,) = pool._all
+    child.kill()
+
+    with pool.lend(MEMORY_BYTES) as codec:
+        assert _run(codec, codec_jobs.give_back, 1) == 1
 
 
 def test_stopped_pool_tries_nothing_again(pool: CodecPool, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tests.beam.support import (
     nothing,
     speak,
     stage_sources,
+    staged_rows,
     write_call,
 )
 from tests.builders import Participant, Segment
@@ -34,7 +35,6 @@ from transforms.extract_tracks import ExtractedTrack, ExtractTracks, track_ids
 from transforms.media.catalog import Row, to_time
 from transforms.media.model import Container, Failure, IndividualSettings, OutputType, PressSettings
 from transforms.plan_calls import TrackSource
-from transforms.row_fragments import read_fragment
 from transforms.run_context import RunContext, key_hash
 
 FOLDER = "recordings/default/standup/session-1"
@@ -57,8 +57,8 @@ def _run(
 
 
 def _rows(context: RunContext, table: str, source: TrackSource) -> list[Row]:
-    name = f"track-{key_hash(*track_ids(source.track).values())}.parquet"
-    return read_fragment(context.staged("rows", name), table)
+    name = f"track-{key_hash(*track_ids(source.track).values())}.json"
+    return staged_rows(context.staged("rows", name), table)
 
 
 @pytest.fixture
@@ -243,4 +243,4 @@ def test_progress_tells_tracks_and_samples(context: RunContext, alice: TrackSour
     _run(context, [alice])
     stop()
 
-    assert heard == [("media_samples", 48_000 - 312), ("tracks", 1)]
+    assert heard == [("media_samples", 48_000 - 312), ("tracks", 1), ("samples_extracted", 48_000)]

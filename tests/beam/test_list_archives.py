@@ -138,6 +138,19 @@ def test_archives_found_are_reported(context: RunContext, tmp_path: Path) -> Non
     assert heard == ["archives_found", "archives_found"]
 
 
+def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(context: RunContext, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    os.mkfifo(tmp_path / "raw/a.zip")
+    heard: list[str] = []
+    stop = progress.listen(lambda what, _: heard.append(what))
+
+    with make_pipeline() as pipeline:
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], context)
+    stop()
+
+    assert heard == ["archives_found", "archives", "failures"]
+
+
 def test_nothing_is_listed_while_the_graph_is_built(context: RunContext, store: ModuleType) -> None:
     make_pipeline() | ListArchives(["fake://bucket/raw/*"], context)
 

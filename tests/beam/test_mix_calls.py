@@ -31,6 +31,7 @@ from tests.beam.support import (
     recording_row,
     speak,
     stage_sources,
+    staged_rows,
     stamp,
     track_row,
     write_call,
@@ -43,7 +44,6 @@ from transforms.media.model import CallKey, CompositeSettings, Failure, OutputTy
 from transforms.media.opus import carries_fec
 from transforms.mix_calls import ArchiveOutcome, MixCalls, PressedCall
 from transforms.plan_calls import CallPlan, TrackSource
-from transforms.row_fragments import read_fragment
 from transforms.run_context import RunContext, key_hash
 from transforms.unpack_archives import RECALL_STAGE
 
@@ -77,7 +77,7 @@ def _run(
 
 
 def _rows(context: RunContext, table: str, call: CallKey = CALL) -> list[Row]:
-    return read_fragment(context.staged("rows", f"call-{key_hash(*call.as_tuple())}.parquet"), table)
+    return staged_rows(context.staged("rows", f"call-{key_hash(*call.as_tuple())}.json"), table)
 
 
 def _statuses(context: RunContext) -> dict[str, str]:

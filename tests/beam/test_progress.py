@@ -1,10 +1,22 @@
-"""Progress: whoever listens hears every report, until it stops listening."""
+"""Progress: whoever listens hears every report, until it stops listening; a portion adds up to its size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from transforms import progress
+
+
+@pytest.fixture
+def told() -> Iterator[list[int]]:
+    """What is reported of `bytes_done` while a test runs."""
+    heard: list[int] = []
+    stop = progress.listen(lambda what, count: heard.append(count) if what == "bytes_done" else None)
+    yield heard
+    stop()
 
 
 def test_listener_hears_figures_until_it_stops() -> None:
@@ -35,7 +47,7 @@ def test_every_listener_hears_a_report() -> None:
 
 def test_listener_that_stops_while_it_is_told_does_not_silence_others() -> None:
     heard: list[str] = []
-    stops = []
+    stops: list[Callable[[], None]] = []
 
     def leave(_what: str, _count: int) -> None:
         heard.append("leaving")
@@ -63,3 +75,57 @@ def test_reports_from_many_threads_all_arrive() -> None:
 
 def test_report_without_a_listener_does_nothing() -> None:
     progress.report("failures")
+
+
+def test_portion_tells_its_size_as_steps_are_taken(told: list[int]) -> None:
+    with progress.Portion("bytes_done", 1_000, 10) as portion:
+        for _ in range(10):
+            portion.advance(1)
+
+    assert told == [100] * 10
+
+
+def test_portion_tells_what_is_left_when_it_ends(told: list[int]) -> None:
+    with progress.Portion("bytes_done", 1_000, 10) as portion:
+        portion.advance(3)
+
+    assert told == [300, 700]
+
+
+def test_portion_of_work_that_fails_is_dealt_with_all_the_same(told: list[int]) -> None:
+    def fail() -> None:
+        with progress.Portion("bytes_done", 1_000, 10) as portion:
+            portion.advance(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+    assert sum(told) == 1_000
+
+
+def test_portion_never_tells_more_than_its_size(told: list[int]) -> None:
+    with progress.Portion("bytes_done", 1_000, 3) as portion:
+        portion.advance(2)
+        portion.advance(5)
+        portion.advance(5)
+
+    assert told == [666, 334]
+
+
+def test_portion_takes_back_the_steps_of_lost_work(told: list[int]) -> None:
+    with progress.Portion("bytes_done", 1_000, 10) as portion:
+        portion.advance(12)
+        portion.advance(-12)
+        portion.advance(5)
+
+    assert told == [1_000, -1_000, 500, 500]
+
+
+def test_portion_of_no_size_or_no_steps_tells_at_most_its_size(told: list[int]) -> None:
+    with progress.Portion("bytes_done", 0, 0) as portion:
+        portion.advance(5)
+    with progress.Portion("bytes_done", 7, 0):
+        pass
+
+    assert told == [7]

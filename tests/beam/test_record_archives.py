@@ -142,11 +142,11 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: RunContext)
         (fragment,) = fragments
         assert (fragment.call_date, set(fragment.replaced)) == (CALL_DATE, {("/raw/a",), ("/raw/bad",)})
         assert dict(fragment.row_counts) == {"archives": 2, "failures": 1}
-        rows = {row["archive_uri"]: row for row in read_fragment(fragment.uri, "archives")}
+        rows = {row["archive_uri"]: row for row in read_fragment(fragment, "archives")}
         assert {uri: row["status"] for uri, row in rows.items()} == {"/raw/a": "ok", "/raw/bad": "failed"}
         assert rows["/raw/a"]["run_id"] == context.run_id
         assert rows["/raw/a"]["settings_fingerprint"] == context.settings_fingerprint
-        (found,) = read_fragment(fragment.uri, "failures")
+        (found,) = read_fragment(fragment, "failures")
         assert (found["archive_uri"], found["call_session_id"]) == ("/raw/bad", None)
 
     _run(
@@ -229,7 +229,7 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: RunC
     def check(fragments: list[FragmentRef]) -> None:
         (fragment,) = fragments
         assert (fragment.call_date, fragment.replaced) == (CALL_DATE, (("/raw/x",),))
-        assert [row["stage"] for row in read_fragment(fragment.uri, "failures")] == ["ListArchives"]
+        assert [row["stage"] for row in read_fragment(fragment, "failures")] == ["ListArchives"]
 
     _run(
         context,

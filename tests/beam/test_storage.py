@@ -380,6 +380,7 @@ def test_media_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
     rename = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
+    (tmp_path / "out").mkdir()
     for call, name in ((storage.publish, "media"), (storage.move, "staged")):
         (tmp_path / "work").write_bytes(b"x")
         call(f"{tmp_path}/out/{name}", tmp_path / "work")
@@ -524,6 +525,36 @@ def test_work_folder_goes_after_an_error(tmp_path: Path) -> None:
         fail_in_the_folder()
 
     assert list_files(tmp_path) == []
+
+
+def test_work_folder_that_was_emptied_is_given_again_and_never_to_two(tmp_path: Path) -> None:
+    with storage.work_folder(str(tmp_path)) as first, storage.work_folder(str(tmp_path)) as second:
+        assert first != second
+        for folder in (first, second):
+            (folder / "x").write_bytes(b"x")
+        (first / "x").unlink()
+    with storage.work_folder(str(tmp_path)) as third, storage.work_folder(str(tmp_path)) as fourth:
+        assert third == first
+        assert fourth not in (first, second)
+        assert list_files(tmp_path) == []
+
+
+def test_work_folder_that_was_swept_is_made_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        with storage.work_folder(f"{tmp_path}/staging") as folder:
+            assert folder.is_dir()
+        storage.delete_below(f"{tmp_path}/staging")
+    with storage.work_folder(f"{tmp_path}/staging") as folder:
+        storage.delete_below(f"{tmp_path}/staging")
+    assert not folder.exists()
+
+
+def test_staged_object_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("nobody needs it after a power cut"))
+    for data in (b"older, longer", b"newer"):
+        storage.write_staged(f"{tmp_path}/rows/x.json", data)
+        assert (tmp_path / "rows/x.json").read_bytes() == data
+    assert list_files(tmp_path) == ["rows/x.json"]
 
 
 def test_work_folder_of_an_object_store_is_a_local_one() -> None:

@@ -19,6 +19,7 @@ from tests.beam.support import (
     make_pipeline,
     make_plan,
     stage_sources,
+    staged_rows,
     write_call,
     write_rows,
 )
@@ -27,7 +28,6 @@ from transforms.extract_tracks import ExtractTracks
 from transforms.media.catalog import TABLES, Row, to_time
 from transforms.media.model import ArchiveRef, Failure
 from transforms.mix_calls import MixCalls
-from transforms.row_fragments import read_fragment
 from transforms.run_context import RunContext
 from transforms.take_up import keep_what_is_finished, take_up
 from transforms.unpack_archives import STAGED_ARCHIVE, ArchiveSummary, FinishedArchive
@@ -170,12 +170,33 @@ def cut_rows(context: RunContext, ref: ArchiveRef) -> None:
         os.truncate(path, 100)
 
 
+def cut_last_rows(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, "rows").glob("call-*"):
+        os.truncate(path, path.stat().st_size - 3)
+
+
+def cut_note(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, finished.FOLDER).glob("call-*"):
+        os.truncate(path, path.stat().st_size - 3)
+
+
 def pipe_for_archive(context: RunContext, ref: ArchiveRef) -> None:
     os.unlink(ref.uri)
     os.mkfifo(ref.uri)
 
 
-CHANGES = [break_mix, cut_track, remove_track, touch_archive, lose_rows, cut_rows, garble_note, pipe_for_archive]
+CHANGES = [
+    break_mix,
+    cut_track,
+    remove_track,
+    touch_archive,
+    lose_rows,
+    cut_rows,
+    cut_last_rows,
+    cut_note,
+    garble_note,
+    pipe_for_archive,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -250,7 +271,7 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
 def rows_like(context: RunContext) -> Row:
     """Returns a row of `recordings` that the dead run left."""
     (rows,) = Path(context.staging_uri, "rows").glob("call-*")
-    return read_fragment(str(rows), "recordings")[0]
+    return staged_rows(str(rows), "recordings")[0]
 
 
 def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:

@@ -322,7 +322,11 @@ def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_pa
     _run(context, [good, refer_to(str(tmp_path / "bad.zip"))], failures=anything)
     stop()
 
-    assert heard == {"archives": 2, "tracks_found": 2, "failures": 1}
+    size_bytes = good.size_bytes + len(b"nothing")
+    assert heard.pop("samples_unpacked") == 2 * 48_000
+    assert heard == {
+        "archives": 2, "tracks_found": 2, "failures": 1, "bytes_done": size_bytes, "bytes_unpacked": good.size_bytes,
+    }  # fmt: skip
 
 
 # --- RecallArchives --------------------------------------------------------------------------------------------------

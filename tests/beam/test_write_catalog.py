@@ -45,7 +45,7 @@ def _pressed(
     """A call with its rows in staging, at least its own."""
     found: dict[str, Sequence[Row]] = dict.fromkeys(CALL_TABLES, ())
     found |= {"calls": [call_row(call)], **(rows or {})}
-    name = f"call-{call.call_session_id}-{context.run_id}.parquet"
+    name = f"call-{call.call_session_id}-{context.run_id}.json"
     return PressedCall(
         **{
             "call": call,
@@ -64,7 +64,7 @@ def _pressed(
 
 def _archives(context: RunContext, uri: str = "/raw/a") -> FragmentRef:
     rows = {"archives": [stamp({"archive_uri": uri, "status": "ok"})], "failures": []}
-    return write_fragment(context.staged("rows", f"archives-{uri.rpartition('/')[2]}.parquet"), CALL_DATE, rows, ((uri,),))
+    return write_fragment(context.staged("rows", f"archives-{uri.rpartition('/')[2]}.json"), CALL_DATE, rows, ((uri,),))
 
 
 def _removal(uri: str, call_date: str) -> FragmentRef:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apache_beam  # noqa: F401 - the command freezes what is there when it imports Beam, and these objects are not its own
 import duckdb
 import numpy as np
 import numpy.typing as npt

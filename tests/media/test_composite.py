@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tests.media.helpers import (
 )
 from transforms.media.composite import HeardTrack, MixFacts, hear_call
 from transforms.media.decode import Repairs
+from transforms.media.errors import StorageError
 from transforms.media.mix import CEILING
 from transforms.media.model import CompositeSettings, Mp3Mode, Mp3Settings
 from transforms.media.opus import carries_fec
@@ -111,19 +113,66 @@ def test_vbr_mix_is_exact_in_length_too(tmp_path: Path) -> None:
     assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == 120_000 - LOOK_AHEAD
 
 
-def test_progress_adds_up_to_the_mix(tmp_path: Path) -> None:
-    parts = stage_call([say("alice", tone(440, 2.5))], tmp_path)
+@pytest.mark.parametrize(
+    ("target", "makes_mix", "passes"),
+    [("off", True, 1), (-16.0, True, 2), ("off", False, 2)],
+    ids=["mix", "loudness", "no-mix"],
+)
+def test_progress_adds_up_to_what_is_heard(tmp_path: Path, target: Any, makes_mix: bool, passes: int) -> None:
+    """A mix is told of once, or twice for a loudness; without one both tracks are."""
+    parts = stage_call([say("alice", tone(440, 2.5)), say("bob", tone(880, 2.5))], tmp_path)
     told: list[int] = []
     hear_call(
-        (HeardTrack(parts=(parts[0],), begin_unix_ns=None, is_mixed=True),),
-        tmp_path / "out.mp3",
+        tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+        tmp_path / "out.mp3" if makes_mix else None,
         Mp3Settings(),
-        CompositeSettings(),
+        CompositeSettings(target_lufs=target),
         {},
         open_input=open_in(tmp_path),
         on_progress=told.append,
     )
-    assert told == [48_000, 48_000, 24_000 - LOOK_AHEAD]
+    assert sum(told) == passes * (120_000 - LOOK_AHEAD)
+    assert max(told) < 2 * 48_000
+
+
+def test_threads_make_the_same_mix(tmp_path: Path) -> None:
+    parts = stage_call([say(f"user{n}", voice(6, 100 + 20 * n), 300 * n) for n in range(5)], tmp_path)
+    made = []
+    for threads in (1, 2, 3):
+        facts = hear_call(
+            tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tmp_path / f"{threads}.mp3",
+            Mp3Settings(),
+            CompositeSettings(),
+            {},
+            threads,
+            open_input=open_in(tmp_path),
+            on_progress=lambda samples: None,
+        )
+        assert facts.mix is not None
+        made.append((facts.mix, [(track.loudness_lufs, track.peak_dbfs) for track in facts.tracks]))
+    assert made[0] == made[1] == made[2]
+
+
+def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
+    parts = stage_call([say("alice", tone(440, 3)), say("bob", tone(880, 3))], tmp_path)
+
+    def open_input(name: str) -> BinaryIO:
+        if name == parts[1].packets:
+            raise StorageError("gone")
+        return open_in(tmp_path)(name)
+
+    with pytest.raises(StorageError, match="gone"):
+        hear_call(
+            tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tmp_path / "out.mp3",
+            Mp3Settings(),
+            CompositeSettings(),
+            {},
+            2,
+            open_input=open_input,
+            on_progress=lambda samples: None,
+        )
 
 
 def test_dtx_does_not_move_what_comes_after(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def hear_call(
       tags: title, artist, date and so on.
       threads: how many cores it may keep busy: with more than one, tracks are decoded on threads while the mix is encoded.
       open_input: opens a staged file by name; called from those threads.
-      on_progress: told the number of samples of each finished block of the mix.
+      on_progress: told the samples of each finished block of the mix, twice for a loudness target; without a mix those of each
+        block heard of any track.
     """
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
         return _hear(tracks, output, mp3, composite, tags, pool, open_input, on_progress)
@@ -122,12 +123,15 @@ def _hear(
         channels = max(voice.channels for voice in mixed) if mp3.channels == "auto" else int(mp3.channels)
         gain = 1.0
         if composite.target_lufs != "off":
-            gain = _gain_to(float(composite.target_lufs), _mixed(mixed, origin, channels, pool, is_measured=False), channels)
+            blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
+            gain = _gain_to(float(composite.target_lufs), blocks, channels, on_progress)
         blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
         mix = _write(blocks, gain, channels, output, mp3, tags, origin, on_progress)
-    unheard = [voice for voice in voices if mix is None or voice not in mixed]
-    for _ in (pool.map if pool else map)(_Voice.hear_out, unheard):
-        pass
+    for voice in voices:
+        if mix is None or voice not in mixed:
+            for chunk in voice.listen():
+                if mix is None:
+                    on_progress(len(chunk.pcm))
     return HeardCallFacts(tracks=tuple(voice.facts() for voice in voices), mix=mix)
 
 
@@ -152,11 +156,6 @@ class _Voice:
     def listen(self) -> Iterator[Chunk]:
         """Yields the track's audio, measuring it; once."""
         return self._ears.listen(self._decode(self._repairs))
-
-    def hear_out(self) -> None:
-        """Measures the track without its audio being wanted."""
-        for _ in self.listen():
-            pass
 
     def play(self, origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[tuple[int, Pcm]]:
         """Yields the track's audio on the mix's line, in its number of channels or in one."""
@@ -221,12 +220,13 @@ def _mixed(
     return mix_tracks(players, channels, pool)
 
 
-def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int) -> float:
+def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int, on_progress: Callable[[int], None]) -> float:
     """Returns the one gain that brings a mix to a loudness."""
     levels, position = LevelMeter(channels), 0
     for block in blocks:
         levels.add(position, block)
         position += len(block)
+        on_progress(len(block))
     levels.end()
     if levels.loudness_lufs is None:
         return 1.0

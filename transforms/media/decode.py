@@ -48,16 +48,7 @@ def load_libopus() -> ctypes.CDLL:
     Raises:
       ConfigError: neither PyAV's wheel nor the system has it.
     """
-    spec = importlib.util.find_spec("av")
-    places: list[str] = []
-    if spec is not None and spec.origin:
-        package = Path(spec.origin).parent
-        for folder in (package.parent / "av.libs", package / ".dylibs"):
-            places.extend(str(path) for path in sorted(folder.glob("*opus*")))
-    system = ctypes.util.find_library("opus")
-    if system:
-        places.append(system)
-    for place in places:
+    for place in _places_of_libopus():
         try:
             library = ctypes.CDLL(place)
             library.opus_decoder_create.restype = ctypes.c_void_p
@@ -76,6 +67,17 @@ def load_libopus() -> ctypes.CDLL:
         "libopus was not found: neither in the av wheel (av.libs) nor in the system; "
         "install av from a wheel, or the system's package (Debian: libopus0)"
     )
+
+
+def _places_of_libopus() -> Iterator[str]:
+    spec = importlib.util.find_spec("av")
+    if spec is not None and spec.origin:
+        package = Path(spec.origin).parent
+        for folder in (package.parent / "av.libs", package / ".dylibs"):
+            yield from (str(path) for path in sorted(folder.glob("*opus*")))
+    system = ctypes.util.find_library("opus")  # starts programs: only where the wheel has none
+    if system:
+        yield system
 
 
 class OpusDecoder:

@@ -1,0 +1,29 @@
+"""The whole graph: it is built without a look at anything, and its types fit, which a local run takes for granted."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
+
+from pipelines import press
+from pipelines.local_runner import make_local_pipeline
+from tests.beam.support import make_pipeline
+from transforms.run_context import RunContext
+
+
+def test_types_of_the_graph_fit_where_beam_checks_them(context: RunContext, store: ModuleType) -> None:
+    pipeline = make_pipeline()
+    assert pipeline.options.view_as(TypeOptions).pipeline_type_check
+
+    press.build(pipeline, ["fake://bucket/raw/*"], context)
+
+    assert store.CALLS["match"] == 0
+
+
+def test_local_run_does_not_check_them_again() -> None:
+    options = PipelineOptions([])
+
+    make_local_pipeline(options)
+
+    assert not options.view_as(TypeOptions).pipeline_type_check
