@@ -16,18 +16,15 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import Figure, Measure, at_least, at_most, none_of, print_table
 from pipelines.cli import main as callpress
 from tests import positions, quality
 from tests.builders import Participant, Segment, encode_opus, silence
@@ -37,30 +34,6 @@ from transforms.media.opus import SAMPLE_RATE_HZ
 
 ROOT = Path(__file__).resolve().parent.parent
 NS_PER_MS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure, and whether it is what it should be."""
-
-    found: str
-    wanted: str
-    is_reached: bool
-
-
-Measure = Callable[[], Figure]
-
-
-def at_most(value: float, limit: float, unit: str, detail: str = "") -> Figure:
-    return Figure(found=f"{value:.2f} {unit}{detail}", wanted=f"<= {limit:g} {unit}", is_reached=value <= limit)
-
-
-def at_least(value: float, limit: float, detail: str = "") -> Figure:
-    return Figure(found=f"{value:.3f}{detail}", wanted=f">= {limit:g}", is_reached=value >= limit)
-
-
-def none_of(count: int, of: int, what: str) -> Figure:
-    return Figure(found=f"{count} of {of} {what}", wanted="0", is_reached=count == 0)
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -299,18 +272,7 @@ FIGURES: dict[str, Measure] = {
 
 def main(words: list[str]) -> int:
     """Prints the table; returns 1 when a figure is missed."""
-    table = Table("measure", "found", "to reach", "")
-    missed = 0
-    for name, measure in FIGURES.items():
-        if words and not any(word in name for word in words):
-            continue
-        started = time.monotonic()
-        figure = measure()
-        missed += not figure.is_reached
-        table.add_row(name, figure.found, figure.wanted, "" if figure.is_reached else "MISSED")
-        print(f"{time.monotonic() - started:6.1f} s  {name}: {figure.found}", file=sys.stderr)
-    Console(width=150).print(table)
-    return 1 if missed else 0
+    return print_table(FIGURES, words)
 
 
 if __name__ == "__main__":
