@@ -1,0 +1,341 @@
+"""What a run costs: prints each figure beside what is to be reached; exits with 1 when one is missed.
+
+    benchmarks/run                     # everything, about 40 minutes
+    benchmarks/run cpu dtx             # rows whose name holds one of the words
+    benchmarks/run --material FOLDER   # where the recordings to press are kept, and made when they are missing
+
+The installed command is measured, as a user runs it. Where it is held against ffmpeg, runs of both take turns on the same
+tracks and the least of each counts: whatever else a machine does only ever adds. CPU is that of all processes of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import av
+
+from benchmarks.figures import Figure, at_least, at_most, print_table
+from benchmarks.material import SMALL_CALLS, Material
+from benchmarks.presses import CALLPRESS, CORES, ROOT, Presses, in_turns
+from benchmarks.processes import ProgramFailedError, Used, idle_seconds, on_cores, peak_memory, run, seconds_until, traffic
+
+SAMPLE = ROOT / "samples" / "weekly_sync.tar.gz"
+ROUNDS = 3
+START_ROUNDS = 5
+MEMORY_MB = 400
+
+
+# --- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def _least_cpu(runs: Iterable[Used]) -> float:
+    return min(used.cpu_s for used in runs)
+
+
+def _least_wall(runs: Iterable[Used]) -> float:
+    return min(used.wall_s for used in runs)
+
+
+def _ratio(ours: Sequence[Used], start: Sequence[Used], bare: Sequence[Used], limit: float) -> Figure:
+    """Returns CPU less that of the start, by ffmpeg's; then where each of these lay, and the wall time."""
+    start_s = _least_cpu(start)
+    middle = (median(used.cpu_s for used in ours) - start_s) / median(used.cpu_s for used in bare)
+    detail = (
+        f" (median {middle:.2f}): {_range(ours)} less {start_s:.2f}, by {_range(bare)} CPU s; "
+        f"wall {_least_wall(ours):.1f} by {_least_wall(bare):.1f} s"
+    )
+    return at_most((_least_cpu(ours) - start_s) / _least_cpu(bare), limit, "", detail)
+
+
+def _range(runs: Sequence[Used]) -> str:
+    return f"{_least_cpu(runs):.2f} to {max(used.cpu_s for used in runs):.2f}"
+
+
+@functools.cache
+def _four_speakers(presses: Presses) -> list[list[Used]]:
+    archive, like = presses.material.four_speakers(), presses.like_for_like
+    (tracks,) = presses.calls(archive)
+    return in_turns(
+        ROUNDS,
+        lambda: presses.press(archive, config=like),
+        lambda: presses.start(like),
+        lambda: presses.press(archive),
+        presses.start,
+        lambda: presses.mix_bare(tracks),
+    )
+
+
+def cpu_like_for_like(presses: Presses) -> Figure:
+    ours, start, _, _, bare = _four_speakers(presses)
+    return _ratio(ours, start, bare, 1.0)
+
+
+def cpu_defaults(presses: Presses) -> Figure:
+    _, _, ours, start, bare = _four_speakers(presses)
+    return _ratio(ours, start, bare, 0.75)
+
+
+def cpu_dtx(presses: Presses) -> Figure:
+    archive = presses.material.twenty_with_dtx()
+    (tracks,) = presses.calls(archive)
+    ours, start, bare = in_turns(ROUNDS, lambda: presses.press(archive), presses.start, lambda: presses.mix_bare(tracks))
+    return _ratio(ours, start, bare, 0.3)
+
+
+# --- cores -----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _batch(presses: Presses) -> list[list[Used]]:
+    """Returns the batch on two cores, on one, and ffmpeg's on two."""
+    archives = presses.material.batch()
+    calls = presses.calls(*archives)
+    return in_turns(
+        ROUNDS,
+        lambda: _on(CORES, lambda: presses.press(*archives)),
+        lambda: _on(1, lambda: presses.press(*archives)),
+        lambda: _on(CORES, lambda: presses.batch_bare(calls)),
+    )
+
+
+def _on(cores: int, measure: Callable[[], Used]) -> Used:
+    with on_cores(cores):
+        return measure()
+
+
+def batch_wall(presses: Presses) -> Figure:
+    ours, _, bare = _batch(presses)
+    ours_s, bare_s = _least_wall(ours), _least_wall(bare)
+    return at_most(ours_s / bare_s, 0.8, "", f": {ours_s:.1f} by {bare_s:.1f} s; {_range(ours)} by {_range(bare)} CPU s")
+
+
+def speed_up(presses: Presses) -> Figure:
+    two, one, _ = _batch(presses)
+    (start,) = in_turns(ROUNDS, lambda: _on(CORES, presses.start))
+    two_s, one_s, start_s = _least_wall(two), _least_wall(one), _least_wall(start)
+    less_start = (one_s - start_s) / (two_s - start_s)
+    detail = (
+        f": {one_s:.1f} by {two_s:.1f} s; less the start of {start_s:.1f} s {less_start:.2f}; "
+        f"{_least_cpu(one):.1f} and {_least_cpu(two):.1f} CPU s"
+    )
+    return at_least(one_s / two_s, 1.8, detail)
+
+
+def idle_core(presses: Presses) -> Figure:
+    """What the start leaves unused is left out: a run over next to nothing is all start."""
+    material = presses.material
+    runs, starts = (
+        [idle_seconds(presses.command(archives, presses.new_path()), CORES) for _ in range(ROUNDS)]
+        for archives in (material.beside_big(), [material.smallest()])
+    )
+    start_idle_s, start_s = min(starts)
+    shares = [(idle_s - start_idle_s) / (CORES * (wall_s - start_s)) for idle_s, wall_s in runs]
+    idle_s, wall_s = min(runs)
+    detail = (
+        f" to {100 * max(shares):.2f} % of two cores; {idle_s:.1f} core s in {wall_s:.1f} s, "
+        f"of which the start {start_idle_s:.1f}"
+    )
+    return at_most(100 * min(shares), 10, "%", detail)
+
+
+# --- start-up --------------------------------------------------------------------------------------------------------
+
+
+def _start_up(limit: float, *arguments: str | Path, exit_status: int = 0) -> Figure:
+    runs = [run([CALLPRESS, *arguments], exit_status=exit_status) for _ in range(START_ROUNDS)]
+    slowest_s = max(used.wall_s for used in runs)
+    return at_most(_least_wall(runs), limit, "s", f" to {slowest_s:.2f} s, of which {_least_cpu(runs):.2f} CPU s")
+
+
+def first_file(presses: Presses) -> Figure:
+    seconds = []
+    for _ in range(START_ROUNDS):
+        output = presses.new_path()
+        has_begun = functools.partial(_holds_media, output)
+        seconds.append(seconds_until(presses.command([SAMPLE], output), has_begun))
+    return at_most(min(seconds), 4, "s", f" to {max(seconds):.2f} s")
+
+
+def _holds_media(output: Path) -> bool:
+    return any(output.glob("recordings/*/*/*/[!.]*"))
+
+
+def start_help(_: Presses) -> Figure:
+    return _start_up(0.5, "--help")
+
+
+def start_usage_error(presses: Presses) -> Figure:
+    return _start_up(0.5, "run", "--output", presses.new_path(), exit_status=2)
+
+
+def start_unknown_flag(presses: Presses) -> Figure:
+    arguments = ("run", "--input", SAMPLE, "--output", presses.new_path(), "--no_such_flag")
+    return _start_up(2, *arguments, exit_status=2)
+
+
+def start_inspect(_: Presses) -> Figure:
+    return _start_up(1, "inspect", SAMPLE)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def _memory(presses: Presses, *archives: Path | str) -> Figure:
+    peaks = peak_memory(presses.command(archives, presses.new_path()))
+    launcher, codec = peaks.launcher / 1e6, peaks.codec_process / 1e6
+    found = f"launcher and worker {launcher:.0f} MB, codec process {codec:.0f} MB"
+    return Figure(found=found, wanted=f"<= {MEMORY_MB} MB each", is_reached=max(launcher, codec) <= MEMORY_MB)
+
+
+def memory_one_small(presses: Presses) -> Figure:
+    return _memory(presses, presses.material.smallest())
+
+
+def memory_many(presses: Presses) -> Figure:
+    return _memory(presses, presses.material.small() / "*.tar.gz")
+
+
+def memory_big(presses: Presses) -> Figure:
+    return _memory(presses, presses.material.five_gigabytes())
+
+
+def memory_short(presses: Presses) -> Figure:
+    return _memory(presses, presses.material.twenty_with_dtx())
+
+
+def memory_long(presses: Presses) -> Figure:
+    return _memory(presses, presses.material.eight_hours())
+
+
+# --- many archives ---------------------------------------------------------------------------------------------------
+
+
+def cost_per_archive(presses: Presses) -> Figure:
+    """The steps between the sizes are compared, too: there the start is not in it at all, whatever it is."""
+    folder = presses.material.small()
+    ten, start = in_turns(START_ROUNDS, lambda: presses.press(folder / "000?.tar.gz"), presses.start)
+    (hundred,) = in_turns(ROUNDS, lambda: presses.press(folder / "00??.tar.gz"))
+    (thousand,) = in_turns(1, lambda: presses.press(folder / "*.tar.gz"))
+    at_10, at_100, at_1000, at_start = map(_least_cpu, (ten, hundred, thousand, start))
+    each = [(at_10 - at_start) / 10, (at_100 - at_start) / 100, (at_1000 - at_start) / SMALL_CALLS]
+    steps = [(at_100 - at_10) / 90, (at_1000 - at_100) / (SMALL_CALLS - 100)]
+    detail = (
+        f": {each[0] * 1e3:.0f}, {each[1] * 1e3:.0f}, {each[2] * 1e3:.0f} CPU ms each at 10, 100, 1,000; "
+        f"from 10 to 100 {steps[0] * 1e3:.0f}, from 100 to 1,000 {steps[1] * 1e3:.0f}"
+    )
+    return at_most(max(each[2] / each[0], steps[1] / steps[0]), 1.05, "", detail)
+
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bytes:
+    """Read or written in one run."""
+
+    archive: int
+    staging: int
+    """All of it; what is renamed out of it is no staging."""
+    dumps: int
+    """The part of it that never leaves the step that wrote it: dumps that came before their metadata."""
+
+
+@functools.cache
+def _traffic(presses: Presses) -> tuple[_Bytes, _Bytes, int]:
+    """Returns what was read, what was written, and the bytes of all Opus packets."""
+    archive, output = presses.material.four_speakers(), presses.new_path()
+    found = traffic(presses.command([archive], output))
+    read, written = (
+        _Bytes(
+            archive=counter[str(archive)],
+            staging=sum(count for path, count in counter.items() if path.startswith(f"{output}/.staging/")),
+            dumps=sum(count for path, count in counter.items() if path.endswith(".rtpdump")),
+        )
+        for counter in (found.read, found.written)
+    )
+    payload = 0
+    for track in output.glob("recordings/*/*/*/individual_*.mkv"):
+        with av.open(track) as container:
+            payload += sum(packet.size for packet in container.demux())
+    return read, written, payload
+
+
+def archive_read(presses: Presses) -> Figure:
+    read, _, _ = _traffic(presses)
+    size = presses.material.four_speakers().stat().st_size
+    return at_most(read.archive / size, 1.01, "", f" of its {size:,} bytes")
+
+
+def staging_written(presses: Presses) -> Figure:
+    _, written, payload = _traffic(presses)
+    dumps, rest = written.dumps / payload, (written.staging - written.dumps) / payload
+    detail = f" of {payload:,} bytes of Opus; dumps {dumps:.2f}, the rest {rest:.2f}"
+    return at_most(written.staging / payload, 1.3, "", detail)
+
+
+def staging_read(presses: Presses) -> Figure:
+    read, written, _ = _traffic(presses)
+    of_dumps = f"dumps {read.dumps / written.dumps:.2f}, " if written.dumps else ""
+    rest = (read.staging - read.dumps) / (written.staging - written.dumps)
+    return at_most(read.staging / written.staging, 2.0, "", f" of {written.staging:,} bytes; {of_dumps}the rest {rest:.2f}")
+
+
+FIGURES: dict[str, Callable[[Presses], Figure]] = {
+    "cpu, 4 speakers x 10 min, like for like, by ffmpeg's": cpu_like_for_like,
+    "cpu, 4 speakers x 10 min, our defaults, by ffmpeg's": cpu_defaults,
+    "cpu, 20 speakers x 5 min, a tenth talk, dtx, by ffmpeg's": cpu_dtx,
+    "batch of 16 calls, wall on 2 cores, by ffmpeg's": batch_wall,
+    "batch of 16 calls, speed-up of 2 cores": speed_up,
+    "idle cores, one big call beside 12 small ones": idle_core,
+    "start-up, first file of the sample": first_file,
+    "start-up, --help": start_help,
+    "start-up, a usage error": start_usage_error,
+    "start-up, an unknown flag": start_unknown_flag,
+    "start-up, inspect": start_inspect,
+    "memory, next to nothing": memory_one_small,
+    "memory, 1,000 small archives": memory_many,
+    "memory, 5 min x 20 participants": memory_short,
+    "memory, 8 h x 20 participants": memory_long,
+    "memory, an archive of 5 GB": memory_big,
+    "cpu per archive, 1,000 by 10": cost_per_archive,
+    "bytes read of an archive, by its size": archive_read,
+    "bytes written to staging, by the Opus packets": staging_written,
+    "bytes read from staging, by those written": staging_read,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table; returns 1 when a figure is missed."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measures what a run costs.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="measure only rows whose name holds one of these")
+    default = Path(tempfile.gettempdir(), "callpress-benchmarks")
+    parser.add_argument(
+        "--material", type=Path, default=default, metavar="FOLDER", help=f"recordings, made when missing ({default}); 6 GB"
+    )
+    arguments = parser.parse_args(argv)
+    folder = arguments.material.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        presses = Presses(Material(folder=folder), Path(scratch))
+        figures = {name: functools.partial(_measure, measure, presses) for name, measure in FIGURES.items()}
+        return print_table(figures, arguments.words)
+
+
+def _measure(measure: Callable[[Presses], Figure], presses: Presses) -> Figure:
+    """Returns a row's figure; one that cannot be measured is missed, and the others are measured all the same."""
+    try:
+        return measure(presses)
+    except ProgramFailedError as error:
+        print(error, file=sys.stderr)
+        return Figure(found=str(error).split("\n", 1)[0], wanted="to be measured", is_reached=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
