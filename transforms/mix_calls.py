@@ -19,6 +19,7 @@ from transforms.media.composite import HeardCallFacts, HeardTrack, hear_call
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.model import CallKey, Failure, OutputType, Status, Tags
 from transforms.media.names import call_folder
+from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import FragmentRef, write_fragment
@@ -28,6 +29,8 @@ from transforms.unpack_archives import RECALL_STAGE
 STAGE = "MixCalls"
 OUTCOMES = "outcomes"
 _MAX_NAMED_ARTISTS = 20
+_LARGE_SAMPLES = 2 * 3_600 * SAMPLE_RATE_HZ
+"""Two hours of media: about 20 s of decoding and mixing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +135,9 @@ class _MixFn(ParallelFn):
         if tracks:
             try:
                 makes_mix = plan.makes_mix and not loses_voices
-                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, self.cores_for(group), makes_mix=makes_mix)
+                # Threads cost some CPU, and a small call is done in seconds.
+                cores = self.cores_for(group) if self.size(group) >= _LARGE_SAMPLES else 1
+                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, cores, makes_mix=makes_mix)
             except RecordingError as error:
                 lost_mix = error
             if lost_mix is not None:

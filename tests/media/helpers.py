@@ -188,6 +188,11 @@ def _window_of(placed: Sequence[PlacedPacket]) -> PlacedPackets:
     )
 
 
+def is_filler(packet: bytes) -> bool:
+    """Tells whether a packet holds empty frames alone: one (code 0), or several of one size (code 3)."""
+    return len(packet) == 1 or (len(packet) == 2 and packet[0] & 3 == 3 and packet[1] & 0xC0 == 0)
+
+
 def make_ref(data: bytes = b"", uri: str = "call.tar.gz") -> ArchiveRef:
     """Returns a reference to an archive of that content."""
     return ArchiveRef(uri=uri, size_bytes=len(data), modified_unix_ns=7, fingerprint="f", attempt=2)

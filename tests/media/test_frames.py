@@ -30,7 +30,17 @@ from tests.builders import (
     noise,
     silence,
 )
-from tests.media.helpers import best_lag, decode_with_ffmpeg, decode_with_pyav, mix_parts, open_in, part_files, rms, unpack
+from tests.media.helpers import (
+    best_lag,
+    decode_with_ffmpeg,
+    decode_with_pyav,
+    is_filler,
+    mix_parts,
+    open_in,
+    part_files,
+    rms,
+    unpack,
+)
 from tests.quality import (
     CONCEALED_SAMPLES,
     FADE_SAMPLES,
@@ -234,7 +244,7 @@ def packets_in_file(path: Path) -> list[tuple[int, bytes]]:
             assert packet.pts is not None
             assert packet.time_base is not None
             assert abs(float(packet.pts * packet.time_base) - at / SAMPLE_RATE_HZ) < 0.001
-            if len(data) > 1:
+            if not is_filler(data):
                 found.append((at, data))
             at += samples_of(data)
     return found

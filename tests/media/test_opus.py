@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import encode_opus, tone
+from tests.media.helpers import is_filler
 from transforms.media.decode import load_libopus
 from transforms.media.opus import (
     FRAME_SAMPLES_BY_CONFIG,
@@ -150,8 +151,9 @@ def test_any_packet_of_many_frames_is_judged_as_by_libopus(toc_byte: int, second
 def test_fillers_last_exactly_the_hole_and_are_valid(toc_byte: int, units: int) -> None:
     fillers = filler_packets(toc_byte, units * GRID_SAMPLES)
     assert sum(duration for _, duration in fillers) == units * GRID_SAMPLES
+    assert len(fillers) <= -(-units * GRID_SAMPLES // MAX_PACKET_SAMPLES) + 4
     for packet, duration in fillers:
-        assert len(packet) == 1
+        assert is_filler(packet)
         assert is_valid_packet(packet)
         assert samples_of(packet) == duration <= MAX_PACKET_SAMPLES
 
@@ -168,8 +170,9 @@ def test_fillers_keep_channels_and_bandwidth(toc_byte: int, units: int) -> None:
 
 def test_fillers_are_celt_frames_the_longest_first() -> None:
     # Silk of 60 ms, narrow band: FFmpeg would take an empty frame of its own configuration for sound.
-    assert filler_packets(0x18 | 1, 960 + 480 + 120) == [
-        (bytes([19 << 3]), 960),
+    assert filler_packets(0x18 | 1, 9 * 960 + 480 + 120) == [
+        (bytes([19 << 3 | 3, 6]), 6 * 960),
+        (bytes([19 << 3 | 3, 3]), 3 * 960),
         (bytes([18 << 3]), 480),
         (bytes([16 << 3]), 120),
     ]

@@ -82,21 +82,32 @@ _OUTPUT_BY_INPUT, _STATE_BY_INPUT = _in_single(_BY_INPUT[:, :_BLOCK]), _in_singl
 _OUTPUT_BY_STATE = _in_single(_BY_STATE)
 
 
+_NONE_FRESH = np.zeros(0, dtype=np.int64)
+
+
 class KWeighting:
     """The frequency weighting of BS.1770-4 for one channel, block after block."""
 
     def __init__(self) -> None:
         self._state = np.zeros(_STATES)
 
-    def filter(self, audio: Samples) -> Samples:
-        """Returns the weighted samples. Args: audio: one channel; its length is a multiple of `QUANTUM_SAMPLES`."""
+    def filter(self, audio: Samples, fresh: Ints = _NONE_FRESH) -> Samples:
+        """Returns the weighted samples.
+
+        Args:
+          audio: one channel; its length is a multiple of `QUANTUM_SAMPLES`.
+          fresh: quanta with which something new begins, the filter being at rest.
+        """
         if not len(audio) or len(audio) % QUANTUM_SAMPLES:
             raise ValueError(f"{len(audio)} samples are not a multiple of {QUANTUM_SAMPLES}")
         blocks = audio.reshape(-1, _BLOCK)
         groups = (blocks @ _STATE_BY_INPUT).astype(np.float64).reshape(-1, _GROUP * _STATES) @ _STATES_BY_GROUP
         # Of what a group was begun with 1e-4 is left at its end, 1e-9 a group later: no further back is looked.
         before = np.concatenate([self._state[None, :], groups[:-1, -_STATES:]])
-        before[1:] += before[:-1] @ _OVER_GROUP
+        before[fresh] = 0.0
+        further = before[:-1] @ _OVER_GROUP
+        further[fresh[fresh > 0] - 1] = 0.0
+        before[1:] += further
         self._state = groups[-1, -_STATES:] + before[-1] @ _OVER_GROUP
         groups += before @ _STATES_BY_STATE
         weighted = blocks @ _OUTPUT_BY_INPUT
@@ -199,7 +210,7 @@ class LevelMeter:
     """Loudness and peak of one line of audio. What is digital silence need not be given, and costs little when it is.
 
     Audio is taken in blocks of about a second, whatever pieces it comes in. Short stretches share a block: they lie on a tape
-    one behind the other, with silence between them until the filter is at rest.
+    one behind the other, each beginning with a quantum of its own and the filter at rest.
     """
 
     def __init__(self, channels: int) -> None:
@@ -232,7 +243,7 @@ class LevelMeter:
             tape = self._measured_samples + self._held_samples
             if self._stretches:
                 self._stops.append(tape)
-                self._hold_silence(-tape % QUANTUM_SAMPLES + QUANTUM_SAMPLES)
+                self._hold_silence(-tape % QUANTUM_SAMPLES)
             self._stretches.append((self._measured_samples + self._held_samples, start_sample))
         self._held.append(audio)
         self._held_samples += len(audio)
@@ -272,7 +283,9 @@ class LevelMeter:
         if peak:
             self._filters = self._filters or tuple(KWeighting() for _ in range(self._channels))
             by_channel = [np.ascontiguousarray(audio[:, channel]) for channel in range(self._channels)]
-            weighted = _energies([k.filter(samples) for k, samples in zip(self._filters, by_channel, strict=True)])
+            begins = np.array([at - self._measured_samples for at, _ in self._stretches if at >= self._measured_samples])
+            fresh = begins[begins < len(audio)].astype(np.int64) // QUANTUM_SAMPLES
+            weighted = _energies([k.filter(samples, fresh) for k, samples in zip(self._filters, by_channel, strict=True)])
             energy = _energies(by_channel)
         else:
             self._filters = ()

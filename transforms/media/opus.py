@@ -154,7 +154,7 @@ def _first_frame_byte(packet: bytes) -> int | None:
 
 
 def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
-    """Returns packets of one empty frame each that last `samples`, with their durations in samples.
+    """Returns packets of empty frames that last `samples`, as few as there can be, with their durations in samples.
 
     An empty frame asks a decoder for concealment, which is how a container states "nothing here" without shortening the
     audio (RFC 7845 s4.1). All are CELT frames of the bandwidth and channels of the packet before: libopus conceals by what it
@@ -172,5 +172,11 @@ def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
         size = _CELT[step]
         config = _CELT_CONFIG[toc_byte >> 3] + step
         count, samples = divmod(samples, size)
-        fillers += [(bytes([config << 3 | toc_byte & 0x04]), size)] * count
+        toc = config << 3 | toc_byte & 0x04
+        most = MAX_PACKET_SAMPLES // size
+        if count >= most:
+            fillers += [(bytes([toc | 3, most]), most * size)] * (count // most)
+            count %= most
+        if count:
+            fillers.append((bytes([toc]) if count == 1 else bytes([toc | 3, count]), count * size))
     return fillers
