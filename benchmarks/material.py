@@ -18,6 +18,7 @@ from tests.builders import CALL_START_UNIX_MS, Participant, Segment, make_call_a
 BATCH_CALLS = 16
 BATCH_SPEAKERS = 3
 BATCH_SECONDS = 120
+SMALLEST_CALLS = 2
 SMALL_CALLS = 1_000
 SMALL_SECONDS = 3
 BESIDE_CALLS = 12
@@ -30,9 +31,9 @@ class Material:
 
     folder: Path
 
-    def smallest(self) -> Path:
-        """One call of one packet: what pressing it costs is what any run costs."""
-        return self._made("smallest", _smallest) / "call.tar.gz"
+    def smallest(self) -> tuple[Path, ...]:
+        """Two calls of one packet, an archive each: what pressing them costs, two codec processes started, any run costs."""
+        return tuple(sorted(self._made("two_packets", _smallest).iterdir()))
 
     def four_speakers(self) -> Path:
         """One call: 4 mono speakers, 10 minutes, no DTX."""
@@ -117,4 +118,5 @@ def _small(folder: Path) -> None:
 
 
 def _smallest(folder: Path) -> None:
-    (folder / "call.tar.gz").write_bytes(_call([talk(0)[:1]], "smallest"))
+    for number in range(SMALLEST_CALLS):
+        (folder / f"{number}.tar.gz").write_bytes(_call([talk(0)[:1]], f"smallest-{number}"))

@@ -22,7 +22,7 @@ from statistics import median
 import av
 
 from benchmarks.figures import Figure, at_least, at_most, print_table
-from benchmarks.material import SMALL_CALLS, Material
+from benchmarks.material import SMALL_CALLS, SMALLEST_CALLS, Material
 from benchmarks.presses import CALLPRESS, CORES, ROOT, Presses, in_turns
 from benchmarks.processes import ProgramFailedError, Used, idle_seconds, on_cores, peak_memory, run, seconds_until, traffic
 
@@ -133,7 +133,7 @@ def idle_core(presses: Presses) -> Figure:
     material = presses.material
     runs, starts = (
         [idle_seconds(presses.command(archives, presses.new_path()), CORES) for _ in range(ROUNDS)]
-        for archives in (material.beside_big(), [material.smallest()])
+        for archives in (material.beside_big(), material.smallest())
     )
     start_idle_s, start_s = min(starts)
     shares = [(idle_s - start_idle_s) / (CORES * (wall_s - start_s)) for idle_s, wall_s in runs]
@@ -195,7 +195,7 @@ def _memory(presses: Presses, *archives: Path | str) -> Figure:
 
 
 def memory_one_small(presses: Presses) -> Figure:
-    return _memory(presses, presses.material.smallest())
+    return _memory(presses, *presses.material.smallest())
 
 
 def memory_many(presses: Presses) -> Figure:
@@ -224,7 +224,8 @@ def cost_per_archive(presses: Presses) -> Figure:
     (hundred,) = in_turns(ROUNDS, lambda: presses.press(folder / "00??.tar.gz"))
     (thousand,) = in_turns(1, lambda: presses.press(folder / "*.tar.gz"))
     at_10, at_100, at_1000, at_start = map(_least_cpu, (ten, hundred, thousand, start))
-    each = [(at_10 - at_start) / 10, (at_100 - at_start) / 100, (at_1000 - at_start) / SMALL_CALLS]
+    sizes = ((at_10, 10), (at_100, 100), (at_1000, SMALL_CALLS))
+    each = [(cpu_s - at_start) / (count - SMALLEST_CALLS) for cpu_s, count in sizes]
     steps = [(at_100 - at_10) / 90, (at_1000 - at_100) / (SMALL_CALLS - 100)]
     detail = (
         f": {each[0] * 1e3:.0f}, {each[1] * 1e3:.0f}, {each[2] * 1e3:.0f} CPU ms each at 10, 100, 1,000; "

@@ -120,13 +120,22 @@ def _hear(
     mix = None
     if output is not None and mixed:
         origin = min(voice.first_unix_ns for voice in voices)
-        channels = max(voice.channels for voice in mixed) if mp3.channels == "auto" else int(mp3.channels)
+        sent = max(voice.channels for voice in mixed)
+        wanted = sent if mp3.channels == "auto" else int(mp3.channels)
+        channels, copies = min(sent, wanted), -(-wanted // sent)  # voices that are all mono are mixed once for both sides
         gain = 1.0
         if composite.target_lufs != "off":
             blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
-            gain = _gain_to(float(composite.target_lufs), blocks, channels, on_progress)
+            gain = _gain_to(float(composite.target_lufs), blocks, LevelMeter(channels, copies), on_progress)
         blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
-        mix = _write(blocks, gain, channels, output, mp3, tags, origin, on_progress)
+        levels, limiter = LevelMeter(channels, copies), Limiter(channels)
+        with Mp3File(output, mp3, wanted, tags) as file:
+            for block in _limited(blocks, gain, limiter):
+                levels.add(file.samples, block)
+                file.write(to_pcm16(block).repeat(copies, axis=1))
+                on_progress(len(block))
+            levels.end()
+        mix = _facts_of(file, output, levels, origin)
     for voice in voices:
         if mix is None or voice not in mixed:
             for chunk in voice.listen():
@@ -220,9 +229,9 @@ def _mixed(
     return mix_tracks(players, channels, pool)
 
 
-def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int, on_progress: Callable[[int], None]) -> float:
+def _gain_to(target_lufs: float, blocks: Iterable[Pcm], levels: LevelMeter, on_progress: Callable[[int], None]) -> float:
     """Returns the one gain that brings a mix to a loudness."""
-    levels, position = LevelMeter(channels), 0
+    position = 0
     for block in blocks:
         levels.add(position, block)
         position += len(block)
@@ -233,33 +242,18 @@ def _gain_to(target_lufs: float, blocks: Iterable[Pcm], channels: int, on_progre
     return float(10 ** (min(target_lufs - levels.loudness_lufs, _MOST_GAIN_DB) / 20))
 
 
-def _write(
-    blocks: Iterable[Pcm],
-    gain: float,
-    channels: int,
-    output: Path,
-    settings: Mp3Settings,
-    tags: Tags,
-    origin_unix_ns: int,
-    on_progress: Callable[[int], None],
-) -> MixFacts:
-    limiter, levels = Limiter(channels), LevelMeter(channels)
-    with Mp3File(output, settings, channels, tags) as mp3:
+def _limited(blocks: Iterable[Pcm], gain: float, limiter: Limiter) -> Iterator[Pcm]:
+    for block in blocks:
+        yield limiter.process(block * np.float32(gain) if gain != 1.0 else block)
+    yield limiter.flush()
 
-        def put(audio: Pcm) -> None:
-            levels.add(mp3.samples, audio)
-            mp3.write(to_pcm16(audio))
 
-        for block in blocks:
-            put(limiter.process(block * np.float32(gain) if gain != 1.0 else block))
-            on_progress(len(block))
-        put(limiter.flush())
-        levels.end()
+def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: int) -> MixFacts:
     with output.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return MixFacts(
-        file=FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=mp3.samples, channels=channels),
-        bitrate_bps=mp3.bitrate_bps,
+        file=FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=file.samples, channels=file.channels),
+        bitrate_bps=file.bitrate_bps,
         start_unix_ns=origin_unix_ns,
         loudness_lufs=levels.loudness_lufs,
         peak_dbfs=levels.peak_dbfs,

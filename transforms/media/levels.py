@@ -213,9 +213,10 @@ class LevelMeter:
     one behind the other, each beginning with a quantum of its own and the filter at rest.
     """
 
-    def __init__(self, channels: int) -> None:
-        """Args: channels: 1 or 2."""
+    def __init__(self, channels: int, copies: int = 1) -> None:
+        """Args: channels: 1 or 2, of what is given; copies: how many channels each of them sounds on."""
         self._channels = channels
+        self._copies = copies
         self._loudness = Loudness()
         self._filters: tuple[KWeighting, ...] = ()
         self._peak = 0.0
@@ -302,7 +303,7 @@ class LevelMeter:
         kept = tape < np.array([*self._stops, stop])[stretch]
         places = tape + (starts - begins)[stretch]
         cells = Cells(places[kept], np.concatenate(self._weighted)[kept], np.concatenate(self._energy)[kept])
-        self._loudness.add(cells.start_sample, cells.weighted)
+        self._loudness.add(cells.start_sample, cells.weighted * self._copies)
         self._weighted, self._energy, self._measured_samples = [], [], 0
         self._stretches, self._stops = [], []
         return cells

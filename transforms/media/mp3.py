@@ -63,7 +63,7 @@ class Mp3File:
             encoder.set_vbr_quality(settings.vbr_quality)
         self._encoder = encoder
         self._settings = settings
-        self._channels = channels
+        self.channels = channels
         self._frame_bytes = array("H")
         self._left_over = b""
         self._music_crc = 0
@@ -82,7 +82,7 @@ class Mp3File:
         try:
             if error is None:
                 if not self.samples:  # LAME has nothing to flush before its first sample
-                    self.write(np.zeros((1, self._channels), dtype=np.int16))
+                    self.write(np.zeros((1, self.channels), dtype=np.int16))
                 self._append(bytes(self._encoder.flush()))
                 self._file.seek(self._header_position)
                 self._file.write(self._header())
@@ -124,10 +124,10 @@ class Mp3File:
             raise ValueError(f"{frames} frames for {self.samples} samples leave a padding of {padding}")
         size = _frame_bytes(self._header_kbps, 0)
         total_bytes = size + sum(self._frame_bytes)
-        mode = 0xC0 if self._channels == 1 else 0x40  # mono, or joint stereo
+        mode = 0xC0 if self.channels == 1 else 0x40  # mono, or joint stereo
         header = _MPEG1_48K | (MP3_BITRATES_KBPS.index(self._header_kbps) + 1) << 12 | mode
         frame = bytearray(struct.pack(">I", header))
-        frame += bytes(17 if self._channels == 1 else 32)
+        frame += bytes(17 if self.channels == 1 else 32)
         frame += b"Info" if cbr else b"Xing"
         quality = 100 - 10 * self._settings.vbr_quality - self._settings.lame_level
         frame += struct.pack(">III", 0x0F, frames, total_bytes)
