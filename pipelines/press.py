@@ -41,18 +41,17 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
     unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(context)
 
     touched = unpacked.parts | "TouchedCalls" >> beam.Map(lambda part: part.call.as_tuple()) | "EachCallOnce" >> beam.Distinct()
-    prior_calls = touched | "FindPriorCalls" >> FindPriorRows(
-        context, "calls", (*_CALL_COLUMNS, "timeline_start_time", "archive_uris"), _CALL_COLUMNS
-    )
-    recalled = (unpacked.parts, prior_calls) | "RecallArchives" >> RecallArchives(context)
+    wanted = {
+        "calls": (*_CALL_COLUMNS, "timeline_start_time", "archive_uris"),
+        "tracks": (*_TRACK_COLUMNS, "status"),
+        "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
+    }
+    prior = touched | "FindPriorRows" >> FindPriorRows(context, wanted, _CALL_COLUMNS)
+    recalled = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(context)
 
     planned = {
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
-        "calls": prior_calls,
-        "tracks": touched | "FindPriorTracks" >> FindPriorRows(context, "tracks", (*_TRACK_COLUMNS, "status"), _CALL_COLUMNS),
-        "recordings": touched
-        | "FindPriorFiles"
-        >> FindPriorRows(context, "recordings", (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"), _CALL_COLUMNS),
+        **{table: prior[table] for table in wanted},
         "failures": recalled[unpack_archives.FAILURES],
     } | "PlanCalls" >> PlanCalls(context)
     extracted = (
@@ -68,13 +67,9 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
     mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(context)
 
     touched_archives = compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
-    prior_archives = (
-        tuple(
-            touched_archives | f"FindPrior{table.title()}" >> FindPriorRows(context, table, columns, ("archive_uri",))
-            for table, columns in (("archives", ("archive_uri",)), ("failures", ("archive_uri", "call_session_id")))
-        )
-        | "PriorArchives" >> beam.Flatten()
-    )
+    of_them = {"archives": ("archive_uri",), "failures": ("archive_uri", "call_session_id")}
+    of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(context, of_them, ("archive_uri",))
+    prior_archives = tuple(of_archives[table] for table in of_them) | "PriorArchives" >> beam.Flatten()
     recorded = (
         unpacked[unpack_archives.ARCHIVES],
         mixed[mix_calls.OUTCOMES],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,34 +97,37 @@ def _may_go_better(row: Row) -> bool:
 
 
 class FindPriorRows(beam.PTransform):
-    """Input: keys, tuples of text. Output: rows of a table of the catalog with these keys, and their `call_date`.
+    """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and their `call_date`.
 
-    Scans the table's key columns once, in parallel over its objects; the keys are a side input. Writes nothing; memory
+    Scans each table's key columns once, in parallel over all objects; the keys are a side input. Writes nothing; memory
     holds one object's columns and the keys.
     """
 
-    def __init__(self, context: RunContext, table: str, columns: Sequence[str], key_columns: Sequence[str]) -> None:
+    def __init__(self, context: RunContext, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]) -> None:
+        """Args: columns: those wanted of each table; key_columns: those that a key names, the same in all."""
         super().__init__()
         self._catalog_uri = context.catalog_uri
-        self._table = table
-        self._columns = tuple(columns)
+        self._columns = {table: tuple(names) for table, names in columns.items()}
         self._key_columns = tuple(key_columns)
 
-    def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.PCollection[Row]:
-        catalog_uri, table = self._catalog_uri, self._table
-        columns, key_columns = self._columns, self._key_columns
+    def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
+        catalog_uri, columns, key_columns = self._catalog_uri, self._columns, self._key_columns
 
-        def list_files(_: None) -> Iterable[catalog_store.CatalogFile]:
-            return catalog_store.list_files(catalog_uri, table)
+        def list_files(_: bytes) -> Iterator[tuple[str, catalog_store.CatalogFile]]:
+            for table in columns:
+                for file in catalog_store.list_files(catalog_uri, table):
+                    yield table, file
 
-        def scan(file: catalog_store.CatalogFile, wanted: Iterable[tuple[str, ...]]) -> Iterable[Row]:
-            found = set(wanted)
-            return catalog_store.scan(catalog_uri, table, file, columns, key_columns, found) if found else ()
+        def scan(found: tuple[str, catalog_store.CatalogFile], wanted: Iterable[tuple[str, ...]]) -> Iterator[Any]:
+            table, file = found
+            if keys := set(wanted):
+                for row in catalog_store.scan(catalog_uri, table, file, columns[table], key_columns, keys):
+                    yield beam.pvalue.TaggedOutput(table, row)
 
         return (
             keys.pipeline
-            | "Start" >> beam.Create([None])
+            | "Start" >> beam.Impulse()
             | "ListFiles" >> beam.FlatMap(list_files)
             | "SpreadFiles" >> beam.Reshuffle()
-            | "ScanFile" >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys))
+            | "ScanFile" >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys)).with_outputs(*columns)
         )

@@ -74,7 +74,7 @@ class WriteCatalog(beam.PTransform):
         )
         return (
             inputs["failures"].pipeline
-            | "Finish" >> beam.Create([None])
+            | "Finish" >> beam.Impulse()
             | "WriteRun"
             >> beam.ParDo(
                 _FinishFn(context),

@@ -137,8 +137,10 @@ def _call(number: int) -> CallKey:
 def _find(context: RunContext, numbers: Sequence[int], expected: Sequence[Any]) -> None:
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([_call(number).as_tuple() for number in numbers])
-        rows = keys | FindPriorRows(context, "calls", (*CALL_COLUMNS, "status", "timeline_start_time"), CALL_COLUMNS)
-        found = rows | GroupOnce() | beam.Map(lambda row: (row["call_session_id"], row["status"], row["call_date"]))
+        columns = {"calls": (*CALL_COLUMNS, "status", "timeline_start_time"), "tracks": CALL_COLUMNS}
+        rows = keys | FindPriorRows(context, columns, CALL_COLUMNS)
+        assert_that(rows["tracks"], equal_to([]), label="tracks")
+        found = rows["calls"] | GroupOnce() | beam.Map(lambda row: (row["call_session_id"], row["status"], row["call_date"]))
         assert_that(found, equal_to(expected))
 
 
@@ -165,7 +167,7 @@ def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext)
     columns = (*CALL_COLUMNS, "timeline_start_time", "archive_uris")
 
     with make_pipeline() as pipeline:
-        rows = pipeline | beam.Create([_call(1).as_tuple()]) | FindPriorRows(context, "calls", columns, CALL_COLUMNS)
+        rows = pipeline | beam.Create([_call(1).as_tuple()]) | FindPriorRows(context, {"calls": columns}, CALL_COLUMNS)
         expected = {
             "call_type": "default",
             "call_id": "standup",
@@ -174,7 +176,7 @@ def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext)
             "archive_uris": ["/raw/a", "/raw/b"],
             "call_date": "2026-01-05",
         }
-        assert_that(rows | GroupOnce(), equal_to([expected]))
+        assert_that(rows["calls"] | GroupOnce(), equal_to([expected]))
 
 
 def test_key_columns_need_not_be_all_of_a_key(context: RunContext) -> None:
@@ -183,5 +185,5 @@ def test_key_columns_need_not_be_all_of_a_key(context: RunContext) -> None:
 
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([("/raw/b",)])
-        rows = keys | FindPriorRows(context, "archives", ("archive_uri",), ("archive_uri",))
-        assert_that(rows, equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}]))
+        rows = keys | FindPriorRows(context, {"archives": ("archive_uri",)}, ("archive_uri",))
+        assert_that(rows["archives"], equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}]))
