@@ -489,6 +489,8 @@ def _serve_jobs(connection: Connection) -> None:
             connection.send("pong")
             continue
         if kind == "warm":
+            import av  # noqa: F401
+
             import transforms.media.composite
             import transforms.media.extract
             import transforms.media.unpack  # noqa: F401

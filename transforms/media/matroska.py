@@ -6,9 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import av
-from av.audio.stream import AudioStream
-
 from transforms.media.model import Container, Tags
 from transforms.media.opus import GRID_SAMPLES, SAMPLE_RATE_HZ, filler_packets
 
@@ -25,6 +22,10 @@ class OpusFile:
 
     def __init__(self, path: Path, container: Container, channels: int, tags: Tags) -> None:
         """Creates `path`, which must be a local file: cues and duration are written by seeking back."""
+        import av  # an eighth of a second: the launcher, which only names what is done with this, does without
+        from av.audio.stream import AudioStream
+
+        self._new_packet = av.Packet
         self._container = av.open(str(path), "w", format=_FORMATS[container], options={"fflags": "+bitexact"})
         stream = self._container.add_stream("opus", rate=SAMPLE_RATE_HZ, layout="stereo" if channels == 2 else "mono")
         assert isinstance(stream, AudioStream)
@@ -55,7 +56,7 @@ class OpusFile:
             self._mux(packet, duration)
 
     def _mux(self, data: bytes, duration_samples: int) -> None:
-        packet = av.Packet(data)
+        packet = self._new_packet(data)
         packet.stream = self._stream
         packet.time_base = _TIME_BASE
         packet.pts = packet.dts = self.duration_samples

@@ -12,7 +12,6 @@ from array import array
 from pathlib import Path
 from types import TracebackType
 
-import av
 import lameenc
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,8 @@ _TOC_ENTRIES = 100
 
 def write_id3(tags: Tags) -> bytes:
     """Returns an ID3v2.4 tag, written by FFmpeg's muxer from its generic tag names."""
+    import av  # late, as in `transforms.media.matroska`
+
     out = io.BytesIO()
     with av.open(out, "w", format="mp3", options={"write_xing": "0", "fflags": "+bitexact", "id3v2_version": "4"}) as container:
         container.add_stream("mp3", rate=SAMPLE_RATE_HZ)

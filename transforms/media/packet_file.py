@@ -91,10 +91,16 @@ def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
     file.seek(run.file_offset_bytes)
     left = run.packet_count
     while left > 0:
-        records = np.lib.format.read_array(file, allow_pickle=False)
-        payload = np.lib.format.read_array(file, allow_pickle=False)
+        records, payload = _read_array(file), _read_array(file)
         left -= len(records)
         yield PacketWindow(records=records, payload=payload)
+
+
+def _read_array(file: BinaryIO) -> npt.NDArray[Any]:
+    """Reads an array of one dimension. NumPy's own reader goes round the file's buffer, and reads what is in it twice."""
+    np.lib.format.read_magic(file)
+    (count,), _, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.frombuffer(file.read(count * dtype.itemsize), dtype=dtype, count=count)
 
 
 def dump_index(index: PartIndex) -> bytes:
