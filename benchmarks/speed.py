@@ -276,9 +276,8 @@ def archive_read(presses: Presses) -> Figure:
 
 def staging_written(presses: Presses) -> Figure:
     _, written, payload = _traffic(presses)
-    dumps, rest = written.dumps / payload, (written.staging - written.dumps) / payload
-    detail = f" of {payload:,} bytes of Opus; dumps {dumps:.2f}, the rest {rest:.2f}"
-    return at_most(written.staging / payload, 1.3, "", detail)
+    staged = (written.staging - written.dumps) / payload
+    return at_most(staged, 1.3, "", f" of {payload:,} bytes of Opus; dumps spooled while unpacking {written.dumps:,} bytes")
 
 
 def staging_read(presses: Presses) -> Figure:
