@@ -26,7 +26,7 @@ class Stage(StrEnum):
 
 
 _WORK = (Stage.UNPACKING, Stage.EXTRACTING, Stage.MIXING)
-_CORE_SECONDS_PER_HOUR = {Stage.UNPACKING: 0.2, Stage.EXTRACTING: 0.4, Stage.MIXING: 16.0}
+_CORE_SECONDS_PER_HOUR = {Stage.UNPACKING: 0.2, Stage.EXTRACTING: 0.4, Stage.MIXING: 10.0}
 """Of one core of a cloud server, per hour of one participant's audio: they matter until a stage has shown its own speed."""
 _SAMPLES_PER_BYTE = 10.0
 """Speech at 32 kbit/s with the headers of its packets."""
