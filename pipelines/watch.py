@@ -57,7 +57,7 @@ class Watch:
         stage = self.stage
         self._time_left.update(self.counts, now)
         if self.stage != stage:  # what one makes per second says nothing of the next
-            self._looks.clear()
+            self._looks = deque()
         self._looks.append((now, self.counts))
         while len(self._looks) > 2 and now - self._looks[1][0] >= _RATE_SECONDS:
             self._looks.popleft()

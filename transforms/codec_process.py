@@ -46,6 +46,8 @@ _BUFFER_BYTES = 1 << 20
 _SWITCH_SECONDS = 0.0005
 """How long a thread that wants to go on waits for the interpreter: libopus comes back every 30 us, and Python's own 5 ms would
 cost a call on two threads 6 % of both CPU and time."""
+_STACK_BYTES = 1 << 20
+"""Of a thread: the system's 8 MB would count as memory, used or not."""
 _PING_SECONDS = 10
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
@@ -525,6 +527,7 @@ def main(argv: list[str]) -> None:
     """The child. Args: argv: the connection's file descriptor, the memory limit in bytes."""
     connection = Connection(int(argv[0]))
     sys.setswitchinterval(_SWITCH_SECONDS)
+    threading.stack_size(_STACK_BYTES)
     _limit_memory(int(argv[1]))
     _allow_many_files()
     _die_with_parent()

@@ -67,9 +67,9 @@ class ParallelFn(beam.DoFn):
             heapq.heappush(self._waiting, (-size if self._threads > 1 else 0, self._arrived, element))
             self._size_left += size
         self._arrived += 1
-        if self._threads == 1 or self._arrived > _BEGUN_WITH * self._threads:
-            self._begin()
         most = _LOOK_AHEAD if self._threads > 1 else _LOOK_AHEAD_ALONE
+        if self._threads == 1 or self._arrived > min(_BEGUN_WITH * self._threads, most // 2):
+            self._begin()
         while self._arrived - self._given >= most or not self._results.empty():
             yield from self._next_result()
 

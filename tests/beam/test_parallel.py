@@ -242,6 +242,18 @@ def test_what_waits_is_bounded(threads: int, most: int) -> None:
     assert waited <= most
 
 
+def test_many_threads_begin_before_too_much_waits() -> None:
+    fn = _SizedFn(100)
+    fn.gate.set()
+    fn.setup()
+    fn.start_bundle()
+    outputs = [output for number in range(1_500) for output in fn.process(number)]
+    outputs += list(fn.finish_bundle())
+    fn.teardown()
+
+    assert len(outputs) == 1_500
+
+
 def test_nothing_more_is_begun_after_an_exception() -> None:
     begun: list[int] = []
 

@@ -26,6 +26,7 @@ from tests.end_to_end.conftest import (
     decode_with_ffmpeg,
     query,
 )
+from tests.media.helpers import is_filler
 
 # From the captures' README: packets received, padding-only probes among them, seconds of media time (first to last packet).
 FACTS = {
@@ -167,7 +168,7 @@ def _sent_packets(path: str) -> list[tuple[float, bytes]]:
     with av.open(path) as file:
         stream = file.streams.audio[0]
         found = [(float(p.pts * p.time_base) * 1000, bytes(p)) for p in file.demux(stream) if p.size]
-    return [(time_ms, packet) for time_ms, packet in found if len(packet) > 1 or packet[0] & 3]
+    return [(time_ms, packet) for time_ms, packet in found if not is_filler(packet)]
 
 
 @pytest.mark.parametrize("call_id", ["noisy-cafe", "music-room"])

@@ -148,6 +148,14 @@ def test_cells_tell_where_and_how_loud() -> None:
     assert -0.691 + 10 * np.log10(weighted[20] / CELL_SAMPLES) == pytest.approx(10 * np.log10(0.125), abs=0.05)
 
 
+def test_filter_runs_on_in_sound_that_does() -> None:
+    """Cells are told of every ten seconds or so; a low hum would show where the filter began anew."""
+    meter, hum = LevelMeter(1), tone(50, 35, amplitude=0.3)
+    told = [meter.add(at, hum[at : at + 48_000]) for at in range(0, len(hum), 48_000)]
+    weighted = np.concatenate([cells.weighted for cells in [*told, meter.end()]])
+    assert weighted[50:-5] == pytest.approx(weighted[100], rel=0.01)
+
+
 @pytest.mark.parametrize("size", [960, 2_400, 7_001, 48_000, 100_000])
 def test_cells_of_each_stretch_are_those_it_has_alone(size: int) -> None:
     """Twenty stretches with holes between: however they share blocks, none is heard in another."""

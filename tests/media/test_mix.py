@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,20 @@ def test_keeping_in_step_is_not_heard(skew_ppm: float) -> None:
     spectrum = np.abs(np.fft.rfft(heard * np.blackman(len(heard))))
     beside = np.concatenate([spectrum[: 900 * 20], spectrum[1_100 * 20 :]])
     assert 20 * np.log10(beside.max() / spectrum.max()) < -90
+
+
+@pytest.mark.parametrize("skew_ppm", [20, 100, 300, -300])
+def test_sound_that_runs_on_is_not_cut_where_its_clock_bends(skew_ppm: float) -> None:
+    """A second straight line of the same run goes on where the first ends, at another rate."""
+    before = _piece(skew_ppm)
+    bend = 10 * 48_000
+    clock = replace(_piece(30, before.server_unix_ns(bend)).clock, media_start_sample=bend)
+    after = replace(before, clock=clock, opens_run=False)
+    sent = tone(440, 20, amplitude=0.5)
+    chunks = [*_chunks(sent[:bend], 48_000), *_chunks(sent[bend:], 48_000, piece=1, start=bend)]
+    heard = _laid(chunks, [before, after])
+    assert np.abs(np.diff(heard[:, 0])).max() <= 0.5 * 2 * np.pi * 440 / 48_000 * 1.001
+    assert abs(len(heard) - 10 * 48_000 * (before.clock.stretch + clock.stretch)) <= 7
 
 
 @pytest.mark.parametrize("channels", [1, 2])

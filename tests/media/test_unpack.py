@@ -62,6 +62,19 @@ def errors_of(unpacked: UnpackedArchive) -> list[tuple[str, str]]:
     return [(failure.error_type, failure.message) for failure in unpacked.failures]
 
 
+def test_what_a_child_left_that_died_over_the_archive_is_in_nobody_s_way(tmp_path: Path) -> None:
+    data = make_call_archive([ALICE, BOB])
+    expected = unpack(data, tmp_path / "clean")
+    folder = tmp_path / "again"
+    (folder / "dumps").mkdir(parents=True)
+    (folder / "dumps" / "0").write_bytes(b"half a dump")
+    for part in part_files(expected):
+        (folder / part.packets).write_bytes(b"half of the packets" * 10_000)
+    found = unpack(data, folder)
+    assert found == expected
+    assert staged_packets(folder, found) == staged_packets(tmp_path / "clean", expected)
+
+
 @pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
 @pytest.mark.parametrize("nested", ["", "2026/standup/"], ids=["top", "nested"])
 def test_archive_of_any_kind_gives_its_tracks(tmp_path: Path, kind: str, nested: str) -> None:

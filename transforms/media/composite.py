@@ -26,6 +26,8 @@ from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.media.speech import SpeechDetector, SpeechFacts
 from transforms.media.timeline import Piece, place_packets, plan_pieces
 
+_MOST_THREADS = 8
+"""One thread encodes and all share an interpreter: more would wait for each other."""
 _MOST_GAIN_DB = 20.0
 """A call in which hardly anything is heard is not blown up into noise."""
 
@@ -101,6 +103,7 @@ def hear_call(
       on_progress: told the samples of each finished block of the mix, twice for a loudness target; without a mix those of each
         block heard of any track.
     """
+    threads = min(threads, len(tracks), _MOST_THREADS)
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
         return _hear(tracks, output, mp3, composite, tags, pool, open_input, on_progress)
 

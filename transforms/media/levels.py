@@ -258,7 +258,8 @@ class LevelMeter:
         if self._measured_samples < _SAMPLES_AT_ONCE:
             return _NO_CELLS
         cells = self._tell(self._measured_samples)
-        self._stretches = [(0, self._next_sample - self._held_samples)]
+        # The stretch at hand began before the new tape: the filter is not at rest.
+        self._stretches = [(-QUANTUM_SAMPLES, self._next_sample - self._held_samples - QUANTUM_SAMPLES)]
         return cells
 
     def end(self) -> Cells:

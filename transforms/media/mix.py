@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from transforms.media.clock import ns_to_samples
+from transforms.media.clock import ns_to_samples, samples_to_ns
 from transforms.media.decode import FADE_SAMPLES, Chunk, Pcm, ramp
 from transforms.media.opus import SAMPLE_RATE_HZ
 from transforms.media.timeline import Piece
@@ -22,6 +22,8 @@ CEILING = 10 ** (-1 / 20)
 """-1 dBFS: what lossy coding adds on top of a limited signal stays below full scale."""
 _MOST_DRIFT_SAMPLES = 6
 """Skew is made up for when a track has drifted by this much (0.125 ms): to resample all of it costs a third of decoding it."""
+_MOST_BEND_SAMPLES = 12
+"""Where the clock bends by less in sound that runs on, the sound runs on."""
 _LEAST_CONTEXT_SAMPLES = 512
 """What the resampler has to hear on both sides of what it is to change."""
 _CELL_SAMPLES = 48
@@ -44,16 +46,15 @@ def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns
     """
     cursor = 0
     held: tuple[int, Pcm] | None = None  # handed out once it is known whether it has to end
-    for stretch in _unbroken(chunks):
+    for stretch in _unbroken(chunks, pieces):
         first = next(stretch)
-        piece = pieces[first.piece]
-        start = ns_to_samples(piece.server_unix_ns(first.media_sample) - origin_unix_ns)
+        start = ns_to_samples(pieces[first.piece].server_unix_ns(first.media_sample) - origin_unix_ns)
         # Where the stretch before reaches further than its clock says, that much is left out here: both are cut in full sound.
         is_cut = start < cursor
         if held is not None:
             yield (held[0], _faded(held[1][::-1])[::-1]) if is_cut else held
             held = None
-        for pcm in _in_step(itertools.chain([first], stretch), piece.clock.stretch):
+        for pcm in _in_step(itertools.chain([first], stretch), pieces, start, origin_unix_ns):
             skipped = min(max(cursor - start, 0), len(pcm))
             heard = pcm[skipped:]
             if len(heard):
@@ -78,8 +79,8 @@ def _faded(pcm: Pcm) -> Pcm:
     return faded
 
 
-def _unbroken(chunks: Iterable[Chunk]) -> Iterator[Iterator[Chunk]]:
-    """Groups chunks that follow each other without a hole on one piece; each group is used up before the next is asked for."""
+def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iterator[Chunk]]:
+    """Groups chunks that follow each other without a hole; each group is used up before the next is asked for."""
     source = iter(chunks)
     ahead = next(source, None)
 
@@ -90,31 +91,42 @@ def _unbroken(chunks: Iterable[Chunk]) -> Iterator[Iterator[Chunk]]:
             yield current
             end = current.media_sample + len(current.pcm)
             ahead = next(source, None)
-            follows = ahead is not None and ahead.piece == current.piece and ahead.media_sample == end
+            follows = ahead is not None and ahead.media_sample == end and _runs_on(pieces, current.piece, ahead.piece, end)
             current = ahead if follows else None
 
     while ahead is not None:
         yield run(ahead)
 
 
-def _in_step(stretch: Iterable[Chunk], ratio: float) -> Iterator[Pcm]:
-    """Yields audio that runs on, `ratio` times as long: never further off than about 0.2 ms, however long it is.
+def _runs_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: int) -> bool:
+    """Whether sound that goes on from one piece to another at a sample does so in server time, too."""
+    before, after = pieces[piece], pieces[following]
+    if piece == following:
+        return True
+    apart_ns = after.server_unix_ns(media_sample) - before.server_unix_ns(media_sample)
+    return after.run is before.run and abs(apart_ns) <= samples_to_ns(_MOST_BEND_SAMPLES)
+
+
+def _in_step(stretch: Iterable[Chunk], pieces: Sequence[Piece], start: int, origin_unix_ns: int) -> Iterator[Pcm]:
+    """Yields audio that runs on from sample `start`: never further off its clock than about 0.2 ms, however long it is.
 
     Blocks pass as they are until the drift is too large; then one is made longer or shorter by whole samples, as many as bring
     it to the other side. The pitch changes by a hundredth of a semitone within it.
     """
-    drift = 0.0
+    end = start
     for chunk in stretch:
-        drift += len(chunk.pcm) * (ratio - 1)
-        if abs(drift) <= _MOST_DRIFT_SAMPLES:
-            yield chunk.pcm
-            continue
+        piece = pieces[chunk.piece]
+        end += len(chunk.pcm)
+        begun = (piece.server_unix_ns(chunk.media_sample) - origin_unix_ns) * (SAMPLE_RATE_HZ / 1e9)
+        drift = begun + len(chunk.pcm) * piece.clock.stretch - end
         samples = round(drift + math.copysign(_MOST_DRIFT_SAMPLES, drift))
-        if len(chunk.pcm) < (abs(samples) + 2) * _LEAST_CONTEXT_SAMPLES:  # the last of the stretch
+        # A short block is left to the next one, or is the last.
+        has_room = len(chunk.pcm) >= (abs(samples) + 2) * _LEAST_CONTEXT_SAMPLES
+        if abs(drift) <= _MOST_DRIFT_SAMPLES or not has_room:
             yield chunk.pcm
             continue
+        end += samples
         yield lengthened(chunk.pcm, samples)
-        drift -= samples
 
 
 def lengthened(pcm: Pcm, samples: int) -> Pcm:

@@ -101,7 +101,7 @@ def unpack_archive(
     Args:
       ref: the archive; its `uri` goes to `open_input`.
       folder_members: relative path and size of each file when the archive is an unpacked folder, else empty.
-      folder: an empty local folder; holds what `UnpackedPart` names on return.
+      folder: a local folder; holds what `UnpackedPart` names on return. What an earlier try left in it is overwritten.
       limits: bounds on what the archive may cost.
       open_input: opens an input by name for reading.
       on_progress: told how many of the archive's bytes are dealt with: half of them while it is read, half while its
@@ -113,6 +113,7 @@ def unpack_archive(
     """
     deadline = time.monotonic() + limits.max_archive_seconds
     spool = folder / "dumps"
+    shutil.rmtree(spool, ignore_errors=True)  # of a child that died over the same archive
     spool.mkdir()
     failures = Failures(ref)
     with _on_local_disk(folder):
