@@ -189,8 +189,9 @@ def _window_of(placed: Sequence[PlacedPacket]) -> PlacedPackets:
 
 
 def is_filler(packet: bytes) -> bool:
-    """Tells whether a packet holds empty frames alone: one (code 0), or several of one size (code 3)."""
-    return len(packet) == 1 or (len(packet) == 2 and packet[0] & 3 == 3 and packet[1] & 0xC0 == 0)
+    """Tells whether a packet holds empty CELT frames alone: one (code 0), or several of one size (code 3)."""
+    is_empty = len(packet) == 1 or (len(packet) == 2 and packet[0] & 3 == 3 and packet[1] & 0xC0 == 0)
+    return is_empty and packet[0] >> 3 >= 16
 
 
 def make_ref(data: bytes = b"", uri: str = "call.tar.gz") -> ArchiveRef:
