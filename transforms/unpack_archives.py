@@ -65,7 +65,7 @@ class UnpackArchives(beam.PTransform):
     """Input: `ArchiveRef`. Output: `TrackPart` (main), `Failure` (`failures`), `ArchiveSummary` (`archives`).
 
     Writes each part's packets and index into staging under names that come from the archive's URI, so a retried bundle
-    writes the same objects again. Parallel over archives; memory grows with the longest segment (about 60 MB for 8 h),
+    writes the same objects again. Parallel over archives; memory grows with the longest segment (about 150 MB for 8 h),
     in a codec process.
     """
 

@@ -38,8 +38,11 @@ from tests.beam.support import (
     write_rows,
 )
 from tests.builders import Participant, Segment, encode_opus, silence, tone
+from transforms import mix_calls
+from transforms.codec_process import CodecLoan
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.catalog import CALL_TABLES, Row, to_time
+from transforms.media.composite import hear_call
 from transforms.media.model import CallKey, CompositeSettings, Failure, OutputType, PressSettings
 from transforms.media.opus import carries_fec
 from transforms.mix_calls import ArchiveOutcome, MixCalls, PressedCall
@@ -96,6 +99,24 @@ def sources(context: RunContext, tmp_path: Path) -> list[TrackSource]:
 
 
 # --- a call as it should be ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("large_samples", "cores"), [(1, 2), (1 << 40, 1)], ids=["large", "small"])
+def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
+    context: RunContext, sources: list[TrackSource], monkeypatch: pytest.MonkeyPatch, large_samples: int, cores: int
+) -> None:
+    monkeypatch.setattr(mix_calls, "_LARGE_SAMPLES", large_samples)
+    given, run = [], CodecLoan.run
+
+    def note(loan: CodecLoan, function: Any, args: Any, **others: Any) -> Any:
+        given.append((function, args[-1]))
+        return run(loan, function, args, **others)
+
+    monkeypatch.setattr(CodecLoan, "run", note)
+
+    _run(context, [make_plan(sources)])
+
+    assert [last for function, last in given if function is hear_call] == [cores]
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(context: RunContext, sources: list[TrackSource]) -> None:
