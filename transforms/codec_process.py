@@ -11,7 +11,7 @@ fresh child while no other is at work; a bug of ours (an exception in the child)
     ("run", function, args)          ->
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
-                                     <-      ("progress", samples)            no answer
+                                     <-      ("progress", count)              no answer
                                      <-      ("done" | "failed" | "exhausted" | "crashed", value, cpu_ns)
 """
 
@@ -104,7 +104,7 @@ class CodecProcess:
           function: module-level, of `transforms.media`.
           args: picklable.
           open_remote: opens what is no local path, on behalf of the child.
-          on_progress: told what the function reports, in samples.
+          on_progress: told what the function reports, in samples or bytes.
           timeout_seconds: the child is killed after this.
 
         Raises:
@@ -422,10 +422,10 @@ class _Parent:
             raise answer
         return cast(bytes, answer)
 
-    def tell_progress(self, samples: int) -> None:
-        """Tells how far a job is."""
+    def tell_progress(self, count: int) -> None:
+        """Tells how much more of a job is done: samples, or bytes of an archive."""
         with self._lock:
-            self._connection.send(("progress", samples))
+            self._connection.send(("progress", count))
 
 
 class _RemoteFile(PositionedFile):

@@ -79,6 +79,12 @@ def test_first_merge_makes_one_typed_file_sorted_by_key(context: RunContext) -> 
     assert (merged.table, merged.row_count, merged.dropped_media) == ("calls", 2, ())
 
 
+def test_rows_are_ordered_by_their_keys_with_nulls_first(context: RunContext) -> None:
+    write_rows(context, "recordings", [recording_row(who, f"/out/{who}") for who in ("bob", None, "alice")])
+
+    assert [row["participant_id"] for row in read_catalog(context, "recordings")] == [None, "alice", "bob"]
+
+
 def test_only_rows_of_the_given_owners_are_replaced(context: RunContext) -> None:
     old = [track_row(name, _call(number)) for number in (1, 2) for name in ("alice", "bob")]
     write_rows(context, "tracks", old)

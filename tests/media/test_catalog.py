@@ -20,7 +20,6 @@ from transforms.media.catalog import (
     describe,
     from_time,
     owner_key,
-    row_order,
     shard_bits,
     shard_hash,
     shard_name,
@@ -131,23 +130,6 @@ def test_row_belongs_to_its_run_its_call_or_its_archive() -> None:
     assert owner_key("failures", {**call, "archive_uri": "a"}) == ("t", "c", "s")
     assert owner_key("failures", {**nobody, "archive_uri": "a"}) == ("a",)
     assert owner_key("archives", {"archive_uri": "a"}) == ("a",)
-
-
-def test_rows_are_ordered_by_their_keys_with_nulls_first() -> None:
-    rows = [
-        {**dict.fromkeys(KEYS["recordings"]), "call_type": "t", "call_id": "c", "call_session_id": "s", "participant_id": who}
-        for who in ("bob", None, "alice")
-    ]
-    assert [row["participant_id"] for row in sorted(rows, key=lambda row: row_order("recordings", row))] == [
-        None,
-        "alice",
-        "bob",
-    ]
-
-
-def test_equal_keys_with_nulls_compare_equal() -> None:
-    row = dict.fromkeys(KEYS["failures"])
-    assert not row_order("failures", row) < row_order("failures", dict(row))
 
 
 @pytest.mark.parametrize("key", [("default", "weekly-sync", "s1"), ("gs://b/ü.tar.gz",), ("r",)])

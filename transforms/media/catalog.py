@@ -284,11 +284,6 @@ def owner_key(name: str, row: Mapping[str, Any]) -> ReplacedKey:
     return (row["call_type"], row["call_id"], row["call_session_id"])
 
 
-def row_order(name: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Returns a sort key over a table's key columns; nulls come first."""
-    return tuple((row[column] is not None, row[column]) for column in KEYS[name])
-
-
 def shard_hash(key: ReplacedKey) -> int:
     """Returns the leading 32 bits of the SHA-256 of an owner key, as a JSON array."""
     text = json.dumps(list(key), ensure_ascii=False, separators=(",", ":"))

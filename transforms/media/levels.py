@@ -80,8 +80,6 @@ _OVER_GROUP = _STATES_BY_STATE[:, -_STATES:]
 # What touches every sample is done in single precision (120 dB below the sound), the states that run on in double.
 _OUTPUT_BY_INPUT, _STATE_BY_INPUT = _in_single(_BY_INPUT[:, :_BLOCK]), _in_single(_BY_INPUT[:, _BLOCK:])
 _OUTPUT_BY_STATE = _in_single(_BY_STATE)
-
-
 _NONE_FRESH = np.zeros(0, dtype=np.int64)
 
 
@@ -241,10 +239,9 @@ class LevelMeter:
           audio: one piece.
         """
         if not self._stretches or start_sample != self._next_sample:
-            tape = self._measured_samples + self._held_samples
             if self._stretches:
-                self._stops.append(tape)
-                self._hold_silence(-tape % QUANTUM_SAMPLES)
+                self._stops.append(self._measured_samples + self._held_samples)
+                self._hold_silence(-self._stops[-1] % QUANTUM_SAMPLES)
             self._stretches.append((self._measured_samples + self._held_samples, start_sample))
         self._held.append(audio)
         self._held_samples += len(audio)
