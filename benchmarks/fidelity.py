@@ -29,8 +29,8 @@ from pipelines.cli import main as callpress
 from tests import positions, quality
 from tests.builders import Participant, Segment, encode_opus, silence
 from tests.media.helpers import decode_with_ffmpeg, decode_with_pyav, hear_parts, mix_parts, stage_call
-from transforms.media.model import Mp3Settings
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.settings import Mp3Settings
+from transforms.media.units import SAMPLE_RATE_HZ
 
 ROOT = Path(__file__).resolve().parent.parent
 NS_PER_MS = 1_000_000

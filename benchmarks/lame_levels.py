@@ -17,9 +17,9 @@ from rich.table import Table
 
 from tests.builders import SAMPLE_RATE_HZ, Pcm
 from tests.quality import pesq_wide_band, speakers
-from transforms.media.mix import to_pcm16
-from transforms.media.model import Mp3Mode, Mp3Settings
-from transforms.media.mp3 import Mp3File
+from transforms.media.containers.mp3 import Mp3File
+from transforms.media.settings import Mp3Mode, Mp3Settings
+from transforms.media.sound.mix import to_pcm16
 
 LEVELS = (2, 3, 5, 7, 9)
 ROUNDS = 3

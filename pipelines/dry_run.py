@@ -21,7 +21,7 @@ from transforms import archive_files, catalog_store, storage, unfinished
 from transforms.archive_files import Listed
 from transforms.media.catalog import Row, utc_date
 from transforms.media.errors import StorageError
-from transforms.media.model import ArchiveRef
+from transforms.media.values import ArchiveRef
 from transforms.plain_text import printable
 from transforms.run_context import RunContext, settings_fingerprint
 from transforms.skip_processed import judge

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from pipelines.options import InspectArguments
 from transforms import archive_files, storage
-from transforms.media.archive import Member, walk_archive, walk_folder
+from transforms.media.archive.member import Member
+from transforms.media.archive.walk import walk_archive, walk_folder
 from transforms.media.errors import RecordingError
-from transforms.media.model import LimitSettings, SegmentTiming, SessionTiming
-from transforms.media.timing import SUFFIX, parse_timing_metadata
+from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming, parse_timing_metadata
+from transforms.media.settings import LimitSettings
 from transforms.plain_text import printable, printable_json
 
 

@@ -34,9 +34,9 @@ from pipelines.settings import load_settings
 from pipelines.watch import showing_progress
 from transforms import archive_files, storage, take_up, unfinished
 from transforms.catalog_lock import CatalogLock, LockLostError
-from transforms.media.decode import load_libopus
 from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
-from transforms.media.model import Status
+from transforms.media.opus.libopus import load_libopus
+from transforms.media.values import Status
 from transforms.run_context import RunContext, settings_fingerprint
 
 logger = logging.getLogger(__name__)

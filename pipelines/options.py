@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from transforms.media.errors import ConfigError
-from transforms.media.model import Filters, OutputType
+from transforms.media.values import Filters, OutputType
 
 _AGE = re.compile(r"^(\d+)([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.plain_text import printable, without_secrets
 
 _FAILURES_SHOWN = 10

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from transforms.media.errors import ConfigError
-from transforms.media.model import PressSettings
+from transforms.media.settings import PressSettings
 
 
 def load_settings(path: str | None) -> PressSettings:

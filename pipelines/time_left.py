@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ
 
 
 class Stage(StrEnum):

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipelines.time_left import Stage, TimeLeft
 from transforms import progress
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ
 
 _FIRST_LINE_SECONDS = 10.0
 _LINE_SECONDS = (30.0, 300.0)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.decode import load_libopus
+from transforms.media.opus.libopus import load_libopus
 
 SAMPLE_RATE_HZ = 48_000
 OPUS_PAYLOAD_TYPE = 111

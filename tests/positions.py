@@ -19,11 +19,12 @@ import numpy as np
 from tests.builders import Pcm
 from tests.media.helpers import LIMITS, decode_with_pyav, mix_parts, open_in
 from tests.simulation import CALL_START_NS, Heard, Marker, Person, Sender, Simulated, locate, measure, simulate_call
-from transforms.media.composite import MixFacts
-from transforms.media.extract import ExtractedTrackFacts, PartFiles, SegmentFacts, extract_track
-from transforms.media.model import ArchiveRef, Container, Mp3Settings
-from transforms.media.opus import SAMPLE_RATE_HZ
-from transforms.media.unpack import unpack_archive
+from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, SegmentFacts, extract_track
+from transforms.media.mix_call import MixFacts
+from transforms.media.settings import Mp3Settings
+from transforms.media.units import SAMPLE_RATE_HZ
+from transforms.media.unpack_archive import unpack_archive
+from transforms.media.values import ArchiveRef, Container
 
 MS = 1_000_000
 ENOUGH = 0.7

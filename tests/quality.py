@@ -18,10 +18,12 @@ import soxr
 
 from tests.builders import SAMPLE_RATE_HZ, Participant, Pcm, Segment, encode_opus, make_call_archive
 from tests.media.helpers import SAMPLES, open_in, part_files, unpack
-from transforms.media.decode import OpusDecoder, Repairs, decode_track
-from transforms.media.extract import PartFiles, load_parts
-from transforms.media.mix import TrackPlayer, mix_tracks, place_audio
-from transforms.media.timeline import place_packets, plan_pieces
+from transforms.media.extract_track import PartFiles, load_parts
+from transforms.media.opus.libopus import OpusDecoder
+from transforms.media.sound.decode import Repairs, decode_track
+from transforms.media.sound.mix import TrackPlayer, mix_tracks
+from transforms.media.sound.place import place_audio
+from transforms.media.track.timeline import place_packets, plan_pieces
 
 LOOK_AHEAD_SAMPLES = 312
 FADE_SAMPLES = 240

@@ -1,4 +1,4 @@
-"""Who imports whom: `pipelines -> transforms -> transforms.media`, never back, and inside `media` row by row.
+"""Who imports whom: a table of rooms, from the bottom of the house to the top. A room is a folder, or some files of one.
 
 Checked twice: by the text of the imports of every module, and by importing all of `media` where Beam cannot be imported.
 """
@@ -8,78 +8,63 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OURS = ("transforms", "pipelines")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Some modules that belong together, what they may import of ours, and of others."""
+
+    name: str
+    modules: tuple[str, ...]
+    """Dotted; a folder stands for all that is in it."""
+    below: tuple[str, ...] = ()
+    """Names of the rooms it may import, all of which stand above it in the table."""
+    libraries: frozenset[str] = field(default_factory=frozenset)
+    """Third-party packages; of its own work, not of what it imports."""
+
+
+def _room(name: str, modules: str, below: str = "", libraries: str = "") -> Room:
+    return Room(name, tuple(modules.split()), tuple(filter(None, below.split("|"))), frozenset(libraries.split()))
+
+
+_MEDIA_BASE = " ".join(
+    f"transforms.media.{module}" for module in ("text", "errors", "units", "values", "settings", "wraparound", "buffers")
+)
+ROOMS = (
+    _room("media base", _MEDIA_BASE, libraries="numpy"),
+    _room("opus", "transforms.media.opus", "media base", "numpy"),
+    _room("clock", "transforms.media.clock", "media base", "numpy"),
+    _room("rtp", "transforms.media.rtp", "media base|opus|clock", "numpy"),
+    _room("archive", "transforms.media.archive", "media base|rtp"),
+    _room("track", "transforms.media.track", "media base|opus|clock|rtp", "numpy"),
+    _room("sound", "transforms.media.sound", "media base|opus|track", "numpy soxr"),
+    _room("containers", "transforms.media.containers", "media base|opus", "av fastcrc lameenc numpy"),
+    _room(
+        "media jobs",
+        "transforms.media.unpack_archive transforms.media.extract_track transforms.media.mix_call",
+        "media base|opus|rtp|archive|track|sound|containers",
+        "numpy",
+    ),
+    _room("catalog values", "transforms.media.catalog transforms.media.names", "media base", "pyarrow"),
+)
 MEDIA = ROOT / "transforms" / "media"
 
-# Rows from the bottom up: a module imports from rows below its own and, where the row says so, what is named beside it.
-VALUES = {"errors", "model"}
-ARITHMETIC = {"gather", "serial", "opus"}
-READERS = {
-    "archive",
-    "tar",
-    "gunzip",
-    "zip_scan",
-    "rtpdump",
-    "rtp",
-    "sdp",
-    "timing",
-    "packet_file",
-    "names",
-    "bounds",
-    "mapped",
-}
-LINES = {"clock", "clock_steps", "observe", "stretches", "red", "payloads", "timeline", "ingest", "catalog", "levels", "speech"}
-CODECS = {"decode", "matroska", "mix", "mp3"}
-WHOLES = {"contents", "unpack", "extract", "composite"}
-ROWS = (VALUES, ARITHMETIC, READERS, LINES, CODECS, WHOLES)
-BESIDE = {
-    "model": {"errors"},  # what was left out of metadata goes with the rest
-    "archive": {"tar", "gunzip", "zip_scan"},  # walks what they read
-    "rtp": {"rtpdump"},  # parses whole windows of a dump
-    "clock_steps": {"clock"},
-    "observe": {"clock", "clock_steps"},
-    "stretches": {"observe"},  # the time at which packets should have come
-    "red": {"stretches"},
-    "payloads": {"red", "stretches"},
-    "ingest": {"clock", "observe", "stretches", "red", "payloads"},
-    "timeline": {"clock"},
-    "speech": {"levels"},  # judges its cells
-    "mix": {"decode"},  # the type of its audio
-    "unpack": {"contents"},
-    "composite": {"extract"},  # the shape of its inputs and of a finished file
-}
-THIRD_PARTY = {
-    "gather": {"numpy"},
-    "serial": {"numpy"},
-    "opus": {"numpy"},
-    "bounds": {"numpy"},
-    "mapped": {"numpy"},
-    "rtpdump": {"numpy"},
-    "rtp": {"numpy"},
-    "packet_file": {"numpy"},
-    "clock": {"numpy"},
-    "clock_steps": {"numpy"},
-    "observe": {"numpy"},
-    "stretches": {"numpy"},
-    "red": {"numpy"},
-    "payloads": {"numpy"},
-    "ingest": {"numpy"},
-    "timeline": {"numpy"},
-    "extract": {"numpy"},
-    "levels": {"numpy"},
-    "speech": {"numpy"},
-    "catalog": {"pyarrow"},
-    "decode": {"numpy"},
-    "matroska": {"av"},
-    "mix": {"numpy", "soxr"},
-    "composite": {"numpy"},
-    "mp3": {"av", "fastcrc", "lameenc", "numpy"},
-}
-media_modules = sorted(path.stem for path in MEDIA.glob("*.py") if path.stem != "__init__")
+
+def name_of(path: Path) -> str:
+    """Returns a module's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {name_of(path): path for path in sorted(MEDIA.rglob("*.py")) if path.stem != "__init__"}
+MEDIA_MODULES = [name for name in MODULES if name.startswith("transforms.media.")]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -96,61 +81,65 @@ def imports_of(path: Path) -> set[str]:
 
 
 def our_modules(path: Path) -> set[str]:
-    """Returns the modules of `media` a module imports, by their last name."""
-    prefix = "transforms.media."
-    return {name.removeprefix(prefix).split(".")[0] for name in imports_of(path) if name.startswith(prefix)}
+    """Returns our modules that a module imports."""
+    return imports_of(path) & MODULES.keys()
 
 
-def third_party(path: Path) -> set[str]:
-    """Returns the packages a module imports that are neither Python's nor ours."""
-    tops = {name.split(".")[0] for name in imports_of(path)}
-    return tops - set(sys.stdlib_module_names) - {"transforms", "pipelines"}
+def room_of(module: str) -> Room:
+    """Returns the room a module stands in: the one that names it, or the folder it is in."""
+    found = [room for room in ROOMS if any(module == own or module.startswith(own + ".") for own in room.modules)]
+    assert len(found) == 1, f"{module} stands in {[room.name for room in found]}, expected one row of the table"
+    return found[0]
 
 
-def test_every_media_module_stands_in_one_row() -> None:
-    placed = [module for row in ROWS for module in row]
-    assert sorted(placed) == media_modules
+def test_rooms_import_from_rooms_above_them_in_the_table_only() -> None:
+    names: list[str] = []
+    for room in ROOMS:
+        assert set(room.below) <= set(names), f"{room.name} names a room that comes later"
+        names.append(room.name)
 
 
-@pytest.mark.parametrize("module", media_modules)
-def test_media_module_imports_from_rows_below_only(module: str) -> None:
-    (level,) = [number for number, row in enumerate(ROWS) if module in row]
-    below = set().union(*ROWS[:level])
-    assert our_modules(MEDIA / f"{module}.py") <= below | BESIDE.get(module, set())
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_from_its_own_room_and_those_below(module: str) -> None:
+    room = room_of(module)
+    for other in our_modules(MODULES[module]):
+        assert room_of(other).name in (room.name, *room.below), f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("module", media_modules)
-def test_media_module_imports_the_third_party_packages_of_its_row(module: str) -> None:
-    assert third_party(MEDIA / f"{module}.py") == THIRD_PARTY.get(module, set())
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_the_libraries_of_its_room(module: str) -> None:
+    tops = {name.split(".")[0] for name in imports_of(MODULES[module])}
+    assert tops - set(sys.stdlib_module_names) - set(OURS) <= room_of(module).libraries
 
 
-@pytest.mark.parametrize("module", media_modules)
-def test_media_module_imports_nothing_of_ours_but_media(module: str) -> None:
-    ours = {name for name in imports_of(MEDIA / f"{module}.py") if name.split(".")[0] in ("transforms", "pipelines")}
-    assert all(name.startswith("transforms.media.") for name in ours)
+def test_every_library_of_a_room_is_used_in_it() -> None:
+    for room in ROOMS:
+        used = {name.split(".")[0] for module in MODULES if room_of(module) == room for name in imports_of(MODULES[module])}
+        assert room.libraries <= used, f"{room.name}: {room.libraries - used}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "transforms").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_transforms_never_import_pipelines_or_tests(path: Path) -> None:
-    assert not {name for name in imports_of(path) if name.split(".")[0] in ("pipelines", "tests")}
+def test_every_room_below_is_needed() -> None:
+    for room in ROOMS:
+        used = {room_of(other).name for module in MODULES if room_of(module) == room for other in our_modules(MODULES[module])}
+        assert set(room.below) <= used, f"{room.name}: {set(room.below) - used}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_pipelines_never_import_tests(path: Path) -> None:
-    assert not {name for name in imports_of(path) if name.split(".")[0] == "tests"}
+def test_no_folder_has_a_circle() -> None:
+    TopologicalSorter({module: our_modules(path) for module, path in MODULES.items()}).prepare()
 
 
-@pytest.mark.parametrize("package", ["transforms", "transforms/media", "pipelines"])
-def test_package_file_holds_a_docstring_only(package: str) -> None:
-    tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree)
-    assert len(tree.body) == 1
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
+def test_nothing_imports_tests(path: Path) -> None:
+    assert not {name for name in imports_of(path) if name.split(".")[0] in ("tests", "benchmarks")}
 
 
-@pytest.mark.parametrize("name", ["transforms", "transforms/media", "pipelines"])
-def test_every_folder_with_code_is_a_package(name: str) -> None:
-    folders = {path.parent for path in (ROOT / name).rglob("*.py")}
-    assert all((folder / "__init__.py").is_file() for folder in folders)
+@pytest.mark.parametrize("top", OURS)
+def test_package_files_hold_a_docstring_only(top: str) -> None:
+    folders = {path.parent for path in (ROOT / top).rglob("*.py")}
+    for folder in folders:
+        tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), folder
+        assert len(tree.body) == 1, folder
 
 
 def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
@@ -159,13 +148,14 @@ def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
         "for name in ('apache_beam', 'google.cloud', 'google.auth', 'fsspec', 'boto3'):\n"
         "    sys.modules[name] = None\n"
         "import importlib\n"
-        f"for name in {media_modules!r}:\n"
-        "    importlib.import_module(f'transforms.media.{name}')\n"
-        "print(sum(name.startswith('transforms.media.') for name in sys.modules))\n"
+        f"for name in {MEDIA_MODULES!r}:\n"
+        "    importlib.import_module(name)\n"
+        "print(len({name for name in sys.modules if name.startswith('transforms.')}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(media_modules)
+    folders = {path.parent for path in MEDIA.rglob("*.py")}
+    assert int(done.stdout) == len(MEDIA_MODULES) + len(folders)
 
 
 def test_inspect_of_a_local_archive_does_without_the_slow_libraries() -> None:

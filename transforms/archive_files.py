@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transforms import storage, stores
 from transforms.media.errors import ArchiveError
-from transforms.media.timing import SUFFIX
+from transforms.media.rtp.timing_metadata import SUFFIX
 
 _GLOB = re.compile(r"[*?\[]")
 

@@ -9,12 +9,11 @@ from transforms import catalog_store
 from transforms.extract_tracks import ExtractedTrack, call_ids, track_failed_row, track_ids
 from transforms.failures import failure_key, failure_rows
 from transforms.media.catalog import CALL_TABLES, Row, from_time, to_time
-from transforms.media.clock import samples_to_ns
-from transforms.media.composite import HeardCallFacts, HeardTrackFacts, MixFacts
-from transforms.media.model import Failure, Status, TrackKey
+from transforms.media.mix_call import HeardCallFacts, HeardTrackFacts, MixFacts
 from transforms.media.names import composite_name
-from transforms.media.opus import SAMPLE_RATE_HZ
-from transforms.media.speech import SpeechFacts
+from transforms.media.sound.voice_activity import SpeechFacts
+from transforms.media.units import SAMPLE_RATE_HZ, samples_to_ns
+from transforms.media.values import Failure, Status, TrackKey
 from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import read_fragments
 from transforms.run_context import VERSION, RunContext

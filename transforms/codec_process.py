@@ -493,9 +493,9 @@ def _serve_jobs(connection: Connection) -> None:
         if kind == "warm":
             import av  # noqa: F401
 
-            import transforms.media.composite
-            import transforms.media.extract
-            import transforms.media.unpack  # noqa: F401
+            import transforms.media.extract_track
+            import transforms.media.mix_call
+            import transforms.media.unpack_archive  # noqa: F401
 
             continue
         started = time.process_time_ns()

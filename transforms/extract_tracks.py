@@ -13,12 +13,11 @@ from transforms import progress, storage
 from transforms.codec_process import POOL
 from transforms.failures import to_failure
 from transforms.media.catalog import Row, to_time, utc_date
-from transforms.media.clock import samples_to_ns
 from transforms.media.errors import RecordingError
-from transforms.media.extract import ExtractedTrackFacts, PartFiles, extract_track
-from transforms.media.model import TRACK_TYPE_OF, CallKey, Status, Tags, TrackKey
+from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
 from transforms.media.names import call_folder, individual_name
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ, samples_to_ns
+from transforms.media.values import TRACK_TYPE_OF, CallKey, Status, Tags, TrackKey
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import TrackSource
 from transforms.row_fragments import FragmentRef, write_fragment

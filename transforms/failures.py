@@ -7,7 +7,7 @@ from typing import Any
 
 from transforms.media.catalog import KEYS, Row, to_time
 from transforms.media.errors import RecordingError
-from transforms.media.model import Failure, Filters
+from transforms.media.values import Failure, Filters
 
 
 def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:

@@ -11,7 +11,7 @@ from transforms import archive_files, progress
 from transforms.archive_files import Listed
 from transforms.failures import to_failure
 from transforms.media.errors import RecordingError
-from transforms.media.model import ArchiveRef, Failure
+from transforms.media.values import ArchiveRef, Failure
 from transforms.run_context import RunContext
 
 FAILURES = "failures"

@@ -15,11 +15,11 @@ from transforms.codec_process import POOL
 from transforms.extract_tracks import ExtractedTrack
 from transforms.failures import to_failure, worst_failure
 from transforms.media.catalog import to_time
-from transforms.media.composite import HeardCallFacts, HeardTrack, hear_call
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.model import CallKey, Failure, OutputType, Status, Tags
+from transforms.media.mix_call import HeardCallFacts, HeardTrack, hear_call
 from transforms.media.names import call_folder
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ
+from transforms.media.values import CallKey, Failure, OutputType, Status, Tags
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import CallPlan, track_ids_of
 from transforms.row_fragments import FragmentRef, write_fragment

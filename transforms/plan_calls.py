@@ -13,9 +13,10 @@ from transforms import progress, storage, unfinished
 from transforms.failures import to_failure, wants_failure
 from transforms.media.catalog import Row, from_time, utc_date
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
-from transforms.media.extract import PartFiles, load_parts
-from transforms.media.model import TRACK_TYPE_OF, BeginWith, CallKey, Failure, Status, TrackKey, TrackPart
-from transforms.media.timeline import plan_pieces
+from transforms.media.extract_track import PartFiles, load_parts
+from transforms.media.settings import BeginWith
+from transforms.media.track.timeline import plan_pieces
+from transforms.media.values import TRACK_TYPE_OF, CallKey, Failure, Status, TrackKey, TrackPart
 from transforms.run_context import RunContext
 from transforms.unpack_archives import RECALL_STAGE
 

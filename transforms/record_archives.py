@@ -11,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms.failures import failure_rows, worst_failure
 from transforms.media.catalog import Row, to_time, utc_date
-from transforms.media.model import Failure, Status
+from transforms.media.values import Failure, Status
 from transforms.mix_calls import ArchiveOutcome
 from transforms.row_fragments import FragmentRef, write_fragment
 from transforms.run_context import RunContext, key_hash

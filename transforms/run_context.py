@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 from transforms import catalog_lock, storage
 from transforms.media.catalog import Row, to_time
-from transforms.media.model import Filters, PressSettings
+from transforms.media.settings import PressSettings
+from transforms.media.values import Filters
 
 VERSION = version("callpress")
 SCRATCH_FOLDERS = ("packets", "work")

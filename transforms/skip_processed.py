@@ -11,7 +11,7 @@ from apache_beam.metrics import Metrics
 
 from transforms import catalog_store, progress
 from transforms.media.catalog import Row, utc_date
-from transforms.media.model import ArchiveRef, Status
+from transforms.media.values import ArchiveRef, Status
 from transforms.run_context import RunContext
 
 SKIPPED = "skipped"

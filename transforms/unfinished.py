@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms import catalog_store, storage, stores
-from transforms.media.model import CallKey
+from transforms.media.values import CallKey
 from transforms.run_context import key_hash
 
 FOLDER = "callpress.unfinished"

@@ -16,11 +16,11 @@ from apache_beam.metrics import Metrics
 from transforms import archive_files, finished, progress, storage
 from transforms.codec_process import POOL
 from transforms.failures import to_failure, wants_failure
+from transforms.media.archive.read_members import STAGE
 from transforms.media.catalog import Row
-from transforms.media.contents import STAGE
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.model import ArchiveRef, CallKey, Failure, TrackPart
-from transforms.media.unpack import UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
+from transforms.media.unpack_archive import UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
+from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
 from transforms.parallel import ParallelFn
 from transforms.run_context import RunContext, key_hash
 

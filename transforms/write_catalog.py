@@ -18,7 +18,7 @@ from apache_beam.metrics import Metrics
 from transforms import catalog_store, progress, storage, unfinished
 from transforms.failures import failure_rows
 from transforms.media.catalog import TABLES, ReplacedKey, to_time, utc_date
-from transforms.media.model import Failure, Status
+from transforms.media.values import Failure, Status
 from transforms.mix_calls import PressedCall
 from transforms.record_archives import RecordedArchive
 from transforms.row_fragments import FragmentRef, write_fragment

@@ -10,7 +10,8 @@ import pytest
 
 from tests.beam import fake_store
 from transforms.codec_process import POOL
-from transforms.media.model import Filters, PressSettings
+from transforms.media.settings import PressSettings
+from transforms.media.values import Filters
 from transforms.run_context import RunContext, settings_fingerprint
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000

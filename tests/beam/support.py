@@ -19,8 +19,8 @@ from tests.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus
 from transforms import archive_files, catalog_store
 from transforms.extract_tracks import call_ids
 from transforms.media.catalog import Row, owner_key, to_time, utc_date
-from transforms.media.model import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
-from transforms.media.unpack import unpack_archive
+from transforms.media.unpack_archive import unpack_archive
+from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
 from transforms.plan_calls import CallPlan, TrackSource
 from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
 from transforms.run_context import RunContext, key_hash

@@ -28,7 +28,7 @@ from transforms import catalog_store
 from transforms.catalog_store import MergedPartition, ensure_file, merge_partition, read_rows, scan
 from transforms.media.catalog import SCHEMAS, TABLES, Row, owner_key, shard_hash, to_table, to_time
 from transforms.media.errors import StorageError
-from transforms.media.model import CallKey
+from transforms.media.values import CallKey
 from transforms.row_fragments import FragmentRef
 from transforms.run_context import RunContext
 

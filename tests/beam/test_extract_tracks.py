@@ -33,7 +33,8 @@ from tests.builders import Participant, Segment
 from transforms import progress
 from transforms.extract_tracks import ExtractedTrack, ExtractTracks, track_ids
 from transforms.media.catalog import Row, to_time
-from transforms.media.model import Container, Failure, IndividualSettings, OutputType, PressSettings
+from transforms.media.settings import IndividualSettings, PressSettings
+from transforms.media.values import Container, Failure, OutputType
 from transforms.plan_calls import TrackSource
 from transforms.run_context import RunContext, key_hash
 

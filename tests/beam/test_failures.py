@@ -10,7 +10,7 @@ from tests.beam.support import CALL, GroupOnce, make_failure, make_pipeline
 from transforms.failures import failure_rows, to_failure, wants_failure, worst_failure
 from transforms.media.catalog import KEYS, SCHEMAS, to_table, to_time
 from transforms.media.errors import ArchiveError, StorageError
-from transforms.media.model import Filters, OutputType
+from transforms.media.values import Filters, OutputType
 
 NOW_NS = 1_767_751_200_000_000_000
 

@@ -15,7 +15,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests.beam.support import GroupOnce, count_of, expect, make_pipeline, nothing
 from transforms import progress
 from transforms.list_archives import FAILURES, ListArchives
-from transforms.media.model import ArchiveRef, Failure, Filters
+from transforms.media.values import ArchiveRef, Failure, Filters
 from transforms.run_context import RunContext
 
 

@@ -42,9 +42,10 @@ from transforms import mix_calls
 from transforms.codec_process import CodecLoan
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.catalog import CALL_TABLES, Row, to_time
-from transforms.media.composite import hear_call
-from transforms.media.model import CallKey, CompositeSettings, Failure, OutputType, PressSettings
-from transforms.media.opus import carries_fec
+from transforms.media.mix_call import hear_call
+from transforms.media.opus.packet import carries_fec
+from transforms.media.settings import CompositeSettings, PressSettings
+from transforms.media.values import CallKey, Failure, OutputType
 from transforms.mix_calls import ArchiveOutcome, MixCalls, PressedCall
 from transforms.plan_calls import CallPlan, TrackSource
 from transforms.run_context import RunContext, key_hash

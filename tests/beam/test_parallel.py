@@ -14,7 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import CALL, GroupOnce, count_of, make_part, make_pipeline, make_plan, make_track
 from transforms.extract_tracks import _ExtractFn
-from transforms.media.model import ArchiveRef
+from transforms.media.values import ArchiveRef
 from transforms.mix_calls import _MixFn
 from transforms.parallel import ParallelFn
 from transforms.plan_calls import TrackSource

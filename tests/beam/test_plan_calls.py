@@ -28,17 +28,8 @@ from tests.beam.support import (
     write_call,
 )
 from transforms.media.catalog import Row, to_time
-from transforms.media.model import (
-    BeginWith,
-    CallKey,
-    Failure,
-    Filters,
-    IndividualSettings,
-    LimitSettings,
-    OutputType,
-    PressSettings,
-    TrackPart,
-)
+from transforms.media.settings import BeginWith, IndividualSettings, LimitSettings, PressSettings
+from transforms.media.values import CallKey, Failure, Filters, OutputType, TrackPart
 from transforms.plan_calls import CallPlan, PlanCalls, PriorCall, TrackSource, plan_call
 from transforms.run_context import RunContext
 from transforms.unfinished import archives_to_repeat

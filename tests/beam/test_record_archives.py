@@ -27,7 +27,7 @@ from tests.beam.support import (
 )
 from transforms.catalog_store import merge_partition
 from transforms.media.catalog import Row, to_time
-from transforms.media.model import ArchiveRef, Failure, Status
+from transforms.media.values import ArchiveRef, Failure, Status
 from transforms.mix_calls import ArchiveOutcome
 from transforms.record_archives import RecordArchives, RecordedArchive, archive_row
 from transforms.row_fragments import FragmentRef, read_fragment

@@ -23,7 +23,8 @@ from tests.beam.support import (
 )
 from transforms.catalog_store import merge_partition
 from transforms.media.catalog import to_time
-from transforms.media.model import ArchiveRef, CallKey, LimitSettings, PressSettings
+from transforms.media.settings import LimitSettings, PressSettings
+from transforms.media.values import ArchiveRef, CallKey
 from transforms.run_context import RunContext
 from transforms.skip_processed import FindPriorRows, SkipProcessed
 

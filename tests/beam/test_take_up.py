@@ -26,7 +26,7 @@ from tests.beam.support import (
 from transforms import catalog_store, finished, storage, unfinished
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.catalog import TABLES, Row, to_time
-from transforms.media.model import ArchiveRef, Failure
+from transforms.media.values import ArchiveRef, Failure
 from transforms.mix_calls import MixCalls
 from transforms.run_context import RunContext
 from transforms.take_up import keep_what_is_finished, take_up

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.beam.support import CALL, CALL_DATE, list_files, recording_row, write_rows
-from transforms.media.model import CallKey
+from transforms.media.values import CallKey
 from transforms.run_context import RunContext
 from transforms.unfinished import archives_to_repeat, forget, note
 

@@ -32,17 +32,9 @@ from tests.beam.support import (
 from tests.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
 from transforms import progress
 from transforms.media.catalog import Row
-from transforms.media.model import (
-    ArchiveRef,
-    CallKey,
-    Failure,
-    Filters,
-    LimitSettings,
-    OutputType,
-    PressSettings,
-    TrackPart,
-)
-from transforms.media.packet_file import load_index
+from transforms.media.settings import LimitSettings, PressSettings
+from transforms.media.track.staged_packets import load_index
+from transforms.media.values import ArchiveRef, CallKey, Failure, Filters, OutputType, TrackPart
 from transforms.run_context import RunContext
 from transforms.unpack_archives import RECALL_STAGE, ArchiveSummary, RecallArchives, UnpackArchives
 

@@ -31,7 +31,8 @@ from tests.beam.support import (
 )
 from transforms import unfinished
 from transforms.media.catalog import CALL_TABLES, TABLES, Row, to_time
-from transforms.media.model import CallKey, Failure, PressSettings, Status
+from transforms.media.settings import PressSettings
+from transforms.media.values import CallKey, Failure, Status
 from transforms.mix_calls import PressedCall
 from transforms.record_archives import RecordedArchive
 from transforms.row_fragments import FragmentRef, write_fragment

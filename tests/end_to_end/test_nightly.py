@@ -19,7 +19,8 @@ from tests.builders import Participant, Segment, encode_opus, make_call_archive,
 from tests.end_to_end.conftest import callpress, copy_tree, press, query
 from transforms import archive_files
 from transforms.media.catalog import utc_date
-from transforms.media.model import ArchiveRef, Filters, PressSettings
+from transforms.media.settings import PressSettings
+from transforms.media.values import ArchiveRef, Filters
 from transforms.run_context import RunContext, settings_fingerprint
 
 

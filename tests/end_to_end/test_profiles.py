@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.settings import load_settings
 from tests.end_to_end.conftest import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
-from transforms.media.model import PressSettings
+from transforms.media.settings import PressSettings
 
 PROFILES = {
     # name: (containers of individual files, their output types, mix: (mode's header, channels of a stereo call) or None)

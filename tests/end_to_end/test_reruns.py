@@ -20,7 +20,7 @@ from tests.builders import (
 )
 from tests.end_to_end.conftest import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
 from transforms import unfinished
-from transforms.media.model import CallKey
+from transforms.media.values import CallKey
 
 SECONDS = 3
 

@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from transforms.media.archive import walk_archive
-from transforms.media.bounds import mend_arrivals
+from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import RecordingError, RtpdumpError, SdpError, TimingMetadataError
-from transforms.media.ingest import ingest_segment
-from transforms.media.model import ArchiveRef, LimitSettings, SegmentTiming
-from transforms.media.opus import (
+from transforms.media.opus.packet import (
     MAX_PACKET_SAMPLES,
     carries_fec,
     filler_packets,
@@ -29,13 +26,17 @@ from transforms.media.opus import (
     is_valid_packet,
     packet_samples,
 )
-from transforms.media.red import BROKEN_BYTES, unwrap_red
-from transforms.media.rtp import parse_rtp_window
-from transforms.media.rtpdump import read_rtpdump
-from transforms.media.sdp import RtpMap, parse_sdp
-from transforms.media.stretches import Stream
-from transforms.media.timing import parse_timing_metadata
-from transforms.media.unpack import unpack_archive
+from transforms.media.rtp.ingest import ingest_segment
+from transforms.media.rtp.packets import parse_rtp_window
+from transforms.media.rtp.plausibility import mend_arrivals
+from transforms.media.rtp.red import BROKEN_BYTES, unwrap_red
+from transforms.media.rtp.rtpdump import read_rtpdump
+from transforms.media.rtp.sdp import RtpMap, parse_sdp
+from transforms.media.rtp.streams import Stream
+from transforms.media.rtp.timing_metadata import SegmentTiming, parse_timing_metadata
+from transforms.media.settings import LimitSettings
+from transforms.media.unpack_archive import unpack_archive
+from transforms.media.values import ArchiveRef
 
 LIMITS = LimitSettings(
     max_archive_bytes=4 << 20,

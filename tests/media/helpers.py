@@ -26,26 +26,18 @@ from tests.builders import (
     make_call_archive,
     make_segment_dump,
 )
-from transforms.media.clock import fit_clocks
-from transforms.media.composite import HeardCallFacts, HeardTrack, MixFacts, hear_call
-from transforms.media.extract import PartFiles
-from transforms.media.ingest import IngestedSegment, ingest_segment
-from transforms.media.model import (
-    ArchiveRef,
-    ClockPiece,
-    CompositeSettings,
-    LimitSettings,
-    Mp3Settings,
-    Plateau,
-    RunClock,
-    RunIndex,
-    SegmentTiming,
-    StepEvidence,
-)
-from transforms.media.packet_file import PacketWindow, load_index, read_run
-from transforms.media.sdp import RtpMap
-from transforms.media.timeline import Hole, PlacedPacket, PlacedPackets
-from transforms.media.unpack import UnpackedArchive, unpack_archive
+from transforms.media.clock.fit import fit_clocks
+from transforms.media.clock.model import ClockPiece, Plateau, RunClock, StepEvidence
+from transforms.media.extract_track import PartFiles
+from transforms.media.mix_call import HeardCallFacts, HeardTrack, MixFacts, hear_call
+from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
+from transforms.media.rtp.sdp import RtpMap
+from transforms.media.rtp.timing_metadata import SegmentTiming
+from transforms.media.settings import CompositeSettings, LimitSettings, Mp3Settings
+from transforms.media.track.staged_packets import PacketWindow, RunIndex, load_index, read_run
+from transforms.media.track.timeline import Hole, PlacedPacket, PlacedPackets
+from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
+from transforms.media.values import ArchiveRef
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURES = DATA / "captures"

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.builders import make_archive, write_folder
-from transforms.media.archive import _BoundedReads, walk_archive, walk_folder
+from transforms.media.archive.walk import walk_archive, walk_folder
+from transforms.media.archive.zip_members import _BoundedReads
 from transforms.media.errors import ArchiveError
-from transforms.media.model import LimitSettings
+from transforms.media.settings import LimitSettings
 
 LIMITS = LimitSettings()
 MEMBERS = {"a_timing_metadata.json": b'{"call_id": 1}', "deep/er/b.rtpdump": bytes(range(256)) * 40, "empty.sdp": b""}

@@ -22,9 +22,10 @@ from tests.media.helpers import (
     staged_run,
     unpack,
 )
-from transforms.media.extract import PartFiles, extract_track
-from transforms.media.model import Container, OutputType, PartIndex
-from transforms.media.unpack import UnpackedArchive
+from transforms.media.extract_track import PartFiles, extract_track
+from transforms.media.track.staged_packets import PartIndex
+from transforms.media.unpack_archive import UnpackedArchive
+from transforms.media.values import Container, OutputType
 
 LOOK_AHEAD = 312
 ARCHIVES = {

@@ -12,9 +12,10 @@ import pytest
 
 from tests.media.helpers import ingest, make_timing
 from tests.simulation import Sender, server_unix_ns, simulate
-from transforms.media.clock import ReportPoint, fit_clocks, ns_to_samples, samples_to_ns
-from transforms.media.model import ClockPiece, RunClock, StepEvidence
-from transforms.media.observe import observe_clock
+from transforms.media.clock.fit import fit_clocks
+from transforms.media.clock.model import ClockPiece, ReportPoint, RunClock, StepEvidence
+from transforms.media.clock.observe import observe_clock
+from transforms.media.units import ns_to_samples, samples_to_ns
 
 RATE = 48_000
 DURATION = 960

@@ -23,12 +23,12 @@ from tests.media.helpers import (
     run_program,
     stage_call,
 )
-from transforms.media.composite import HeardTrack, MixFacts, hear_call
-from transforms.media.decode import Repairs
 from transforms.media.errors import StorageError
-from transforms.media.mix import CEILING
-from transforms.media.model import CompositeSettings, Mp3Mode, Mp3Settings
-from transforms.media.opus import carries_fec
+from transforms.media.mix_call import HeardTrack, MixFacts, hear_call
+from transforms.media.opus.packet import carries_fec
+from transforms.media.settings import CompositeSettings, Mp3Mode, Mp3Settings
+from transforms.media.sound.decode import Repairs
+from transforms.media.sound.limiter import CEILING
 
 LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000

@@ -9,9 +9,10 @@ import pytest
 
 from tests.builders import APPLICATION_AUDIO, APPLICATION_LOW_DELAY, Pcm, encode_opus, noise, tone
 from tests.media.helpers import as_windows, best_lag, loudest_hz, rms
-from transforms.media.decode import CONCEALED_SAMPLES, FADE_SAMPLES, OpusDecoder, Repairs, decode_track, load_libopus
-from transforms.media.opus import carries_fec
-from transforms.media.timeline import Hole, PlacedPacket
+from transforms.media.opus.libopus import OpusDecoder, load_libopus
+from transforms.media.opus.packet import carries_fec
+from transforms.media.sound.decode import CONCEALED_SAMPLES, FADE_SAMPLES, Repairs, decode_track
+from transforms.media.track.timeline import Hole, PlacedPacket
 
 LOOK_AHEAD = 312
 

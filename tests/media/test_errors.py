@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from transforms.media.errors import ArchiveError, StorageError, printable
+from transforms.media.errors import ArchiveError, StorageError
+from transforms.media.text import one_line
 
 
 @pytest.mark.parametrize(
@@ -24,8 +25,8 @@ from transforms.media.errors import ArchiveError, StorageError, printable
     ids=["plain", "escape", "lines", "bidi", "nul", "surrogate", "separator", "tag"],
 )
 def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
-    assert printable(text) == shown
-    assert printable(shown) == shown
+    assert one_line(text) == shown
+    assert one_line(shown) == shown
     assert ArchiveError(text).message == shown
 
 

@@ -30,8 +30,9 @@ from tests.media.helpers import (
     unpack,
 )
 from transforms.media.errors import TimelineError
-from transforms.media.extract import ExtractedTrackFacts, PartFiles, extract_track
-from transforms.media.model import Container, PacketCounts
+from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.values import Container
 
 LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000

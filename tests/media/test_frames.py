@@ -54,10 +54,10 @@ from tests.quality import (
     runs_of,
     speakers,
 )
-from transforms.media.decode import load_libopus
-from transforms.media.extract import extract_track
-from transforms.media.model import Container
-from transforms.media.opus import is_valid_packet, packet_samples
+from transforms.media.extract_track import extract_track
+from transforms.media.opus.libopus import load_libopus
+from transforms.media.opus.packet import is_valid_packet, packet_samples
+from transforms.media.values import Container
 
 LOOK_AHEAD = 312
 DURATIONS_MS = (2.5, 5, 10, 20, 40, 60, 80, 100, 120)

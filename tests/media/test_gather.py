@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.media.gather import rows_at
+from transforms.media.buffers import rows_at
 
 FIELDS = np.dtype([("first", "u1"), ("word", ">u4"), ("half", ">u2")])
 

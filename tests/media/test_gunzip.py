@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.media.gunzip import Gunzip
+from transforms.media.archive.gunzip import Gunzip
 
 DATA = random.Random(1).randbytes(300_000) + b"x" * 900_000
 

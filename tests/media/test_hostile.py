@@ -56,18 +56,19 @@ from tests.media.helpers import (
     staged_run,
     unpack,
 )
-from transforms.media import unpack as unpack_module
-from transforms.media.archive import walk_archive
-from transforms.media.contents import Failures, Named, read_contents
+from transforms.media import unpack_archive as unpack_module
+from transforms.media.archive.read_members import Failures, Named, read_contents
+from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
-from transforms.media.extract import PartFiles
-from transforms.media.model import Failure, LimitSettings
-from transforms.media.rtp import parse_rtp_window
-from transforms.media.rtpdump import read_rtpdump
-from transforms.media.sdp import parse_sdp
-from transforms.media.timeline import place_packets, plan_pieces
-from transforms.media.timing import SUFFIX, parse_timing_metadata
-from transforms.media.unpack import UnpackedArchive, unpack_archive
+from transforms.media.extract_track import PartFiles
+from transforms.media.rtp.packets import parse_rtp_window
+from transforms.media.rtp.rtpdump import read_rtpdump
+from transforms.media.rtp.sdp import parse_sdp
+from transforms.media.rtp.timing_metadata import SUFFIX, parse_timing_metadata
+from transforms.media.settings import LimitSettings
+from transforms.media.track.timeline import place_packets, plan_pieces
+from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
+from transforms.media.values import Failure
 
 BOMBS = [name for name in case_names() if "bomb" in name]
 
@@ -130,7 +131,7 @@ def test_bombs_cost_little_memory_and_disk(tmp_path: Path) -> None:
         "import os, resource, shutil, sys, tempfile, pathlib\n"
         "from tests.hostile import hostile_case\n"
         "from tests.media.helpers import unpack\n"
-        "from transforms.media import unpack as module\n"
+        "from transforms.media import unpack_archive as module\n"
         "from transforms.media.errors import RecordingError\n"
         "cases = {name: hostile_case(name).data for name in sys.argv[2:]}\n"
         "peak, disk = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0\n"
@@ -304,7 +305,7 @@ def test_descriptions_count_as_metadata(tmp_path: Path) -> None:
 
 def test_time_over_the_limit_keeps_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(float(tick) for tick in range(1_000_000))
-    monkeypatch.setattr("transforms.media.archive.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("transforms.media.archive.member.time.monotonic", lambda: next(clock))
     data = make_archive({**good_members("slow"), **{f"f{number}": b"" for number in range(200)}})
     unpacked = unpack(data, tmp_path, LimitSettings(max_archive_seconds=60))
     (late,) = {failure.error_type for failure in unpacked.failures}
@@ -317,7 +318,7 @@ def test_time_runs_out_between_two_dumps(tmp_path: Path, monkeypatch: pytest.Mon
     data = make_archive(good_members("slow"))
     real = unpack_module.ingest_segment
     now = [0.0]
-    monkeypatch.setattr("transforms.media.unpack.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("transforms.media.unpack_archive.time.monotonic", lambda: now[0])
 
     def slow(*arguments: Any) -> Any:
         now[0] += 100
@@ -370,7 +371,7 @@ def test_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("transforms.media.contents._spool", full)
+    monkeypatch.setattr("transforms.media.archive.read_members._spool", full)
     with pytest.raises(RecordingError, match=r"No space left on device, expected room for the expanded archive") as caught:
         unpack(make_archive(good_members("full")), tmp_path)
     assert caught.value.retryable
@@ -525,7 +526,7 @@ def test_many_reports_of_one_record_are_not_all_looked_at() -> None:
 
 
 def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.ingest.MAX_REPORTS", 30)
+    monkeypatch.setattr("transforms.media.rtp.ingest.MAX_REPORTS", 30)
     reports = [(20 * n, make_rtcp_sender_report(ssrc=SSRC), True) for n in range(40)]
     segment = ingest(dump_of(sorted([*plain_packets(40), *reports])))
     assert sum(len(run.reports) for run in segment.runs) == 30
@@ -550,8 +551,8 @@ def test_only_the_main_sources_are_kept() -> None:
 
 
 def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.stretches.MAX_RUNS", 20)
-    monkeypatch.setattr("transforms.media.ingest.MAX_RUNS", 20)  # for what is said of it
+    monkeypatch.setattr("transforms.media.rtp.streams.MAX_RUNS", 20)
+    monkeypatch.setattr("transforms.media.rtp.ingest.MAX_RUNS", 20)  # for what is said of it
     draw = random.Random(1)
     packets = plain_packets(300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32))
     segment = ingest(dump_of(packets))

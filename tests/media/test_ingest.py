@@ -30,9 +30,10 @@ from tests.builders import (
 from tests.media.helpers import OPUS_MAP, RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
 from tests.simulation import Sender, simulate
 from transforms.media.errors import RtpdumpError, SdpError, TimelineError, TimingMetadataError, UnsupportedCodecError
-from transforms.media.ingest import ingest_segment
-from transforms.media.model import LimitSettings, PacketCounts
-from transforms.media.sdp import RtpMap
+from transforms.media.rtp.ingest import ingest_segment
+from transforms.media.rtp.sdp import RtpMap
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.settings import LimitSettings
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 MONO_20_MS = 0x08  # SILK, narrow band, 20 ms, one frame
@@ -349,20 +350,20 @@ def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
 def test_dump_looked_at_in_many_stretches_gives_the_same(monkeypatch: pytest.MonkeyPatch, stretch_bytes: int) -> None:
     sent = Segment(packets=fake_packets(200), red_copies=2, lost={3, 50, 51, 120, 121, 122})
     whole, dump = ingest_built(sent)
-    monkeypatch.setattr("transforms.media.payloads._STRETCH_BYTES", stretch_bytes)
+    monkeypatch.setattr("transforms.media.rtp.payloads._STRETCH_BYTES", stretch_bytes)
     parted, _ = ingest_built(sent)
     assert run_packets(parted, dump) == run_packets(whole, dump)
     assert parted.counts == whole.counts == PacketCounts(expected=200, received=194, lost=6, recovered_red=5)
 
 
 def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.payloads._MAX_COPIES", 3)
+    monkeypatch.setattr("transforms.media.rtp.payloads._MAX_COPIES", 3)
     segment, _ = ingest_built(Segment(packets=fake_packets(60), red_copies=1, lost=set(range(5, 55, 10))))
     assert segment.counts.recovered_red == 3
 
 
 def test_what_was_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.payloads._STRETCH_BYTES", 1_000)
+    monkeypatch.setattr("transforms.media.rtp.payloads._STRETCH_BYTES", 1_000)
     dump, _ = make_segment_dump(Segment(packets=fake_packets(500)))
     calls = []
     bytes_ = np.frombuffer(dump, dtype=np.uint8)

@@ -13,10 +13,10 @@ import pytest
 
 from tests.builders import Pcm, noise, silence, tone
 from tests.media.helpers import SAMPLES, open_in, part_files, unpack
-from transforms.media.decode import Repairs, decode_track
-from transforms.media.levels import CELL_SAMPLES, QUANTUM_SAMPLES, KWeighting, LevelMeter
-from transforms.media.packet_file import load_index
-from transforms.media.timeline import place_packets, plan_pieces
+from transforms.media.sound.decode import Repairs, decode_track
+from transforms.media.sound.levels import CELL_SAMPLES, QUANTUM_SAMPLES, KWeighting, LevelMeter
+from transforms.media.track.staged_packets import load_index
+from transforms.media.track.timeline import place_packets, plan_pieces
 
 
 def measure(audio: Pcm, size: int = 48_000, start: int = 0) -> LevelMeter:

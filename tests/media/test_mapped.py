@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transforms.media.mapped import MappedFile
+from transforms.media.buffers import MappedFile
 
 
 def charged_bytes() -> int:

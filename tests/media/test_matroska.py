@@ -12,8 +12,8 @@ import pytest
 
 from tests.builders import encode_opus, noise, tone
 from tests.media.helpers import best_lag, decode_with_ffmpeg, decode_with_pyav, loudest_hz, probe, rms, run_program
-from transforms.media.matroska import OpusFile
-from transforms.media.model import Container
+from transforms.media.containers.matroska import OpusFile
+from transforms.media.values import Container
 
 LOOK_AHEAD = 312
 FORMATS = {Container.MKV: "matroska,webm", Container.WEBM: "matroska,webm", Container.OGG: "ogg"}

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from tests.builders import Pcm, noise, tone
 from tests.media.helpers import best_lag, make_clock
-from transforms.media.decode import FADE_SAMPLES, Chunk
-from transforms.media.mix import BLOCK_SAMPLES, CEILING, Limiter, TrackPlayer, lengthened, mix_tracks, place_audio, to_pcm16
-from transforms.media.model import ClockPiece, RunIndex
-from transforms.media.timeline import Piece
+from transforms.media.clock.model import ClockPiece
+from transforms.media.sound.decode import FADE_SAMPLES, Chunk
+from transforms.media.sound.limiter import CEILING, Limiter
+from transforms.media.sound.mix import BLOCK_SAMPLES, TrackPlayer, mix_tracks, to_pcm16
+from transforms.media.sound.place import lengthened, place_audio
+from transforms.media.track.staged_packets import RunIndex
+from transforms.media.track.timeline import Piece
 
 
 def play(*blocks: tuple[int, Pcm]) -> TrackPlayer:

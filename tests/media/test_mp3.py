@@ -20,9 +20,9 @@ from tests.media.helpers import (
     rms,
     run_program,
 )
-from transforms.media.mix import to_pcm16
-from transforms.media.model import MP3_BITRATES_KBPS, Mp3Mode, Mp3Settings
-from transforms.media.mp3 import Mp3File, write_id3
+from transforms.media.containers.mp3 import Mp3File, write_id3
+from transforms.media.settings import MP3_BITRATES_KBPS, Mp3Mode, Mp3Settings
+from transforms.media.sound.mix import to_pcm16
 
 CBR, VBR = Mp3Settings(), Mp3Settings(mode=Mp3Mode.VBR)
 TAGS = {"title": "Stand-up é", "artist": "alice, bob", "CALL_CID": "default:standup"}

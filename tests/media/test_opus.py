@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.builders import encode_opus, tone
 from tests.media.helpers import is_filler
-from transforms.media.decode import load_libopus
-from transforms.media.opus import (
+from transforms.media.opus.libopus import load_libopus
+from transforms.media.opus.packet import (
     FRAME_SAMPLES_BY_CONFIG,
     GRID_SAMPLES,
     MAX_PACKET_SAMPLES,

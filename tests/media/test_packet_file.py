@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.media.helpers import Packet, make_clock, staged_run
-from transforms.media import packet_file
-from transforms.media.model import PacketCounts, PartIndex, RunIndex
-from transforms.media.packet_file import PACKET_DTYPE, dump_index, load_index, write_run
+from transforms.media.rtp.packet_run import PACKET_DTYPE
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track import staged_packets
+from transforms.media.track.staged_packets import PartIndex, RunIndex, dump_index, load_index, write_run
 
 
 def make_records(packets: list[Packet]) -> np.ndarray:
@@ -55,7 +56,7 @@ def test_run_comes_back_whole(count: int) -> None:
 
 
 def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packet_file, "WINDOW_PACKETS", 10)
+    monkeypatch.setattr(staged_packets, "WINDOW_PACKETS", 10)
     file = io.BytesIO()
     runs = [make_packets(count, seed=count) for count in (25, 10, 3)]
     starts = [stage(file, packets, order_seed=3) for packets in runs]
@@ -64,7 +65,7 @@ def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packet_file, "WINDOW_PACKETS", 4)
+    monkeypatch.setattr(staged_packets, "WINDOW_PACKETS", 4)
     packets, calls = make_packets(9, seed=1), []
     source = np.frombuffer(b"".join(packet for *_, packet in packets), dtype=np.uint8)
     records = make_records(packets)
@@ -91,7 +92,7 @@ def test_packets_are_found_wherever_they_lie(between: int, late: bool) -> None:
 
 
 def test_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packet_file, "WINDOW_PACKETS", 4)
+    monkeypatch.setattr(staged_packets, "WINDOW_PACKETS", 4)
     file = io.BytesIO()
     stage(file, make_packets(9, seed=1), order_seed=1)
     file.seek(0)

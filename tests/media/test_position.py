@@ -21,7 +21,7 @@ from tests.positions import (
     twenty_minutes,
 )
 from tests.simulation import CALL_START_NS, Person, Sender
-from transforms.media.opus import SAMPLE_RATE_HZ
+from transforms.media.units import SAMPLE_RATE_HZ
 
 
 @pytest.mark.parametrize(("call", "session"), [pytest.param(c, s, id=f"{c}-{s}") for c, cases in CALLS.items() for s in cases])

@@ -41,8 +41,9 @@ from tests.quality import (
     runs_of,
     speakers,
 )
-from transforms.media.extract import ExtractedTrackFacts, PartFiles, extract_track
-from transforms.media.model import Container, Mp3Mode, Mp3Settings
+from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.settings import Mp3Mode, Mp3Settings
+from transforms.media.values import Container
 
 LOOK_AHEAD = 312
 TAIL_SAMPLES = 960

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.builders import make_red_payload
 from tests.media.helpers import DATA
-from transforms.media.red import BROKEN_BYTES, unwrap_red, without_received
-from transforms.media.stretches import Ints, Stream
+from transforms.media.rtp.red import BROKEN_BYTES, unwrap_red, without_received
+from transforms.media.rtp.streams import Stream
+from transforms.media.units import Ints
 
 EVERY_TYPE = np.ones(128, dtype=bool)
 Blocks = list[tuple[int, bytes]]

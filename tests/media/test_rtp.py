@@ -18,8 +18,8 @@ from tests.builders import (
     ntp_time_of_unix_ms,
 )
 from tests.media.helpers import DATA
-from transforms.media.rtp import RtpWindow, parse_rtp_window
-from transforms.media.rtpdump import RecordWindow, read_rtpdump
+from transforms.media.rtp.packets import RtpWindow, parse_rtp_window
+from transforms.media.rtp.rtpdump import RecordWindow, read_rtpdump
 
 
 def parse(*packets: bytes) -> tuple[RtpWindow, bytes]:

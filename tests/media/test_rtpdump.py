@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.builders import make_rtp_packet, make_rtpdump
 from tests.media.helpers import DATA
-from transforms.media import rtpdump
 from transforms.media.errors import RtpdumpError
-from transforms.media.rtpdump import read_rtpdump
+from transforms.media.rtp import rtpdump
+from transforms.media.rtp.rtpdump import read_rtpdump
 
 START_US = 1_767_607_200_123_456
 HEADER_BYTES = len(make_rtpdump(START_US, []))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.builders import make_sdp
 from transforms.media.errors import SdpError
-from transforms.media.sdp import RtpMap, parse_sdp
+from transforms.media.rtp.sdp import RtpMap, parse_sdp
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.media.serial import unwrap, unwrap_sequence
+from transforms.media.wraparound import unwrap, unwrap_sequence
 
 
 @pytest.mark.parametrize(

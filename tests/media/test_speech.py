@@ -9,9 +9,9 @@ import pytest
 
 from tests.builders import Pcm, encode_opus, noise, silence, tone
 from tests.quality import sentences
-from transforms.media.decode import OpusDecoder
-from transforms.media.levels import LevelMeter
-from transforms.media.speech import SpeechDetector, SpeechFacts
+from transforms.media.opus.libopus import OpusDecoder
+from transforms.media.sound.levels import LevelMeter
+from transforms.media.sound.voice_activity import SpeechDetector, SpeechFacts
 
 NS_PER_SAMPLE = 1e9 / 48_000
 Spans = list[tuple[float, float]]

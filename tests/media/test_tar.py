@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile import TAR_END, gnu_long_name, pax_entry, tar_entry, tar_header
-from transforms.media.tar import CutOffError, Entry, TarReader, looks_like_tar, parse_header
+from transforms.media.archive.tar import CutOffError, Entry, TarReader, looks_like_tar, parse_header
 
 
 def read_all(data: bytes) -> list[tuple[str, bytes]]:

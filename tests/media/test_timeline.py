@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.media.helpers import each_placed, make_clock
-from transforms.media.clock import samples_to_ns
-from transforms.media.model import PacketCounts, PartIndex, RunIndex
-from transforms.media.packet_file import PACKET_DTYPE, write_run
-from transforms.media.timeline import Hole, PlacedPacket, place_packets, plan_pieces
+from transforms.media.rtp.packet_run import PACKET_DTYPE
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track.staged_packets import PartIndex, RunIndex, write_run
+from transforms.media.track.timeline import Hole, PlacedPacket, place_packets, plan_pieces
+from transforms.media.units import samples_to_ns
 
 START_NS = 1_767_607_200_000_000_000
 Sent = tuple[int, int, int]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.builders import make_timing_metadata
 from tests.media.helpers import DATA
 from transforms.media.errors import TimingMetadataError
-from transforms.media.model import CallKey, SegmentTiming, SessionTiming
-from transforms.media.timing import parse_timing_metadata
+from transforms.media.rtp.timing_metadata import SegmentTiming, SessionTiming, parse_timing_metadata
+from transforms.media.values import CallKey
 
 MEMBER = "x/alice_timing_metadata.json"
 

@@ -25,10 +25,11 @@ from tests.builders import (
     write_folder,
 )
 from tests.media.helpers import LIMITS, load_part, make_ref, open_in, part_files, staged_run, unpack
-from transforms.media.contents import Failures, read_contents
+from transforms.media.archive.read_members import Failures, read_contents
 from transforms.media.errors import ArchiveError
-from transforms.media.model import Failure, LimitSettings, OutputType
-from transforms.media.unpack import UnpackedArchive, unpack_archive
+from transforms.media.settings import LimitSettings
+from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
+from transforms.media.values import Failure, OutputType
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import make_archive
 from tests.hostile import zip_entry
-from transforms.media.zip_scan import DamageError, scan_zip
+from transforms.media.archive.zip_scan import DamageError, scan_zip
 
 MEMBERS = {"a.sdp": b"1" * 500, "deep/b.rtpdump": bytes(range(256)) * 400, "empty.sdp": b"", "é.txt": b"last"}
 

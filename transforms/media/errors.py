@@ -6,18 +6,9 @@
 
 from __future__ import annotations
 
+from transforms.media.text import one_line
+
 _MAX_MESSAGE_CHARACTERS = 2_000
-
-
-def printable(text: str) -> str:
-    """Returns text that is safe to show on a terminal and in a log: one line, nothing hidden.
-
-    Names and ids are chosen by whoever made an archive: what moves a cursor, begins a line or turns the writing direction is
-    spelled out as an escape.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class CallpressError(Exception):
@@ -39,7 +30,7 @@ class RecordingError(CallpressError):
     """Whether another run over the same bytes may succeed."""
 
     def __init__(self, message: str, *, member: str | None = None, byte_offset: int | None = None) -> None:
-        message = printable(message)
+        message = one_line(message)
         if len(message) > _MAX_MESSAGE_CHARACTERS:  # a hostile value in it: what is wrong stands at its ends
             message = f"{message[:1_500]} ... {message[-400:]}"
         super().__init__(message)

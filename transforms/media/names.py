@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from transforms.media.model import CallKey, Container, TrackKey
+from transforms.media.values import CallKey, Container, TrackKey
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 _MAX_ID_BYTES = 40

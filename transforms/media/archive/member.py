@@ -1,0 +1,179 @@
+"""One entry of an archive: its plain path, its bytes as a stream, and what it may cost."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+from transforms.media.errors import ArchiveError, CodecProcessError
+from transforms.media.settings import LimitSettings
+from transforms.media.text import utf8_text
+
+FREE_BYTES = 64 << 20
+"""Expanded bytes within which no ratio is looked at: zeros alone, or text, may well compress a thousandfold."""
+BUFFER_BYTES = 1 << 18
+_NAME_SHOWN_CHARACTERS = 200
+
+
+class MemberStream(io.RawIOBase):
+    """A member's bytes. Damage met in them is an `ArchiveError` that names the member, raised after all bytes before it."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """Args: read: gives up to so many bytes, none at the end; raises `ArchiveError`."""
+        self._read_some = read
+        self._error: ArchiveError | CodecProcessError | None = None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met, raised already or with the next read."""
+        return self._error is not None
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns `size` bytes, fewer before the end or damage only; without a size all of them, or raises."""
+        wanted = -1 if size is None else size
+        parts: list[bytes] = []
+        missing = wanted if wanted >= 0 else BUFFER_BYTES
+        while missing > 0 and self._error is None:
+            try:
+                data = self._read_some(missing)
+            except (ArchiveError, CodecProcessError) as error:
+                self._error = error
+                break
+            if not data:
+                break
+            parts.append(data)
+            missing -= len(data) if wanted >= 0 else 0
+        if self._error is not None and (wanted < 0 or (wanted and not parts)):
+            raise self._error
+        return b"".join(parts)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One entry of an archive that is no folder."""
+
+    name: str
+    """Its path inside the archive; as it is spelled there, cut, when it has a problem, and empty where there is no name."""
+    size_bytes: int
+    """As the archive states it; the stream is what counts."""
+    stream: BinaryIO
+    """Valid until the next member is asked for."""
+    problem: ArchiveError | None = None
+    """Why its bytes are not to be had; the stream is empty then."""
+    is_suspect: bool = False
+    """Whether the problem is told whatever the name ends in: a path that leaves the archive, bytes that are nothing."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Holds a walk to the limits by what really comes out of the archive."""
+
+    limits: LimitSettings
+    compressed_bytes: int | None = None
+    """What came in so far; None where nothing is compressed."""
+    expanded_bytes: int = 0
+    entry_count: int = 0
+    _deadline: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + self.limits.max_archive_seconds
+
+    def add_entry(self) -> None:
+        self.entry_count += 1
+        if self.entry_count > self.limits.max_members:
+            raise ArchiveError(f"more than {self.limits.max_members} members (limits.max_members)")
+        self._check_time()
+
+    def add_bytes(self, count: int, compressed_bytes: int | None = None) -> None:
+        self.expanded_bytes += count
+        if compressed_bytes is not None:
+            self.compressed_bytes = compressed_bytes
+        if self.expanded_bytes > self.limits.max_archive_bytes:
+            raise ArchiveError(f"expands past {self.limits.max_archive_bytes} bytes (limits.max_archive_bytes)")
+        if self.compressed_bytes is not None and self.is_bomb(self.expanded_bytes, self.compressed_bytes):
+            raise ArchiveError(
+                f"{self.compressed_bytes} bytes expand to {self.expanded_bytes} and more, expected at most "
+                f"{self.limits.max_expansion_ratio} times as many (limits.max_expansion_ratio)"
+            )
+        self._check_time()
+
+    def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
+        return expanded_bytes > max(FREE_BYTES, compressed_bytes * self.limits.max_expansion_ratio)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            seconds = self.limits.max_archive_seconds
+            raise CodecProcessError(f"reading the archive took more than {seconds} s (limits.max_archive_seconds)")
+
+
+def file_read(open_file: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter) -> Callable[[int], bytes]:
+    """Returns what reads a file, opened when its first byte is asked for."""
+    stream: BinaryIO | None = None
+
+    def read(size: int) -> bytes:
+        nonlocal stream
+        if stream is None:
+            stream = cast("BinaryIO", opened.enter_context(open_file()))
+        data = stream.read(size)
+        meter.add_bytes(len(data))
+        return data
+
+    return read
+
+
+def make_member(
+    name: str, size: int, problem: str | None, read: Callable[[int], bytes], limits: LimitSettings
+) -> Member | None:
+    """Returns a member with its path made plain, or with what is wrong with it; None for what macOS adds to archives."""
+    if not name:
+        return no_member(problem or "a member without a name")
+    plain = utf8_text(name)
+    parts = plain.replace("\\", "/").split("/")
+    shown = repr(plain[:_NAME_SHOWN_CHARACTERS]) + ("..." if len(plain) > _NAME_SHOWN_CHARACTERS else "")
+    if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
+        return None  # resource forks
+    wrong, is_suspect = None, True
+    if plain.startswith(("/", "\\")) or ".." in parts or "\0" in plain or ":" in parts[0]:
+        wrong = f"member {shown} leaves the archive, expected a relative path inside it"
+    elif len(plain.encode("utf-8")) > limits.max_member_name_bytes:
+        wrong = (
+            f"member {shown} has a name of {len(plain.encode('utf-8'))} bytes, expected at most "
+            f"{limits.max_member_name_bytes} (limits.max_member_name_bytes)"
+        )
+    elif problem is not None:
+        wrong, is_suspect = f"member {shown} is {problem}, expected a file", False
+    if wrong is not None:
+        cut = utf8_text(plain.encode("utf-8")[: limits.max_member_name_bytes].decode("utf-8", "ignore"))
+        return Member(
+            name=cut, size_bytes=size, stream=_empty(), problem=ArchiveError(wrong, member=cut), is_suspect=is_suspect
+        )
+    path = "/".join(part for part in parts if part not in ("", "."))
+
+    def named(wanted: int) -> bytes:
+        try:
+            return read(wanted)
+        except ArchiveError as error:
+            prefix = "" if "(limits." in error.message else "damaged: "
+            raise ArchiveError(f"{path}: {prefix}{error.message}", member=path) from None
+
+    return Member(name=path, size_bytes=size, stream=cast("BinaryIO", MemberStream(named)))
+
+
+def no_member(problem: str) -> Member:
+    return Member(name="", size_bytes=0, stream=_empty(), problem=ArchiveError(problem), is_suspect=True)
+
+
+def _empty() -> BinaryIO:
+    return cast("BinaryIO", MemberStream(lambda _: b""))

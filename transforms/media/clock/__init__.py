@@ -1,0 +1,1 @@
+"""From arrivals and sender reports to server time."""

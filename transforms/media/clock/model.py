@@ -1,0 +1,106 @@
+"""The clock of one sender as values: what a packet run tells of it, and the straight lines laid through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND
+
+LEAST_STEP_NS = 5 * NS_PER_MS
+PATH_STEP_NS = 60 * NS_PER_MS
+"""A step that sender reports do not confirm is a change of path: below this it moves nothing."""
+CHANCE = 4
+"""Times the usual error of a least delay that chance makes seldom."""
+REPORT_NOISE_NS = 8 * NS_PER_MS
+MAX_SKEW = 600e-6
+"""Beyond what sound cards do (some 500 ppm): such a fit is not applied."""
+ABSURD_RATE = 2 * MAX_SKEW
+"""Reports whose two clocks drift apart faster say nothing."""
+WALL_CLOCK_RATE = 100e-6
+"""A sender's wall clock, disciplined or not, is not further off than this."""
+METADATA_NOISE_NS = 25 * NS_PER_MS
+"""What the network may have added to the only arrivals that are known."""
+OWN_FIT_NS = 600 * NS_PER_SECOND
+BEND_S = 0.0009
+"""How far least delays may lie off one straight line, on either side, before another is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPoint:
+    """A sender report on a run's own media time."""
+
+    media_sample: int
+    """Its RTP timestamp, counted from the run's first packet."""
+    sender_unix_ns: int
+    """Its wall clock; wrong by any constant."""
+    arrival_unix_ns: int | None = None
+    """When it arrived; None to take it for sent with the packet of its media time."""
+
+
+class StepEvidence(StrEnum):
+    """What sender reports say of a lasting step between media time and arrivals."""
+
+    NONE = "none"
+    """There is no step: a run begins."""
+    CONFIRMED = "confirmed"
+    """The sender's own clock shows it: its capture stood still."""
+    DENIED = "denied"
+    """The sender's own clock went on: the network took another path."""
+    UNKNOWN = "unknown"
+    """No usable reports on both sides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plateau:
+    """A stretch of a run between lasting steps: its least delays, and enough to fit a line under all of them."""
+
+    media_start_sample: int
+    media_stop_sample: int
+    point_count: int
+    """Least delays looked at, one per quarter second."""
+    mean_media_ns: int
+    mean_delay_ns: int
+    spread_media_ns: int
+    """Standard deviation of the points in media time."""
+    hull: tuple[tuple[int, int], ...]
+    """Their lower convex hull: (media time of a packet's end in ns, delay above the run's base in ns)."""
+    evidence: StepEvidence
+    """Of the step before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunClock:
+    """What one run's arrivals and sender reports tell of its sender's clock, before a line is fitted."""
+
+    base_unix_ns: int
+    """Server time of media time 0 if the first packet had come with the least delay."""
+    plateaus: tuple[Plateau, ...]
+    method: str
+    """`arrival_envelope`, or `metadata` where the dump has no usable arrivals."""
+
+    @property
+    def first_server_unix_ns(self) -> int:
+        """About when the run begins, at the nominal rate."""
+        return self.base_unix_ns + min(y for _, y in self.plateaus[0].hull)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockPiece:
+    """A stretch of one media clock that maps to server time by one straight line."""
+
+    media_start_sample: int
+    """First sample, counted from the run's first packet."""
+    server_start_unix_ns: int
+    """Server time of that sample, codec look-ahead not yet taken off (the containers' pre-skip does that)."""
+    skew_ppm: float
+    """How much faster the sender's clock runs than the server's; 0 at the nominal rate."""
+    is_fitted: bool
+    """False where the nominal rate was taken because the skew cannot be known."""
+    sync_error_ns: int
+    """Bound on the error of server times in the piece."""
+
+    @property
+    def stretch(self) -> float:
+        """Server seconds in a second of media."""
+        return 1 / (1 + self.skew_ppm * 1e-6)

@@ -1,0 +1,1 @@
+"""Media files: Matroska, WebM, Ogg and MP3."""

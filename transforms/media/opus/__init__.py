@@ -1,0 +1,1 @@
+"""The Opus packet from outside, and libopus."""

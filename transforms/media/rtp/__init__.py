@@ -1,0 +1,1 @@
+"""From a packet dump to packet runs: rtpdump, RTP, RTCP, SDP, RED, order, loss, and the timing metadata beside it."""

@@ -1,0 +1,34 @@
+"""A packet run: packets of one SSRC whose numbers and time stamps go on unbroken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.clock.model import ReportPoint, RunClock
+from transforms.media.units import Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketRun:
+    """One unbroken run, ready to be staged."""
+
+    ssrc: int
+    records: npt.NDArray[np.void]
+    """Of `PACKET_DTYPE`, in sequence order."""
+    source_offset: Ints
+    """Where each packet begins in the dump."""
+    clock: RunClock
+    reports: tuple[ReportPoint, ...] = ()
+
+
+PACKET_DTYPE = np.dtype(
+    [
+        ("media_sample", "<i8"),  # start, in samples at 48 kHz from the run's first packet
+        ("duration_samples", "<i4"),
+        ("lost_before", "<i4"),  # packets missing between the one before and this
+        ("packet_bytes", "<i4"),
+    ]
+)

@@ -1,0 +1,123 @@
+"""What lies in a dump's packets: Opus or RED around it, how long each lasts, what is broken. Some MB of the dump at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.buffers import rows_at
+from transforms.media.opus.packet import MAX_PACKET_SAMPLES, is_valid_packet, packet_samples
+from transforms.media.rtp.red import unwrap_red, without_received
+from transforms.media.rtp.streams import Stream
+from transforms.media.units import Bytes, Ints
+
+_STRETCH_BYTES = 4 << 20
+_MAX_COPIES = 3_000_000
+"""Redundant copies of one dump that are looked at and kept: 120 MB; two for each packet of 8 h, if all were lost."""
+_MOST_OPUS_BYTES = 61_440
+_PLAIN_BYTES = 1_276
+_HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
+
+
+@dataclass(slots=True, kw_only=True)
+class Payloads:
+    """What was found; the arrays have shape (packets,)."""
+
+    is_audio: npt.NDArray[np.bool_]
+    """Whether it holds Opus with whole framing."""
+    duration_samples: npt.NDArray[np.int32]
+    """0 of what is no audio."""
+    bad_count: int = 0
+    """Packets that should be Opus, and are not."""
+    is_stereo: bool = False
+    """Whether any is."""
+    has_red: bool = False
+    copies: dict[int, Ints] = field(default_factory=dict)
+    """By SSRC, the redundant blocks that may be of use, as `unwrap_red` gives them."""
+
+
+def look_at_payloads(
+    stream: Stream, opus_types: Sequence[int], red_types: Sequence[int], dump: Bytes, let_go: Callable[[], None]
+) -> Payloads:
+    """Returns what the packets of a stream hold; those that are RED become the Opus packets inside.
+
+    Args:
+      stream: its payloads are changed in place.
+      opus_types: payload types.
+      red_types: payload types; where there are no others every block is taken for Opus.
+      dump: the bytes that payloads are positions in.
+      let_go: called when a stretch of them has been looked at.
+    """
+    count = len(stream.ssrc)
+    found = Payloads(is_audio=np.zeros(count, dtype=bool), duration_samples=np.zeros(count, dtype=np.int32))
+    is_red_type, is_audio_type = _is_one_of(red_types), _is_one_of([*opus_types, *red_types])
+    is_block_type = _is_one_of(opus_types or range(128))
+    copies: list[Ints] = []
+    room = _MAX_COPIES
+    for part in _stretches(stream.payload_offset):
+        is_audio = found.is_audio[part]  # a view
+        is_audio[:] = is_audio_type[stream.payload_type[part]] & (stream.payload_bytes[part] > 0)
+        is_red = is_red_type[stream.payload_type[part]]
+        more = None
+        if is_red.any():
+            found.has_red = True
+            red = np.flatnonzero(is_red & is_audio) + part.start
+            more = unwrap_red(stream, red, found.is_audio, is_block_type, dump)
+        _look_at_opus(stream, part, found, dump)
+        if more is not None:
+            more = without_received(more, stream, found.is_audio)[:room]
+            room -= len(more)
+            more[:, 4], _ = _measure(more[:, 1], more[:, 2], dump)
+            copies.append(more[more[:, 4] > 0])
+        let_go()
+    if copies:
+        every = np.concatenate(copies)
+        sources = stream.ssrc[every[:, 3]]
+        found.copies = {int(ssrc): every[sources == ssrc] for ssrc in np.unique(sources)}
+    return found
+
+
+def _is_one_of(types: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Returns, of each payload type, whether it is one of these."""
+    table = np.zeros(128, dtype=bool)
+    table[list(types)] = True
+    return table
+
+
+def _stretches(payload_offset: Ints) -> Iterator[slice]:
+    """Yields the packets of some MB of the dump at a time."""
+    if not payload_offset.size:
+        return
+    edges = np.arange(int(payload_offset[0]), int(payload_offset[-1]) + _STRETCH_BYTES, _STRETCH_BYTES)
+    for first, stop in itertools.pairwise([*np.searchsorted(payload_offset, edges).tolist(), len(payload_offset)]):
+        if first < stop:
+            yield slice(first, stop)
+
+
+def _look_at_opus(stream: Stream, part: slice, found: Payloads, dump: Bytes) -> None:
+    """Measures the Opus packets among some, and takes out those whose framing is broken."""
+    at = np.flatnonzero(found.is_audio[part]) + part.start
+    duration, is_stereo = _measure(stream.payload_offset[at], stream.payload_bytes[at], dump)
+    is_whole = duration > 0
+    found.is_audio[at[~is_whole]] = False
+    found.bad_count += len(at) - int(is_whole.sum())
+    found.is_stereo = found.is_stereo or bool((is_whole & is_stereo).any())
+    found.duration_samples[at] = duration
+
+
+def _measure(start: Ints, size: npt.NDArray[np.integer[Any]], dump: Bytes) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Returns how long Opus packets last, 0 where their framing is broken, and which are stereo."""
+    heads = rows_at(dump, start, _HEAD)
+    toc = heads["toc"].copy()
+    duration = packet_samples(toc, np.where(size > 1, heads["second"], np.uint8(0)))
+    duration[(duration > MAX_PACKET_SAMPLES) | (size > _MOST_OPUS_BYTES)] = 0
+    # Code 0 is whole by itself, and nearly all there is; the other codes carry lengths that may lie.
+    for index in np.flatnonzero((duration > 0) & (((toc & 3) != 0) | (size > _PLAIN_BYTES))).tolist():
+        if not is_valid_packet(dump[start[index] : start[index] + size[index]].tobytes()):
+            duration[index] = 0
+    return duration, (toc & 4) != 0

@@ -1,0 +1,271 @@
+"""A dump's packets by source, in order, in stretches whose numbers and time stamps run on unbroken."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.clock.observe import in_order
+from transforms.media.opus.packet import MAX_PACKET_SAMPLES
+from transforms.media.rtp.packets import SenderReport
+from transforms.media.rtp.plausibility import LONGEST_JUMP_SAMPLES, MAX_BREAKS, MAX_RUNS, longest
+from transforms.media.rtp.timing_metadata import SegmentTiming
+from transforms.media.units import SAMPLE_RATE_HZ, Bytes, Ints
+from transforms.media.wraparound import unwrap, unwrap_sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketCounts:
+    """What became of a track's packets. Foreign payloads and padding-only packets count as received."""
+
+    expected: int = 0
+    received: int = 0
+    lost: int = 0
+    duplicate: int = 0
+    reordered: int = 0
+    invalid: int = 0
+    recovered_red: int = 0
+
+    def __add__(self, other: PacketCounts) -> PacketCounts:
+        return PacketCounts(
+            expected=self.expected + other.expected,
+            received=self.received + other.received,
+            lost=self.lost + other.lost,
+            duplicate=self.duplicate + other.duplicate,
+            reordered=self.reordered + other.reordered,
+            invalid=self.invalid + other.invalid,
+            recovered_red=self.recovered_red + other.recovered_red,
+        )
+
+
+JUMP_SAMPLES = 2 * SAMPLE_RATE_HZ
+"""Media time running ahead of the arrivals by more than this between two packets is a new origin, not audio to come."""
+_OTHERS_PAUSE_NS = 1_000_000_000
+_RESTART_NUMBERS = 200
+"""Numbers further than this from the one before are looked at: late, behind an outage, or counted anew."""
+_SEQUELS_TRIED = 4
+COLUMNS: dict[str, type[np.generic]] = {
+    "sequence_number": np.uint16,
+    "rtp_timestamp": np.uint32,
+    "ssrc": np.uint32,
+    "payload_type": np.uint8,
+    "arrival_offset_ms": np.int64,
+    "payload_offset": np.int64,
+    "payload_bytes": np.int32,
+}
+"""Of a stream: what is kept of each packet, 31 bytes."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """All RTP packets of a dump in arrival order, as parallel arrays."""
+
+    sequence_number: npt.NDArray[np.uint16]
+    rtp_timestamp: npt.NDArray[np.uint32]
+    ssrc: npt.NDArray[np.uint32]
+    payload_type: Bytes
+    arrival_offset_ms: Ints
+    payload_offset: Ints
+    payload_bytes: npt.NDArray[np.int32]
+    sender_reports: tuple[SenderReport, ...]
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether the dump says when its packets arrived: some recorders write the same offset to all."""
+        return bool(self.arrival_offset_ms.size and np.ptp(self.arrival_offset_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Audio packets of one source whose timestamps run on, in sequence order; all arrays have shape (packets,)."""
+
+    indices: Ints
+    """Places in the stream."""
+    media: Ints
+    """Unwrapped RTP timestamps."""
+    arrival_ns: Ints
+    lost: npt.NDArray[np.int32]
+    """Packets missing before each."""
+
+    def cut(self, edges: list[int]) -> list[Stretch]:
+        """Returns the parts between edges."""
+        return [
+            Stretch(self.indices[a:b], self.media[a:b], self.arrival_ns[a:b], self.lost[a:b])
+            for a, b in itertools.pairwise(edges)
+        ]
+
+
+def longest_stretches(stretches: list[Stretch]) -> list[Stretch]:
+    return [stretches[index] for index in longest([len(stretch.media) for stretch in stretches], MAX_RUNS)]
+
+
+def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
+    """Returns how far timestamps may jump ahead where arrivals do not tell; None for any, where the metadata bears them out."""
+    if timing.first_rtp_unix_ms is not None and timing.last_rtp_unix_ms is not None:
+        stated = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLE_RATE_HZ // 1_000
+        if abs(int(np.ptp(media)) - stated) <= LONGEST_JUMP_SAMPLES:
+            return None
+    return LONGEST_JUMP_SAMPLES
+
+
+def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
+    """Returns the places of each SSRC's packets, in order of arrival; the SSRCs in order of their first."""
+    if ssrc.size and (ssrc == ssrc[0]).all():
+        return [np.arange(len(ssrc), dtype=np.int64)]
+    order = np.argsort(ssrc, kind="stable")
+    edges = np.flatnonzero(np.diff(ssrc[order])) + 1
+    groups = [group.astype(np.int64) for group in np.split(order, edges) if group.size]
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
+    """Returns a source's packets in order of arrival, parted where it began to count anew.
+
+    Numbers that go far from those before are a restart unless the timestamps say that packets came late, or that an outage
+    lies between (RFC 3550 A.1 asks for two in a row that fit; a queue may hold back many).
+    """
+    number = unwrap_sequence(stream.sequence_number[mine], 16)
+    edges = [0, *(np.flatnonzero(np.abs(np.diff(number)) > _RESTART_NUMBERS) + 1).tolist(), len(mine)]
+    if len(edges) == 2 or len(edges) > MAX_BREAKS:  # not once, or noise
+        return [mine]
+    ticks = unwrap_sequence(stream.rtp_timestamp[mine], 32)
+    offset_ms = stream.arrival_offset_ms[mine]
+    sequels: list[_Sequel] = []
+    for start, stop in itertools.pairwise(edges):
+        chunk = _Chunk(start, stop, int(number[start]), int(ticks[start]), int(offset_ms[start]))
+        home = next((sequel for sequel in reversed(sequels[-_SEQUELS_TRIED:]) if sequel.takes(chunk)), None)
+        if home is None:
+            home = _Sequel()
+            sequels.append(home)
+        home.add(chunk, number, ticks, offset_ms)
+    return [np.concatenate([mine[chunk.start : chunk.stop] for chunk in sequel.chunks]) for sequel in sequels]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Packets in order of arrival whose numbers are near each other, and what the first one says."""
+
+    start: int
+    stop: int
+    number: int
+    ticks: int
+    offset_ms: int
+
+
+@dataclass(slots=True)
+class _Sequel:
+    """Chunks that count on from each other."""
+
+    chunks: list[_Chunk] = field(default_factory=list)
+    lowest: tuple[int, int] = (0, 0)
+    """Number and timestamp of the packet of the lowest number, counted by the unwrapping of the whole source."""
+    highest: tuple[int, int] = (0, 0)
+    highest_offset_ms: int = 0
+    ticks_per_number: float = 0.0
+
+    def takes(self, chunk: _Chunk) -> bool:
+        """Whether a chunk fits by number and timestamp: late, or behind an outage."""
+        slack = JUMP_SAMPLES
+        ahead = _signed(chunk.number - self.highest[0], 16)
+        moved = _signed(chunk.ticks - self.highest[1], 32)
+        if ahead > 0:
+            waited = max(0, chunk.offset_ms - self.highest_offset_ms) * SAMPLE_RATE_HZ // 1_000
+            return ahead * self.ticks_per_number / 2 - slack <= moved <= waited + slack
+        # Behind: within what came already the timestamp lies between; before it, as far back as its number.
+        least = _signed(self.lowest[1] - self.highest[1], 32) - slack
+        if chunk.number < self.lowest[0]:
+            least -= round(2 * self.ticks_per_number * (self.lowest[0] - chunk.number))
+        most = ahead * self.ticks_per_number / 2 + slack
+        return least <= moved <= most
+
+    def add(self, chunk: _Chunk, number: Ints, ticks: Ints, offset_ms: Ints) -> None:
+        part = slice(chunk.start, chunk.stop)
+        low, high = int(number[part].argmin()) + chunk.start, int(number[part].argmax()) + chunk.start
+        if not self.chunks or number[low] < self.lowest[0]:
+            self.lowest = (int(number[low]), int(ticks[low]))
+        if not self.chunks or number[high] > self.highest[0]:
+            self.highest, self.highest_offset_ms = (int(number[high]), int(ticks[high])), int(offset_ms[high])
+        if high != low and number[high] != number[low]:
+            rate = float((ticks[high] - ticks[low]) / (number[high] - number[low]))
+            self.ticks_per_number = min(max(rate, 0.0), float(MAX_PACKET_SAMPLES))
+        self.chunks.append(chunk)
+
+
+def _signed(difference: int, bits: int) -> int:
+    return unwrap(difference, 0, bits)
+
+
+def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, PacketCounts]:
+    """Returns indices in sequence order without duplicates, packets missing before each, and the counts."""
+    extended = unwrap_sequence(sequence_number, 16)
+    lost_before = np.diff(extended, prepend=extended[0] - 1) - 1
+    if int(lost_before.min()) >= 0:  # in order as they came, as nearly all are
+        expected, received = int(extended[-1] - extended[0] + 1), len(extended)
+        counts = PacketCounts(expected=expected, received=received, lost=expected - received)
+        return np.arange(received, dtype=np.int64), lost_before, counts
+    kept, first_index = np.unique(extended, return_index=True)
+    lost_before = np.diff(kept, prepend=kept[0] - 1) - 1
+    arrived = extended[np.sort(first_index)]
+    counts = PacketCounts(
+        expected=int(kept[-1] - kept[0] + 1),
+        received=len(kept),
+        lost=int(lost_before.sum()),
+        duplicate=len(extended) - len(kept),
+        reordered=int((arrived < np.maximum.accumulate(arrived)).sum()),
+    )
+    return first_index.astype(np.int64), lost_before, counts
+
+
+def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> list[slice]:
+    """Returns the parts within which media time runs forward and not ahead of the arrivals (if there are any).
+
+    A network that held packets back lets media time catch up with the arrivals, never overtake them: what counts is by how
+    much a packet comes earlier than any before it could have.
+    """
+    steps = np.diff(media)
+    back = steps <= 0
+    delay = in_order(arrival_ns) - arrival_ns.min()  # worked on in place: there are millions
+    delay *= SAMPLE_RATE_HZ
+    delay //= 1_000_000_000
+    delay -= media
+    delay += media[0]
+    has_arrivals = bool(np.ptp(arrival_ns))
+    ahead = np.diff(delay) < -JUMP_SAMPLES if has_arrivals else np.zeros_like(back)
+    if not has_arrivals and longest_jump is not None:
+        back |= steps > longest_jump
+    places = np.flatnonzero(back | ahead) + 1
+    edges = [0]
+    if places.size > MAX_BREAKS:  # noise: not one by one
+        bounds = np.concatenate([[0], places, [len(media)]])
+        kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[:MAX_RUNS])
+        return [slice(int(bounds[at]), int(bounds[at + 1])) for at in kept.tolist()]
+    if places.size:
+        starts = [0, *places.tolist()]
+        least = np.minimum.reduceat(delay, starts).tolist()
+        so_far = least[0]
+        for number, place in enumerate(places.tolist(), 1):
+            if back[place - 1] or int(delay[place]) < so_far - JUMP_SAMPLES:
+                edges.append(place)
+                so_far = least[number]
+            so_far = min(so_far, least[number])
+    return [slice(start, stop) for start, stop in itertools.pairwise([*edges, len(media)])]
+
+
+def split_where_others_speak(stretches: list[Stretch]) -> list[Stretch]:
+    """Returns the stretches, parted where one pauses and another source is heard: what is said there has its place between."""
+    if len(stretches) < 2:
+        return stretches
+    everyone = np.sort(np.concatenate([stretch.arrival_ns for stretch in stretches]))
+    found: list[Stretch] = []
+    for stretch in stretches:
+        own = np.sort(stretch.arrival_ns)
+        in_place = in_order(stretch.arrival_ns)
+        pauses = np.flatnonzero(np.diff(in_place) >= _OTHERS_PAUSE_NS)
+        begin, end = in_place[pauses], in_place[pauses + 1]
+        heard = np.searchsorted(everyone, end, "left") - np.searchsorted(everyone, begin, "right")
+        heard -= np.searchsorted(own, end, "left") - np.searchsorted(own, begin, "right")
+        found += stretch.cut([0, *(pauses[heard > 0] + 1).tolist(), len(stretch.media)])
+    return found

@@ -1,0 +1,138 @@
+"""What a job profile (TOML) says: how to press, not where or how to run. Frozen, checked when made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from transforms.media.values import (
+    Container,
+    OutputType,
+)
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+class Mp3Mode(StrEnum):
+    CBR = "cbr"
+    VBR = "vbr"
+
+
+MP3_BITRATES_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+"""MPEG-1 layer III (ISO/IEC 11172-3): what a constant bit rate at 48 kHz can be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mp3Settings:
+    """How the mix is encoded."""
+
+    mode: Mp3Mode = Mp3Mode.CBR
+    bitrate_kbps: int = 128
+    """Used by `cbr`."""
+    vbr_quality: int = 2
+    """Used by `vbr`: 0 best to 9 smallest, LAME's -V and FFmpeg's -qscale:a."""
+    channels: str | int = "auto"
+    """`auto`: stereo when any voice is; else 1 or 2."""
+    lame_level: int = 7
+    """LAME's algorithm quality: 0 slowest and best, 9 fastest."""
+
+    def __post_init__(self) -> None:
+        if self.bitrate_kbps not in MP3_BITRATES_KBPS:
+            raise ValueError(f"bitrate_kbps is {self.bitrate_kbps}, expected one of {list(MP3_BITRATES_KBPS)}")
+        if not 0 <= self.vbr_quality <= 9:
+            raise ValueError(f"vbr_quality is {self.vbr_quality}, expected 0 (best) to 9 (smallest)")
+        if self.channels not in ("auto", 1, 2) or isinstance(self.channels, bool):
+            raise ValueError(f'channels is {self.channels!r}, expected "auto", 1 or 2')
+        if not 0 <= self.lame_level <= 9:
+            raise ValueError(f"lame_level is {self.lame_level}, expected 0 (best) to 9 (fastest)")
+
+
+class BeginWith(StrEnum):
+    """What individual files begin with."""
+
+    TRACK = "track"
+    """Their first packet."""
+    MIX = "mix"
+    """The earliest media of the call, as the mix does: laid side by side in an editor they are in step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndividualSettings:
+    """Which individual files are written."""
+
+    enabled: bool = True
+    container: Container = Container.MKV
+    begin_with: BeginWith = BeginWith.TRACK
+    output_types: tuple[OutputType, ...] = tuple(OutputType)
+
+    def __post_init__(self) -> None:
+        if not self.output_types:
+            raise ValueError("output_types is empty; to write no individual files set enabled = false")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompositeSettings:
+    """Whether the mix of each call is written, and what goes into it."""
+
+    enabled: bool = True
+    screenshare_audio: bool = True
+    """Whether the sound of shared screens is heard in it."""
+    target_lufs: str | float = "off"
+    """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its whole length."""
+
+    def __post_init__(self) -> None:
+        if self.target_lufs != "off" and not (isinstance(self.target_lufs, int | float) and -40 <= self.target_lufs <= -5):
+            raise ValueError(f'target_lufs is {self.target_lufs!r}, expected "off" or -40 to -5')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Bounds on what one archive or call may cost; they change no media."""
+
+    max_archive_bytes: int = 64 << 30
+    """Expanded bytes of one archive, as they come and not as it states them; the disk a worker needs for it."""
+    max_expansion_ratio: int = 100
+    """Expanded by compressed bytes; looked at past 64 MiB only, so that no small archive trips it."""
+    max_members: int = 100_000
+    """Entries of one archive, folders and links counted; also the segments its metadata may list."""
+    max_member_name_bytes: int = 1_024
+    max_metadata_bytes: int = 64 << 20
+    """All timing metadata and session descriptions of one archive."""
+    max_metadata_member_bytes: int = 8 << 20
+    """One timing metadata file."""
+    max_sessions: int = 10_000
+    """Participant sessions of one archive."""
+    max_segment_packets: int = 4_500_000
+    """Records of one dump; 24 h at 20 ms are 4.3 million."""
+    max_archive_seconds: int = 2 * 3600
+    """Time to unpack one archive; what is not reached by then is told and tried again in the next run."""
+    max_call_hours: int = 24
+    """A track further from its call's median than this takes no part, nor do packets of a track this far from its others."""
+    max_attempts: int = 3
+    """Tries at one unchanged archive that keeps failing, one per run."""
+    codec_memory_bytes: int = 1 << 30
+    codec_seconds: int = 6 * 3600
+    """Time one archive, track or mix may take in a codec process."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressSettings:
+    """What a config file says: how to process, not where or how to run."""
+
+    mp3: Mp3Settings = field(default_factory=Mp3Settings)
+    individual: IndividualSettings = field(default_factory=IndividualSettings)
+    composite: CompositeSettings = field(default_factory=CompositeSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    max_failed_ratio: float = 0.05
+    """Failed or partial archives by those attempted, above which the run exits with 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failed_ratio <= 1:
+            raise ValueError(f"max_failed_ratio is {self.max_failed_ratio}, expected 0 to 1")
+        if not (self.individual.enabled or self.composite.enabled):
+            raise ValueError("individual.enabled and composite.enabled are both false: nothing would be made")

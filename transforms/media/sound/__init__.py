@@ -1,0 +1,1 @@
+"""From placed packets to what is heard: decoding, placing, mixing, limiting, measuring."""

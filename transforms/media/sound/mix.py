@@ -1,0 +1,90 @@
+"""Sums the tracks of a call block by block at unity gain."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.units import SAMPLE_RATE_HZ, Pcm
+
+BLOCK_SAMPLES = SAMPLE_RATE_HZ
+
+
+class TrackPlayer:
+    """Hands out one track's audio block by block."""
+
+    def __init__(self, audio: Iterator[tuple[int, Pcm]]) -> None:
+        """Args: audio: (first sample, PCM) in order, as `place_audio` yields it."""
+        self._audio = audio
+        self._rest: tuple[int, Pcm] | None = None
+        self.has_ended = False
+        self.end_sample = 0
+        """End of what was handed out so far."""
+
+    def take(self, start_sample: int) -> list[tuple[int, Pcm]]:
+        """Returns what falls into the block that begins at `start_sample`, as (place in the block, PCM)."""
+        parts: list[tuple[int, Pcm]] = []
+        while True:
+            found = self._rest or next(self._audio, None)
+            self._rest = None
+            if found is None:
+                self.has_ended = True
+                return parts
+            at, pcm = found
+            if at < start_sample:  # before the line begins, or reaching back over an overlap
+                pcm, at = pcm[start_sample - at :], start_sample
+            place = at - start_sample
+            if place >= BLOCK_SAMPLES:
+                self._rest = (at, pcm)
+                return parts
+            part = pcm[: BLOCK_SAMPLES - place]
+            parts.append((place, part))
+            self.end_sample = at + len(part)
+            if len(part) < len(pcm):
+                self._rest = (self.end_sample, pcm[len(part) :])
+                return parts
+
+
+def mix_tracks(players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None) -> Iterator[Pcm]:
+    """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
+
+    Args:
+      players: one per track.
+      channels: of the mix; mono tracks sound on both sides of a stereo mix.
+      pool: threads that decode the next block while the caller is busy with this one; None decodes when asked. The sum is
+        made in the order of the tracks, so both give the same samples.
+    """
+    start = 0
+    playing = list(players)
+    found = _take_all(playing, start, pool)
+    while playing:
+        taken = [parts() for parts in found]
+        still = [player for player in playing if not player.has_ended]
+        block = np.zeros((BLOCK_SAMPLES, channels), dtype=np.float32)
+        for parts in taken:
+            for place, pcm in parts:
+                block[place : place + len(pcm)] += pcm
+        if not still:
+            block = block[: max(player.end_sample for player in players) - start]
+        playing, start = still, start + BLOCK_SAMPLES
+        found = _take_all(playing, start, pool)
+        yield block
+
+
+def _take_all(
+    players: Sequence[TrackPlayer], start_sample: int, pool: Executor | None
+) -> list[Callable[[], list[tuple[int, Pcm]]]]:
+    """Has each track's part of a block made, at once on threads or when it is asked for."""
+    if pool is None:
+        return [functools.partial(player.take, start_sample) for player in players]
+    return [pool.submit(player.take, start_sample).result for player in players]
+
+
+def to_pcm16(audio: Pcm) -> npt.NDArray[np.int16]:
+    """Returns 16-bit samples, shape kept; float32 full scale 1.0 becomes 32767."""
+    samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(np.int16)
+    return samples

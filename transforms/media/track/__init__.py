@@ -1,0 +1,1 @@
+"""A track's staged packets, and the time line they lie on."""

@@ -1,0 +1,214 @@
+"""A track's staged packets in the order they are heard, each at its sample, with the holes between them told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.clock.fit import fit_clocks
+from transforms.media.clock.model import ClockPiece
+from transforms.media.opus.packet import GRID_SAMPLES
+from transforms.media.track.staged_packets import PacketWindow, PartIndex, RunIndex, read_run
+from transforms.media.units import SAMPLE_RATE_HZ, Ints, ns_to_samples
+
+
+class Hole(IntEnum):
+    """Why there may be nothing to decode right before a packet."""
+
+    NONE = 0
+    DTX = 1
+    """Silence by design: numbers run on, the time stamp jumps (RFC 7587 s3.1.3)."""
+    LOST = 2
+    """Missing sequence numbers."""
+    STALLED = 3
+    """The sender's media clock stood still."""
+    BETWEEN_RUNS = 4
+    """Muted, unpublished, reconnected: another segment or a new origin of time stamps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A stretch of one run on one straight line of its clock."""
+
+    part: int
+    """Index of the part the run is in."""
+    run: RunIndex
+    clock: ClockPiece
+    media_stop_sample: int
+    opens_run: bool
+
+    def server_unix_ns(self, media_sample: int) -> int:
+        """Returns the server time of a sample of the run's media time."""
+        past = (media_sample - self.clock.media_start_sample) * self.clock.stretch
+        return self.clock.server_start_unix_ns + round(past * 1_000_000_000 / SAMPLE_RATE_HZ)
+
+
+class PlacedPacket(NamedTuple):
+    """A packet on an individual file's time line."""
+
+    piece: int
+    media_sample: int
+    """Where it begins in its run's media time."""
+    start_sample: int
+    """Where it begins in the file, the pre-skip not yet taken off."""
+    duration_samples: int
+    hole: Hole
+    hole_samples: int
+    """What lies between it and the packet before, in the file."""
+    opus_packet: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedPackets:
+    """Consecutive packets of one run on an individual file's time line: `PlacedPacket` by columns, shape (packets,) each."""
+
+    piece: Ints
+    media_sample: Ints
+    start_sample: Ints
+    duration_samples: Ints
+    hole: Ints
+    hole_samples: Ints
+    payload: npt.NDArray[np.uint8]
+    """Holds the Opus packets."""
+    payload_start: Ints
+    """Index of each packet's first byte in `payload`."""
+    payload_bytes: Ints
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+    def __getitem__(self, index: int) -> PlacedPacket:
+        start = int(self.payload_start[index])
+        return PlacedPacket(
+            int(self.piece[index]),
+            int(self.media_sample[index]),
+            int(self.start_sample[index]),
+            int(self.duration_samples[index]),
+            Hole(int(self.hole[index])),
+            int(self.hole_samples[index]),
+            self.payload[start : start + int(self.payload_bytes[index])].tobytes(),
+        )
+
+
+def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
+    """Returns all pieces of a track in order of server time, over all its archives, on the clock fitted to all of them.
+
+    A run that is there twice (an archive under two names, or beside its unpacked folder) is taken once.
+    """
+    runs = [(part, run) for part, index in enumerate(parts) for run in index.runs]
+    runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
+    once = {(run.ssrc, run.clock, run.packet_count, run.media_stop_sample): (part, run) for part, run in reversed(runs)}
+    runs = list(reversed(once.values()))
+    found = []
+    for (part, run), clock_pieces in zip(runs, fit_clocks([run.clock for _, run in runs]), strict=True):
+        edges = [*(piece.media_start_sample for piece in clock_pieces[1:]), run.media_stop_sample]
+        for number, (clock, stop) in enumerate(zip(clock_pieces, edges, strict=True)):
+            found.append(Piece(part=part, run=run, clock=clock, media_stop_sample=stop, opens_run=number == 0))
+    return tuple(found)
+
+
+def place_packets(
+    pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO], begin_unix_ns: int | None = None
+) -> Iterator[PlacedPackets]:
+    """Yields a track's packets at their samples of an individual file, never overlapping; memory holds one window.
+
+    Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or right behind the packet
+    before when that reaches further. Audio that an earlier run has given already (two archives, or two segments, of the same
+    time) is left out.
+
+    Args:
+      pieces: as `plan_pieces` gives them.
+      open_packets: opens the staged packets of a part, by its index.
+      begin_unix_ns: server time of the file's first sample, not after the first packet; None for that of the first packet.
+    """
+    begin_unix_ns = file_begin_unix_ns(pieces, begin_unix_ns)
+    cursor = 0
+    position = 0
+    handles: dict[int, BinaryIO] = {}
+    try:
+        while position < len(pieces):
+            run, part = pieces[position].run, pieces[position].part
+            stop = position + 1
+            while stop < len(pieces) and not pieces[stop].opens_run:
+                stop += 1
+            if part not in handles:
+                handles[part] = open_packets(part)
+            line = _RunLine(pieces[position:stop], position, begin_unix_ns)
+            for window in read_run(handles[part], run):
+                placed = line.place(window, cursor)
+                if len(placed):
+                    cursor = int(placed.start_sample[-1] + placed.duration_samples[-1])
+                    yield placed
+            position = stop
+    finally:
+        for handle in handles.values():
+            handle.close()
+
+
+class _RunLine:
+    """Lays one run's packets on the file's line, window by window."""
+
+    def __init__(self, pieces: Sequence[Piece], first_piece: int, begin_unix_ns: int) -> None:
+        """Args: pieces: the run's; first_piece: number of the first of them among all."""
+        self._first = first_piece
+        self._media_starts = np.array([piece.clock.media_start_sample for piece in pieces], dtype=np.int64)
+        past_ns = [piece.clock.server_start_unix_ns - begin_unix_ns for piece in pieces]
+        self._bases = _on_grid(np.array([ns_to_samples(ns) for ns in past_ns], dtype=np.int64))
+        self._piece = 0
+        """That of the packet before, counted within the run."""
+        self._is_open = False
+        """Whether a packet of the run was placed."""
+
+    def place(self, window: PacketWindow, cursor: int) -> PlacedPackets:
+        """Returns a window's packets, less those heard already. Args: cursor: where the file ends so far."""
+        records = window.records
+        media = records["media_sample"].astype(np.int64)
+        duration = records["duration_samples"].astype(np.int64)
+        size = records["packet_bytes"].astype(np.int64)
+        payload_start = np.cumsum(size) - size
+        piece = np.searchsorted(self._media_starts, media, side="right") - 1
+        piece = np.maximum.accumulate(np.maximum(piece, self._piece))
+        ideal = self._bases[piece] + _on_grid(media - self._media_starts[piece])
+        first = 0
+        if not self._is_open:
+            new = np.flatnonzero(ideal + duration > cursor)
+            first = int(new[0]) if len(new) else len(media)
+        kept = slice(first, None)
+        piece, ideal, duration, lost = piece[kept], ideal[kept], duration[kept], records["lost_before"][kept] > 0
+        # Each begins where it should, or where the one before ends: start = max(ideal, start before + duration before).
+        before = np.cumsum(duration) - duration
+        start = before + np.maximum(np.maximum.accumulate(ideal - before), cursor)
+        hole_samples = start - np.concatenate([[cursor], (start + duration)[:-1]])[: len(start)]
+        stepped = np.diff(piece, prepend=self._piece) > 0
+        hole = np.where(lost, Hole.LOST, np.where(stepped, Hole.STALLED, Hole.DTX))
+        hole[hole_samples == 0] = Hole.NONE
+        if len(piece):
+            if not self._is_open:
+                hole[0] = Hole.BETWEEN_RUNS
+            self._is_open, self._piece = True, int(piece[-1])
+        return PlacedPackets(
+            piece=piece + self._first,
+            media_sample=media[kept],
+            start_sample=start,
+            duration_samples=duration,
+            hole=hole,
+            hole_samples=hole_samples,
+            payload=window.payload,
+            payload_start=payload_start[kept],
+            payload_bytes=size[kept],
+        )
+
+
+def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> int:
+    """Returns the server time of an individual file's first sample: as wanted, but never after its first packet."""
+    first = pieces[0].clock.server_start_unix_ns if pieces else 0
+    return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
+
+
+def _on_grid(samples: Ints) -> Ints:
+    return (samples + GRID_SAMPLES // 2) // GRID_SAMPLES * GRID_SAMPLES

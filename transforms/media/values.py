@@ -1,0 +1,180 @@
+"""Values that all of `media` shares: the vendor's words for tracks and files, and the keys of calls and tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TrackType(StrEnum):
+    """The vendor's audio track types; other types are not ours to press."""
+
+    AUDIO = "TRACK_TYPE_AUDIO"
+    SCREEN_SHARE_AUDIO = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
+
+
+class OutputType(StrEnum):
+    """The vendor's names of individual files."""
+
+    AUDIO_ONLY = "audio_only"
+    SCREENSHARE_AUDIO_ONLY = "screenshare_audio_only"
+
+
+OUTPUT_TYPE_OF = {
+    TrackType.AUDIO: OutputType.AUDIO_ONLY,
+    TrackType.SCREEN_SHARE_AUDIO: OutputType.SCREENSHARE_AUDIO_ONLY,
+}
+TRACK_TYPE_OF = {output: track for track, output in OUTPUT_TYPE_OF.items()}
+
+
+class Container(StrEnum):
+    """Containers for individual files; the packets in them are the same."""
+
+    MKV = "mkv"
+    WEBM = "webm"
+    OGG = "ogg"
+
+
+class Status(StrEnum):
+    """How an archive, track or call ended; `outputs.md` defines the words."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    EMPTY = "empty"
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class CallKey:
+    """One session of one call."""
+
+    call_type: str
+    call_id: str
+    call_session_id: str
+
+    @property
+    def cid(self) -> str:
+        """The vendor's call cid, `type:id`."""
+        return f"{self.call_type}:{self.call_id}"
+
+    def as_tuple(self) -> tuple[str, str, str]:
+        """The grouping key: strings encode the same way on every Beam engine."""
+        return (self.call_type, self.call_id, self.call_session_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class TrackKey:
+    """One participant session's audio of one type within a call session: what becomes one individual file."""
+
+    call: CallKey
+    participant_id: str
+    user_session_id: str
+    output_type: OutputType
+
+
+# --- what an archive is and holds ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRef:
+    """One raw archive as listed: a file, or an unpacked folder."""
+
+    uri: str
+    """Absolute path or full URI; a folder's ends in `/`."""
+    size_bytes: int
+    modified_unix_ns: int
+    fingerprint: str
+    """Changes whenever the archive's content may have."""
+    attempt: int = 1
+    """1 for a first try; one more than the catalog counts for this fingerprint."""
+    recalled_for: tuple[CallKey, ...] = ()
+    """The calls an archive of an earlier run is read again for; empty for an archive of this run, which is all wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackPart:
+    """One archive's share of a track (or of a session that sent nothing), as it crosses a shuffle: small."""
+
+    call: CallKey
+    participant_id: str
+    user_session_id: str
+    output_type: OutputType | None
+    """None for a session in which nothing was sent."""
+    archive_uri: str
+    archive_modified_unix_ns: int
+    archive_fingerprint: str
+    call_start_unix_ns: int | None
+    packets_uri: str = ""
+    index_uri: str = ""
+    media_samples: int = 0
+    first_server_unix_ns: int = 0
+    last_server_unix_ns: int = 0
+
+    @property
+    def track(self) -> TrackKey | None:
+        if self.output_type is None:
+            return None
+        return TrackKey(
+            call=self.call,
+            participant_id=self.participant_id,
+            user_session_id=self.user_session_id,
+            output_type=self.output_type,
+        )
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The one shape of every dead letter: what could not be done, where, and for whom."""
+
+    stage: str
+    error_type: str
+    message: str
+    archive_uri: str | None = None
+    archive_modified_unix_ns: int | None = None
+    member: str | None = None
+    call: CallKey | None = None
+    participant_id: str | None = None
+    user_session_id: str | None = None
+    output_type: OutputType | None = None
+    byte_offset: int | None = None
+    attempt: int = 1
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What part of the input a run is about; empty tuples do not filter."""
+
+    calls: tuple[str, ...] = ()
+    """Call cids, `type:id`."""
+    participants: tuple[str, ...] = ()
+    user_sessions: tuple[str, ...] = ()
+    output_types: tuple[OutputType, ...] = ()
+    since_unix_ns: int | None = None
+
+    @property
+    def narrows_tracks(self) -> bool:
+        """Whether only some files of a call are wanted: then no mix is made or replaced."""
+        return bool(self.participants or self.user_sessions or self.output_types)
+
+    def wants_call(self, call: CallKey) -> bool:
+        return not self.calls or call.cid in self.calls
+
+    def wants_track(self, track: TrackKey) -> bool:
+        return (
+            self.wants_call(track.call)
+            and (not self.participants or track.participant_id in self.participants)
+            and (not self.user_sessions or track.user_session_id in self.user_sessions)
+            and (not self.output_types or track.output_type in self.output_types)
+        )
+
+
+Tags = Mapping[str, str]
+"""Container tags by FFmpeg's generic names: title, artist, album, date, and our own in capitals."""
