@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _LOOK_SECONDS = 0.02
-_CODEC_PROCESS = "transforms.codec_process"
+_CODEC_PROCESS = "transforms.codec.child"
 
 
 @dataclass(frozen=True, kw_only=True)

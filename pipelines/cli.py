@@ -18,7 +18,7 @@ from pipelines.options import (
     parse_arguments,
 )
 from transforms.media.errors import CallpressError, ConfigError
-from transforms.plain_text import printable, without_secrets
+from transforms.media.text import printable, without_secrets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: RunArguments) -> int:
     from pipelines.settings import load_settings
-    from transforms.codec_process import POOL
+    from transforms.codec.pool import POOL
 
     POOL.restart()
     try:
@@ -65,7 +65,7 @@ def _run(arguments: RunArguments) -> int:
             # It is ready to unpack by the time that Beam is imported.
             POOL.warm(load_settings(arguments.config).limits.codec_memory_bytes)
         with _importing_beam():
-            from pipelines.launch import run
+            from pipelines.run import run
 
         return run(arguments)
     finally:

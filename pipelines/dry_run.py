@@ -14,17 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.launch import beam_options, check_inputs, set_up_logging
 from pipelines.options import RunArguments
+from pipelines.run import beam_options, check_inputs, set_up_logging
 from pipelines.settings import load_settings
-from transforms import archive_files, catalog_store, storage, unfinished
-from transforms.archive_files import Listed
-from transforms.media.catalog import Row, utc_date
+from transforms.catalog import partitions, pending_replacement
+from transforms.context import RunContext, settings_fingerprint
+from transforms.elements import Row
 from transforms.media.errors import StorageError
+from transforms.media.text import printable
 from transforms.media.values import ArchiveRef
-from transforms.plain_text import printable
-from transforms.run_context import RunContext, settings_fingerprint
+from transforms.media.wall_time import utc_date
 from transforms.skip_processed import judge
+from transforms.sources import archive_files
+from transforms.sources.archive_files import Listed
+from transforms.storage import objects, uris
 
 _COLUMNS = ("archive_uri", "fingerprint", "settings_fingerprint", "status", "attempts", "error_type", "created_at")
 
@@ -45,9 +48,9 @@ def dry_run(arguments: RunArguments) -> int:
         logging.getLogger().addHandler(logging.NullHandler())
     settings = load_settings(arguments.config)
     FileSystems.set_options(beam_options(arguments.beam_args))
-    output = storage.absolute(arguments.output.rstrip("/"))
-    catalog = storage.absolute((arguments.catalog or storage.join(output, "catalog")).rstrip("/"))
-    storage.find_credentials((*arguments.inputs, catalog))
+    output = uris.absolute(arguments.output.rstrip("/"))
+    catalog = uris.absolute((arguments.catalog or uris.join(output, "catalog")).rstrip("/"))
+    objects.find_credentials((*arguments.inputs, catalog))
     check_inputs(arguments.inputs)
     context = RunContext(
         run_id="",
@@ -60,11 +63,11 @@ def dry_run(arguments: RunArguments) -> int:
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=1,
-        repeat_archives=unfinished.archives_to_repeat(catalog),
+        repeat_archives=pending_replacement.archives_to_repeat(catalog),
     )
     plan = make_plan(arguments.inputs, context)
     if arguments.summary_json:
-        storage.write_bytes(storage.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n")
+        objects.write_bytes(uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n")
     _print(plan)
     return 0
 
@@ -72,7 +75,7 @@ def dry_run(arguments: RunArguments) -> int:
 def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
     """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog cannot be read."""
     since = context.filters.since_unix_ns
-    found = {listed.uri: listed for pattern in patterns for listed in archive_files.list_archives(storage.absolute(pattern))}
+    found = {listed.uri: listed for pattern in patterns for listed in archive_files.list_archives(uris.absolute(pattern))}
     archives = [found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since]
     rows = _known(context.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
     press, skip = [], []
@@ -110,9 +113,9 @@ def _refer(listed: Listed) -> ArchiveRef:
 def _known(catalog_uri: str, dates: set[str]) -> dict[tuple[str, str], Row]:
     """Returns the rows of `archives` of some dates by date and URI: each object of the table is read once."""
     rows: dict[tuple[str, str], Row] = {}
-    for file in catalog_store.list_files(catalog_uri, "archives"):
+    for file in partitions.list_files(catalog_uri, "archives"):
         if file.call_date in dates:
-            for row in catalog_store.read_table(file, "archives", _COLUMNS).to_pylist():
+            for row in partitions.read_table(file, "archives", _COLUMNS).to_pylist():
                 key = (file.call_date, row["archive_uri"])
                 if key not in rows or row["created_at"] >= rows[key]["created_at"]:
                     rows[key] = row

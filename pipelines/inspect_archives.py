@@ -13,18 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.options import InspectArguments
-from transforms import archive_files, storage
 from transforms.media.archive.member import Member
 from transforms.media.archive.walk import walk_archive, walk_folder
 from transforms.media.errors import RecordingError
 from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming, parse_timing_metadata
 from transforms.media.settings import LimitSettings
-from transforms.plain_text import printable, printable_json
+from transforms.media.text import printable, printable_json
+from transforms.sources import archive_files
+from transforms.storage import objects
 
 
 def inspect(arguments: InspectArguments) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not be read."""
-    storage.find_credentials(arguments.archives)
+    objects.find_credentials(arguments.archives)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
         listed = archive_files.list_archives(pattern)
@@ -68,9 +69,9 @@ def describe_archive(uri: str) -> dict[str, Any]:
 def _members(uri: str) -> Iterator[Member]:
     limits = LimitSettings()
     if uri.endswith("/"):
-        yield from walk_folder(archive_files.folder_members(uri), lambda name: storage.open_input(uri + name), limits)
+        yield from walk_folder(archive_files.folder_members(uri), lambda name: objects.open_input(uri + name), limits)
     else:
-        with storage.open_input(uri) as stream:
+        with objects.open_input(uri) as stream:
             yield from walk_archive(stream, limits)
 
 

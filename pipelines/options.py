@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import NoReturn
 
+from transforms.filters import Filters
 from transforms.media.errors import ConfigError
-from transforms.media.values import Filters, OutputType
+from transforms.media.values import OutputType
 
 _AGE = re.compile(r"^(\d+)([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}

@@ -4,7 +4,7 @@
     callpress run --input 'gs://bucket/raw/**' --output gs://bucket/pressed --runner=DataflowRunner \
         --project=my-project --region=europe-west1 --temp_location=gs://bucket/tmp --setup_file=./setup.py
 
-`build` wires the transforms; `pipelines.launch` checks the arguments and runs it.
+`build` wires the transforms; `pipelines.run` checks the arguments and runs it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from transforms import extract_tracks, list_archives, mix_calls, plan_calls, record_archives, skip_processed, unpack_archives
+from transforms.context import RunContext
 from transforms.extract_tracks import ExtractTracks
+from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
 from transforms.mix_calls import MixCalls
 from transforms.plan_calls import PlanCalls
+from transforms.recall_archives import RecallArchives
 from transforms.record_archives import RecordArchives
-from transforms.run_context import RunContext
-from transforms.skip_processed import FindPriorRows, SkipProcessed
-from transforms.unpack_archives import RecallArchives, UnpackArchives
+from transforms.skip_processed import SkipProcessed
+from transforms.unpack_archives import UnpackArchives
 from transforms.write_catalog import WriteCatalog
 
 _CALL_COLUMNS = ("call_type", "call_id", "call_session_id")

@@ -41,7 +41,7 @@ _MOST_PERCENT = 99
 
 
 def stage_of(counts: Mapping[str, int]) -> Stage:
-    """Returns the stage a run's figures tell of (see `transforms.progress`)."""
+    """Returns the stage a run's figures tell of (see `transforms.engine.progress`)."""
     if counts.get("calls", 0) or counts.get("samples_heard", 0):
         return Stage.PUBLISHING if counts.get("calls", 0) >= counts.get("calls_found", 0) else Stage.MIXING
     if counts.get("calls_found", 0):

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.options import VerifyArguments
-from transforms import catalog_lock, catalog_store, gcp, storage
-from transforms.catalog_store import CatalogFile
-from transforms.media.catalog import KEYS, TABLES, Row
+from transforms.catalog import lock, partitions
+from transforms.catalog.partitions import CatalogFile
+from transforms.catalog.schema import KEYS, TABLES
+from transforms.elements import Row
 from transforms.media.errors import RecordingError
-from transforms.plain_text import printable, printable_json
+from transforms.media.text import printable, printable_json
+from transforms.storage import credentials, objects, uris
 
 _BLOCK_BYTES = 1 << 20
 _LEVELS_BELOW_OUTPUT = 5
@@ -44,10 +46,10 @@ def verify(arguments: VerifyArguments) -> int:
     Raises:
       CallpressError: the catalog's place cannot be listed.
     """
-    catalog = storage.absolute(arguments.catalog.rstrip("/"))
-    output = storage.absolute(arguments.output.rstrip("/")) if arguments.output else None
+    catalog = uris.absolute(arguments.catalog.rstrip("/"))
+    output = uris.absolute(arguments.output.rstrip("/")) if arguments.output else None
     if any(uri and uri.startswith("gs://") for uri in (catalog, output)):
-        gcp.have_credentials()
+        credentials.have_credentials()
     checked = Checked(catalog, output, fast=arguments.fast)
     problems = 0
     found: list[dict[str, str]] = []
@@ -94,7 +96,7 @@ class Checked:
 
     def run_at_work(self) -> str | None:
         """Returns the name of a run that holds the catalog, None when there is none."""
-        held = catalog_lock.look(self._catalog_uri)
+        held = lock.look(self._catalog_uri)
         return f"run {held.run_id} on {held.host}" if held is not None and not held.is_dead() else None
 
     def problems(self) -> Iterator[Problem]:
@@ -103,21 +105,21 @@ class Checked:
         for table, (files, strays) in tables.items():
             yield from strays
             if not files and not strays:
-                yield Problem(uri=storage.join(self._catalog_uri, table), what="the table has no file")
+                yield Problem(uri=uris.join(self._catalog_uri, table), what="the table has no file")
             yield from self._check_keys(table, files)
         yield from self._check_recordings(tables["recordings"][0])
 
     def _table_files(self, table: str) -> tuple[list[CatalogFile], list[Problem]]:
         """Returns a table's objects, and what lies among them but is none."""
-        folder = storage.join(self._catalog_uri, table)
-        there = {metadata.path for metadata in storage.list_below(folder)}
-        files = catalog_store.list_files(self._catalog_uri, table)
+        folder = uris.join(self._catalog_uri, table)
+        there = {metadata.path for metadata in objects.list_below(folder)}
+        files = partitions.list_files(self._catalog_uri, table)
         strays = sorted(there - {file.uri for file in files})
         return files, [Problem(uri=uri, what="it is no object of the table; a killed run may have left it") for uri in strays]
 
     def _read(self, file: CatalogFile, table: str, columns: Sequence[str]) -> tuple[list[Row], Problem | None]:
         try:
-            return catalog_store.read_table(file, table, columns).to_pylist(), None
+            return partitions.read_table(file, table, columns).to_pylist(), None
         except RecordingError as error:
             return [], Problem(uri=file.uri, what=error.message.removeprefix(f"{file.uri}: "))
 
@@ -147,7 +149,7 @@ class Checked:
                 rows[row["uri"]] = (row["size_bytes"], row["sha256"])
         there: dict[str, int] = {}
         for output in self._outputs(rows):
-            for metadata in storage.list_below(storage.join(output, "recordings")):
+            for metadata in objects.list_below(uris.join(output, "recordings")):
                 there[metadata.path] = int(metadata.size_in_bytes)
         self.file_count, self.size_bytes = len(there), sum(there.values())
         whole = []
@@ -199,7 +201,7 @@ def _check_hashes(entries: Iterable[tuple[str, str]]) -> Iterator[Problem]:
 def _check_hash(uri: str, sha256: str, stopped: threading.Event) -> Problem | None:
     digest = hashlib.sha256()
     try:
-        with storage.open_input(uri) as file:
+        with objects.open_input(uri) as file:
             while not stopped.is_set() and (block := file.read(_BLOCK_BYTES)):
                 digest.update(block)
     except RecordingError as error:

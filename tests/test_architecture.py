@@ -36,7 +36,8 @@ def _room(name: str, modules: str, below: str = "", libraries: str = "") -> Room
 
 
 _MEDIA_BASE = " ".join(
-    f"transforms.media.{module}" for module in ("text", "errors", "units", "values", "settings", "wraparound", "buffers")
+    f"transforms.media.{module}"
+    for module in ("text", "errors", "units", "values", "settings", "wraparound", "buffers", "wall_time")
 )
 ROOMS = (
     _room("media base", _MEDIA_BASE, libraries="numpy"),
@@ -53,7 +54,43 @@ ROOMS = (
         "media base|opus|rtp|archive|track|sound|containers",
         "numpy",
     ),
-    _room("catalog values", "transforms.media.catalog transforms.media.names", "media base", "pyarrow"),
+    _room("storage", "transforms.storage", "media base", "apache_beam google google_crc32c tenacity urllib3"),
+    _room("codec", "transforms.codec", "media base|media jobs", "av"),
+    _room("engine", "transforms.engine", libraries="apache_beam"),
+    _room("sources", "transforms.sources", "media base|rtp|storage"),
+    _room(
+        "elements",
+        "transforms.elements transforms.context transforms.filters",
+        "media base|media jobs|storage",
+    ),
+    _room("catalog", "transforms.catalog", "media base|sound|media jobs|storage|elements", "google numpy pyarrow"),
+    _room("recovery", "transforms.recovery", "media base|storage|sources|elements|catalog", "pydantic"),
+    _room(
+        "transforms",
+        " ".join(
+            f"transforms.{verb}"
+            for verb in (
+                "list_archives",
+                "skip_processed",
+                "find_prior_rows",
+                "unpack_archives",
+                "recall_archives",
+                "plan_calls",
+                "extract_tracks",
+                "mix_calls",
+                "record_archives",
+                "write_catalog",
+            )
+        ),
+        "media base|archive|track|media jobs|storage|codec|engine|sources|elements|catalog|recovery",
+        "apache_beam",
+    ),
+    _room(
+        "pipelines",
+        "pipelines",
+        "media base|opus|rtp|archive|storage|codec|engine|sources|elements|catalog|recovery|transforms",
+        "apache_beam numpy pydantic rich",
+    ),
 )
 MEDIA = ROOT / "transforms" / "media"
 
@@ -63,7 +100,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES = {name_of(path): path for path in sorted(MEDIA.rglob("*.py")) if path.stem != "__init__"}
+MODULES = {name_of(path): path for top in OURS for path in sorted((ROOT / top).rglob("*.py")) if path.stem != "__init__"}
 MEDIA_MODULES = [name for name in MODULES if name.startswith("transforms.media.")]
 
 

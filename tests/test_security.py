@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from google.api_core import exceptions as google_errors
 
-from pipelines import report
-from pipelines.launch import set_up_logging
+from pipelines import run_summary
 from pipelines.options import RunArguments, parse_arguments
+from pipelines.run import set_up_logging
 from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.end_to_end.conftest import SAMPLE, callpress, query
 from tests.end_to_end.test_crashes import children_of
-from transforms import storage
-from transforms.plain_text import printable, printable_json, without_secrets
+from transforms.media.text import printable, printable_json, without_secrets
+from transforms.storage import retry
 from transforms.write_catalog import _DeleteFn
 
 ROOT = Path(__file__).parents[1]
@@ -62,13 +62,13 @@ def dangers(text: str) -> set[str]:
 def test_no_module_makes_code_of_data(path: Path) -> None:
     # The pipe between a worker and its codec process is the one place: both ends are ours, on one machine, and
     # `multiprocessing.connection` reads it. `pickle` itself is there only to find out what cannot be sent.
-    allowed = {"pickle"} if path.name == "codec_process.py" else set()
+    allowed = {"pickle"} if path.name == "child.py" else set()
     assert dangers(path.read_text(encoding="utf-8")) == allowed
 
 
-def test_pipes_that_pickle_are_in_one_module() -> None:
+def test_pipes_that_pickle_are_in_one_folder() -> None:
     users = {path.name for path in OURS if "multiprocessing" in path.read_text(encoding="utf-8")}
-    assert users == {"codec_process.py"}
+    assert users == {"child.py", "process.py"}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_other_text_is_left_alone(text: str) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_storage_errors_carry_no_signature(error: Exception) -> None:
-    told = storage.plain(error)
+    told = retry.plain(error)
     assert "Signature" not in told or "SECRET0123456789" not in told
     assert "SECRET0123456789" not in told
     assert "SECRET body" not in told
@@ -237,7 +237,7 @@ def test_rows_keep_ids_as_they_are_and_the_summary_does_not(capsys: pytest.Captu
         "run_id": "r", "bytes_written": 0, "media_seconds": 0, "cpu_seconds": 0, "failures": [failure],
         "counts": {"archives": counts, "calls": counts, "recordings": 0, "failures": 1},
     }  # fmt: skip
-    report.print_summary(summary, 1.0, f"/out{EVIL}", f"/catalog{EVIL}")
+    run_summary.print_summary(summary, 1.0, f"/out{EVIL}", f"/catalog{EVIL}")
     assert not _UNSEEN.search(capsys.readouterr().out)
 
 

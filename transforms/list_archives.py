@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import archive_files, progress
-from transforms.archive_files import Listed
-from transforms.failures import to_failure
+from transforms.context import RunContext
+from transforms.elements import to_failure
+from transforms.engine import progress
 from transforms.media.errors import RecordingError
 from transforms.media.values import ArchiveRef, Failure
-from transforms.run_context import RunContext
+from transforms.sources import archive_files
+from transforms.sources.archive_files import Listed
 
 FAILURES = "failures"
 

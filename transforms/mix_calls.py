@@ -3,75 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import finished, progress, storage
-from transforms.call_rows import failed_track, make_call_rows, mix_name
-from transforms.codec_process import POOL
-from transforms.extract_tracks import ExtractedTrack
-from transforms.failures import to_failure, worst_failure
-from transforms.media.catalog import to_time
+from transforms.catalog.fragments import write_fragment
+from transforms.catalog.names import call_folder
+from transforms.catalog.rows.calls import failed_track, make_call_rows, mix_name
+from transforms.codec.pool import POOL
+from transforms.context import RunContext, key_hash
+from transforms.elements import (
+    RECALL_STAGE,
+    ArchiveOutcome,
+    CallPlan,
+    ExtractedTrack,
+    PressedCall,
+    to_failure,
+    track_ids_of,
+    worst_failure,
+)
+from transforms.engine import progress
+from transforms.engine.parallel import ParallelFn
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.mix_call import HeardCallFacts, HeardTrack, hear_call
-from transforms.media.names import call_folder
 from transforms.media.units import SAMPLE_RATE_HZ
-from transforms.media.values import CallKey, Failure, OutputType, Status, Tags
-from transforms.parallel import ParallelFn
-from transforms.plan_calls import CallPlan, track_ids_of
-from transforms.row_fragments import FragmentRef, write_fragment
-from transforms.run_context import RunContext, key_hash
-from transforms.unpack_archives import RECALL_STAGE
+from transforms.media.values import Failure, OutputType, Status, Tags
+from transforms.media.wall_time import to_time
+from transforms.recovery import completed_work
+from transforms.recovery.completed_work import STAGED_CALL, FinishedCall
+from transforms.storage import objects, uris, work_folders
 
 STAGE = "MixCalls"
 OUTCOMES = "outcomes"
 _MAX_NAMED_ARTISTS = 20
 _LARGE_SAMPLES = 2 * 3_600 * SAMPLE_RATE_HZ
 """Two hours of media: about 20 s of decoding and mixing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveOutcome:
-    """What became of an archive's share of one call."""
-
-    archive_uri: str
-    made_something: bool
-    first_failure: Failure | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PressedCall:
-    """A call whose media is published; its rows wait in staging."""
-
-    call: CallKey
-    rows: FragmentRef
-    status: Status
-    failures: tuple[Failure, ...]
-    replaces_prior: bool
-    """Whether the catalog had the call, and a note says that it is being replaced."""
-    files_written: int
-    media_samples: int
-    bytes_written: int
-    cpu_ns: int
-
-
-STAGED_CALL = "call"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedCall:
-    """A call that is done but for its rows in the catalog, as noted for a later run (`transforms.finished`)."""
-
-    pressed: PressedCall
-    outcomes: tuple[ArchiveOutcome, ...]
-    fingerprints: tuple[tuple[str, str], ...]
-    """(URI, fingerprint) of the archives it was made from."""
-    settings_fingerprint: str
-    noted_unix_ns: int
-    """When the run began that left the note."""
 
 
 class MixCalls(beam.PTransform):
@@ -129,7 +97,7 @@ class _MixFn(ParallelFn):
         left_out = _left_out(plan, tracks)
         failures += [failure for failure in left_out if failed_track(failure) not in set(map(failed_track, failures))]
         heard, cpu_ns = None, 0
-        uri = storage.join(self._context.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
+        uri = uris.join(self._context.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
         # A mix of everybody is never replaced by one of fewer voices.
         loses_voices = bool(left_out) and plan.has_prior_mix
         if tracks:
@@ -172,7 +140,7 @@ class _MixFn(ParallelFn):
             settings_fingerprint=self._context.settings_fingerprint,
             noted_unix_ns=self._context.started_unix_ns,
         )
-        finished.leave(self._context, STAGED_CALL, plan.call.as_tuple(), record)
+        completed_work.leave(self._context, STAGED_CALL, plan.call.as_tuple(), record)
         progress.report("calls")
         yield pressed
         for outcome in outcomes:
@@ -209,7 +177,7 @@ class _MixFn(ParallelFn):
         with (
             heard_part,
             made_part,
-            storage.work_folder(context.staging_uri) as folder,
+            work_folders.work_folder(context.staging_uri) as folder,
             POOL.lend(settings.limits.codec_memory_bytes) as codec,
         ):
             output = folder / "mix" if writes else None
@@ -217,13 +185,13 @@ class _MixFn(ParallelFn):
             facts, cpu_ns = codec.run(
                 hear_call,
                 (heard, output, settings.mp3, settings.composite, _tags(plan, tracks), cores),
-                open_remote=storage.open_staged,
+                open_remote=objects.open_staged,
                 on_progress=tell,
                 timeout_seconds=settings.limits.codec_seconds,
             )
             try:
                 if facts.mix is not None:
-                    storage.publish(uri, folder / "mix")
+                    objects.publish(uri, folder / "mix")
             except RecordingError as error:
                 return replace(facts, mix=None), cpu_ns, error
         return facts, cpu_ns, None

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 
-from transforms import progress, storage, unfinished
-from transforms.failures import to_failure, wants_failure
-from transforms.media.catalog import Row, from_time, utc_date
+from transforms.catalog import pending_replacement
+from transforms.context import RunContext
+from transforms.elements import RECALL_STAGE, CallPlan, PriorCall, Row, TrackIds, TrackSource, to_failure, track_ids_of
+from transforms.engine import progress
+from transforms.filters import wants_failure
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import PartFiles, load_parts
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
-from transforms.media.values import TRACK_TYPE_OF, CallKey, Failure, Status, TrackKey, TrackPart
-from transforms.run_context import RunContext
-from transforms.unpack_archives import RECALL_STAGE
+from transforms.media.values import TRACK_TYPE_OF, Failure, Status, TrackKey, TrackPart
+from transforms.media.wall_time import from_time
+from transforms.storage import objects
 
 STAGE = "PlanCalls"
 FAILURES = "failures"
@@ -26,82 +27,11 @@ _HOUR_NS = 3_600_000_000_000
 _DAY_NS = 24 * _HOUR_NS
 
 
-TrackIds = tuple[str, str, str]
-"""(participant, user session, output type) within a call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorCall:
-    """What the catalog has of a call that is pressed again."""
-
-    timeline_start_unix_ns: int | None
-    tracks: tuple[TrackIds, ...] = ()
-    files: tuple[TrackIds, ...] = ()
-    mix_start_unix_ns: int | None = None
-    """Server time of the mix's first sample; None without a mix."""
-    first_start_unix_ns: int | None = None
-    """Server time of the first sample of any file; None without files."""
-    media_uris: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackSource:
-    """One track to extract, from all its parts."""
-
-    track: TrackKey
-    parts: tuple[TrackPart, ...]
-    """In order of time; at least one has packets."""
-    timeline_start_unix_ns: int
-    begin_unix_ns: int | None
-    """Server time at which its file begins; None for that of its first packet."""
-
-    @property
-    def media_samples(self) -> int:
-        """Length of the audio in its packets."""
-        return sum(part.media_samples for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPlan:
-    """One call session, as all its archives together tell it."""
-
-    call: CallKey
-    timeline_start_unix_ns: int
-    """Call time zero; once in the catalog it stays."""
-    sources: tuple[TrackSource, ...]
-    """The tracks to extract."""
-    empty_tracks: tuple[TrackKey, ...]
-    """Tracks whose segments hold no packets."""
-    sessions: tuple[tuple[str, str], ...]
-    """(participant, user session) of everybody the metadata speaks of."""
-    archive_uris: tuple[str, ...]
-    archive_fingerprints: tuple[tuple[str, str], ...]
-    """(URI, fingerprint) of those read in this run."""
-    makes_mix: bool
-    """False when only some files of the call are wanted, or an earlier archive is gone."""
-    is_narrowed: bool
-    """Whether the run is about some tracks only."""
-    is_whole: bool
-    """Whether all archives of the call are here, and all of it is wanted."""
-    has_prior: bool
-    """Whether the catalog has the call."""
-    prior_tracks: tuple[TrackIds, ...]
-    """Tracks with audio that the catalog has."""
-    prior_files: tuple[TrackIds, ...]
-    """Individual files that the catalog has."""
-    has_prior_mix: bool
-    """Whether the catalog has a mix of the call."""
-
-    @property
-    def call_date(self) -> str:
-        return utc_date(self.timeline_start_unix_ns)
-
-
 class PlanCalls(beam.PTransform):
     """Input: `TrackPart`, prior rows of `calls`, `tracks` and `recordings`, `Failure` of recalled archives.
 
     Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note that a call of the catalog
-    is being replaced (see `transforms.unfinished`), the same each time; memory grows with the parts of one call, a few hundred
+    is being replaced (`pending_replacement`), the same each time; memory grows with the parts of one call, a few hundred
     bytes each.
     """
 
@@ -140,7 +70,7 @@ class _PlanFn(beam.DoFn):
         prior = _prior_call(found)
         plan, failures = plan_call(parts, prior, missing, self._context)
         if plan.has_prior:
-            unfinished.note(self._context.catalog_uri, plan.call, plan.archive_uris, prior.media_uris if prior else ())
+            pending_replacement.note(self._context.catalog_uri, plan.call, plan.archive_uris, prior.media_uris if prior else ())
         for failure in failures:
             progress.report("failures")
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
@@ -168,11 +98,6 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
 
 def _ids(row: Row) -> TrackIds:
     return (row["participant_id"], row["user_session_id"], row["output_type"])
-
-
-def track_ids_of(track: TrackKey) -> TrackIds:
-    """Returns what names a track within its call."""
-    return (track.participant_id, track.user_session_id, str(track.output_type))
 
 
 def plan_call(
@@ -238,7 +163,7 @@ def _earliest_media(heard: dict[TrackKey, list[TrackPart]]) -> int | None:
     starts = []
     for parts in heard.values():
         files = [PartFiles(packets=part.packets_uri, index=part.index_uri) for part in parts]
-        starts.append(plan_pieces(load_parts(files, storage.open_input))[0].clock.server_start_unix_ns)
+        starts.append(plan_pieces(load_parts(files, objects.open_input))[0].clock.server_start_unix_ns)
     return min(starts, default=None)
 
 

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms.failures import failure_rows, worst_failure
-from transforms.media.catalog import Row, to_time, utc_date
+from transforms.catalog.fragments import write_fragment
+from transforms.catalog.rows.archives import archive_row
+from transforms.catalog.rows.failures import failure_rows
+from transforms.context import RunContext, key_hash
+from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
 from transforms.media.values import Failure, Status
-from transforms.mix_calls import ArchiveOutcome
-from transforms.row_fragments import FragmentRef, write_fragment
-from transforms.run_context import RunContext, key_hash
-from transforms.unpack_archives import ArchiveSummary
+from transforms.media.wall_time import utc_date
 
 FRAGMENTS = "fragments"
 _ROWS_PER_FRAGMENT = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedArchive:
-    """How an archive ended, for the run's own figures."""
-
-    status: Status
-    bytes_read: int
-    cpu_ns: int
-    failure_count: int
-    """Rows of failures that belong to no call."""
 
 
 class RecordArchives(beam.PTransform):
@@ -121,27 +109,3 @@ class _RecordFn(beam.DoFn):
         owners, rows = self._owners.pop(batch), self._rows.pop(batch)
         uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.json")
         return write_fragment(uri, batch[0], rows, tuple((owner,) for owner in owners))
-
-
-def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:
-    """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is missing."""
-    first = worst_failure([summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)])
-    made = any(outcome.made_something for outcome in outcomes)
-    if first is None:
-        status = Status.OK if summary.track_count else Status.EMPTY
-    else:
-        status = Status.PARTIAL if made else Status.FAILED
-    return {
-        "archive_uri": summary.ref.uri,
-        "size_bytes": summary.ref.size_bytes,
-        "fingerprint": summary.ref.fingerprint,
-        "modified_time": to_time(summary.ref.modified_unix_ns),
-        "member_count": summary.member_count,
-        "track_count": summary.track_count,
-        "call_session_ids": sorted({call.call_session_id for call in summary.calls}),
-        "status": status,
-        "attempts": summary.ref.attempt,
-        "error_type": first.error_type if first else None,
-        "error_message": first.message if first else None,
-        "processed_at": to_time(now_unix_ns),
-    }

@@ -1,18 +1,20 @@
-"""SkipProcessed: archives minus what the catalog has for these settings. FindPriorRows: what the catalog has of some keys."""
+"""SkipProcessed: archives minus what the catalog has for these settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import catalog_store, progress
-from transforms.media.catalog import Row, utc_date
+from transforms.catalog import partitions
+from transforms.context import RunContext
+from transforms.elements import Row
+from transforms.engine import progress
 from transforms.media.values import ArchiveRef, Status
-from transforms.run_context import RunContext
+from transforms.media.wall_time import utc_date
 
 SKIPPED = "skipped"
 _RETRYABLE = ("StorageError", "CodecProcessError")
@@ -47,7 +49,7 @@ class _CompareFn(beam.DoFn):
         date, refs = group
         listed = {ref.uri: ref for ref in refs}
         keys = {(uri,) for uri in listed}
-        rows = catalog_store.read_rows(self._context.catalog_uri, "archives", date, ("archive_uri",), keys)
+        rows = partitions.read_rows(self._context.catalog_uri, "archives", date, ("archive_uri",), keys)
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
             verdict = judge(listed[uri], known.get(uri), self._context)
@@ -94,40 +96,3 @@ def _may_go_better(row: Row) -> bool:
     if row["status"] == Status.PARTIAL:
         return row["error_type"] in _RETRYABLE
     return row["status"] == Status.FAILED
-
-
-class FindPriorRows(beam.PTransform):
-    """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and their `call_date`.
-
-    Scans each table's key columns once, in parallel over all objects; the keys are a side input. Writes nothing; memory
-    holds one object's columns and the keys.
-    """
-
-    def __init__(self, context: RunContext, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]) -> None:
-        """Args: columns: those wanted of each table; key_columns: those that a key names, the same in all."""
-        super().__init__()
-        self._catalog_uri = context.catalog_uri
-        self._columns = {table: tuple(names) for table, names in columns.items()}
-        self._key_columns = tuple(key_columns)
-
-    def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
-        catalog_uri, columns, key_columns = self._catalog_uri, self._columns, self._key_columns
-
-        def list_files(_: bytes) -> Iterator[tuple[str, catalog_store.CatalogFile]]:
-            for table in columns:
-                for file in catalog_store.list_files(catalog_uri, table):
-                    yield table, file
-
-        def scan(found: tuple[str, catalog_store.CatalogFile], wanted: Iterable[tuple[str, ...]]) -> Iterator[Any]:
-            table, file = found
-            if keys := set(wanted):
-                for row in catalog_store.scan(catalog_uri, table, file, columns[table], key_columns, keys):
-                    yield beam.pvalue.TaggedOutput(table, row)
-
-        return (
-            keys.pipeline
-            | "Start" >> beam.Impulse()
-            | "ListFiles" >> beam.FlatMap(list_files)
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "ScanFile" >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys)).with_outputs(*columns)
-        )

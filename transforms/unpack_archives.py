@@ -1,64 +1,32 @@
-"""UnpackArchives: each archive -> one staged part per participant session and track type.
-
-RecallArchives does the same for the earlier archives of calls that are pressed anew.
-"""
+"""UnpackArchives: each archive -> one staged part per participant session and track type."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import archive_files, finished, progress, storage
-from transforms.codec_process import POOL
-from transforms.failures import to_failure, wants_failure
+from transforms.codec.pool import POOL
+from transforms.context import RunContext, key_hash
+from transforms.elements import RECALL_STAGE, ArchiveSummary, to_failure
+from transforms.engine import progress
+from transforms.engine.parallel import ParallelFn
+from transforms.filters import wants_failure
 from transforms.media.archive.read_members import STAGE
-from transforms.media.catalog import Row
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
 from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
-from transforms.parallel import ParallelFn
-from transforms.run_context import RunContext, key_hash
+from transforms.recovery import completed_work
+from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
+from transforms.sources import archive_files
+from transforms.storage import objects, work_folders
 
 FAILURES = "failures"
 ARCHIVES = "archives"
-RECALL_STAGE = "RecallArchives"
-"""Stage of failures that mean: an earlier archive of this call cannot be read any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveSummary:
-    """What unpacking an archive came to."""
-
-    ref: ArchiveRef
-    is_complete: bool
-    """Whether all of it is in this run, so that it may be recorded as done."""
-    member_count: int | None
-    track_count: int
-    calls: tuple[CallKey, ...]
-    first_failure: Failure | None
-    could_read: bool
-    bytes_read: int
-    cpu_ns: int
-
-
-STAGED_ARCHIVE = "archive"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedArchive:
-    """An archive that was read to its end, as noted for a later run (`transforms.finished`)."""
-
-    summary: ArchiveSummary
-    failures: tuple[Failure, ...]
-    """Those that belong to no call."""
-    settings_fingerprint: str
-    noted_unix_ns: int
-    """When the run began that left the note."""
 
 
 class UnpackArchives(beam.PTransform):
@@ -79,67 +47,6 @@ class UnpackArchives(beam.PTransform):
             | "SpreadArchives" >> beam.Reshuffle()
             | "Unpack" >> beam.ParDo(_UnpackFn(self._context)).with_outputs(FAILURES, ARCHIVES, main="parts")
         )
-
-
-class RecallArchives(beam.PTransform):
-    """Input: `TrackPart` of this run and, by the name `prior`, rows of `calls` for the same calls.
-
-    Output: as `UnpackArchives`, of the archives these calls were pressed from before and that are not in this run: one hop
-    through the catalog. An archive that is gone or unreadable is a failure of each call it was wanted for.
-    """
-
-    def __init__(self, context: RunContext) -> None:
-        super().__init__()
-        self._context = context
-
-    def expand(self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]) -> beam.pvalue.DoOutputsTuple:
-        parts, prior = inputs
-        context = self._context
-        return (
-            {
-                "now": parts | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part.archive_uri)),
-                "before": prior
-                | "KeyPriorByCall"
-                >> beam.Map(
-                    lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row["archive_uris"] or [])
-                ),
-            }
-            | "GroupByCall" >> beam.CoGroupByKey()
-            | "AskForEarlier" >> beam.FlatMap(_ask_for_earlier)
-            | "GroupByArchive" >> beam.GroupByKey()
-            | "FindArchive" >> beam.Map(_find_archive)
-            | "SpreadArchives" >> beam.Reshuffle()
-            | "Unpack" >> beam.ParDo(_UnpackFn(context)).with_outputs(FAILURES, ARCHIVES, main="parts")
-        )
-
-
-def _ask_for_earlier(
-    group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]],
-) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    call, found = group
-    now = set(found["now"])
-    for uris in found["before"]:
-        for uri in sorted(set(uris) - now):
-            yield uri, call
-
-
-def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveRef:
-    """Returns the archive as it stands now; one that is gone fails where it is read."""
-    uri, calls = group
-    wanted = tuple(CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2]) for call in sorted(set(calls)))
-    try:
-        listed = archive_files.stat_archive(uri)
-        fingerprint = archive_files.fingerprint(uri) if listed else ""
-    except RecordingError:
-        listed, fingerprint = None, ""
-    progress.report("bytes_found", listed.size_bytes if listed else 0)
-    return ArchiveRef(
-        uri=uri,
-        size_bytes=listed.size_bytes if listed else 0,
-        modified_unix_ns=listed.modified_unix_ns if listed else 0,
-        fingerprint=fingerprint,
-        recalled_for=wanted,
-    )
 
 
 class _UnpackFn(ParallelFn):
@@ -167,14 +74,14 @@ class _UnpackFn(ParallelFn):
             members = archive_files.folder_members(ref.uri) if ref.uri.endswith("/") else ()
             with (
                 progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
-                storage.work_folder(self._context.staging_uri) as folder,
+                work_folders.work_folder(self._context.staging_uri) as folder,
                 POOL.lend(limits.codec_memory_bytes) as codec,
             ):
                 unpacked: UnpackedArchive
                 unpacked, cpu_ns = codec.run(
                     unpack_archive,
                     (ref, members, folder, limits),
-                    open_remote=storage.open_input,
+                    open_remote=objects.open_input,
                     on_progress=portion.advance,
                     timeout_seconds=limits.codec_seconds,
                 )
@@ -221,7 +128,7 @@ class _UnpackFn(ParallelFn):
                 settings_fingerprint=self._context.settings_fingerprint,
                 noted_unix_ns=self._context.started_unix_ns,
             )
-            finished.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
+            completed_work.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
         return call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
@@ -274,7 +181,7 @@ class _UnpackFn(ParallelFn):
                 return ""
             # Not a folder per archive: of short ones that would be most of the work on a disk.
             uri = self._context.staged("packets", f"{prefix}-{file}")
-            storage.move(uri, folder / file)
+            objects.move(uri, folder / file)
             return uri
 
         return replace(

@@ -15,14 +15,17 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms import catalog_store, progress, storage, unfinished
-from transforms.failures import failure_rows
-from transforms.media.catalog import TABLES, ReplacedKey, to_time, utc_date
+from transforms.catalog import partitions, pending_replacement
+from transforms.catalog.fragments import write_fragment
+from transforms.catalog.lock import check_may_publish
+from transforms.catalog.rows.failures import failure_rows
+from transforms.catalog.schema import TABLES
+from transforms.context import VERSION, RunContext
+from transforms.elements import FragmentRef, PressedCall, RecordedArchive, ReplacedKey
+from transforms.engine import progress
 from transforms.media.values import Failure, Status
-from transforms.mix_calls import PressedCall
-from transforms.record_archives import RecordedArchive
-from transforms.row_fragments import FragmentRef, write_fragment
-from transforms.run_context import VERSION, RunContext
+from transforms.media.wall_time import to_time, utc_date
+from transforms.storage import objects
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -89,7 +92,7 @@ class WriteCatalog(beam.PTransform):
 
 def _merge(
     fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
-) -> beam.PCollection[catalog_store.MergedPartition]:
+) -> beam.PCollection[partitions.MergedPartition]:
     """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after` is done.
 
     A fragment comes once per table, and so as no more than that table needs of it.
@@ -117,14 +120,14 @@ class _MergeFn(beam.DoFn):
 
     def process(
         self, group: tuple[tuple[str, str], Iterable[tuple[str, int, tuple[ReplacedKey, ...]]]], _after: Any = None
-    ) -> Iterator[catalog_store.MergedPartition]:
+    ) -> Iterator[partitions.MergedPartition]:
         (table, call_date), found = group
-        self._context.check_may_publish()
+        check_may_publish(self._context)
         ordered = [
             FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
             for uri, count, replaced in sorted(found, key=itemgetter(2, 0))
         ]
-        merged = catalog_store.merge_partition(self._context.catalog_uri, table, call_date, ordered)
+        merged = partitions.merge_partition(self._context.catalog_uri, table, call_date, ordered)
         self._rows.inc(merged.row_count)
         progress.report("partitions")
         yield merged
@@ -137,7 +140,7 @@ class _DeleteFn(beam.DoFn):
         self._output_uri = output_uri
 
     def process(self, uri: str, _after: Any) -> Iterator[str]:
-        if storage.delete_recording(self._output_uri, uri):
+        if objects.delete_recording(self._output_uri, uri):
             yield uri
 
 
@@ -148,7 +151,7 @@ class _ForgetFn(beam.DoFn):
         self._context = context
 
     def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        unfinished.forget(self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date)
+        pending_replacement.forget(self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date)
         yield None
 
 
@@ -216,7 +219,7 @@ class _FinishFn(beam.DoFn):
             pass
         removed = sum(1 for _uri in deleted)
         context = self._context
-        context.check_may_publish()
+        check_may_publish(context)
         status = run_status(tally, context.settings.max_failed_ratio)
         finished = time.time_ns()
         row = context.stamp(
@@ -243,8 +246,8 @@ class _FinishFn(beam.DoFn):
         fragment = write_fragment(context.staged("rows", "run.json"), date, {"runs": [row]}, ((context.run_id,),))
         for table in TABLES:
             if table != "runs":
-                catalog_store.ensure_file(context.catalog_uri, table, date)
-        catalog_store.merge_partition(context.catalog_uri, "runs", date, [fragment])
+                partitions.ensure_file(context.catalog_uri, table, date)
+        partitions.merge_partition(context.catalog_uri, "runs", date, [fragment])
         result = {
             "run_id": context.run_id,
             "status": status,
@@ -253,7 +256,7 @@ class _FinishFn(beam.DoFn):
             "counts": {**tally, "files_removed": removed},
             "failures": [asdict(failure) for failure in failures],
         }
-        storage.write_bytes(context.staged("result.json"), json.dumps(result).encode())
+        objects.write_bytes(context.staged("result.json"), json.dumps(result).encode())
         yield result
 
 

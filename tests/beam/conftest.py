@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from tests.beam import fake_store
-from transforms.codec_process import POOL
+from transforms.codec.pool import POOL
+from transforms.context import RunContext, settings_fingerprint
+from transforms.filters import Filters
 from transforms.media.settings import PressSettings
-from transforms.media.values import Filters
-from transforms.run_context import RunContext, settings_fingerprint
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
 """2026-01-07T02:00:00Z."""

@@ -16,14 +16,16 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
 from tests.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus, make_call_archive, tone
-from transforms import archive_files, catalog_store
-from transforms.extract_tracks import call_ids
-from transforms.media.catalog import Row, owner_key, to_time, utc_date
+from transforms.catalog import partitions
+from transforms.catalog.fragments import read_fragment, write_fragment
+from transforms.catalog.rows.ids import call_ids
+from transforms.catalog.schema import owner_key
+from transforms.context import RunContext, key_hash
+from transforms.elements import CallPlan, FragmentRef, Row, TrackSource
 from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
-from transforms.plan_calls import CallPlan, TrackSource
-from transforms.row_fragments import FragmentRef, read_fragment, write_fragment
-from transforms.run_context import RunContext, key_hash
+from transforms.media.wall_time import to_time, utc_date
+from transforms.sources import archive_files
 
 CALL = CallKey(call_type="default", call_id="standup", call_session_id="session-1")
 CALL_START_UNIX_NS = CALL_START_UNIX_MS * 1_000_000
@@ -267,7 +269,7 @@ def staged_rows(uri: str, table: str) -> list[Row]:
 
 def write_rows(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> None:
     """Adds rows to a partition of the catalog."""
-    catalog_store.merge_partition(context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)])
+    partitions.merge_partition(context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)])
 
 
 def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> None:

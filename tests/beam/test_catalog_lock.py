@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from transforms.catalog_lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
+from transforms.catalog.lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
 from transforms.media.errors import CallpressError, ConfigError
 
 

@@ -21,9 +21,9 @@ import tenacity
 from google.api_core import exceptions as google_errors
 
 from tests.storage_proxy import Faults, proxied
-from transforms import gcp, storage
-from transforms.catalog_lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
+from transforms.catalog.lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
 from transforms.media.errors import StorageError
+from transforms.storage import credentials, objects, retry, uris
 
 BUCKET = "locks"
 
@@ -61,8 +61,8 @@ def server() -> Iterator[str]:
 
 
 def _forget_clients() -> None:
-    gcp.have_credentials.cache_clear()
-    gcp.storage_client.cache_clear()
+    credentials.have_credentials.cache_clear()
+    credentials.storage_client.cache_clear()
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def faults(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     faults = Faults()
     with proxied(server, faults) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setattr(storage, "_BACK_OFF", tenacity.wait_random(0, 0.02))
+        monkeypatch.setattr(retry, "_BACK_OFF", tenacity.wait_random(0, 0.02))
         _forget_clients()
-        if not gcp.storage_client().bucket(BUCKET).exists():
-            gcp.storage_client().create_bucket(BUCKET)
+        if not credentials.storage_client().bucket(BUCKET).exists():
+            credentials.storage_client().create_bucket(BUCKET)
         yield faults
     _forget_clients()
 
@@ -85,8 +85,8 @@ def catalog(faults: Faults, request: pytest.FixtureRequest) -> str:
 
 
 def _blob(catalog: str) -> Any:
-    name = storage.join(catalog, NAME).removeprefix(f"gs://{BUCKET}/")
-    return gcp.storage_client().bucket(BUCKET).blob(name)
+    name = uris.join(catalog, NAME).removeprefix(f"gs://{BUCKET}/")
+    return credentials.storage_client().bucket(BUCKET).blob(name)
 
 
 def _read_state(catalog: str) -> dict[str, Any] | None:
@@ -258,8 +258,8 @@ def test_renewal_outlives_a_store_that_is_away_for_a_while(catalog: str, faults:
 def test_object_replaced_while_it_is_read_is_an_error_and_no_mixture(catalog: str) -> None:
     """Reads name the generation that was there when it was opened."""
     uri = f"{catalog}/archive"
-    storage.write_bytes(uri, b"a" * 1000)
-    with storage.open_input(uri) as file:
-        storage.write_bytes(uri, b"b" * 1000)
+    objects.write_bytes(uri, b"a" * 1000)
+    with objects.open_input(uri) as file:
+        objects.write_bytes(uri, b"b" * 1000)
         with pytest.raises(StorageError, match="HTTP status 404"):
             file.read(10)

@@ -24,13 +24,14 @@ from tests.beam.support import (
     write_new,
     write_rows,
 )
-from transforms import catalog_store
-from transforms.catalog_store import MergedPartition, ensure_file, merge_partition, read_rows, scan
-from transforms.media.catalog import SCHEMAS, TABLES, Row, owner_key, shard_hash, to_table, to_time
+from transforms.catalog import partitions
+from transforms.catalog.partitions import MergedPartition, ensure_file, merge_partition, read_rows, scan
+from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
+from transforms.context import RunContext
+from transforms.elements import FragmentRef, Row
 from transforms.media.errors import StorageError
 from transforms.media.values import CallKey
-from transforms.row_fragments import FragmentRef
-from transforms.run_context import RunContext
+from transforms.media.wall_time import to_time
 
 LATER_NS = CALL_START_UNIX_NS + 1_000_000_000
 
@@ -341,7 +342,7 @@ def test_files_that_are_not_ours_are_not_read(context: RunContext) -> None:
     ):
         (folder / name).write_bytes(b"no parquet")
 
-    files = catalog_store.list_files(context.catalog_uri, "calls")
+    files = partitions.list_files(context.catalog_uri, "calls")
 
     assert [(file.call_date, file.bits, file.shard) for file in files] == [(CALL_DATE, 0, 0)]
 
@@ -350,10 +351,10 @@ def test_files_are_listed_with_their_shard(context: RunContext) -> None:
     for name in ("part-0.parquet", "part-1-1.parquet", "part-3-101.parquet"):
         _write_file(context, "calls", name, [])
 
-    files = catalog_store.list_files(context.catalog_uri, "calls", CALL_DATE)
+    files = partitions.list_files(context.catalog_uri, "calls", CALL_DATE)
 
     assert [(file.bits, file.shard) for file in files] == [(0, 0), (1, 1), (3, 5)]
-    assert catalog_store.list_files(context.catalog_uri, "calls", "2026-01-06") == []
+    assert partitions.list_files(context.catalog_uri, "calls", "2026-01-06") == []
 
 
 def test_broken_file_of_ours_stops_the_merge_and_stays(context: RunContext) -> None:
@@ -392,7 +393,7 @@ def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: RunContext) -
 
 def test_scan_gives_some_columns_and_the_date(context: RunContext) -> None:
     write_rows(context, "calls", [call_row(_call(1)), call_row(_call(2))])
-    (file,) = catalog_store.list_files(context.catalog_uri, "calls")
+    (file,) = partitions.list_files(context.catalog_uri, "calls")
 
     found = list(scan(context.catalog_uri, "calls", file, (*CALL_COLUMNS, "status"), CALL_COLUMNS, {_call(2).as_tuple()}))
 

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 import pytest
 
 from tests.beam import codec_jobs
-from transforms import storage
-from transforms.codec_process import CodecLoan, CodecPool, CodecProcess, RunStoppedError
+from transforms.codec.pool import CodecLoan, CodecPool, RunStoppedError
+from transforms.codec.process import CodecProcess
 from transforms.media.errors import CodecProcessError, RtpdumpError, StorageError
+from transforms.storage import objects
 
 MEMORY_BYTES = 512 << 20
 ROOT = Path(__file__).parents[2]
@@ -221,7 +222,7 @@ def test_memory_limit_is_an_error_and_the_child_lives_on(codec: CodecProcess) ->
 def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     script = (
-        "from pathlib import Path; from tests.beam import codec_jobs; from transforms.codec_process import CodecProcess\n"
+        "from pathlib import Path; from tests.beam import codec_jobs; from transforms.codec.process import CodecProcess\n"
         f"CodecProcess({MEMORY_BYTES}).run(codec_jobs.work_for, (60, Path({str(marker)!r})), open_remote=None,"
         " on_progress=None, timeout_seconds=60)"
     )
@@ -349,7 +350,7 @@ def test_remote_read_that_fails_in_passing_is_tried_again(codec: CodecProcess, s
     store.put("fake://bucket/x", DATA)
     store.TROUBLE["read"].extend([TimeoutError("timed out")])
 
-    assert _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=storage.open_input) == DATA
+    assert _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=objects.open_input) == DATA
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_remote_read_that_keeps_failing_is_a_storage_error(codec: CodecProcess, 
 
     def read() -> None:
         try:
-            _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=storage.open_input)
+            _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=objects.open_input)
         except BaseException as raised:
             caught.append(raised)
 
@@ -570,7 +571,7 @@ def test_warm_child_ends_with_the_pool(pool: CodecPool) -> None:
 
 
 def test_warm_child_has_imported_what_jobs_need(codec: CodecProcess) -> None:
-    wanted = {f"transforms.media.{name}" for name in ("unpack", "extract", "composite")}
+    wanted = {f"transforms.media.{name}" for name in ("unpack_archive", "extract_track", "mix_call")}
     assert not wanted & set(_run(codec, codec_jobs.give_modules))
 
     codec.warm()

@@ -30,13 +30,14 @@ from tests.beam.support import (
     write_call,
 )
 from tests.builders import Participant, Segment
-from transforms import progress
-from transforms.extract_tracks import ExtractedTrack, ExtractTracks, track_ids
-from transforms.media.catalog import Row, to_time
+from transforms.catalog.rows.ids import track_ids
+from transforms.context import RunContext, key_hash
+from transforms.elements import ExtractedTrack, Row, TrackSource
+from transforms.engine import progress
+from transforms.extract_tracks import ExtractTracks
 from transforms.media.settings import IndividualSettings, PressSettings
 from transforms.media.values import Container, Failure, OutputType
-from transforms.plan_calls import TrackSource
-from transforms.run_context import RunContext, key_hash
+from transforms.media.wall_time import to_time
 
 FOLDER = "recordings/default/standup/session-1"
 ALICE = f"{FOLDER}/individual_default_standup_alice_sess-alice_audio_only_1767607200000.mkv"

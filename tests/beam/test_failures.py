@@ -7,10 +7,13 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import CALL, GroupOnce, make_failure, make_pipeline
-from transforms.failures import failure_rows, to_failure, wants_failure, worst_failure
-from transforms.media.catalog import KEYS, SCHEMAS, to_table, to_time
+from transforms.catalog.rows.failures import failure_rows
+from transforms.catalog.schema import KEYS, SCHEMAS, to_table
+from transforms.elements import to_failure, worst_failure
+from transforms.filters import Filters, wants_failure
 from transforms.media.errors import ArchiveError, StorageError
-from transforms.media.values import Filters, OutputType
+from transforms.media.values import OutputType
+from transforms.media.wall_time import to_time
 
 NOW_NS = 1_767_751_200_000_000_000
 

@@ -13,10 +13,11 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import GroupOnce, count_of, expect, make_pipeline, nothing
-from transforms import progress
+from transforms.context import RunContext
+from transforms.engine import progress
+from transforms.filters import Filters
 from transforms.list_archives import FAILURES, ListArchives
-from transforms.media.values import ArchiveRef, Failure, Filters
-from transforms.run_context import RunContext
+from transforms.media.values import ArchiveRef, Failure
 
 
 def _make(folder: Path, *names: str) -> None:

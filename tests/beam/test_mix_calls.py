@@ -39,17 +39,17 @@ from tests.beam.support import (
 )
 from tests.builders import Participant, Segment, encode_opus, silence, tone
 from transforms import mix_calls
-from transforms.codec_process import CodecLoan
+from transforms.catalog.schema import CALL_TABLES
+from transforms.codec.pool import CodecLoan
+from transforms.context import RunContext, key_hash
+from transforms.elements import RECALL_STAGE, ArchiveOutcome, CallPlan, PressedCall, Row, TrackSource
 from transforms.extract_tracks import ExtractTracks
-from transforms.media.catalog import CALL_TABLES, Row, to_time
 from transforms.media.mix_call import hear_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, PressSettings
 from transforms.media.values import CallKey, Failure, OutputType
-from transforms.mix_calls import ArchiveOutcome, MixCalls, PressedCall
-from transforms.plan_calls import CallPlan, TrackSource
-from transforms.run_context import RunContext, key_hash
-from transforms.unpack_archives import RECALL_STAGE
+from transforms.media.wall_time import to_time
+from transforms.mix_calls import MixCalls
 
 MIX = "recordings/default/standup/session-1/composite_default_standup_audio_1767607200000.mp3"
 ALICE, BOB = ("alice", "sess-alice", "audio_only"), ("bob", "sess-bob", "audio_only")

@@ -13,12 +13,12 @@ from apache_beam.metrics import Metrics
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import CALL, GroupOnce, count_of, make_part, make_pipeline, make_plan, make_track
+from transforms.context import RunContext
+from transforms.elements import TrackSource
+from transforms.engine.parallel import ParallelFn
 from transforms.extract_tracks import _ExtractFn
 from transforms.media.values import ArchiveRef
 from transforms.mix_calls import _MixFn
-from transforms.parallel import ParallelFn
-from transforms.plan_calls import TrackSource
-from transforms.run_context import RunContext
 from transforms.unpack_archives import _UnpackFn
 
 WAIT_SECONDS = 5

@@ -27,13 +27,14 @@ from tests.beam.support import (
     track_row,
     write_call,
 )
-from transforms.media.catalog import Row, to_time
+from transforms.catalog.pending_replacement import archives_to_repeat
+from transforms.context import RunContext
+from transforms.elements import RECALL_STAGE, CallPlan, PriorCall, Row, TrackSource
+from transforms.filters import Filters
 from transforms.media.settings import BeginWith, IndividualSettings, LimitSettings, PressSettings
-from transforms.media.values import CallKey, Failure, Filters, OutputType, TrackPart
-from transforms.plan_calls import CallPlan, PlanCalls, PriorCall, TrackSource, plan_call
-from transforms.run_context import RunContext
-from transforms.unfinished import archives_to_repeat
-from transforms.unpack_archives import RECALL_STAGE
+from transforms.media.values import CallKey, Failure, OutputType, TrackPart
+from transforms.media.wall_time import to_time
+from transforms.plan_calls import PlanCalls, plan_call
 
 HOUR_NS = 3_600 * 10**9
 MS_NS = 10**6

@@ -7,9 +7,9 @@ from types import ModuleType
 from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
 
 from pipelines import press
-from pipelines.local_runner import make_local_pipeline
+from pipelines.runners.local import make_local_pipeline
 from tests.beam.support import make_pipeline
-from transforms.run_context import RunContext
+from transforms.context import RunContext
 
 
 def test_types_of_the_graph_fit_where_beam_checks_them(context: RunContext, store: ModuleType) -> None:

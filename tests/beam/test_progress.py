@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from transforms import progress
+from transforms.engine import progress
 
 
 @pytest.fixture

@@ -25,14 +25,14 @@ from tests.beam.support import (
     stamp,
     write_rows,
 )
-from transforms.catalog_store import merge_partition
-from transforms.media.catalog import Row, to_time
+from transforms.catalog.fragments import read_fragment
+from transforms.catalog.partitions import merge_partition
+from transforms.catalog.rows.archives import archive_row
+from transforms.context import RunContext
+from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
 from transforms.media.values import ArchiveRef, Failure, Status
-from transforms.mix_calls import ArchiveOutcome
-from transforms.record_archives import RecordArchives, RecordedArchive, archive_row
-from transforms.row_fragments import FragmentRef, read_fragment
-from transforms.run_context import RunContext
-from transforms.unpack_archives import ArchiveSummary
+from transforms.media.wall_time import to_time
+from transforms.record_archives import RecordArchives
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = CALL_START_UNIX_NS + DAY_NS

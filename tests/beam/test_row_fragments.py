@@ -12,10 +12,11 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.beam.support import CALL, CALL_DATE, GroupOnce, call_row, make_pipeline, recording_row, track_row
-from transforms.media.catalog import TABLES, to_table
+from transforms.catalog.fragments import read_fragment, read_fragments, write_fragment
+from transforms.catalog.schema import TABLES, to_table
+from transforms.context import RunContext
+from transforms.elements import FragmentRef
 from transforms.media.errors import StorageError
-from transforms.row_fragments import FragmentRef, read_fragment, read_fragments, write_fragment
-from transforms.run_context import RunContext
 
 
 def test_rows_come_back_as_written(context: RunContext) -> None:

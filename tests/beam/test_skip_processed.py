@@ -21,12 +21,13 @@ from tests.beam.support import (
     write_archive_row,
     write_rows,
 )
-from transforms.catalog_store import merge_partition
-from transforms.media.catalog import to_time
+from transforms.catalog.partitions import merge_partition
+from transforms.context import RunContext
+from transforms.find_prior_rows import FindPriorRows
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.values import ArchiveRef, CallKey
-from transforms.run_context import RunContext
-from transforms.skip_processed import FindPriorRows, SkipProcessed
+from transforms.media.wall_time import to_time
+from transforms.skip_processed import SkipProcessed
 
 DAY_NS = 86_400 * 10**9
 DAY_1_NS = 1_767_607_200 * 10**9

@@ -18,8 +18,9 @@ from google.api_core import exceptions as google_errors
 
 from tests.beam.support import list_files
 from tests.builders import make_timing_metadata
-from transforms import archive_files, storage
 from transforms.media.errors import StorageError
+from transforms.sources import archive_files
+from transforms.storage import objects, uris, work_folders
 
 ODD_NAMES = [
     "take [1].tar.gz",
@@ -65,7 +66,7 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
     [("/a/b", True), ("a:b/c", True), ("gs://bucket/a", False), ("s3://bucket/a", False), ("../x", True)],
 )
 def test_is_local_goes_by_the_scheme(uri: str, local: bool) -> None:
-    assert storage.is_local(uri) is local
+    assert uris.is_local(uri) is local
 
 
 def test_absolute_is_the_same_however_a_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,19 +75,19 @@ def test_absolute_is_the_same_however_a_path_is_spelled(tmp_path: Path, monkeypa
 
     spellings = ["raw/a.tar.gz", "./raw/a.tar.gz", "raw//x/../a.tar.gz", "~/raw/a.tar.gz", str(tmp_path / "raw/a.tar.gz")]
 
-    assert {storage.absolute(spelling) for spelling in spellings} == {str(tmp_path / "raw/a.tar.gz")}
+    assert {uris.absolute(spelling) for spelling in spellings} == {str(tmp_path / "raw/a.tar.gz")}
 
 
 def test_absolute_keeps_a_slash_at_the_end_and_full_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert storage.absolute("raw/") == f"{tmp_path}/raw/"
-    assert storage.absolute("/") == "/"
-    assert storage.absolute("gs://bucket/a/../b") == "gs://bucket/a/../b"
+    assert uris.absolute("raw/") == f"{tmp_path}/raw/"
+    assert uris.absolute("/") == "/"
+    assert uris.absolute("gs://bucket/a/../b") == "gs://bucket/a/../b"
 
 
 def test_join_has_one_slash_between() -> None:
-    assert storage.join("gs://bucket/", "a", "b.mp3") == "gs://bucket/a/b.mp3"
+    assert uris.join("gs://bucket/", "a", "b.mp3") == "gs://bucket/a/b.mp3"
 
 
 # --- listing ---------------------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name
     assert f"{tmp_path}/{name}" in uris
     assert len(uris) == 6
     assert archive_files.stat_archive(f"{tmp_path}/{name}") is not None
-    assert storage.read_bytes(f"{tmp_path}/{name}") == name.encode()
+    assert objects.read_bytes(f"{tmp_path}/{name}") == name.encode()
     status = os.stat(tmp_path / name)
     assert archive_files.fingerprint(f"{tmp_path}/{name}") == f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -311,7 +312,7 @@ def test_publish_moves_a_file_and_makes_folders(tmp_path: Path) -> None:
     source = tmp_path / "work"
     source.write_bytes(b"media")
 
-    storage.publish(f"{tmp_path}/out/a/b/x.mp3", source)
+    objects.publish(f"{tmp_path}/out/a/b/x.mp3", source)
 
     assert list_files(tmp_path) == ["out/a/b/x.mp3"]
     assert (tmp_path / "out/a/b/x.mp3").read_bytes() == b"media"
@@ -321,7 +322,7 @@ def test_publish_over_file_systems_copies_and_leaves_nothing_else(tmp_path: Path
     source = other_disk / "work"
     source.write_bytes(b"media" * 100_000)
 
-    storage.publish(f"{tmp_path}/out/x.mp3", source)
+    objects.publish(f"{tmp_path}/out/x.mp3", source)
 
     assert (tmp_path / "out/x.mp3").read_bytes() == b"media" * 100_000
     assert list_files(tmp_path) == ["out/x.mp3"]
@@ -341,7 +342,7 @@ def test_publish_over_file_systems_is_not_visible_before_it_is_complete(tmp_path
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    storage.publish(str(target), source)
+    objects.publish(str(target), source)
     done.set()
     watcher.join()
 
@@ -357,7 +358,7 @@ def test_publish_replaces_whole_files_under_their_readers(tmp_path: Path, other_
     source.write_bytes(b"newer, longer")
 
     with target.open("rb") as reader:
-        storage.publish(str(target), source)
+        objects.publish(str(target), source)
         assert reader.read() == b"older"
 
     assert target.read_bytes() == b"newer, longer"
@@ -369,7 +370,7 @@ def test_failed_publish_leaves_the_old_file_and_nothing_half_made(tmp_path: Path
     (other_disk / "work").mkdir()  # a folder cannot be copied as a file
 
     with pytest.raises(StorageError, match=r"x\.mp3: "):
-        storage.publish(str(target), other_disk / "work")
+        objects.publish(str(target), other_disk / "work")
 
     assert target.read_bytes() == b"out/x.mp3"
     assert list_files(tmp_path) == ["out/x.mp3"]
@@ -381,7 +382,7 @@ def test_media_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
     rename = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
     (tmp_path / "out").mkdir()
-    for call, name in ((storage.publish, "media"), (storage.move, "staged")):
+    for call, name in ((objects.publish, "media"), (objects.move, "staged")):
         (tmp_path / "work").write_bytes(b"x")
         call(f"{tmp_path}/out/{name}", tmp_path / "work")
     assert done == ["sync", "rename", "rename"]
@@ -389,7 +390,7 @@ def test_media_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
 
 def test_publish_of_what_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"x\.mp3: No such file"):
-        storage.publish(f"{tmp_path}/x.mp3", tmp_path / "none")
+        objects.publish(f"{tmp_path}/x.mp3", tmp_path / "none")
 
 
 def test_publish_to_an_object_store_uploads_once(store: ModuleType, tmp_path: Path) -> None:
@@ -397,7 +398,7 @@ def test_publish_to_an_object_store_uploads_once(store: ModuleType, tmp_path: Pa
     data = bytes(range(256)) * 10_000
     source.write_bytes(data)
 
-    storage.publish("fake://bucket/out/x.mp3", source)
+    objects.publish("fake://bucket/out/x.mp3", source)
 
     assert store.OBJECTS["fake://bucket/out/x.mp3"][0] == data
     assert list(store.OBJECTS) == ["fake://bucket/out/x.mp3"]
@@ -412,7 +413,7 @@ def test_upload_that_breaks_in_the_middle_starts_anew(store: ModuleType, tmp_pat
     source.write_bytes(data)
     store.TROUBLE["write"].extend([ConnectionResetError("reset")])
 
-    storage.publish("fake://bucket/x.mp3", source)
+    objects.publish("fake://bucket/x.mp3", source)
 
     assert store.OBJECTS["fake://bucket/x.mp3"][0] == data
     assert store.CALLS["create"] == 2
@@ -424,7 +425,7 @@ def test_upload_that_is_refused_shows_nothing_and_keeps_the_source(store: Module
     store.TROUBLE["write"].append(PermissionError(errno.EACCES, "not allowed"))
 
     with pytest.raises(StorageError, match=r"fake://bucket/x\.mp3: not allowed"):
-        storage.publish("fake://bucket/x.mp3", source)
+        objects.publish("fake://bucket/x.mp3", source)
 
     assert not store.OBJECTS
     assert source.read_bytes() == b"media"
@@ -432,20 +433,20 @@ def test_upload_that_is_refused_shows_nothing_and_keeps_the_source(store: Module
 
 def test_write_bytes_replaces_a_file_under_its_readers(tmp_path: Path) -> None:
     path = tmp_path / "rows/part-0.parquet"
-    storage.write_bytes(str(path), b"older")
+    objects.write_bytes(str(path), b"older")
 
     with path.open("rb") as reader:
-        storage.write_bytes(str(path), b"newer, longer")
+        objects.write_bytes(str(path), b"newer, longer")
         assert reader.read() == b"older"
 
-    assert storage.read_bytes(str(path)) == b"newer, longer"
+    assert objects.read_bytes(str(path)) == b"newer, longer"
     assert list_files(tmp_path) == ["rows/part-0.parquet"]
 
 
 def test_write_bytes_under_a_long_name(tmp_path: Path) -> None:
     name = "x" * 255
 
-    storage.write_bytes(f"{tmp_path}/{name}", b"rows")
+    objects.write_bytes(f"{tmp_path}/{name}", b"rows")
 
     assert list_files(tmp_path) == [name]
 
@@ -454,7 +455,7 @@ def test_write_bytes_where_a_file_stands_for_the_folder_is_a_storage_error(tmp_p
     _make_files(tmp_path, "catalog")
 
     with pytest.raises(StorageError, match=r"part-0\.parquet: "):
-        storage.write_bytes(f"{tmp_path}/catalog/part-0.parquet", b"rows")
+        objects.write_bytes(f"{tmp_path}/catalog/part-0.parquet", b"rows")
 
 
 def test_gzip_is_not_undone_by_name(tmp_path: Path, store: ModuleType) -> None:
@@ -462,32 +463,32 @@ def test_gzip_is_not_undone_by_name(tmp_path: Path, store: ModuleType) -> None:
     (tmp_path / "a.tar.gz").write_bytes(data)
     store.put("fake://bucket/a.gz", data)
 
-    with storage.open_input(f"{tmp_path}/a.tar.gz") as file:
+    with objects.open_input(f"{tmp_path}/a.tar.gz") as file:
         assert file.read() == data
-    storage.write_bytes(f"{tmp_path}/b.gz", data)
+    objects.write_bytes(f"{tmp_path}/b.gz", data)
     assert (tmp_path / "b.gz").read_bytes() == data
-    assert storage.read_bytes("fake://bucket/a.gz") == data
+    assert objects.read_bytes("fake://bucket/a.gz") == data
 
 
 @pytest.mark.parametrize("kind", ["disk", "object store"])
 def test_delete_is_harmless_when_it_is_gone(tmp_path: Path, store: ModuleType, kind: str) -> None:
     uri = f"{tmp_path}/x" if kind == "disk" else "fake://bucket/x"
-    storage.write_bytes(uri, b"x")
-    assert storage.match(uri)
+    objects.write_bytes(uri, b"x")
+    assert objects.match(uri)
 
-    storage.delete(uri)
-    storage.delete(uri)
+    objects.delete(uri)
+    objects.delete(uri)
 
-    assert not storage.match(uri)
+    assert not objects.match(uri)
 
 
 @pytest.mark.parametrize("name", ["stage", "stage [1]", "stage*"])
 def test_delete_below_takes_that_folder_only(tmp_path: Path, store: ModuleType, name: str) -> None:
     for root in (str(tmp_path), "fake://bucket"):
         for path in (f"{name}/a", f"{name}/deep/b", "stage 1/c", "stagex/d"):
-            storage.write_bytes(f"{root}/{path}", b"x")
+            objects.write_bytes(f"{root}/{path}", b"x")
 
-        storage.delete_below(f"{root}/{name}")
+        objects.delete_below(f"{root}/{name}")
 
     assert list_files(tmp_path) == ["stage 1/c", "stagex/d"]
     assert sorted(store.OBJECTS) == ["fake://bucket/stage 1/c", "fake://bucket/stagex/d"]
@@ -497,18 +498,18 @@ def test_delete_below_takes_more_objects_than_one_request_holds(store: ModuleTyp
     for number in range(230):
         store.put(f"fake://bucket/stage/{number}", b"x")
 
-    storage.delete_below("fake://bucket/stage")
+    objects.delete_below("fake://bucket/stage")
 
     assert not store.OBJECTS
 
 
 def test_delete_below_what_is_not_there_is_harmless(tmp_path: Path, store: ModuleType) -> None:
-    storage.delete_below(f"{tmp_path}/none")
-    storage.delete_below("fake://bucket/none")
+    objects.delete_below(f"{tmp_path}/none")
+    objects.delete_below("fake://bucket/none")
 
 
 def test_work_folder_lies_on_the_staging_disk_and_goes(tmp_path: Path) -> None:
-    with storage.work_folder(f"{tmp_path}/staging/run-1") as folder:
+    with work_folders.work_folder(f"{tmp_path}/staging/run-1") as folder:
         (folder / "x").write_bytes(b"x")
         assert folder.is_relative_to(tmp_path / "staging/run-1")
 
@@ -517,7 +518,7 @@ def test_work_folder_lies_on_the_staging_disk_and_goes(tmp_path: Path) -> None:
 
 def test_work_folder_goes_after_an_error(tmp_path: Path) -> None:
     def fail_in_the_folder() -> None:
-        with storage.work_folder(f"{tmp_path}/staging") as folder:
+        with work_folders.work_folder(f"{tmp_path}/staging") as folder:
             (folder / "x").write_bytes(b"x")
             raise KeyError
 
@@ -528,12 +529,12 @@ def test_work_folder_goes_after_an_error(tmp_path: Path) -> None:
 
 
 def test_work_folder_that_was_emptied_is_given_again_and_never_to_two(tmp_path: Path) -> None:
-    with storage.work_folder(str(tmp_path)) as first, storage.work_folder(str(tmp_path)) as second:
+    with work_folders.work_folder(str(tmp_path)) as first, work_folders.work_folder(str(tmp_path)) as second:
         assert first != second
         for folder in (first, second):
             (folder / "x").write_bytes(b"x")
         (first / "x").unlink()
-    with storage.work_folder(str(tmp_path)) as third, storage.work_folder(str(tmp_path)) as fourth:
+    with work_folders.work_folder(str(tmp_path)) as third, work_folders.work_folder(str(tmp_path)) as fourth:
         assert third == first
         assert fourth not in (first, second)
         assert list_files(tmp_path) == []
@@ -541,24 +542,24 @@ def test_work_folder_that_was_emptied_is_given_again_and_never_to_two(tmp_path: 
 
 def test_work_folder_that_was_swept_is_made_anew(tmp_path: Path) -> None:
     for _ in range(2):
-        with storage.work_folder(f"{tmp_path}/staging") as folder:
+        with work_folders.work_folder(f"{tmp_path}/staging") as folder:
             assert folder.is_dir()
-        storage.delete_below(f"{tmp_path}/staging")
-    with storage.work_folder(f"{tmp_path}/staging") as folder:
-        storage.delete_below(f"{tmp_path}/staging")
+        objects.delete_below(f"{tmp_path}/staging")
+    with work_folders.work_folder(f"{tmp_path}/staging") as folder:
+        objects.delete_below(f"{tmp_path}/staging")
     assert not folder.exists()
 
 
 def test_staged_object_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("nobody needs it after a power cut"))
     for data in (b"older, longer", b"newer"):
-        storage.write_staged(f"{tmp_path}/rows/x.json", data)
+        objects.write_staged(f"{tmp_path}/rows/x.json", data)
         assert (tmp_path / "rows/x.json").read_bytes() == data
     assert list_files(tmp_path) == ["rows/x.json"]
 
 
 def test_work_folder_of_an_object_store_is_a_local_one() -> None:
-    with storage.work_folder("gs://bucket/tmp") as folder:
+    with work_folders.work_folder("gs://bucket/tmp") as folder:
         assert folder.is_dir()
 
     assert not folder.exists()
@@ -588,7 +589,7 @@ def test_passing_trouble_is_tried_again(store: ModuleType, error: Exception) -> 
     store.put("fake://bucket/x", b"data")
     store.TROUBLE["open"].append(error)
 
-    assert storage.read_bytes("fake://bucket/x") == b"data"
+    assert objects.read_bytes("fake://bucket/x") == b"data"
     assert store.CALLS["open"] == 2
 
 
@@ -598,7 +599,7 @@ def test_final_error_is_a_storage_error_at_once(store: ModuleType, error: Except
     store.TROUBLE["open"].append(error)
 
     with pytest.raises(StorageError, match=f"fake://bucket/x: .*{message}") as caught:
-        storage.read_bytes("fake://bucket/x")
+        objects.read_bytes("fake://bucket/x")
 
     assert store.CALLS["open"] == 1
     assert caught.value.retryable
@@ -609,7 +610,7 @@ def test_trouble_that_stays_is_a_storage_error_after_some_tries(store: ModuleTyp
     store.TROUBLE["open"].extend(TimeoutError("timed out") for _ in range(50))
 
     with pytest.raises(StorageError, match="fake://bucket/x: timed out"):
-        storage.read_bytes("fake://bucket/x")
+        objects.read_bytes("fake://bucket/x")
 
     assert 3 <= store.CALLS["open"] <= 8
 
@@ -618,7 +619,7 @@ def test_several_troubles_in_a_row_are_overcome(store: ModuleType) -> None:
     store.put("fake://bucket/x", b"data")
     store.TROUBLE["read"].extend([TimeoutError("timed out"), ConnectionResetError("reset")])
 
-    assert storage.read_bytes("fake://bucket/x") == b"data"
+    assert objects.read_bytes("fake://bucket/x") == b"data"
     assert store.CALLS["open"] == 3
 
 
@@ -627,15 +628,15 @@ def _listing(_: Path) -> object:
 
 
 def _writing(_: Path) -> object:
-    return storage.write_bytes("fake://bucket/y", b"rows")
+    return objects.write_bytes("fake://bucket/y", b"rows")
 
 
 def _deleting(_: Path) -> object:
-    return storage.delete("fake://bucket/x")
+    return objects.delete("fake://bucket/x")
 
 
 def _sweeping(_: Path) -> object:
-    return storage.delete_below("fake://bucket")
+    return objects.delete_below("fake://bucket")
 
 
 def _fingerprinting(_: Path) -> object:
@@ -643,7 +644,7 @@ def _fingerprinting(_: Path) -> object:
 
 
 def _opening(_: Path) -> object:
-    return storage.open_input("fake://bucket/x")
+    return objects.open_input("fake://bucket/x")
 
 
 @pytest.mark.parametrize(
@@ -678,7 +679,7 @@ def test_message_of_a_storage_error_is_one_line_without_a_query(store: ModuleTyp
     store.TROUBLE["open"].append(google_errors.Forbidden("GET https://host/o/x?token=secret\nbody"))
 
     with pytest.raises(StorageError) as caught:
-        storage.read_bytes("fake://bucket/x")
+        objects.read_bytes("fake://bucket/x")
 
     assert "secret" not in caught.value.message
     assert "\n" not in caught.value.message
@@ -689,4 +690,4 @@ def test_bug_in_a_file_system_is_not_taken_for_trouble(store: ModuleType) -> Non
     store.TROUBLE["open"].append(KeyError("bug"))
 
     with pytest.raises(KeyError):
-        storage.read_bytes("fake://bucket/x")
+        objects.read_bytes("fake://bucket/x")

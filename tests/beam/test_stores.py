@@ -12,9 +12,10 @@ from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms import storage
 from transforms.media.errors import StorageError
-from transforms.stores import compile_glob, match_files, plain_prefix, quote
+from transforms.storage import objects
+from transforms.storage.globs import compile_glob, plain_prefix, quote
+from transforms.storage.local import match_files
 
 TREE = ["a.tar.gz", "b.zip", "call-1/p.json", "call-1/audio/a.rtpdump", "call-2/p.json", "x/y/z/d.tar.gz", "[1].tar", "b\\c"]
 PATTERNS = [
@@ -59,7 +60,7 @@ def test_quoted_text_matches_itself(text: str) -> None:
 
 def test_set_that_nothing_can_be_in_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no pattern: bad character range z-a"):
-        storage.match(f"{tmp_path}/[z-a]")
+        objects.match(f"{tmp_path}/[z-a]")
 
 
 def test_only_two_stars_walk_into_folders_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

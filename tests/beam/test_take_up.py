@@ -23,14 +23,18 @@ from tests.beam.support import (
     write_call,
     write_rows,
 )
-from transforms import catalog_store, finished, storage, unfinished
+from transforms.catalog import partitions, pending_replacement
+from transforms.catalog.schema import TABLES
+from transforms.context import RunContext
+from transforms.elements import ArchiveSummary, Row
 from transforms.extract_tracks import ExtractTracks
-from transforms.media.catalog import TABLES, Row, to_time
 from transforms.media.values import ArchiveRef, Failure
+from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
-from transforms.run_context import RunContext
-from transforms.take_up import keep_what_is_finished, take_up
-from transforms.unpack_archives import STAGED_ARCHIVE, ArchiveSummary, FinishedArchive
+from transforms.recovery import completed_work
+from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
+from transforms.recovery.take_up import keep_what_is_finished, take_up
+from transforms.storage import objects
 
 Dead = tuple[RunContext, ArchiveRef]
 
@@ -66,7 +70,7 @@ def leave_archive(context: RunContext, ref: ArchiveRef, failures: tuple[Failure,
         settings_fingerprint=context.settings_fingerprint,
         noted_unix_ns=context.started_unix_ns,
     )
-    finished.leave(context, STAGED_ARCHIVE, (ref.uri,), record)
+    completed_work.leave(context, STAGED_ARCHIVE, (ref.uri,), record)
 
 
 def next_run(context: RunContext) -> RunContext:
@@ -83,8 +87,8 @@ def take(context: RunContext) -> int:
 
 
 def rows_of(context: RunContext, table: str) -> list[Row]:
-    files = catalog_store.list_files(context.catalog_uri, table)
-    return [row for file in files for row in catalog_store.read_table(file, table).to_pylist()]
+    files = partitions.list_files(context.catalog_uri, table)
+    return [row for file in files for row in partitions.read_table(file, table).to_pylist()]
 
 
 def test_finished_call_and_archive_go_into_the_catalog(dead: Dead) -> None:
@@ -161,7 +165,7 @@ def lose_rows(context: RunContext, ref: ArchiveRef) -> None:
 
 
 def garble_note(context: RunContext, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, finished.FOLDER).glob("call-*"):
+    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
         path.write_text('{"pressed": "of another version"}')
 
 
@@ -176,7 +180,7 @@ def cut_last_rows(context: RunContext, ref: ArchiveRef) -> None:
 
 
 def cut_note(context: RunContext, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, finished.FOLDER).glob("call-*"):
+    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
         os.truncate(path, path.stat().st_size - 3)
 
 
@@ -258,14 +262,14 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
     gone = {**rows_like(context), "uri": str(old), "participant_id": "carol"}
     write_rows(context, "recordings", [gone])
     write_rows(context, "archives", [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)])
-    unfinished.note(context.catalog_uri, CALL, [ref.uri], [])
+    pending_replacement.note(context.catalog_uri, CALL, [ref.uri], [])
 
     assert take(context) == 1
 
     assert not old.exists()
     assert {row["participant_id"] for row in rows_of(context, "recordings")} == {None, "alice", "bob"}
     assert [row["fingerprint"] for row in rows_of(context, "archives")] == [ref.fingerprint]
-    assert unfinished.archives_to_repeat(context.catalog_uri) == frozenset()
+    assert pending_replacement.archives_to_repeat(context.catalog_uri) == frozenset()
 
 
 def rows_like(context: RunContext) -> Row:
@@ -286,5 +290,5 @@ def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:
 
 
 def test_storage_lists_nothing_where_no_run_ever_was(context: RunContext) -> None:
-    assert storage.list_below(str(Path(context.staging_uri).parent)) == []
+    assert objects.list_below(str(Path(context.staging_uri).parent)) == []
     assert take(context) == 0

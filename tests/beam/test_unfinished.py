@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.beam.support import CALL, CALL_DATE, list_files, recording_row, write_rows
+from transforms.catalog.pending_replacement import archives_to_repeat, forget, note
+from transforms.context import RunContext
 from transforms.media.values import CallKey
-from transforms.run_context import RunContext
-from transforms.unfinished import archives_to_repeat, forget, note
 
 OTHER = CallKey(call_type="default", call_id="stand/up", call_session_id="session 2")
 

@@ -30,13 +30,15 @@ from tests.beam.support import (
     write_call,
 )
 from tests.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
-from transforms import progress
-from transforms.media.catalog import Row
+from transforms.context import RunContext
+from transforms.elements import RECALL_STAGE, ArchiveSummary, Row
+from transforms.engine import progress
+from transforms.filters import Filters
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.track.staged_packets import load_index
-from transforms.media.values import ArchiveRef, CallKey, Failure, Filters, OutputType, TrackPart
-from transforms.run_context import RunContext
-from transforms.unpack_archives import RECALL_STAGE, ArchiveSummary, RecallArchives, UnpackArchives
+from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackPart
+from transforms.recall_archives import RecallArchives
+from transforms.unpack_archives import UnpackArchives
 
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
 OTHER_CALL = CallKey(call_type="default", call_id="retro", call_session_id="session-9")

@@ -29,14 +29,14 @@ from tests.beam.support import (
     track_row,
     write_rows,
 )
-from transforms import unfinished
-from transforms.media.catalog import CALL_TABLES, TABLES, Row, to_time
+from transforms.catalog import pending_replacement
+from transforms.catalog.fragments import write_fragment
+from transforms.catalog.schema import CALL_TABLES, TABLES
+from transforms.context import RunContext
+from transforms.elements import FragmentRef, PressedCall, RecordedArchive, Row
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey, Failure, Status
-from transforms.mix_calls import PressedCall
-from transforms.record_archives import RecordedArchive
-from transforms.row_fragments import FragmentRef, write_fragment
-from transforms.run_context import RunContext
+from transforms.media.wall_time import to_time
 from transforms.write_catalog import WriteCatalog, run_status
 
 
@@ -224,12 +224,12 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext
 
 def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunContext) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    unfinished.note(context.catalog_uri, CALL, ["/raw/a"], [])
-    unfinished.note(context.catalog_uri, other, ["/raw/b"], [])
+    pending_replacement.note(context.catalog_uri, CALL, ["/raw/a"], [])
+    pending_replacement.note(context.catalog_uri, other, ["/raw/b"], [])
 
     _run(context, calls=[_pressed(context, replaces_prior=True)])
 
-    assert unfinished.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
+    assert pending_replacement.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: R
         write_rows(context, "recordings", [recording_row("gone", old)])
     Path(context.catalog_uri, blocked, f"call_date={CALL_DATE}", "part-0.parquet").mkdir(parents=True)
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    unfinished.note(context.catalog_uri, other, ["/raw/b"], [])
+    pending_replacement.note(context.catalog_uri, other, ["/raw/b"], [])
     rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
     calls = [
         _pressed(context, {**rows, "recordings": [recording_row("alice", "/out/a.mkv")]}),
@@ -257,7 +257,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: R
     assert read_catalog(context, "archives") == []
     assert read_catalog(context, "runs") == []
     assert Path(old).exists()
-    assert unfinished.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
+    assert pending_replacement.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
     assert not Path(context.staged("result.json")).exists()
 
 

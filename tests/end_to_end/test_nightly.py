@@ -17,11 +17,12 @@ import pytest
 from tests.beam.support import archive_row_of, write_rows
 from tests.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.end_to_end.conftest import callpress, copy_tree, press, query
-from transforms import archive_files
-from transforms.media.catalog import utc_date
+from transforms.context import RunContext, settings_fingerprint
+from transforms.filters import Filters
 from transforms.media.settings import PressSettings
-from transforms.media.values import ArchiveRef, Filters
-from transforms.run_context import RunContext, settings_fingerprint
+from transforms.media.values import ArchiveRef
+from transforms.media.wall_time import utc_date
+from transforms.sources import archive_files
 
 
 def _write_call(path: Path, call: str, *names: str) -> None:

@@ -21,12 +21,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipelines import time_left, watch
+from pipelines import progress_display, time_left
+from pipelines.progress_display import Watch, pause_after, spell_duration
 from pipelines.time_left import Stage, TimeLeft, stage_of
-from pipelines.watch import Watch, pause_after, spell_duration
 from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.end_to_end.conftest import SAMPLE, callpress, press
-from transforms import progress
+from transforms.engine import progress
 
 HOUR = 3600 * 48_000
 MIXING = {
@@ -299,9 +299,9 @@ def test_narrow_terminal_keeps_what_tells_most(width: int, shown: list[str]) -> 
 
 
 def test_without_a_terminal_a_line_comes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_FIRST_LINE_SECONDS", 0.0)
-    monkeypatch.setattr(watch, "_LINE_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(progress_display, "_FIRST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress_display, "_LINE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(progress_display, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(time_left, "_EVIDENCE_SECONDS", 0.0)
     _write_call(tmp_path / "raw/a.zip", 2, 120)
 

@@ -19,7 +19,7 @@ from tests.builders import (
     tone,
 )
 from tests.end_to_end.conftest import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
-from transforms import unfinished
+from transforms.catalog import pending_replacement
 from transforms.media.values import CallKey
 
 SECONDS = 3
@@ -339,10 +339,10 @@ def test_a_call_whose_replacing_was_cut_short_is_pressed_again(archives: Path, t
     row = _recordings(out)["alice"]
     Path(row["uri"]).write_bytes(b"of other settings")
     call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
-    unfinished.note(str(out / "catalog"), call, row["archive_uris"], [])
+    pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
     press(out, archives / "*")
     _check_files(out)
-    assert unfinished.archives_to_repeat(str(out / "catalog")) == frozenset()
+    assert pending_replacement.archives_to_repeat(str(out / "catalog")) == frozenset()
     assert "2 skipped" in press(out, archives / "*").out
 
 
@@ -370,10 +370,10 @@ def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(archiv
     press(out, archives / "*")
     (row,) = query(out / "catalog", "calls")
     call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
-    unfinished.note(str(out / "catalog"), call, row["archive_uris"], [])
+    pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
 
     press(out, archives / "*", flags=("--participant", "bob"))
 
-    assert unfinished.archives_to_repeat(str(out / "catalog")) == set(row["archive_uris"])
+    assert pending_replacement.archives_to_repeat(str(out / "catalog")) == set(row["archive_uris"])
     press(out, archives / "*")
-    assert unfinished.archives_to_repeat(str(out / "catalog")) == frozenset()
+    assert pending_replacement.archives_to_repeat(str(out / "catalog")) == frozenset()

@@ -17,7 +17,7 @@ from tests.builders import Participant, Segment, encode_opus, make_call_archive,
 from tests.end_to_end.conftest import callpress, query
 from tests.end_to_end.test_crashes import children_of, is_running, wait_until
 from tests.storage_proxy import Faults, proxied
-from transforms import gcp, storage
+from transforms.storage import credentials, objects
 
 LIMIT_SECONDS = 5
 
@@ -101,11 +101,11 @@ def slow(gcs: dict[str, str]) -> Iterator[tuple[Faults, dict[str, str]]]:
     faults = Faults()
     before = os.environ.get("STORAGE_EMULATOR_HOST")
     os.environ["STORAGE_EMULATOR_HOST"] = gcs["STORAGE_EMULATOR_HOST"]
-    for cached in (gcp.have_credentials, gcp.storage_client):
+    for cached in (credentials.have_credentials, credentials.storage_client):
         cached.cache_clear()
     with proxied(gcs["STORAGE_EMULATOR_HOST"], faults) as url:
         yield faults, {"STORAGE_EMULATOR_HOST": url}
-    for cached in (gcp.have_credentials, gcp.storage_client):
+    for cached in (credentials.have_credentials, credentials.storage_client):
         cached.cache_clear()
     if before is None:
         del os.environ["STORAGE_EMULATOR_HOST"]
@@ -131,8 +131,8 @@ def test_stop_while_the_store_gives_no_answer(
     slow: tuple[Faults, dict[str, str]], tmp_path: Path, held_up: str, number: int, expected: int
 ) -> None:
     faults, environment = slow
-    storage.delete_below("gs://calls/stops")
-    storage.write_bytes("gs://calls/stops/raw/call.tar.gz", _short_call())
+    objects.delete_below("gs://calls/stops")
+    objects.write_bytes("gs://calls/stops/raw/call.tar.gz", _short_call())
     silent: list[str] = []
 
     def hold(request: str) -> None:
@@ -149,7 +149,7 @@ def test_stop_while_the_store_gives_no_answer(
 
     _check_stopped(status, expected, err, seconds)
     faults.before = None
-    there = [listed.path for listed in storage.list_below("gs://calls/stops/out/recordings")]
+    there = [listed.path for listed in objects.list_below("gs://calls/stops/out/recordings")]
     assert not [path for path in there if not path.endswith((".mkv", ".mp3"))]
     # Its lock could not be given up, but it names a process of this machine that is no more.
     again = callpress("run", *command)
@@ -200,7 +200,7 @@ def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
     """Runs code inside `stopping_cleanly`, and sends a signal once it prints a line."""
     script = (
         "import ctypes, threading, time\n"
-        "from pipelines.local_runner import StoppedError, stopping_cleanly\n"
+        "from pipelines.runners.local import StoppedError, stopping_cleanly\n"
         "try:\n"
         "    with stopping_cleanly('farewell') as stopper:\n"
         "        print('ready', flush=True)\n"

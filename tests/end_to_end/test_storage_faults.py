@@ -18,8 +18,8 @@ import tenacity
 from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 from tests.end_to_end.conftest import callpress, query
 from tests.storage_proxy import Faults, proxied
-from transforms import cloud_storage, gcp, storage
 from transforms.media.errors import StorageError, StoreDownError
+from transforms.storage import credentials, gcs, objects, retry
 
 BUCKET = "gs://calls"
 BIG = bytes(range(256)) * (9 << 12)
@@ -32,13 +32,13 @@ def faults(gcs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Fau
     faults = Faults()
     with proxied(gcs["STORAGE_EMULATOR_HOST"], faults) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        for cached in (gcp.have_credentials, gcp.storage_client):
+        for cached in (credentials.have_credentials, credentials.storage_client):
             cached.cache_clear()
-        monkeypatch.setattr(storage, "_BACK_OFF", tenacity.wait_random(0, 0.02))
+        monkeypatch.setattr(retry, "_BACK_OFF", tenacity.wait_random(0, 0.02))
         yield faults
-    for cached in (gcp.have_credentials, gcp.storage_client):
+    for cached in (credentials.have_credentials, credentials.storage_client):
         cached.cache_clear()
-    storage._health = storage._Health()
+    retry._health = retry._Health()
 
 
 @pytest.fixture
@@ -52,33 +52,33 @@ def place(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("kind", ["short_ratio", "break_ratio", "unavailable_ratio"])
 def test_read_that_fails_now_and_then_gives_all_bytes(faults: Faults, place: str, kind: str) -> None:
-    storage.write_bytes(f"{place}/x", BIG)
+    objects.write_bytes(f"{place}/x", BIG)
     setattr(faults, kind, 0.35)
 
     for _ in range(3):
-        assert storage.read_bytes(f"{place}/x") == BIG
-        with storage.open_input(f"{place}/x") as file:
+        assert objects.read_bytes(f"{place}/x") == BIG
+        with objects.open_input(f"{place}/x") as file:
             assert file.read() == BIG
 
     assert sum(faults.counts[name] for name in ("short", "broken", "unavailable")) >= 1
 
 
 def test_body_that_always_comes_short_is_an_error_and_no_short_read(faults: Faults, place: str) -> None:
-    storage.write_bytes(f"{place}/x", b"x" * 1000)
+    objects.write_bytes(f"{place}/x", b"x" * 1000)
     faults.short_ratio = 1
 
     with pytest.raises(StorageError, match=r"/x: 500 bytes came from byte 0, expected 1000"):
-        storage.read_bytes(f"{place}/x")
-    with pytest.raises(StorageError, match="500 bytes came"), storage.open_input(f"{place}/x") as file:
+        objects.read_bytes(f"{place}/x")
+    with pytest.raises(StorageError, match="500 bytes came"), objects.open_input(f"{place}/x") as file:
         file.read()
 
 
 def test_body_that_always_breaks_off_is_an_error(faults: Faults, place: str) -> None:
-    storage.write_bytes(f"{place}/x", b"x" * 1000)
+    objects.write_bytes(f"{place}/x", b"x" * 1000)
     faults.break_ratio = 1
 
     with pytest.raises(StorageError, match="Connection broken"):
-        storage.read_bytes(f"{place}/x")
+        objects.read_bytes(f"{place}/x")
 
 
 @pytest.mark.parametrize("size", [0, 100_000, len(BIG)])
@@ -88,71 +88,71 @@ def test_write_that_fails_now_and_then_arrives_whole(faults: Faults, place: str,
     setattr(faults, kind, 0.35)
     for number in range(2):
         source.write_bytes(BIG[:size])
-        storage.publish(f"{place}/{number}", source)
-        storage.write_bytes(f"{place}/other-{number}", BIG[:size])
+        objects.publish(f"{place}/{number}", source)
+        objects.write_bytes(f"{place}/other-{number}", BIG[:size])
     setattr(faults, kind, 0)
 
     for number in range(2):
-        assert storage.read_bytes(f"{place}/{number}") == storage.read_bytes(f"{place}/other-{number}") == BIG[:size]
+        assert objects.read_bytes(f"{place}/{number}") == objects.read_bytes(f"{place}/other-{number}") == BIG[:size]
 
 
 @pytest.mark.parametrize("size", [1000, len(BIG)], ids=["one request", "several"])
 def test_upload_that_loses_its_end_is_sent_again(faults: Faults, place: str, size: int) -> None:
     faults.uploads_end_short = 1
 
-    storage.write_bytes(f"{place}/x", BIG[:size])
+    objects.write_bytes(f"{place}/x", BIG[:size])
 
     assert faults.counts["short upload"] == 1
-    assert storage.read_bytes(f"{place}/x") == BIG[:size]
+    assert objects.read_bytes(f"{place}/x") == BIG[:size]
 
 
 def test_upload_that_always_loses_its_end_is_an_error(faults: Faults, place: str) -> None:
     faults.uploads_end_short = 100
 
     with pytest.raises(StorageError, match=r"/x: other bytes arrived than were sent"):
-        storage.write_bytes(f"{place}/x", b"x" * 1000)
+        objects.write_bytes(f"{place}/x", b"x" * 1000)
 
-    assert not storage.match(f"{place}/x")
+    assert not objects.match(f"{place}/x")
 
 
 def test_store_that_keeps_other_bytes_is_found_out(faults: Faults, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own check is blind here, as older ones were."""
     faults.uploads_end_short = 100
-    upload = cloud_storage.google_storage.Blob.upload_from_file
+    upload = gcs.google_storage.Blob.upload_from_file
     monkeypatch.setattr(
-        cloud_storage.google_storage.Blob,
+        gcs.google_storage.Blob,
         "upload_from_file",
         lambda blob, *args, **options: upload(blob, *args, **{**options, "checksum": None}),
     )
 
     with pytest.raises(StorageError, match="999 bytes arrived, expected 1000"):
-        storage.write_bytes(f"{place}/x", b"x" * 1000)
+        objects.write_bytes(f"{place}/x", b"x" * 1000)
 
 
 def test_listing_and_deleting_many_under_faults(faults: Faults, place: str) -> None:
     for number in range(30):
-        storage.write_bytes(f"{place}/keep/{number}", b"x")
-        storage.write_bytes(f"{place}/drop/{number}", b"x")
+        objects.write_bytes(f"{place}/keep/{number}", b"x")
+        objects.write_bytes(f"{place}/drop/{number}", b"x")
     faults.unavailable_ratio = 0.3
     began = time.monotonic()
 
-    assert len(storage.list_below(f"{place}/keep")) == 30
-    storage.delete(f"{place}/keep/0")
-    storage.delete(f"{place}/keep/0")
-    storage.delete_below(f"{place}/drop")
-    assert storage.has_match(f"{place}/keep/*")
+    assert len(objects.list_below(f"{place}/keep")) == 30
+    objects.delete(f"{place}/keep/0")
+    objects.delete(f"{place}/keep/0")
+    objects.delete_below(f"{place}/drop")
+    assert objects.has_match(f"{place}/keep/*")
 
     faults.unavailable_ratio = 0
-    assert len(storage.list_below(f"{place}/keep")) == 29
-    assert storage.list_below(f"{place}/drop") == []
+    assert len(objects.list_below(f"{place}/keep")) == 29
+    assert objects.list_below(f"{place}/drop") == []
     assert time.monotonic() - began < 30
 
 
 def test_listing_tells_fingerprints_as_asking_for_each_does(faults: Faults, place: str) -> None:
-    from transforms import archive_files
+    from transforms.sources import archive_files
 
-    storage.write_bytes(f"{place}/a.tar.gz", b"one")
-    storage.write_bytes(f"{place}/folder/p_timing_metadata.json", b"{}")
+    objects.write_bytes(f"{place}/a.tar.gz", b"one")
+    objects.write_bytes(f"{place}/folder/p_timing_metadata.json", b"{}")
     faults.counts.clear()
     (archive,) = archive_files.list_archives(f"{place}/*.tar.gz")
     (folder,) = archive_files.list_archives(f"{place}/folder")
@@ -167,21 +167,21 @@ def test_listing_tells_fingerprints_as_asking_for_each_does(faults: Faults, plac
 def test_store_that_is_gone_is_told_from_objects_that_are_bad(
     faults: Faults, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_DOWN_SECONDS", 0.1)
-    storage.write_bytes(f"{place}/good", b"x")
+    monkeypatch.setattr(retry, "_DOWN_SECONDS", 0.1)
+    objects.write_bytes(f"{place}/good", b"x")
     faults.only, faults.unavailable_ratio = "/bad-", 1.0
     for number in range(3):
         with pytest.raises(StorageError, match="try later"):
-            storage.read_bytes(f"{place}/bad-{number}")
-        storage.read_bytes(f"{place}/good")  # it answers
+            objects.read_bytes(f"{place}/bad-{number}")
+        objects.read_bytes(f"{place}/good")  # it answers
     faults.dead = True
     began = time.monotonic()
     for name in ("x", "x", "y"):
         with pytest.raises(StorageError):
-            storage.read_bytes(f"{place}/{name}")
+            objects.read_bytes(f"{place}/{name}")
 
     with pytest.raises(StoreDownError, match=r"^gs://calls has not answered for \d+ s, last with: .*; run again when it does$"):
-        storage.read_bytes(f"{place}/z")
+        objects.read_bytes(f"{place}/z")
 
     assert time.monotonic() - began < 60
 
@@ -197,17 +197,17 @@ def _archive(name: str, seconds: float = 2) -> bytes:
 
 def _put_archives(place: str, *names: str) -> tuple[str, ...]:
     for name in names:
-        storage.write_bytes(f"{place}/raw/{name}.tar.gz", _archive(name))
+        objects.write_bytes(f"{place}/raw/{name}.tar.gz", _archive(name))
     return ("run", "--input", f"{place}/raw/*.tar.gz", "--output", f"{place}/out", f"--temp_location={place}/tmp")
 
 
 def _query(place: str, table: str, tmp_path: Path) -> list[dict[str, object]]:
     """Reads a table of a catalog in the bucket by DuckDB, which cannot go there by itself."""
     folder = Path(tmp_path, f"down-{time.monotonic_ns()}")
-    for listed in storage.list_below(f"{place}/out/catalog/{table}"):
+    for listed in objects.list_below(f"{place}/out/catalog/{table}"):
         path = folder / listed.path.removeprefix(f"{place}/out/catalog/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(storage.read_bytes(listed.path))
+        path.write_bytes(objects.read_bytes(listed.path))
     return query(folder, table)
 
 
@@ -231,10 +231,10 @@ def test_run_over_a_store_that_fails_one_time_in_twenty_is_right(faults: Faults,
     assert _query(place, "failures", tmp_path) == []
     assert len(_query(place, "recordings", tmp_path)) == 9
     _verify(place)
-    assert {listed.path.split("/")[6] for listed in storage.list_below(f"{place}/out/catalog")} <= {
+    assert {listed.path.split("/")[6] for listed in objects.list_below(f"{place}/out/catalog")} <= {
         "archives", "calls", "failures", "recordings", "runs", "segments", "speech", "tracks",
     }  # fmt: skip  # neither lock nor notes
-    assert storage.list_below(f"{place}/tmp") == []
+    assert objects.list_below(f"{place}/tmp") == []
 
 
 @pytest.mark.slow
@@ -290,7 +290,7 @@ def test_catalog_that_cannot_be_written_fails_the_run_in_a_clear_line_and_the_ne
         assert re.fullmatch(rf"callpress: run \S+ failed: {name}: HTTP status 503: try later", lines[-2])
         assert lines[-1] == "callpress: what is published stands; the same command again goes on from there"
         assert "Traceback" not in done.err
-        assert storage.match(f"{place}/out/catalog/callpress.lock") == []
+        assert objects.match(f"{place}/out/catalog/callpress.lock") == []
     faults.unavailable_ratio = 0
 
     again = callpress(*run)
@@ -305,7 +305,7 @@ def test_catalog_that_cannot_be_written_fails_the_run_in_a_clear_line_and_the_ne
 def test_store_that_goes_away_in_the_middle_ends_the_run_soon(
     faults: Faults, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "_DOWN_SECONDS", 0.5)
     _put_archives(place, *(f"call-{number:02}" for number in range(20)))
 
     asked: set[str] = set()
@@ -416,7 +416,7 @@ def test_half_written_file_is_never_seen(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(StorageError, match=os.strerror(errno.EFBIG)):
-            storage.write_bytes(f"{tmp_path}/x", bytes(50_000))
+            objects.write_bytes(f"{tmp_path}/x", bytes(50_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

@@ -11,22 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.media.catalog import (
+from transforms.catalog.schema import (
     CALL_TABLES,
     KEYS,
     MAX_SHARD_ROWS,
     SCHEMAS,
     TABLES,
     describe,
-    from_time,
     owner_key,
     shard_bits,
     shard_hash,
     shard_name,
     to_table,
-    to_time,
-    utc_date,
 )
+from transforms.media.wall_time import from_time, to_time, utc_date
 
 tables = pytest.mark.parametrize("name", TABLES)
 

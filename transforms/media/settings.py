@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from transforms.media.values import (
-    Container,
-    OutputType,
-)
+from transforms.media.values import Container, OutputType
 
 # --- settings --------------------------------------------------------------------------------------------------------
 

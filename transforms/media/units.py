@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+SAMPLE_RATE_HZ = 48_000
+SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 NS_PER_SECOND = 1_000_000_000
 NS_PER_MS = 1_000_000
+
+Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
+Pcm = npt.NDArray[np.float32]
+"""float32, (samples, channels), full scale 1.0."""
 
 
 def samples_to_ns(samples: int) -> int:
@@ -19,9 +25,3 @@ def samples_to_ns(samples: int) -> int:
 def ns_to_samples(ns: int) -> int:
     """Returns a span of time in samples at 48 kHz, rounded to the nearest."""
     return (ns * SAMPLE_RATE_HZ + NS_PER_SECOND // 2) // NS_PER_SECOND
-
-
-Pcm = npt.NDArray[np.float32]
-"""float32, (samples, channels), full scale 1.0."""
-SAMPLE_RATE_HZ = 48_000
-Bytes = npt.NDArray[np.uint8]

@@ -94,9 +94,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 _told = os.environ.get("CALLPRESS_TEST_CRASH")
-if _told and "transforms.codec_process" in sys.orig_argv:
+if _told and "transforms.codec.child" in sys.orig_argv:
     _what, _, _number = _told.partition(":")
     if _what == "decode":
-        sys.meta_path.insert(0, _Finder("transforms.media.sound.decode", _sabotage_decoder, int(_number)))
+        sys.meta_path.insert(0, _Finder("transforms.media.opus.libopus", _sabotage_decoder, int(_number)))
     else:
         sys.meta_path.insert(0, _Finder("lameenc", _sabotage_encoder, int(_number)))

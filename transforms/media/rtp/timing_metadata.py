@@ -13,9 +13,7 @@ from typing import Any
 
 from transforms.media.errors import RecordingError, TimingMetadataError
 from transforms.media.text import utf8_text
-from transforms.media.values import (
-    CallKey,
-)
+from transforms.media.values import CallKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,80 @@
+"""Notes of calls whose media is being replaced while the catalog still has the rows of before.
+
+A run that dies in between leaves files that their rows no longer describe. Its notes stay beside the tables, and the next run
+presses the archives they name again, whatever the catalog says of them.
+
+    <catalog>/callpress.unfinished/<call>.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from transforms.catalog import partitions
+from transforms.context import key_hash
+from transforms.media.values import CallKey
+from transforms.storage import globs, objects, uris
+
+FOLDER = "callpress.unfinished"
+
+
+def note(catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uris: Iterable[str]) -> None:
+    """Says that a call is being replaced. Raises: StorageError.
+
+    Args:
+      catalog_uri: root of the catalog.
+      call: which.
+      archive_uris: what it is pressed from.
+      media_uris: files that the catalog names now; those of a note that is there already stay noted.
+    """
+    before = _read(_uri(catalog_uri, call)) or {}
+    data = {
+        "call": call.as_tuple(),
+        "archive_uris": sorted(archive_uris),
+        "media_uris": sorted({*media_uris, *before.get("media_uris", ())}),
+    }
+    objects.write_bytes(_uri(catalog_uri, call), json.dumps(data).encode())
+
+
+def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
+    """Says that a call's rows are those of its files again, and deletes what is left of files that no row names any more.
+
+    Args:
+      catalog_uri: root of the catalog.
+      output_uri: root of the output; nothing outside its recordings is deleted.
+      call: which.
+      call_date: where its rows are.
+
+    Raises:
+      StorageError: the note or the rows cannot be read, or a file not deleted.
+    """
+    found = _read(_uri(catalog_uri, call))
+    if found is None:
+        return
+    columns = ("call_type", "call_id", "call_session_id")
+    rows = partitions.read_rows(catalog_uri, "recordings", call_date, columns, {call.as_tuple()})
+    for uri in sorted(set(found.get("media_uris", ())) - {row["uri"] for row in rows}):
+        objects.delete_recording(output_uri, uri)
+    objects.delete(_uri(catalog_uri, call))
+
+
+def _read(uri: str) -> dict[str, Any] | None:
+    if not objects.match(globs.quote(uri)):
+        return None
+    found: dict[str, Any] = json.loads(objects.read_bytes(uri))
+    return found
+
+
+def archives_to_repeat(catalog_uri: str) -> frozenset[str]:
+    """Returns the archives of all calls that were not finished. Raises: StorageError."""
+    found: set[str] = set()
+    for metadata in objects.list_below(uris.join(catalog_uri, FOLDER)):
+        if metadata.path.endswith(".json"):
+            found.update(json.loads(objects.read_bytes(metadata.path))["archive_uris"])
+    return frozenset(found)
+
+
+def _uri(catalog_uri: str, call: CallKey) -> str:
+    return uris.join(catalog_uri, FOLDER, f"{key_hash(*call.as_tuple())}.json")

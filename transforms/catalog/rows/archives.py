@@ -1,0 +1,31 @@
+"""Rows of `archives`."""
+
+from __future__ import annotations
+
+from transforms.elements import ArchiveOutcome, ArchiveSummary, Row, worst_failure
+from transforms.media.values import Failure, Status
+from transforms.media.wall_time import to_time
+
+
+def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:
+    """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is missing."""
+    first = worst_failure([summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)])
+    made = any(outcome.made_something for outcome in outcomes)
+    if first is None:
+        status = Status.OK if summary.track_count else Status.EMPTY
+    else:
+        status = Status.PARTIAL if made else Status.FAILED
+    return {
+        "archive_uri": summary.ref.uri,
+        "size_bytes": summary.ref.size_bytes,
+        "fingerprint": summary.ref.fingerprint,
+        "modified_time": to_time(summary.ref.modified_unix_ns),
+        "member_count": summary.member_count,
+        "track_count": summary.track_count,
+        "call_session_ids": sorted({call.call_session_id for call in summary.calls}),
+        "status": status,
+        "attempts": summary.ref.attempt,
+        "error_type": first.error_type if first else None,
+        "error_message": first.message if first else None,
+        "processed_at": to_time(now_unix_ns),
+    }

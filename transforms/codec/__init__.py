@@ -1,0 +1,1 @@
+"""The codec processes: children of a worker that decode, mix and encode."""

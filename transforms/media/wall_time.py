@@ -1,0 +1,21 @@
+"""Wall time: ns since the Unix epoch, and what tables and partitions spell it as."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc_date(unix_ns: int) -> str:
+    """Returns `YYYY-MM-DD`: the value of the `call_date` partition."""
+    return datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d")
+
+
+def to_time(unix_ns: int) -> datetime:
+    """Returns an aware time with microseconds, as the tables hold it."""
+    seconds, rest = divmod(unix_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1_000)
+
+
+def from_time(moment: datetime) -> int:
+    """Returns the Unix ns of a table's time."""
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + moment.microsecond * 1_000

@@ -1,0 +1,1 @@
+"""What a killed run left behind, taken up by the next one."""

@@ -1,0 +1,154 @@
+"""Raw archives as files: what a pattern stands for, what is in a folder, what tells whether one changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+
+from transforms.media.errors import ArchiveError
+from transforms.media.rtp.timing_metadata import SUFFIX
+from transforms.storage import globs, objects, retry, store, uris
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A file or unpacked folder that a pattern matched."""
+
+    uri: str
+    size_bytes: int
+    modified_unix_ns: int
+    fingerprint: str = ""
+    """As `fingerprint` gives it, where the listing itself tells; else empty, and it has to be asked for."""
+
+
+def list_archives(pattern: str) -> list[Listed]:
+    """Returns what a pattern matches: files, and unpacked folders (those with timing metadata in them).
+
+    Args:
+      pattern: a file, a folder or a glob. A folder that is no recording itself stands for nothing.
+
+    Raises:
+      StorageError: it cannot be listed.
+    """
+    plain = uris.absolute(pattern).rstrip("/")
+    if _is_spelled_out(plain):
+        members = objects.list_below(plain)
+        if members:
+            if not any(member.path.lower().endswith(SUFFIX) for member in members):
+                return []
+            return [_listed_folder(plain + "/", members)]
+        return [_listed(metadata) for metadata in objects.match(globs.quote(plain))] if not pattern.endswith("/") else []
+    found = {listed.uri: listed for listed in map(_listed, objects.match(plain)) if not pattern.endswith("/")}
+    if "**" not in plain:
+        # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
+        levels = plain.count("/") + 1
+        below: dict[str, list[store.Listed]] = {}
+        for metadata in objects.match(plain + "/**"):
+            folder = "/".join(metadata.path.split("/")[:levels]) + "/"
+            below.setdefault(folder, []).append(metadata)
+        for folder, members in below.items():
+            if any(member.path.lower().endswith(SUFFIX) for member in members):
+                found[folder] = _listed_folder(folder, members)
+    return sorted(found.values(), key=lambda listed: listed.uri)
+
+
+def why_nothing_matches(pattern: str) -> str | None:
+    """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
+    plain = uris.absolute(pattern).rstrip("/")
+    # Beam takes a folder on a disk for a match of itself.
+    name = globs.quote(plain) if _is_spelled_out(plain) else plain
+    if not pattern.endswith("/") and not os.path.isdir(plain) and objects.has_match(name):
+        return None
+    below = uris.join(name, "**")
+    if not objects.has_match(below):
+        return f"{pattern} matches nothing"
+    if not _is_spelled_out(plain) or objects.has_match(below + SUFFIX):
+        return None
+    return f"{pattern} is a folder without *{SUFFIX}; to press the archives in it, write {plain}/**"
+
+
+def _is_spelled_out(plain: str) -> bool:
+    """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder of just that name."""
+    return not _GLOB.search(plain) or (uris.is_local(plain) and os.path.exists(plain))
+
+
+def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
+    """Returns the relative path and size of every file of an unpacked folder. Raises: StorageError."""
+    return tuple((m.path[len(uri) :], int(m.size_in_bytes)) for m in objects.list_below(uri.rstrip("/")))
+
+
+@retry.retried
+def fingerprint(uri: str) -> str:
+    """Returns what changes whenever an archive's content may have.
+
+    Of a file its size and modification (the entity tag where the store has one), of a folder the same over its members.
+
+    Raises:
+      StorageError: it is not there.
+    """
+    if uri.endswith("/"):
+        return _folder_fingerprint(objects.list_below(uri.rstrip("/")))
+    found = objects.match(globs.quote(uri))
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+    return _one_fingerprint(found[0])
+
+
+def stat_archive(uri: str) -> Listed | None:
+    """Returns one archive as listed, None when it is gone. Raises: StorageError."""
+    if uri.endswith("/"):
+        members = objects.list_below(uri.rstrip("/"))
+        return _listed_folder(uri, members) if members else None
+    found = objects.match(globs.quote(uri))
+    return _listed(found[0]) if found else None
+
+
+def _folder_fingerprint(members: list[store.Listed]) -> str:
+    digest = hashlib.sha256()
+    for member in members:
+        digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _one_fingerprint(metadata: store.Listed) -> str:
+    if uris.is_local(metadata.path):
+        found = os.stat(metadata.path)
+        if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
+            raise ArchiveError(f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file")
+        return f"{metadata.size_in_bytes}-{found.st_mtime_ns}"
+    checksum = metadata.checksum if isinstance(metadata, store.StoredObject) else objects.checksum(metadata.path)
+    return f"{metadata.size_in_bytes}-{checksum}"
+
+
+def _listed(metadata: store.Listed) -> Listed:
+    return Listed(
+        uri=metadata.path,
+        size_bytes=int(metadata.size_in_bytes),
+        modified_unix_ns=int(metadata.last_updated_in_seconds * 1_000_000) * 1_000,
+        fingerprint=_fingerprint_at_hand(metadata),
+    )
+
+
+def _fingerprint_at_hand(metadata: store.Listed) -> str:
+    """Returns an archive's fingerprint where it costs no request; empty where it does, or the archive is gone by now."""
+    if not (uris.is_local(metadata.path) or isinstance(metadata, store.StoredObject)):
+        return ""
+    try:
+        return _one_fingerprint(metadata)
+    except (OSError, ArchiveError):
+        return ""
+
+
+def _listed_folder(uri: str, members: list[store.Listed]) -> Listed:
+    return Listed(
+        uri=uri,
+        size_bytes=sum(int(member.size_in_bytes) for member in members),
+        modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
+        fingerprint=_folder_fingerprint(members) if all(isinstance(member, store.StoredObject) for member in members) else "",
+    )

@@ -1,0 +1,1 @@
+"""Objects and their names, on disks and in object stores alike. The only code that knows URIs."""

@@ -1,0 +1,92 @@
+"""What goes wrong with stores: whether it may pass, and in plain words. Knows the errors of every library in between."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import re
+
+import urllib3.exceptions
+from apache_beam.io.filesystem import BeamIOError
+from google.api_core import exceptions as google_errors
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+from transforms.media.text import printable, without_secrets
+
+_FINAL_ERRNOS = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+    }
+)
+STORE_ERRORS = (
+    OSError,  # also those of requests
+    EOFError,
+    google_errors.GoogleAPIError,
+    GoogleAuthError,
+    InvalidResponse,
+    DataCorruption,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+)
+_REQUEST = re.compile(r"^[A-Z]+ https?://\S+:\s*")
+_JSON_MESSAGE = re.compile(r'^\{.*?"message": "((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+
+def is_passing(error: object) -> bool:
+    """Whether a try later may go better."""
+    if isinstance(error, int):  # Beam's file systems give the status of a batch's parts bare
+        return error in (408, 429) or error >= 500
+    if isinstance(error, BeamIOError):
+        causes = list((error.exception_details or {}).values())
+        return bool(causes) and all(is_passing(cause) for cause in causes)
+    if isinstance(error, google_errors.GoogleAPICallError):
+        return error.code is None or is_passing(int(error.code))
+    if isinstance(error, InvalidResponse):
+        return is_passing(int(error.response.status_code))
+    if isinstance(error, OSError):
+        return error.errno not in _FINAL_ERRNOS and not isinstance(error, FileNotFoundError | PermissionError)
+    # Not google's RetryError: behind it lies a long row of tries already.
+    passing = GoogleAuthError | EOFError | DataCorruption | urllib3.exceptions.HTTPError | http.client.HTTPException
+    return isinstance(error, passing)
+
+
+def was_retried(error: object) -> bool:
+    """Whether a store's own library has tried again for long already."""
+    return isinstance(error, google_errors.RetryError)
+
+
+def plain(error: BaseException) -> str:
+    """Returns an error in one line, without a query string, a token or a payload."""
+    if isinstance(error, BeamIOError) and error.exception_details:
+        return "; ".join(sorted({_plain_cause(cause) for cause in error.exception_details.values() if cause is not None}))
+    if isinstance(error, google_errors.RetryError) and error.cause is not None:
+        return plain(error.cause)
+    if isinstance(error, InvalidResponse):
+        return f"HTTP status {error.response.status_code}"
+    if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
+        # The message of others begins with the request, and may end in the answer as it came.
+        said = _REQUEST.sub("", error.message or "")
+        told = _JSON_MESSAGE.search(said)
+        said = (told[1] if told else said).split("\n", 1)[0]
+        return f"HTTP status {int(error.code)}" + (f": {printable(without_secrets(said))[:200]}" if said.strip() else "")
+    if isinstance(error, OSError) and error.strerror:
+        return printable(without_secrets(error.strerror))
+    text = printable(without_secrets(str(error)).split("\n", 1)[0])[:300]
+    return text or type(error).__name__
+
+
+def _plain_cause(cause: object) -> str:
+    return plain(cause) if isinstance(cause, BaseException) else f"HTTP status {cause}"

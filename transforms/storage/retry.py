@@ -1,0 +1,98 @@
+"""One retry for all stores: what may pass is tried again; what stays is a `StorageError`, or a store that is down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+
+import tenacity
+
+from transforms.media.errors import StorageError, StoreDownError
+from transforms.media.text import printable
+from transforms.storage.uris import is_local
+
+_TRIES = 6
+_BACK_OFF = tenacity.wait_random_exponential(multiplier=0.2, max=10)
+_DOWN_SECONDS = 60
+_DOWN_OPERATIONS = 3
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Health:
+    """Tells a store that is gone from an object that is bad: a run that asks it for each of 10,000 archives never ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._silent: dict[str, tuple[float, set[str]]] = {}
+
+    def answered(self, uri: str) -> None:
+        """An operation went well, or was refused for good."""
+        if self._silent:
+            with self._lock:
+                self._silent.pop(_store_of(uri), None)
+
+    def gave_up(self, uri: str, why: str, began: float) -> None:
+        """An operation that began at `began` used up its tries. Raises: StoreDownError: none went well for long."""
+        store = _store_of(uri)
+        with self._lock:
+            since, names = self._silent.setdefault(store, (began, set()))
+            names.add(uri)
+            silent_seconds = time.monotonic() - since
+            if is_local(uri) or len(names) < _DOWN_OPERATIONS or silent_seconds < _DOWN_SECONDS:
+                return
+        raise StoreDownError(f"{store} has not answered for {silent_seconds:.0f} s, last with: {why}; run again when it does")
+
+
+def _store_of(uri: str) -> str:
+    return "/".join(uri.split("/", 3)[:3])
+
+
+_health = _Health()
+
+
+def retried(function: Callable[P, T]) -> Callable[P, T]:
+    """Retries passing trouble; what stays is a `StorageError` that names the first argument."""
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_may_pass),
+        stop=tenacity.stop_after_attempt(_TRIES),
+        wait=lambda state: _BACK_OFF(state),
+        reraise=True,
+    )
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        uri, began = cast(str, args[0]), time.monotonic()
+        try:
+            result = attempts(function, *args, **kwargs)
+        except Exception as error:
+            from transforms.storage import errors
+
+            if not isinstance(error, errors.STORE_ERRORS):
+                raise
+            why = errors.plain(error)
+            if errors.is_passing(error) or errors.was_retried(error):
+                _health.gave_up(uri, why, began)
+            else:
+                _health.answered(uri)
+            raise StorageError(f"{printable(uri)}: {why}") from error
+        _health.answered(uri)
+        return result
+
+    return run
+
+
+def _may_pass(error: BaseException) -> bool:
+    from transforms.storage import errors
+
+    return errors.is_passing(error)
+
+
+def plain(error: BaseException) -> str:
+    """Returns an error in one line, without a query string, a token or a payload."""
+    from transforms.storage import errors
+
+    return errors.plain(error)

@@ -1,0 +1,47 @@
+"""Empty local folders for files being made."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from transforms.storage.local import in_folder
+from transforms.storage.uris import is_local, join
+
+_spare_folders: dict[str, list[str]] = {}
+"""Empty work folders by the folder they lie in: making and removing one costs more than a short recording's other files."""
+
+
+@contextlib.contextmanager
+def work_folder(staging_uri: str) -> Iterator[Path]:
+    """Gives an empty local folder for files being made: on the staging disk where there is one, so that moving is renaming.
+
+    There it stays, empty, for whoever needs one next, until staging is swept.
+    """
+    if not is_local(staging_uri):
+        with tempfile.TemporaryDirectory(prefix="callpress-") as folder:
+            yield Path(folder)
+        return
+    parent = join(staging_uri, "work")
+    folder = _spare_folder(parent) or in_folder(join(parent, "x"), lambda: tempfile.mkdtemp(prefix="callpress-", dir=parent))
+    try:
+        yield Path(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # staging was swept while work went on
+            if os.listdir(folder):  # as a rule what was made in it has been moved to its place
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                _spare_folders.setdefault(parent, []).append(folder)
+
+
+def _spare_folder(parent: str) -> str | None:
+    spare = _spare_folders.get(parent, [])
+    with contextlib.suppress(IndexError):
+        while not os.path.isdir(folder := spare.pop()):
+            pass
+        return folder
+    return None
