@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.fidelity            # everything, some minutes
     .venv/bin/python -m benchmarks.fidelity speech     # rows whose name holds a word
 
-Recordings are simulated, with the truth known to the sample (`tests/simulation.py`, `tests/positions.py`), or made of speech
-that real browsers sent (`tests/quality.py`).
+Recordings are simulated, with the truth known to the sample (`tests/support`), or made of speech
+that real browsers sent (`tests/support/quality.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.figures import Figure, Measure, at_least, at_most, none_of, print_table
 from pipelines.cli import main as callpress
-from tests import positions, quality
-from tests.builders import Participant, Segment, encode_opus, silence
-from tests.media.helpers import decode_with_ffmpeg, decode_with_pyav, hear_parts, mix_parts, stage_call
+from tests.support import positions, quality
+from tests.support.builders import Participant, Segment, encode_opus, silence
+from tests.support.media import decode_with_ffmpeg, decode_with_pyav, hear_parts, mix_parts, stage_call
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
 

@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.builders import SAMPLE_RATE_HZ, Pcm
-from tests.quality import pesq_wide_band, speakers
+from tests.support.builders import SAMPLE_RATE_HZ, Pcm
+from tests.support.quality import pesq_wide_band, speakers
 from transforms.media.containers.mp3 import Mp3File
 from transforms.media.settings import Mp3Mode, Mp3Settings
 from transforms.media.sound.mix import to_pcm16

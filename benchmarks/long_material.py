@@ -24,7 +24,7 @@ from benchmarks.voices import (
     talk,
     talk_in_turns,
 )
-from tests.builders import (
+from tests.support.builders import (
     SAMPLE_RATE_HZ,
     Segment,
     make_rtp_packet,

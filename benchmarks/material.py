@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import long_material
 from benchmarks.voices import PACKETS_PER_SECOND, TALK_SECONDS, talk, talk_in_turns
-from tests.builders import CALL_START_UNIX_MS, Participant, Segment, make_call_archive
+from tests.support.builders import CALL_START_UNIX_MS, Participant, Segment, make_call_archive
 
 BATCH_CALLS = 16
 BATCH_SPEAKERS = 3

@@ -10,9 +10,9 @@ import functools
 
 import numpy as np
 
-from tests.builders import APPLICATION_AUDIO, SAMPLE_RATE_HZ, Pcm, encode_opus
-from tests.media.helpers import SAMPLES
-from tests.quality import decode_archive
+from tests.support.builders import APPLICATION_AUDIO, SAMPLE_RATE_HZ, Pcm, encode_opus
+from tests.support.media import SAMPLES
+from tests.support.quality import decode_archive
 
 NOISE_AMPLITUDE = 10 ** (-72 / 20) * 3**0.5
 """Of uniform noise at -72 dBFS."""

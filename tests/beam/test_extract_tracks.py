@@ -12,7 +12,7 @@ import apache_beam as beam
 import av
 import pytest
 
-from tests.beam.support import (
+from tests.support.beam import (
     CALL,
     CALL_START_UNIX_NS,
     Check,
@@ -29,7 +29,7 @@ from tests.beam.support import (
     staged_rows,
     write_call,
 )
-from tests.builders import Participant, Segment
+from tests.support.builders import Participant, Segment
 from transforms.catalog.rows.ids import track_ids
 from transforms.context import RunContext, key_hash
 from transforms.elements import ExtractedTrack, Row, TrackSource

@@ -6,7 +6,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.beam.support import CALL, GroupOnce, make_failure, make_pipeline
+from tests.support.beam import CALL, GroupOnce, make_failure, make_pipeline
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.schema import KEYS, SCHEMAS, to_table
 from transforms.elements import to_failure, worst_failure

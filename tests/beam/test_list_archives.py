@@ -12,7 +12,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.beam.support import GroupOnce, count_of, expect, make_pipeline, nothing
+from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothing
 from transforms.context import RunContext
 from transforms.engine import progress
 from transforms.filters import Filters

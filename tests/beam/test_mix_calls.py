@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.beam.support import (
+from tests.support.beam import (
     CALL,
     CALL_START_UNIX_NS,
     Check,
@@ -37,7 +37,7 @@ from tests.beam.support import (
     write_call,
     write_rows,
 )
-from tests.builders import Participant, Segment, encode_opus, silence, tone
+from tests.support.builders import Participant, Segment, encode_opus, silence, tone
 from transforms import mix_calls
 from transforms.catalog.schema import CALL_TABLES
 from transforms.codec.pool import CodecLoan

@@ -8,7 +8,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
 
 from pipelines import press
 from pipelines.runners.local import make_local_pipeline
-from tests.beam.support import make_pipeline
+from tests.support.beam import make_pipeline
 from transforms.context import RunContext
 
 

@@ -10,7 +10,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import equal_to
 
-from tests.beam.support import (
+from tests.support.beam import (
     CALL,
     CALL_DATE,
     CALL_START_UNIX_NS,

@@ -11,16 +11,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.beam.support import (
-    CALL_COLUMNS,
-    GroupOnce,
-    call_row,
-    count_of,
-    expect,
-    make_pipeline,
-    write_archive_row,
-    write_rows,
-)
+from tests.support.beam import CALL_COLUMNS, GroupOnce, call_row, count_of, expect, make_pipeline, write_archive_row, write_rows
 from transforms.catalog.partitions import merge_partition
 from transforms.context import RunContext
 from transforms.find_prior_rows import FindPriorRows

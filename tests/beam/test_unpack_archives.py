@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from tests.beam.support import (
+from tests.support.beam import (
     CALL,
     CALL_START_UNIX_NS,
     Check,
@@ -29,7 +29,7 @@ from tests.beam.support import (
     speak,
     write_call,
 )
-from tests.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
+from tests.support.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
 from transforms.context import RunContext
 from transforms.elements import RECALL_STAGE, ArchiveSummary, Row
 from transforms.engine import progress

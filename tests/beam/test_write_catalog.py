@@ -12,7 +12,7 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 import pytest
 
-from tests.beam.support import (
+from tests.support.beam import (
     CALL,
     CALL_DATE,
     Check,

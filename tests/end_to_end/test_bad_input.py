@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Participant, Segment, encode_opus, make_archive, make_call_archive, make_call_members, tone
 from tests.end_to_end.conftest import SAMPLE, callpress, decode_with_ffmpeg, press, query
+from tests.support.builders import Participant, Segment, encode_opus, make_archive, make_call_archive, make_call_members, tone
 
 
 def _segment(frequency_hz: float, name: str, **changes: object) -> Segment:

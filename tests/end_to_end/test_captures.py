@@ -26,7 +26,7 @@ from tests.end_to_end.conftest import (
     decode_with_ffmpeg,
     query,
 )
-from tests.media.helpers import is_filler
+from tests.support.media import is_filler
 
 # From the captures' README: packets received, padding-only probes among them, seconds of media time (first to last packet).
 FACTS = {

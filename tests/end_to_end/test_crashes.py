@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 from tests.end_to_end.conftest import callpress, query
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 
 SABOTAGE = Path(__file__).parent / "sabotage"
 MARKED_BYTES = 1213

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.end_to_end.conftest import Finished, callpress, decode_with_ffmpeg, query
-from tests.hostile import IDS, MALLORY, TAR_END, good_members, gzip_of, hostile_case, tar_entry, tar_of
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.hostile import IDS, MALLORY, TAR_END, good_members, gzip_of, hostile_case, tar_entry, tar_of
 
 NAMES = [
     "path_up.tar.gz",

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.beam.support import archive_row_of, write_rows
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.end_to_end.conftest import callpress, copy_tree, press, query
+from tests.support.beam import archive_row_of, write_rows
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from transforms.context import RunContext, settings_fingerprint
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings

@@ -9,16 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.builders import (
-    Participant,
-    Segment,
-    encode_opus,
-    make_archive,
-    make_call_archive,
-    make_call_members,
-    tone,
-)
 from tests.end_to_end.conftest import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
+from tests.support.builders import Participant, Segment, encode_opus, make_archive, make_call_archive, make_call_members, tone
 from transforms.catalog import pending_replacement
 from transforms.media.values import CallKey
 

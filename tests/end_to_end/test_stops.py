@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.end_to_end.conftest import callpress, query
 from tests.end_to_end.test_crashes import children_of, is_running, wait_until
-from tests.storage_proxy import Faults, proxied
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.support.storage_proxy import Faults, proxied
 from transforms.storage import credentials, objects
 
 LIMIT_SECONDS = 5

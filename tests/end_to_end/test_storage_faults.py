@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 from tests.end_to_end.conftest import callpress, query
-from tests.storage_proxy import Faults, proxied
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
+from tests.support.storage_proxy import Faults, proxied
 from transforms.media.errors import StorageError, StoreDownError
 from transforms.storage import credentials, gcs, objects, retry
 

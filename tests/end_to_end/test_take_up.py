@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.end_to_end.conftest import callpress, press, query
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 
 CALLS = ("one", "two", "three")
 

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.builders import (
+from tests.support.builders import (
     RED_PAYLOAD_TYPE,
     encode_opus,
     make_archive,
@@ -26,7 +26,7 @@ from tests.builders import (
     noise,
     tone,
 )
-from tests.hostile import case_names, dump_of, good_members, hostile_case, pax_entry, plain_packets, tar_entry
+from tests.support.hostile import case_names, dump_of, good_members, hostile_case, pax_entry, plain_packets, tar_entry
 
 _MOST_BYTES = 20_000
 """A seed that is larger slows the fuzzer down."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.media.helpers import (
+from tests.support.media import (
     CAPTURES,
     SAMPLES,
     decode_with_ffmpeg,

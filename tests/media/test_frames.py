@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.builders import (
+from tests.support.builders import (
     APPLICATION_AUDIO,
     APPLICATION_VOIP,
     CALL_START_UNIX_MS,
@@ -30,7 +30,7 @@ from tests.builders import (
     noise,
     silence,
 )
-from tests.media.helpers import (
+from tests.support.media import (
     best_lag,
     decode_with_ffmpeg,
     decode_with_pyav,
@@ -41,7 +41,7 @@ from tests.media.helpers import (
     rms,
     unpack,
 )
-from tests.quality import (
+from tests.support.quality import (
     CONCEALED_SAMPLES,
     FADE_SAMPLES,
     burst_losses,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import (
+from tests.support.builders import (
     SSRC,
     make_archive,
     make_rtcp_sender_report,
@@ -28,7 +28,7 @@ from tests.builders import (
     make_timing_metadata,
     write_folder,
 )
-from tests.hostile import (
+from tests.support.hostile import (
     MALLORY,
     TAR_END,
     case_names,
@@ -43,7 +43,7 @@ from tests.hostile import (
     tar_entry,
     tar_of,
 )
-from tests.media.helpers import (
+from tests.support.media import (
     LIMITS,
     OPUS_MAP,
     RED_MAPS,
@@ -129,8 +129,8 @@ def test_bombs_cost_little_memory_and_disk(tmp_path: Path) -> None:
     """In a process of its own: its peak is that of the bombs alone."""
     code = (
         "import os, resource, shutil, sys, tempfile, pathlib\n"
-        "from tests.hostile import hostile_case\n"
-        "from tests.media.helpers import unpack\n"
+        "from tests.support.hostile import hostile_case\n"
+        "from tests.support.media import unpack\n"
         "from transforms.media import unpack_archive as module\n"
         "from transforms.media.errors import RecordingError\n"
         "cases = {name: hostile_case(name).data for name in sys.argv[2:]}\n"

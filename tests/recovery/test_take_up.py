@@ -1,0 +1,294 @@
+"""Taking up what a dead run had finished: what counts, what does not, and what goes with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+
+from tests.support.beam import (
+    CALL,
+    archive_row_of,
+    call_row,
+    list_files,
+    make_failure,
+    make_participant,
+    make_pipeline,
+    make_plan,
+    stage_sources,
+    staged_rows,
+    write_call,
+    write_rows,
+)
+from transforms.catalog import partitions, pending_replacement
+from transforms.catalog.schema import TABLES
+from transforms.context import RunContext
+from transforms.elements import ArchiveSummary, Row
+from transforms.extract_tracks import ExtractTracks
+from transforms.media.values import ArchiveRef, Failure
+from transforms.media.wall_time import to_time
+from transforms.mix_calls import MixCalls
+from transforms.recovery import completed_work
+from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
+from transforms.recovery.take_up import keep_what_is_finished, take_up
+from transforms.storage import objects
+
+Dead = tuple[RunContext, ArchiveRef]
+
+
+@pytest.fixture
+def dead(context: RunContext, tmp_path: Path) -> Dead:
+    """A run that finished one call of one archive, and the reference to that."""
+    ref = write_call(tmp_path / "raw" / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
+    press(context, ref)
+    return context, ref
+
+
+def press(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
+    """Does all that a run does before it publishes rows."""
+    sources = stage_sources(context, ref)
+    sources = [replace(s, parts=tuple(replace(p, archive_fingerprint=ref.fingerprint) for p in s.parts)) for s in sources]
+    pipeline = make_pipeline()
+    plans = pipeline | "Plans" >> beam.Create([make_plan(sources)])
+    extracted = plans | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(context)
+    (plans, extracted.tracks, extracted.failures) | MixCalls(context)
+    pipeline.run().wait_until_finish()
+    leave_archive(context, ref, failures)
+
+
+def leave_archive(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
+    summary = ArchiveSummary(
+        ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True, bytes_read=1, cpu_ns=1,
+        first_failure=failures[0] if failures else None,
+    )  # fmt: skip
+    record = FinishedArchive(
+        summary=summary,
+        failures=failures,
+        settings_fingerprint=context.settings_fingerprint,
+        noted_unix_ns=context.started_unix_ns,
+    )
+    completed_work.leave(context, STAGED_ARCHIVE, (ref.uri,), record)
+
+
+def next_run(context: RunContext) -> RunContext:
+    return replace(
+        context,
+        run_id="run-2",
+        staging_uri=str(Path(context.staging_uri).parent / "run-2"),
+        started_unix_ns=context.started_unix_ns + 10**9,
+    )
+
+
+def take(context: RunContext) -> int:
+    return take_up(str(Path(context.staging_uri).parent), next_run(context))
+
+
+def rows_of(context: RunContext, table: str) -> list[Row]:
+    files = partitions.list_files(context.catalog_uri, table)
+    return [row for file in files for row in partitions.read_table(file, table).to_pylist()]
+
+
+def test_finished_call_and_archive_go_into_the_catalog(dead: Dead) -> None:
+    context, ref = dead
+    media = {name: Path(context.output_uri, name).stat().st_mtime_ns for name in list_files(context.output_uri)}
+
+    assert take(context) == 1
+
+    assert {row["uri"] for row in rows_of(context, "recordings")} == {f"{context.output_uri}/{name}" for name in media}
+    assert {row["run_id"] for row in rows_of(context, "tracks")} == {"run-1"}  # who made them
+    (archive,) = rows_of(context, "archives")
+    assert (archive["archive_uri"], archive["fingerprint"], archive["status"]) == (ref.uri, ref.fingerprint, "ok")
+    assert (archive["attempts"], archive["run_id"]) == (1, "run-2")
+    assert not Path(context.staging_uri).exists()
+    assert media == {name: Path(context.output_uri, name).stat().st_mtime_ns for name in list_files(context.output_uri)}
+    assert take(context) == 0
+
+
+def test_failures_of_the_archive_come_with_it(context: RunContext, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "raw" / "a.tar.gz", [make_participant("alice")])
+    press(context, ref, (make_failure(archive_uri=ref.uri, archive_modified_unix_ns=ref.modified_unix_ns, member="b.rtpdump"),))
+
+    assert take(context) == 1
+
+    assert [(row["member"], row["call_id"]) for row in rows_of(context, "failures")] == [("b.rtpdump", None)]
+    assert [row["status"] for row in rows_of(context, "archives")] == ["partial"]
+
+
+def test_the_runs_own_staging_stays(dead: Dead) -> None:
+    context, _ = dead
+
+    assert take_up(str(Path(context.staging_uri).parent), context) == 0
+
+    assert Path(context.staging_uri).exists()
+
+
+def test_run_that_is_stopped_keeps_what_is_finished_and_touches_no_other(dead: Dead) -> None:
+    context, _ = dead
+    other = Path(context.staging_uri).parent / "living" / "packets" / "x"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x")
+    stopped = next_run(context)
+    Path(stopped.staged("packets")).mkdir(parents=True)
+
+    keep_what_is_finished(context)
+    keep_what_is_finished(stopped)
+
+    assert other.exists()
+    assert not Path(stopped.staging_uri).exists()
+    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"finished", "rows"}
+
+
+def break_mix(context: RunContext, ref: ArchiveRef) -> None:
+    (mix,) = Path(context.output_uri).rglob("*.mp3")
+    mix.write_bytes(mix.read_bytes()[:-1] + b"\0")
+
+
+def cut_track(context: RunContext, ref: ArchiveRef) -> None:
+    track = next(Path(context.output_uri).rglob("*.mkv"))
+    os.truncate(track, 100)
+
+
+def remove_track(context: RunContext, ref: ArchiveRef) -> None:
+    next(Path(context.output_uri).rglob("*.mkv")).unlink()
+
+
+def touch_archive(context: RunContext, ref: ArchiveRef) -> None:
+    os.utime(ref.uri, (5, 5_000_000_000))
+
+
+def lose_rows(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, "rows").glob("call-*"):
+        path.unlink()
+
+
+def garble_note(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
+        path.write_text('{"pressed": "of another version"}')
+
+
+def cut_rows(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, "rows").glob("call-*"):
+        os.truncate(path, 100)
+
+
+def cut_last_rows(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, "rows").glob("call-*"):
+        os.truncate(path, path.stat().st_size - 3)
+
+
+def cut_note(context: RunContext, ref: ArchiveRef) -> None:
+    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
+        os.truncate(path, path.stat().st_size - 3)
+
+
+def pipe_for_archive(context: RunContext, ref: ArchiveRef) -> None:
+    os.unlink(ref.uri)
+    os.mkfifo(ref.uri)
+
+
+CHANGES = [
+    break_mix,
+    cut_track,
+    remove_track,
+    touch_archive,
+    lose_rows,
+    cut_rows,
+    cut_last_rows,
+    cut_note,
+    garble_note,
+    pipe_for_archive,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_call_that_is_not_as_it_was_is_left_to_be_pressed(dead: Dead, change: object) -> None:
+    change(*dead)  # type: ignore[operator]
+
+    assert take(dead[0]) == 0
+
+    assert all(not rows_of(dead[0], table) for table in TABLES)
+    assert not Path(dead[0].staging_uri).exists()
+
+
+@pytest.mark.parametrize("table", ["calls", "archives"])
+def test_note_older_than_the_catalogs_row_is_left(dead: Dead, table: str) -> None:
+    """A later run, with another staging folder, has pressed the call again since."""
+    context, ref = dead
+    row = call_row() if table == "calls" else archive_row_of(ref, context)
+    later = to_time(context.started_unix_ns + 5 * 10**8)
+    write_rows(context, table, [{**row, "run_id": "later", "created_at": later}])
+
+    assert take(context) == (0 if table == "calls" else 1)
+
+    assert [row["run_id"] for row in rows_of(context, table)] == ["later"]
+
+
+def test_other_settings_take_nothing_up(dead: Dead) -> None:
+    context, _ = dead
+    other = replace(next_run(context), settings_fingerprint="other")
+
+    assert take_up(str(Path(context.staging_uri).parent), other) == 0
+
+    assert all(not rows_of(context, table) for table in TABLES)
+
+
+def test_call_whose_archive_is_gone_is_taken_up(dead: Dead) -> None:
+    context, ref = dead
+    os.unlink(ref.uri)
+
+    assert take(context) == 1
+
+    assert len(rows_of(context, "recordings")) == 3
+    assert [row["archive_uri"] for row in rows_of(context, "archives")] == [ref.uri]
+
+
+def test_archive_of_which_a_call_is_not_finished_is_read_again(dead: Dead) -> None:
+    context, ref = dead
+    other = write_call(Path(ref.uri).parent / "b.tar.gz", [make_participant("carol")])
+    leave_archive(context, other)  # its call was made from the other archive alone
+
+    assert take(context) == 1
+
+    assert [row["archive_uri"] for row in rows_of(context, "archives")] == [ref.uri]
+
+
+def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
+    context, ref = dead
+    old = Path(context.output_uri, "recordings", "default", "old.mkv")
+    old.write_bytes(b"old")
+    gone = {**rows_like(context), "uri": str(old), "participant_id": "carol"}
+    write_rows(context, "recordings", [gone])
+    write_rows(context, "archives", [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)])
+    pending_replacement.note(context.catalog_uri, CALL, [ref.uri], [])
+
+    assert take(context) == 1
+
+    assert not old.exists()
+    assert {row["participant_id"] for row in rows_of(context, "recordings")} == {None, "alice", "bob"}
+    assert [row["fingerprint"] for row in rows_of(context, "archives")] == [ref.fingerprint]
+    assert pending_replacement.archives_to_repeat(context.catalog_uri) == frozenset()
+
+
+def rows_like(context: RunContext) -> Row:
+    """Returns a row of `recordings` that the dead run left."""
+    (rows,) = Path(context.staging_uri, "rows").glob("call-*")
+    return staged_rows(str(rows), "recordings")[0]
+
+
+def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:
+    context, ref = dead
+    later = replace(context, run_id="run-1b", staging_uri=f"{context.staging_uri}b")
+    press(later, ref)
+
+    assert take(context) == 2
+
+    assert len(rows_of(context, "recordings")) == 3
+    assert {row["run_id"] for row in rows_of(context, "tracks")} == {"run-1b"}
+
+
+def test_storage_lists_nothing_where_no_run_ever_was(context: RunContext) -> None:
+    assert objects.list_below(str(Path(context.staging_uri).parent)) == []
+    assert take(context) == 0

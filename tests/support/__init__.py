@@ -1,0 +1,1 @@
+"""What tests are built from: builders of archives, simulated calls, measures, storage servers."""

@@ -1,0 +1,50 @@
+"""Fixtures that several folders of tests share: a run's context on a disk, an empty object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.support import fake_store
+from transforms.codec.pool import POOL
+from transforms.context import RunContext, settings_fingerprint
+from transforms.filters import Filters
+from transforms.media.settings import PressSettings
+
+STARTED_UNIX_NS = 1_767_751_200_000_000_000
+"""2026-01-07T02:00:00Z."""
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    settings = PressSettings()
+    return RunContext(
+        run_id="run-1",
+        started_unix_ns=STARTED_UNIX_NS,
+        output_uri=str(tmp_path / "pressed"),
+        catalog_uri=str(tmp_path / "catalog"),
+        staging_uri=str(tmp_path / "staging" / "run-1"),
+        settings=settings,
+        settings_fingerprint=settings_fingerprint(settings),
+        filters=Filters(),
+        overwrite=False,
+        threads=2,
+    )
+
+
+@pytest.fixture
+def store() -> Iterator[ModuleType]:
+    fake_store.clear()
+    yield fake_store
+    fake_store.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _codec_processes() -> Iterator[None]:
+    POOL.restart()
+    yield
+    POOL.stop()
+    POOL.restart()
