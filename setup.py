@@ -5,7 +5,8 @@ from setuptools import find_packages, setup
 setup(
     name="callpress",
     version="0.1.0",
-    description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs",
+    description="Presses raw call recordings into an MKV per participant, an MP3 per call and "
+    "Parquet catalogs",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
@@ -37,7 +38,8 @@ setup(
             "pytest-xdist>=3.5,<4",
             "ruff>=0.8,<1",
         ],
-        # Wheels for Linux on x86-64 only: not in `dev`, the suite drives the same targets with hypothesis.
+        # Wheels for Linux on x86-64 only: not in `dev`, the suite drives the same targets with
+        # hypothesis.
         "fuzz": ["atheris>=3,<4"],
     },
     entry_points={"console_scripts": ["callpress = pipelines.cli:main"]},

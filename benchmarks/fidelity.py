@@ -1,4 +1,5 @@
-"""How well time and sound are kept: prints each figure beside what is to be reached; exits with 1 when one is missed.
+"""How well time and sound are kept: prints each figure beside what is to be reached; exits with 1
+when one is missed.
 
     .venv/bin/python -m benchmarks.fidelity            # everything, some minutes
     .venv/bin/python -m benchmarks.fidelity speech     # rows whose name holds a word
@@ -28,7 +29,13 @@ from benchmarks.figures import Figure, Measure, at_least, at_most, none_of, prin
 from pipelines.cli import main as callpress
 from tests.support import positions, quality
 from tests.support.builders import Participant, Segment, encode_opus, silence
-from tests.support.media import decode_with_ffmpeg, decode_with_pyav, hear_parts, mix_parts, stage_call
+from tests.support.media import (
+    decode_with_ffmpeg,
+    decode_with_pyav,
+    hear_parts,
+    mix_parts,
+    stage_call,
+)
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
 
@@ -36,17 +43,29 @@ ROOT = Path(__file__).resolve().parent.parent
 NS_PER_MS = 1_000_000
 
 
-# --- time ------------------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 def _errors(pressed: positions.Pressed, session: str) -> list[float]:
-    """Returns how far each marker of a session is off in the mix, in ms; without end where it is not found."""
-    return [abs(f.mix.error_ms) if f.mix.is_found else math.inf for f in positions.find_all(pressed, session)]
+    """Returns how far each marker of a session is off in the mix, in ms; without end where it is
+    not found.
+    """
+    return [
+        abs(f.mix.error_ms) if f.mix.is_found else math.inf
+        for f in positions.find_all(pressed, session)
+    ]
 
 
 def _worst_of_cases(least_ms: float, most_ms: float) -> Figure:
-    cases = [(call, session) for call, session, limit in positions.all_cases() if least_ms < limit <= most_ms]
-    worst = max((max(_errors(positions.pressed_call(call), session)), f"{call}, {session}") for call, session in cases)
+    cases = [
+        (call, session)
+        for call, session, limit in positions.all_cases()
+        if least_ms < limit <= most_ms
+    ]
+    worst = max(
+        (max(_errors(positions.pressed_call(call), session)), f"{call}, {session}")
+        for call, session in cases
+    )
     return at_most(worst[0], most_ms, "ms", f" in {len(cases)} sessions ({worst[1]})")
 
 
@@ -61,7 +80,9 @@ def position_in_trouble() -> Figure:
 def position_over_an_hour() -> Figure:
     pressed = positions.an_hour()
     worst = max((max(_errors(pressed, session)), session) for session in pressed.tracks)
-    return at_most(worst[0], positions.GOOD_MS, "ms", f" in {len(pressed.tracks)} sessions ({worst[1]})")
+    return at_most(
+        worst[0], positions.GOOD_MS, "ms", f" in {len(pressed.tracks)} sessions ({worst[1]})"
+    )
 
 
 def stall_step() -> Figure:
@@ -95,7 +116,9 @@ def skew() -> Figure:
 
 def two_ways_to_call_time() -> Figure:
     worst, count = 0.0, 0
-    pressed = [(positions.pressed_call(call), session) for call, session, _ in positions.all_cases()]
+    pressed = [
+        (positions.pressed_call(call), session) for call, session, _ in positions.all_cases()
+    ]
     for call, session in [*pressed, (positions.an_hour(), "everything")]:
         for found in positions.find_all(call, session):
             assert found.file is not None
@@ -106,7 +129,11 @@ def two_ways_to_call_time() -> Figure:
 def error_bar() -> Figure:
     held: dict[tuple[str, str, int], bool] = {}
     calls = [(name, positions.pressed_call(name)) for name in positions.CALLS]
-    for name, pressed in (*calls, ("hour", positions.an_hour()), ("minutes", positions.twenty_minutes())):
+    for name, pressed in (
+        *calls,
+        ("hour", positions.an_hour()),
+        ("minutes", positions.twenty_minutes()),
+    ):
         for session in pressed.tracks:
             for found in positions.find_all(pressed, session):
                 row = (name, session, found.row.file_start_sample)
@@ -127,25 +154,42 @@ def speech_ends() -> Figure:
         parts = stage_call([Participant(participant_id="a", segments=[segment])], folder)
         speech = hear_parts([parts], folder, None).tracks[0].speech
     found = np.stack([speech.file_start_sample, speech.file_stop_sample], axis=1) / SAMPLE_RATE_HZ
-    off = float(np.abs(found - np.array(truth)).max()) * 1000 if found.shape == (len(truth), 2) else math.inf
+    off = (
+        float(np.abs(found - np.array(truth)).max()) * 1000
+        if found.shape == (len(truth), 2)
+        else math.inf
+    )
     return at_most(off, 100, "ms", f" at {2 * len(truth)} ends")
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def lengths() -> Figure:
     wrong = count = 0
     for pressed in map(positions.pressed_call, positions.CALLS):
         checks = [(len(pressed.mix), pressed.facts.file.duration_samples)]
-        checks += [(len(track.mkv), track.facts.duration_samples) for track in pressed.tracks.values() if track.mkv is not None]
+        checks += [
+            (len(track.mkv), track.facts.duration_samples)
+            for track in pressed.tracks.values()
+            if track.mkv is not None
+        ]
         wrong += sum(decoded != stated for decoded, stated in checks)
         count += len(checks)
     with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()):
-        archives = [str(ROOT / "samples" / "*.tar.gz"), str(ROOT / "tests" / "data" / "captures" / "*.tar.gz")]
-        assert callpress(["run", "--input", archives[0], "--input", archives[1], "--output", name]) == 0
+        archives = [
+            str(ROOT / "samples" / "*.tar.gz"),
+            str(ROOT / "tests" / "data" / "captures" / "*.tar.gz"),
+        ]
+        assert (
+            callpress(["run", "--input", archives[0], "--input", archives[1], "--output", name])
+            == 0
+        )
         for row in read_rows(Path(name), "recordings"):
-            for decode in (decode_with_ffmpeg(row["uri"], row["channels"]), decode_with_pyav(row["uri"])):
+            for decode in (
+                decode_with_ffmpeg(row["uri"], row["channels"]),
+                decode_with_pyav(row["uri"]),
+            ):
                 wrong += len(decode) != row["duration_samples"]
                 count += 1
     return none_of(wrong, count, "decodes off by a sample or more")
@@ -157,9 +201,17 @@ def same_bytes() -> Figure:
         for workers in (1, 2, 4):
             output = Path(name, str(workers))
             pattern = str(ROOT / "tests" / "data" / "captures" / "*.tar.gz")
-            arguments = ["--input", pattern, "--output", str(output), f"--direct_num_workers={workers}"]
+            arguments = [
+                "--input",
+                pattern,
+                "--output",
+                str(output),
+                f"--direct_num_workers={workers}",
+            ]
             assert callpress(["run", *arguments]) == 0
-            hashes.append({row["filename"]: row["sha256"] for row in read_rows(output, "recordings")})
+            hashes.append(
+                {row["filename"]: row["sha256"] for row in read_rows(output, "recordings")}
+            )
     differ = sum(len({found.get(file) for found in hashes}) > 1 for file in hashes[0])
     return none_of(differ, len(hashes[0]), "files differ between 1, 2 and 4 codec processes")
 
@@ -167,7 +219,9 @@ def same_bytes() -> Figure:
 def clipped() -> Figure:
     voices = [voice / np.abs(voice).max() for voice in quality.speakers(8.0).values()] * 2
     people = [
-        Participant(participant_id=f"p{number}", segments=[Segment(packets=encode_opus(voice), ssrc=number)])
+        Participant(
+            participant_id=f"p{number}", segments=[Segment(packets=encode_opus(voice), ssrc=number)]
+        )
         for number, voice in enumerate(voices)
     ]
     over = total = 0
@@ -175,7 +229,9 @@ def clipped() -> Figure:
         folder = Path(name)
         parts = stage_call(people, folder)
         for channels in (1, 2):
-            mix_parts([[part] for part in parts], folder, folder / "a.mp3", Mp3Settings(channels=channels))
+            mix_parts(
+                [[part] for part in parts], folder, folder / "a.mp3", Mp3Settings(channels=channels)
+            )
             heard = decode_with_ffmpeg(folder / "a.mp3", channels)
             over += int((np.abs(heard) >= 1.0).sum())
             total += heard.size
@@ -183,7 +239,9 @@ def clipped() -> Figure:
 
 
 def joins() -> Figure:
-    """The largest step at a join by what the signal itself has, over loss, DTX, stalls and segments that meet or overlap."""
+    """The largest step at a join by what the signal itself has, over loss, DTX, stalls and segments
+    that meet or overlap.
+    """
     voice = quality.speakers(8.0)["bob"]
     packets = encode_opus(voice)
     whole = quality.decode_segments(Segment(packets=packets))
@@ -205,8 +263,13 @@ def red_copies() -> Figure:
     packets = encode_opus(quality.speakers(8.0)["carol"])
     lost = range(10, len(packets) - 5, 9)
     segment = Segment(packets=packets, red_copies=1, lost=lost)
-    heard, whole = quality.decode_segments(segment), quality.decode_segments(replace(segment, lost=()))
-    return none_of(int((heard != whole).sum()), whole.size, f"samples differ, {len(lost)} packets lost")
+    heard, whole = (
+        quality.decode_segments(segment),
+        quality.decode_segments(replace(segment, lost=())),
+    )
+    return none_of(
+        int((heard != whole).sum()), whole.size, f"samples differ, {len(lost)} packets lost"
+    )
 
 
 def loudness() -> Figure:
@@ -214,16 +277,34 @@ def loudness() -> Figure:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for who, voice in quality.speakers(20.0).items():
-            parts = stage_call([Participant(participant_id=who, segments=[Segment(packets=encode_opus(voice))])], folder / who)
-            facts = mix_parts([parts], folder / who, folder / f"{who}.mp3", Mp3Settings(bitrate_kbps=320))
-            command = ["ffmpeg", "-nostats", "-i", str(folder / f"{who}.mp3"), "-af", "ebur128", "-f", "null", "-"]
+            parts = stage_call(
+                [Participant(participant_id=who, segments=[Segment(packets=encode_opus(voice))])],
+                folder / who,
+            )
+            facts = mix_parts(
+                [parts], folder / who, folder / f"{who}.mp3", Mp3Settings(bitrate_kbps=320)
+            )
+            command = [
+                "ffmpeg",
+                "-nostats",
+                "-i",
+                str(folder / f"{who}.mp3"),
+                "-af",
+                "ebur128",
+                "-f",
+                "null",
+                "-",
+            ]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
             assert facts.loudness_lufs is not None
-            worst = max(worst, abs(facts.loudness_lufs - float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])))
+            worst = max(
+                worst,
+                abs(facts.loudness_lufs - float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])),
+            )
     return at_most(worst, 0.1, "LU", " from ffmpeg's ebur128")
 
 
-# --- speech under loss -----------------------------------------------------------------------------------------------
+# --- speech under loss ----------------------------------------------------------------------------
 
 
 @functools.cache

@@ -24,9 +24,15 @@ Measure = Callable[[], Figure]
 
 
 def at_most(value: float, limit: float, unit: str, detail: str = "") -> Figure:
-    """Returns a figure that should be small. Args: unit: written behind it, may be empty; detail: written behind that."""
+    """Returns a figure that should be small. Args: unit: written behind it, may be empty; detail:
+    written behind that.
+    """
     behind = f" {unit}" if unit else ""
-    return Figure(found=f"{value:.2f}{behind}{detail}", wanted=f"<= {limit:g}{behind}", is_reached=value <= limit)
+    return Figure(
+        found=f"{value:.2f}{behind}{detail}",
+        wanted=f"<= {limit:g}{behind}",
+        is_reached=value <= limit,
+    )
 
 
 def at_least(value: float, limit: float, detail: str = "") -> Figure:
@@ -40,7 +46,8 @@ def none_of(count: int, of: int, what: str) -> Figure:
 
 
 def print_table(figures: Mapping[str, Measure], words: Sequence[str]) -> int:
-    """Measures and prints what a word selects, or everything without one; returns 1 when a figure is missed, else 0.
+    """Measures and prints what a word selects, or everything without one; returns 1 when a figure
+    is missed, else 0.
 
     Args:
       figures: what to measure, by the names of their rows.

@@ -1,4 +1,5 @@
-"""What each of LAME's levels costs and sounds like on speech: the evidence for the default of `[mp3] lame_level`.
+"""What each of LAME's levels costs and sounds like on speech: the evidence for the default of
+`[mp3] lame_level`.
 
 python -m benchmarks.lame_levels
 """
@@ -32,7 +33,9 @@ ENCODINGS = {
 
 
 def main() -> None:
-    """Prints PESQ wide-band and seconds of media per CPU second, for a mono mix of three speakers."""
+    """Prints PESQ wide-band and seconds of media per CPU second, for a mono mix of three
+    speakers.
+    """
     voices = list(speakers().values())
     mix: Pcm = np.asarray(np.sum(voices, axis=0) * 0.6, dtype=np.float32)
     table = Table("encoding", *(f"level {level}" for level in LEVELS))
@@ -44,7 +47,10 @@ def main() -> None:
                 settings = replace(settings, lame_level=level)
                 cpu_s = min(_encode(mix, path, settings) for _ in range(ROUNDS))
                 score = pesq_wide_band(mix, _decode(path))
-                row.append(f"{score:.3f}, {len(mix) / SAMPLE_RATE_HZ / cpu_s:.0f}x, {path.stat().st_size // 1000} kB")
+                row.append(
+                    f"{score:.3f}, {len(mix) / SAMPLE_RATE_HZ / cpu_s:.0f}x, "
+                    f"{path.stat().st_size // 1000} kB"
+                )
             table.add_row(name, *row)
     Console(width=150).print(table)
 
@@ -60,7 +66,9 @@ def _encode(audio: Pcm, path: Path, settings: Mp3Settings) -> float:
 
 def _decode(path: Path) -> Pcm:
     with av.open(str(path)) as container:
-        return np.concatenate([frame.to_ndarray().T.astype(np.float32) for frame in container.decode(audio=0)])
+        return np.concatenate(
+            [frame.to_ndarray().T.astype(np.float32) for frame in container.decode(audio=0)]
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Makes archives too long to be held in memory: minutes of packets again and again, their numbers and times carried on."""
+"""Makes archives too long to be held in memory: minutes of packets again and again, their numbers
+and times carried on.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,16 @@ _RECORD_BYTES = 8
 
 
 def eight_hours(folder: Path) -> None:
-    """Writes `call.tar.gz`: 19 speakers who talk a tenth of the time, with DTX, and one who sends every packet."""
+    """Writes `call.tar.gz`: 19 speakers who talk a tenth of the time, with DTX, and one who sends
+    every packet.
+    """
     with _writing(folder / "call.tar.gz") as tar:
         for number in range(SPEAKERS):
             if number:
-                segment, seconds = Segment(packets=talk_in_turns(number), ssrc=1_000 + number), IN_TURNS_SECONDS
+                segment, seconds = (
+                    Segment(packets=talk_in_turns(number), ssrc=1_000 + number),
+                    IN_TURNS_SECONDS,
+                )
             else:
                 segment, seconds = Segment(packets=talk(number), ssrc=1_000), TALK_SECONDS
             dump = _LongDump(segment, seconds, EIGHT_HOURS_SECONDS // seconds)
@@ -58,7 +65,9 @@ def eight_hours(folder: Path) -> None:
 
 
 def five_gigabytes(folder: Path) -> None:
-    """Writes `call.tar.gz`: two speakers in stereo, and video of theirs that no output is made of."""
+    """Writes `call.tar.gz`: two speakers in stereo, and video of theirs that no output is made
+    of.
+    """
     with _writing(folder / "call.tar.gz") as tar:
         for number in range(2):
             segment = Segment(packets=stereo_talk(number), ssrc=1_000 + number)
@@ -82,7 +91,9 @@ class _LongDump:
             if name.startswith("last_"):
                 is_rtp = name.endswith("rtp_timestamp")
                 self.timing[name] = (
-                    (numbers[name] + added_s * SAMPLE_RATE_HZ) % (1 << 32) if is_rtp else numbers[name] + added_s * 1_000
+                    (numbers[name] + added_s * SAMPLE_RATE_HZ) % (1 << 32)
+                    if is_rtp
+                    else numbers[name] + added_s * 1_000
                 )
         starts, at = [], 0
         data = self._body.tobytes()
@@ -92,7 +103,10 @@ class _LongDump:
         records = np.array(starts)
         is_rtcp = (self._body[records + 2] == 0) & (self._body[records + 3] == 0)
         self._records = records
-        self._rtp, self._reports = records[~is_rtcp] + _RECORD_BYTES, records[is_rtcp] + _RECORD_BYTES
+        self._rtp, self._reports = (
+            records[~is_rtcp] + _RECORD_BYTES,
+            records[is_rtcp] + _RECORD_BYTES,
+        )
 
     def blocks(self) -> Iterator[bytes]:
         """Yields the dump, a repeat at a time."""
@@ -105,11 +119,15 @@ class _LongDump:
             _add(body, self._rtp + 4, passed_s * SAMPLE_RATE_HZ, 4)  # RTP timestamp
             _add(body, self._reports + 8, passed_s, 4)  # seconds of the NTP time
             _add(body, self._reports + 16, passed_s * SAMPLE_RATE_HZ, 4)  # RTP timestamp
-            _add(body, self._reports + 20, passed_s * PACKETS_PER_SECOND, 4)  # the sender's count of packets
+            _add(
+                body, self._reports + 20, passed_s * PACKETS_PER_SECOND, 4
+            )  # the sender's count of packets
             yield body.tobytes()
 
 
-def _add(body: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], amount: int, size_bytes: int) -> None:
+def _add(
+    body: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], amount: int, size_bytes: int
+) -> None:
     """Adds to big-endian numbers at some places, modulo their size."""
     places = at[:, None] + np.arange(size_bytes)
     weights = 256 ** np.arange(size_bytes - 1, -1, -1, dtype=np.int64)
@@ -131,20 +149,24 @@ def _video_blocks() -> Iterator[bytes]:
         yield dump[head_bytes:]
 
 
-# --- archives --------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[tarfile.TarFile]:
     with (
         path.open("wb") as file,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed,
+        gzip.GzipFile(
+            filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0
+        ) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         yield tar
 
 
-def _add_person(tar: tarfile.TarFile, call: str, number: int, dump: _LongDump, *, with_video: bool = False) -> None:
+def _add_person(
+    tar: tarfile.TarFile, call: str, number: int, dump: _LongDump, *, with_video: bool = False
+) -> None:
     """Adds a participant's dumps, descriptions and metadata, in this order."""
     session = f"sess-p{number:02d}"
     audio = {
@@ -166,7 +188,9 @@ def _add_person(tar: tarfile.TarFile, call: str, number: int, dump: _LongDump, *
         blocks = _video_blocks()
         head = next(blocks)
         size_bytes = len(head) + VIDEO_PACKETS * (VIDEO_PACKET_BYTES + _RECORD_BYTES)
-        _add_member(tar, f"p{number:02d}_video.rtpdump", size_bytes, itertools.chain([head], blocks))
+        _add_member(
+            tar, f"p{number:02d}_video.rtpdump", size_bytes, itertools.chain([head], blocks)
+        )
     fields: Mapping[str, Any] = {
         "call_id": call,
         "call_session_id": f"{call}-1",

@@ -1,4 +1,6 @@
-"""Makes the archives that speed is measured on, once, and keeps them in a folder. Equal code makes equal archives."""
+"""Makes the archives that speed is measured on, once, and keeps them in a folder. Equal code makes
+equal archives.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Material:
     folder: Path
 
     def smallest(self) -> tuple[Path, ...]:
-        """Two calls of one packet, an archive each: what pressing them costs, two codec processes started, any run costs."""
+        """Two calls of one packet, an archive each: what pressing them costs, two codec processes
+        started, any run costs.
+        """
         return tuple(sorted(self._made("two_packets", _smallest).iterdir()))
 
     def four_speakers(self) -> Path:
@@ -40,7 +44,9 @@ class Material:
         return self._made("four_speakers", _four_speakers) / "call.tar.gz"
 
     def twenty_with_dtx(self) -> Path:
-        """One call: 20 speakers, 5 minutes, each in turns of 5 s that make a tenth of the time, DTX of libopus."""
+        """One call: 20 speakers, 5 minutes, each in turns of 5 s that make a tenth of the time, DTX
+        of libopus.
+        """
         return self._made("twenty_with_dtx", _twenty_with_dtx) / "call.tar.gz"
 
     def batch(self) -> tuple[Path, ...]:
@@ -52,15 +58,21 @@ class Material:
         return (*self.batch()[:BESIDE_CALLS], self._made("big", _big) / "call.tar.gz")
 
     def small(self) -> Path:
-        """The folder of 1,000 calls of one participant, 3 s, an archive each: `0000.tar.gz` to `0999.tar.gz`."""
+        """The folder of 1,000 calls of one participant, 3 s, an archive each: `0000.tar.gz` to
+        `0999.tar.gz`.
+        """
         return self._made("small", _small)
 
     def eight_hours(self) -> Path:
-        """One call of 8 hours: 19 speakers as in `twenty_with_dtx`, and one who sends every packet; half a GB."""
+        """One call of 8 hours: 19 speakers as in `twenty_with_dtx`, and one who sends every packet;
+        half a GB.
+        """
         return self._made("eight_hours", long_material.eight_hours) / "call.tar.gz"
 
     def five_gigabytes(self) -> Path:
-        """One call of 2 hours: two speakers in stereo at 256 kbit/s, and 4.6 GB of their video, which nobody wants."""
+        """One call of 2 hours: two speakers in stereo at 256 kbit/s, and 4.6 GB of their video,
+        which nobody wants.
+        """
         return self._made("five_gigabytes", long_material.five_gigabytes) / "call.tar.gz"
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -77,13 +89,19 @@ class Material:
 
 
 def _call(packets: Sequence[Sequence[bytes]], name: str, minute: int = 0) -> bytes:
-    """Returns the archive of a call whose participants all begin with it, `minute` minutes into the morning."""
+    """Returns the archive of a call whose participants all begin with it, `minute` minutes into the
+    morning.
+    """
     people = [
-        Participant(participant_id=f"p{number:02d}", segments=[Segment(packets=sent, ssrc=1_000 + number)])
+        Participant(
+            participant_id=f"p{number:02d}", segments=[Segment(packets=sent, ssrc=1_000 + number)]
+        )
         for number, sent in enumerate(packets)
     ]
     start_ms = CALL_START_UNIX_MS + minute * 60_000
-    return make_call_archive(people, call_id=name, call_session_id=f"{name}-1", call_start_unix_ms=start_ms)
+    return make_call_archive(
+        people, call_id=name, call_session_id=f"{name}-1", call_start_unix_ms=start_ms
+    )
 
 
 def _four_speakers(folder: Path) -> None:
@@ -91,7 +109,9 @@ def _four_speakers(folder: Path) -> None:
 
 
 def _twenty_with_dtx(folder: Path) -> None:
-    (folder / "call.tar.gz").write_bytes(_call([talk_in_turns(number) for number in range(20)], "twenty"))
+    (folder / "call.tar.gz").write_bytes(
+        _call([talk_in_turns(number) for number in range(20)], "twenty")
+    )
 
 
 def _batch(folder: Path) -> None:
@@ -99,13 +119,18 @@ def _batch(folder: Path) -> None:
     for number in range(BATCH_CALLS):
         # Each call hears its own stretch of three of the voices.
         start = number * (TALK_SECONDS * PACKETS_PER_SECOND - length) // (BATCH_CALLS - 1)
-        said = [talk((number + voice) % 4)[start : start + length] for voice in range(BATCH_SPEAKERS)]
+        said = [
+            talk((number + voice) % 4)[start : start + length] for voice in range(BATCH_SPEAKERS)
+        ]
         (folder / f"{number:02d}.tar.gz").write_bytes(_call(said, f"batch-{number:02d}", number))
 
 
 def _big(folder: Path) -> None:
     length = BESIDE_CALLS * BATCH_SECONDS * PACKETS_PER_SECOND
-    said = [tuple(itertools.islice(itertools.cycle(talk(voice)), length)) for voice in range(BATCH_SPEAKERS)]
+    said = [
+        tuple(itertools.islice(itertools.cycle(talk(voice)), length))
+        for voice in range(BATCH_SPEAKERS)
+    ]
     (folder / "call.tar.gz").write_bytes(_call(said, "big"))
 
 
@@ -114,7 +139,9 @@ def _small(folder: Path) -> None:
     for number in range(SMALL_CALLS):
         start = number * length // 4 % (TALK_SECONDS * PACKETS_PER_SECOND - length)
         said = [talk(number % 4)[start : start + length]]
-        (folder / f"{number:04d}.tar.gz").write_bytes(_call(said, f"small-{number:04d}", number % 600))
+        (folder / f"{number:04d}.tar.gz").write_bytes(
+            _call(said, f"small-{number:04d}", number % 600)
+        )
 
 
 def _smallest(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Presses material with the installed command, and does with bare ffmpeg what a run does to the same tracks."""
+"""Presses material with the installed command, and does with bare ffmpeg what a run does to the
+same tracks.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,19 @@ class Presses:
         """Returns a name that nothing has yet."""
         return self._scratch / str(next(self._numbers))
 
-    def command(self, archives: Iterable[Path | str], output: Path, config: Path | None = None) -> list[str | Path]:
+    def command(
+        self, archives: Iterable[Path | str], output: Path, config: Path | None = None
+    ) -> list[str | Path]:
         """Returns the command line that presses some archives or patterns."""
         inputs = itertools.chain.from_iterable(("--input", archive) for archive in archives)
-        return [CALLPRESS, "run", *inputs, "--output", output, *(("--config", config) if config else ())]
+        return [
+            CALLPRESS,
+            "run",
+            *inputs,
+            "--output",
+            output,
+            *(("--config", config) if config else ()),
+        ]
 
     def press(self, *archives: Path | str, config: Path | None = None) -> Used:
         """Presses archives and forgets what was made. Raises: ProgramFailedError."""
@@ -62,10 +73,15 @@ class Presses:
         """Presses archives; returns the MKVs of each call. Raises: ProgramFailedError."""
         output = self.new_path()
         run(self.command(archives, output))
-        return tuple(tuple(sorted(call.glob("individual_*.mkv"))) for call in sorted(output.glob("recordings/*/*/*")))
+        return tuple(
+            tuple(sorted(call.glob("individual_*.mkv")))
+            for call in sorted(output.glob("recordings/*/*/*"))
+        )
 
     def mix_bare(self, tracks: Sequence[Path]) -> Used:
-        """Mixes tracks into a stereo MP3 with one ffmpeg of one thread. Raises: ProgramFailedError."""
+        """Mixes tracks into a stereo MP3 with one ffmpeg of one thread. Raises:
+        ProgramFailedError.
+        """
         output = self.new_path()
         used = run(mix_command(tracks, output))
         output.unlink()
@@ -88,7 +104,18 @@ class Presses:
         return cpu_s + self.mix_bare(tracks).cpu_s
 
 
-FFMPEG = ("ffmpeg", "-nostdin", "-v", "error", "-threads", "1", "-filter_threads", "1", "-filter_complex_threads", "1")
+FFMPEG = (
+    "ffmpeg",
+    "-nostdin",
+    "-v",
+    "error",
+    "-threads",
+    "1",
+    "-filter_threads",
+    "1",
+    "-filter_complex_threads",
+    "1",
+)
 
 
 def mix_command(tracks: Sequence[Path], output: Path) -> list[str | Path]:
@@ -102,7 +129,9 @@ def mix_command(tracks: Sequence[Path], output: Path) -> list[str | Path]:
 
 
 def in_turns(rounds: int, *measures: Callable[[], Used]) -> list[list[Used]]:
-    """Returns what each took in each round: one after the other, so that what else the machine does meets all of them."""
+    """Returns what each took in each round: one after the other, so that what else the machine does
+    meets all of them.
+    """
     took: list[list[Used]] = [[] for _ in measures]
     for _ in range(rounds):
         for measure, found in zip(measures, took, strict=True):

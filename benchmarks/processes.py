@@ -1,6 +1,8 @@
-"""Runs programs and tells what they cost: CPU of the whole tree, wall time, memory of each process, bytes by file.
+"""Runs programs and tells what they cost: CPU of the whole tree, wall time, memory of each process,
+bytes by file.
 
-CPU is what the kernel charged to a program and to all its descendants that were waited for. Linux only.
+CPU is what the kernel charged to a program and to all its descendants that were waited for. Linux
+only.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def run(command: Sequence[str | Path], *, exit_status: int = 0) -> Used:
     return _watch(command, exit_status, None)
 
 
-def _watch(command: Sequence[str | Path], exit_status: int, look: Callable[[int], None] | None) -> Used:
+def _watch(
+    command: Sequence[str | Path], exit_status: int, look: Callable[[int], None] | None
+) -> Used:
     """As `run`; `look` is called with the program's process id every so often while it runs."""
     with tempfile.TemporaryFile() as said:
         started = time.monotonic()
@@ -59,7 +63,9 @@ def _watch(command: Sequence[str | Path], exit_status: int, look: Callable[[int]
             said.seek(0)
             end = said.read()[-2_000:].decode(errors="replace")
             line = " ".join(map(str, command))
-            raise ProgramFailedError(f"exit status {process.returncode}, expected {exit_status}: {line}\n{end}")
+            raise ProgramFailedError(
+                f"exit status {process.returncode}, expected {exit_status}: {line}\n{end}"
+            )
     return Used(cpu_s=used.ru_utime + used.ru_stime, wall_s=wall_s)
 
 
@@ -81,10 +87,11 @@ def on_cores(count: int) -> Iterator[None]:
 
 
 def idle_seconds(command: Sequence[str | Path], cores: int) -> tuple[float, float]:
-    """Runs a program to its end on that many cores; returns the core seconds that it left unused, and the seconds it took.
+    """Runs a program to its end on that many cores; returns the core seconds that it left unused,
+    and the seconds it took.
 
-    Counted are threads that run or could run, so that work of others on the machine, for which ours have to wait, is not taken
-    for idleness. Raises: ProgramFailedError.
+    Counted are threads that run or could run, so that work of others on the machine, for which ours
+    have to wait, is not taken for idleness. Raises: ProgramFailedError.
     """
     looks: list[int] = []
 
@@ -111,12 +118,14 @@ def _is_codec_process(pid: int) -> bool:
         return False  # it ended meanwhile
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """The most memory any process of a kind ever held (`VmHWM`: its own pages and the file pages it has mapped), in bytes."""
+    """The most memory any process of a kind ever held (`VmHWM`: its own pages and the file pages it
+    has mapped), in bytes.
+    """
 
     launcher: int
     """It is the worker, too, on the local engine."""
@@ -130,7 +139,9 @@ def peak_memory(command: Sequence[str | Path]) -> Peaks:
     def look(launcher: int) -> None:
         for pid in (launcher, *descendants(launcher)):
             is_codec = _is_codec_process(pid)
-            if is_codec or pid == launcher:  # else a copy of the launcher that is about to become something else
+            if (
+                is_codec or pid == launcher
+            ):  # else a copy of the launcher that is about to become something else
                 with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
                     peaks[is_codec] = max(peaks[is_codec], _high_water_bytes(pid))
 
@@ -154,11 +165,12 @@ def _high_water_bytes(pid: int) -> int:
     raise ValueError(f"process {pid} has no memory")  # it has ended and waits to be waited for
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def seconds_until(command: Sequence[str | Path], happened: Callable[[], bool]) -> float:
-    """Runs a program to its end; returns the seconds from its start until something had happened, at most 20 ms too many.
+    """Runs a program to its end; returns the seconds from its start until something had happened,
+    at most 20 ms too many.
 
     Raises:
       ProgramFailedError: it failed.
@@ -195,13 +207,30 @@ _NAME = re.compile(r'"(/[^"]*)"')
 
 
 def traffic(command: Sequence[str | Path]) -> Traffic:
-    """Runs a program under strace; returns what it read and wrote. What it maps counts as read. Raises: ProgramFailedError."""
+    """Runs a program under strace; returns what it read and wrote. What it maps counts as read.
+    Raises: ProgramFailedError.
+    """
     found = Traffic()
     renamed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         calls = ",".join((*_READS, *_WRITES, *_COPIES, *_RENAMES, "mmap"))
         # A log for each thread, so that no call is told in two halves.
-        run(["strace", "-ff", "-y", "-s", "0", "-e", f"trace={calls}", "-e", "signal=none", "-o", f"{folder}/log", *command])
+        run(
+            [
+                "strace",
+                "-ff",
+                "-y",
+                "-s",
+                "0",
+                "-e",
+                f"trace={calls}",
+                "-e",
+                "signal=none",
+                "-o",
+                f"{folder}/log",
+                *command,
+            ]
+        )
         for log in Path(folder).iterdir():
             with log.open(errors="replace") as lines:
                 for line in lines:

@@ -1,11 +1,13 @@
-"""What a run costs: prints each figure beside what is to be reached; exits with 1 when one is missed.
+"""What a run costs: prints each figure beside what is to be reached; exits with 1 when one is
+missed.
 
     benchmarks/run                     # everything, about 40 minutes
     benchmarks/run cpu dtx             # rows whose name holds one of the words
-    benchmarks/run --material FOLDER   # where the recordings to press are kept, and made when they are missing
+    benchmarks/run --material FOLDER   # where the recordings to press are kept or made
 
-The installed command is measured, as a user runs it. Where it is held against ffmpeg, runs of both take turns on the same
-tracks and the least of each counts: whatever else a machine does only ever adds. CPU is that of all processes of a run.
+The installed command is measured, as a user runs it. Where it is held against ffmpeg, runs of both
+take turns on the same tracks and the least of each counts: whatever else a machine does only ever
+adds. CPU is that of all processes of a run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ import av
 from benchmarks.figures import Figure, at_least, at_most, print_table
 from benchmarks.material import SMALL_CALLS, SMALLEST_CALLS, Material
 from benchmarks.presses import CALLPRESS, CORES, ROOT, Presses, in_turns
-from benchmarks.processes import ProgramFailedError, Used, idle_seconds, on_cores, peak_memory, run, seconds_until, traffic
+from benchmarks.processes import (
+    ProgramFailedError,
+    Used,
+    idle_seconds,
+    on_cores,
+    peak_memory,
+    run,
+    seconds_until,
+    traffic,
+)
 
 SAMPLE = ROOT / "samples" / "weekly_sync.tar.gz"
 ROUNDS = 3
@@ -32,7 +43,7 @@ START_ROUNDS = 5
 MEMORY_MB = 400
 
 
-# --- CPU -------------------------------------------------------------------------------------------------------------
+# --- CPU ------------------------------------------------------------------------------------------
 
 
 def _least_cpu(runs: Iterable[Used]) -> float:
@@ -43,8 +54,12 @@ def _least_wall(runs: Iterable[Used]) -> float:
     return min(used.wall_s for used in runs)
 
 
-def _ratio(ours: Sequence[Used], start: Sequence[Used], bare: Sequence[Used], limit: float) -> Figure:
-    """Returns CPU less that of the start, by ffmpeg's; then where each of these lay, and the wall time."""
+def _ratio(
+    ours: Sequence[Used], start: Sequence[Used], bare: Sequence[Used], limit: float
+) -> Figure:
+    """Returns CPU less that of the start, by ffmpeg's; then where each of these lay, and the wall
+    time.
+    """
     start_s = _least_cpu(start)
     middle = (median(used.cpu_s for used in ours) - start_s) / median(used.cpu_s for used in bare)
     detail = (
@@ -85,11 +100,13 @@ def cpu_defaults(presses: Presses) -> Figure:
 def cpu_dtx(presses: Presses) -> Figure:
     archive = presses.material.twenty_with_dtx()
     (tracks,) = presses.calls(archive)
-    ours, start, bare = in_turns(ROUNDS, lambda: presses.press(archive), presses.start, lambda: presses.mix_bare(tracks))
+    ours, start, bare = in_turns(
+        ROUNDS, lambda: presses.press(archive), presses.start, lambda: presses.mix_bare(tracks)
+    )
     return _ratio(ours, start, bare, 0.3)
 
 
-# --- cores -----------------------------------------------------------------------------------------------------------
+# --- cores ----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -113,7 +130,12 @@ def _on(cores: int, measure: Callable[[], Used]) -> Used:
 def batch_wall(presses: Presses) -> Figure:
     ours, _, bare = _batch(presses)
     ours_s, bare_s = _least_wall(ours), _least_wall(bare)
-    return at_most(ours_s / bare_s, 0.8, "", f": {ours_s:.1f} by {bare_s:.1f} s; {_range(ours)} by {_range(bare)} CPU s")
+    return at_most(
+        ours_s / bare_s,
+        0.8,
+        "",
+        f": {ours_s:.1f} by {bare_s:.1f} s; {_range(ours)} by {_range(bare)} CPU s",
+    )
 
 
 def speed_up(presses: Presses) -> Figure:
@@ -145,13 +167,18 @@ def idle_core(presses: Presses) -> Figure:
     return at_most(100 * min(shares), 10, "%", detail)
 
 
-# --- start-up --------------------------------------------------------------------------------------------------------
+# --- start-up -------------------------------------------------------------------------------------
 
 
 def _start_up(limit: float, *arguments: str | Path, exit_status: int = 0) -> Figure:
     runs = [run([CALLPRESS, *arguments], exit_status=exit_status) for _ in range(START_ROUNDS)]
     slowest_s = max(used.wall_s for used in runs)
-    return at_most(_least_wall(runs), limit, "s", f" to {slowest_s:.2f} s, of which {_least_cpu(runs):.2f} CPU s")
+    return at_most(
+        _least_wall(runs),
+        limit,
+        "s",
+        f" to {slowest_s:.2f} s, of which {_least_cpu(runs):.2f} CPU s",
+    )
 
 
 def first_file(presses: Presses) -> Figure:
@@ -184,14 +211,16 @@ def start_inspect(_: Presses) -> Figure:
     return _start_up(1, "inspect", SAMPLE)
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def _memory(presses: Presses, *archives: Path | str) -> Figure:
     peaks = peak_memory(presses.command(archives, presses.new_path()))
     launcher, codec = peaks.launcher / 1e6, peaks.codec_process / 1e6
     found = f"launcher and worker {launcher:.0f} MB, codec process {codec:.0f} MB"
-    return Figure(found=found, wanted=f"<= {MEMORY_MB} MB each", is_reached=max(launcher, codec) <= MEMORY_MB)
+    return Figure(
+        found=found, wanted=f"<= {MEMORY_MB} MB each", is_reached=max(launcher, codec) <= MEMORY_MB
+    )
 
 
 def memory_one_small(presses: Presses) -> Figure:
@@ -214,13 +243,17 @@ def memory_long(presses: Presses) -> Figure:
     return _memory(presses, presses.material.eight_hours())
 
 
-# --- many archives ---------------------------------------------------------------------------------------------------
+# --- many archives --------------------------------------------------------------------------------
 
 
 def cost_per_archive(presses: Presses) -> Figure:
-    """The steps between the sizes are compared: the start is not in them, and of ten archives it would be nearly all."""
+    """The steps between the sizes are compared: the start is not in them, and of ten archives it
+    would be nearly all.
+    """
     folder = presses.material.small()
-    ten, start = in_turns(START_ROUNDS, lambda: presses.press(folder / "000?.tar.gz"), presses.start)
+    ten, start = in_turns(
+        START_ROUNDS, lambda: presses.press(folder / "000?.tar.gz"), presses.start
+    )
     (hundred,) = in_turns(START_ROUNDS, lambda: presses.press(folder / "00??.tar.gz"))
     (thousand,) = in_turns(1, lambda: presses.press(folder / "*.tar.gz"))
     at_10, at_100, at_1000, at_start = map(_least_cpu, (ten, hundred, thousand, start))
@@ -228,13 +261,14 @@ def cost_per_archive(presses: Presses) -> Figure:
     each = [(cpu_s - at_start) / (count - SMALLEST_CALLS) for cpu_s, count in sizes]
     steps = [(at_100 - at_10) / 90, (at_1000 - at_100) / (SMALL_CALLS - 100)]
     detail = (
-        f": {each[0] * 1e3:.0f}, {each[1] * 1e3:.0f}, {each[2] * 1e3:.0f} CPU ms each at 10, 100, 1,000; "
+        f": {each[0] * 1e3:.0f}, {each[1] * 1e3:.0f}, {each[2] * 1e3:.0f} CPU ms each at 10, 100, "
+        "1,000; "
         f"from 10 to 100 {steps[0] * 1e3:.0f}, from 100 to 1,000 {steps[1] * 1e3:.0f}"
     )
     return at_most(steps[1] / steps[0], 1.05, "", detail)
 
 
-# --- bytes -----------------------------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +279,9 @@ class _Bytes:
     staging: int
     """All of it; what is renamed out of it is no staging."""
     dumps: int
-    """The part of it that never leaves the step that wrote it: dumps that came before their metadata."""
+    """The part of it that never leaves the step that wrote it: dumps that came before their
+    metadata.
+    """
 
 
 @functools.cache
@@ -256,7 +292,9 @@ def _traffic(presses: Presses) -> tuple[_Bytes, _Bytes, int]:
     read, written = (
         _Bytes(
             archive=counter[str(archive)],
-            staging=sum(count for path, count in counter.items() if path.startswith(f"{output}/.staging/")),
+            staging=sum(
+                count for path, count in counter.items() if path.startswith(f"{output}/.staging/")
+            ),
             dumps=sum(count for path, count in counter.items() if path.endswith(".rtpdump")),
         )
         for counter in (found.read, found.written)
@@ -277,14 +315,24 @@ def archive_read(presses: Presses) -> Figure:
 def staging_written(presses: Presses) -> Figure:
     _, written, payload = _traffic(presses)
     staged = (written.staging - written.dumps) / payload
-    return at_most(staged, 1.3, "", f" of {payload:,} bytes of Opus; dumps spooled while unpacking {written.dumps:,} bytes")
+    return at_most(
+        staged,
+        1.3,
+        "",
+        f" of {payload:,} bytes of Opus; dumps spooled while unpacking {written.dumps:,} bytes",
+    )
 
 
 def staging_read(presses: Presses) -> Figure:
     read, written, _ = _traffic(presses)
     of_dumps = f"dumps {read.dumps / written.dumps:.2f}, " if written.dumps else ""
     rest = (read.staging - read.dumps) / (written.staging - written.dumps)
-    return at_most(read.staging / written.staging, 2.0, "", f" of {written.staging:,} bytes; {of_dumps}the rest {rest:.2f}")
+    return at_most(
+        read.staging / written.staging,
+        2.0,
+        "",
+        f" of {written.staging:,} bytes; {of_dumps}the rest {rest:.2f}",
+    )
 
 
 FIGURES: dict[str, Callable[[Presses], Figure]] = {
@@ -313,23 +361,35 @@ FIGURES: dict[str, Callable[[Presses], Figure]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 1 when a figure is missed."""
-    parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measures what a run costs.")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="measure only rows whose name holds one of these")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run", description="Measures what a run costs."
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="measure only rows whose name holds one of these"
+    )
     default = Path(tempfile.gettempdir(), "callpress-benchmarks")
     parser.add_argument(
-        "--material", type=Path, default=default, metavar="FOLDER", help=f"recordings, made when missing ({default}); 6 GB"
+        "--material",
+        type=Path,
+        default=default,
+        metavar="FOLDER",
+        help=f"recordings, made when missing ({default}); 6 GB",
     )
     arguments = parser.parse_args(argv)
     folder = arguments.material.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
         presses = Presses(Material(folder=folder), Path(scratch))
-        figures = {name: functools.partial(_measure, measure, presses) for name, measure in FIGURES.items()}
+        figures = {
+            name: functools.partial(_measure, measure, presses) for name, measure in FIGURES.items()
+        }
         return print_table(figures, arguments.words)
 
 
 def _measure(measure: Callable[[Presses], Figure], presses: Presses) -> Figure:
-    """Returns a row's figure; one that cannot be measured is missed, and the others are measured all the same."""
+    """Returns a row's figure; one that cannot be measured is missed, and the others are measured
+    all the same.
+    """
     try:
         return measure(presses)
     except ProgramFailedError as error:

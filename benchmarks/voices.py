@@ -1,7 +1,8 @@
 """The Opus packets that the material is made of: real speech, encoded by libopus as a browser does.
 
-The voices are those of the shipped sample, repeated, over noise of a microphone at -72 dBFS, so that no pause is digital
-silence. Encoded at 32 kbit/s, complexity 9 (a browser's on a desktop), 20 ms, VoIP.
+The voices are those of the shipped sample, repeated, over noise of a microphone at -72 dBFS, so
+that no pause is digital silence. Encoded at 32 kbit/s, complexity 9 (a browser's on a desktop), 20
+ms, VoIP.
 """
 
 from __future__ import annotations
@@ -33,14 +34,18 @@ PAUSE_SECONDS = 0.3
 @functools.cache
 def talk(number: int) -> tuple[bytes, ...]:
     """Returns 10 minutes of one of four voices: sentences with pauses between, each packet sent."""
-    return tuple(encode_opus(_with_noise(_voices()[number], TALK_SECONDS, number), complexity=COMPLEXITY))
+    return tuple(
+        encode_opus(_with_noise(_voices()[number], TALK_SECONDS, number), complexity=COMPLEXITY)
+    )
 
 
 @functools.cache
 def talk_in_turns(number: int) -> tuple[bytes, ...]:
-    """Returns 5 minutes of a speaker who talks a tenth of the time; packets that libopus's DTX withholds are empty.
+    """Returns 5 minutes of a speaker who talks a tenth of the time; packets that libopus's DTX
+    withholds are empty.
 
-    It withholds all but one each 400 ms, from 200 ms after each turn on: 15 % of the packets are sent.
+    It withholds all but one each 400 ms, from 200 ms after each turn on: 15 % of the packets are
+    sent.
     """
     voice = _without_pauses(_voices()[number % 4])
     pcm = _with_noise(np.zeros((1, 1), dtype=np.float32), IN_TURNS_SECONDS, number)
@@ -49,7 +54,8 @@ def talk_in_turns(number: int) -> tuple[bytes, ...]:
     for count, start in enumerate(range(number * every * 7 // 20 % every, len(pcm), every)):
         said = np.roll(voice, -(count + number) * turn, axis=0)[: min(turn, len(pcm) - start)]
         pcm[start : start + len(said)] += said
-    # Noise it hears before it ever heard speech, libopus takes for speech; so it hears a turn first that is not sent.
+    # Noise it hears before it ever heard speech, libopus takes for speech; so it hears a turn first
+    # that is not sent.
     packets = encode_opus(np.concatenate([voice[:turn], pcm]), complexity=COMPLEXITY, dtx=True)
     return tuple(packets[-IN_TURNS_SECONDS * PACKETS_PER_SECOND :])
 
@@ -57,14 +63,26 @@ def talk_in_turns(number: int) -> tuple[bytes, ...]:
 @functools.cache
 def stereo_talk(number: int) -> tuple[bytes, ...]:
     """Returns a minute of two voices, left and right, at 256 kbit/s."""
-    sides = [_with_noise(_voices()[(number + side) % 4], STEREO_SECONDS, number + side) for side in range(2)]
+    sides = [
+        _with_noise(_voices()[(number + side) % 4], STEREO_SECONDS, number + side)
+        for side in range(2)
+    ]
     pcm = np.concatenate(sides, axis=1)
-    return tuple(encode_opus(pcm, application=APPLICATION_AUDIO, bitrate_bps=STEREO_BITRATE_BPS, complexity=COMPLEXITY))
+    return tuple(
+        encode_opus(
+            pcm,
+            application=APPLICATION_AUDIO,
+            bitrate_bps=STEREO_BITRATE_BPS,
+            complexity=COMPLEXITY,
+        )
+    )
 
 
 @functools.cache
 def _voices() -> tuple[Pcm, ...]:
-    """Returns what the four microphones of the sample heard, half a minute each, in the order of names."""
+    """Returns what the four microphones of the sample heard, half a minute each, in the order of
+    names.
+    """
     heard = decode_archive((SAMPLES / "weekly_sync.tar.gz").read_bytes())
     return tuple(heard[who] for who in sorted(heard))
 

@@ -1,4 +1,6 @@
-"""The `callpress` command: run, inspect, verify. Imports what each needs only once the command line is known to be right."""
+"""The `callpress` command: run, inspect, verify. Imports what each needs only once the command line
+is known to be right.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def _run(arguments: RunArguments) -> int:
 
 @contextmanager
 def _importing_beam() -> Iterator[None]:
-    """Stops the search for garbage: of Beam's 300,000 objects all stay, and to find none takes a quarter of a second."""
+    """Stops the search for garbage: of Beam's 300,000 objects all stay, and to find none takes a
+    quarter of a second.
+    """
     if "apache_beam" in sys.modules:
         yield
         return

@@ -1,4 +1,6 @@
-"""`callpress run --dry_run`: which archives a run would press and which not, why, and how much that is. Writes nothing."""
+"""`callpress run --dry_run`: which archives a run would press and which not, why, and how much that
+is. Writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,22 @@ from transforms.sources import archive_files
 from transforms.sources.archive_files import Listed
 from transforms.storage import objects, uris
 
-_COLUMNS = ("archive_uri", "fingerprint", "settings_fingerprint", "status", "attempts", "error_type", "created_at")
+_COLUMNS = (
+    "archive_uri",
+    "fingerprint",
+    "settings_fingerprint",
+    "status",
+    "attempts",
+    "error_type",
+    "created_at",
+)
 
 
 def dry_run(arguments: RunArguments) -> int:
     """Lists what the same command without `--dry_run` would do; returns the exit status.
 
-    Reads listings and the catalog's table of archives, and no archive. Filters by call or participant leave no archive out
-    before it is read, and so not here either.
+    Reads listings and the catalog's table of archives, and no archive. Filters by call or
+    participant leave no archive out before it is read, and so not here either.
 
     Raises:
       UsageError, ConfigError: as the run would.
@@ -67,16 +77,26 @@ def dry_run(arguments: RunArguments) -> int:
     )
     plan = make_plan(arguments.inputs, context)
     if arguments.summary_json:
-        objects.write_bytes(uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n")
+        objects.write_bytes(
+            uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n"
+        )
     _print(plan)
     return 0
 
 
 def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
-    """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog cannot be read."""
+    """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog
+    cannot be read.
+    """
     since = context.filters.since_unix_ns
-    found = {listed.uri: listed for pattern in patterns for listed in archive_files.list_archives(uris.absolute(pattern))}
-    archives = [found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since]
+    found = {
+        listed.uri: listed
+        for pattern in patterns
+        for listed in archive_files.list_archives(uris.absolute(pattern))
+    }
+    archives = [
+        found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since
+    ]
     rows = _known(context.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
     press, skip = [], []
     for listed in archives:
@@ -111,7 +131,9 @@ def _refer(listed: Listed) -> ArchiveRef:
 
 
 def _known(catalog_uri: str, dates: set[str]) -> dict[tuple[str, str], Row]:
-    """Returns the rows of `archives` of some dates by date and URI: each object of the table is read once."""
+    """Returns the rows of `archives` of some dates by date and URI: each object of the table is
+    read once.
+    """
     rows: dict[tuple[str, str], Row] = {}
     for file in partitions.list_files(catalog_uri, "archives"):
         if file.call_date in dates:
@@ -139,13 +161,17 @@ def _print(plan: Mapping[str, Any]) -> None:
         Console(highlight=False).print(table)
     else:
         for verb, entry in entries:
-            print(f"{verb}\t{printable(entry['why'])}\t{entry['size_bytes']}\t{printable(entry['archive_uri'])}")
+            print(
+                f"{verb}\t{printable(entry['why'])}\t{entry['size_bytes']}\t{printable(entry['archive_uri'])}"
+            )
     reasons = Counter(entry["why"] for entry in plan["press"])
     told = ", ".join(f"{count} {printable(why)}" for why, count in reasons.most_common(5))
     archives = plan["archives"]
     print(
-        f"would press {archives['to_press']} of {archives['listed']} archives, {_size(plan['bytes_to_press'])}"
-        f"{f' ({told})' if told else ''}, and skip {archives['to_skip']}, {_size(plan['bytes_to_skip'])}"
+        f"would press {archives['to_press']} of {archives['listed']} archives, "
+        f"{_size(plan['bytes_to_press'])}"
+        f"{f' ({told})' if told else ''}, and skip {archives['to_skip']}, "
+        f"{_size(plan['bytes_to_skip'])}"
     )
 
 

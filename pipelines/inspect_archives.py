@@ -1,4 +1,6 @@
-"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks into no packet."""
+"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks
+into no packet.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from pipelines.options import InspectArguments
 from transforms.media.archive.member import Member
 from transforms.media.archive.walk import walk_archive, walk_folder
 from transforms.media.errors import RecordingError
-from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming, parse_timing_metadata
+from transforms.media.rtp.timing_metadata import (
+    SUFFIX,
+    SegmentTiming,
+    SessionTiming,
+    parse_timing_metadata,
+)
 from transforms.media.settings import LimitSettings
 from transforms.media.text import printable, printable_json
 from transforms.sources import archive_files
@@ -24,13 +31,21 @@ from transforms.storage import objects
 
 
 def inspect(arguments: InspectArguments) -> int:
-    """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not be read."""
+    """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not
+    be read.
+    """
     objects.find_credentials(arguments.archives)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
         listed = archive_files.list_archives(pattern)
         if not listed:
-            found.append({"uri": pattern, "error": archive_files.why_nothing_matches(pattern), "sessions": []})
+            found.append(
+                {
+                    "uri": pattern,
+                    "error": archive_files.why_nothing_matches(pattern),
+                    "sessions": [],
+                }
+            )
         found.extend(describe_archive(archive.uri) for archive in listed)
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
@@ -38,12 +53,17 @@ def inspect(arguments: InspectArguments) -> int:
         _print_tables(found)
     for archive in found:
         if archive["error"]:
-            print(f"callpress: {printable(archive['uri'])}: {printable(archive['error'])}", file=sys.stderr)
+            print(
+                f"callpress: {printable(archive['uri'])}: {printable(archive['error'])}",
+                file=sys.stderr,
+            )
     return 1 if any(archive["error"] for archive in found) else 0
 
 
 def describe_archive(uri: str) -> dict[str, Any]:
-    """Returns an archive's sessions as plain values; `error` says what cut the reading short, null when nothing did."""
+    """Returns an archive's sessions as plain values; `error` says what cut the reading short, null
+    when nothing did.
+    """
     sessions: list[SessionTiming] = []
     dumps: dict[str, int] = {}
     error: str | None = None
@@ -69,7 +89,9 @@ def describe_archive(uri: str) -> dict[str, Any]:
 def _members(uri: str) -> Iterator[Member]:
     limits = LimitSettings()
     if uri.endswith("/"):
-        yield from walk_folder(archive_files.folder_members(uri), lambda name: objects.open_input(uri + name), limits)
+        yield from walk_folder(
+            archive_files.folder_members(uri), lambda name: objects.open_input(uri + name), limits
+        )
     else:
         with objects.open_input(uri) as stream:
             yield from walk_archive(stream, limits)
@@ -97,8 +119,12 @@ def _track(kind: str, segments: list[SegmentTiming], dumps: dict[str, int]) -> d
         "track_ids": list(dict.fromkeys(segment.track_id for segment in segments)),
         "codecs": sorted({segment.codec for segment in segments}),
         "segment_count": len(segments),
-        "start_time": _iso(_ns(min((s.first_rtp_unix_ms for s in segments if s.first_rtp_unix_ms), default=None))),
-        "end_time": _iso(_ns(max((s.last_rtp_unix_ms for s in segments if s.last_rtp_unix_ms), default=None))),
+        "start_time": _iso(
+            _ns(min((s.first_rtp_unix_ms for s in segments if s.first_rtp_unix_ms), default=None))
+        ),
+        "end_time": _iso(
+            _ns(max((s.last_rtp_unix_ms for s in segments if s.last_rtp_unix_ms), default=None))
+        ),
         "segments": [
             {
                 "base_filename": segment.base_filename,
@@ -121,7 +147,9 @@ def _iso(unix_ns: int | None) -> str | None:
     if unix_ns is None:
         return None
     try:
-        moment = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).replace(microsecond=unix_ns // 1_000 % 1_000_000)
+        moment = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).replace(
+            microsecond=unix_ns // 1_000 % 1_000_000
+        )
     except (ValueError, OverflowError, OSError):
         return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -139,10 +167,24 @@ def _print_tables(archives: Iterable[dict[str, Any]]) -> None:
             calls.setdefault((session["call_cid"], session["call_session_id"]), []).append(session)
         for (cid, call_session), sessions in calls.items():
             started = sessions[0]["call_start_time"] or "unknown"
-            console.print(Text(f"call {printable(cid)}  session {printable(call_session)}  started {started}"))
+            console.print(
+                Text(f"call {printable(cid)}  session {printable(call_session)}  started {started}")
+            )
             table = Table()
-            for heading in ("participant", "user session", "track", "codec", "segments", "first packet", "length"):
-                table.add_column(heading, justify="right" if heading in ("segments", "length") else "left", overflow="fold")
+            for heading in (
+                "participant",
+                "user session",
+                "track",
+                "codec",
+                "segments",
+                "first packet",
+                "length",
+            ):
+                table.add_column(
+                    heading,
+                    justify="right" if heading in ("segments", "length") else "left",
+                    overflow="fold",
+                )
             for session in sessions:
                 for track in session["tracks"] or [None]:
                     table.add_row(*(Text(printable(cell)) for cell in _cells(session, track)))

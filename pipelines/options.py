@@ -1,4 +1,6 @@
-"""The flags of `callpress` and its exit statuses. Beam-free, so that `--help` and usage errors answer at once."""
+"""The flags of `callpress` and its exit statuses. Beam-free, so that `--help` and usage errors
+answer at once.
+"""
 
 from __future__ import annotations
 
@@ -75,39 +77,64 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Returns the parser of the whole command, and that of `run` within it."""
     parser = StrictParser(
         prog="callpress",
-        description="Presses raw call recordings into an MKV per participant, an MP3 per call and Parquet catalogs.",
+        description="Presses raw call recordings into an MKV per participant, an MP3 per call and "
+        "Parquet catalogs.",
     )
     parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=StrictParser)
     run = commands.add_parser(
         "run",
         help="press archives",
-        description="Presses raw archives. Options of Apache Beam (--runner, --project, ...) may follow in any order.",
-        epilog="Exit status: 0 done, 1 too many archives failed or nothing could be done, 2 wrong usage, 130 Ctrl-C.",
+        description="Presses raw archives. Options of Apache Beam (--runner, --project, ...) may "
+        "follow in any order.",
+        epilog="Exit status: 0 done, 1 too many archives failed or nothing could be done, 2 wrong "
+        "usage, 130 Ctrl-C.",
     )
     run.add_argument(
         "--input", action="append", default=[], metavar="PATTERN",
         help="archive, unpacked folder or glob, on disk or gs://; may be repeated",
     )  # fmt: skip
     run.add_argument("--output", metavar="URI", help="folder or gs://bucket/prefix for recordings")
-    run.add_argument("--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)")
-    run.add_argument("--config", metavar="FILE", help="job profile in TOML (default: as configs/default.toml)")
-    run.add_argument("--since", metavar="WHEN", help="only archives modified after: 2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d")
-    run.add_argument("--call", action="append", default=[], metavar="TYPE:ID", help="only this call; may be repeated")
+    run.add_argument(
+        "--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)"
+    )
+    run.add_argument(
+        "--config", metavar="FILE", help="job profile in TOML (default: as configs/default.toml)"
+    )
+    run.add_argument(
+        "--since",
+        metavar="WHEN",
+        help="only archives modified after: 2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d",
+    )
+    run.add_argument(
+        "--call",
+        action="append",
+        default=[],
+        metavar="TYPE:ID",
+        help="only this call; may be repeated",
+    )
     run.add_argument(
         "--participant", action="append", default=[], metavar="ID",
         help="only this participant's files, no mix; may be repeated",
     )  # fmt: skip
     run.add_argument(
-        "--user-session", action="append", default=[], metavar="ID", help="only this session's files, no mix; may be repeated"
+        "--user-session",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="only this session's files, no mix; may be repeated",
     )
     run.add_argument(
         "--output-type", action="append", default=[], choices=[str(kind) for kind in OutputType],
         help="only these individual files, no mix; may be repeated",
     )  # fmt: skip
-    run.add_argument("--overwrite", action="store_true", help="press again what the catalog has already")
     run.add_argument(
-        "--dry-run", action="store_true", help="list what would be pressed and what not, with sizes; write nothing"
+        "--overwrite", action="store_true", help="press again what the catalog has already"
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be pressed and what not, with sizes; write nothing",
     )
     run.add_argument("--summary-json", metavar="URI", help="write the end result as JSON")
     run.add_argument("--log-file", metavar="FILE", help="write the log there")
@@ -115,20 +142,33 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     inspect = commands.add_parser(
         "inspect",
         help="list what archives hold",
-        description="Lists users, sessions, tracks, codecs, segments and times of archives; writes nothing.",
+        description="Lists users, sessions, tracks, codecs, segments and times of archives; "
+        "writes nothing.",
     )
-    inspect.add_argument("archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob")
-    inspect.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
+    inspect.add_argument(
+        "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
+    )
+    inspect.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
+    )
     verify = commands.add_parser(
         "verify",
         help="compare a catalog with its files",
-        description="Checks that each row of a catalog has its file, unchanged, and each file its row; writes nothing.",
-        epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 wrong usage, 130 Ctrl-C.",
+        description="Checks that each row of a catalog has its file, unchanged, and each file its "
+        "row; writes nothing.",
+        epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 "
+        "wrong usage, 130 Ctrl-C.",
     )
-    verify.add_argument("--catalog", metavar="URI", help="the tables; with --output alone <output>/catalog")
-    verify.add_argument("--output", metavar="URI", help="where recordings lie (default: where the rows say)")
+    verify.add_argument(
+        "--catalog", metavar="URI", help="the tables; with --output alone <output>/catalog"
+    )
+    verify.add_argument(
+        "--output", metavar="URI", help="where recordings lie (default: where the rows say)"
+    )
     verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
-    verify.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of lines")
+    verify.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
+    )
     return parser, run
 
 
@@ -162,7 +202,9 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
     for name in ("input", "output"):
         if not getattr(arguments, name):
             # Most often the flag is there, but misspelt: say that rather than what follows from it.
-            refuse_unknown([flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)])
+            refuse_unknown(
+                [flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)]
+            )
             raise UsageError(f"--{name} is required")
     for call in arguments.call:
         if ":" not in call:
@@ -177,7 +219,9 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
             participants=tuple(arguments.participant),
             user_sessions=tuple(arguments.user_session),
             output_types=tuple(OutputType(kind) for kind in arguments.output_type),
-            since_unix_ns=None if arguments.since is None else parse_since(arguments.since, datetime.now(UTC)),
+            since_unix_ns=None
+            if arguments.since is None
+            else parse_since(arguments.since, datetime.now(UTC)),
         ),
         overwrite=arguments.overwrite,
         dry_run=arguments.dry_run,
@@ -189,7 +233,8 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
 
 
 def parse_since(text: str, now: datetime) -> int:
-    """Returns a point in time as Unix ns: a date or time (UTC unless it says otherwise), or an age such as 36h.
+    """Returns a point in time as Unix ns: a date or time (UTC unless it says otherwise), or an age
+    such as 36h.
 
     Raises:
       ConfigError: neither.
@@ -199,12 +244,16 @@ def parse_since(text: str, now: datetime) -> int:
         try:
             moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
         except OverflowError:
-            raise ConfigError(f"--since {text}: before the calendar begins, expected an age such as 36h or 7d") from None
+            raise ConfigError(
+                f"--since {text}: before the calendar begins, expected an age such as 36h or 7d"
+            ) from None
     else:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise ConfigError(f"--since {text}: expected a date such as 2026-11-20, or an age such as 36h or 7d") from None
+            raise ConfigError(
+                f"--since {text}: expected a date such as 2026-11-20, or an age such as 36h or 7d"
+            ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1_000_000_000
@@ -222,9 +271,13 @@ def refuse_unknown(strays: Sequence[str], known: Iterable[str] = ()) -> None:
     """
     for argument in strays:
         if not argument.startswith("-"):
-            raise UsageError(f"{argument!r} belongs to no option; each pattern goes behind an --input of its own")
+            raise UsageError(
+                f"{argument!r} belongs to no option; each pattern goes behind an --input of its own"
+            )
         name = argument.split("=", 1)[0].replace("_", "-")
-        near = difflib.get_close_matches(name, {flag.replace("_", "-") for flag in known} | _our_flags(), 1, 0.6)
+        near = difflib.get_close_matches(
+            name, {flag.replace("_", "-") for flag in known} | _our_flags(), 1, 0.6
+        )
         raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
 
 

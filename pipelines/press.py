@@ -1,8 +1,9 @@
 """The main job: raw archives -> MKV per participant, MP3 per call, Parquet catalogs.
 
     callpress run --input 'raw/*.tar.gz' --output ./pressed
-    callpress run --input 'gs://bucket/raw/**' --output gs://bucket/pressed --runner=DataflowRunner \
-        --project=my-project --region=europe-west1 --temp_location=gs://bucket/tmp --setup_file=./setup.py
+    callpress run --input 'gs://bucket/raw/**' --output gs://bucket/pressed \
+        --runner=DataflowRunner --project=my-project --region=europe-west1 \
+        --temp_location=gs://bucket/tmp --setup_file=./setup.py
 
 `build` wires the transforms; `pipelines.run` checks the arguments and runs it.
 """
@@ -13,7 +14,15 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from transforms import extract_tracks, list_archives, mix_calls, plan_calls, record_archives, skip_processed, unpack_archives
+from transforms import (
+    extract_tracks,
+    list_archives,
+    mix_calls,
+    plan_calls,
+    record_archives,
+    skip_processed,
+    unpack_archives,
+)
 from transforms.context import RunContext
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
@@ -30,7 +39,9 @@ _CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
 _TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_type")
 
 
-def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext) -> beam.PCollection[dict[str, object]]:
+def build(
+    pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext
+) -> beam.PCollection[dict[str, object]]:
     """Wires one run into `pipeline`; returns the collection that holds its result, one element.
 
     Args:
@@ -42,7 +53,11 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
     compared = listed.archives | "SkipProcessed" >> SkipProcessed(context)
     unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(context)
 
-    touched = unpacked.parts | "TouchedCalls" >> beam.Map(lambda part: part.call.as_tuple()) | "EachCallOnce" >> beam.Distinct()
+    touched = (
+        unpacked.parts
+        | "TouchedCalls" >> beam.Map(lambda part: part.call.as_tuple())
+        | "EachCallOnce" >> beam.Distinct()
+    )
     wanted = {
         "calls": (*_CALL_COLUMNS, "timeline_start_time", "archive_uris"),
         "tracks": (*_TRACK_COLUMNS, "status"),
@@ -57,7 +72,9 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
         "failures": recalled[unpack_archives.FAILURES],
     } | "PlanCalls" >> PlanCalls(context)
     extracted = (
-        planned.plans | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources) | "ExtractTracks" >> ExtractTracks(context)
+        planned.plans
+        | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources)
+        | "ExtractTracks" >> ExtractTracks(context)
     )
     before_mix = (
         listed[list_archives.FAILURES],
@@ -70,8 +87,12 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext)
 
     touched_archives = compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
     of_them = {"archives": ("archive_uri",), "failures": ("archive_uri", "call_session_id")}
-    of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(context, of_them, ("archive_uri",))
-    prior_archives = tuple(of_archives[table] for table in of_them) | "PriorArchives" >> beam.Flatten()
+    of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
+        context, of_them, ("archive_uri",)
+    )
+    prior_archives = (
+        tuple(of_archives[table] for table in of_them) | "PriorArchives" >> beam.Flatten()
+    )
     recorded = (
         unpacked[unpack_archives.ARCHIVES],
         mixed[mix_calls.OUTCOMES],

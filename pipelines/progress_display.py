@@ -1,4 +1,6 @@
-"""What a user sees while a run goes on: a progress bar on a terminal, elsewhere a line now and then, both on standard error."""
+"""What a user sees while a run goes on: a progress bar on a terminal, elsewhere a line now and
+then, both on standard error.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Watch:
     """A run's figures as they come from the workers, and what follows from them."""
 
     def __init__(self, threads: int, now: float) -> None:
-        """Args: threads: codec processes at work. now: when the run began, in seconds of a clock that never steps."""
+        """Args: threads: codec processes at work. now: when the run began, in seconds of a clock
+        that never steps.
+        """
         self._began = self._now = now
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -86,16 +90,27 @@ class Watch:
         return "  ".join(figures[number][1] for number in sorted(kept))
 
     def _figures(self) -> list[tuple[int, str]]:
-        """Returns the figures in the order they are read, each with its rank: the lowest stay longest."""
+        """Returns the figures in the order they are read, each with its rank: the lowest stay
+        longest.
+        """
         counts, stage = self.counts, self.stage
         at_work = {Stage.EXTRACTING: "tracks", Stage.MIXING: "calls"}.get(stage, "archives")
         archives = counts.get("archives", 0) + counts.get("archives_skipped", 0)
         found: list[tuple[int, str]] = []
         if self.percent is not None:
             found.append((0, f"{self.percent} %"))
-        for what, done in (("archives", archives), ("tracks", counts.get("tracks", 0)), ("calls", counts.get("calls", 0))):
+        for what, done in (
+            ("archives", archives),
+            ("tracks", counts.get("tracks", 0)),
+            ("calls", counts.get("calls", 0)),
+        ):
             if known := counts.get(f"{what}_found", 0):
-                found.append((2 if what == at_work else 5 if what == "tracks" else 4, f"{what} {done}/{known}"))
+                found.append(
+                    (
+                        2 if what == at_work else 5 if what == "tracks" else 4,
+                        f"{what} {done}/{known}",
+                    )
+                )
         if failures := counts.get("failures", 0):
             found.append((3, f"failures {failures}"))
         if stage == Stage.UNPACKING:
@@ -109,10 +124,14 @@ class Watch:
     def _rate(self, what: str) -> float:
         """Returns how much of a figure came per second lately."""
         (first, before), (last, now) = self._looks[0], self._looks[-1]
-        return max(0, now.get(what, 0) - before.get(what, 0)) / (last - first) if last > first else 0.0
+        return (
+            max(0, now.get(what, 0) - before.get(what, 0)) / (last - first) if last > first else 0.0
+        )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draws one line, however narrow the terminal: the stage, the figures that fit, and a bar where there is room."""
+        """Draws one line, however narrow the terminal: the stage, the figures that fit, and a bar
+        where there is room.
+        """
         least, most = _BAR_WIDTHS
         width = options.max_width - _STAGE_WIDTH - 2
         figures = self.fitting(width - least if options.max_width >= _WIDTH_WITH_BAR else width)
@@ -120,7 +139,9 @@ class Watch:
         cells: list[RenderableType] = [Text(f"{self.stage:{_STAGE_WIDTH}}", no_wrap=True)]
         if left >= least:
             percent = self.percent
-            cells.append(ProgressBar(completed=percent or 0, width=min(left, most), pulse=percent is None))
+            cells.append(
+                ProgressBar(completed=percent or 0, width=min(left, most), pulse=percent is None)
+            )
         cells.append(Text(figures, no_wrap=True, overflow="crop"))
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_row(*cells)
@@ -129,12 +150,16 @@ class Watch:
 
 @contextmanager
 def showing_progress(threads: int) -> Iterator[None]:
-    """Shows a local run's progress on standard error until the block ends. Args: threads: codec processes at work."""
+    """Shows a local run's progress on standard error until the block ends. Args: threads: codec
+    processes at work.
+    """
     watch = Watch(threads, time.monotonic())
     console = Console(stderr=True)
     has_bar = console.is_terminal and not console.is_dumb_terminal
     ended = threading.Event()
-    thread = threading.Thread(target=_keep_looking, args=(watch, ended, not has_bar), daemon=True, name="progress")
+    thread = threading.Thread(
+        target=_keep_looking, args=(watch, ended, not has_bar), daemon=True, name="progress"
+    )
     stop_listening = progress.listen(watch.count)
     thread.start()
     try:
@@ -158,13 +183,17 @@ def _keep_looking(watch: Watch, ended: threading.Event, prints_lines: bool) -> N
 
 
 def pause_after(seconds: float) -> float:
-    """Returns how long after a line the next one comes: often in a short run, and in one of ten hours no more than needed."""
+    """Returns how long after a line the next one comes: often in a short run, and in one of ten
+    hours no more than needed.
+    """
     least, most = _LINE_SECONDS
     return min(most, max(least, seconds / _LINES_PER_RUN))
 
 
 def spell_duration(seconds: float) -> str:
-    """Returns a time as people tell it, in steps no smaller than make sense: `25 s`, `12 min`, `3 h 10 min`; never none."""
+    """Returns a time as people tell it, in steps no smaller than make sense: `25 s`, `12 min`, `3 h
+    10 min`; never none.
+    """
     fives = max(1, round(seconds / 5))
     if fives < 12:
         return f"{5 * fives} s"

@@ -45,7 +45,9 @@ from transforms.storage import objects, retry, uris
 logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r" \[while running '[^']*'\]")
-_TROUBLE = re.compile(r"\btransforms(?:\.\w+)+\.(?:StorageError|StoreDownError|LockLostError): (.*)")
+_TROUBLE = re.compile(
+    r"\btransforms(?:\.\w+)+\.(?:StorageError|StoreDownError|LockLostError): (.*)"
+)
 
 
 class NothingToDoError(CallpressError):
@@ -68,7 +70,9 @@ def run(arguments: RunArguments) -> int:
     local = is_local(options.view_as(StandardOptions).runner)
     output = uris.absolute(arguments.output.rstrip("/"))
     catalog = uris.absolute((arguments.catalog or uris.join(output, "catalog")).rstrip("/"))
-    staging_root = _staging_root(options.view_as(GoogleCloudOptions).temp_location, local, output, catalog)
+    staging_root = _staging_root(
+        options.view_as(GoogleCloudOptions).temp_location, local, output, catalog
+    )
     load_libopus()
     FileSystems.set_options(options)
     objects.find_credentials((*arguments.inputs, output, catalog, staging_root))
@@ -88,7 +92,8 @@ def run(arguments: RunArguments) -> int:
         must_hold_lock=True,
     )
     farewell = (
-        f"callpress: run {run_id} stopped. The same command again takes up the calls that are finished and presses the others."
+        f"callpress: run {run_id} stopped. The same command again takes up the calls that are "
+        "finished and presses the others."
     )
     lock: CatalogLock | None = None
     try:
@@ -97,11 +102,19 @@ def run(arguments: RunArguments) -> int:
             try:
                 lock.acquire()
             except OSError as error:
-                raise NothingToDoError(f"--catalog {catalog}: cannot be written: {retry.plain(error)}") from None
+                raise NothingToDoError(
+                    f"--catalog {catalog}: cannot be written: {retry.plain(error)}"
+                ) from None
             objects.delete_partials(catalog)
             if taken := take_up.take_up(staging_root, context):
-                print(f"callpress: took up {taken} calls that an earlier run had finished before it ended", file=sys.stderr)
-            context = replace(context, repeat_archives=pending_replacement.archives_to_repeat(catalog))
+                print(
+                    f"callpress: took up {taken} calls that an earlier run had finished before it "
+                    "ended",
+                    file=sys.stderr,
+                )
+            context = replace(
+                context, repeat_archives=pending_replacement.archives_to_repeat(catalog)
+            )
             return _press(arguments, context, options, local, staging_root)
     except StoppedError:
         with contextlib.suppress(CallpressError):
@@ -114,14 +127,20 @@ def run(arguments: RunArguments) -> int:
         if (line := _trouble_of(error)) is not None:
             logger.warning("run %s failed: %s", run_id, line)
             print(f"callpress: run {run_id} failed: {line}", file=sys.stderr)
-            print("callpress: what is published stands; the same command again goes on from there", file=sys.stderr)
+            print(
+                "callpress: what is published stands; the same command again goes on from there",
+                file=sys.stderr,
+            )
             return EXIT_FAILED
         if isinstance(error, CallpressError):
             raise
         logger.exception("run %s failed", run_id)
         line = retry.plain(error)
         print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
-        print(f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}", file=sys.stderr)
+        print(
+            f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",
+            file=sys.stderr,
+        )
         return EXIT_FAILED
     finally:
         if lock is not None:
@@ -129,7 +148,8 @@ def run(arguments: RunArguments) -> int:
 
 
 def _trouble_of(error: Exception) -> str | None:
-    """Returns what an operator is to know of a run that storage or another run ended; None when that is not what ended it.
+    """Returns what an operator is to know of a run that storage or another run ended; None when
+    that is not what ended it.
 
     Other engines than the local one hand on no exceptions, but their text.
     """
@@ -141,7 +161,13 @@ def _trouble_of(error: Exception) -> str | None:
     return _STEP.sub("", found[-1]) if found else None
 
 
-def _press(arguments: RunArguments, context: RunContext, options: PipelineOptions, local: bool, staging_root: str) -> int:
+def _press(
+    arguments: RunArguments,
+    context: RunContext,
+    options: PipelineOptions,
+    local: bool,
+    staging_root: str,
+) -> int:
     clock = time.monotonic()
     # Other engines report no progress to this process; what they print of their own stays visible.
     with showing_progress(context.threads) if local else contextlib.nullcontext():
@@ -159,13 +185,21 @@ def _press(arguments: RunArguments, context: RunContext, options: PipelineOption
     exit_status = EXIT_FAILED if result["status"] == Status.FAILED else 0
     summary = run_summary.summarise(result, exit_status, time.process_time())
     if arguments.summary_json:
-        objects.write_bytes(uris.absolute(arguments.summary_json), json.dumps(summary, indent=2).encode() + b"\n")
+        objects.write_bytes(
+            uris.absolute(arguments.summary_json), json.dumps(summary, indent=2).encode() + b"\n"
+        )
     objects.delete_below(context.staging_uri)
     _remove_empty(staging_root)
-    run_summary.print_summary(summary, time.monotonic() - clock, context.output_uri, context.catalog_uri)
+    run_summary.print_summary(
+        summary, time.monotonic() - clock, context.output_uri, context.catalog_uri
+    )
     if exit_status:
         limit = context.settings.max_failed_ratio
-        print(f"callpress: more than {limit:.0%} of the archives failed or are partial (max_failed_ratio)", file=sys.stderr)
+        print(
+            f"callpress: more than {limit:.0%} of the archives failed or are partial "
+            "(max_failed_ratio)",
+            file=sys.stderr,
+        )
     return exit_status
 
 
@@ -174,7 +208,9 @@ def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # a line per annotation it leaves alone
+    logging.getLogger("apache_beam.typehints").setLevel(
+        logging.WARNING
+    )  # a line per annotation it leaves alone
     if arguments.verbose:
         terminal = logging.StreamHandler()
         terminal.setFormatter(run_summary.LogFormatter())
@@ -198,7 +234,8 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options.
 
     Raises:
-      UsageError: a flag that no runner knows, a word that belongs to none, or a value that cannot be.
+      UsageError: a flag that no runner knows, a word that belongs to none, or a value that cannot
+        be.
       ConfigError: no such runner.
     """
     parser = StrictParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
@@ -219,7 +256,9 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def _codec_processes(beam_args: Sequence[str], options: PipelineOptions) -> int:
-    """Returns how many codec processes a local run keeps busy: as many as there are cores, or as it was told."""
+    """Returns how many codec processes a local run keeps busy: as many as there are cores, or as it
+    was told.
+    """
     told = any(argument.startswith("--direct_num_workers") for argument in beam_args)
     if told and (count := options.view_as(DirectOptions).direct_num_workers) > 0:
         return int(count)
@@ -238,14 +277,20 @@ def _staging_root(temp_location: str | None, local: bool, output: str, catalog: 
     if temp_location:
         return uris.join(uris.absolute(temp_location), name)
     if not local:
-        raise ConfigError("--temp_location is needed with --runner: a place that all workers can read and write")
+        raise ConfigError(
+            "--temp_location is needed with --runner: a place that all workers can read and write"
+        )
     if uris.is_local(output):
         return uris.join(output, ".staging", name)
     return os.path.join(tempfile.gettempdir(), name)
 
 
 def _check_writable(output: str, catalog: str, staging_root: str, summary_json: str | None) -> None:
-    summary = [os.path.dirname(uris.absolute(summary_json))] if summary_json and uris.is_local(summary_json) else []
+    summary = (
+        [os.path.dirname(uris.absolute(summary_json))]
+        if summary_json and uris.is_local(summary_json)
+        else []
+    )
     for uri in (output, catalog, staging_root, *summary):
         if not uris.is_local(uri):
             objects.check_bucket(uri)
@@ -261,13 +306,17 @@ def _check_writable(output: str, catalog: str, staging_root: str, summary_json: 
 def check_inputs(patterns: Sequence[str]) -> None:
     reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
     if all(reasons):
-        raise NothingToDoError(f"nothing to press: {'; '.join(reason for reason in reasons if reason)}")
+        raise NothingToDoError(
+            f"nothing to press: {'; '.join(reason for reason in reasons if reason)}"
+        )
     for reason in filter(None, reasons):
         print(f"callpress: warning: {reason}", file=sys.stderr)
 
 
 def _remove_empty(staging_root: str) -> None:
     if uris.is_local(staging_root):
-        with contextlib.suppress(OSError):  # other runs, or those over another catalog, may be at work beside
+        with contextlib.suppress(
+            OSError
+        ):  # other runs, or those over another catalog, may be at work beside
             os.rmdir(staging_root)
             os.rmdir(os.path.dirname(staging_root))

@@ -1,4 +1,6 @@
-"""What a user is told of a run: the log while it goes on, a summary at the end. `progress_display` shows how far it is."""
+"""What a user is told of a run: the log while it goes on, a summary at the end. `progress_display`
+shows how far it is.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class LogFormatter(logging.Formatter):
         return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
 
 
-def summarise(result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds: float) -> dict[str, Any]:
+def summarise(
+    result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds: float
+) -> dict[str, Any]:
     """Returns the machine-readable end result (`--summary-json`).
 
     Args:
@@ -46,7 +50,9 @@ def summarise(result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds:
         "started_at": result["started_at"],
         "finished_at": result["finished_at"],
         "counts": {
-            "archives": by_status("archives", "listed", "skipped", "ok", "partial", "failed", "empty"),
+            "archives": by_status(
+                "archives", "listed", "skipped", "ok", "partial", "failed", "empty"
+            ),
             "calls": by_status("calls", "ok", "partial", "failed", "empty"),
             "recordings": counts.get("files_written", 0),
             "failures": counts.get("failures", 0),
@@ -62,24 +68,38 @@ def summarise(result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds:
 def _plain_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
     call = failure["call"]
     return {
-        **{name: value for name, value in failure.items() if name not in ("call", "archive_modified_unix_ns")},
+        **{
+            name: value
+            for name, value in failure.items()
+            if name not in ("call", "archive_modified_unix_ns")
+        },
         "call_cid": f"{call['call_type']}:{call['call_id']}" if call else None,
         "call_session_id": call["call_session_id"] if call else None,
     }
 
 
-def print_summary(summary: Mapping[str, Any], seconds: float, output_uri: str, catalog_uri: str) -> None:
+def print_summary(
+    summary: Mapping[str, Any], seconds: float, output_uri: str, catalog_uri: str
+) -> None:
     """Prints the summary table a user reads."""
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(title=f"callpress run {summary['run_id']}", title_justify="left", show_header=False)
+    table = Table(
+        title=f"callpress run {summary['run_id']}", title_justify="left", show_header=False
+    )
     counts = summary["counts"]
     archives, calls = counts["archives"], counts["calls"]
-    table.add_row("archives", _words(archives, ("listed", "skipped", "ok", "partial", "failed", "empty")))
+    table.add_row(
+        "archives", _words(archives, ("listed", "skipped", "ok", "partial", "failed", "empty"))
+    )
     table.add_row("calls", _words(calls, ("ok", "partial", "failed", "empty")))
-    table.add_row("files", f"{counts['recordings']} recordings, {summary['bytes_written'] / 1e6:.1f} MB")
+    table.add_row(
+        "files", f"{counts['recordings']} recordings, {summary['bytes_written'] / 1e6:.1f} MB"
+    )
     media = summary["media_seconds"]
     speed = f", {media / seconds:.0f} s per s" if seconds > 0 else ""
-    table.add_row("media", f"{media:.1f} s in {seconds:.1f} s ({summary['cpu_seconds']:.1f} CPU s){speed}")
+    table.add_row(
+        "media", f"{media:.1f} s in {seconds:.1f} s ({summary['cpu_seconds']:.1f} CPU s){speed}"
+    )
     table.add_row("failures", str(counts["failures"]))
     table.add_row("recordings", Text(printable(f"{output_uri}/recordings")))
     table.add_row("catalog", Text(printable(catalog_uri)))
@@ -88,7 +108,10 @@ def print_summary(summary: Mapping[str, Any], seconds: float, output_uri: str, c
         where = failure["archive_uri"] or failure["call_cid"] or ""
         console.print(Text(printable(f"  {failure['error_type']}: {where}: {failure['message']}")))
     if counts["failures"] > _FAILURES_SHOWN:
-        console.print(f"  and {counts['failures'] - _FAILURES_SHOWN} more: see the failures table of the catalog")
+        console.print(
+            f"  and {counts['failures'] - _FAILURES_SHOWN} more: see the failures table of the "
+            "catalog"
+        )
 
 
 def _words(counts: Mapping[str, int], names: tuple[str, ...]) -> str:

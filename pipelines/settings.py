@@ -1,4 +1,6 @@
-"""Reads a job profile (TOML) into frozen settings; refuses unknown keys and wrong values with the key's name."""
+"""Reads a job profile (TOML) into frozen settings; refuses unknown keys and wrong values with the
+key's name.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def load_settings(path: str | None) -> PressSettings:
     """Returns the settings of a config file, the defaults when there is none.
 
     Raises:
-      ConfigError: it cannot be read, is not TOML, has a key that does not exist (the nearest one is named), or a value
-        that cannot be.
+      ConfigError: it cannot be read, is not TOML, has a key that does not exist (the nearest one is
+        named), or a value that cannot be.
     """
     if path is None:
         return PressSettings()
@@ -40,7 +42,9 @@ def load_settings(path: str | None) -> PressSettings:
         what = first["msg"].removeprefix("Value error, ")
         found = first["input"]
         shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
-        raise ConfigError(f"--config {path}: {where + ': ' if where else ''}{what}{shown}") from None
+        raise ConfigError(
+            f"--config {path}: {where + ': ' if where else ''}{what}{shown}"
+        ) from None
 
 
 def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, path: str) -> None:
@@ -48,7 +52,11 @@ def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, path: str) -> 
     for key, value in data.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
-            hint = f", did you mean {prefix}{near[0]}?" if near else f", expected one of {', '.join(known)}"
+            hint = (
+                f", did you mean {prefix}{near[0]}?"
+                if near
+                else f", expected one of {', '.join(known)}"
+            )
             raise ConfigError(f"--config {path}: unknown key {prefix}{key}{hint}")
         section: Any = known[key].default_factory  # of a section its own class
         if isinstance(value, dict) and is_dataclass(section):

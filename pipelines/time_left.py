@@ -1,9 +1,11 @@
 """How far a run on the local engine is, and how long it still takes.
 
-The engine finishes a stage before it begins the next: all archives are unpacked, then all tracks extracted, then all calls
-mixed. What is left of the stage at work is told by its own speed over the last minutes. What the later ones will take is told
-from what they took elsewhere per hour of media; how much media there is, is known only when all is unpacked, and guessed from
-the bytes until then. So the figure is rough while archives are unpacked, a few hundredths of a run, and good from the mixes on.
+The engine finishes a stage before it begins the next: all archives are unpacked, then all tracks
+extracted, then all calls mixed. What is left of the stage at work is told by its own speed over the
+last minutes. What the later ones will take is told from what they took elsewhere per hour of media;
+how much media there is, is known only when all is unpacked, and guessed from the bytes until then.
+So the figure is rough while archives are unpacked, a few hundredths of a run, and good from the
+mixes on.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Stage(StrEnum):
 
 _WORK = (Stage.UNPACKING, Stage.EXTRACTING, Stage.MIXING)
 _CORE_SECONDS_PER_HOUR = {Stage.UNPACKING: 0.2, Stage.EXTRACTING: 0.4, Stage.MIXING: 10.0}
-"""Of one core of a cloud server, per hour of one participant's audio: they matter until a stage has shown its own speed."""
+"""Of one core of a cloud server, per hour of one participant's audio: they matter until a stage has
+shown its own speed.
+"""
 _SAMPLES_PER_BYTE = 10.0
 """Speech at 32 kbit/s with the headers of its packets."""
 _TRUSTED_BYTES = 1_000_000
@@ -43,7 +47,11 @@ _MOST_PERCENT = 99
 def stage_of(counts: Mapping[str, int]) -> Stage:
     """Returns the stage a run's figures tell of (see `transforms.engine.progress`)."""
     if counts.get("calls", 0) or counts.get("samples_heard", 0):
-        return Stage.PUBLISHING if counts.get("calls", 0) >= counts.get("calls_found", 0) else Stage.MIXING
+        return (
+            Stage.PUBLISHING
+            if counts.get("calls", 0) >= counts.get("calls_found", 0)
+            else Stage.MIXING
+        )
     if counts.get("calls_found", 0):
         return Stage.EXTRACTING
     return Stage.UNPACKING if counts.get("bytes_found", 0) else Stage.STARTING
@@ -53,14 +61,18 @@ class TimeLeft:
     """The estimate, kept up to date by whoever looks at the figures every second or so."""
 
     def __init__(self, threads: int, now: float) -> None:
-        """Args: threads: codec processes at work. now: when the run began, in seconds of a clock that never steps."""
+        """Args: threads: codec processes at work. now: when the run began, in seconds of a clock
+        that never steps.
+        """
         self._threads = threads
         self._began = self._looked = now
         self.stage = Stage.STARTING
         self._measured = Stage.STARTING
         self._seconds = self._work = self._done = 0.0
         self.percent: int | None = None
-        """Of the time, from beginning to end; never falls, and 100 never comes. None before there is evidence."""
+        """Of the time, from beginning to end; never falls, and 100 never comes. None before there
+        is evidence.
+        """
         self.seconds: float | None = None
         """None before there is evidence, and in the stages without a measure."""
 
@@ -83,13 +95,19 @@ class TimeLeft:
             return
         expected = _TRUSTED_CORE_SECONDS / self._cores(counts, stage)
         pace = (self._seconds + expected) / (self._work + _TRUSTED_CORE_SECONDS)
-        later = sum(work[each][1] / self._cores(counts, each) for each in _WORK[_WORK.index(stage) + 1 :])
+        later = sum(
+            work[each][1] / self._cores(counts, each) for each in _WORK[_WORK.index(stage) + 1 :]
+        )
         self.seconds = max(0.0, total - done) * pace + later
         passed = now - self._began
-        self.percent = max(self.percent or 0, min(_MOST_PERCENT, int(100 * passed / (passed + self.seconds))))
+        self.percent = max(
+            self.percent or 0, min(_MOST_PERCENT, int(100 * passed / (passed + self.seconds)))
+        )
 
     def _cores(self, counts: Mapping[str, int], stage: Stage) -> int:
-        """Returns how many cores a stage keeps busy: one archive, track or call is one core's work."""
+        """Returns how many cores a stage keeps busy: one archive, track or call is one core's
+        work.
+        """
         archives = counts.get("archives_found", 0) - counts.get("archives_skipped", 0)
         pieces = {
             Stage.UNPACKING: archives,
@@ -100,7 +118,9 @@ class TimeLeft:
 
 
 def _core_seconds(counts: Mapping[str, int], of: Stage, at: Stage) -> tuple[float, float]:
-    """Returns what is done and all there is of a stage's work, seen from the stage at work, in seconds of one core."""
+    """Returns what is done and all there is of a stage's work, seen from the stage at work, in
+    seconds of one core.
+    """
     per_sample = _CORE_SECONDS_PER_HOUR[of] / 3600 / SAMPLE_RATE_HZ
     if of == Stage.UNPACKING:
         per_byte = per_sample * _SAMPLES_PER_BYTE

@@ -60,7 +60,10 @@ def verify(arguments: VerifyArguments) -> int:
         else:
             print(f"{printable(problem.uri)}: {printable(problem.what)}", flush=True)
     if (at_work := checked.run_at_work()) is not None:
-        print(f"callpress: warning: {at_work} is at work: what it is replacing may look wrong", file=sys.stderr)
+        print(
+            f"callpress: warning: {at_work} is at work: what it is replacing may look wrong",
+            file=sys.stderr,
+        )
     if arguments.as_json:
         result = {
             "exit_status": 1 if problems else 0,
@@ -76,14 +79,17 @@ def verify(arguments: VerifyArguments) -> int:
         verdict = f"{problems} wrong" if problems else f"all there, {how} as in the catalog"
         recordings = checked.row_counts.get("recordings", 0)
         print(
-            f"callpress: {recordings} rows of recordings, {checked.file_count} files, {checked.size_bytes / 1e6:.1f} MB, "
+            f"callpress: {recordings} rows of recordings, {checked.file_count} files, "
+            f"{checked.size_bytes / 1e6:.1f} MB, "
             f"{len(checked.row_counts)} tables: {verdict}"
         )
     return 1 if problems else 0
 
 
 class Checked:
-    """A catalog being looked at. Memory grows by some 8 bytes a row and a few hundred a file, and not with their sizes."""
+    """A catalog being looked at. Memory grows by some 8 bytes a row and a few hundred a file, and
+    not with their sizes.
+    """
 
     def __init__(self, catalog_uri: str, output_uri: str | None, *, fast: bool) -> None:
         """Args: catalog_uri, output_uri: absolute; fast: whether to leave the hashes out."""
@@ -97,7 +103,9 @@ class Checked:
     def run_at_work(self) -> str | None:
         """Returns the name of a run that holds the catalog, None when there is none."""
         held = lock.look(self._catalog_uri)
-        return f"run {held.run_id} on {held.host}" if held is not None and not held.is_dead() else None
+        return (
+            f"run {held.run_id} on {held.host}" if held is not None and not held.is_dead() else None
+        )
 
     def problems(self) -> Iterator[Problem]:
         """Yields what is wrong, table by table, then file by file."""
@@ -115,9 +123,14 @@ class Checked:
         there = {metadata.path for metadata in objects.list_below(folder)}
         files = partitions.list_files(self._catalog_uri, table)
         strays = sorted(there - {file.uri for file in files})
-        return files, [Problem(uri=uri, what="it is no object of the table; a killed run may have left it") for uri in strays]
+        return files, [
+            Problem(uri=uri, what="it is no object of the table; a killed run may have left it")
+            for uri in strays
+        ]
 
-    def _read(self, file: CatalogFile, table: str, columns: Sequence[str]) -> tuple[list[Row], Problem | None]:
+    def _read(
+        self, file: CatalogFile, table: str, columns: Sequence[str]
+    ) -> tuple[list[Row], Problem | None]:
         try:
             return partitions.read_table(file, table, columns).to_pylist(), None
         except RecordingError as error:
@@ -130,14 +143,20 @@ class Checked:
             rows, problem = self._read(file, table, columns)
             if problem:
                 yield problem
-            hashes.append(np.fromiter((_key_hash(row, columns) for row in rows), dtype=np.uint64, count=len(rows)))
+            hashes.append(
+                np.fromiter(
+                    (_key_hash(row, columns) for row in rows), dtype=np.uint64, count=len(rows)
+                )
+            )
         everything = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.uint64)
         self.row_counts[table] = len(everything)
         twice = set(everything[1:][everything[1:] == everything[:-1]].tolist())
         for file in files if twice else ():
             for row in self._read(file, table, columns)[0]:
                 if _key_hash(row, columns) in twice:
-                    key = ", ".join(f"{name} {row[name]!r}" for name in columns if row[name] is not None)
+                    key = ", ".join(
+                        f"{name} {row[name]!r}" for name in columns if row[name] is not None
+                    )
                     yield Problem(uri=file.uri, what=f"{table} has more than one row of {key}")
 
     def _check_recordings(self, files: Sequence[CatalogFile]) -> Iterator[Problem]:
@@ -166,7 +185,9 @@ class Checked:
             yield Problem(uri=uri, what="it has no row in recordings")
 
     def _outputs(self, uris: Iterable[str]) -> list[str]:
-        """Returns the folders that hold `recordings/`: as told, as the rows say, or beside the catalog."""
+        """Returns the folders that hold `recordings/`: as told, as the rows say, or beside the
+        catalog.
+        """
         found = {uri.rsplit("/", _LEVELS_BELOW_OUTPUT)[0] for uri in uris}
         if self._output_uri:
             found.add(self._output_uri)
@@ -181,7 +202,9 @@ def _key_hash(row: Row, columns: Sequence[str]) -> int:
 
 
 def _check_hashes(entries: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    """Yields files whose content is not that of their rows, in the order of the entries; a few are read at a time."""
+    """Yields files whose content is not that of their rows, in the order of the entries; a few are
+    read at a time.
+    """
     threads = min(8, 2 * (os.cpu_count() or 1))
     pending: deque[Future[Problem | None]] = deque()
     stopped = threading.Event()
@@ -189,7 +212,10 @@ def _check_hashes(entries: Iterable[tuple[str, str]]) -> Iterator[Problem]:
         try:
             for uri, sha256 in entries:
                 pending.append(pool.submit(_check_hash, uri, sha256, stopped))
-                if len(pending) >= 4 * threads and (problem := pending.popleft().result()) is not None:
+                if (
+                    len(pending) >= 4 * threads
+                    and (problem := pending.popleft().result()) is not None
+                ):
                     yield problem
             while pending:
                 if (problem := pending.popleft().result()) is not None:

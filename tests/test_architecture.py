@@ -1,6 +1,8 @@
-"""Who imports whom: a table of rooms, from the bottom of the house to the top. A room is a folder, or some files of one.
+"""Who imports whom: a table of rooms, from the bottom of the house to the top. A room is a folder,
+or some files of one.
 
-Checked twice: by the text of the imports of every module, and by importing all of `media` where Beam cannot be imported.
+Checked twice: by the text of the imports of every module, and by importing all of `media` where
+Beam cannot be imported.
 """
 
 from __future__ import annotations
@@ -32,12 +34,26 @@ class Room:
 
 
 def _room(name: str, modules: str, below: str = "", libraries: str = "") -> Room:
-    return Room(name, tuple(modules.split()), tuple(filter(None, below.split("|"))), frozenset(libraries.split()))
+    return Room(
+        name,
+        tuple(modules.split()),
+        tuple(filter(None, below.split("|"))),
+        frozenset(libraries.split()),
+    )
 
 
 _MEDIA_BASE = " ".join(
     f"transforms.media.{module}"
-    for module in ("text", "errors", "units", "values", "settings", "wraparound", "buffers", "wall_time")
+    for module in (
+        "text",
+        "errors",
+        "units",
+        "values",
+        "settings",
+        "wraparound",
+        "buffers",
+        "wall_time",
+    )
 )
 ROOMS = (
     _room("media base", _MEDIA_BASE, libraries="numpy"),
@@ -47,14 +63,21 @@ ROOMS = (
     _room("archive", "transforms.media.archive", "media base|rtp"),
     _room("track", "transforms.media.track", "media base|opus|clock|rtp", "numpy"),
     _room("sound", "transforms.media.sound", "media base|opus|track", "numpy soxr"),
-    _room("containers", "transforms.media.containers", "media base|opus", "av fastcrc lameenc numpy"),
+    _room(
+        "containers", "transforms.media.containers", "media base|opus", "av fastcrc lameenc numpy"
+    ),
     _room(
         "media jobs",
         "transforms.media.unpack_archive transforms.media.extract_track transforms.media.mix_call",
         "media base|opus|rtp|archive|track|sound|containers",
         "numpy",
     ),
-    _room("storage", "transforms.storage", "media base", "apache_beam google google_crc32c tenacity urllib3"),
+    _room(
+        "storage",
+        "transforms.storage",
+        "media base",
+        "apache_beam google google_crc32c tenacity urllib3",
+    ),
     _room("codec", "transforms.codec", "media base|media jobs", "av"),
     _room("engine", "transforms.engine", libraries="apache_beam"),
     _room("sources", "transforms.sources", "media base|rtp|storage"),
@@ -63,8 +86,15 @@ ROOMS = (
         "transforms.elements transforms.context transforms.filters",
         "media base|media jobs|storage",
     ),
-    _room("catalog", "transforms.catalog", "media base|sound|media jobs|storage|elements", "google numpy pyarrow"),
-    _room("recovery", "transforms.recovery", "media base|storage|sources|elements|catalog", "pydantic"),
+    _room(
+        "catalog",
+        "transforms.catalog",
+        "media base|sound|media jobs|storage|elements",
+        "google numpy pyarrow",
+    ),
+    _room(
+        "recovery", "transforms.recovery", "media base|storage|sources|elements|catalog", "pydantic"
+    ),
     _room(
         "transforms",
         " ".join(
@@ -82,13 +112,15 @@ ROOMS = (
                 "write_catalog",
             )
         ),
-        "media base|archive|track|media jobs|storage|codec|engine|sources|elements|catalog|recovery",
+        "media base|archive|track|media "
+        "jobs|storage|codec|engine|sources|elements|catalog|recovery",
         "apache_beam",
     ),
     _room(
         "pipelines",
         "pipelines",
-        "media base|opus|rtp|archive|storage|codec|engine|sources|elements|catalog|recovery|transforms",
+        "media "
+        "base|opus|rtp|archive|storage|codec|engine|sources|elements|catalog|recovery|transforms",
         "apache_beam numpy pydantic rich",
     ),
 )
@@ -100,12 +132,19 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES = {name_of(path): path for top in OURS for path in sorted((ROOT / top).rglob("*.py")) if path.stem != "__init__"}
+MODULES = {
+    name_of(path): path
+    for top in OURS
+    for path in sorted((ROOT / top).rglob("*.py"))
+    if path.stem != "__init__"
+}
 MEDIA_MODULES = [name for name in MODULES if name.startswith("transforms.media.")]
 
 
 def imports_of(path: Path) -> set[str]:
-    """Returns the dotted names a module imports anywhere in its text; `from a import b` gives `a` and `a.b`."""
+    """Returns the dotted names a module imports anywhere in its text; `from a import b` gives `a`
+    and `a.b`.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -124,8 +163,14 @@ def our_modules(path: Path) -> set[str]:
 
 def room_of(module: str) -> Room:
     """Returns the room a module stands in: the one that names it, or the folder it is in."""
-    found = [room for room in ROOMS if any(module == own or module.startswith(own + ".") for own in room.modules)]
-    assert len(found) == 1, f"{module} stands in {[room.name for room in found]}, expected one row of the table"
+    found = [
+        room
+        for room in ROOMS
+        if any(module == own or module.startswith(own + ".") for own in room.modules)
+    ]
+    assert len(found) == 1, (
+        f"{module} stands in {[room.name for room in found]}, expected one row of the table"
+    )
     return found[0]
 
 
@@ -151,13 +196,23 @@ def test_module_imports_the_libraries_of_its_room(module: str) -> None:
 
 def test_every_library_of_a_room_is_used_in_it() -> None:
     for room in ROOMS:
-        used = {name.split(".")[0] for module in MODULES if room_of(module) == room for name in imports_of(MODULES[module])}
+        used = {
+            name.split(".")[0]
+            for module in MODULES
+            if room_of(module) == room
+            for name in imports_of(MODULES[module])
+        }
         assert room.libraries <= used, f"{room.name}: {room.libraries - used}"
 
 
 def test_every_room_below_is_needed() -> None:
     for room in ROOMS:
-        used = {room_of(other).name for module in MODULES if room_of(module) == room for other in our_modules(MODULES[module])}
+        used = {
+            room_of(other).name
+            for module in MODULES
+            if room_of(module) == room
+            for other in our_modules(MODULES[module])
+        }
         assert set(room.below) <= used, f"{room.name}: {set(room.below) - used}"
 
 
@@ -189,7 +244,9 @@ def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
         "    importlib.import_module(name)\n"
         "print(len({name for name in sys.modules if name.startswith('transforms.')}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     folders = {path.parent for path in MEDIA.rglob("*.py")}
     assert int(done.stdout) == len(MEDIA_MODULES) + len(folders)
@@ -203,5 +260,7 @@ def test_inspect_of_a_local_archive_does_without_the_slow_libraries() -> None:
         "from pipelines.cli import main\n"
         "sys.exit(main(['inspect', 'samples/weekly_sync.tar.gz']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""What SECURITY.md promises and no other module tests: no code from data, no secrets told, no terminal obeyed, no port open."""
+"""What SECURITY.md promises and no other module tests: no code from data, no secrets told, no
+terminal obeyed, no port open.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,33 @@ from transforms.write_catalog import _DeleteFn
 ROOT = Path(__file__).parents[1]
 OURS = sorted([*(ROOT / "transforms").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
 
-# --- no code from data -----------------------------------------------------------------------------------------------
+# --- no code from data ----------------------------------------------------------------------------
 
 _RUNS_DATA = {
-    "eval", "exec", "compile", "__import__", "import_module", "system", "popen", "execv", "execve", "spawnv",
-    "load_module", "run_path", "runpy", "allow_pickle", "from_pickle", "read_pickle", "unpickle", "Unpickler",
+    "eval", "exec", "compile", "__import__", "import_module", "system", "popen", "execv",
+    "execve", "spawnv",
+    "load_module", "run_path", "runpy", "allow_pickle", "from_pickle", "read_pickle", "unpickle",
+    "Unpickler",
 }  # fmt: skip
-_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "jsonpickle", "runpy", "code"}
+_MODULES = {
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "marshal",
+    "shelve",
+    "joblib",
+    "yaml",
+    "jsonpickle",
+    "runpy",
+    "code",
+}
 
 
 def dangers(text: str) -> set[str]:
-    """Returns what in a module could make data run: names it calls, modules it loads data with, shells."""
+    """Returns what in a module could make data run: names it calls, modules it loads data with,
+    shells.
+    """
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -47,21 +65,28 @@ def dangers(text: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found |= {(node.module or "").split(".")[0]} & _MODULES
         elif isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             owner = getattr(getattr(node.func, "value", None), "id", "")
             if name in _RUNS_DATA and (owner, name) != ("re", "compile"):
                 found.add(name)
             if name in ("load", "loads") and owner in _MODULES:
                 found.add(f"{owner}.{name}")
             risky = [word for word in node.keywords if word.arg in ("allow_pickle", "shell")]
-            found |= {str(word.arg) for word in risky if getattr(word.value, "value", None) is not False}
+            found |= {
+                str(word.arg) for word in risky if getattr(word.value, "value", None) is not False
+            }
     return found
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_makes_code_of_data(path: Path) -> None:
-    # The pipe between a worker and its codec process is the one place: both ends are ours, on one machine, and
-    # `multiprocessing.connection` reads it. `pickle` itself is there only to find out what cannot be sent.
+    # The pipe between a worker and its codec process is the one place: both ends are ours, on one
+    # machine, and `multiprocessing.connection` reads it. `pickle` itself is there only to find out
+    # what cannot be sent.
     allowed = {"pickle"} if path.name == "child.py" else set()
     assert dangers(path.read_text(encoding="utf-8")) == allowed
 
@@ -89,7 +114,7 @@ def test_such_code_would_be_found(text: str, found: set[str]) -> None:
     assert dangers(text) == found
 
 
-# --- nothing told that lets somebody in ------------------------------------------------------------------------------
+# --- nothing told that lets somebody in -----------------------------------------------------------
 
 SIGNED = (
     "https://storage.googleapis.com/bucket/o/x?X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=SECRET-who"
@@ -101,7 +126,8 @@ SIGNED = (
     "text",
     [
         f"403 GET {SIGNED}: no",
-        f"Max retries exceeded with url: /storage/v1/b/c/o/x?upload_id=SECRET123 (Caused by {SIGNED})",
+        "Max retries exceeded with url: /storage/v1/b/c/o/x?upload_id=SECRET123 (Caused by "
+        f"{SIGNED})",
         "https://user:SECRETpassword@host/path failed",
         "gs://SECRETtoken@bucket/x",
         "headers {'Authorization': 'Bearer SECRET.abc.def'}",
@@ -170,7 +196,9 @@ def test_log_hides_secrets_and_spells_controls_also_in_tracebacks(tmp_path: Path
         try:
             raise ValueError(f"could not fetch {SIGNED} \x1b[2J\u202e")
         except ValueError:
-            logging.getLogger("some.library").exception("failed for %s", "https://user:SECRETpw@host/x?sig=SECRETsig")
+            logging.getLogger("some.library").exception(
+                "failed for %s", "https://user:SECRETpw@host/x?sig=SECRETsig"
+            )
     finally:
         for handler in root.handlers:
             handler.close()
@@ -184,7 +212,7 @@ def test_log_hides_secrets_and_spells_controls_also_in_tracebacks(tmp_path: Path
     assert "\\x1b[2J\\u202e" in text
 
 
-# --- terminals are not obeyed ----------------------------------------------------------------------------------------
+# --- terminals are not obeyed ---------------------------------------------------------------------
 
 EVIL = "eve\x1b[2J\x1b]0;owned\x07\u202egpj.exe\x9b31m\u2066\u200b\r\x00\x7f"
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069]")
@@ -206,10 +234,15 @@ def test_json_with_such_characters_spelled_means_the_same() -> None:
 @pytest.mark.slow
 def test_ids_from_an_archive_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
     people = [
-        Participant(participant_id=EVIL, segments=[Segment(packets=encode_opus(noise(1)), base_filename="d1")]),
+        Participant(
+            participant_id=EVIL,
+            segments=[Segment(packets=encode_opus(noise(1)), base_filename="d1")],
+        ),
         Participant(
             participant_id=f"{EVIL}2",
-            segments=[Segment(packets=encode_opus(noise(1)), base_filename="d\x1b2", with_dump=False)],
+            segments=[
+                Segment(packets=encode_opus(noise(1)), base_filename="d\x1b2", with_dump=False)
+            ],
         ),
     ]
     archive = tmp_path / f"evil{EVIL.replace(chr(0), '')}.tar"
@@ -220,7 +253,13 @@ def test_ids_from_an_archive_do_not_reach_the_terminal_as_they_are(tmp_path: Pat
         callpress("run", "--input", tmp_path / "*.tar", "--output", tmp_path / "out", "--dry_run"),
         callpress("run", "--input", tmp_path / "*.tar", "--output", tmp_path / "out"),
         callpress("verify", "--catalog", tmp_path / "out" / "catalog"),
-        callpress("run", "--input", f"{tmp_path}/none{EVIL.replace(chr(0), '')}", "--output", tmp_path / "out"),
+        callpress(
+            "run",
+            "--input",
+            f"{tmp_path}/none{EVIL.replace(chr(0), '')}",
+            "--output",
+            tmp_path / "out",
+        ),
     ]
 
     assert len(query(tmp_path / "out" / "catalog", "failures")) == 1
@@ -230,33 +269,48 @@ def test_ids_from_an_archive_do_not_reach_the_terminal_as_they_are(tmp_path: Pat
     assert "eve\\x1b[2J" in outputs[0].out
 
 
-def test_rows_keep_ids_as_they_are_and_the_summary_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_keep_ids_as_they_are_and_the_summary_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     counts = {"listed": 1, "skipped": 0, "ok": 0, "partial": 1, "failed": 0, "empty": 0}
-    failure = {"archive_uri": None, "call_cid": f"default:{EVIL}", "error_type": "RtpError", "message": f"member {EVIL}"}
+    failure = {
+        "archive_uri": None,
+        "call_cid": f"default:{EVIL}",
+        "error_type": "RtpError",
+        "message": f"member {EVIL}",
+    }
     summary = {
-        "run_id": "r", "bytes_written": 0, "media_seconds": 0, "cpu_seconds": 0, "failures": [failure],
+        "run_id": "r", "bytes_written": 0, "media_seconds": 0, "cpu_seconds": 0,
+        "failures": [failure],
         "counts": {"archives": counts, "calls": counts, "recordings": 0, "failures": 1},
     }  # fmt: skip
     run_summary.print_summary(summary, 1.0, f"/out{EVIL}", f"/catalog{EVIL}")
     assert not _UNSEEN.search(capsys.readouterr().out)
 
 
-# --- nothing deleted that is not ours --------------------------------------------------------------------------------
+# --- nothing deleted that is not ours -------------------------------------------------------------
 
 
 def test_media_outside_the_output_is_never_deleted(tmp_path: Path) -> None:
-    for name in ("out/recordings/a/b/c/x.mkv", "out/recordings-of-others/x.mkv", "out/catalog/x", "elsewhere/x.mkv"):
+    for name in (
+        "out/recordings/a/b/c/x.mkv",
+        "out/recordings-of-others/x.mkv",
+        "out/catalog/x",
+        "elsewhere/x.mkv",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     delete = _DeleteFn(str(tmp_path / "out"))
 
     gone = [list(delete.process(str(path), None)) for path in sorted(tmp_path.rglob("x*"))]
 
-    assert [path for paths in gone for path in paths] == [str(tmp_path / "out/recordings/a/b/c/x.mkv")]
+    assert [path for paths in gone for path in paths] == [
+        str(tmp_path / "out/recordings/a/b/c/x.mkv")
+    ]
     assert len(list(tmp_path.rglob("x*"))) == 3
 
 
-# --- no open ports ---------------------------------------------------------------------------------------------------
+# --- no open ports --------------------------------------------------------------------------------
 
 LISTENS = "0A"
 
@@ -285,7 +339,16 @@ def test_local_run_listens_nowhere(tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as open_port:
         port = open_port.getsockname()[1]
         assert listening([os.getpid()]) >= {f"00000000:{port:04X}"}  # so would it be seen
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        "--input",
+        str(SAMPLE),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seen: set[str] = set()
     most = looks = 0
@@ -301,7 +364,7 @@ def test_local_run_listens_nowhere(tmp_path: Path) -> None:
     assert seen == set()
 
 
-# --- the page itself -------------------------------------------------------------------------------------------------
+# --- the page itself ------------------------------------------------------------------------------
 
 
 def test_every_test_that_the_security_page_names_is_there() -> None:
@@ -309,4 +372,6 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) >= 12
     for module, name in named:
-        assert re.search(rf"^def {name}\(", (ROOT / module).read_text(encoding="utf-8"), re.MULTILINE), (module, name)
+        assert re.search(
+            rf"^def {name}\(", (ROOT / module).read_text(encoding="utf-8"), re.MULTILINE
+        ), (module, name)

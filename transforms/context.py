@@ -1,4 +1,6 @@
-"""What every step of one run knows: where things go, how they are made, which part of the input is meant."""
+"""What every step of one run knows: where things go, how they are made, which part of the input is
+meant.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SCRATCH_FOLDERS = ("packets", "work")
 
 
 def settings_fingerprint(settings: PressSettings) -> str:
-    """Returns a hash of the settings that change media or rows: not limits, and not this program's version."""
+    """Returns a hash of the settings that change media or rows: not limits, and not this program's
+    version.
+    """
     relevant = asdict(settings)
     del relevant["limits"], relevant["max_failed_ratio"]
     text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
@@ -35,7 +39,9 @@ class RunContext:
     output_uri: str
     catalog_uri: str
     staging_uri: str
-    """This run's own folder for packets, rows and files being made; gone when the run has published."""
+    """This run's own folder for packets, rows and files being made; gone when the run has
+    published.
+    """
     settings: PressSettings
     settings_fingerprint: str
     filters: Filters
@@ -45,14 +51,18 @@ class RunContext:
     must_hold_lock: bool = False
     """Whether publishing first makes sure that the catalog's lock is this run's still."""
     repeat_archives: frozenset[str] = frozenset()
-    """Archives to press whatever the catalog says: a run that was cut short had begun to replace what was made of them."""
+    """Archives to press whatever the catalog says: a run that was cut short had begun to replace
+    what was made of them.
+    """
 
     def staged(self, *parts: str) -> str:
         """Returns the URI of something in this run's staging folder."""
         return uris.join(self.staging_uri, *parts)
 
     def stamp(self, row: Row) -> Row:
-        """Returns a row with the columns every row has. All of a run's rows carry its start, so that reruns compare."""
+        """Returns a row with the columns every row has. All of a run's rows carry its start, so
+        that reruns compare.
+        """
         return {
             **row,
             "run_id": self.run_id,

@@ -1,4 +1,6 @@
-"""All that crosses a shuffle: small values, ids and references; never media, never rows by the thousand."""
+"""All that crosses a shuffle: small values, ids and references; never media, never rows by the
+thousand.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,18 @@ def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
 
 
 def worst_failure(failures: Iterable[Failure | None]) -> Failure | None:
-    """Returns the failure to judge an archive by: one that another try may heal, else the first, None without any."""
+    """Returns the failure to judge an archive by: one that another try may heal, else the first,
+    None without any.
+    """
     found = [failure for failure in failures if failure is not None]
     return next((failure for failure in found if failure.retryable), found[0] if found else None)
 
 
 Row = dict[str, Any]
 ReplacedKey = tuple[str, ...]
-"""(call_type, call_id, call_session_id), (archive_uri,) or (run_id,): what rows are sharded and replaced by."""
+"""(call_type, call_id, call_session_id), (archive_uri,) or (run_id,): what rows are sharded and
+replaced by.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

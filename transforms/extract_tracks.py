@@ -32,8 +32,9 @@ FAILURES = "failures"
 class ExtractTracks(beam.PTransform):
     """Input: `TrackSource`. Output: `ExtractedTrack` (main), `Failure` (`failures`).
 
-    Writes the individual file (if wanted) under a name that comes from ids, and the track's rows into staging: a retried
-    bundle writes the same objects again. Parallel over tracks; memory is one window of packets, in a codec process.
+    Writes the individual file (if wanted) under a name that comes from ids, and the track's rows
+    into staging: a retried bundle writes the same objects again. Parallel over tracks; memory is
+    one window of packets, in a codec process.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -44,7 +45,8 @@ class ExtractTracks(beam.PTransform):
         return (
             sources
             | "SpreadTracks" >> beam.Reshuffle()
-            | "Extract" >> beam.ParDo(_ExtractFn(self._context)).with_outputs(FAILURES, main="tracks")
+            | "Extract"
+            >> beam.ParDo(_ExtractFn(self._context)).with_outputs(FAILURES, main="tracks")
         )
 
 
@@ -87,10 +89,17 @@ class _ExtractFn(ParallelFn):
         context, track = self._context, source.track
         individual, limits = context.settings.individual, context.settings.limits
         wants_file = individual.enabled and track.output_type in individual.output_types
-        parts = tuple(PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts)
-        name = individual_name(track, source.timeline_start_unix_ns // NS_PER_MS, individual.container)
+        parts = tuple(
+            PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
+        )
+        name = individual_name(
+            track, source.timeline_start_unix_ns // NS_PER_MS, individual.container
+        )
         uri = uris.join(context.output_uri, "recordings", call_folder(track.call), name)
-        with work_folders.work_folder(context.staging_uri) as folder, POOL.lend(limits.codec_memory_bytes) as codec:
+        with (
+            work_folders.work_folder(context.staging_uri) as folder,
+            POOL.lend(limits.codec_memory_bytes) as codec,
+        ):
             output = folder / "track" if wants_file else None
             facts: ExtractedTrackFacts
             facts, cpu_ns = codec.run(
@@ -104,7 +113,9 @@ class _ExtractFn(ParallelFn):
                 objects.publish(uri, output)
         rows: dict[str, list[Row]] = {
             "recordings": [self._recording_row(source, facts, name, uri)] if facts.file else [],
-            "segments": [segment_row(source, facts, number) for number in range(len(facts.segments))],
+            "segments": [
+                segment_row(source, facts, number) for number in range(len(facts.segments))
+            ],
             "tracks": [track_row(source, facts)],
         }
         stamped = {table: [context.stamp(row) for row in found] for table, found in rows.items()}
@@ -120,7 +131,9 @@ class _ExtractFn(ParallelFn):
             cpu_ns=cpu_ns,
         )
 
-    def _recording_row(self, source: TrackSource, facts: ExtractedTrackFacts, name: str, uri: str) -> Row:
+    def _recording_row(
+        self, source: TrackSource, facts: ExtractedTrackFacts, name: str, uri: str
+    ) -> Row:
         assert facts.file is not None
         length = facts.file.duration_samples
         return {
@@ -133,7 +146,9 @@ class _ExtractFn(ParallelFn):
             "codec": "opus",
             "channels": facts.file.channels,
             "sample_rate_hz": SAMPLE_RATE_HZ,
-            "bitrate_bps": facts.file.size_bytes * 8 * SAMPLE_RATE_HZ // length if length > 0 else 0,
+            "bitrate_bps": facts.file.size_bytes * 8 * SAMPLE_RATE_HZ // length
+            if length > 0
+            else 0,
             "size_bytes": facts.file.size_bytes,
             "sha256": facts.file.sha256,
             "start_time": to_time(facts.begin_unix_ns),

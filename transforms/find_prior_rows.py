@@ -12,14 +12,19 @@ from transforms.context import RunContext
 
 
 class FindPriorRows(beam.PTransform):
-    """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and their `call_date`.
+    """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and
+    their `call_date`.
 
-    Scans each table's key columns once, in parallel over all objects; the keys are a side input. Writes nothing; memory
-    holds one object's columns and the keys.
+    Scans each table's key columns once, in parallel over all objects; the keys are a side input.
+    Writes nothing; memory holds one object's columns and the keys.
     """
 
-    def __init__(self, context: RunContext, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]) -> None:
-        """Args: columns: those wanted of each table; key_columns: those that a key names, the same in all."""
+    def __init__(
+        self, context: RunContext, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]
+    ) -> None:
+        """Args: columns: those wanted of each table; key_columns: those that a key names, the same
+        in all.
+        """
         super().__init__()
         self._catalog_uri = context.catalog_uri
         self._columns = {table: tuple(names) for table, names in columns.items()}
@@ -33,10 +38,14 @@ class FindPriorRows(beam.PTransform):
                 for file in partitions.list_files(catalog_uri, table):
                     yield table, file
 
-        def scan(found: tuple[str, partitions.CatalogFile], wanted: Iterable[tuple[str, ...]]) -> Iterator[Any]:
+        def scan(
+            found: tuple[str, partitions.CatalogFile], wanted: Iterable[tuple[str, ...]]
+        ) -> Iterator[Any]:
             table, file = found
             if keys := set(wanted):
-                for row in partitions.scan(catalog_uri, table, file, columns[table], key_columns, keys):
+                for row in partitions.scan(
+                    catalog_uri, table, file, columns[table], key_columns, keys
+                ):
                     yield beam.pvalue.TaggedOutput(table, row)
 
         return (
@@ -44,5 +53,6 @@ class FindPriorRows(beam.PTransform):
             | "Start" >> beam.Impulse()
             | "ListFiles" >> beam.FlatMap(list_files)
             | "SpreadFiles" >> beam.Reshuffle()
-            | "ScanFile" >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys)).with_outputs(*columns)
+            | "ScanFile"
+            >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys)).with_outputs(*columns)
         )

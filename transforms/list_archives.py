@@ -1,4 +1,6 @@
-"""ListArchives: patterns -> the archives they match, each once, with what tells whether it changed."""
+"""ListArchives: patterns -> the archives they match, each once, with what tells whether it
+changed.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ FAILURES = "failures"
 
 
 class ListArchives(beam.PTransform):
-    """Input: the pipeline's beginning. Output: `ArchiveRef` (main) and `Failure` (`failures`), after a fusion break.
+    """Input: the pipeline's beginning. Output: `ArchiveRef` (main) and `Failure` (`failures`),
+    after a fusion break.
 
-    Listing is parallel over patterns, fingerprinting over archives. Writes nothing; memory grows with the archives listed.
+    Listing is parallel over patterns, fingerprinting over archives. Writes nothing; memory grows
+    with the archives listed.
     """
 
     def __init__(self, patterns: Sequence[str], context: RunContext) -> None:
@@ -38,7 +42,8 @@ class ListArchives(beam.PTransform):
             | "GroupByUri" >> beam.GroupByKey()
             | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
             | "SpreadArchives" >> beam.Reshuffle()
-            | "Fingerprint" >> beam.ParDo(_FingerprintFn(self._context)).with_outputs(FAILURES, main="archives")
+            | "Fingerprint"
+            >> beam.ParDo(_FingerprintFn(self._context)).with_outputs(FAILURES, main="archives")
         )
 
 
@@ -67,6 +72,9 @@ class _FingerprintFn(beam.DoFn):
             progress.report("archives")
             progress.report("failures")
             failure: Failure = to_failure(
-                "ListArchives", error, archive_uri=listed.uri, archive_modified_unix_ns=listed.modified_unix_ns
+                "ListArchives",
+                error,
+                archive_uri=listed.uri,
+                archive_modified_unix_ns=listed.modified_unix_ns,
             )
             yield beam.pvalue.TaggedOutput(FAILURES, failure)

@@ -43,11 +43,13 @@ _LARGE_SAMPLES = 2 * 3_600 * SAMPLE_RATE_HZ
 
 
 class MixCalls(beam.PTransform):
-    """Input: `CallPlan`, `ExtractedTrack`, `Failure` with a call. Output: `PressedCall` (main), `ArchiveOutcome` (`outcomes`).
+    """Input: `CallPlan`, `ExtractedTrack`, `Failure` with a call. Output: `PressedCall` (main),
+    `ArchiveOutcome` (`outcomes`).
 
-    Groups by the call session. Listens to every track (levels, speech, repairs), writes the MP3 (if wanted) under a name that
-    comes from ids, and the call's rows into staging: a retried bundle writes the same objects again. Parallel over calls;
-    memory is a block of a second and a window of packets per track, in a codec process.
+    Groups by the call session. Listens to every track (levels, speech, repairs), writes the MP3 (if
+    wanted) under a name that comes from ids, and the call's rows into staging: a retried bundle
+    writes the same objects again. Parallel over calls; memory is a block of a second and a window
+    of packets per track, in a codec process.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -56,16 +58,21 @@ class MixCalls(beam.PTransform):
 
     def expand(
         self,
-        inputs: tuple[beam.PCollection[CallPlan], beam.PCollection[ExtractedTrack], beam.PCollection[Failure]],
+        inputs: tuple[
+            beam.PCollection[CallPlan], beam.PCollection[ExtractedTrack], beam.PCollection[Failure]
+        ],
     ) -> beam.pvalue.DoOutputsTuple:
         plans, tracks, failures = inputs
         return (
             {
-                "plans": plans | "KeyPlansByCall" >> beam.Map(lambda plan: (plan.call.as_tuple(), plan)),
-                "tracks": tracks | "KeyTracksByCall" >> beam.Map(lambda track: (track.track.call.as_tuple(), track)),
+                "plans": plans
+                | "KeyPlansByCall" >> beam.Map(lambda plan: (plan.call.as_tuple(), plan)),
+                "tracks": tracks
+                | "KeyTracksByCall" >> beam.Map(lambda track: (track.track.call.as_tuple(), track)),
                 "failures": failures
                 | "KeepThoseOfCalls" >> beam.Filter(lambda failure: failure.call is not None)
-                | "KeyFailuresByCall" >> beam.Map(lambda failure: (failure.call.as_tuple(), failure)),
+                | "KeyFailuresByCall"
+                >> beam.Map(lambda failure: (failure.call.as_tuple(), failure)),
             }
             | "GroupByCall" >> beam.CoGroupByKey()
             | "Mix" >> beam.ParDo(_MixFn(self._context)).with_outputs(OUTCOMES, main="calls")
@@ -90,14 +97,25 @@ class _MixFn(ParallelFn):
     def work(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
         found = group[1]
         plan: CallPlan | None = next(iter(found["plans"]), None)
-        if plan is None:  # an earlier archive of a call that nothing of this run turned out to be about
+        if (
+            plan is None
+        ):  # an earlier archive of a call that nothing of this run turned out to be about
             return
         tracks = sorted(found["tracks"], key=lambda extracted: extracted.track)
-        failures = sorted(found["failures"], key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message))
+        failures = sorted(
+            found["failures"],
+            key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
+        )
         left_out = _left_out(plan, tracks)
-        failures += [failure for failure in left_out if failed_track(failure) not in set(map(failed_track, failures))]
+        failures += [
+            failure
+            for failure in left_out
+            if failed_track(failure) not in set(map(failed_track, failures))
+        ]
         heard, cpu_ns = None, 0
-        uri = uris.join(self._context.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
+        uri = uris.join(
+            self._context.output_uri, "recordings", call_folder(plan.call), mix_name(plan)
+        )
         # A mix of everybody is never replaced by one of fewer voices.
         loses_voices = bool(left_out) and plan.has_prior_mix
         if tracks:
@@ -123,13 +141,17 @@ class _MixFn(ParallelFn):
             rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
             status=Status(rows["calls"][0]["status"]),
             failures=tuple(failures),
-            # A run about some tracks only does not mend the others, which a dead run may have begun to replace.
+            # A run about some tracks only does not mend the others, which a dead run may have begun
+            # to replace.
             replaces_prior=plan.has_prior
-            and not (plan.is_narrowed and self._context.repeat_archives.intersection(plan.archive_uris)),
+            and not (
+                plan.is_narrowed and self._context.repeat_archives.intersection(plan.archive_uris)
+            ),
             files_written=sum(1 for track in tracks if track.bytes_written) + (mixed is not None),
             media_samples=(mixed.file.duration_samples if mixed else 0)
             + sum(track.duration_samples for track in tracks if track.bytes_written),
-            bytes_written=(mixed.file.size_bytes if mixed else 0) + sum(track.bytes_written for track in tracks),
+            bytes_written=(mixed.file.size_bytes if mixed else 0)
+            + sum(track.bytes_written for track in tracks),
             cpu_ns=cpu_ns + sum(track.cpu_ns for track in tracks),
         )
         outcomes = tuple(_outcome(archive, tracks, failures) for archive in plan.archive_uris)
@@ -147,7 +169,13 @@ class _MixFn(ParallelFn):
             yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
 
     def _hear(
-        self, plan: CallPlan, tracks: Sequence[ExtractedTrack], uri: str, cores: int, *, makes_mix: bool
+        self,
+        plan: CallPlan,
+        tracks: Sequence[ExtractedTrack],
+        uri: str,
+        cores: int,
+        *,
+        makes_mix: bool,
     ) -> tuple[HeardCallFacts, int, RecordingError | None]:
         """Listens to the tracks and publishes their mix, if there is to be one, on so many cores.
 
@@ -159,15 +187,23 @@ class _MixFn(ParallelFn):
             HeardTrack(
                 parts=track.parts,
                 begin_unix_ns=track.begin_unix_ns,
-                is_mixed=settings.composite.screenshare_audio or track.track.output_type != OutputType.SCREENSHARE_AUDIO_ONLY,
+                is_mixed=settings.composite.screenshare_audio
+                or track.track.output_type != OutputType.SCREENSHARE_AUDIO_ONLY,
             )
             for track in tracks
         )
         writes = makes_mix and settings.composite.enabled
-        # A mix is as long as its longest track, about, and for a loudness there are two; without one each track is heard.
+        # A mix is as long as its longest track, about, and for a loudness there are two; without
+        # one each track is heard.
         lengths = [track.duration_samples for track in tracks]
-        steps = max(lengths) * (1 if settings.composite.target_lufs == "off" else 2) if writes else sum(lengths)
-        heard_part = progress.Portion("samples_heard", sum(source.media_samples for source in plan.sources), steps)
+        steps = (
+            max(lengths) * (1 if settings.composite.target_lufs == "off" else 2)
+            if writes
+            else sum(lengths)
+        )
+        heard_part = progress.Portion(
+            "samples_heard", sum(source.media_samples for source in plan.sources), steps
+        )
         made_part = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
 
         def tell(samples: int) -> None:
@@ -197,8 +233,11 @@ class _MixFn(ParallelFn):
         return facts, cpu_ns, None
 
 
-def _outcome(archive_uri: str, tracks: Sequence[ExtractedTrack], failures: Sequence[Failure]) -> ArchiveOutcome:
-    # What an earlier archive lacks is missing from the call, and so for every archive of it something is.
+def _outcome(
+    archive_uri: str, tracks: Sequence[ExtractedTrack], failures: Sequence[Failure]
+) -> ArchiveOutcome:
+    # What an earlier archive lacks is missing from the call, and so for every archive of it
+    # something is.
     own = [f for f in failures if f.archive_uri in (None, archive_uri) or f.stage == RECALL_STAGE]
     return ArchiveOutcome(
         archive_uri=archive_uri,
@@ -208,14 +247,19 @@ def _outcome(archive_uri: str, tracks: Sequence[ExtractedTrack], failures: Seque
 
 
 def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]:
-    """Returns a failure for each track that the catalog has and this run, although about the whole call, did not make."""
+    """Returns a failure for each track that the catalog has and this run, although about the whole
+    call, did not make.
+    """
     if not plan.is_whole:
         return []
     made = {track_ids_of(track.track) for track in tracks}
     return [
         to_failure(
             STAGE,
-            ArchiveError("what was made of this track before was kept: no archive of the call gives it any more"),
+            ArchiveError(
+                "what was made of this track before was kept: no archive of the call gives it any "
+                "more"
+            ),
             call=plan.call,
             participant_id=ids[0],
             user_session_id=ids[1],

@@ -1,4 +1,6 @@
-"""PlanCalls: the parts of a call session from all its archives -> one plan: time zero, tracks, what is to be written."""
+"""PlanCalls: the parts of a call session from all its archives -> one plan: time zero, tracks, what
+is to be written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ import apache_beam as beam
 
 from transforms.catalog import pending_replacement
 from transforms.context import RunContext
-from transforms.elements import RECALL_STAGE, CallPlan, PriorCall, Row, TrackIds, TrackSource, to_failure, track_ids_of
+from transforms.elements import (
+    RECALL_STAGE,
+    CallPlan,
+    PriorCall,
+    Row,
+    TrackIds,
+    TrackSource,
+    to_failure,
+    track_ids_of,
+)
 from transforms.engine import progress
 from transforms.filters import wants_failure
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
@@ -28,11 +39,12 @@ _DAY_NS = 24 * _HOUR_NS
 
 
 class PlanCalls(beam.PTransform):
-    """Input: `TrackPart`, prior rows of `calls`, `tracks` and `recordings`, `Failure` of recalled archives.
+    """Input: `TrackPart`, prior rows of `calls`, `tracks` and `recordings`, `Failure` of recalled
+    archives.
 
-    Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note that a call of the catalog
-    is being replaced (`pending_replacement`), the same each time; memory grows with the parts of one call, a few hundred
-    bytes each.
+    Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note
+    that a call of the catalog is being replaced (`pending_replacement`), the same each time; memory
+    grows with the parts of one call, a few hundred bytes each.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -41,10 +53,15 @@ class PlanCalls(beam.PTransform):
 
     def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.pvalue.DoOutputsTuple:
         keyed = {
-            "parts": inputs["parts"] | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part)),
+            "parts": inputs["parts"]
+            | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part)),
             "missing": inputs["failures"]
-            | "KeepRecalled" >> beam.Filter(lambda failure: failure.stage == RECALL_STAGE and failure.call is not None)
-            | "KeyFailuresByCall" >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
+            | "KeepRecalled"
+            >> beam.Filter(
+                lambda failure: failure.stage == RECALL_STAGE and failure.call is not None
+            )
+            | "KeyFailuresByCall"
+            >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
         }
         for table in ("calls", "tracks", "recordings"):
             keyed[table] = inputs[table] | f"Key{table.title()}ByCall" >> beam.Map(
@@ -61,16 +78,27 @@ class _PlanFn(beam.DoFn):
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
-    def process(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
+    def process(
+        self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
+    ) -> Iterator[Any]:
         _, found = group
-        parts = sorted(found["parts"], key=lambda part: (part.first_server_unix_ns, part.archive_uri))
-        if not parts:  # a call of the catalog, or of a failure, that no archive of this run speaks of
+        parts = sorted(
+            found["parts"], key=lambda part: (part.first_server_unix_ns, part.archive_uri)
+        )
+        if (
+            not parts
+        ):  # a call of the catalog, or of a failure, that no archive of this run speaks of
             return
         missing = tuple(sorted(set(found["missing"])))
         prior = _prior_call(found)
         plan, failures = plan_call(parts, prior, missing, self._context)
         if plan.has_prior:
-            pending_replacement.note(self._context.catalog_uri, plan.call, plan.archive_uris, prior.media_uris if prior else ())
+            pending_replacement.note(
+                self._context.catalog_uri,
+                plan.call,
+                plan.archive_uris,
+                prior.media_uris if prior else (),
+            )
         for failure in failures:
             progress.report("failures")
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
@@ -85,10 +113,14 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
         return None
     recordings = list(found["recordings"])
     start = row["timeline_start_time"]
-    mix_starts = [from_time(r["start_time"]) for r in recordings if r["recording_type"] == "composite"]
+    mix_starts = [
+        from_time(r["start_time"]) for r in recordings if r["recording_type"] == "composite"
+    ]
     return PriorCall(
         timeline_start_unix_ns=None if start is None else from_time(start),
-        tracks=tuple(sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))),
+        tracks=tuple(
+            sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))
+        ),
         files=tuple(sorted(_ids(r) for r in recordings if r["recording_type"] == "individual")),
         mix_start_unix_ns=mix_starts[0] if mix_starts else None,
         first_start_unix_ns=min((from_time(r["start_time"]) for r in recordings), default=None),
@@ -130,7 +162,11 @@ def plan_call(
     if context.settings.individual.begin_with == BeginWith.MIX:
         begin = None
         if prior is not None and not makes_mix:  # in step with the files that stay
-            begin = prior.first_start_unix_ns if prior.mix_start_unix_ns is None else prior.mix_start_unix_ns
+            begin = (
+                prior.first_start_unix_ns
+                if prior.mix_start_unix_ns is None
+                else prior.mix_start_unix_ns
+            )
         try:
             begin = _earliest_media(heard) if begin is None else begin
         except RecordingError as error:  # what was staged cannot be read back
@@ -140,13 +176,24 @@ def plan_call(
         call=call,
         timeline_start_unix_ns=start,
         sources=tuple(
-            TrackSource(track=track, parts=tuple(wanted[track]), timeline_start_unix_ns=start, begin_unix_ns=begin)
+            TrackSource(
+                track=track,
+                parts=tuple(wanted[track]),
+                timeline_start_unix_ns=start,
+                begin_unix_ns=begin,
+            )
             for track in sorted(wanted)
         ),
-        empty_tracks=tuple(sorted(track for track, found in tracks.items() if not any(p.packets_uri for p in found))),
+        empty_tracks=tuple(
+            sorted(
+                track for track, found in tracks.items() if not any(p.packets_uri for p in found)
+            )
+        ),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
-        archive_fingerprints=tuple(sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})),
+        archive_fingerprints=tuple(
+            sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})
+        ),
         makes_mix=makes_mix,
         is_narrowed=narrowed,
         is_whole=not missing and not narrowed,
@@ -159,17 +206,22 @@ def plan_call(
 
 
 def _earliest_media(heard: dict[TrackKey, list[TrackPart]]) -> int | None:
-    """Returns the server time at which a call's mix begins, from the clocks as they will be fitted, None without tracks."""
+    """Returns the server time at which a call's mix begins, from the clocks as they will be fitted,
+    None without tracks.
+    """
     starts = []
     for parts in heard.values():
         files = [PartFiles(packets=part.packets_uri, index=part.index_uri) for part in parts]
-        starts.append(plan_pieces(load_parts(files, objects.open_input))[0].clock.server_start_unix_ns)
+        starts.append(
+            plan_pieces(load_parts(files, objects.open_input))[0].clock.server_start_unix_ns
+        )
     return min(starts, default=None)
 
 
 def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
     error = ArchiveError(
-        f"the track's file was kept as it is, without the audio of {part.archive_uri}: {', '.join(missing)} that it was "
+        f"the track's file was kept as it is, without the audio of {part.archive_uri}: "
+        f"{', '.join(missing)} that it was "
         "made from cannot be read any more"
     )
     return _track_failure(error, part)
@@ -188,12 +240,18 @@ def _track_failure(error: RecordingError, part: TrackPart) -> Failure:
     )
 
 
-def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: PriorCall | None) -> int:
-    """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off) the earliest media."""
+def _timeline_start(
+    parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: PriorCall | None
+) -> int:
+    """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off)
+    the earliest media.
+    """
     if prior is not None and prior.timeline_start_unix_ns is not None:
         return prior.timeline_start_unix_ns
     stated = [p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None]
-    earliest = min((p.first_server_unix_ns for found in heard.values() for p in found), default=None)
+    earliest = min(
+        (p.first_server_unix_ns for found in heard.values() for p in found), default=None
+    )
     if earliest is None:
         return min(stated or [part.archive_modified_unix_ns for part in parts])
     # Files and tables count in ms: a start between two would make every offset a fraction.
@@ -205,18 +263,25 @@ def _timeline_start(parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart
 def _drop_far_tracks(
     heard: dict[TrackKey, list[TrackPart]], max_call_hours: int
 ) -> tuple[dict[TrackKey, list[TrackPart]], list[Failure]]:
-    """Leaves out tracks too far from the median of the call's: their clock is wrong, and hours of silence help nobody."""
+    """Leaves out tracks too far from the median of the call's: their clock is wrong, and hours of
+    silence help nobody.
+    """
     if not heard:
         return heard, []
-    median = statistics.median_low(sorted(found[0].first_server_unix_ns for found in heard.values()))
+    median = statistics.median_low(
+        sorted(found[0].first_server_unix_ns for found in heard.values())
+    )
     kept, failures = {}, []
     for track, found in heard.items():
-        apart = max(abs(found[0].first_server_unix_ns - median), abs(found[-1].last_server_unix_ns - median))
+        apart = max(
+            abs(found[0].first_server_unix_ns - median), abs(found[-1].last_server_unix_ns - median)
+        )
         if apart <= max_call_hours * _HOUR_NS:
             kept[track] = found
             continue
         error = TimelineError(
-            f"{track.participant_id}: {TRACK_TYPE_OF[track.output_type]} lies {apart / _HOUR_NS:.1f} h from the median of its "
+            f"{track.participant_id}: {TRACK_TYPE_OF[track.output_type]} lies "
+            f"{apart / _HOUR_NS:.1f} h from the median of its "
             f"call's tracks, expected at most {max_call_hours} h (limits.max_call_hours)"
         )
         failures.append(_track_failure(error, found[0]))

@@ -1,4 +1,6 @@
-"""RecallArchives: calls that are pressed anew -> the earlier archives they were made from, unpacked too."""
+"""RecallArchives: calls that are pressed anew -> the earlier archives they were made from, unpacked
+too.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,32 @@ from transforms.unpack_archives import ARCHIVES, FAILURES, _UnpackFn
 class RecallArchives(beam.PTransform):
     """Input: `TrackPart` of this run and, by the name `prior`, rows of `calls` for the same calls.
 
-    Output: as `UnpackArchives`, of the archives these calls were pressed from before and that are not in this run: one hop
-    through the catalog. An archive that is gone or unreadable is a failure of each call it was wanted for.
+    Output: as `UnpackArchives`, of the archives these calls were pressed from before and that are
+    not in this run: one hop through the catalog. An archive that is gone or unreadable is a failure
+    of each call it was wanted for.
     """
 
     def __init__(self, context: RunContext) -> None:
         super().__init__()
         self._context = context
 
-    def expand(self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]) -> beam.pvalue.DoOutputsTuple:
+    def expand(
+        self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]
+    ) -> beam.pvalue.DoOutputsTuple:
         parts, prior = inputs
         context = self._context
         return (
             {
-                "now": parts | "KeyPartsByCall" >> beam.Map(lambda part: (part.call.as_tuple(), part.archive_uri)),
+                "now": parts
+                | "KeyPartsByCall"
+                >> beam.Map(lambda part: (part.call.as_tuple(), part.archive_uri)),
                 "before": prior
                 | "KeyPriorByCall"
                 >> beam.Map(
-                    lambda row: ((row["call_type"], row["call_id"], row["call_session_id"]), row["archive_uris"] or [])
+                    lambda row: (
+                        (row["call_type"], row["call_id"], row["call_session_id"]),
+                        row["archive_uris"] or [],
+                    )
                 ),
             }
             | "GroupByCall" >> beam.CoGroupByKey()
@@ -44,7 +54,8 @@ class RecallArchives(beam.PTransform):
             | "GroupByArchive" >> beam.GroupByKey()
             | "FindArchive" >> beam.Map(_find_archive)
             | "SpreadArchives" >> beam.Reshuffle()
-            | "Unpack" >> beam.ParDo(_UnpackFn(context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+            | "Unpack"
+            >> beam.ParDo(_UnpackFn(context)).with_outputs(FAILURES, ARCHIVES, main="parts")
         )
 
 
@@ -61,7 +72,10 @@ def _ask_for_earlier(
 def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveRef:
     """Returns the archive as it stands now; one that is gone fails where it is read."""
     uri, calls = group
-    wanted = tuple(CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2]) for call in sorted(set(calls)))
+    wanted = tuple(
+        CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2])
+        for call in sorted(set(calls))
+    )
     try:
         listed = archive_files.stat_archive(uri)
         fingerprint = archive_files.fingerprint(uri) if listed else ""

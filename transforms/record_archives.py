@@ -1,4 +1,6 @@
-"""RecordArchives: what became of each archive -> its row, and the failures that belong to no call."""
+"""RecordArchives: what became of each archive -> its row, and the failures that belong to no
+call.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ _ROWS_PER_FRAGMENT = 500
 class RecordArchives(beam.PTransform):
     """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`.
 
-    Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for an archive that the
-    catalog has under another date one that only removes. Writes rows into staging. Groups by archive; memory is a few
-    hundred rows.
+    Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for
+    an archive that the catalog has under another date one that only removes. Writes rows into
+    staging. Groups by archive; memory is a few hundred rows.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -44,8 +46,10 @@ class RecordArchives(beam.PTransform):
         summaries, outcomes, failures, prior = inputs
         return (
             {
-                "summaries": summaries | "KeySummaries" >> beam.Map(lambda summary: (summary.ref.uri, summary)),
-                "outcomes": outcomes | "KeyOutcomes" >> beam.Map(lambda outcome: (outcome.archive_uri, outcome)),
+                "summaries": summaries
+                | "KeySummaries" >> beam.Map(lambda summary: (summary.ref.uri, summary)),
+                "outcomes": outcomes
+                | "KeyOutcomes" >> beam.Map(lambda outcome: (outcome.archive_uri, outcome)),
                 "failures": failures
                 | "KeepThoseWithoutCall" >> beam.Filter(lambda failure: failure.call is None)
                 | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
@@ -54,7 +58,8 @@ class RecordArchives(beam.PTransform):
                 | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row["call_date"])),
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
-            | "Record" >> beam.ParDo(_RecordFn(self._context)).with_outputs(FRAGMENTS, main="archives")
+            | "Record"
+            >> beam.ParDo(_RecordFn(self._context)).with_outputs(FRAGMENTS, main="archives")
         )
 
 
@@ -63,7 +68,8 @@ class _RecordFn(beam.DoFn):
         self._context = context
 
     def start_bundle(self) -> None:
-        # By date, and whether the archive is recorded as done: of one that is not its row in the catalog stays.
+        # By date, and whether the archive is recorded as done: of one that is not its row in the
+        # catalog stays.
         self._rows: dict[tuple[str, bool], dict[str, list[Row]]] = {}
         self._owners: dict[tuple[str, bool], list[str]] = {}
 
@@ -73,11 +79,15 @@ class _RecordFn(beam.DoFn):
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))
         if summary is None and not failures:  # recalled: its row stands
             return
-        modified = summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
+        modified = (
+            summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
+        )
         date = utc_date(modified)
         recorded = summary is not None and summary.is_complete
         batch = (date, recorded)
-        rows = self._rows.setdefault(batch, {"archives": [], "failures": []} if recorded else {"failures": []})
+        rows = self._rows.setdefault(
+            batch, {"archives": [], "failures": []} if recorded else {"failures": []}
+        )
         now = self._context.started_unix_ns
         found_rows = failure_rows(failures, now)
         rows["failures"] += [self._context.stamp(row) for row in found_rows]
@@ -92,7 +102,9 @@ class _RecordFn(beam.DoFn):
             if recorded:
                 rows["archives"].append(self._context.stamp(row))
         else:
-            yield RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows))
+            yield RecordedArchive(
+                status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows)
+            )
         self._owners.setdefault(batch, []).append(uri)
         for old_date in sorted(set(found["prior"]) - {date}) if recorded else ():
             counts = (("archives", 0), ("failures", 0))
@@ -103,7 +115,9 @@ class _RecordFn(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         for batch in list(self._owners):
-            yield beam.pvalue.TaggedOutput(FRAGMENTS, GlobalWindows.windowed_value(self._flush(batch)))
+            yield beam.pvalue.TaggedOutput(
+                FRAGMENTS, GlobalWindows.windowed_value(self._flush(batch))
+            )
 
     def _flush(self, batch: tuple[str, bool]) -> FragmentRef:
         owners, rows = self._owners.pop(batch), self._rows.pop(batch)

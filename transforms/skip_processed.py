@@ -23,8 +23,8 @@ _RETRYABLE = ("StorageError", "CodecProcessError")
 class SkipProcessed(beam.PTransform):
     """Input: `ArchiveRef`. Output: `ArchiveRef` to press (main) and those left out (`skipped`).
 
-    Groups by the UTC date of modification, which is where the catalog keeps an archive's row: each group reads one
-    partition. Writes nothing; memory grows with the archives of one date.
+    Groups by the UTC date of modification, which is where the catalog keeps an archive's row: each
+    group reads one partition. Writes nothing; memory grows with the archives of one date.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -49,7 +49,9 @@ class _CompareFn(beam.DoFn):
         date, refs = group
         listed = {ref.uri: ref for ref in refs}
         keys = {(uri,) for uri in listed}
-        rows = partitions.read_rows(self._context.catalog_uri, "archives", date, ("archive_uri",), keys)
+        rows = partitions.read_rows(
+            self._context.catalog_uri, "archives", date, ("archive_uri",), keys
+        )
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
             verdict = judge(listed[uri], known.get(uri), self._context)
@@ -72,7 +74,9 @@ class Verdict:
 
 
 def judge(ref: ArchiveRef, row: Row | None, context: RunContext) -> Verdict:
-    """Returns what is to be done with an archive of which the catalog has this row of `archives`, or none."""
+    """Returns what is to be done with an archive of which the catalog has this row of `archives`,
+    or none.
+    """
     if row is None:
         return Verdict(todo=ref, why="new")
     if row["fingerprint"] != ref.fingerprint:
@@ -88,7 +92,10 @@ def judge(ref: ArchiveRef, row: Row | None, context: RunContext) -> Verdict:
     tries, most = int(row["attempts"] or 1), context.settings.limits.max_attempts
     if tries >= most:
         return Verdict(todo=None, why=f"{row['status']} {tries} times")
-    return Verdict(todo=replace(ref, attempt=tries + 1), why=f"{row['status']} before, try {tries + 1} of {most}")
+    return Verdict(
+        todo=replace(ref, attempt=tries + 1),
+        why=f"{row['status']} before, try {tries + 1} of {most}",
+    )
 
 
 def _may_go_better(row: Row) -> bool:

@@ -18,7 +18,12 @@ from transforms.engine.parallel import ParallelFn
 from transforms.filters import wants_failure
 from transforms.media.archive.read_members import STAGE
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.unpack_archive import UnpackedArchive, UnpackedPart, UnpackedSession, unpack_archive
+from transforms.media.unpack_archive import (
+    UnpackedArchive,
+    UnpackedPart,
+    UnpackedSession,
+    unpack_archive,
+)
 from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
 from transforms.recovery import completed_work
 from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
@@ -30,11 +35,12 @@ ARCHIVES = "archives"
 
 
 class UnpackArchives(beam.PTransform):
-    """Input: `ArchiveRef`. Output: `TrackPart` (main), `Failure` (`failures`), `ArchiveSummary` (`archives`).
+    """Input: `ArchiveRef`. Output: `TrackPart` (main), `Failure` (`failures`), `ArchiveSummary`
+    (`archives`).
 
-    Writes each part's packets and index into staging under names that come from the archive's URI, so a retried bundle
-    writes the same objects again. Parallel over archives; memory grows with the longest segment (about 150 MB for 8 h),
-    in a codec process.
+    Writes each part's packets and index into staging under names that come from the archive's URI,
+    so a retried bundle writes the same objects again. Parallel over archives; memory grows with the
+    longest segment (about 150 MB for 8 h), in a codec process.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -45,7 +51,8 @@ class UnpackArchives(beam.PTransform):
         return (
             archives
             | "SpreadArchives" >> beam.Reshuffle()
-            | "Unpack" >> beam.ParDo(_UnpackFn(self._context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+            | "Unpack"
+            >> beam.ParDo(_UnpackFn(self._context)).with_outputs(FAILURES, ARCHIVES, main="parts")
         )
 
 
@@ -85,14 +92,18 @@ class _UnpackFn(ParallelFn):
                     on_progress=portion.advance,
                     timeout_seconds=limits.codec_seconds,
                 )
-                wanted = [session for session in unpacked.sessions if self._wants(ref, session.call)]
+                wanted = [
+                    session for session in unpacked.sessions if self._wants(ref, session.call)
+                ]
                 parts = [part for session in wanted for part in self._stage(ref, session, folder)]
         except RecordingError as error:
             yield from self._failed(ref, error)
             return
         failures = [f for f in unpacked.failures if self._is_about(ref, f)]
         for call in set(ref.recalled_for) - {session.call for session in unpacked.sessions}:
-            gone = ArchiveError(f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}")
+            gone = ArchiveError(
+                f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"
+            )
             failures.append(
                 to_failure(
                     RECALL_STAGE,
@@ -131,7 +142,9 @@ class _UnpackFn(ParallelFn):
             completed_work.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
-        return call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
+        return (
+            call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
+        )
 
     def _is_about(self, ref: ArchiveRef, failure: Failure) -> bool:
         if failure.call is None:
@@ -139,7 +152,9 @@ class _UnpackFn(ParallelFn):
         return self._wants(ref, failure.call) and wants_failure(failure, self._context.filters)
 
     def _failed(self, ref: ArchiveRef, error: RecordingError) -> Iterator[Any]:
-        """An archive of which nothing can be used: a failure of its own, or of every call it was recalled for."""
+        """An archive of which nothing can be used: a failure of its own, or of every call it was
+        recalled for.
+        """
         where = {
             "archive_uri": ref.uri,
             "archive_modified_unix_ns": ref.modified_unix_ns,
@@ -147,7 +162,9 @@ class _UnpackFn(ParallelFn):
         }
         progress.report("failures")
         for call in ref.recalled_for:
-            yield beam.pvalue.TaggedOutput(FAILURES, to_failure(RECALL_STAGE, error, call=call, **where))
+            yield beam.pvalue.TaggedOutput(
+                FAILURES, to_failure(RECALL_STAGE, error, call=call, **where)
+            )
         if not ref.recalled_for:
             progress.report("archives")
             failure = to_failure(STAGE, error, **where)
@@ -157,7 +174,9 @@ class _UnpackFn(ParallelFn):
             self._note(summary, [failure])
             yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
 
-    def _stage(self, ref: ArchiveRef, session: UnpackedSession, folder: Path) -> Iterable[TrackPart]:
+    def _stage(
+        self, ref: ArchiveRef, session: UnpackedSession, folder: Path
+    ) -> Iterable[TrackPart]:
         base = TrackPart(
             call=session.call,
             participant_id=session.participant_id,
@@ -173,7 +192,9 @@ class _UnpackFn(ParallelFn):
         for part in session.parts:
             yield self._stage_part(ref, base, part, folder)
 
-    def _stage_part(self, ref: ArchiveRef, base: TrackPart, part: UnpackedPart, folder: Path) -> TrackPart:
+    def _stage_part(
+        self, ref: ArchiveRef, base: TrackPart, part: UnpackedPart, folder: Path
+    ) -> TrackPart:
         prefix = key_hash(ref.uri)
 
         def stage(file: str) -> str:
@@ -196,7 +217,11 @@ class _UnpackFn(ParallelFn):
 
 
 def _summary(
-    ref: ArchiveRef, unpacked: UnpackedArchive | None, failure: Failure | None, complete: bool, cpu_ns: int
+    ref: ArchiveRef,
+    unpacked: UnpackedArchive | None,
+    failure: Failure | None,
+    complete: bool,
+    cpu_ns: int,
 ) -> ArchiveSummary:
     sessions = unpacked.sessions if unpacked else ()
     return ArchiveSummary(

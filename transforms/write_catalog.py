@@ -1,4 +1,5 @@
-"""WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then the run's own row.
+"""WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then the run's own
+row.
 
 media (already published) -> new rows -> old rows under other dates -> old files -> runs
 """
@@ -32,10 +33,12 @@ Tally = dict[str, int]
 
 
 class WriteCatalog(beam.PTransform):
-    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, and counts of archives listed and skipped.
+    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, and counts of archives
+    listed and skipped.
 
-    Output: one element, the run's result as written to staging. Merges one partition of a table at a time, in parallel over
-    partitions; each object is replaced whole, and merging twice gives the same rows. Memory is one shard and its new rows.
+    Output: one element, the run's result as written to staging. Merges one partition of a table at
+    a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
+    same rows. Memory is one shard and its new rows.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -49,16 +52,27 @@ class WriteCatalog(beam.PTransform):
             inputs["calls"] | "RowsOfCalls" >> beam.Map(lambda call: call.rows),
         ) | "AllFragments" >> beam.Flatten()
         # An archive's row says that it is done: it comes when the rows of its calls are there.
-        of_calls = _merge(fragments, "Calls", lambda table, fragment: fragment.uri and table != "archives", None, context)
+        of_calls = _merge(
+            fragments,
+            "Calls",
+            lambda table, fragment: fragment.uri and table != "archives",
+            None,
+            context,
+        )
         of_archives = _merge(
-            fragments, "Archives", lambda table, fragment: fragment.uri and table == "archives", of_calls, context
+            fragments,
+            "Archives",
+            lambda table, fragment: fragment.uri and table == "archives",
+            of_calls,
+            context,
         )
         merged = (of_calls, of_archives) | "AllMerged" >> beam.Flatten()
         removed = _merge(fragments, "Old", lambda _, fragment: not fragment.uri, merged, context)
         deleted = (
             merged
             | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
-            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(context.output_uri), beam.pvalue.AsIter(removed))
+            | "DeleteOldFiles"
+            >> beam.ParDo(_DeleteFn(context.output_uri), beam.pvalue.AsIter(removed))
         )
         forgotten = (
             inputs["calls"]
@@ -93,7 +107,8 @@ class WriteCatalog(beam.PTransform):
 def _merge(
     fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
 ) -> beam.PCollection[partitions.MergedPartition]:
-    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after` is done.
+    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after`
+    is done.
 
     A fragment comes once per table, and so as no more than that table needs of it.
     """
@@ -119,12 +134,16 @@ class _MergeFn(beam.DoFn):
         self._rows = Metrics.counter(WriteCatalog, "partition_rows")
 
     def process(
-        self, group: tuple[tuple[str, str], Iterable[tuple[str, int, tuple[ReplacedKey, ...]]]], _after: Any = None
+        self,
+        group: tuple[tuple[str, str], Iterable[tuple[str, int, tuple[ReplacedKey, ...]]]],
+        _after: Any = None,
     ) -> Iterator[partitions.MergedPartition]:
         (table, call_date), found = group
         check_may_publish(self._context)
         ordered = [
-            FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
+            FragmentRef(
+                uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced
+            )
             for uri, count, replaced in sorted(found, key=itemgetter(2, 0))
         ]
         merged = partitions.merge_partition(self._context.catalog_uri, table, call_date, ordered)
@@ -145,13 +164,17 @@ class _DeleteFn(beam.DoFn):
 
 
 class _ForgetFn(beam.DoFn):
-    """Takes away the notes that calls are being replaced, once their rows are those of their files again."""
+    """Takes away the notes that calls are being replaced, once their rows are those of their files
+    again.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
 
     def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        pending_replacement.forget(self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date)
+        pending_replacement.forget(
+            self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date
+        )
         yield None
 
 
@@ -232,7 +255,8 @@ class _FinishFn(beam.DoFn):
                 **{
                     name: tally.get(name, 0)
                     for name in (
-                        "archives_listed", "archives_skipped", "archives_ok", "archives_partial", "archives_failed",
+                        "archives_listed", "archives_skipped", "archives_ok", "archives_partial",
+                        "archives_failed",
                         "calls_pressed", "bytes_read", "bytes_written",
                     )
                 },
@@ -243,7 +267,9 @@ class _FinishFn(beam.DoFn):
         # An archive in which nobody sent anything went as well as one can.
         row["archives_ok"] += tally.get("archives_empty", 0)
         date = utc_date(context.started_unix_ns)
-        fragment = write_fragment(context.staged("rows", "run.json"), date, {"runs": [row]}, ((context.run_id,),))
+        fragment = write_fragment(
+            context.staged("rows", "run.json"), date, {"runs": [row]}, ((context.run_id,),)
+        )
         for table in TABLES:
             if table != "runs":
                 partitions.ensure_file(context.catalog_uri, table, date)
@@ -261,7 +287,9 @@ class _FinishFn(beam.DoFn):
 
 
 def run_status(tally: Tally, max_failed_ratio: float) -> Status:
-    """Returns how a run went: `failed` when more of its archives than allowed failed or are partial."""
+    """Returns how a run went: `failed` when more of its archives than allowed failed or are
+    partial.
+    """
     bad = tally.get("archives_failed", 0) + tally.get("archives_partial", 0)
     attempted = bad + tally.get("archives_ok", 0) + tally.get("archives_empty", 0)
     if bad and bad / attempted > max_failed_ratio:

@@ -1,4 +1,6 @@
-"""What a local run adds to Beam's in-process engine: nothing fetched, nothing listening, clean ends on Ctrl-C and SIGTERM."""
+"""What a local run adds to Beam's in-process engine: nothing fetched, nothing listening, clean ends
+on Ctrl-C and SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ from transforms.codec.pool import POOL
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 4.0
-"""For cleaning up; then the process ends wherever it is. Nothing half made is ever under a final name."""
+"""For cleaning up; then the process ends wherever it is. Nothing half made is ever under a final
+name.
+"""
 _SHOW_CURSOR = "\x1b[?25h"
 _LOCAL_RUNNERS = ("directrunner", "direct", "fnapirunner")
 
 
 def is_local(runner: str | None) -> bool:
-    """Whether a value of `--runner` means this engine. By the name DirectRunner Beam would try to download another one."""
+    """Whether a value of `--runner` means this engine. By the name DirectRunner Beam would try to
+    download another one.
+    """
     return runner is None or runner.lower() in _LOCAL_RUNNERS
 
 
@@ -55,7 +61,9 @@ class Stopper:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handles a signal. Raises: StoppedError: the first time; a second signal must not disturb the cleaning up."""
+        """Handles a signal. Raises: StoppedError: the first time; a second signal must not disturb
+        the cleaning up.
+        """
         if self._status is None:
             self._status = 128 + number if self._why is None else 1
             raise StoppedError(signal.Signals(number).name)
@@ -75,24 +83,27 @@ class Stopper:
 def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
     """Returns a pipeline on Beam's `FnApiRunner`, in this process and without gRPC.
 
-    One thread of Beam drives all codec processes (see `engine.parallel`): the engine's own worker threads would split
-    work by count before it is known how long each piece takes, and listen on every network interface.
+    One thread of Beam drives all codec processes (see `engine.parallel`): the engine's own worker
+    threads would split work by count before it is known how long each piece takes, and listen on
+    every network interface.
     """
     direct = options.view_as(DirectOptions)
     direct.direct_running_mode = "in_memory"
     direct.direct_num_workers = 1
-    # The types of the graph are the same whatever a run is asked for, and the tests check them: here that is a third of a
-    # second of a small run.
+    # The types of the graph are the same whatever a run is asked for, and the tests check them:
+    # here that is a third of a second of a small run.
     options.view_as(TypeOptions).pipeline_type_check = False
     return beam.Pipeline(runner=FnApiRunner(), options=options)
 
 
 @contextmanager
 def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
-    """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has ended, however it did.
+    """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
+    ended, however it did.
 
-    After a signal both are ignored for good, and the process ends within `_GRACE_SECONDS` also where its main thread is stuck
-    in a call that no signal interrupts, as in looking up a host's name.
+    After a signal both are ignored for good, and the process ends within `_GRACE_SECONDS` also
+    where its main thread is stuck in a call that no signal interrupts, as in looking up a host's
+    name.
 
     Args:
       farewell: a line for standard error that says how to go on.
@@ -102,7 +113,9 @@ def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_leave_in_time, args=(ours, stopper), daemon=True, name="stop-watch").start()
+    threading.Thread(
+        target=_leave_in_time, args=(ours, stopper), daemon=True, name="stop-watch"
+    ).start()
     POOL.restart()
     try:
         yield stopper
@@ -123,7 +136,9 @@ def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
 
 
 def _leave_in_time(signals: socket.socket, stopper: Stopper) -> None:
-    """Ends the process some time after a signal: the C handler writes its number here whatever the main thread does."""
+    """Ends the process some time after a signal: the C handler writes its number here whatever the
+    main thread does.
+    """
     with signals:
         while received := signals.recv(1):
             if received[0] in _SIGNALS:

@@ -71,12 +71,16 @@ def alice(context: RunContext, tmp_path: Path) -> TrackSource:
     return source
 
 
-def test_track_becomes_a_file_under_the_name_of_its_ids(context: RunContext, alice: TrackSource) -> None:
+def test_track_becomes_a_file_under_the_name_of_its_ids(
+    context: RunContext, alice: TrackSource
+) -> None:
     def check(tracks: list[ExtractedTrack]) -> None:
         (track,) = tracks
         assert track.track == make_track()
         assert track.archive_uris == (alice.parts[0].archive_uri,)
-        assert [(part.packets, part.index) for part in track.parts] == [(alice.parts[0].packets_uri, alice.parts[0].index_uri)]
+        assert [(part.packets, part.index) for part in track.parts] == [
+            (alice.parts[0].packets_uri, alice.parts[0].index_uri)
+        ]
         assert track.bytes_written == Path(context.output_uri, ALICE).stat().st_size
         assert track.duration_samples == 48_000 - 312
         assert dict(track.rows.row_counts) == {"recordings": 1, "segments": 1, "tracks": 1}
@@ -100,14 +104,29 @@ def test_rows_describe_the_file(context: RunContext, alice: TrackSource) -> None
     (recording,) = _rows(context, "recordings", alice)
     assert recording["uri"] == f"{context.output_uri}/{ALICE}"
     assert recording["filename"] == ALICE.rpartition("/")[2]
-    assert (recording["size_bytes"], recording["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    assert (recording["recording_type"], recording["track_type"]) == ("individual", "TRACK_TYPE_AUDIO")
-    assert (recording["container"], recording["codec"], recording["sample_rate_hz"]) == ("mkv", "opus", 48_000)
+    assert (recording["size_bytes"], recording["sha256"]) == (
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+    )
+    assert (recording["recording_type"], recording["track_type"]) == (
+        "individual",
+        "TRACK_TYPE_AUDIO",
+    )
+    assert (recording["container"], recording["codec"], recording["sample_rate_hz"]) == (
+        "mkv",
+        "opus",
+        48_000,
+    )
     assert (recording["channels"], recording["duration_samples"]) == (1, 48_000 - 312)
     assert recording["call_cid"] == "default:standup"
     assert abs(recording["offset_ms"] - 500) <= 5
-    assert recording["start_time"] == to_time(CALL_START_UNIX_NS + recording["offset_ms"] * 1_000_000)
-    assert (recording["run_id"], recording["settings_fingerprint"]) == (context.run_id, context.settings_fingerprint)
+    assert recording["start_time"] == to_time(
+        CALL_START_UNIX_NS + recording["offset_ms"] * 1_000_000
+    )
+    assert (recording["run_id"], recording["settings_fingerprint"]) == (
+        context.run_id,
+        context.settings_fingerprint,
+    )
     assert recording["created_at"] == to_time(context.started_unix_ns)
 
 
@@ -116,19 +135,32 @@ def test_rows_describe_the_track_and_its_segments(context: RunContext, tmp_path:
         Segment(packets=speak(1.0), ssrc=1, lost=(10, 11), base_filename="one"),
         Segment(packets=speak(0.5), ssrc=2, start_ms=3_000, base_filename="two"),
     ]
-    ref = write_call(tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)])
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
     (source,) = stage_sources(context, ref)
 
     _run(context, [source])
 
     (track,) = _rows(context, "tracks", source)
     assert (track["status"], track["segment_count"], track["ssrcs"]) == ("ok", 2, [1, 2])
-    assert (track["packets_expected"], track["packets_received"], track["packets_lost"]) == (75, 73, 2)
+    assert (track["packets_expected"], track["packets_received"], track["packets_lost"]) == (
+        75,
+        73,
+        2,
+    )
     assert (track["media_ms"], track["silence_ms"]) == (1_460, 40 + 2_000)
-    assert [track[name] for name in ("packets_recovered_fec", "concealed_ms", "loudness_lufs")] == [None] * 3  # not heard yet
+    assert [track[name] for name in ("packets_recovered_fec", "concealed_ms", "loudness_lufs")] == [
+        None
+    ] * 3  # not heard yet
     assert track["archive_uris"] == [ref.uri]
     first, second = _rows(context, "segments", source)
-    assert (first["base_filename"], first["ssrc"], first["gap_before"], first["file_start_ms"]) == ("one", 1, "none", 0)
+    assert (first["base_filename"], first["ssrc"], first["gap_before"], first["file_start_ms"]) == (
+        "one",
+        1,
+        "none",
+        0,
+    )
     assert (second["base_filename"], second["ssrc"], second["gap_before"]) == ("two", 2, "muted")
     assert abs(second["call_start_ms"] - 3_000) <= 5
     assert abs(second["file_start_ms"] - 3_000) <= 5
@@ -158,14 +190,23 @@ def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path
     (recording,) = _rows(context, "recordings", whole)
     assert recording["archive_uris"] == [first.uri, second.uri]
     assert abs(recording["duration_ms"] - 6_000) <= 10
-    assert [row["gap_before"] for row in _rows(context, "segments", whole)] == ["none", "not_recorded"]
+    assert [row["gap_before"] for row in _rows(context, "segments", whole)] == [
+        "none",
+        "not_recorded",
+    ]
 
 
 @pytest.mark.slow
-def test_retried_bundle_writes_the_same_objects(context: RunContext, alice: TrackSource, tmp_path: Path) -> None:
+def test_retried_bundle_writes_the_same_objects(
+    context: RunContext, alice: TrackSource, tmp_path: Path
+) -> None:
     def digests() -> dict[str, bytes]:
         folders = (context.output_uri, context.staged("rows"))
-        return {name: Path(folder, name).read_bytes() for folder in folders for name in list_files(folder)}
+        return {
+            name: Path(folder, name).read_bytes()
+            for folder in folders
+            for name in list_files(folder)
+        }
 
     _run(context, [alice])
     first = digests()
@@ -176,7 +217,9 @@ def test_retried_bundle_writes_the_same_objects(context: RunContext, alice: Trac
     assert len(first) == 2
 
 
-def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(context: RunContext, tmp_path: Path) -> None:
+def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(
+    context: RunContext, tmp_path: Path
+) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
     alice, bob = stage_sources(context, ref)
     Path(bob.parts[0].packets_uri).unlink()
@@ -186,8 +229,16 @@ def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(context:
 
     def check_failures(failures: list[Failure]) -> None:
         (failure,) = failures
-        assert (failure.stage, failure.error_type, failure.retryable) == ("ExtractTracks", "StorageError", True)
-        assert (failure.call, failure.participant_id, failure.user_session_id) == (CALL, "bob", "sess-bob")
+        assert (failure.stage, failure.error_type, failure.retryable) == (
+            "ExtractTracks",
+            "StorageError",
+            True,
+        )
+        assert (failure.call, failure.participant_id, failure.user_session_id) == (
+            CALL,
+            "bob",
+            "sess-bob",
+        )
         assert failure.output_type == OutputType.AUDIO_ONLY
         assert "No such file" in failure.message
 
@@ -198,12 +249,16 @@ def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(context:
     assert not [name for name in list_files(context.staging_uri) if name.startswith("work/")]
 
 
-def test_output_that_cannot_be_written_is_a_failure(context: RunContext, alice: TrackSource) -> None:
+def test_output_that_cannot_be_written_is_a_failure(
+    context: RunContext, alice: TrackSource
+) -> None:
     Path(context.output_uri).mkdir()
     Path(context.output_uri, "recordings").write_bytes(b"a file where a folder should be")
 
     def check(failures: list[Failure]) -> None:
-        assert [(failure.error_type, failure.participant_id) for failure in failures] == [("StorageError", "alice")]
+        assert [(failure.error_type, failure.participant_id) for failure in failures] == [
+            ("StorageError", "alice")
+        ]
 
     _run(context, [alice], tracks=nothing, failures=check)
 
@@ -220,7 +275,10 @@ def test_container_is_a_setting(context: RunContext, alice: TrackSource) -> None
 
 @pytest.mark.parametrize(
     "individual",
-    [IndividualSettings(enabled=False), IndividualSettings(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,))],
+    [
+        IndividualSettings(enabled=False),
+        IndividualSettings(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)),
+    ],
     ids=["switched off", "other output type"],
 )
 def test_track_without_a_file_is_still_measured_for_the_mix(

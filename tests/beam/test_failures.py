@@ -28,7 +28,11 @@ def test_to_failure_takes_everything_the_error_knows() -> None:
         "ArchiveError",
         "a.rtpdump: empty, expected an rtpdump",
     )
-    assert (failure.member, failure.byte_offset, failure.archive_uri) == ("a.rtpdump", 0, "/raw/a.tar.gz")
+    assert (failure.member, failure.byte_offset, failure.archive_uri) == (
+        "a.rtpdump",
+        0,
+        "/raw/a.tar.gz",
+    )
     assert (failure.call, failure.attempt, failure.retryable) == (CALL, 2, False)
 
 
@@ -48,21 +52,35 @@ def test_failure_row_names_call_track_and_time() -> None:
 
     (row,) = failure_rows([failure], NOW_NS)
 
-    assert set(row) == set(SCHEMAS["failures"].names) - {"run_id", "created_at", "settings_fingerprint"}
+    assert set(row) == set(SCHEMAS["failures"].names) - {
+        "run_id",
+        "created_at",
+        "settings_fingerprint",
+    }
     assert (row["call_cid"], row["call_session_id"]) == ("default:standup", "session-1")
-    assert (row["participant_id"], row["user_session_id"], row["output_type"]) == ("alice", "sess-alice", "audio_only")
+    assert (row["participant_id"], row["user_session_id"], row["output_type"]) == (
+        "alice",
+        "sess-alice",
+        "audio_only",
+    )
     assert (row["attempt"], row["failed_at"]) == (3, to_time(NOW_NS))
 
 
 def test_failure_row_without_call_has_null_ids() -> None:
     (row,) = failure_rows([make_failure()], NOW_NS)
 
-    assert [row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")] == [None] * 4
+    assert [row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")] == [
+        None
+    ] * 4
     assert to_table("failures", [row]).num_rows == 1
 
 
 def test_failures_of_one_key_become_one_row_with_all_messages() -> None:
-    failures = [make_failure(message="one"), make_failure(message="two"), make_failure(message="two")]
+    failures = [
+        make_failure(message="one"),
+        make_failure(message="two"),
+        make_failure(message="two"),
+    ]
 
     rows = failure_rows(failures, NOW_NS)
 
@@ -82,7 +100,10 @@ def test_failures_that_differ_in_one_key_column_stay_apart() -> None:
         "error_type": "RtpdumpError",
     }
 
-    rows = failure_rows([make_failure(), *(make_failure(**{name: value}) for name, value in changes.items())], NOW_NS)
+    rows = failure_rows(
+        [make_failure(), *(make_failure(**{name: value}) for name, value in changes.items())],
+        NOW_NS,
+    )
 
     assert len(rows) == 1 + len(changes)
     assert len({tuple(row[column] for column in KEYS["failures"]) for row in rows}) == len(rows)
@@ -104,13 +125,20 @@ def test_failures_that_differ_in_one_key_column_stay_apart() -> None:
     ],
 )
 def test_filters_want_the_failures_of_what_they_are_about(filters: Filters, wanted: bool) -> None:
-    failure = make_failure(call=CALL, participant_id="alice", user_session_id="sess-alice", output_type=OutputType.AUDIO_ONLY)
+    failure = make_failure(
+        call=CALL,
+        participant_id="alice",
+        user_session_id="sess-alice",
+        output_type=OutputType.AUDIO_ONLY,
+    )
 
     assert wants_failure(failure, filters) is wanted
 
 
 def test_filters_want_failures_of_a_whole_archive_and_of_their_whole_call() -> None:
-    filters = Filters(calls=("default:standup",), participants=("bob",), output_types=(OutputType.AUDIO_ONLY,))
+    filters = Filters(
+        calls=("default:standup",), participants=("bob",), output_types=(OutputType.AUDIO_ONLY,)
+    )
 
     assert wants_failure(make_failure(), filters)
     assert wants_failure(make_failure(call=CALL), filters)
@@ -128,7 +156,12 @@ def test_worst_failure_is_one_that_another_try_may_heal() -> None:
 def test_failure_goes_through_a_shuffle_unchanged() -> None:
     failures = [
         make_failure(),
-        make_failure(call=CALL, output_type=OutputType.SCREENSHARE_AUDIO_ONLY, byte_offset=1 << 40, retryable=True),
+        make_failure(
+            call=CALL,
+            output_type=OutputType.SCREENSHARE_AUDIO_ONLY,
+            byte_offset=1 << 40,
+            retryable=True,
+        ),
     ]
     with make_pipeline() as pipeline:
         grouped = pipeline | beam.Create(failures) | GroupOnce()

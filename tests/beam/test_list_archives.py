@@ -37,7 +37,9 @@ def _expect(context: RunContext, patterns: Sequence[str], uris: Sequence[str]) -
     assert count_of(result, "archives_listed") == len(uris)
 
 
-def test_archive_has_uri_size_modification_and_fingerprint(context: RunContext, tmp_path: Path) -> None:
+def test_archive_has_uri_size_modification_and_fingerprint(
+    context: RunContext, tmp_path: Path
+) -> None:
     _make(tmp_path, "raw/a.tar.gz")
     ref = ArchiveRef(
         uri=f"{tmp_path}/raw/a.tar.gz",
@@ -61,7 +63,9 @@ def test_patterns_that_overlap_give_each_archive_once(context: RunContext, tmp_p
         f"{tmp_path}/raw/call/",
     ]
 
-    _expect(context, patterns, [f"{tmp_path}/raw/{name}" for name in ("a.tar.gz", "b.tar.gz", "call/")])
+    _expect(
+        context, patterns, [f"{tmp_path}/raw/{name}" for name in ("a.tar.gz", "b.tar.gz", "call/")]
+    )
 
 
 def test_only_archives_modified_after_since_are_listed(context: RunContext, tmp_path: Path) -> None:
@@ -80,7 +84,9 @@ def test_odd_names_are_listed_and_fingerprinted(context: RunContext, tmp_path: P
     _expect(context, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/{name}" for name in names])
 
 
-def test_archive_that_cannot_be_fingerprinted_is_a_failure(context: RunContext, store: ModuleType) -> None:
+def test_archive_that_cannot_be_fingerprinted_is_a_failure(
+    context: RunContext, store: ModuleType
+) -> None:
     good = store.put("fake://bucket/raw/good.zip", b"x")
     bad = store.put("fake://bucket/raw/bad.zip", b"x")
     store.TROUBLE["checksum"].append(PermissionError(13, "Permission denied"))
@@ -119,11 +125,16 @@ def test_named_pipe_is_a_failure_and_not_waited_for(context: RunContext, tmp_pat
     listed.archives.pipeline.run().wait_until_finish()
 
 
-def test_pattern_that_cannot_be_listed_stops_the_run(context: RunContext, store: ModuleType) -> None:
+def test_pattern_that_cannot_be_listed_stops_the_run(
+    context: RunContext, store: ModuleType
+) -> None:
     """Nothing says what it stands for: a run without it would look complete."""
     store.TROUBLE["match"].extend([PermissionError(13, "Permission denied")] * 10)
 
-    with pytest.raises(Exception, match=r"fake://bucket/raw/\*: Permission denied"), make_pipeline() as pipeline:
+    with (
+        pytest.raises(Exception, match=r"fake://bucket/raw/\*: Permission denied"),
+        make_pipeline() as pipeline,
+    ):
         pipeline | ListArchives(["fake://bucket/raw/*"], context)
 
 
@@ -139,7 +150,9 @@ def test_archives_found_are_reported(context: RunContext, tmp_path: Path) -> Non
     assert heard == ["archives_found", "archives_found"]
 
 
-def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(context: RunContext, tmp_path: Path) -> None:
+def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
+    context: RunContext, tmp_path: Path
+) -> None:
     (tmp_path / "raw").mkdir()
     os.mkfifo(tmp_path / "raw/a.zip")
     heard: list[str] = []

@@ -42,7 +42,14 @@ from transforms import mix_calls
 from transforms.catalog.schema import CALL_TABLES
 from transforms.codec.pool import CodecLoan
 from transforms.context import RunContext, key_hash
-from transforms.elements import RECALL_STAGE, ArchiveOutcome, CallPlan, PressedCall, Row, TrackSource
+from transforms.elements import (
+    RECALL_STAGE,
+    ArchiveOutcome,
+    CallPlan,
+    PressedCall,
+    Row,
+    TrackSource,
+)
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.mix_call import hear_call
 from transforms.media.opus.packet import carries_fec
@@ -99,12 +106,16 @@ def sources(context: RunContext, tmp_path: Path) -> list[TrackSource]:
     return stage_sources(context, write_call(tmp_path / "a.tar.gz", people))
 
 
-# --- a call as it should be ------------------------------------------------------------------------------------------
+# --- a call as it should be -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("large_samples", "cores"), [(1, 2), (1 << 40, 1)], ids=["large", "small"])
 def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
-    context: RunContext, sources: list[TrackSource], monkeypatch: pytest.MonkeyPatch, large_samples: int, cores: int
+    context: RunContext,
+    sources: list[TrackSource],
+    monkeypatch: pytest.MonkeyPatch,
+    large_samples: int,
+    cores: int,
 ) -> None:
     monkeypatch.setattr(mix_calls, "_LARGE_SAMPLES", large_samples)
     given, run = [], CodecLoan.run
@@ -120,10 +131,17 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
     assert [last for function, last in given if function is hear_call] == [cores]
 
 
-def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(context: RunContext, sources: list[TrackSource]) -> None:
+def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     def check(calls: list[PressedCall]) -> None:
         (call,) = calls
-        assert (call.call, call.status, call.failures, call.replaces_prior) == (CALL, "ok", (), False)
+        assert (call.call, call.status, call.failures, call.replaces_prior) == (
+            CALL,
+            "ok",
+            (),
+            False,
+        )
         assert (call.rows.call_date, call.rows.replaced) == ("2026-01-05", (CALL.as_tuple(),))
         assert dict(call.rows.row_counts) == {
             "recordings": 3,
@@ -135,7 +153,10 @@ def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(context: RunCon
         }
         assert tuple(table for table, _ in call.rows.row_counts) == CALL_TABLES
         files = [Path(context.output_uri, name) for name in list_files(context.output_uri)]
-        assert (call.files_written, call.bytes_written) == (3, sum(file.stat().st_size for file in files))
+        assert (call.files_written, call.bytes_written) == (
+            3,
+            sum(file.stat().st_size for file in files),
+        )
         assert abs(call.media_samples - (1 + 2 + 2.5) * 48_000) < 2_000
         assert call.cpu_ns > 0
 
@@ -147,8 +168,15 @@ def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(context: RunCon
     data = Path(context.output_uri, MIX).read_bytes()
     assert (row["uri"], row["filename"]) == (f"{context.output_uri}/{MIX}", MIX.rpartition("/")[2])
     assert (row["size_bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    assert [row[name] for name in ("participant_id", "user_session_id", "track_type", "output_type")] == [None] * 4
-    assert (row["container"], row["codec"], row["channels"], row["bitrate_bps"]) == ("mp3", "mp3", 1, 128_000)
+    assert [
+        row[name] for name in ("participant_id", "user_session_id", "track_type", "output_type")
+    ] == [None] * 4
+    assert (row["container"], row["codec"], row["channels"], row["bitrate_bps"]) == (
+        "mp3",
+        "mp3",
+        1,
+        128_000,
+    )
     assert abs(row["offset_ms"] - 500) <= 5
     assert abs(row["duration_samples"] - 120_000) <= 480
     assert row["archive_uris"] == [sources[0].parts[0].archive_uri]
@@ -158,30 +186,52 @@ def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(context: RunCon
 
 
 def test_call_row_sums_its_tracks(context: RunContext, sources: list[TrackSource]) -> None:
-    plan = make_plan(sources, sessions=(("alice", "sess-alice"), ("bob", "sess-bob"), ("bob", "sess-2"), ("mute", "sess-m")))
+    plan = make_plan(
+        sources,
+        sessions=(
+            ("alice", "sess-alice"),
+            ("bob", "sess-bob"),
+            ("bob", "sess-2"),
+            ("mute", "sess-m"),
+        ),
+    )
 
     _run(context, [plan])
 
     (row,) = _rows(context, "calls")
-    assert (row["call_cid"], row["call_session_id"], row["status"]) == ("default:standup", "session-1", "ok")
+    assert (row["call_cid"], row["call_session_id"], row["status"]) == (
+        "default:standup",
+        "session-1",
+        "ok",
+    )
     assert row["timeline_start_time"] == to_time(CALL_START_UNIX_NS)
     assert (row["participant_count"], row["session_count"], row["track_count"]) == (3, 4, 2)
     assert abs(row["participant_ms"] - 3_000) <= 20
     assert abs((row["start_time"] - row["timeline_start_time"]).total_seconds() - 0.5) <= 0.005
     assert abs(row["duration_ms"] - 2_500) <= 20
-    assert (row["run_id"], row["settings_fingerprint"]) == (context.run_id, context.settings_fingerprint)
+    assert (row["run_id"], row["settings_fingerprint"]) == (
+        context.run_id,
+        context.settings_fingerprint,
+    )
 
 
 @pytest.fixture
 def talk(context: RunContext, tmp_path: Path) -> list[TrackSource]:
-    """Alice talks from 1 s to 3 s of her 5 s, which begin 2 s into the call; Bob shares a screen that sounds from the start."""
-    buzz = np.sum([tone(150 * k, 2, amplitude=0.2 / k) for k in range(1, 16)], axis=0) * (1 + 2 * tone(5, 2))
+    """Alice talks from 1 s to 3 s of her 5 s, which begin 2 s into the call; Bob shares a screen
+    that sounds from the start.
+    """
+    buzz = np.sum([tone(150 * k, 2, amplitude=0.2 / k) for k in range(1, 16)], axis=0) * (
+        1 + 2 * tone(5, 2)
+    )
     sent = np.concatenate([silence(1), buzz.astype(np.float32), silence(2)])
     packets = encode_opus(sent, fec=True, expected_loss_percent=30)
     by_fec = next(k for k in range(80, 120) if carries_fec(packets[k])) - 1
     screen = Segment(packets=speak(3.0), track_type="TRACK_TYPE_SCREEN_SHARE_AUDIO", ssrc=2)
     people = [
-        Participant(participant_id="alice", segments=[Segment(packets=packets, start_ms=2_000, lost={by_fec - 1, by_fec})]),
+        Participant(
+            participant_id="alice",
+            segments=[Segment(packets=packets, start_ms=2_000, lost={by_fec - 1, by_fec})],
+        ),
         Participant(participant_id="bob", segments=[screen]),
     ]
     return stage_sources(context, write_call(tmp_path / "talk.tar.gz", people))
@@ -191,13 +241,24 @@ def test_rows_tell_what_was_heard(context: RunContext, talk: list[TrackSource]) 
     _run(context, [make_plan(talk)])
 
     alice, bob = sorted(_rows(context, "tracks"), key=lambda row: row["participant_id"])
-    assert (alice["packets_lost"], alice["packets_recovered_fec"], alice["concealed_ms"], alice["silence_ms"]) == (2, 1, 20, 0)
+    assert (
+        alice["packets_lost"],
+        alice["packets_recovered_fec"],
+        alice["concealed_ms"],
+        alice["silence_ms"],
+    ) == (2, 1, 20, 0)
     assert (bob["packets_recovered_fec"], bob["concealed_ms"], bob["silence_ms"]) == (0, 0, 0)
     assert bob["loudness_lufs"] == pytest.approx(-15.7, abs=0.7)  # 440 Hz, peak -12 dBFS
     assert bob["peak_dbfs"] == pytest.approx(-12, abs=0.5)
     (speech,) = [row for row in _rows(context, "speech") if row["participant_id"] == "alice"]
-    assert (speech["start_ms"], speech["end_ms"]) == (pytest.approx(3_000, abs=100), pytest.approx(5_000, abs=100))
-    assert (speech["file_start_ms"], speech["file_end_ms"]) == (speech["start_ms"] - 2_000, speech["end_ms"] - 2_000)
+    assert (speech["start_ms"], speech["end_ms"]) == (
+        pytest.approx(3_000, abs=100),
+        pytest.approx(5_000, abs=100),
+    )
+    assert (speech["file_start_ms"], speech["file_end_ms"]) == (
+        speech["start_ms"] - 2_000,
+        speech["end_ms"] - 2_000,
+    )
     assert speech["level_dbfs"] == pytest.approx(-16, abs=3)
     assert alice["speech_ms"] == speech["end_ms"] - speech["start_ms"]
     (call,) = _rows(context, "calls")
@@ -206,7 +267,9 @@ def test_rows_tell_what_was_heard(context: RunContext, talk: list[TrackSource]) 
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_screenshare_audio_may_be_left_out_of_the_mix(context: RunContext, talk: list[TrackSource], enabled: bool) -> None:
+def test_screenshare_audio_may_be_left_out_of_the_mix(
+    context: RunContext, talk: list[TrackSource], enabled: bool
+) -> None:
     settings = replace(context.settings, composite=CompositeSettings(screenshare_audio=enabled))
 
     _run(replace(context, settings=settings), [make_plan(talk)])
@@ -219,7 +282,9 @@ def test_screenshare_audio_may_be_left_out_of_the_mix(context: RunContext, talk:
     assert np.abs(pcm[5_000:90_000]).max() == pytest.approx(0.25 if enabled else 0, abs=0.03)
 
 
-def test_tracks_are_heard_where_no_mix_is_made(context: RunContext, talk: list[TrackSource]) -> None:
+def test_tracks_are_heard_where_no_mix_is_made(
+    context: RunContext, talk: list[TrackSource]
+) -> None:
     settings = replace(context.settings, composite=CompositeSettings(enabled=False))
 
     _run(replace(context, settings=settings), [make_plan(talk)])
@@ -227,10 +292,14 @@ def test_tracks_are_heard_where_no_mix_is_made(context: RunContext, talk: list[T
     assert set(_uris(context)) == {"alice", "bob"}
     assert all(row["loudness_lufs"] is not None for row in _rows(context, "tracks"))
     assert {row["participant_id"] for row in _rows(context, "speech")} >= {"alice"}
-    assert [(row["loudness_lufs"], row["peak_dbfs"]) for row in _rows(context, "calls")] == [(None, None)]
+    assert [(row["loudness_lufs"], row["peak_dbfs"]) for row in _rows(context, "calls")] == [
+        (None, None)
+    ]
 
 
-def test_every_archive_of_a_call_has_an_outcome(context: RunContext, sources: list[TrackSource]) -> None:
+def test_every_archive_of_a_call_has_an_outcome(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     archive = sources[0].parts[0].archive_uri
     about_other = make_failure(call=CALL, archive_uri="/raw/silent.zip", retryable=True)
     about_all = make_failure(call=CALL, stage="PlanCalls", message="of the whole call")
@@ -238,16 +307,22 @@ def test_every_archive_of_a_call_has_an_outcome(context: RunContext, sources: li
 
     def check(outcomes: list[ArchiveOutcome]) -> None:
         assert sorted(outcomes, key=lambda outcome: outcome.made_something) == [
-            ArchiveOutcome(archive_uri="/raw/silent.zip", made_something=False, first_failure=about_other),
+            ArchiveOutcome(
+                archive_uri="/raw/silent.zip", made_something=False, first_failure=about_other
+            ),
             ArchiveOutcome(archive_uri=archive, made_something=True, first_failure=about_all),
         ]
 
     _run(context, [plan], failed=[about_other, about_all], outcomes=check)
 
 
-def test_calls_are_kept_apart(context: RunContext, tmp_path: Path, sources: list[TrackSource]) -> None:
+def test_calls_are_kept_apart(
+    context: RunContext, tmp_path: Path, sources: list[TrackSource]
+) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    archive = write_call(tmp_path / "b.zip", [make_participant("carol")], kind="zip", call_session_id="session-2")
+    archive = write_call(
+        tmp_path / "b.zip", [make_participant("carol")], kind="zip", call_session_id="session-2"
+    )
     plans = [make_plan(sources), make_plan(stage_sources(context, archive), call=other)]
     failed = make_failure(call=other, archive_uri=archive.uri, message="of the second")
 
@@ -261,10 +336,16 @@ def test_calls_are_kept_apart(context: RunContext, tmp_path: Path, sources: list
 
 
 @pytest.mark.slow
-def test_retried_bundle_writes_the_same_objects(context: RunContext, sources: list[TrackSource]) -> None:
+def test_retried_bundle_writes_the_same_objects(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     def contents() -> dict[str, bytes]:
         folders = (context.output_uri, context.staged("rows"))
-        return {name: Path(folder, name).read_bytes() for folder in folders for name in list_files(folder)}
+        return {
+            name: Path(folder, name).read_bytes()
+            for folder in folders
+            for name in list_files(folder)
+        }
 
     _run(context, [make_plan(sources)])
     first = contents()
@@ -275,27 +356,40 @@ def test_retried_bundle_writes_the_same_objects(context: RunContext, sources: li
     assert MIX in first
 
 
-# --- with something missing ------------------------------------------------------------------------------------------
+# --- with something missing -----------------------------------------------------------------------
 
 
-def test_failed_track_leaves_the_call_partial_and_the_mix_without_it(context: RunContext, sources: list[TrackSource]) -> None:
+def test_failed_track_leaves_the_call_partial_and_the_mix_without_it(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     Path(sources[1].parts[0].packets_uri).unlink()
 
     def check(calls: list[PressedCall]) -> None:
         (call,) = calls
         assert call.status == "partial"
-        assert [(failure.stage, failure.participant_id) for failure in call.failures] == [("ExtractTracks", "bob")]
+        assert [(failure.stage, failure.participant_id) for failure in call.failures] == [
+            ("ExtractTracks", "bob")
+        ]
 
     _run(context, [make_plan(sources)], calls=check, extract_failures=anything)
 
     assert _statuses(context) == {"alice": "ok", "bob": "failed"}
     assert set(_uris(context)) == {None, "alice"}
     (failure,) = _rows(context, "failures")
-    assert (failure["stage"], failure["error_type"], failure["retryable"]) == ("ExtractTracks", "StorageError", True)
-    assert (failure["run_id"], failure["failed_at"]) == (context.run_id, to_time(context.started_unix_ns))
+    assert (failure["stage"], failure["error_type"], failure["retryable"]) == (
+        "ExtractTracks",
+        "StorageError",
+        True,
+    )
+    assert (failure["run_id"], failure["failed_at"]) == (
+        context.run_id,
+        to_time(context.started_unix_ns),
+    )
 
 
-def test_damage_in_a_track_leaves_it_and_the_call_partial(context: RunContext, sources: list[TrackSource]) -> None:
+def test_damage_in_a_track_leaves_it_and_the_call_partial(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     damage = make_failure(
         call=CALL,
         archive_uri=sources[0].parts[0].archive_uri,
@@ -311,14 +405,24 @@ def test_damage_in_a_track_leaves_it_and_the_call_partial(context: RunContext, s
     assert set(_uris(context)) == {None, "alice", "bob"}
 
 
-def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(context: RunContext, sources: list[TrackSource]) -> None:
+def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     Path(context.output_uri, MIX).mkdir(parents=True)  # where the file should go
 
     def check(calls: list[PressedCall]) -> None:
         (call,) = calls
         (failure,) = call.failures
-        assert (failure.stage, failure.error_type, failure.call) == ("MixCalls", "StorageError", CALL)
-        assert (failure.archive_uri, failure.participant_id, failure.output_type) == (None, None, None)
+        assert (failure.stage, failure.error_type, failure.call) == (
+            "MixCalls",
+            "StorageError",
+            CALL,
+        )
+        assert (failure.archive_uri, failure.participant_id, failure.output_type) == (
+            None,
+            None,
+            None,
+        )
         assert (call.status, call.files_written) == ("partial", 2)
 
     def check_outcomes(outcomes: list[ArchiveOutcome]) -> None:
@@ -336,22 +440,36 @@ def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(context: Ru
 
 
 def test_call_in_which_nobody_sent_anything_is_empty(context: RunContext) -> None:
-    plan = make_plan([], empty_tracks=(make_track(),), sessions=(("alice", "sess-alice"),), archive_uris=("/raw/a",))
+    plan = make_plan(
+        [],
+        empty_tracks=(make_track(),),
+        sessions=(("alice", "sess-alice"),),
+        archive_uris=("/raw/a",),
+    )
 
     _run(context, [plan])
 
     assert _statuses(context) == {"alice": "empty"}
     (row,) = _rows(context, "calls")
-    assert (row["status"], row["track_count"], row["duration_ms"], row["start_time"]) == ("empty", 0, 0, None)
+    assert (row["status"], row["track_count"], row["duration_ms"], row["start_time"]) == (
+        "empty",
+        0,
+        0,
+        None,
+    )
     assert list_files(context.output_uri) == []
 
 
-def test_call_of_which_nothing_could_be_made_is_failed(context: RunContext, sources: list[TrackSource]) -> None:
+def test_call_of_which_nothing_could_be_made_is_failed(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     for source in sources:
         Path(source.parts[0].packets_uri).unlink()
 
     def check_outcomes(outcomes: list[ArchiveOutcome]) -> None:
-        assert [(outcome.made_something, outcome.first_failure is None) for outcome in outcomes] == [(False, False)]
+        assert [
+            (outcome.made_something, outcome.first_failure is None) for outcome in outcomes
+        ] == [(False, False)]
 
     _run(context, [make_plan(sources)], outcomes=check_outcomes, extract_failures=anything)
 
@@ -363,7 +481,7 @@ def test_failure_of_a_call_without_a_plan_makes_nothing(context: RunContext) -> 
     _run(context, [], failed=[make_failure(call=CALL)], calls=nothing, outcomes=nothing)
 
 
-# --- a call the catalog has already ----------------------------------------------------------------------------------
+# --- a call the catalog has already ---------------------------------------------------------------
 
 
 def _prior(context: RunContext, *participants: str) -> dict[str, Any]:
@@ -371,7 +489,9 @@ def _prior(context: RunContext, *participants: str) -> dict[str, Any]:
     files = [recording_row(name, f"/old/{name}.mkv") for name in participants]
     write_rows(context, "recordings", [recording_row(None, "/old/mix.mp3"), *files])
     write_rows(context, "tracks", [track_row(name) for name in participants])
-    write_rows(context, "segments", [{**track_row_ids(name), "file_start_ms": 0} for name in participants])
+    write_rows(
+        context, "segments", [{**track_row_ids(name), "file_start_ms": 0} for name in participants]
+    )
     write_rows(context, "calls", [call_row(status="ok", participant_ms=77, loudness_lufs=-21.5)])
     ids = tuple((name, f"sess-{name}", "audio_only") for name in participants)
     return {"has_prior": True, "prior_tracks": ids, "prior_files": ids, "has_prior_mix": True}
@@ -379,19 +499,31 @@ def _prior(context: RunContext, *participants: str) -> dict[str, Any]:
 
 def track_row_ids(participant_id: str) -> Row:
     """Returns the ids of a track's rows."""
-    names = ("call_cid", "call_type", "call_id", "call_session_id", "participant_id", "user_session_id", "output_type")
+    names = (
+        "call_cid",
+        "call_type",
+        "call_id",
+        "call_session_id",
+        "participant_id",
+        "user_session_id",
+        "output_type",
+    )
     row = track_row(participant_id)
     return stamp({name: row[name] for name in names})
 
 
-def test_call_pressed_anew_replaces_all_its_rows(context: RunContext, sources: list[TrackSource]) -> None:
+def test_call_pressed_anew_replaces_all_its_rows(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     def check(calls: list[PressedCall]) -> None:
         assert [(call.status, call.replaces_prior) for call in calls] == [("ok", True)]
 
     _run(context, [make_plan(sources, **_prior(context, "alice", "bob"))], calls=check)
 
     assert all(uri.startswith(context.output_uri) for uri in _uris(context).values())
-    assert {row["run_id"] for table in CALL_TABLES for row in _rows(context, table)} == {context.run_id}
+    assert {row["run_id"] for table in CALL_TABLES for row in _rows(context, table)} == {
+        context.run_id
+    }
 
 
 def test_track_that_no_archive_gives_any_more_keeps_its_file_and_the_mix_with_it(
@@ -401,21 +533,31 @@ def test_track_that_no_archive_gives_any_more_keeps_its_file_and_the_mix_with_it
 
     def check(calls: list[PressedCall]) -> None:
         (call,) = calls
-        assert [(failure.stage, failure.participant_id) for failure in call.failures] == [("MixCalls", "carol")]
+        assert [(failure.stage, failure.participant_id) for failure in call.failures] == [
+            ("MixCalls", "carol")
+        ]
         assert call.status == "partial"
 
     _run(context, [make_plan(sources, **prior)], calls=check)
 
     uris = _uris(context)
     assert (uris[None], uris["carol"]) == ("/old/mix.mp3", "/old/carol.mkv")
-    assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [-21.5]  # of the mix that stays
+    assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [
+        -21.5
+    ]  # of the mix that stays
     assert uris["alice"].startswith(context.output_uri)
     assert _statuses(context) == {"alice": "ok", "bob": "ok", "carol": "partial"}
-    assert {row["participant_id"] for row in _rows(context, "segments")} == {"alice", "bob", "carol"}
+    assert {row["participant_id"] for row in _rows(context, "segments")} == {
+        "alice",
+        "bob",
+        "carol",
+    }
     assert MIX not in list_files(context.output_uri)
 
 
-def test_track_that_fails_now_keeps_what_was_made_of_it(context: RunContext, sources: list[TrackSource]) -> None:
+def test_track_that_fails_now_keeps_what_was_made_of_it(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     prior = _prior(context, "alice", "bob")
     Path(sources[1].parts[0].packets_uri).unlink()
 
@@ -426,7 +568,9 @@ def test_track_that_fails_now_keeps_what_was_made_of_it(context: RunContext, sou
     assert _statuses(context) == {"alice": "ok", "bob": "partial"}
 
 
-def test_mix_that_fails_now_keeps_the_old_one(context: RunContext, sources: list[TrackSource]) -> None:
+def test_mix_that_fails_now_keeps_the_old_one(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     prior = _prior(context, "alice", "bob")
     Path(context.output_uri, MIX).mkdir(parents=True)
 
@@ -436,7 +580,9 @@ def test_mix_that_fails_now_keeps_the_old_one(context: RunContext, sources: list
     assert [row["status"] for row in _rows(context, "calls")] == ["partial"]
 
 
-def test_switching_the_mix_off_takes_none_away(context: RunContext, sources: list[TrackSource]) -> None:
+def test_switching_the_mix_off_takes_none_away(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     prior = _prior(context, "alice", "bob")
     settings = PressSettings(composite=CompositeSettings(enabled=False))
 
@@ -447,16 +593,33 @@ def test_switching_the_mix_off_takes_none_away(context: RunContext, sources: lis
     assert [row["status"] for row in _rows(context, "calls")] == ["ok"]
 
 
-def test_run_about_some_tracks_leaves_all_else(context: RunContext, sources: list[TrackSource]) -> None:
+def test_run_about_some_tracks_leaves_all_else(
+    context: RunContext, sources: list[TrackSource]
+) -> None:
     prior = _prior(context, "alice", "bob", "carol")
-    about_carol = {"participant_id": "carol", "user_session_id": "sess-carol", "output_type": "audio_only"}
-    ids = {name: track_row_ids("carol")[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")}
+    about_carol = {
+        "participant_id": "carol",
+        "user_session_id": "sess-carol",
+        "output_type": "audio_only",
+    }
+    ids = {
+        name: track_row_ids("carol")[name]
+        for name in ("call_cid", "call_type", "call_id", "call_session_id")
+    }
     write_rows(
         context,
         "failures",
         [
             stamp({**ids, **about_carol, "stage": "ExtractTracks", "message": "of carol"}),
-            stamp({**ids, **about_carol, "stage": "ExtractTracks", "message": "of bob", "participant_id": "bob"})
+            stamp(
+                {
+                    **ids,
+                    **about_carol,
+                    "stage": "ExtractTracks",
+                    "message": "of bob",
+                    "participant_id": "bob",
+                }
+            )
             | {"user_session_id": "sess-bob"},
         ],
     )
@@ -465,7 +628,11 @@ def test_run_about_some_tracks_leaves_all_else(context: RunContext, sources: lis
     _run(context, [plan])
 
     uris = _uris(context)
-    assert (uris[None], uris["alice"], uris["carol"]) == ("/old/mix.mp3", "/old/alice.mkv", "/old/carol.mkv")
+    assert (uris[None], uris["alice"], uris["carol"]) == (
+        "/old/mix.mp3",
+        "/old/alice.mkv",
+        "/old/carol.mkv",
+    )
     assert uris["bob"].startswith(context.output_uri)
     assert set(_statuses(context)) == {"alice", "bob", "carol"}
     assert [row["participant_ms"] for row in _rows(context, "calls")] == [77]
@@ -477,7 +644,13 @@ def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(
 ) -> None:
     prior = _prior(context, "alice")
     archive = sources[0].parts[0].archive_uri
-    gone = make_failure(stage=RECALL_STAGE, call=CALL, archive_uri="/raw/gone", retryable=True, error_type="StorageError")
+    gone = make_failure(
+        stage=RECALL_STAGE,
+        call=CALL,
+        archive_uri="/raw/gone",
+        retryable=True,
+        error_type="StorageError",
+    )
     plan = make_plan(
         sources[1:],
         makes_mix=False,
@@ -488,7 +661,10 @@ def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(
     )
 
     def check_outcomes(outcomes: list[ArchiveOutcome]) -> None:
-        found = {outcome.archive_uri: (outcome.made_something, outcome.first_failure) for outcome in outcomes}
+        found = {
+            outcome.archive_uri: (outcome.made_something, outcome.first_failure)
+            for outcome in outcomes
+        }
         assert found == {"/raw/gone": (False, gone), archive: (True, gone)}
 
     _run(context, [plan], failed=[gone], outcomes=check_outcomes)

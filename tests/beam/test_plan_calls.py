@@ -41,21 +41,33 @@ MS_NS = 10**6
 
 
 def _plan(
-    context: RunContext, *parts: TrackPart, prior: PriorCall | None = None, missing: Sequence[str] = ()
+    context: RunContext,
+    *parts: TrackPart,
+    prior: PriorCall | None = None,
+    missing: Sequence[str] = (),
 ) -> tuple[CallPlan, list[Failure]]:
     return plan_call(list(parts), prior, tuple(missing), context)
 
 
 def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:
     """A session in which nothing was sent."""
-    return make_part(participant_id, output_type=None, packets_uri="", index_uri="", first_server_unix_ns=0, **fields)
+    return make_part(
+        participant_id,
+        output_type=None,
+        packets_uri="",
+        index_uri="",
+        first_server_unix_ns=0,
+        **fields,
+    )
 
 
-# --- time zero -------------------------------------------------------------------------------------------------------
+# --- time zero ------------------------------------------------------------------------------------
 
 
 def test_time_zero_is_the_calls_stated_start(context: RunContext) -> None:
-    plan, failures = _plan(context, make_part(first_server_unix_ns=CALL_START_UNIX_NS + 7 * HOUR_NS))
+    plan, failures = _plan(
+        context, make_part(first_server_unix_ns=CALL_START_UNIX_NS + 7 * HOUR_NS)
+    )
 
     assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
     assert plan.sources[0].timeline_start_unix_ns == CALL_START_UNIX_NS
@@ -69,7 +81,9 @@ def test_time_zero_is_the_earliest_of_differing_starts(context: RunContext) -> N
     assert _plan(context, later, make_part())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
-def test_time_zero_without_a_stated_start_is_the_earliest_media_to_the_ms(context: RunContext) -> None:
+def test_time_zero_without_a_stated_start_is_the_earliest_media_to_the_ms(
+    context: RunContext,
+) -> None:
     media = CALL_START_UNIX_NS + 250 * MS_NS + 999_999
     parts = [
         make_part("bob", call_start_unix_ns=None, first_server_unix_ns=media + HOUR_NS),
@@ -107,23 +121,32 @@ def test_time_zero_of_the_catalog_stays(context: RunContext) -> None:
     assert plan.has_prior
 
 
-def test_time_zero_of_a_silent_call_is_its_stated_start_or_the_archives_modification(context: RunContext) -> None:
+def test_time_zero_of_a_silent_call_is_its_stated_start_or_the_archives_modification(
+    context: RunContext,
+) -> None:
     assert _plan(context, _silent())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
-    unstated = _silent(call_start_unix_ns=None, archive_modified_unix_ns=CALL_START_UNIX_NS + HOUR_NS)
+    unstated = _silent(
+        call_start_unix_ns=None, archive_modified_unix_ns=CALL_START_UNIX_NS + HOUR_NS
+    )
     assert _plan(context, unstated)[0].timeline_start_unix_ns == CALL_START_UNIX_NS + HOUR_NS
 
 
-# --- tracks ----------------------------------------------------------------------------------------------------------
+# --- tracks ---------------------------------------------------------------------------------------
 
 
 def test_parts_of_several_archives_make_one_source(context: RunContext) -> None:
     first = make_part()
-    second = make_part(archive_uri="/raw/b.tar.gz", first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS)
+    second = make_part(
+        archive_uri="/raw/b.tar.gz", first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS
+    )
 
     plan, _ = _plan(context, first, second)
 
     source = TrackSource(
-        track=make_track(), parts=(first, second), timeline_start_unix_ns=CALL_START_UNIX_NS, begin_unix_ns=None
+        track=make_track(),
+        parts=(first, second),
+        timeline_start_unix_ns=CALL_START_UNIX_NS,
+        begin_unix_ns=None,
     )
     assert plan.sources == (source,)
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
@@ -136,7 +159,11 @@ def test_sources_are_in_order_of_their_keys(context: RunContext) -> None:
 
     plan, _ = _plan(context, *parts)
 
-    assert [source.track for source in plan.sources] == [make_track("alice"), make_track("alice", screen), make_track("bob")]
+    assert [source.track for source in plan.sources] == [
+        make_track("alice"),
+        make_track("alice", screen),
+        make_track("bob"),
+    ]
 
 
 def test_rejoined_session_is_another_track(context: RunContext) -> None:
@@ -147,7 +174,9 @@ def test_rejoined_session_is_another_track(context: RunContext) -> None:
 
 
 def test_track_without_packets_is_empty_and_its_session_counts(context: RunContext) -> None:
-    plan, failures = _plan(context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol"))
+    plan, failures = _plan(
+        context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol")
+    )
 
     assert plan.empty_tracks == (make_track("bob"),)
     assert [source.track.participant_id for source in plan.sources] == ["alice"]
@@ -165,14 +194,24 @@ def test_part_without_packets_is_left_out_of_a_track_with_some(context: RunConte
 
 def test_track_far_from_the_calls_median_is_a_timeline_error(context: RunContext) -> None:
     near = [make_part(name) for name in ("alice", "bob")]
-    far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS, archive_uri="/raw/c.tar.gz")
+    far = make_part(
+        "carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS, archive_uri="/raw/c.tar.gz"
+    )
 
     plan, failures = _plan(context, *near, far)
 
     assert [source.track.participant_id for source in plan.sources] == ["alice", "bob"]
     (failure,) = failures
-    assert (failure.stage, failure.error_type, failure.retryable) == ("PlanCalls", "TimelineError", False)
-    assert (failure.call, failure.participant_id, failure.output_type) == (CALL, "carol", OutputType.AUDIO_ONLY)
+    assert (failure.stage, failure.error_type, failure.retryable) == (
+        "PlanCalls",
+        "TimelineError",
+        False,
+    )
+    assert (failure.call, failure.participant_id, failure.output_type) == (
+        CALL,
+        "carol",
+        OutputType.AUDIO_ONLY,
+    )
     assert failure.archive_uri == "/raw/c.tar.gz"
     assert failure.message.startswith("carol: TRACK_TYPE_AUDIO lies 25.0 h from the median")
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/c.tar.gz")
@@ -180,7 +219,9 @@ def test_track_far_from_the_calls_median_is_a_timeline_error(context: RunContext
 
 def test_far_track_does_not_move_time_zero(context: RunContext) -> None:
     near = [make_part(name, call_start_unix_ns=None) for name in ("alice", "bob")]
-    far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS - 30 * HOUR_NS, call_start_unix_ns=None)
+    far = make_part(
+        "carol", first_server_unix_ns=CALL_START_UNIX_NS - 30 * HOUR_NS, call_start_unix_ns=None
+    )
 
     plan, _ = _plan(context, far, *near)
 
@@ -188,7 +229,11 @@ def test_far_track_does_not_move_time_zero(context: RunContext) -> None:
 
 
 def test_limit_of_call_hours_is_a_setting(context: RunContext) -> None:
-    parts = [make_part("alice"), make_part("bob"), make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 3 * HOUR_NS)]
+    parts = [
+        make_part("alice"),
+        make_part("bob"),
+        make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 3 * HOUR_NS),
+    ]
     short = replace(context, settings=PressSettings(limits=LimitSettings(max_call_hours=2)))
 
     assert len(_plan(context, *parts)[0].sources) == 3
@@ -197,7 +242,7 @@ def test_limit_of_call_hours_is_a_setting(context: RunContext) -> None:
     assert "expected at most 2 h (limits.max_call_hours)" in failures[0].message
 
 
-# --- what is written -------------------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------
 
 
 def test_whole_call_gets_a_mix_and_replaces_its_rows(context: RunContext) -> None:
@@ -210,18 +255,32 @@ def test_whole_call_gets_a_mix_and_replaces_its_rows(context: RunContext) -> Non
     ("filters", "kept"),
     [
         (Filters(participants=("bob",)), [("bob", "audio_only")]),
-        (Filters(user_sessions=("sess-alice",)), [("alice", "audio_only"), ("alice", "screenshare_audio_only")]),
-        (Filters(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), [("alice", "screenshare_audio_only")]),
+        (
+            Filters(user_sessions=("sess-alice",)),
+            [("alice", "audio_only"), ("alice", "screenshare_audio_only")],
+        ),
+        (
+            Filters(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)),
+            [("alice", "screenshare_audio_only")],
+        ),
         (Filters(participants=("bob",), output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), []),
     ],
     ids=["participant", "user session", "output type", "both"],
 )
-def test_filters_choose_tracks_and_make_no_mix(context: RunContext, filters: Filters, kept: list[tuple[str, str]]) -> None:
-    parts = [make_part(), make_part(output_type=OutputType.SCREENSHARE_AUDIO_ONLY), make_part("bob")]
+def test_filters_choose_tracks_and_make_no_mix(
+    context: RunContext, filters: Filters, kept: list[tuple[str, str]]
+) -> None:
+    parts = [
+        make_part(),
+        make_part(output_type=OutputType.SCREENSHARE_AUDIO_ONLY),
+        make_part("bob"),
+    ]
 
     plan, failures = _plan(replace(context, filters=filters), *parts)
 
-    assert [(source.track.participant_id, source.track.output_type) for source in plan.sources] == kept
+    assert [
+        (source.track.participant_id, source.track.output_type) for source in plan.sources
+    ] == kept
     assert (plan.makes_mix, plan.is_whole) == (False, False)
     assert failures == []
 
@@ -229,7 +288,9 @@ def test_filters_choose_tracks_and_make_no_mix(context: RunContext, filters: Fil
 def test_filters_do_not_move_time_zero(context: RunContext) -> None:
     parts = [
         make_part("alice", call_start_unix_ns=None),
-        make_part("bob", call_start_unix_ns=None, first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS),
+        make_part(
+            "bob", call_start_unix_ns=None, first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS
+        ),
     ]
 
     plan, _ = _plan(replace(context, filters=Filters(participants=("bob",))), *parts)
@@ -237,11 +298,18 @@ def test_filters_do_not_move_time_zero(context: RunContext) -> None:
     assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
-def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_not_in_them(context: RunContext) -> None:
-    late = [make_part(archive_uri="/raw/late.tar.gz"), make_part("bob", archive_uri="/raw/late.tar.gz")]
+def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_not_in_them(
+    context: RunContext,
+) -> None:
+    late = [
+        make_part(archive_uri="/raw/late.tar.gz"),
+        make_part("bob", archive_uri="/raw/late.tar.gz"),
+    ]
 
     files = (("alice", "sess-alice", "audio_only"),)
-    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, files=files, mix_start_unix_ns=CALL_START_UNIX_NS)
+    prior = PriorCall(
+        timeline_start_unix_ns=CALL_START_UNIX_NS, files=files, mix_start_unix_ns=CALL_START_UNIX_NS
+    )
 
     plan, failures = _plan(context, *late, prior=prior, missing=["/raw/gone.tar.gz"])
 
@@ -249,12 +317,16 @@ def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_no
     assert (plan.makes_mix, plan.is_whole) == (False, False)
     assert plan.archive_uris == ("/raw/gone.tar.gz", "/raw/late.tar.gz")
     (failure,) = failures
-    assert (failure.participant_id, failure.archive_uri, failure.error_type) == ("alice", "/raw/late.tar.gz", "ArchiveError")
+    assert (failure.participant_id, failure.archive_uri, failure.error_type) == (
+        "alice",
+        "/raw/late.tar.gz",
+        "ArchiveError",
+    )
     assert "without the audio of /raw/late.tar.gz" in failure.message
     assert "/raw/gone.tar.gz" in failure.message
 
 
-# --- files that begin with the mix -----------------------------------------------------------------------------------
+# --- files that begin with the mix ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -278,42 +350,63 @@ def _begins(plan: CallPlan) -> dict[str, int | None]:
     return {source.track.participant_id: source.begin_unix_ns for source in plan.sources}
 
 
-def test_files_begin_with_their_first_packets_unless_asked(context: RunContext, parts: list[TrackPart]) -> None:
+def test_files_begin_with_their_first_packets_unless_asked(
+    context: RunContext, parts: list[TrackPart]
+) -> None:
     assert _begins(_plan(context, *parts)[0]) == {"alice": None, "bob": None}
 
 
-def test_files_begin_with_the_earliest_media_where_asked(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+def test_files_begin_with_the_earliest_media_where_asked(
+    side_by_side: RunContext, parts: list[TrackPart]
+) -> None:
     plan, failures = _plan(side_by_side, *parts)
 
     assert failures == []
     start = CALL_START_UNIX_NS + 200 * MS_NS
-    assert _begins(plan) == {"alice": pytest.approx(start, abs=MS_NS), "bob": pytest.approx(start, abs=MS_NS)}
+    assert _begins(plan) == {
+        "alice": pytest.approx(start, abs=MS_NS),
+        "bob": pytest.approx(start, abs=MS_NS),
+    }
 
 
-def test_file_made_alone_begins_where_the_whole_call_does(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+def test_file_made_alone_begins_where_the_whole_call_does(
+    side_by_side: RunContext, parts: list[TrackPart]
+) -> None:
     plan, _ = _plan(replace(side_by_side, filters=Filters(participants=("alice",))), *parts)
 
     assert _begins(plan) == {"alice": pytest.approx(CALL_START_UNIX_NS + 200 * MS_NS, abs=MS_NS)}
 
 
-def test_file_made_beside_a_mix_that_stays_begins_with_it(side_by_side: RunContext, parts: list[TrackPart]) -> None:
-    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, mix_start_unix_ns=CALL_START_UNIX_NS - 5)
+def test_file_made_beside_a_mix_that_stays_begins_with_it(
+    side_by_side: RunContext, parts: list[TrackPart]
+) -> None:
+    prior = PriorCall(
+        timeline_start_unix_ns=CALL_START_UNIX_NS, mix_start_unix_ns=CALL_START_UNIX_NS - 5
+    )
 
     plan, _ = _plan(side_by_side, *parts, prior=prior, missing=["/raw/gone.tar.gz"])
 
     assert set(_begins(plan).values()) == {CALL_START_UNIX_NS - 5}
-    assert set(_begins(_plan(side_by_side, *parts, prior=prior)[0]).values()) != {CALL_START_UNIX_NS - 5}
+    assert set(_begins(_plan(side_by_side, *parts, prior=prior)[0]).values()) != {
+        CALL_START_UNIX_NS - 5
+    }
 
 
-def test_file_made_beside_files_that_stay_begins_with_their_first(side_by_side: RunContext, parts: list[TrackPart]) -> None:
-    prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS, first_start_unix_ns=CALL_START_UNIX_NS - 7)
+def test_file_made_beside_files_that_stay_begins_with_their_first(
+    side_by_side: RunContext, parts: list[TrackPart]
+) -> None:
+    prior = PriorCall(
+        timeline_start_unix_ns=CALL_START_UNIX_NS, first_start_unix_ns=CALL_START_UNIX_NS - 7
+    )
 
     plan, _ = _plan(side_by_side, *parts, prior=prior, missing=["/raw/gone.tar.gz"])
 
     assert set(_begins(plan).values()) == {CALL_START_UNIX_NS - 7}
 
 
-def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(side_by_side: RunContext, parts: list[TrackPart]) -> None:
+def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(
+    side_by_side: RunContext, parts: list[TrackPart]
+) -> None:
     Path(parts[0].index_uri).unlink()
 
     plan, failures = _plan(side_by_side, *parts)
@@ -325,7 +418,7 @@ def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(side_by_side: R
     ]
 
 
-# --- the transform ---------------------------------------------------------------------------------------------------
+# --- the transform --------------------------------------------------------------------------------
 
 
 def _run(
@@ -339,9 +432,17 @@ def _run(
     failed: Sequence[Failure] = (),
     failures: Check = nothing,
 ) -> None:
-    inputs = {"parts": parts, "calls": calls, "tracks": tracks, "recordings": recordings, "failures": failed}
+    inputs = {
+        "parts": parts,
+        "calls": calls,
+        "tracks": tracks,
+        "recordings": recordings,
+        "failures": failed,
+    }
     with make_pipeline() as pipeline:
-        planned = {name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()} | PlanCalls(context)
+        planned = {
+            name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()
+        } | PlanCalls(context)
         expect(plans=(planned.plans, plans), failures=(planned.failures, failures))
 
 
@@ -349,12 +450,16 @@ def test_parts_are_grouped_by_call_session_and_put_in_order_of_time(context: Run
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     times = (("c", 5), ("b", 0), ("a", 0))
     c, b, a = [
-        make_part(archive_uri=f"/raw/{name}.zip", first_server_unix_ns=CALL_START_UNIX_NS + second * 10**9)
+        make_part(
+            archive_uri=f"/raw/{name}.zip", first_server_unix_ns=CALL_START_UNIX_NS + second * 10**9
+        )
         for name, second in times
     ]
     alone = make_part(call=other)
 
-    _run(context, [c, alone, b, a], equal_to([_plan(context, a, b, c)[0], _plan(context, alone)[0]]))
+    _run(
+        context, [c, alone, b, a], equal_to([_plan(context, a, b, c)[0], _plan(context, alone)[0]])
+    )
 
 
 def test_sources_are_shuffled_unchanged(context: RunContext) -> None:
@@ -381,22 +486,42 @@ def test_prior_row_of_a_call_nobody_speaks_of_makes_no_plan(context: RunContext)
 
 def test_plan_knows_what_the_catalog_has_of_its_call(context: RunContext) -> None:
     zero = to_time(CALL_START_UNIX_NS - HOUR_NS)
-    tracks = [track_row("bob"), track_row("alice", status="partial"), track_row("mute", status="empty")]
+    tracks = [
+        track_row("bob"),
+        track_row("alice", status="partial"),
+        track_row("mute", status="empty"),
+    ]
     recordings = [recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.mkv")]
 
     def check(plans: list[CallPlan]) -> None:
         (plan,) = plans
         assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS - HOUR_NS
-        assert plan.prior_tracks == (("alice", "sess-alice", "audio_only"), ("bob", "sess-bob", "audio_only"))
+        assert plan.prior_tracks == (
+            ("alice", "sess-alice", "audio_only"),
+            ("bob", "sess-bob", "audio_only"),
+        )
         assert plan.prior_files == (("alice", "sess-alice", "audio_only"),)
         assert (plan.has_prior, plan.has_prior_mix, plan.makes_mix) == (True, True, True)
 
-    _run(context, [make_part()], check, calls=[call_row(timeline_start_time=zero)], tracks=tracks, recordings=recordings)
+    _run(
+        context,
+        [make_part()],
+        check,
+        calls=[call_row(timeline_start_time=zero)],
+        tracks=tracks,
+        recordings=recordings,
+    )
 
 
-def test_call_of_the_catalog_is_noted_as_being_replaced_and_a_new_one_is_not(context: RunContext) -> None:
+def test_call_of_the_catalog_is_noted_as_being_replaced_and_a_new_one_is_not(
+    context: RunContext,
+) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    parts = [make_part(), make_part(archive_uri="/raw/b.zip"), make_part(call=other, archive_uri="/raw/new.zip")]
+    parts = [
+        make_part(),
+        make_part(archive_uri="/raw/b.zip"),
+        make_part(call=other, archive_uri="/raw/new.zip"),
+    ]
 
     _run(context, parts, _are_two, calls=[call_row()])
 
@@ -417,7 +542,9 @@ def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: RunCon
         assert (plan.makes_mix, plan.is_whole) == (False, False)
 
     def check_failures(failures: list[Failure]) -> None:
-        assert [(failure.stage, failure.participant_id) for failure in failures] == [("PlanCalls", "alice")]
+        assert [(failure.stage, failure.participant_id) for failure in failures] == [
+            ("PlanCalls", "alice")
+        ]
 
     _run(
         context,
@@ -434,4 +561,9 @@ def test_other_failures_do_not_stop_the_mix(context: RunContext) -> None:
     of_this_run = make_failure(call=CALL, archive_uri="/raw/b.zip")
     of_no_call = make_failure(stage=RECALL_STAGE, archive_uri="/raw/b.zip")
 
-    _run(context, [make_part()], equal_to([_plan(context, make_part())[0]]), failed=[of_this_run, of_no_call])
+    _run(
+        context,
+        [make_part()],
+        equal_to([_plan(context, make_part())[0]]),
+        failed=[of_this_run, of_no_call],
+    )

@@ -1,4 +1,6 @@
-"""The whole graph: it is built without a look at anything, and its types fit, which a local run takes for granted."""
+"""The whole graph: it is built without a look at anything, and its types fit, which a local run
+takes for granted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tests.support.beam import make_pipeline
 from transforms.context import RunContext
 
 
-def test_types_of_the_graph_fit_where_beam_checks_them(context: RunContext, store: ModuleType) -> None:
+def test_types_of_the_graph_fit_where_beam_checks_them(
+    context: RunContext, store: ModuleType
+) -> None:
     pipeline = make_pipeline()
     assert pipeline.options.view_as(TypeOptions).pipeline_type_check
 

@@ -1,4 +1,6 @@
-"""RecordArchives: what became of each archive -> its row, and the failures that belong to no call."""
+"""RecordArchives: what became of each archive -> its row, and the failures that belong to no
+call.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ NOW_NS = CALL_START_UNIX_NS + DAY_NS
 
 
 def _summary(uri: str = "/raw/a", **fields: Any) -> ArchiveSummary:
-    ref = ArchiveRef(uri=uri, size_bytes=7, modified_unix_ns=CALL_START_UNIX_NS, fingerprint="7-1", attempt=2)
+    ref = ArchiveRef(
+        uri=uri, size_bytes=7, modified_unix_ns=CALL_START_UNIX_NS, fingerprint="7-1", attempt=2
+    )
     return ArchiveSummary(
         **{
             "ref": ref,
@@ -56,16 +60,20 @@ def _summary(uri: str = "/raw/a", **fields: Any) -> ArchiveSummary:
     )
 
 
-def _outcome(uri: str = "/raw/a", made: bool = True, failure: Failure | None = None) -> ArchiveOutcome:
+def _outcome(
+    uri: str = "/raw/a", made: bool = True, failure: Failure | None = None
+) -> ArchiveOutcome:
     return ArchiveOutcome(archive_uri=uri, made_something=made, first_failure=failure)
 
 
 def _unread(uri: str) -> tuple[ArchiveSummary, Failure]:
     failure = make_failure(archive_uri=uri, archive_modified_unix_ns=CALL_START_UNIX_NS)
-    return _summary(uri, could_read=False, first_failure=failure, track_count=0, calls=(), member_count=None), failure
+    return _summary(
+        uri, could_read=False, first_failure=failure, track_count=0, calls=(), member_count=None
+    ), failure
 
 
-# --- the row ---------------------------------------------------------------------------------------------------------
+# --- the row --------------------------------------------------------------------------------------
 
 
 def test_archive_row_says_what_was_read_and_found() -> None:
@@ -99,14 +107,45 @@ DAMAGE = make_failure(error_type="RtpdumpError", message="damaged")
         (_summary(first_failure=DAMAGE), [_outcome()], [DAMAGE], "partial", "RtpdumpError"),
         (_summary(), [_outcome(failure=DAMAGE)], [], "partial", "RtpdumpError"),
         (_summary(), [_outcome(made=False, failure=DAMAGE)], [], "failed", "RtpdumpError"),
-        (_summary(), [_outcome(made=False, failure=DAMAGE), _outcome()], [], "partial", "RtpdumpError"),
-        (_summary(could_read=False, first_failure=DAMAGE, track_count=0), [], [DAMAGE], "failed", "RtpdumpError"),
-        (_summary(first_failure=DAMAGE), [_outcome(failure=PASSING)], [], "partial", "StorageError"),
+        (
+            _summary(),
+            [_outcome(made=False, failure=DAMAGE), _outcome()],
+            [],
+            "partial",
+            "RtpdumpError",
+        ),
+        (
+            _summary(could_read=False, first_failure=DAMAGE, track_count=0),
+            [],
+            [DAMAGE],
+            "failed",
+            "RtpdumpError",
+        ),
+        (
+            _summary(first_failure=DAMAGE),
+            [_outcome(failure=PASSING)],
+            [],
+            "partial",
+            "StorageError",
+        ),
     ],
-    ids=["ok", "empty", "member damaged", "track failed", "all failed", "one call of two", "unreadable", "worst"],
+    ids=[
+        "ok",
+        "empty",
+        "member damaged",
+        "track failed",
+        "all failed",
+        "one call of two",
+        "unreadable",
+        "worst",
+    ],
 )
 def test_archive_row_is_as_good_as_the_worst_of_it(
-    summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], status: str, error_type: str | None
+    summary: ArchiveSummary,
+    outcomes: list[ArchiveOutcome],
+    failures: list[Failure],
+    status: str,
+    error_type: str | None,
 ) -> None:
     row = archive_row(summary, outcomes, failures, NOW_NS)
 
@@ -114,7 +153,7 @@ def test_archive_row_is_as_good_as_the_worst_of_it(
     assert (row["error_message"] is None) == (error_type is None)
 
 
-# --- the transform ---------------------------------------------------------------------------------------------------
+# --- the transform --------------------------------------------------------------------------------
 
 
 def _run(
@@ -129,7 +168,10 @@ def _run(
 ) -> None:
     inputs = (summaries, outcomes, failures, prior)
     with make_pipeline() as pipeline:
-        created = tuple(pipeline | str(number) >> beam.Create(elements) for number, elements in enumerate(inputs))
+        created = tuple(
+            pipeline | str(number) >> beam.Create(elements)
+            for number, elements in enumerate(inputs)
+        )
         recorded = created | RecordArchives(context)
         expect(archives=(recorded.archives, archives), fragments=(recorded.fragments, fragments))
 
@@ -140,10 +182,16 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: RunContext)
 
     def check(fragments: list[FragmentRef]) -> None:
         (fragment,) = fragments
-        assert (fragment.call_date, set(fragment.replaced)) == (CALL_DATE, {("/raw/a",), ("/raw/bad",)})
+        assert (fragment.call_date, set(fragment.replaced)) == (
+            CALL_DATE,
+            {("/raw/a",), ("/raw/bad",)},
+        )
         assert dict(fragment.row_counts) == {"archives": 2, "failures": 1}
         rows = {row["archive_uri"]: row for row in read_fragment(fragment, "archives")}
-        assert {uri: row["status"] for uri, row in rows.items()} == {"/raw/a": "ok", "/raw/bad": "failed"}
+        assert {uri: row["status"] for uri, row in rows.items()} == {
+            "/raw/a": "ok",
+            "/raw/bad": "failed",
+        }
         assert rows["/raw/a"]["run_id"] == context.run_id
         assert rows["/raw/a"]["settings_fingerprint"] == context.settings_fingerprint
         (found,) = read_fragment(fragment, "failures")
@@ -191,16 +239,27 @@ def test_archive_recorded_under_another_date_is_removed_there(context: RunContex
             ("2026-01-02", (("/raw/a",),)),
             ("2026-01-03", (("/raw/a",),)),
         ]
-        assert {fragment.row_counts for fragment in removals} == {(("archives", 0), ("failures", 0))}
+        assert {fragment.row_counts for fragment in removals} == {
+            (("archives", 0), ("failures", 0))
+        }
         assert len(fragments) == 3
 
     _run(context, [_summary()], outcomes=[_outcome()], prior=prior, fragments=check)
 
 
 def test_archive_that_was_not_wanted_whole_keeps_its_row(context: RunContext) -> None:
-    """A run about some tracks or calls only does not record an archive as done, nor forget that it was."""
+    """A run about some tracks or calls only does not record an archive as done, nor forget that it
+    was.
+    """
     write_rows(context, "archives", [stamp({"archive_uri": "/raw/a", "status": "partial"})])
-    old = stamp({"archive_uri": "/raw/a", "call_session_id": None, "stage": "UnpackArchives", "message": "old"})
+    old = stamp(
+        {
+            "archive_uri": "/raw/a",
+            "call_session_id": None,
+            "stage": "UnpackArchives",
+            "message": "old",
+        }
+    )
     write_rows(context, "failures", [old])
     catalog_uri = context.catalog_uri
 
@@ -224,7 +283,9 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: RunContext) ->
 
 
 def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: RunContext) -> None:
-    failure = make_failure(stage="ListArchives", archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS)
+    failure = make_failure(
+        stage="ListArchives", archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
+    )
 
     def check(fragments: list[FragmentRef]) -> None:
         (fragment,) = fragments
@@ -235,7 +296,9 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: RunC
         context,
         [],
         failures=[failure],
-        archives=equal_to([RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=1)]),
+        archives=equal_to(
+            [RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=1)]
+        ),
         fragments=check,
     )
 

@@ -11,7 +11,16 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.support.beam import CALL_COLUMNS, GroupOnce, call_row, count_of, expect, make_pipeline, write_archive_row, write_rows
+from tests.support.beam import (
+    CALL_COLUMNS,
+    GroupOnce,
+    call_row,
+    count_of,
+    expect,
+    make_pipeline,
+    write_archive_row,
+    write_rows,
+)
 from transforms.catalog.partitions import merge_partition
 from transforms.context import RunContext
 from transforms.find_prior_rows import FindPriorRows
@@ -25,10 +34,17 @@ DAY_1_NS = 1_767_607_200 * 10**9
 
 
 def _ref(name: str, fingerprint: str = "3-1", modified_unix_ns: int = DAY_1_NS) -> ArchiveRef:
-    return ArchiveRef(uri=f"/raw/{name}", size_bytes=3, modified_unix_ns=modified_unix_ns, fingerprint=fingerprint)
+    return ArchiveRef(
+        uri=f"/raw/{name}", size_bytes=3, modified_unix_ns=modified_unix_ns, fingerprint=fingerprint
+    )
 
 
-def _expect(context: RunContext, refs: Sequence[ArchiveRef], todo: Sequence[ArchiveRef], skipped: Sequence[ArchiveRef]) -> None:
+def _expect(
+    context: RunContext,
+    refs: Sequence[ArchiveRef],
+    todo: Sequence[ArchiveRef],
+    skipped: Sequence[ArchiveRef],
+) -> None:
     pipeline = make_pipeline()
     compared = pipeline | beam.Create(refs) | SkipProcessed(context)
     expect(todo=(compared.todo, equal_to(todo)), skipped=(compared.skipped, equal_to(skipped)))
@@ -53,7 +69,9 @@ def test_archives_that_went_well_are_skipped_on_every_date(context: RunContext) 
 
 
 def test_row_of_the_catalog_decides(context: RunContext) -> None:
-    cases: list[tuple[dict[str, Any], int | None]] = [  # None for an archive that is left out, else which try at it this is
+    cases: list[
+        tuple[dict[str, Any], int | None]
+    ] = [  # None for an archive that is left out, else which try at it this is
         ({"status": "ok"}, None),
         ({"status": "empty"}, None),
         ({"status": "partial", "error_type": "ArchiveError"}, None),
@@ -120,7 +138,7 @@ def test_catalog_that_cannot_be_read_fails_the_run(context: RunContext) -> None:
         pipeline | beam.Create([_ref("a")]) | SkipProcessed(context)
 
 
-# --- FindPriorRows ---------------------------------------------------------------------------------------------------
+# --- FindPriorRows --------------------------------------------------------------------------------
 
 
 def _call(number: int) -> CallKey:
@@ -130,19 +148,32 @@ def _call(number: int) -> CallKey:
 def _find(context: RunContext, numbers: Sequence[int], expected: Sequence[Any]) -> None:
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([_call(number).as_tuple() for number in numbers])
-        columns = {"calls": (*CALL_COLUMNS, "status", "timeline_start_time"), "tracks": CALL_COLUMNS}
+        columns = {
+            "calls": (*CALL_COLUMNS, "status", "timeline_start_time"),
+            "tracks": CALL_COLUMNS,
+        }
         rows = keys | FindPriorRows(context, columns, CALL_COLUMNS)
         assert_that(rows["tracks"], equal_to([]), label="tracks")
-        found = rows["calls"] | GroupOnce() | beam.Map(lambda row: (row["call_session_id"], row["status"], row["call_date"]))
+        found = (
+            rows["calls"]
+            | GroupOnce()
+            | beam.Map(lambda row: (row["call_session_id"], row["status"], row["call_date"]))
+        )
         assert_that(found, equal_to(expected))
 
 
 def test_prior_rows_are_found_under_any_date_and_in_any_shard(context: RunContext) -> None:
     write_rows(context, "calls", [call_row(_call(1))], "2026-01-04")
-    write_rows(context, "calls", [call_row(_call(2), status="partial"), call_row(_call(3))], "2026-01-05")
+    write_rows(
+        context, "calls", [call_row(_call(2), status="partial"), call_row(_call(3))], "2026-01-05"
+    )
     merge_partition(context.catalog_uri, "calls", "2026-01-05", [], 1)
 
-    _find(context, [1, 2, 9], [("session-1", "ok", "2026-01-04"), ("session-2", "partial", "2026-01-05")])
+    _find(
+        context,
+        [1, 2, 9],
+        [("session-1", "ok", "2026-01-04"), ("session-2", "partial", "2026-01-05")],
+    )
 
 
 def test_no_keys_find_no_rows(context: RunContext) -> None:
@@ -160,7 +191,11 @@ def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext)
     columns = (*CALL_COLUMNS, "timeline_start_time", "archive_uris")
 
     with make_pipeline() as pipeline:
-        rows = pipeline | beam.Create([_call(1).as_tuple()]) | FindPriorRows(context, {"calls": columns}, CALL_COLUMNS)
+        rows = (
+            pipeline
+            | beam.Create([_call(1).as_tuple()])
+            | FindPriorRows(context, {"calls": columns}, CALL_COLUMNS)
+        )
         expected = {
             "call_type": "default",
             "call_id": "standup",
@@ -179,4 +214,6 @@ def test_key_columns_need_not_be_all_of_a_key(context: RunContext) -> None:
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([("/raw/b",)])
         rows = keys | FindPriorRows(context, {"archives": ("archive_uri",)}, ("archive_uri",))
-        assert_that(rows["archives"], equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}]))
+        assert_that(
+            rows["archives"], equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}])
+        )

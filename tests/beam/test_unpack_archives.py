@@ -29,7 +29,13 @@ from tests.support.beam import (
     speak,
     write_call,
 )
-from tests.support.builders import Participant, Segment, make_call_archive, make_call_members, write_folder
+from tests.support.builders import (
+    Participant,
+    Segment,
+    make_call_archive,
+    make_call_members,
+    write_folder,
+)
 from transforms.context import RunContext
 from transforms.elements import RECALL_STAGE, ArchiveSummary, Row
 from transforms.engine import progress
@@ -54,7 +60,11 @@ def _run(
 ) -> Any:
     pipeline = make_pipeline()
     unpacked = pipeline | beam.Create(refs) | UnpackArchives(context)
-    expect(parts=(unpacked.parts, parts), failures=(unpacked.failures, failures), archives=(unpacked.archives, archives))
+    expect(
+        parts=(unpacked.parts, parts),
+        failures=(unpacked.failures, failures),
+        archives=(unpacked.archives, archives),
+    )
     result = pipeline.run()
     result.wait_until_finish()
     return result
@@ -65,29 +75,48 @@ def _tracks(parts: Sequence[TrackPart]) -> list[tuple[str, str]]:
 
 
 def _digests(folder: str) -> dict[str, str]:
-    return {name: hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() for name in list_files(folder)}
+    return {
+        name: hashlib.sha256(Path(folder, name).read_bytes()).hexdigest()
+        for name in list_files(folder)
+    }
 
 
-# --- UnpackArchives --------------------------------------------------------------------------------------------------
+# --- UnpackArchives -------------------------------------------------------------------------------
 
 
-def test_each_session_and_track_type_becomes_a_part_with_staged_packets(context: RunContext, tmp_path: Path) -> None:
+def test_each_session_and_track_type_becomes_a_part_with_staged_packets(
+    context: RunContext, tmp_path: Path
+) -> None:
     alice = Participant(
         participant_id="alice",
-        segments=[Segment(packets=speak(1.0), start_ms=500), Segment(packets=speak(0.5), track_type=SCREEN, ssrc=7)],
+        segments=[
+            Segment(packets=speak(1.0), start_ms=500),
+            Segment(packets=speak(0.5), track_type=SCREEN, ssrc=7),
+        ],
     )
     ref = write_call(tmp_path / "a.tar.gz", [alice, make_participant("bob", 2.0)])
 
     def check(parts: list[TrackPart]) -> None:
-        assert _tracks(parts) == [("alice", "audio_only"), ("alice", "screenshare_audio_only"), ("bob", "audio_only")]
-        part = next(part for part in parts if part.track and part.track.output_type == OutputType.AUDIO_ONLY)
+        assert _tracks(parts) == [
+            ("alice", "audio_only"),
+            ("alice", "screenshare_audio_only"),
+            ("bob", "audio_only"),
+        ]
+        part = next(
+            part for part in parts if part.track and part.track.output_type == OutputType.AUDIO_ONLY
+        )
         assert (part.call, part.call_start_unix_ns) == (CALL, CALL_START_UNIX_NS)
         assert (part.archive_uri, part.archive_fingerprint) == (ref.uri, ref.fingerprint)
         assert part.archive_modified_unix_ns == ref.modified_unix_ns
-        by_name = {part.participant_id: part for part in parts if part.output_type == OutputType.AUDIO_ONLY}
+        by_name = {
+            part.participant_id: part for part in parts if part.output_type == OutputType.AUDIO_ONLY
+        }
         assert by_name["alice"].media_samples == 48_000
         assert by_name["bob"].media_samples == 96_000
-        assert abs(by_name["alice"].first_server_unix_ns - CALL_START_UNIX_NS - 500_000_000) < 5_000_000
+        assert (
+            abs(by_name["alice"].first_server_unix_ns - CALL_START_UNIX_NS - 500_000_000)
+            < 5_000_000
+        )
         for part in parts:
             assert Path(part.packets_uri).is_relative_to(context.staging_uri)
             index = load_index(Path(part.index_uri).read_bytes())
@@ -105,17 +134,27 @@ def test_each_session_and_track_type_becomes_a_part_with_staged_packets(context:
 
     assert count_of(result, "parts_staged") == 3
     assert count_of(result, "archive_bytes") == ref.size_bytes
-    assert {name.split("/")[0] for name in list_files(context.staging_uri)} == {"packets", "finished"}
+    assert {name.split("/")[0] for name in list_files(context.staging_uri)} == {
+        "packets",
+        "finished",
+    }
 
 
-def test_all_containers_hold_the_same(context: RunContext, tmp_path: Path, store: ModuleType) -> None:
+def test_all_containers_hold_the_same(
+    context: RunContext, tmp_path: Path, store: ModuleType
+) -> None:
     """A tar, a gzipped tar, a zip, a folder, and archives in an object store."""
     people = [make_participant("alice"), make_participant("bob", 0.5)]
-    refs = [write_call(tmp_path / f"call.{kind}", people, kind=kind) for kind in ("tar.gz", "tar", "zip")]
+    refs = [
+        write_call(tmp_path / f"call.{kind}", people, kind=kind)
+        for kind in ("tar.gz", "tar", "zip")
+    ]
     write_folder(tmp_path / "call [1] *", make_call_members(people, folder="deep/"))
     refs.append(refer_to(f"{tmp_path}/call [1] */"))
     for kind in ("tar.gz", "zip"):
-        refs.append(refer_to(store.put(f"fake://bucket/call.{kind}", make_call_archive(people, kind=kind))))
+        refs.append(
+            refer_to(store.put(f"fake://bucket/call.{kind}", make_call_archive(people, kind=kind)))
+        )
     for name, data in make_call_members(people).items():
         store.put(f"fake://bucket/call/{name}", data)
     refs.append(refer_to("fake://bucket/call/"))
@@ -125,9 +164,14 @@ def test_all_containers_hold_the_same(context: RunContext, tmp_path: Path, store
         for part in parts:
             found.setdefault(part.archive_uri, []).append(part)
         assert set(found) == {ref.uri for ref in refs}
-        packets = {tuple(sorted(Path(part.packets_uri).read_bytes() for part in own)) for own in found.values()}
+        packets = {
+            tuple(sorted(Path(part.packets_uri).read_bytes() for part in own))
+            for own in found.values()
+        }
         assert len(packets) == 1
-        assert {tuple(_tracks(own)) for own in found.values()} == {(("alice", "audio_only"), ("bob", "audio_only"))}
+        assert {tuple(_tracks(own)) for own in found.values()} == {
+            (("alice", "audio_only"), ("bob", "audio_only"))
+        }
 
     _run(context, refs, parts=check)
 
@@ -144,14 +188,20 @@ def test_retried_bundle_stages_the_same_objects(context: RunContext, tmp_path: P
     assert len(first) == 4
 
 
-def test_unreadable_archive_is_a_failure_and_the_others_go_on(context: RunContext, tmp_path: Path) -> None:
+def test_unreadable_archive_is_a_failure_and_the_others_go_on(
+    context: RunContext, tmp_path: Path
+) -> None:
     good = write_call(tmp_path / "good.zip", [make_participant("alice")], kind="zip")
     (tmp_path / "bad.zip").write_bytes(b"not an archive at all" * 100)
     bad = refer_to(str(tmp_path / "bad.zip"), attempt=2)
 
     def check_failures(failures: list[Failure]) -> None:
         (failure,) = failures
-        assert (failure.stage, failure.error_type, failure.archive_uri) == ("UnpackArchives", "ArchiveError", bad.uri)
+        assert (failure.stage, failure.error_type, failure.archive_uri) == (
+            "UnpackArchives",
+            "ArchiveError",
+            bad.uri,
+        )
         assert (failure.call, failure.attempt, failure.retryable) == (None, 2, False)
         assert failure.archive_modified_unix_ns == bad.modified_unix_ns
         assert "expected tar, gzipped tar or zip" in failure.message
@@ -161,7 +211,12 @@ def test_unreadable_archive_is_a_failure_and_the_others_go_on(context: RunContex
         assert set(by_uri) == {good.uri, bad.uri}
         assert by_uri[good.uri].could_read
         summary = by_uri[bad.uri]
-        assert (summary.could_read, summary.is_complete, summary.member_count, summary.track_count) == (False, True, None, 0)
+        assert (
+            summary.could_read,
+            summary.is_complete,
+            summary.member_count,
+            summary.track_count,
+        ) == (False, True, None, 0)
         assert summary.first_failure is not None
         assert summary.first_failure.error_type == "ArchiveError"
 
@@ -180,14 +235,18 @@ def _expect_tracks(parts: list[TrackPart], expected: list[tuple[str, str]]) -> N
     assert _tracks(parts) == expected
 
 
-def test_archive_that_is_gone_is_a_storage_error(context: RunContext, tmp_path: Path, store: ModuleType) -> None:
+def test_archive_that_is_gone_is_a_storage_error(
+    context: RunContext, tmp_path: Path, store: ModuleType
+) -> None:
     here = write_call(tmp_path / "a.zip", [make_participant("alice")], kind="zip")
     Path(here.uri).unlink()
     there = refer_to(store.put("fake://bucket/a.zip", b"PK"))
     del store.OBJECTS[there.uri]
 
     def check(failures: list[Failure]) -> None:
-        assert sorted((failure.archive_uri, failure.error_type, failure.retryable) for failure in failures) == [
+        assert sorted(
+            (failure.archive_uri, failure.error_type, failure.retryable) for failure in failures
+        ) == [
             (here.uri, "StorageError", True),
             (there.uri, "StorageError", True),
         ]
@@ -195,14 +254,27 @@ def test_archive_that_is_gone_is_a_storage_error(context: RunContext, tmp_path: 
     _run(context, [here, there], parts=nothing, failures=check)
 
 
-def test_segment_without_its_dump_fails_alone_and_is_named(context: RunContext, tmp_path: Path) -> None:
-    bob = Participant(participant_id="bob", segments=[Segment(packets=speak(), with_dump=False, base_filename="bob_1")])
+def test_segment_without_its_dump_fails_alone_and_is_named(
+    context: RunContext, tmp_path: Path
+) -> None:
+    bob = Participant(
+        participant_id="bob",
+        segments=[Segment(packets=speak(), with_dump=False, base_filename="bob_1")],
+    )
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), bob])
 
     def check_failures(failures: list[Failure]) -> None:
         (failure,) = failures
-        assert (failure.member, failure.error_type, failure.call) == ("bob_1.rtpdump", "ArchiveError", CALL)
-        assert (failure.participant_id, failure.user_session_id, failure.output_type) == ("bob", "sess-bob", "audio_only")
+        assert (failure.member, failure.error_type, failure.call) == (
+            "bob_1.rtpdump",
+            "ArchiveError",
+            CALL,
+        )
+        assert (failure.participant_id, failure.user_session_id, failure.output_type) == (
+            "bob",
+            "sess-bob",
+            "audio_only",
+        )
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         (summary,) = summaries
@@ -220,8 +292,13 @@ def test_segment_without_its_dump_fails_alone_and_is_named(context: RunContext, 
     )
 
 
-def test_session_that_sentnothing_and_track_without_packets_are_told(context: RunContext, tmp_path: Path) -> None:
-    people = [Participant(participant_id="mute"), Participant(participant_id="dumb", segments=[Segment(packets=[])])]
+def test_session_that_sentnothing_and_track_without_packets_are_told(
+    context: RunContext, tmp_path: Path
+) -> None:
+    people = [
+        Participant(participant_id="mute"),
+        Participant(participant_id="dumb", segments=[Segment(packets=[])]),
+    ]
     ref = write_call(tmp_path / "a.tar.gz", people)
 
     def check(parts: list[TrackPart]) -> None:
@@ -230,7 +307,9 @@ def test_session_that_sentnothing_and_track_without_packets_are_told(context: Ru
         assert {part.call for part in parts} == {CALL}
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
-        assert [(summary.track_count, summary.calls, summary.is_complete) for summary in summaries] == [(0, (CALL,), True)]
+        assert [
+            (summary.track_count, summary.calls, summary.is_complete) for summary in summaries
+        ] == [(0, (CALL,), True)]
 
     _run(context, [ref], parts=check, archives=check_archives)
 
@@ -239,22 +318,34 @@ def _two_calls(path: Path) -> ArchiveRef:
     """An archive with one session of each of two calls."""
     members = make_call_members([make_participant("alice", base_filename="alice_1")], folder="one/")
     members |= make_call_members(
-        [make_participant("bob", base_filename="bob_1")], call_id="retro", call_session_id="session-9", folder="two/"
+        [make_participant("bob", base_filename="bob_1")],
+        call_id="retro",
+        call_session_id="session-9",
+        folder="two/",
     )
     return refer_to(str(write_folder(path, members) and path) + "/")
 
 
-def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(context: RunContext, tmp_path: Path) -> None:
+def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(
+    context: RunContext, tmp_path: Path
+) -> None:
     ref = _two_calls(tmp_path / "calls")
     filtered = replace(context, filters=Filters(calls=("default:retro",)))
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         assert [(summary.is_complete, summary.track_count) for summary in summaries] == [(False, 1)]
 
-    _run(filtered, [ref], parts=lambda parts: _expect_tracks(parts, [("bob", "audio_only")]), archives=check_archives)
+    _run(
+        filtered,
+        [ref],
+        parts=lambda parts: _expect_tracks(parts, [("bob", "audio_only")]),
+        archives=check_archives,
+    )
 
 
-def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(context: RunContext, tmp_path: Path) -> None:
+def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(
+    context: RunContext, tmp_path: Path
+) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
     filtered = replace(context, filters=Filters(calls=("default:standup",)))
 
@@ -264,7 +355,9 @@ def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(context: RunCon
     _run(filtered, [ref], archives=check_archives)
 
 
-def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(context: RunContext, tmp_path: Path) -> None:
+def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(
+    context: RunContext, tmp_path: Path
+) -> None:
     """Who else is in the call decides on its time line."""
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
     filtered = replace(context, filters=Filters(participants=("bob",)))
@@ -292,20 +385,26 @@ def test_limit_on_members_is_a_failure(context: RunContext, tmp_path: Path) -> N
     _run(limited, [ref], parts=nothing, failures=check)
 
 
-def test_staging_that_cannot_be_written_is_a_failure_of_the_archive(context: RunContext, tmp_path: Path) -> None:
+def test_staging_that_cannot_be_written_is_a_failure_of_the_archive(
+    context: RunContext, tmp_path: Path
+) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
     packets = Path(context.staging_uri, "packets")
     packets.parent.mkdir(parents=True)
     packets.write_bytes(b"a file where a folder should be")
 
     def check(failures: list[Failure]) -> None:
-        assert [(failure.error_type, failure.archive_uri) for failure in failures] == [("StorageError", ref.uri)]
+        assert [(failure.error_type, failure.archive_uri) for failure in failures] == [
+            ("StorageError", ref.uri)
+        ]
 
     _run(context, [ref], parts=nothing, failures=check)
 
 
 def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_path: Path) -> None:
-    good = write_call(tmp_path / "good.zip", [make_participant("alice"), make_participant("bob")], kind="zip")
+    good = write_call(
+        tmp_path / "good.zip", [make_participant("alice"), make_participant("bob")], kind="zip"
+    )
     (tmp_path / "bad.zip").write_bytes(b"nothing")
     heard: dict[str, int] = {}
 
@@ -319,11 +418,12 @@ def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_pa
     size_bytes = good.size_bytes + len(b"nothing")
     assert heard.pop("samples_unpacked") == 2 * 48_000
     assert heard == {
-        "archives": 2, "tracks_found": 2, "failures": 1, "bytes_done": size_bytes, "bytes_unpacked": good.size_bytes,
+        "archives": 2, "tracks_found": 2, "failures": 1, "bytes_done": size_bytes,
+        "bytes_unpacked": good.size_bytes,
     }  # fmt: skip
 
 
-# --- RecallArchives --------------------------------------------------------------------------------------------------
+# --- RecallArchives -------------------------------------------------------------------------------
 
 
 def _recall(
@@ -335,28 +435,47 @@ def _recall(
     failures: Check = nothing,
 ) -> None:
     with make_pipeline() as pipeline:
-        found = (pipeline | "Parts" >> beam.Create(parts), pipeline | "Prior" >> beam.Create(prior)) | RecallArchives(context)
-        expect(parts=(found.parts, recalled), failures=(found.failures, failures), archives=(found.archives, nothing))
+        found = (
+            pipeline | "Parts" >> beam.Create(parts),
+            pipeline | "Prior" >> beam.Create(prior),
+        ) | RecallArchives(context)
+        expect(
+            parts=(found.parts, recalled),
+            failures=(found.failures, failures),
+            archives=(found.archives, nothing),
+        )
 
 
-def test_earlier_archive_of_a_touched_call_is_unpacked_for_that_call_only(context: RunContext, tmp_path: Path) -> None:
+def test_earlier_archive_of_a_touched_call_is_unpacked_for_that_call_only(
+    context: RunContext, tmp_path: Path
+) -> None:
     earlier = _two_calls(tmp_path / "earlier")
     now = make_part("bob", archive_uri="/raw/late.zip")
 
     def check(parts: list[TrackPart]) -> None:
-        assert [(part.call, part.participant_id, part.archive_uri) for part in parts] == [(CALL, "alice", earlier.uri)]
+        assert [(part.call, part.participant_id, part.archive_uri) for part in parts] == [
+            (CALL, "alice", earlier.uri)
+        ]
         assert Path(parts[0].packets_uri).exists()
 
     _recall(context, [now], [call_row(archive_uris=[earlier.uri, "/raw/late.zip"])], recalled=check)
 
 
-def test_earlier_archive_of_two_touched_calls_is_unpacked_once_for_both(context: RunContext, tmp_path: Path) -> None:
+def test_earlier_archive_of_two_touched_calls_is_unpacked_once_for_both(
+    context: RunContext, tmp_path: Path
+) -> None:
     earlier = _two_calls(tmp_path / "earlier")
-    now = [make_part(archive_uri="/raw/late.zip"), make_part(archive_uri="/raw/late.zip", call=OTHER_CALL)]
+    now = [
+        make_part(archive_uri="/raw/late.zip"),
+        make_part(archive_uri="/raw/late.zip", call=OTHER_CALL),
+    ]
     prior = [call_row(archive_uris=[earlier.uri]), call_row(OTHER_CALL, archive_uris=[earlier.uri])]
 
     def check(parts: list[TrackPart]) -> None:
-        assert sorted((part.call.call_id, part.participant_id) for part in parts) == [("retro", "bob"), ("standup", "alice")]
+        assert sorted((part.call.call_id, part.participant_id) for part in parts) == [
+            ("retro", "bob"),
+            ("standup", "alice"),
+        ]
 
     _recall(context, now, prior, recalled=check)
 
@@ -373,22 +492,36 @@ def test_prior_row_without_archives_recallsnothing(context: RunContext) -> None:
     _recall(context, [make_part()], [call_row(archive_uris=None)], recalled=nothing)
 
 
-def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(context: RunContext, tmp_path: Path) -> None:
+def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(
+    context: RunContext, tmp_path: Path
+) -> None:
     file, folder, unreadable = f"{tmp_path}/gone.zip", f"{tmp_path}/gone/", f"{tmp_path}/bad.zip"
     Path(unreadable).write_bytes(b"no archive")
-    now = [make_part(archive_uri="/raw/late.zip"), make_part(archive_uri="/raw/late.zip", call=OTHER_CALL)]
-    prior = [call_row(archive_uris=[file, folder]), call_row(OTHER_CALL, archive_uris=[file, unreadable])]
+    now = [
+        make_part(archive_uri="/raw/late.zip"),
+        make_part(archive_uri="/raw/late.zip", call=OTHER_CALL),
+    ]
+    prior = [
+        call_row(archive_uris=[file, folder]),
+        call_row(OTHER_CALL, archive_uris=[file, unreadable]),
+    ]
 
     def check(failures: list[Failure]) -> None:
         assert {failure.stage for failure in failures} == {RECALL_STAGE}
         found = sorted((failure.archive_uri, failure.call) for failure in failures)
-        assert found == sorted([(file, CALL), (file, OTHER_CALL), (folder, CALL), (unreadable, OTHER_CALL)])
+        assert found == sorted(
+            [(file, CALL), (file, OTHER_CALL), (folder, CALL), (unreadable, OTHER_CALL)]
+        )
 
     _recall(context, now, prior, recalled=nothing, failures=check)
 
 
-def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(context: RunContext, tmp_path: Path) -> None:
-    earlier = write_call(tmp_path / "a.zip", [make_participant("bob")], kind="zip", call_session_id="another")
+def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(
+    context: RunContext, tmp_path: Path
+) -> None:
+    earlier = write_call(
+        tmp_path / "a.zip", [make_participant("bob")], kind="zip", call_session_id="another"
+    )
 
     def check(failures: list[Failure]) -> None:
         assert [(failure.stage, failure.archive_uri, failure.call) for failure in failures] == [
@@ -396,4 +529,6 @@ def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(contex
         ]
 
     now = make_part(archive_uri="/raw/late.zip")
-    _recall(context, [now], [call_row(archive_uris=[earlier.uri])], recalled=nothing, failures=check)
+    _recall(
+        context, [now], [call_row(archive_uris=[earlier.uri])], recalled=nothing, failures=check
+    )

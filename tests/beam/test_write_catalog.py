@@ -41,7 +41,10 @@ from transforms.write_catalog import WriteCatalog, run_status
 
 
 def _pressed(
-    context: RunContext, rows: dict[str, Sequence[Row]] | None = None, call: CallKey = CALL, **fields: Any
+    context: RunContext,
+    rows: dict[str, Sequence[Row]] | None = None,
+    call: CallKey = CALL,
+    **fields: Any,
 ) -> PressedCall:
     """A call with its rows in staging, at least its own."""
     found: dict[str, Sequence[Row]] = dict.fromkeys(CALL_TABLES, ())
@@ -50,7 +53,9 @@ def _pressed(
     return PressedCall(
         **{
             "call": call,
-            "rows": write_fragment(context.staged("rows", name), CALL_DATE, found, (call.as_tuple(),)),
+            "rows": write_fragment(
+                context.staged("rows", name), CALL_DATE, found, (call.as_tuple(),)
+            ),
             "status": Status.OK,
             "failures": (),
             "replaces_prior": False,
@@ -65,11 +70,21 @@ def _pressed(
 
 def _archives(context: RunContext, uri: str = "/raw/a") -> FragmentRef:
     rows = {"archives": [stamp({"archive_uri": uri, "status": "ok"})], "failures": []}
-    return write_fragment(context.staged("rows", f"archives-{uri.rpartition('/')[2]}.json"), CALL_DATE, rows, ((uri,),))
+    return write_fragment(
+        context.staged("rows", f"archives-{uri.rpartition('/')[2]}.json"),
+        CALL_DATE,
+        rows,
+        ((uri,),),
+    )
 
 
 def _removal(uri: str, call_date: str) -> FragmentRef:
-    return FragmentRef(uri="", call_date=call_date, row_counts=(("archives", 0), ("failures", 0)), replaced=((uri,),))
+    return FragmentRef(
+        uri="",
+        call_date=call_date,
+        row_counts=(("archives", 0), ("failures", 0)),
+        replaced=((uri,),),
+    )
 
 
 def _recorded(status: Status = Status.OK, failures: int = 0) -> RecordedArchive:
@@ -95,12 +110,15 @@ def _write_media(context: RunContext, name: str) -> str:
     return str(path)
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def test_rows_land_in_their_tables_and_the_run_is_told(context: RunContext) -> None:
     failure = make_failure(archive_uri="/raw/b")
-    call = _pressed(context, {"tracks": [track_row("alice")], "recordings": [recording_row("alice", "/out/a.mkv")]})
+    call = _pressed(
+        context,
+        {"tracks": [track_row("alice")], "recordings": [recording_row("alice", "/out/a.mkv")]},
+    )
 
     path = context.staged("result.json")
 
@@ -113,7 +131,12 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: RunContext) -> N
         check,
         fragments=[_archives(context)],
         calls=[call],
-        archives=[_recorded(), _recorded(Status.PARTIAL), _recorded(Status.FAILED, failures=1), _recorded(Status.EMPTY)],
+        archives=[
+            _recorded(),
+            _recorded(Status.PARTIAL),
+            _recorded(Status.FAILED, failures=1),
+            _recorded(Status.EMPTY),
+        ],
         failures=[failure],
         listed=[1, 2, 3, 4, 5],
         skipped=[1],
@@ -172,37 +195,66 @@ def test_second_run_adds_a_run_and_replaces_its_calls(context: RunContext) -> No
 
     _run(second, calls=[_pressed(second, {"tracks": [track_row("alice")]})])
 
-    assert sorted(row["participant_id"] for row in read_catalog(context, "tracks")) == ["alice", "carol"]
-    assert sorted(row["call_session_id"] for row in read_catalog(context, "calls")) == ["session-1", "session-2"]
+    assert sorted(row["participant_id"] for row in read_catalog(context, "tracks")) == [
+        "alice",
+        "carol",
+    ]
+    assert sorted(row["call_session_id"] for row in read_catalog(context, "calls")) == [
+        "session-1",
+        "session-2",
+    ]
     assert sorted(row["run_id"] for row in read_catalog(context, "runs")) == ["run-1", "run-2"]
 
 
 @pytest.mark.slow
 def test_publishing_twice_gives_the_same_rows(context: RunContext) -> None:
-    inputs = {"fragments": [_archives(context)], "calls": [_pressed(context)], "archives": [_recorded()]}
+    inputs = {
+        "fragments": [_archives(context)],
+        "calls": [_pressed(context)],
+        "archives": [_recorded()],
+    }
     _run(context, **inputs)
-    first = {name: Path(context.catalog_uri, name).read_bytes() for name in list_files(context.catalog_uri)}
+    first = {
+        name: Path(context.catalog_uri, name).read_bytes()
+        for name in list_files(context.catalog_uri)
+    }
 
     _run(context, **inputs)
 
-    again = {name: Path(context.catalog_uri, name).read_bytes() for name in list_files(context.catalog_uri)}
+    again = {
+        name: Path(context.catalog_uri, name).read_bytes()
+        for name in list_files(context.catalog_uri)
+    }
     assert again.keys() == first.keys()
-    assert {name for name in first if first[name] != again[name]} <= {name for name in first if name.startswith("runs/")}
+    assert {name for name in first if first[name] != again[name]} <= {
+        name for name in first if name.startswith("runs/")
+    }
     assert len(read_catalog(context, "runs")) == 1
 
 
 def test_archive_under_another_date_is_removed_there(context: RunContext) -> None:
-    write_rows(context, "archives", [stamp({"archive_uri": uri, "status": "ok"}) for uri in ("/raw/a", "/raw/b")], "2026-01-03")
+    write_rows(
+        context,
+        "archives",
+        [stamp({"archive_uri": uri, "status": "ok"}) for uri in ("/raw/a", "/raw/b")],
+        "2026-01-03",
+    )
 
-    _run(context, fragments=[_archives(context), _removal("/raw/a", "2026-01-03")], archives=[_recorded()])
+    _run(
+        context,
+        fragments=[_archives(context), _removal("/raw/a", "2026-01-03")],
+        archives=[_recorded()],
+    )
 
-    assert sorted((row["archive_uri"], row["call_date"]) for row in read_catalog(context, "archives")) == [
+    assert sorted(
+        (row["archive_uri"], row["call_date"]) for row in read_catalog(context, "archives")
+    ) == [
         ("/raw/a", "2026-01-05"),
         ("/raw/b", "2026-01-03"),
     ]
 
 
-# --- media of rows that went -----------------------------------------------------------------------------------------
+# --- media of rows that went ----------------------------------------------------------------------
 
 
 def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext) -> None:
@@ -211,13 +263,20 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext
     foreign.write_bytes(b"not ours")
     beside = Path(context.output_uri, "recordings-of-mine.mkv")
     beside.write_bytes(b"not ours")
-    rows = [recording_row(name, uri) for name, uri in (("a", old), ("b", str(foreign)), ("c", str(beside)))]
+    rows = [
+        recording_row(name, uri)
+        for name, uri in (("a", old), ("b", str(foreign)), ("c", str(beside)))
+    ]
     rows.append(recording_row("d", f"{context.output_uri}/recordings/gone-already.mkv"))
     write_rows(context, "recordings", [*rows, recording_row(None, kept)])
 
     result = _run(context, calls=[_pressed(context, {"recordings": [recording_row(None, kept)]})])
 
-    assert list_files(context.output_uri) == ["mine.mkv", "recordings-of-mine.mkv", "recordings/kept.mp3"]
+    assert list_files(context.output_uri) == [
+        "mine.mkv",
+        "recordings-of-mine.mkv",
+        "recordings/kept.mp3",
+    ]
     assert result["counts"]["files_removed"] == 2
     assert [row["uri"] for row in read_catalog(context, "recordings")] == [kept]
 
@@ -232,17 +291,23 @@ def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunCont
     assert pending_replacement.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
 
 
-# --- trouble ---------------------------------------------------------------------------------------------------------
+# --- trouble --------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blocked", CALL_TABLES)
-def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: RunContext, blocked: str) -> None:
-    """As long as rows of a call are missing its archive is not recorded as done, old media is kept, no run is written."""
+def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
+    context: RunContext, blocked: str
+) -> None:
+    """As long as rows of a call are missing its archive is not recorded as done, old media is kept,
+    no run is written.
+    """
     old = _write_media(context, "old.mkv")
     if blocked != "recordings":
         write_rows(context, "recordings", [recording_row("gone", old)])
-    Path(context.catalog_uri, blocked, f"call_date={CALL_DATE}", "part-0.parquet").mkdir(parents=True)
+    Path(context.catalog_uri, blocked, f"call_date={CALL_DATE}", "part-0.parquet").mkdir(
+        parents=True
+    )
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     pending_replacement.note(context.catalog_uri, other, ["/raw/b"], [])
     rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
@@ -263,18 +328,29 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(context: R
 
 def _ids(table: str) -> Row:
     row = track_row("alice")
-    ids = {name: row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id", "participant_id")}
+    ids = {
+        name: row[name]
+        for name in ("call_cid", "call_type", "call_id", "call_session_id", "participant_id")
+    }
     ids |= {"user_session_id": "sess-alice", "output_type": "audio_only"}
-    numbers = {"segments": {"file_start_ms": 0}, "speech": {"start_ms": 0}, "failures": {"stage": "MixCalls"}}
+    numbers = {
+        "segments": {"file_start_ms": 0},
+        "speech": {"start_ms": 0},
+        "failures": {"stage": "MixCalls"},
+    }
     return {**ids, **numbers.get(table, {})}
 
 
 def test_result_names_the_first_hundred_failures_in_order(context: RunContext) -> None:
-    failures: list[Failure] = [make_failure(archive_uri=f"/raw/{number:03d}") for number in range(150)]
+    failures: list[Failure] = [
+        make_failure(archive_uri=f"/raw/{number:03d}") for number in range(150)
+    ]
 
     result = _run(context, failures=failures[::-1])
 
-    assert [failure["archive_uri"] for failure in result["failures"]] == [f"/raw/{number:03d}" for number in range(100)]
+    assert [failure["archive_uri"] for failure in result["failures"]] == [
+        f"/raw/{number:03d}" for number in range(100)
+    ]
     assert set(result["failures"][0]) == set(asdict(failures[0]))
 
 

@@ -17,7 +17,14 @@ from typing import Any
 
 import pytest
 
-from transforms.catalog.lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
+from transforms.catalog.lock import (
+    NAME,
+    CatalogLock,
+    LockHeldError,
+    LockLostError,
+    _this_machine,
+    check_held,
+)
 from transforms.media.errors import CallpressError, ConfigError
 
 
@@ -28,7 +35,13 @@ def catalog(tmp_path: Path) -> Path:
 
 def _write_state(catalog: Path, **changes: Any) -> None:
     catalog.mkdir(parents=True, exist_ok=True)
-    state = {"run_id": "other", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 900, **changes}
+    state = {
+        "run_id": "other",
+        "host": "elsewhere",
+        "pid": 1,
+        "expires_unix_s": time.time() + 900,
+        **changes,
+    }
     (catalog / NAME).write_text(json.dumps(state))
 
 
@@ -52,7 +65,11 @@ def test_acquire_writes_who_holds_it_and_for_how_long(catalog: Path) -> None:
 
     state = _read_state(catalog)
     lock.release()
-    assert (state["run_id"], state["host"], state["pid"]) == ("run-1", socket.gethostname(), os.getpid())
+    assert (state["run_id"], state["host"], state["pid"]) == (
+        "run-1",
+        socket.gethostname(),
+        os.getpid(),
+    )
     assert before + 900 <= state["expires_unix_s"] <= time.time() + 900
 
 
@@ -61,7 +78,9 @@ def test_second_acquire_is_refused_and_names_the_holder(catalog: Path) -> None:
     first.acquire()
     second = CatalogLock(str(catalog), "run-2")
 
-    with pytest.raises(LockHeldError, match=rf"run run-1 on .* \(process {os.getpid()}\) holds .*{NAME}"):
+    with pytest.raises(
+        LockHeldError, match=rf"run run-1 on .* \(process {os.getpid()}\) holds .*{NAME}"
+    ):
         second.acquire()
 
     assert _read_state(catalog)["run_id"] == "run-1"
@@ -216,7 +235,9 @@ def test_holder_may_publish_and_nobody_else(catalog: Path) -> None:
     lock.acquire()
 
     check_held(str(catalog), "run-1")
-    with pytest.raises(LockLostError, match=rf"run run-2 lost .*run run-1 on {socket.gethostname()} has it now"):
+    with pytest.raises(
+        LockLostError, match=rf"run run-2 lost .*run run-1 on {socket.gethostname()} has it now"
+    ):
         check_held(str(catalog), "run-2")
 
     lock.release()
@@ -245,7 +266,16 @@ def test_lock_that_cannot_be_given_up_costs_the_run_nothing(catalog: Path) -> No
         b'{"run_id": "x"}',
         b'{"run_id":1,"host":2,"pid":"x","expires_unix_s":3}',
     ],
-    ids=["empty", "cut short", "not text", "null", "list", "string", "fields missing", "pid is no number"],
+    ids=[
+        "empty",
+        "cut short",
+        "not text",
+        "null",
+        "list",
+        "string",
+        "fields missing",
+        "pid is no number",
+    ],
 )
 def test_garbage_lock_is_nobodys(catalog: Path, text: bytes) -> None:
     catalog.mkdir()
@@ -295,11 +325,13 @@ def test_of_many_runs_at_once_exactly_one_gets_it(catalog: Path) -> None:
     assert not (catalog / NAME).exists()
 
 
-# --- races between processes -----------------------------------------------------------------------------------------
+# --- races between processes ----------------------------------------------------------------------
 
 
 def _race(count: int, run: Callable[[int], bool]) -> list[bool]:
-    """Runs in so many processes at once; returns what each gave. They live until all have ended, as runs do."""
+    """Runs in so many processes at once; returns what each gave. They live until all have ended, as
+    runs do.
+    """
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(count), context.SimpleQueue()
     ended = context.Event()
@@ -337,7 +369,9 @@ def test_of_many_processes_at_once_exactly_one_gets_it(catalog: Path, before: st
         else:
             process = subprocess.Popen(["true"])
             process.wait()
-            _write_state(catalog, host=socket.gethostname(), machine=_this_machine(), pid=process.pid)
+            _write_state(
+                catalog, host=socket.gethostname(), machine=_this_machine(), pid=process.pid
+            )
 
         assert sum(_race(8, lambda number: _acquires(catalog, number))) == 1
 

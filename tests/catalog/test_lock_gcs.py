@@ -1,4 +1,6 @@
-"""The catalog's lock in Cloud Storage, against fake-gcs-server, which honours preconditions on uploads."""
+"""The catalog's lock in Cloud Storage, against fake-gcs-server, which honours preconditions on
+uploads.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,14 @@ import tenacity
 from google.api_core import exceptions as google_errors
 
 from tests.support.storage_proxy import Faults, proxied
-from transforms.catalog.lock import NAME, CatalogLock, LockHeldError, LockLostError, _this_machine, check_held
+from transforms.catalog.lock import (
+    NAME,
+    CatalogLock,
+    LockHeldError,
+    LockLostError,
+    _this_machine,
+    check_held,
+)
 from transforms.media.errors import StorageError
 from transforms.storage import credentials, objects, retry, uris
 
@@ -34,13 +43,23 @@ def server() -> Iterator[str]:
     beside = Path(sys.executable).parent / "fake-gcs-server"
     program = str(beside) if beside.exists() else shutil.which("fake-gcs-server")
     if program is None:
-        pytest.skip("needs fake-gcs-server: install Go (https://go.dev/dl), then scripts/test gets it by itself")
+        pytest.skip(
+            "needs fake-gcs-server: install Go (https://go.dev/dl), then scripts/test gets it by "
+            "itself"
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [program, "-backend=memory", "-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-external-url={address}"],
+        [
+            program,
+            "-backend=memory",
+            "-scheme=http",
+            "-host=127.0.0.1",
+            f"-port={port}",
+            f"-external-url={address}",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -98,12 +117,20 @@ def _read_state(catalog: str) -> dict[str, Any] | None:
 
 
 def _write_state(catalog: str, **changes: Any) -> None:
-    state = {"run_id": "other", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 900, **changes}
+    state = {
+        "run_id": "other",
+        "host": "elsewhere",
+        "pid": 1,
+        "expires_unix_s": time.time() + 900,
+        **changes,
+    }
     _blob(catalog).upload_from_string(json.dumps(state))
 
 
 def _race(count: int, run: Callable[[int], bool]) -> list[bool]:
-    """Runs in so many processes at once, each with a client of its own; they live until all have ended, as runs do."""
+    """Runs in so many processes at once, each with a client of its own; they live until all have
+    ended, as runs do.
+    """
     context = multiprocessing.get_context("fork")
     barrier, results, ended = context.Barrier(count), context.SimpleQueue(), context.Event()
 
@@ -143,7 +170,9 @@ def test_lock_is_taken_named_and_given_up(catalog: str) -> None:
     assert state is not None
     assert (state["run_id"], state["pid"]) == ("run-1", os.getpid())
     check_held(catalog, "run-1")
-    with pytest.raises(LockHeldError, match=rf"run run-1 on .* holds the catalog's lock {catalog}/{NAME}"):
+    with pytest.raises(
+        LockHeldError, match=rf"run run-1 on .* holds the catalog's lock {catalog}/{NAME}"
+    ):
         CatalogLock(catalog, "run-2").acquire()
     first.release()
     assert _read_state(catalog) is None
@@ -167,7 +196,9 @@ def test_of_many_processes_at_once_exactly_one_gets_it(catalog: str, before: str
         assert sum(_race(6, functools.partial(_acquires, place))) == 1
 
 
-def test_lock_taken_between_the_look_and_the_grasp_is_left_alone(catalog: str, faults: Faults) -> None:
+def test_lock_taken_between_the_look_and_the_grasp_is_left_alone(
+    catalog: str, faults: Faults
+) -> None:
     """The very race: another run's upload arrives first."""
     _write_state(catalog, expires_unix_s=time.time() - 1)
     overtaken: list[str] = []
@@ -202,7 +233,9 @@ def test_renewal_does_not_win_back_a_lock_that_was_taken(catalog: str) -> None:
 
 
 def test_release_names_the_generation_it_means(catalog: str, faults: Faults) -> None:
-    """The server does not look at it on deletes (1.56), Cloud Storage does: what is asked for must be right."""
+    """The server does not look at it on deletes (1.56), Cloud Storage does: what is asked for must
+    be right.
+    """
     requests: list[str] = []
     lock = CatalogLock(catalog, "run-1")
     lock.acquire()
@@ -217,7 +250,9 @@ def test_release_names_the_generation_it_means(catalog: str, faults: Faults) -> 
 
 
 def test_answer_that_is_lost_is_not_taken_for_another_run(catalog: str, faults: Faults) -> None:
-    """The upload was done and its answer is 503: tried again, the precondition fails by our own hand."""
+    """The upload was done and its answer is 503: tried again, the precondition fails by our own
+    hand.
+    """
     faults.only, faults.lost_answer_ratio = "/upload/", 1.0
     lock = CatalogLock(catalog, "run-1")
 

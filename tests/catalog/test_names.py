@@ -17,7 +17,9 @@ from transforms.media.values import CallKey, Container, OutputType, TrackKey
 PLAIN = CallKey(call_type="default", call_id="weekly-sync", call_session_id="s1")
 
 
-def make_call(call_id: str = "weekly-sync", call_type: str = "default", session: str = "s1") -> CallKey:
+def make_call(
+    call_id: str = "weekly-sync", call_type: str = "default", session: str = "s1"
+) -> CallKey:
     return CallKey(call_type=call_type, call_id=call_id, call_session_id=session)
 
 
@@ -33,14 +35,19 @@ def short_hash(*parts: str) -> str:
 
 def test_plain_ids_give_the_vendor_s_names() -> None:
     assert call_folder(PLAIN) == "default/weekly-sync/s1"
-    assert composite_name(PLAIN, 1_795_327_874_519) == "composite_default_weekly-sync_audio_1795327874519.mp3"
+    assert (
+        composite_name(PLAIN, 1_795_327_874_519)
+        == "composite_default_weekly-sync_audio_1795327874519.mp3"
+    )
     expected = "individual_default_weekly-sync_alice_sess-1_audio_only_17.mkv"
     assert individual_name(make_track(), 17, Container.MKV) == expected
 
 
 @pytest.mark.parametrize("container", list(Container))
 @pytest.mark.parametrize("output_type", list(OutputType))
-def test_type_and_container_stand_in_the_name(container: Container, output_type: OutputType) -> None:
+def test_type_and_container_stand_in_the_name(
+    container: Container, output_type: OutputType
+) -> None:
     name = individual_name(make_track(output_type=output_type), 0, container)
     assert name == f"individual_default_weekly-sync_alice_sess-1_{output_type}_0.{container}"
 
@@ -59,14 +66,27 @@ def test_type_and_container_stand_in_the_name(container: Container, output_type:
         ("x" * 38 + "é", "x" * 38),
         ("x" * 37 + "é", "x" * 37 + "~c3"),
     ],
-    ids=["safe", "space", "slashes", "tilde", "accent", "empty", "long", "cut_1", "cut_2", "cut_whole"],
+    ids=[
+        "safe",
+        "space",
+        "slashes",
+        "tilde",
+        "accent",
+        "empty",
+        "long",
+        "cut_1",
+        "cut_2",
+        "cut_whole",
+    ],
 )
 def test_escapes_are_two_hex_digits_and_never_cut(text: str, escaped: str) -> None:
     assert escape_id(text) == escaped
 
 
 @pytest.mark.parametrize(
-    "call_id", ["Weekly", "a_b", "a b", "x" * 41, "..", "."], ids=["case", "line", "space", "long", "up", "here"]
+    "call_id",
+    ["Weekly", "a_b", "a b", "x" * 41, "..", "."],
+    ids=["case", "line", "space", "long", "up", "here"],
 )
 def test_ids_that_could_be_mistaken_get_a_hash(call_id: str) -> None:
     call = make_call(call_id)
@@ -84,14 +104,24 @@ ids = st.text(_VALID, max_size=60) | st.text(st.sampled_from("abAB_-.~/ 01é"), 
 
 
 @given(st.tuples(ids, ids, ids), st.tuples(ids, ids, ids))
-def test_no_two_calls_share_a_folder_even_where_case_is_folded(one: tuple[str, ...], two: tuple[str, ...]) -> None:
-    folders = [call_folder(CallKey(call_type=a, call_id=b, call_session_id=c)).lower() for a, b, c in (one, two)]
+def test_no_two_calls_share_a_folder_even_where_case_is_folded(
+    one: tuple[str, ...], two: tuple[str, ...]
+) -> None:
+    folders = [
+        call_folder(CallKey(call_type=a, call_id=b, call_session_id=c)).lower()
+        for a, b, c in (one, two)
+    ]
     assert (folders[0] == folders[1]) is (one == two)
 
 
 @given(st.tuples(ids, ids, ids, ids), st.tuples(ids, ids, ids, ids))
-def test_no_two_tracks_share_a_name_even_where_case_is_folded(one: tuple[str, ...], two: tuple[str, ...]) -> None:
-    names = [individual_name(make_track(c, d, call=make_call(b, a)), 0, Container.MKV).lower() for a, b, c, d in (one, two)]
+def test_no_two_tracks_share_a_name_even_where_case_is_folded(
+    one: tuple[str, ...], two: tuple[str, ...]
+) -> None:
+    names = [
+        individual_name(make_track(c, d, call=make_call(b, a)), 0, Container.MKV).lower()
+        for a, b, c, d in (one, two)
+    ]
     assert (names[0] == names[1]) is (one == two)
 
 

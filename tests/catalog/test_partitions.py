@@ -25,7 +25,13 @@ from tests.support.beam import (
     write_rows,
 )
 from transforms.catalog import partitions
-from transforms.catalog.partitions import MergedPartition, ensure_file, merge_partition, read_rows, scan
+from transforms.catalog.partitions import (
+    MergedPartition,
+    ensure_file,
+    merge_partition,
+    read_rows,
+    scan,
+)
 from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
 from transforms.context import RunContext
 from transforms.elements import FragmentRef, Row
@@ -41,16 +47,26 @@ def _call(number: int) -> CallKey:
 
 
 def _merge(
-    context: RunContext, table: str, rows: Sequence[Row], *, shard_rows: int = 100, removed: Sequence[CallKey] = ()
+    context: RunContext,
+    table: str,
+    rows: Sequence[Row],
+    *,
+    shard_rows: int = 100,
+    removed: Sequence[CallKey] = (),
 ) -> MergedPartition:
     fragments = [write_new(context, table, [row]) for row in rows]
     fragments += [
-        FragmentRef(uri="", call_date=CALL_DATE, row_counts=((table, 0),), replaced=(call.as_tuple(),)) for call in removed
+        FragmentRef(
+            uri="", call_date=CALL_DATE, row_counts=((table, 0),), replaced=(call.as_tuple(),)
+        )
+        for call in removed
     ]
     return merge_partition(context.catalog_uri, table, CALL_DATE, fragments, shard_rows)
 
 
-def _write_file(context: RunContext, table: str, name: str, rows: Sequence[Row], schema: pa.Schema | None = None) -> Path:
+def _write_file(
+    context: RunContext, table: str, name: str, rows: Sequence[Row], schema: pa.Schema | None = None
+) -> Path:
     """Puts an object where an earlier run left it."""
     path = Path(context.catalog_uri, table, f"call_date={CALL_DATE}", name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +83,7 @@ def _names(context: RunContext, table: str) -> list[str]:
     return [path.name for path in list_parquet(context, table)]
 
 
-# --- what is replaced ------------------------------------------------------------------------------------------------
+# --- what is replaced -----------------------------------------------------------------------------
 
 
 def test_first_merge_makes_one_typed_file_sorted_by_key(context: RunContext) -> None:
@@ -81,9 +97,15 @@ def test_first_merge_makes_one_typed_file_sorted_by_key(context: RunContext) -> 
 
 
 def test_rows_are_ordered_by_their_keys_with_nulls_first(context: RunContext) -> None:
-    write_rows(context, "recordings", [recording_row(who, f"/out/{who}") for who in ("bob", None, "alice")])
+    write_rows(
+        context, "recordings", [recording_row(who, f"/out/{who}") for who in ("bob", None, "alice")]
+    )
 
-    assert [row["participant_id"] for row in read_catalog(context, "recordings")] == [None, "alice", "bob"]
+    assert [row["participant_id"] for row in read_catalog(context, "recordings")] == [
+        None,
+        "alice",
+        "bob",
+    ]
 
 
 def test_only_rows_of_the_given_owners_are_replaced(context: RunContext) -> None:
@@ -146,7 +168,10 @@ def test_failures_belong_to_their_call_or_else_to_their_archive(context: RunCont
 
     write_rows(context, "failures", [{**of_archive, "message": "anew"}])
 
-    assert sorted(row["message"] for row in read_catalog(context, "failures")) == ["anew", "of the call"]
+    assert sorted(row["message"] for row in read_catalog(context, "failures")) == [
+        "anew",
+        "of the call",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -163,12 +188,16 @@ def test_archives_and_runs_own_themselves(context: RunContext, table: str, row: 
     assert [found["status"] for found in read_catalog(context, table)] == ["ok", "ok"]
 
 
-# --- twice, and after a killed run -----------------------------------------------------------------------------------
+# --- twice, and after a killed run ----------------------------------------------------------------
 
 
 def test_merging_twice_gives_equal_bytes(context: RunContext) -> None:
     write_rows(context, "tracks", [track_row("zoe", _call(9))])
-    fragments = [write_new(context, "tracks", [track_row(name, _call(n))]) for n in (1, 2) for name in ("alice",)]
+    fragments = [
+        write_new(context, "tracks", [track_row(name, _call(n))])
+        for n in (1, 2)
+        for name in ("alice",)
+    ]
     contents = []
     for _ in range(2):
         merge_partition(context.catalog_uri, "tracks", CALL_DATE, fragments)
@@ -206,33 +235,43 @@ def test_of_a_row_left_twice_the_newest_stays(context: RunContext) -> None:
     bits = shard_hash(_call(1).as_tuple()) >> 31
     _write_file(context, "calls", f"part-1-{bits}.parquet", [newer])
 
-    (read,) = read_rows(context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, {_call(1).as_tuple()})
+    (read,) = read_rows(
+        context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, {_call(1).as_tuple()}
+    )
     assert read["status"] == "ok"
     _merge(context, "calls", [call_row(_call(2))])
 
-    assert sorted((row["call_session_id"], row["status"]) for row in read_catalog(context, "calls")) == [
+    assert sorted(
+        (row["call_session_id"], row["status"]) for row in read_catalog(context, "calls")
+    ) == [
         ("session-001", "ok"),
         ("session-002", "ok"),
     ]
 
 
 def test_run_killed_while_it_split_a_shard_leaves_no_stale_row(context: RunContext) -> None:
-    """The finer file is there, the coarser one was not yet deleted: what it alone has of an owner is obsolete."""
+    """The finer file is there, the coarser one was not yet deleted: what it alone has of an owner
+    is obsolete.
+    """
     one = _call(1)
-    _write_file(context, "tracks", "part-0.parquet", [track_row("alice", one), track_row("gone", one)])
+    _write_file(
+        context, "tracks", "part-0.parquet", [track_row("alice", one), track_row("gone", one)]
+    )
     bits = shard_hash(one.as_tuple()) >> 31
     anew = {**track_row("alice", one, status="partial"), "created_at": to_time(LATER_NS)}
     _write_file(context, "tracks", f"part-1-{bits}.parquet", [anew])
 
     _merge(context, "tracks", [track_row("bob", _call(2))])
 
-    assert sorted((row["participant_id"], row["status"]) for row in read_catalog(context, "tracks")) == [
+    assert sorted(
+        (row["participant_id"], row["status"]) for row in read_catalog(context, "tracks")
+    ) == [
         ("alice", "partial"),
         ("bob", "ok"),
     ]
 
 
-# --- shards ----------------------------------------------------------------------------------------------------------
+# --- shards ---------------------------------------------------------------------------------------
 
 
 def test_too_many_rows_are_split_by_the_hash_of_their_owner(context: RunContext) -> None:
@@ -242,7 +281,9 @@ def test_too_many_rows_are_split_by_the_hash_of_their_owner(context: RunContext)
 
     merged = _merge(context, "calls", rows, shard_rows=8)
 
-    assert _names(context, "calls") == [f"part-2-{shard}.parquet" for shard in ("00", "01", "10", "11")]
+    assert _names(context, "calls") == [
+        f"part-2-{shard}.parquet" for shard in ("00", "01", "10", "11")
+    ]
     for path in list_parquet(context, "calls"):
         shard = int(path.stem.rpartition("-")[2], 2)
         found = pq.ParquetFile(path).read().to_pylist()
@@ -298,24 +339,42 @@ def test_fragment_of_many_owners_is_spread_over_the_shards(context: RunContext) 
     merge_partition(context.catalog_uri, "archives", CALL_DATE, [fragment], 8)
 
     assert len(_names(context, "archives")) > 1
-    assert sorted(row["archive_uri"] for row in read_catalog(context, "archives")) == sorted(row["archive_uri"] for row in rows)
+    assert sorted(row["archive_uri"] for row in read_catalog(context, "archives")) == sorted(
+        row["archive_uri"] for row in rows
+    )
 
 
-# --- older files, foreign files --------------------------------------------------------------------------------------
+# --- older files, foreign files -------------------------------------------------------------------
 
 
 def test_file_of_an_older_schema_gets_null_columns(context: RunContext) -> None:
     schema = SCHEMAS["calls"]
-    older = pa.schema([field for field in schema if field.name not in ("loudness_lufs", "peak_dbfs", "settings_fingerprint")])
+    older = pa.schema(
+        [
+            field
+            for field in schema
+            if field.name not in ("loudness_lufs", "peak_dbfs", "settings_fingerprint")
+        ]
+    )
     older = older.set(older.get_field_index("duration_ms"), pa.field("duration_ms", pa.int32()))
-    path = _write_file(context, "calls", "part-0.parquet", [call_row(_call(1), duration_ms=1_500)], older)
+    path = _write_file(
+        context, "calls", "part-0.parquet", [call_row(_call(1), duration_ms=1_500)], older
+    )
 
-    (read,) = read_rows(context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, {_call(1).as_tuple()})
-    assert (read["duration_ms"], read["loudness_lufs"], read["settings_fingerprint"]) == (1_500, None, None)
+    (read,) = read_rows(
+        context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, {_call(1).as_tuple()}
+    )
+    assert (read["duration_ms"], read["loudness_lufs"], read["settings_fingerprint"]) == (
+        1_500,
+        None,
+        None,
+    )
     _merge(context, "calls", [call_row(_call(2), loudness_lufs=-16.0)])
 
     assert pq.read_schema(path).remove_metadata().equals(schema.remove_metadata())
-    assert [(row["call_session_id"], row["loudness_lufs"]) for row in read_catalog(context, "calls")] == [
+    assert [
+        (row["call_session_id"], row["loudness_lufs"]) for row in read_catalog(context, "calls")
+    ] == [
         ("session-001", None),
         ("session-002", -16.0),
     ]
@@ -376,7 +435,7 @@ def test_catalog_that_cannot_be_written_is_a_storage_error(context: RunContext) 
         _merge(context, "calls", [call_row(_call(1))])
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: RunContext) -> None:
@@ -387,7 +446,10 @@ def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: RunContext) -
 
     found = read_rows(context.catalog_uri, "calls", CALL_DATE, CALL_COLUMNS, keys)
 
-    assert sorted((row["call_session_id"], row["status"]) for row in found) == [("session-003", "ok"), ("session-017", "ok")]
+    assert sorted((row["call_session_id"], row["status"]) for row in found) == [
+        ("session-003", "ok"),
+        ("session-017", "ok"),
+    ]
     assert read_rows(context.catalog_uri, "calls", "2026-02-01", CALL_COLUMNS, keys) == []
 
 
@@ -395,7 +457,16 @@ def test_scan_gives_some_columns_and_the_date(context: RunContext) -> None:
     write_rows(context, "calls", [call_row(_call(1)), call_row(_call(2))])
     (file,) = partitions.list_files(context.catalog_uri, "calls")
 
-    found = list(scan(context.catalog_uri, "calls", file, (*CALL_COLUMNS, "status"), CALL_COLUMNS, {_call(2).as_tuple()}))
+    found = list(
+        scan(
+            context.catalog_uri,
+            "calls",
+            file,
+            (*CALL_COLUMNS, "status"),
+            CALL_COLUMNS,
+            {_call(2).as_tuple()},
+        )
+    )
 
     assert found == [
         {
@@ -408,7 +479,7 @@ def test_scan_gives_some_columns_and_the_date(context: RunContext) -> None:
     ]
 
 
-# --- media of rows that went -----------------------------------------------------------------------------------------
+# --- media of rows that went ----------------------------------------------------------------------
 
 
 def _recordings(context: RunContext, *rows: Row) -> tuple[str, ...]:
@@ -417,9 +488,16 @@ def _recordings(context: RunContext, *rows: Row) -> tuple[str, ...]:
 
 
 def test_media_of_which_no_row_is_left_is_dropped(context: RunContext) -> None:
-    assert _recordings(context, recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.mkv")) == ()
+    assert (
+        _recordings(
+            context, recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.mkv")
+        )
+        == ()
+    )
 
-    dropped = _recordings(context, recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.ogg"))
+    dropped = _recordings(
+        context, recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.ogg")
+    )
 
     assert dropped == ("/out/alice.mkv",)
 
@@ -429,7 +507,10 @@ def test_media_of_other_calls_is_not_dropped(context: RunContext) -> None:
     _recordings(context, recording_row(None, "/out/2.mp3", _call(2)))
 
     assert _recordings(context, recording_row(None, "/out/2b.mp3", _call(2))) == ("/out/2.mp3",)
-    assert sorted(row["uri"] for row in read_catalog(context, "recordings")) == ["/out/1.mp3", "/out/2b.mp3"]
+    assert sorted(row["uri"] for row in read_catalog(context, "recordings")) == [
+        "/out/1.mp3",
+        "/out/2b.mp3",
+    ]
 
 
 def test_media_is_not_dropped_when_a_split_moves_its_row(context: RunContext) -> None:
@@ -443,7 +524,9 @@ def test_media_is_not_dropped_when_a_split_moves_its_row(context: RunContext) ->
     assert merged.row_count == 21
 
 
-def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(context: RunContext) -> None:
+def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(
+    context: RunContext,
+) -> None:
     rows = [recording_row(None, f"/out/{number}.mp3", _call(number)) for number in range(20)]
     _recordings(context, *rows)
     fragments = [write_new(context, "recordings", [row]) for row in rows]
@@ -455,14 +538,18 @@ def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(contex
 
 
 def test_media_of_removed_calls_is_dropped(context: RunContext) -> None:
-    _recordings(context, recording_row(None, "/out/1.mp3", _call(1)), recording_row("alice", "/out/1.mkv", _call(1)))
+    _recordings(
+        context,
+        recording_row(None, "/out/1.mp3", _call(1)),
+        recording_row("alice", "/out/1.mkv", _call(1)),
+    )
 
     merged = _merge(context, "recordings", [], removed=[_call(1)])
 
     assert merged.dropped_media == ("/out/1.mkv", "/out/1.mp3")
 
 
-# --- tables without rows ---------------------------------------------------------------------------------------------
+# --- tables without rows --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -471,7 +558,11 @@ def test_ensure_file_gives_an_empty_typed_file(context: RunContext, table: str) 
 
     (path,) = list_parquet(context, table)
     found = pq.ParquetFile(path)
-    assert (path.name, path.parent.name, found.metadata.num_rows) == ("part-0.parquet", f"call_date={CALL_DATE}", 0)
+    assert (path.name, path.parent.name, found.metadata.num_rows) == (
+        "part-0.parquet",
+        f"call_date={CALL_DATE}",
+        0,
+    )
     assert not any(pa.types.is_null(field.type) for field in found.schema_arrow)
     assert "call_date" not in found.schema_arrow.names
 
@@ -490,7 +581,9 @@ def test_catalog_in_an_object_store(context: RunContext, store: Any) -> None:
     merge_partition("fake://bucket/catalog", "calls", CALL_DATE, [fragment], 2)
 
     names = sorted(uri.rpartition("/")[2] for uri in store.OBJECTS)
-    found = read_rows("fake://bucket/catalog", "calls", CALL_DATE, CALL_COLUMNS, {_call(4).as_tuple()})
+    found = read_rows(
+        "fake://bucket/catalog", "calls", CALL_DATE, CALL_COLUMNS, {_call(4).as_tuple()}
+    )
 
     assert "part-0.parquet" not in names
     assert _sessions(found) == ["session-004"]

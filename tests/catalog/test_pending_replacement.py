@@ -51,12 +51,18 @@ def test_files_that_no_row_names_any_more_go_with_the_note(context: RunContext) 
     """A run was killed between the new rows and the removal of the old files."""
     folder = Path(context.output_uri, "recordings")
     folder.mkdir(parents=True)
-    old, new, foreign = folder / "alice.mkv", folder / "alice.webm", Path(context.output_uri, "foreign.mkv")
+    old, new, foreign = (
+        folder / "alice.mkv",
+        folder / "alice.webm",
+        Path(context.output_uri, "foreign.mkv"),
+    )
     for path in (old, new, foreign):
         path.write_bytes(b"media")
     note(context.catalog_uri, CALL, ["/raw/a"], [str(old), str(foreign)])
     write_rows(context, "recordings", [recording_row("alice", str(new))])
-    note(context.catalog_uri, CALL, ["/raw/a"], [str(new)])  # the next run knows of the new one only
+    note(
+        context.catalog_uri, CALL, ["/raw/a"], [str(new)]
+    )  # the next run knows of the new one only
 
     forget(context.catalog_uri, context.output_uri, CALL, CALL_DATE)
 

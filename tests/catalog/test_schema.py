@@ -30,7 +30,16 @@ tables = pytest.mark.parametrize("name", TABLES)
 
 
 def test_tables_are_the_eight_of_the_contract() -> None:
-    assert set(TABLES) == {"recordings", "segments", "tracks", "calls", "archives", "speech", "failures", "runs"}
+    assert set(TABLES) == {
+        "recordings",
+        "segments",
+        "tracks",
+        "calls",
+        "archives",
+        "speech",
+        "failures",
+        "runs",
+    }
     assert set(KEYS) == set(TABLES)
     assert set(CALL_TABLES) <= set(TABLES)
 
@@ -67,7 +76,9 @@ def test_columns_of_one_name_have_one_type(name: str) -> None:
 @tables
 def test_units_fit_their_columns(name: str) -> None:
     for column in SCHEMAS[name]:
-        if column.name.endswith(("_ms", "_bytes", "_samples", "_hz", "_bps")) and column.name not in (
+        if column.name.endswith(
+            ("_ms", "_bytes", "_samples", "_hz", "_bps")
+        ) and column.name not in (
             "jitter_ms",
             "sync_error_ms",
         ):
@@ -77,7 +88,10 @@ def test_units_fit_their_columns(name: str) -> None:
 
 
 def test_missing_columns_of_a_row_are_null() -> None:
-    table = to_table("archives", [{"archive_uri": "a", "size_bytes": 5}, {"archive_uri": "b", "call_session_ids": ["s"]}])
+    table = to_table(
+        "archives",
+        [{"archive_uri": "a", "size_bytes": 5}, {"archive_uri": "b", "call_session_ids": ["s"]}],
+    )
     assert table.schema == SCHEMAS["archives"]
     assert table.column("archive_uri").to_pylist() == ["a", "b"]
     assert table.column("size_bytes").to_pylist() == [5, None]
@@ -142,7 +156,8 @@ def test_golden_shard_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits", "shard", "name"), [(0, 0, "part-0.parquet"), (1, 1, "part-1-1.parquet"), (3, 2, "part-3-010.parquet")]
+    ("bits", "shard", "name"),
+    [(0, 0, "part-0.parquet"), (1, 1, "part-1-1.parquet"), (3, 2, "part-3-010.parquet")],
 )
 def test_shards_are_named_by_their_bits(bits: int, shard: int, name: str) -> None:
     assert shard_name(bits, shard) == name
@@ -150,7 +165,14 @@ def test_shards_are_named_by_their_bits(bits: int, shard: int, name: str) -> Non
 
 @pytest.mark.parametrize(
     ("rows", "bits"),
-    [(0, 0), (1, 0), (MAX_SHARD_ROWS, 0), (MAX_SHARD_ROWS + 1, 1), (2 * MAX_SHARD_ROWS, 1), (2 * MAX_SHARD_ROWS + 1, 2)],
+    [
+        (0, 0),
+        (1, 0),
+        (MAX_SHARD_ROWS, 0),
+        (MAX_SHARD_ROWS + 1, 1),
+        (2 * MAX_SHARD_ROWS, 1),
+        (2 * MAX_SHARD_ROWS + 1, 2),
+    ],
 )
 def test_shards_hold_about_the_most_rows(rows: int, bits: int) -> None:
     assert shard_bits(rows) == bits

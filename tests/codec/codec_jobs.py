@@ -43,7 +43,9 @@ def refuse_dump(**_: Any) -> None:
     try:
         raise KeyError("a cause that stays in the child")
     except KeyError as error:
-        raise RtpdumpError("a.rtpdump: record 17: length 6, need at least 8", member="a.rtpdump", byte_offset=4096) from error
+        raise RtpdumpError(
+            "a.rtpdump: record 17: length 6, need at least 8", member="a.rtpdump", byte_offset=4096
+        ) from error
 
 
 def divide_by_zero(**_: Any) -> float:
@@ -70,7 +72,9 @@ def cut_message_short(seconds: float, **_: Any) -> None:
 
 
 def fail_times(marker: Path, times: int, how: str, **_: Any) -> str:
-    """Is lost so many times, then goes well; `marker` has a line per try, with the process that made it."""
+    """Is lost so many times, then goes well; `marker` has a line per try, with the process that
+    made it.
+    """
     with marker.open("a") as file:
         file.write(f"{os.getpid()}\n")
     if len(marker.read_text().splitlines()) > times:
@@ -153,7 +157,9 @@ def report_progress(counts: Sequence[int], *, on_progress: Callable[[int], None]
         on_progress(count)
 
 
-def report_then_die_once(marker: Path, samples: int, *, on_progress: Callable[[int], None], **_: Any) -> None:
+def report_then_die_once(
+    marker: Path, samples: int, *, on_progress: Callable[[int], None], **_: Any
+) -> None:
     """Reports its work, and dies over it the first time."""
     on_progress(samples)
     if not marker.exists():
@@ -170,7 +176,9 @@ def read_whole(name: str, *, open_input: OpenInput, **_: Any) -> bytes:
 def read_pieces(
     name: str, seeks: Sequence[tuple[int, int, int]], *, open_input: OpenInput, **_: Any
 ) -> list[tuple[int, bytes, int]]:
-    """Seeks and reads. Args: seeks: (offset, whence, size). Returns (position, data, position after) of each."""
+    """Seeks and reads. Args: seeks: (offset, whence, size). Returns (position, data, position
+    after) of each.
+    """
     found = []
     with open_input(name) as file:
         for offset, whence, size in seeks:
@@ -185,8 +193,12 @@ def read_two(first: str, second: str, *, open_input: OpenInput, **_: Any) -> byt
         return one.read(2) + other.read(2) + one.read(2) + other.read(2)
 
 
-def read_on_threads(names: Sequence[str], *, open_input: OpenInput, on_progress: Callable[[int], None], **_: Any) -> list[str]:
-    """Reads files whole, a thread each, in small pieces; tells of each piece and returns their SHA-256."""
+def read_on_threads(
+    names: Sequence[str], *, open_input: OpenInput, on_progress: Callable[[int], None], **_: Any
+) -> list[str]:
+    """Reads files whole, a thread each, in small pieces; tells of each piece and returns their
+    SHA-256.
+    """
 
     def read(name: str) -> str:
         digest = hashlib.sha256()

@@ -43,7 +43,13 @@ def _run(
     on_progress: Callable[[int], None] = lambda _: None,
     timeout_seconds: float = 30,
 ) -> Any:
-    return codec.run(function, args, open_remote=open_remote, on_progress=on_progress, timeout_seconds=timeout_seconds)[0]
+    return codec.run(
+        function,
+        args,
+        open_remote=open_remote,
+        on_progress=on_progress,
+        timeout_seconds=timeout_seconds,
+    )[0]
 
 
 def _is_running(pid: int) -> bool:
@@ -75,11 +81,17 @@ def pool() -> Iterator[CodecPool]:
     found.stop()
 
 
-# --- results and errors ----------------------------------------------------------------------------------------------
+# --- results and errors ---------------------------------------------------------------------------
 
 
 def test_result_and_cpu_time_come_back(codec: CodecProcess) -> None:
-    value, cpu_ns = codec.run(codec_jobs.work_for, (0.2,), open_remote=_refuse, on_progress=lambda _: None, timeout_seconds=30)
+    value, cpu_ns = codec.run(
+        codec_jobs.work_for,
+        (0.2,),
+        open_remote=_refuse,
+        on_progress=lambda _: None,
+        timeout_seconds=30,
+    )
 
     assert value != os.getpid()
     assert 50_000_000 < cpu_ns < 2_000_000_000
@@ -89,7 +101,9 @@ def test_child_serves_job_after_job(codec: CodecProcess) -> None:
     pids = {_run(codec, codec_jobs.give_pid) for _ in range(3)}
 
     assert len(pids) == 1
-    assert _run(codec, codec_jobs.give_back, {"a": (1, b"2", Path("3"))}) == {"a": (1, b"2", Path("3"))}
+    assert _run(codec, codec_jobs.give_back, {"a": (1, b"2", Path("3"))}) == {
+        "a": (1, b"2", Path("3"))
+    }
 
 
 def test_large_arguments_and_results_pass(codec: CodecProcess) -> None:
@@ -109,19 +123,29 @@ def test_recording_error_comes_back_as_itself_with_its_fields(codec: CodecProces
         _run(codec, codec_jobs.refuse_dump)
 
     assert caught.value.message == "a.rtpdump: record 17: length 6, need at least 8"
-    assert (caught.value.member, caught.value.byte_offset, caught.value.retryable) == ("a.rtpdump", 4096, False)
+    assert (caught.value.member, caught.value.byte_offset, caught.value.retryable) == (
+        "a.rtpdump",
+        4096,
+        False,
+    )
     assert _run(codec, codec_jobs.give_back, "next") == "next"
 
 
-def test_bug_costs_the_recording_and_its_traceback_is_logged(codec: CodecProcess, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(CodecProcessError, match=r"bug in the codec process.*ZeroDivisionError: division by zero"):
+def test_bug_costs_the_recording_and_its_traceback_is_logged(
+    codec: CodecProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        CodecProcessError, match=r"bug in the codec process.*ZeroDivisionError: division by zero"
+    ):
         _run(codec, codec_jobs.divide_by_zero)
 
     assert "in divide_by_zero" in caplog.text
     assert _run(codec, codec_jobs.give_back, "next") == "next"
 
 
-def test_result_that_cannot_be_pickled_is_a_bug(codec: CodecProcess, caplog: pytest.LogCaptureFixture) -> None:
+def test_result_that_cannot_be_pickled_is_a_bug(
+    codec: CodecProcess, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(CodecProcessError, match="bug in the codec process"):
         _run(codec, codec_jobs.give_lambda)
 
@@ -133,11 +157,18 @@ def test_child_has_not_imported_beam(codec: CodecProcess) -> None:
     modules = _run(codec, codec_jobs.give_modules)
 
     assert "transforms.media.errors" in modules
-    heavy = ("apache_beam", "pyarrow", "pipelines", "google.auth", "google.cloud.storage", "tenacity")
+    heavy = (
+        "apache_beam",
+        "pyarrow",
+        "pipelines",
+        "google.auth",
+        "google.cloud.storage",
+        "tenacity",
+    )
     assert [name for name in modules if name.startswith(heavy)] == []
 
 
-# --- deaths and limits -----------------------------------------------------------------------------------------------
+# --- deaths and limits ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
@@ -175,8 +206,12 @@ def test_time_limit_holds_for_a_child_stuck_in_the_middle_of_a_message(codec: Co
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("job", [(codec_jobs.fill_disk,), (codec_jobs.fail_on_disk, 5)], ids=["disk full", "read error"])
-def test_trouble_with_the_disk_is_a_storage_error_and_no_bug(codec: CodecProcess, job: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(
+    "job", [(codec_jobs.fill_disk,), (codec_jobs.fail_on_disk, 5)], ids=["disk full", "read error"]
+)
+def test_trouble_with_the_disk_is_a_storage_error_and_no_bug(
+    codec: CodecProcess, job: tuple[Any, ...]
+) -> None:
     with pytest.raises(StorageError, match=r"No space left on device|track: Input/output error"):
         _run(codec, *job)
 
@@ -211,7 +246,9 @@ def test_time_limit_holds_for_a_child_that_keeps_reporting(codec: CodecProcess) 
 def test_memory_limit_is_an_error_and_the_child_lives_on(codec: CodecProcess) -> None:
     pid = _run(codec, codec_jobs.give_pid)
 
-    with pytest.raises(CodecProcessError, match=r"out of memory \(limits\.codec_memory_bytes\)") as caught:
+    with pytest.raises(
+        CodecProcessError, match=r"out of memory \(limits\.codec_memory_bytes\)"
+    ) as caught:
         _run(codec, codec_jobs.take_memory, 2 * MEMORY_BYTES)
 
     assert caught.value.retryable
@@ -222,8 +259,10 @@ def test_memory_limit_is_an_error_and_the_child_lives_on(codec: CodecProcess) ->
 def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     script = (
-        "from pathlib import Path; from tests.codec import codec_jobs; from transforms.codec.process import CodecProcess\n"
-        f"CodecProcess({MEMORY_BYTES}).run(codec_jobs.work_for, (60, Path({str(marker)!r})), open_remote=None,"
+        "from pathlib import Path; from tests.codec import codec_jobs; from "
+        "transforms.codec.process import CodecProcess\n"
+        f"CodecProcess({MEMORY_BYTES}).run(codec_jobs.work_for, (60, Path({str(marker)!r})), "
+        "open_remote=None,"
         " on_progress=None, timeout_seconds=60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
@@ -247,7 +286,7 @@ def test_close_kills_the_child_and_may_be_called_twice(codec: CodecProcess) -> N
     assert not codec.is_alive
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 class _Remote:
@@ -298,7 +337,9 @@ def test_remote_file_seeks_and_tells_like_a_local_one(codec: CodecProcess, tmp_p
         (0, io.SEEK_CUR, 1),
     ]
 
-    remote = _run(codec, codec_jobs.read_pieces, "gs://bucket/x", seeks, open_remote=_Remote(x=DATA))
+    remote = _run(
+        codec, codec_jobs.read_pieces, "gs://bucket/x", seeks, open_remote=_Remote(x=DATA)
+    )
 
     assert remote == _run(codec, codec_jobs.read_pieces, str(tmp_path / "x"), seeks)
     assert [at for at, _, _ in remote[:4]] == [0, 3_000_000, 2_999_990, len(DATA) - 7]
@@ -307,7 +348,9 @@ def test_remote_file_seeks_and_tells_like_a_local_one(codec: CodecProcess, tmp_p
 def test_two_remote_files_are_read_in_turns(codec: CodecProcess) -> None:
     remote = _Remote(one=b"abcd", other=b"1234")
 
-    found = _run(codec, codec_jobs.read_two, "gs://bucket/one", "gs://bucket/other", open_remote=remote)
+    found = _run(
+        codec, codec_jobs.read_two, "gs://bucket/one", "gs://bucket/other", open_remote=remote
+    )
 
     assert found == b"ab12cd34"
 
@@ -317,7 +360,9 @@ def test_threads_of_a_job_may_read_and_tell_at_once(codec: CodecProcess) -> None
     remote = _Remote(**{str(number): DATA[number:] for number in range(4)})
     told: list[int] = []
 
-    found = _run(codec, codec_jobs.read_on_threads, names, open_remote=remote, on_progress=told.append)
+    found = _run(
+        codec, codec_jobs.read_on_threads, names, open_remote=remote, on_progress=told.append
+    )
 
     assert found == [hashlib.sha256(DATA[number:]).hexdigest() for number in range(4)]
     assert sum(told) == sum(len(DATA[number:]) for number in range(4))
@@ -326,7 +371,10 @@ def test_threads_of_a_job_may_read_and_tell_at_once(codec: CodecProcess) -> None
 def test_one_remote_file_opened_twice_has_two_positions(codec: CodecProcess) -> None:
     remote = _Remote(one=b"abcd")
 
-    assert _run(codec, codec_jobs.read_two, "gs://bucket/one", "gs://bucket/one", open_remote=remote) == b"ababcdcd"
+    assert (
+        _run(codec, codec_jobs.read_two, "gs://bucket/one", "gs://bucket/one", open_remote=remote)
+        == b"ababcdcd"
+    )
 
 
 def test_remote_handles_are_closed_after_the_job_also_a_failed_one(codec: CodecProcess) -> None:
@@ -346,18 +394,29 @@ def test_remote_file_that_is_gone_is_a_storage_error(codec: CodecProcess) -> Non
     assert _run(codec, codec_jobs.give_back, "next") == "next"
 
 
-def test_remote_read_that_fails_in_passing_is_tried_again(codec: CodecProcess, store: ModuleType) -> None:
+def test_remote_read_that_fails_in_passing_is_tried_again(
+    codec: CodecProcess, store: ModuleType
+) -> None:
     store.put("fake://bucket/x", DATA)
     store.TROUBLE["read"].extend([TimeoutError("timed out")])
 
-    assert _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=objects.open_input) == DATA
+    assert (
+        _run(codec, codec_jobs.read_whole, "fake://bucket/x", open_remote=objects.open_input)
+        == DATA
+    )
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied"), ConnectionResetError("reset")], ids=lambda error: type(error).__name__
+    "error",
+    [PermissionError(13, "Permission denied"), ConnectionResetError("reset")],
+    ids=lambda error: type(error).__name__,
 )
-def test_remote_read_that_keeps_failing_is_a_storage_error(codec: CodecProcess, store: ModuleType, error: Exception) -> None:
-    """It is neither a bug of ours nor the death of the child, and the child is free for the next job."""
+def test_remote_read_that_keeps_failing_is_a_storage_error(
+    codec: CodecProcess, store: ModuleType, error: Exception
+) -> None:
+    """It is neither a bug of ours nor the death of the child, and the child is free for the next
+    job.
+    """
     store.put("fake://bucket/x", DATA)
     store.TROUBLE["read"].extend([error] * 50)
     caught: list[BaseException] = []
@@ -381,7 +440,7 @@ def test_remote_read_that_keeps_failing_is_a_storage_error(codec: CodecProcess, 
     assert _run(codec, codec_jobs.give_back, "next") == "next"
 
 
-# --- the pool --------------------------------------------------------------------------------------------------------
+# --- the pool -------------------------------------------------------------------------------------
 
 
 def test_pool_lends_the_same_child_again(pool: CodecPool) -> None:
@@ -426,7 +485,9 @@ def test_pool_lends_on_after_a_recording_error(pool: CodecPool) -> None:
         assert _run(codec, codec_jobs.give_pid) == pid
 
 
-def test_stopped_pool_kills_idle_and_working_children_and_lends_no_more(pool: CodecPool, tmp_path: Path) -> None:
+def test_stopped_pool_kills_idle_and_working_children_and_lends_no_more(
+    pool: CodecPool, tmp_path: Path
+) -> None:
     with pool.lend(MEMORY_BYTES) as codec:
         idle = _run(codec, codec_jobs.give_pid)
         with pool.lend(MEMORY_BYTES) as second:
@@ -448,7 +509,9 @@ def test_stopped_pool_kills_idle_and_working_children_and_lends_no_more(pool: Co
 
     thread.join(10)
     assert not thread.is_alive()
-    assert [type(error) for error in ended] == [RunStoppedError]  # no recording's fault, so never a row
+    assert [type(error) for error in ended] == [
+        RunStoppedError
+    ]  # no recording's fault, so never a row
     assert not _is_running(idle)
     assert not _is_running(int((tmp_path / "pid").read_text()))
     with pytest.raises(RunStoppedError, match="the run is being stopped"), pool.lend(MEMORY_BYTES):
@@ -466,7 +529,7 @@ def test_pool_lends_again_after_a_restart(pool: CodecPool) -> None:
         assert _run(codec, codec_jobs.give_pid) != first
 
 
-# --- lost work -------------------------------------------------------------------------------------------------------
+# --- lost work ------------------------------------------------------------------------------------
 
 
 def _tries(marker: Path) -> list[str]:
@@ -476,7 +539,10 @@ def _tries(marker: Path) -> list[str]:
 @pytest.mark.parametrize("how", ["killed", "segfault", "exit", "memory", "time"])
 def test_lost_work_is_done_by_a_fresh_child(pool: CodecPool, tmp_path: Path, how: str) -> None:
     with pool.lend(MEMORY_BYTES) as codec:
-        assert _run(codec, codec_jobs.fail_times, tmp_path / "tries", 1, how, timeout_seconds=3) == "done"
+        assert (
+            _run(codec, codec_jobs.fail_times, tmp_path / "tries", 1, how, timeout_seconds=3)
+            == "done"
+        )
         pid = _run(codec, codec_jobs.give_pid)
 
     first, second = _tries(tmp_path / "tries")
@@ -492,11 +558,21 @@ def test_lost_work_is_done_by_a_fresh_child(pool: CodecPool, tmp_path: Path, how
     [
         ("killed", "the codec process died with signal SIGKILL, and again when tried alone"),
         ("segfault", "the codec process died with signal SIGSEGV, and again when tried alone"),
-        ("memory", "the codec process ran out of memory (limits.codec_memory_bytes), and again when tried alone"),
-        ("time", "the codec process took more than 1 s (limits.codec_seconds), and again when tried alone"),
+        (
+            "memory",
+            "the codec process ran out of memory (limits.codec_memory_bytes), and again when "
+            "tried alone",
+        ),
+        (
+            "time",
+            "the codec process took more than 1 s (limits.codec_seconds), and again when tried "
+            "alone",
+        ),
     ],
 )
-def test_work_lost_twice_is_that_recordings_error(pool: CodecPool, tmp_path: Path, how: str, message: str) -> None:
+def test_work_lost_twice_is_that_recordings_error(
+    pool: CodecPool, tmp_path: Path, how: str, message: str
+) -> None:
     with pytest.raises(CodecProcessError) as caught, pool.lend(MEMORY_BYTES) as codec:
         _run(codec, codec_jobs.fail_times, tmp_path / "tries", 9, how, timeout_seconds=1)
 
@@ -508,7 +584,9 @@ def test_work_lost_twice_is_that_recordings_error(pool: CodecPool, tmp_path: Pat
         assert _run(codec, codec_jobs.give_back, 1) == 1
 
 
-@pytest.mark.parametrize(("how", "error"), [("bug", CodecProcessError), ("recording", RtpdumpError)])
+@pytest.mark.parametrize(
+    ("how", "error"), [("bug", CodecProcessError), ("recording", RtpdumpError)]
+)
 def test_what_would_only_repeat_itself_is_not_tried_again(
     pool: CodecPool, tmp_path: Path, how: str, error: type[Exception]
 ) -> None:
@@ -530,24 +608,38 @@ def test_second_try_is_alone(pool: CodecPool, tmp_path: Path) -> None:
         with pool.lend(MEMORY_BYTES) as codec:
             _run(codec, codec_jobs.die_then_note_time, tmp_path / "died", log, 0.2)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)] + [threading.Thread(target=die)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)] + [
+        threading.Thread(target=die)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
 
-    spans = [(name, float(began), float(ended)) for name, began, ended in map(str.split, log.read_text().splitlines())]
+    spans = [
+        (name, float(began), float(ended))
+        for name, began, ended in map(str.split, log.read_text().splitlines())
+    ]
     assert len(spans) == 7
     ((_, began, ended),) = [span for span in spans if span[0] == "alone"]
-    assert [name for name, start, stop in spans if name != "alone" and start < ended and began < stop] == []
+    assert [
+        name for name, start, stop in spans if name != "alone" and start < ended and began < stop
+    ] == []
     others = [span for span in spans if span[0] != "alone"]
-    assert any(one[1] < other[2] and other[1] < one[2] for one in others for other in others if one is not other)
+    assert any(
+        one[1] < other[2] and other[1] < one[2]
+        for one in others
+        for other in others
+        if one is not other
+    )
 
 
 def test_progress_of_lost_work_is_taken_back(pool: CodecPool, tmp_path: Path) -> None:
     heard: list[int] = []
     with pool.lend(MEMORY_BYTES) as codec:
-        _run(codec, codec_jobs.report_then_die_once, tmp_path / "died", 960, on_progress=heard.append)
+        _run(
+            codec, codec_jobs.report_then_die_once, tmp_path / "died", 960, on_progress=heard.append
+        )
 
     assert sum(heard) == 960
 
@@ -571,7 +663,9 @@ def test_warm_child_ends_with_the_pool(pool: CodecPool) -> None:
 
 
 def test_warm_child_has_imported_what_jobs_need(codec: CodecProcess) -> None:
-    wanted = {f"transforms.media.{name}" for name in ("unpack_archive", "extract_track", "mix_call")}
+    wanted = {
+        f"transforms.media.{name}" for name in ("unpack_archive", "extract_track", "mix_call")
+    }
     assert not wanted & set(_run(codec, codec_jobs.give_modules))
 
     codec.warm()
@@ -610,7 +704,9 @@ def test_stopped_pool_tries_nothing_again(pool: CodecPool, tmp_path: Path) -> No
     assert [type(error) for error in ended] == [RunStoppedError] * 2
 
 
-def test_work_lost_again_because_the_pool_was_stopped_is_no_recordings_error(pool: CodecPool, tmp_path: Path) -> None:
+def test_work_lost_again_because_the_pool_was_stopped_is_no_recordings_error(
+    pool: CodecPool, tmp_path: Path
+) -> None:
     ended: list[BaseException] = []
 
     def work() -> None:

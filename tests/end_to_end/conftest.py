@@ -1,4 +1,6 @@
-"""Runs the command as a user does and reads back what it made, by other programs where there are any."""
+"""Runs the command as a user does and reads back what it made, by other programs where there are
+any.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Finished:
 
 
 def callpress(*arguments: object) -> Finished:
-    """Runs the command in this process: starting Python and Beam is most of what a small run costs."""
+    """Runs the command in this process: starting Python and Beam is most of what a small run
+    costs.
+    """
     out, err = io.StringIO(), io.StringIO()
     started = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -50,10 +54,14 @@ def callpress(*arguments: object) -> Finished:
             status = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # --help and --version
             status = int(ended.code or 0)
-    return Finished(status=status, out=out.getvalue(), err=err.getvalue(), seconds=time.monotonic() - started)
+    return Finished(
+        status=status, out=out.getvalue(), err=err.getvalue(), seconds=time.monotonic() - started
+    )
 
 
-def callpress_process(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> Finished:
+def callpress_process(
+    *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Finished:
     """Runs the command in a process of its own."""
     started = time.monotonic()
     done = subprocess.run(
@@ -65,7 +73,9 @@ def callpress_process(*arguments: object, env: dict[str, str] | None = None, cwd
         cwd=cwd,
         timeout=240,
     )
-    return Finished(status=done.returncode, out=done.stdout, err=done.stderr, seconds=time.monotonic() - started)
+    return Finished(
+        status=done.returncode, out=done.stdout, err=done.stderr, seconds=time.monotonic() - started
+    )
 
 
 def press(output: Path, *inputs: object, flags: tuple[object, ...] = ()) -> Finished:
@@ -81,24 +91,50 @@ def query(catalog: Path, table: str) -> list[dict[str, Any]]:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     found = connection.execute(
-        f"SELECT * FROM read_parquet('{catalog}/{table}/*/*.parquet', hive_partitioning = true, union_by_name = true)"
+        f"SELECT * FROM read_parquet('{catalog}/{table}/*/*.parquet', hive_partitioning = true, "
+        "union_by_name = true)"
     )
     names = [column[0] for column in found.description]
     rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    return sorted(rows, key=lambda row: json.dumps({k: str(v) for k, v in row.items() if k != "run_id"}, sort_keys=True))
+    return sorted(
+        rows,
+        key=lambda row: json.dumps(
+            {k: str(v) for k, v in row.items() if k != "run_id"}, sort_keys=True
+        ),
+    )
 
 
 def decode_with_ffmpeg(path: str | Path, channels: int) -> npt.NDArray[np.float32]:
-    """Returns what ffmpeg hears in a file: float32, (samples, channels), at the file's own 48 kHz."""
-    raw = subprocess.run(["ffmpeg", "-v", "error", "-i", str(path), "-f", "f32le", "-"], capture_output=True, check=True).stdout
+    """Returns what ffmpeg hears in a file: float32, (samples, channels), at the file's own 48
+    kHz.
+    """
+    raw = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(path), "-f", "f32le", "-"],
+        capture_output=True,
+        check=True,
+    ).stdout
     return np.frombuffer(raw, dtype=np.float32).reshape(-1, channels)
 
 
 def count_with_gstreamer(path: str | Path, channels: int) -> int:
     """Returns how many samples GStreamer decodes from a Matroska file."""
     caps = f"audio/x-raw,format=F32LE,channels={channels},rate=48000"
-    pipeline = ["filesrc", f"location={path}", "!", "matroskademux", "!", "opusdec", "!", "audioconvert", "!", caps, "!"]
-    raw = subprocess.run(["gst-launch-1.0", "-q", *pipeline, "fdsink"], capture_output=True, check=True).stdout
+    pipeline = [
+        "filesrc",
+        f"location={path}",
+        "!",
+        "matroskademux",
+        "!",
+        "opusdec",
+        "!",
+        "audioconvert",
+        "!",
+        caps,
+        "!",
+    ]
+    raw = subprocess.run(
+        ["gst-launch-1.0", "-q", *pipeline, "fdsink"], capture_output=True, check=True
+    ).stdout
     return len(raw) // 4 // channels
 
 
@@ -118,7 +154,14 @@ def gcs() -> Iterator[dict[str, str]]:
         port = probe.getsockname()[1]
     program = Path(sys.executable).parent / "gcp-storage-emulator"
     emulator = subprocess.Popen(
-        [program, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=calls"],
+        [
+            program,
+            "start",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            "--in-memory",
+            "--default-bucket=calls",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -1,4 +1,6 @@
-"""Broken and foreign input: a row that says what and where, neighbours whole, the exit status by the contract."""
+"""Broken and foreign input: a row that says what and where, neighbours whole, the exit status by
+the contract.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,24 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import SAMPLE, callpress, decode_with_ffmpeg, press, query
-from tests.support.builders import Participant, Segment, encode_opus, make_archive, make_call_archive, make_call_members, tone
+from tests.support.builders import (
+    Participant,
+    Segment,
+    encode_opus,
+    make_archive,
+    make_call_archive,
+    make_call_members,
+    tone,
+)
 
 
 def _segment(frequency_hz: float, name: str, **changes: object) -> Segment:
-    return Segment(packets=encode_opus(tone(frequency_hz, 2)), base_filename=name, ssrc=int(frequency_hz), **changes)  # type: ignore[arg-type]
+    return Segment(
+        packets=encode_opus(tone(frequency_hz, 2)),
+        base_filename=name,
+        ssrc=int(frequency_hz),
+        **changes,
+    )  # type: ignore[arg-type]
 
 
 def _two_people() -> list[Participant]:
@@ -46,7 +61,9 @@ def _press_one(archive: bytes, tmp_path: Path, name: str = "call.tar.gz") -> tup
     ],
     ids=["empty", "random", "gzip-without-tar", "foreign-tar", "foreign-zip", "truncated"],
 )
-def test_a_broken_archive_is_a_row_and_its_neighbour_is_pressed(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_broken_archive_is_a_row_and_its_neighbour_is_pressed(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     (folder / "bad.tar.gz").write_bytes(content)
@@ -59,7 +76,9 @@ def test_a_broken_archive_is_a_row_and_its_neighbour_is_pressed(tmp_path: Path, 
     assert message in failure["message"]
     assert failure["archive_uri"] == str(folder / "bad.tar.gz")
     assert failure["error_type"] == "ArchiveError"
-    assert {Path(r["archive_uri"]).name: r["status"] for r in query(out / "catalog", "archives")} == {
+    assert {
+        Path(r["archive_uri"]).name: r["status"] for r in query(out / "catalog", "archives")
+    } == {
         "bad.tar.gz": "failed",
         "good.tar.gz": "ok",
     }
@@ -73,7 +92,9 @@ def test_exit_status_follows_the_ratio(tmp_path: Path) -> None:
     (folder / "good.tar.gz").write_bytes(make_call_archive(_two_people()))
     config = tmp_path / "lenient.toml"
     config.write_text("max_failed_ratio = 0.5\n")
-    done = callpress("run", "--input", folder / "*", "--output", tmp_path / "out", "--config", config)
+    done = callpress(
+        "run", "--input", folder / "*", "--output", tmp_path / "out", "--config", config
+    )
     assert done.status == 0
     (run,) = query(tmp_path / "out" / "catalog", "runs")
     assert run["status"] == "partial"
@@ -83,7 +104,11 @@ def test_a_missing_dump_costs_only_its_segment(tmp_path: Path) -> None:
     people = [
         Participant(participant_id="alice", segments=[_segment(300, "alice_1")]),
         Participant(
-            participant_id="bob", segments=[_segment(500, "bob_1", with_dump=False), _segment(510, "bob_10", start_ms=4000)]
+            participant_id="bob",
+            segments=[
+                _segment(500, "bob_1", with_dump=False),
+                _segment(510, "bob_10", start_ms=4000),
+            ],
         ),
     ]
     out, status = _press_one(make_call_archive(people), tmp_path)
@@ -121,7 +146,9 @@ def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
     assert "audio/PCMU" in failure["message"]
     tracks = {row["participant_id"]: row["status"] for row in query(out / "catalog", "tracks")}
     assert tracks == {"alice": "ok", "bob": "failed"}
-    mix = next(row for row in query(out / "catalog", "recordings") if row["recording_type"] == "composite")
+    mix = next(
+        row for row in query(out / "catalog", "recordings") if row["recording_type"] == "composite"
+    )
     assert mix["duration_ms"] == pytest.approx(2000, abs=25)
 
 
@@ -130,7 +157,12 @@ def test_a_call_in_which_nobody_sent_anything_is_empty(tmp_path: Path) -> None:
     out, status = _press_one(make_call_archive(people), tmp_path)
     assert status == 0
     (call,) = query(out / "catalog", "calls")
-    assert (call["status"], call["participant_count"], call["track_count"], call["start_time"]) == ("empty", 2, 0, None)
+    assert (call["status"], call["participant_count"], call["track_count"], call["start_time"]) == (
+        "empty",
+        2,
+        0,
+        None,
+    )
     assert query(out / "catalog", "archives")[0]["status"] == "empty"
     assert query(out / "catalog", "failures") == []
     assert query(out / "catalog", "recordings") == []
@@ -154,10 +186,16 @@ def test_a_damaged_dump_gives_what_came_before_the_damage(tmp_path: Path) -> Non
 def test_ids_of_all_kinds_make_safe_names(tmp_path: Path) -> None:
     ids = ["A/b ü_1", "a/b ü_1", "..", "", "x" * 60, "x" * 61, "👩‍🚀", "per_son", "a~b"]
     people = [
-        Participant(participant_id=name, user_session_id=f"s{number}", segments=[_segment(300 + number, f"d{number}")])
+        Participant(
+            participant_id=name,
+            user_session_id=f"s{number}",
+            segments=[_segment(300 + number, f"d{number}")],
+        )
         for number, name in enumerate(ids)
     ]
-    out, status = _press_one(make_call_archive(people, call_id="../../etc", call_session_id="S 1"), tmp_path)
+    out, status = _press_one(
+        make_call_archive(people, call_id="../../etc", call_session_id="S 1"), tmp_path
+    )
     assert status == 0
     rows = query(out / "catalog", "recordings")
     assert {row["participant_id"] for row in rows} == {*ids, None}
@@ -172,7 +210,10 @@ def test_ids_of_all_kinds_make_safe_names(tmp_path: Path) -> None:
 def test_unsafe_member_paths_are_refused(tmp_path: Path) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name, content in {"../escape_timing_metadata.json": b"{}", **make_call_members(_two_people())}.items():
+        for name, content in {
+            "../escape_timing_metadata.json": b"{}",
+            **make_call_members(_two_people()),
+        }.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -214,7 +255,9 @@ def test_a_zip_with_flipped_bytes_never_stops_a_run(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     for number, position in enumerate(range(directory, len(good), 3)):
-        (raw / f"{number:03}.zip").write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
+        (raw / f"{number:03}.zip").write_bytes(
+            good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :]
+        )
     out = tmp_path / "out"
     done = callpress("run", "--input", raw / "*", "--output", out)
     assert done.status in (0, 1)
@@ -230,12 +273,18 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
     summary = tmp_path / "deep" / "summary.json"
     press(tmp_path / "out", path, flags=("--summary-json", summary))
     found = json.loads(summary.read_text())
-    run_id, started, finished = found.pop("run_id"), found.pop("started_at"), found.pop("finished_at")
+    run_id, started, finished = (
+        found.pop("run_id"),
+        found.pop("started_at"),
+        found.pop("finished_at"),
+    )
     assert run_id.startswith("20")
     assert started < finished
     assert found.pop("cpu_seconds") > 0
     assert found.pop("bytes_read") == path.stat().st_size
-    assert found.pop("bytes_written") == sum(row["size_bytes"] for row in query(tmp_path / "out" / "catalog", "recordings"))
+    assert found.pop("bytes_written") == sum(
+        row["size_bytes"] for row in query(tmp_path / "out" / "catalog", "recordings")
+    )
     assert found == {
         "exit_status": 0,
         "counts": {

@@ -1,4 +1,6 @@
-"""Real captures, pressed as a user presses them: every track whole, in its place, readable by other programs."""
+"""Real captures, pressed as a user presses them: every track whole, in its place, readable by other
+programs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from tests.end_to_end.conftest import (
 )
 from tests.support.media import is_filler
 
-# From the captures' README: packets received, padding-only probes among them, seconds of media time (first to last packet).
+# From the captures' README: packets received, padding-only probes among them, seconds of media time
+# (first to last packet).
 FACTS = {
     ("weekly-sync", "alice", "audio_only"): (2198, 43.96),
     ("weekly-sync", "bob", "audio_only"): (1902, 38.04),
@@ -54,16 +57,26 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _individual(pressed: Path) -> list[dict[str, Any]]:
-    return [row for row in query(pressed / "catalog", "recordings") if row["recording_type"] == "individual"]
+    return [
+        row
+        for row in query(pressed / "catalog", "recordings")
+        if row["recording_type"] == "individual"
+    ]
 
 
 def _mix(pressed: Path, call_id: str) -> dict[str, Any]:
     rows = query(pressed / "catalog", "recordings")
-    return next(row for row in rows if row["recording_type"] == "composite" and row["call_id"] == call_id)
+    return next(
+        row for row in rows if row["recording_type"] == "composite" and row["call_id"] == call_id
+    )
 
 
-def _dump(archive: Path, participant: str, screenshare: bool = False) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (arrival in Unix ms, sequence number, RTP time stamp, payload bytes) of a capture, read by nothing of ours."""
+def _dump(
+    archive: Path, participant: str, screenshare: bool = False
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (arrival in Unix ms, sequence number, RTP time stamp, payload bytes) of a capture,
+    read by nothing of ours.
+    """
     with tarfile.open(archive) as tar:
         names = [n for n in tar.getnames() if n.startswith(participant) and n.endswith(".rtpdump")]
         name = next(n for n in names if ("screen_share" in n) == screenshare)
@@ -111,7 +124,9 @@ def test_files_decode_to_their_length_in_three_programs(pressed: Path) -> None:
         if row["container"] == "mkv":
             assert count_with_gstreamer(row["uri"], channels) == expected
         else:
-            raw = subprocess.run(["mpg123", "-q", "-s", row["uri"]], capture_output=True, check=True).stdout
+            raw = subprocess.run(
+                ["mpg123", "-q", "-s", row["uri"]], capture_output=True, check=True
+            ).stdout
             assert len(raw) // 2 // channels == expected
         data = Path(row["uri"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (row["size_bytes"], row["sha256"])
@@ -124,14 +139,18 @@ def test_mono_stays_mono_and_stereo_stereo(pressed: Path) -> None:
         ("music-room", "carol", "audio_only"),
     }
     assert [_mix(pressed, call)["channels"] for call in ARCHIVES] == [1, 1, 2]
-    alice = next(row for row in _individual(pressed) if _key(row) == ("music-room", "alice", "audio_only"))
+    alice = next(
+        row for row in _individual(pressed) if _key(row) == ("music-room", "alice", "audio_only")
+    )
     sound = decode_with_ffmpeg(alice["uri"], 2)
     # The capture's right channel is at 0.6 of the left.
     ratio = np.sqrt((sound[:, 1] ** 2).mean() / (sound[:, 0] ** 2).mean())
     assert 0.5 < ratio < 0.7
 
 
-def _delay_of_best_match(voice: npt.NDArray[np.float32], mix: npt.NDArray[np.float32], at: int, reach: int) -> int:
+def _delay_of_best_match(
+    voice: npt.NDArray[np.float32], mix: npt.NDArray[np.float32], at: int, reach: int
+) -> int:
     """Returns by how many samples `voice` sits later in `mix` than `at`, within `reach`."""
     stretch = mix[at - reach : at + len(voice) + reach]
     size = 1 << (len(stretch) + len(voice)).bit_length()
@@ -139,15 +158,24 @@ def _delay_of_best_match(voice: npt.NDArray[np.float32], mix: npt.NDArray[np.flo
     return int(np.argmax(np.fft.irfft(spectrum, size)[: 2 * reach + 1])) - reach
 
 
-@pytest.mark.parametrize("key", [key for key in FACTS if key[0] == "weekly-sync"], ids=lambda key: "-".join(key[1:]))
-def test_each_voice_sits_in_the_mix_at_its_server_time(pressed: Path, key: tuple[str, str, str]) -> None:
+@pytest.mark.parametrize(
+    "key", [key for key in FACTS if key[0] == "weekly-sync"], ids=lambda key: "-".join(key[1:])
+)
+def test_each_voice_sits_in_the_mix_at_its_server_time(
+    pressed: Path, key: tuple[str, str, str]
+) -> None:
     call_id, participant, output_type = key
     row = next(row for row in _individual(pressed) if _key(row) == key)
     mix_row = _mix(pressed, call_id)
-    packets = [p for p in _dump(ARCHIVES[call_id], participant, "screenshare" in output_type) if p[3]]
-    # Server time by the design's definition, worked out from the bare dump: the least delayed packet sets the clock.
+    packets = [
+        p for p in _dump(ARCHIVES[call_id], participant, "screenshare" in output_type) if p[3]
+    ]
+    # Server time by the design's definition, worked out from the bare dump: the least delayed
+    # packet sets the clock.
     first_timestamp = packets[0][2]
-    delay_ms = min(arrival - ((stamp - first_timestamp) % 2**32) / 48 for arrival, _, stamp, _ in packets)
+    delay_ms = min(
+        arrival - ((stamp - first_timestamp) % 2**32) / 48 for arrival, _, stamp, _ in packets
+    )
     start_ms = delay_ms - 20
     assert abs(row["start_time"].timestamp() * 1000 - start_ms) <= 1
     voice = decode_with_ffmpeg(row["uri"], 1)[:, 0]
@@ -164,29 +192,42 @@ def test_each_voice_sits_in_the_mix_at_its_server_time(pressed: Path, key: tuple
 
 
 def _sent_packets(path: str) -> list[tuple[float, bytes]]:
-    """Returns (file time in ms, packet) of a file, without what fills holes and a sender's packets of a bare TOC byte."""
+    """Returns (file time in ms, packet) of a file, without what fills holes and a sender's packets
+    of a bare TOC byte.
+    """
     with av.open(path) as file:
         stream = file.streams.audio[0]
-        found = [(float(p.pts * p.time_base) * 1000, bytes(p)) for p in file.demux(stream) if p.size]
-    return [(time_ms, packet) for time_ms, packet in found if len(packet) > 1 and not is_filler(packet)]
+        found = [
+            (float(p.pts * p.time_base) * 1000, bytes(p)) for p in file.demux(stream) if p.size
+        ]
+    return [
+        (time_ms, packet) for time_ms, packet in found if len(packet) > 1 and not is_filler(packet)
+    ]
 
 
 @pytest.mark.parametrize("call_id", ["noisy-cafe", "music-room"])
 def test_stalls_are_followed_within_100_ms(pressed: Path, call_id: str) -> None:
     calls = query(pressed / "catalog", "calls")
-    zero_ms = next(row["timeline_start_time"].timestamp() * 1000 for row in calls if row["call_id"] == call_id)
+    zero_ms = next(
+        row["timeline_start_time"].timestamp() * 1000 for row in calls if row["call_id"] == call_id
+    )
     for recording in (row for row in _individual(pressed) if row["call_id"] == call_id):
         dump = [p for p in _dump(ARCHIVES[call_id], recording["participant_id"]) if p[3] > 1]
         sent = _sent_packets(recording["uri"])
-        assert len(sent) == len(dump)  # DTX packets of a bare TOC byte aside, each packet is there once
-        rows = [row for row in query(pressed / "catalog", "segments") if _key(row) == _key(recording)]
+        assert len(sent) == len(
+            dump
+        )  # DTX packets of a bare TOC byte aside, each packet is there once
+        rows = [
+            row for row in query(pressed / "catalog", "segments") if _key(row) == _key(recording)
+        ]
         rows.sort(key=lambda row: row["file_start_ms"])
         assert len(rows) > 1
         assert {row["gap_before"] for row in rows[1:]} == {"stalled"}
         file_ms = np.array([time_ms for time_ms, _ in sent])
         row = np.searchsorted([row["file_start_ms"] for row in rows], file_ms + 2, "right") - 1
         shift = np.array([row["call_start_ms"] - row["file_start_ms"] for row in rows])
-        # How long after its time in the call a packet arrived: its own length, and what the network took.
+        # How long after its time in the call a packet arrived: its own length, and what the network
+        # took.
         late = np.array([arrival for arrival, *_ in dump]) - (zero_ms + file_ms + shift[row])
         for at in range(len(late)):
             near = late[np.abs(file_ms - file_ms[at]) < 1000]
@@ -194,11 +235,14 @@ def test_stalls_are_followed_within_100_ms(pressed: Path, call_id: str) -> None:
 
 
 def test_a_mute_is_silent(pressed: Path) -> None:
-    # bob of the second capture mutes for 10 s: nothing comes in that time but DTX refreshes, a few a second.
+    # bob of the second capture mutes for 10 s: nothing comes in that time but DTX refreshes, a few
+    # a second.
     packets = list(_dump(DTX_STALLS, "bob"))
     per_second = np.bincount([(arrival - packets[0][0]) // 1000 for arrival, *_ in packets])
     quiet_from = next(s for s in range(len(per_second)) if (per_second[s : s + 9] <= 8).all())
-    row = next(row for row in _individual(pressed) if _key(row) == ("noisy-cafe", "bob", "audio_only"))
+    row = next(
+        row for row in _individual(pressed) if _key(row) == ("noisy-cafe", "bob", "audio_only")
+    )
     from_ms = packets[0][0] + quiet_from * 1000 + 500
     sound = decode_with_ffmpeg(row["uri"], 1)[:, 0]
     at = round((from_ms - row["start_time"].timestamp() * 1000) * 48)
@@ -258,14 +302,21 @@ def test_tables_say_what_was_made(pressed: Path) -> None:
     assert query(catalog, "failures") == []
     _check_what_was_heard(catalog)
     (run,) = query(catalog, "runs")
-    assert (run["status"], run["archives_listed"], run["archives_ok"], run["calls_pressed"]) == ("ok", 3, 3, 3)
+    assert (run["status"], run["archives_listed"], run["archives_ok"], run["calls_pressed"]) == (
+        "ok",
+        3,
+        3,
+        3,
+    )
     assert run["cpu_ms"] > 0
     assert run["bytes_read"] == sum(a["size_bytes"] for a in archives)
     recordings = query(catalog, "recordings")
     assert run["bytes_written"] == sum(r["size_bytes"] for r in recordings)
     on_disk = {str(path) for path in (pressed / "recordings").rglob("*") if path.is_file()}
     assert on_disk == {row["uri"] for row in recordings}
-    not_parquet = [path for path in catalog.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    not_parquet = [
+        path for path in catalog.rglob("*") if path.is_file() and path.suffix != ".parquet"
+    ]
     assert not_parquet == []
     assert sorted(path.name for path in pressed.iterdir()) == ["catalog", "recordings"]
 
@@ -277,12 +328,20 @@ def _check_what_was_heard(catalog: Path) -> None:
         assert 0 <= row["file_start_ms"] < row["file_end_ms"]
         speech.setdefault(_key(row), []).append(row)
     for track in query(catalog, "tracks"):
-        assert (track["packets_lost"], track["packets_recovered_fec"], track["concealed_ms"]) == (0, 0, 0)
+        assert (track["packets_lost"], track["packets_recovered_fec"], track["concealed_ms"]) == (
+            0,
+            0,
+            0,
+        )
         assert -32 < track["loudness_lufs"] < -18
         assert -12 < track["peak_dbfs"] < 0
         mine = speech.pop(_key(track))
-        assert track["speech_ms"] == pytest.approx(sum(r["file_end_ms"] - r["file_start_ms"] for r in mine), abs=len(mine))
-        assert 0.4 < track["speech_ms"] / track["duration_ms"] < 0.85  # sentences of 4 s with pauses of 1 to 2
+        assert track["speech_ms"] == pytest.approx(
+            sum(r["file_end_ms"] - r["file_start_ms"] for r in mine), abs=len(mine)
+        )
+        assert (
+            0.4 < track["speech_ms"] / track["duration_ms"] < 0.85
+        )  # sentences of 4 s with pauses of 1 to 2
         assert all(row["file_end_ms"] <= track["duration_ms"] + 1 for row in mine)
     assert not speech
     for call in query(catalog, "calls"):
@@ -293,7 +352,9 @@ def _check_what_was_heard(catalog: Path) -> None:
 def test_segments_map_file_time_to_call_time(pressed: Path) -> None:
     recordings = {_key(row): row for row in _individual(pressed)}
     for row in query(pressed / "catalog", "segments"):
-        assert row["call_end_ms"] - row["call_start_ms"] == pytest.approx(row["file_end_ms"] - row["file_start_ms"], abs=1)
+        assert row["call_end_ms"] - row["call_start_ms"] == pytest.approx(
+            row["file_end_ms"] - row["file_start_ms"], abs=1
+        )
         drift = row["call_start_ms"] - recordings[_key(row)]["offset_ms"] - row["file_start_ms"]
         assert abs(drift) <= 3  # files are laid on a grid of 2.5 ms
 
@@ -304,7 +365,10 @@ def test_query_of_the_time_page_tells_the_utc_of_a_moment_in_a_file(pressed: Pat
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     for table in ("segments", "calls"):
-        source = f"read_parquet('{pressed}/catalog/{table}/*/*.parquet', hive_partitioning = true, union_by_name = true)"
+        source = (
+            f"read_parquet('{pressed}/catalog/{table}/*/*.parquet', hive_partitioning = true, "
+            "union_by_name = true)"
+        )
         connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {source}")
     told = {utc for utc, _ in connection.execute(query_text.replace("83200", "12000")).fetchall()}
     starts = [row["start_time"] for row in _individual(pressed) if row["participant_id"] == "alice"]

@@ -25,19 +25,51 @@ from tests.support.builders import Participant, Segment, encode_opus, make_call_
         ((), 2, "a command is needed"),
         (("rnu",), 2, "invalid choice"),
         (("run", "--output", "x"), 2, "--input is required"),
-        (("run", "--inptu", "x", "--output", "y"), 2, "unknown option --inptu, did you mean --input?"),
+        (
+            ("run", "--inptu", "x", "--output", "y"),
+            2,
+            "unknown option --inptu, did you mean --input?",
+        ),
         (("run", "--input", "x"), 2, "--output is required"),
         (("run", "--input", "x", "--output", "y", "--projct=z"), 2, "did you mean --project?"),
-        (("run", "--input", "x", "--output", "y", "--output_type=video_only"), 2, "invalid choice: 'video_only'"),
+        (
+            ("run", "--input", "x", "--output", "y", "--output_type=video_only"),
+            2,
+            "invalid choice: 'video_only'",
+        ),
         (("run", "--input", "x", "--output", "y", "--call", "standup"), 2, "TYPE:ID"),
         (("run", "--input", "x", "--output", "y", "--since", "yesterday"), 2, "--since yesterday"),
         (("run", "--input", "x", "--output", "y", "stray"), 2, "'stray' belongs to no option"),
-        (("run", "--direct_num_workers=2", "--input", "x", "y.gz", "--output", "z"), 2, "'y.gz' belongs to no option"),
-        (("run", "--input", "x", "--output", "y", "--runner=PrismRunner"), 2, "--temp_location is needed"),
-        (("run", "--input", "x", "--output", "y", "--runner=Foo", "--temp_location=z"), 2, "--runner Foo"),
-        (("run", "--input", "x", "--output", "y", "--since", "99999999999d"), 2, "before the calendar"),
-        (("run", "--input", "x", "--output", "y", "--log-file", "/nowhere/log"), 2, "--log-file /nowhere/log"),
-        (("run", "--input", "SAMPLE", "--output", "OUT", "--summary-json", "/proc/none/x"), 1, "cannot be written"),
+        (
+            ("run", "--direct_num_workers=2", "--input", "x", "y.gz", "--output", "z"),
+            2,
+            "'y.gz' belongs to no option",
+        ),
+        (
+            ("run", "--input", "x", "--output", "y", "--runner=PrismRunner"),
+            2,
+            "--temp_location is needed",
+        ),
+        (
+            ("run", "--input", "x", "--output", "y", "--runner=Foo", "--temp_location=z"),
+            2,
+            "--runner Foo",
+        ),
+        (
+            ("run", "--input", "x", "--output", "y", "--since", "99999999999d"),
+            2,
+            "before the calendar",
+        ),
+        (
+            ("run", "--input", "x", "--output", "y", "--log-file", "/nowhere/log"),
+            2,
+            "--log-file /nowhere/log",
+        ),
+        (
+            ("run", "--input", "SAMPLE", "--output", "OUT", "--summary-json", "/proc/none/x"),
+            1,
+            "cannot be written",
+        ),
         (("run", "--input", "x", "--output", "y", "--config", "/nowhere.toml"), 2, "No such file"),
         (("run", "--input", "/nowhere/*", "--output", "OUT"), 1, "/nowhere/* matches nothing"),
         (("run", "--input", "EMPTY", "--output", "OUT"), 1, "is a folder without"),
@@ -47,7 +79,9 @@ from tests.support.builders import Participant, Segment, encode_opus, make_call_
     ],
     ids=lambda value: "-".join(value)[-40:] if isinstance(value, tuple) else None,
 )
-def test_what_cannot_be_is_one_clear_line(arguments: tuple[str, ...], status: int, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_one_clear_line(
+    arguments: tuple[str, ...], status: int, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"x")
     named = {"SAMPLE": SAMPLE, "OUT": tmp_path / "out", "EMPTY": tmp_path / "empty"}
@@ -104,7 +138,9 @@ def test_inspect_lists_everybody() -> None:
     lines = [line for line in done.out.split("\n") if "sess-" in line]
     assert len(lines) == 5
     assert "default:weekly-sync" in done.out
-    assert re.search(r"alice +│ sess-alice-1 +│ audio +│ audio/opus +│ +1 │ 06:11:17.007 │ 43.94 s", done.out)
+    assert re.search(
+        r"alice +│ sess-alice-1 +│ audio +│ audio/opus +│ +1 │ 06:11:17.007 │ 43.94 s", done.out
+    )
 
 
 def test_inspect_json_has_this_shape() -> None:
@@ -160,7 +196,10 @@ def test_an_unpacked_folder_and_a_glob_of_folders(tmp_path: Path) -> None:
     assert len(query(tmp_path / "single" / "catalog", "recordings")) == 6
     press(tmp_path / "both", tmp_path / "raw" / "*")
     archives = query(tmp_path / "both" / "catalog", "archives")
-    assert {row["archive_uri"] for row in archives} == {f"{tmp_path}/raw/one/", f"{tmp_path}/raw/two/"}
+    assert {row["archive_uri"] for row in archives} == {
+        f"{tmp_path}/raw/one/",
+        f"{tmp_path}/raw/two/",
+    }
     assert {row["status"] for row in archives} == {"ok"}
 
 
@@ -174,8 +213,19 @@ def test_a_run_says_nothing_but_its_summary(tmp_path: Path) -> None:
 
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     main, terminal = pty.openpty()
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        "--input",
+        str(SAMPLE),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        command, stderr=terminal, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
+    )
     os.close(terminal)
     seen = b""
     while True:
@@ -194,18 +244,36 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     assert b"media s/s" in seen
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
-def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(tmp_path: Path, number: int, status: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
+    tmp_path: Path, number: int, status: int
+) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    packets = encode_opus(noise(20), bitrate_bps=64_000) * 90  # half an hour a voice: some 15 s of work
+    packets = (
+        encode_opus(noise(20), bitrate_bps=64_000) * 90
+    )  # half an hour a voice: some 15 s of work
     people = [
-        Participant(participant_id=f"p{n}", segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")])
+        Participant(
+            participant_id=f"p{n}",
+            segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")],
+        )
         for n in range(6)
     ]
     (raw / "long.tar").write_bytes(make_call_archive(people, kind="tar"))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(raw / "*"), "--output", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        "--input",
+        str(raw / "*"),
+        "--output",
+        str(out),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list((out / "recordings").rglob("*.mkv")):  # at work

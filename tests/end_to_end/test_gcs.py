@@ -11,7 +11,13 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.end_to_end.conftest import SAMPLE, STEREO_STALLS, callpress_process, decode_with_ffmpeg, query
+from tests.end_to_end.conftest import (
+    SAMPLE,
+    STEREO_STALLS,
+    callpress_process,
+    decode_with_ffmpeg,
+    query,
+)
 
 BUCKET = "calls"
 
@@ -42,7 +48,8 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
     bucket.blob("raw/broken.tar.gz").upload_from_string(SAMPLE.read_bytes()[:1000])
     run = ("run", "--input", f"gs://{BUCKET}/raw/**.tar.gz", "--output", f"gs://{BUCKET}/pressed")
     first = callpress_process(*run, env=gcs)
-    # One archive of three is broken: the rest is made, and the exit status says that something is wrong.
+    # One archive of three is broken: the rest is made, and the exit status says that something is
+    # wrong.
     assert first.status == 1, first.err
     assert "1 failed" in first.out
     assert "raw/broken.tar.gz" in first.out
@@ -54,7 +61,9 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
     assert len(recordings) == 5 + 3 + 2
     for row in recordings:
         assert files[row["uri"]].stat().st_size == row["size_bytes"]
-        assert len(decode_with_ffmpeg(files[row["uri"]], row["channels"])) == row["duration_samples"]
+        assert (
+            len(decode_with_ffmpeg(files[row["uri"]], row["channels"])) == row["duration_samples"]
+        )
     (failure,) = query(catalog, "failures")
     assert failure["archive_uri"] == f"gs://{BUCKET}/raw/broken.tar.gz"
     assert failure["error_type"] == "ArchiveError"
@@ -82,7 +91,9 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
 
 
 @pytest.mark.slow
-def test_input_and_output_may_lie_in_different_places(gcs: dict[str, str], bucket: storage.Bucket, tmp_path: Path) -> None:
+def test_input_and_output_may_lie_in_different_places(
+    gcs: dict[str, str], bucket: storage.Bucket, tmp_path: Path
+) -> None:
     bucket.blob("mixed/sync.tar.gz").upload_from_filename(SAMPLE)
     done = callpress_process(
         "run", "--input", f"gs://{BUCKET}/mixed/sync.tar.gz", "--output", tmp_path / "out",
@@ -98,7 +109,9 @@ def test_input_and_output_may_lie_in_different_places(gcs: dict[str, str], bucke
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_line(gcs: dict[str, str]) -> None:
-    done = callpress_process("run", "--input", "gs://nowhere/raw/*", "--output", "gs://nowhere/out", env=gcs)
+    done = callpress_process(
+        "run", "--input", "gs://nowhere/raw/*", "--output", "gs://nowhere/out", env=gcs
+    )
     assert done.status == 1
     assert done.err.count("\n") == 1
     assert "nowhere" in done.err
@@ -106,6 +119,8 @@ def test_a_bucket_that_is_not_there_is_one_clear_line(gcs: dict[str, str]) -> No
 
 
 def test_emulator_is_real(gcs: dict[str, str]) -> None:
-    with urllib.request.urlopen(gcs["STORAGE_EMULATOR_HOST"] + "/storage/v1/b?project=x", timeout=5) as answer:
+    with urllib.request.urlopen(
+        gcs["STORAGE_EMULATOR_HOST"] + "/storage/v1/b?project=x", timeout=5
+    ) as answer:
         assert answer.status == 200
     assert "STORAGE_EMULATOR_HOST" not in os.environ

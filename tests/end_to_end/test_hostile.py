@@ -1,4 +1,6 @@
-"""Many hostile archives and a good call in one run: the good call is whole, the others have their rows, nothing gets out."""
+"""Many hostile archives and a good call in one run: the good call is whole, the others have their
+rows, nothing gets out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ import pytest
 
 from tests.end_to_end.conftest import Finished, callpress, decode_with_ffmpeg, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
-from tests.support.hostile import IDS, MALLORY, TAR_END, good_members, gzip_of, hostile_case, tar_entry, tar_of
+from tests.support.hostile import (
+    IDS,
+    MALLORY,
+    TAR_END,
+    good_members,
+    gzip_of,
+    hostile_case,
+    tar_entry,
+    tar_of,
+)
 
 NAMES = [
     "path_up.tar.gz",
@@ -59,17 +70,26 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    """A folder with `raw`, `out`, and `outside`, which links in the archives point to; and the run over it."""
+    """A folder with `raw`, `out`, and `outside`, which links in the archives point to; and the run
+    over it.
+    """
     root = tmp_path_factory.mktemp("hostile")
     raw, outside = root / "raw", root / "outside"
     raw.mkdir()
     outside.mkdir()
     for name in NAMES:
         (raw / name).write_bytes(hostile_case(name).data)
-    linked = [tar_entry("d", kind=b"2", link=str(outside).encode()), tar_entry("d/evil.rtpdump", b"evil")]
-    (raw / "links.tar.gz").write_bytes(gzip_of(b"".join(linked) + tar_of(good_members("links")) + TAR_END))
+    linked = [
+        tar_entry("d", kind=b"2", link=str(outside).encode()),
+        tar_entry("d/evil.rtpdump", b"evil"),
+    ]
+    (raw / "links.tar.gz").write_bytes(
+        gzip_of(b"".join(linked) + tar_of(good_members("links")) + TAR_END)
+    )
     people = [
-        Participant(participant_id=name, segments=[Segment(packets=encode_opus(tone(hz, 3)), ssrc=hz)])
+        Participant(
+            participant_id=name, segments=[Segment(packets=encode_opus(tone(hz, 3)), ssrc=hz)]
+        )
         for name, hz in (("carol", 440), ("dave", 660))
     ]
     (raw / "good.tar.gz").write_bytes(make_call_archive(people, call_id="good"))
@@ -97,22 +117,35 @@ def test_the_run_ends_by_the_contract(hostile_run: tuple[Path, Finished]) -> Non
     assert done.status == 1
     assert "Traceback" not in done.out + done.err
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", done.out)
-    assert {_named(row) for row in _rows(hostile_run, "archives")} == {*NAMES, "links.tar.gz", "good.tar.gz"}
+    assert {_named(row) for row in _rows(hostile_run, "archives")} == {
+        *NAMES,
+        "links.tar.gz",
+        "good.tar.gz",
+    }
 
 
 def test_the_good_call_is_whole(hostile_run: tuple[Path, Finished]) -> None:
-    assert [row["status"] for row in _rows(hostile_run, "archives") if _named(row) == "good.tar.gz"] == ["ok"]
+    assert [
+        row["status"] for row in _rows(hostile_run, "archives") if _named(row) == "good.tar.gz"
+    ] == ["ok"]
     (call,) = [row for row in _rows(hostile_run, "calls") if row["call_id"] == "good"]
     assert (call["status"], call["track_count"]) == ("ok", 2)
     recordings = [row for row in _rows(hostile_run, "recordings") if row["call_id"] == "good"]
     assert len(recordings) == 3
-    assert all(len(decode_with_ffmpeg(row["uri"], row["channels"])) == row["duration_samples"] for row in recordings)
+    assert all(
+        len(decode_with_ffmpeg(row["uri"], row["channels"])) == row["duration_samples"]
+        for row in recordings
+    )
 
 
-def test_each_archive_has_a_row_that_says_what_was_found(hostile_run: tuple[Path, Finished]) -> None:
+def test_each_archive_has_a_row_that_says_what_was_found(
+    hostile_run: tuple[Path, Finished],
+) -> None:
     failures = _rows(hostile_run, "failures")
     for name in NAMES:
-        messages = [row["message"] for row in failures if row["archive_uri"] and _named(row) == name]
+        messages = [
+            row["message"] for row in failures if row["archive_uri"] and _named(row) == name
+        ]
         wanted = hostile_case(name).message
         if wanted is None:
             assert messages == [], name
@@ -124,12 +157,20 @@ def test_each_archive_has_a_row_that_says_what_was_found(hostile_run: tuple[Path
     statuses = {_named(row): row["status"] for row in _rows(hostile_run, "archives")}
     for name in NAMES:
         case = hostile_case(name)
-        assert statuses[name] == ("ok" if case.message is None else "partial" if case.whole else "failed"), name
+        assert statuses[name] == (
+            "ok" if case.message is None else "partial" if case.whole else "failed"
+        ), name
 
 
-def test_neighbours_in_the_archive_and_the_call_are_whole(hostile_run: tuple[Path, Finished]) -> None:
+def test_neighbours_in_the_archive_and_the_call_are_whole(
+    hostile_run: tuple[Path, Finished],
+) -> None:
     tracks = {(row["call_id"], row["participant_id"]): row for row in _rows(hostile_run, "tracks")}
-    mixes = {row["call_id"]: row for row in _rows(hostile_run, "recordings") if row["recording_type"] == "composite"}
+    mixes = {
+        row["call_id"]: row
+        for row in _rows(hostile_run, "recordings")
+        if row["recording_type"] == "composite"
+    }
     for name in NAMES:
         case = hostile_case(name)
         for participant_id in case.whole:
@@ -151,9 +192,13 @@ def test_nothing_gets_out_and_each_file_has_its_row(hostile_run: tuple[Path, Fin
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("ids_by_case.tar.gz", 3), ("ids_by_normalisation.tar.gz", 2)], ids=["case", "normalisation"]
+    ("name", "count"),
+    [("ids_by_case.tar.gz", 3), ("ids_by_normalisation.tar.gz", 2)],
+    ids=["case", "normalisation"],
 )
-def test_ids_that_look_alike_have_a_file_each(hostile_run: tuple[Path, Finished], name: str, count: int) -> None:
+def test_ids_that_look_alike_have_a_file_each(
+    hostile_run: tuple[Path, Finished], name: str, count: int
+) -> None:
     call_id = hostile_case(name).call_id
     rows = [
         row

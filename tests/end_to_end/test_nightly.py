@@ -1,4 +1,6 @@
-"""Night after night: what a dry run tells, how often what fails is tried, what verify finds, the shapes programs read."""
+"""Night after night: what a dry run tells, how often what fails is tried, what verify finds, the
+shapes programs read.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ from transforms.sources import archive_files
 
 def _write_call(path: Path, call: str, *names: str) -> None:
     people = [
-        Participant(participant_id=name, segments=[Segment(packets=encode_opus(tone(300 + n, 1)), ssrc=n + 1)])
+        Participant(
+            participant_id=name,
+            segments=[Segment(packets=encode_opus(tone(300 + n, 1)), ssrc=n + 1)],
+        )
         for n, name in enumerate(names)
     ]
     path.parent.mkdir(exist_ok=True)
@@ -47,11 +52,21 @@ def raw(tmp_path: Path) -> Path:
 
 
 def _dry_run(tmp_path: Path, *flags: object) -> dict[str, Any]:
-    """Returns what a dry run says of each archive by its name, and checks that it writes nothing but the JSON."""
+    """Returns what a dry run says of each archive by its name, and checks that it writes nothing
+    but the JSON.
+    """
     summary = tmp_path / "plan.json"
     summary.unlink(missing_ok=True)
     before = _tree(tmp_path)
-    command = ("run", "--input", tmp_path / "raw" / "*", "--output", tmp_path / "out", "--dry_run", *flags)
+    command = (
+        "run",
+        "--input",
+        tmp_path / "raw" / "*",
+        "--output",
+        tmp_path / "out",
+        "--dry_run",
+        *flags,
+    )
     done = callpress(*command)
     assert done.status == 0, done.err
     assert _tree(tmp_path) == before
@@ -59,7 +74,10 @@ def _dry_run(tmp_path: Path, *flags: object) -> dict[str, Any]:
     plan: dict[str, Any] = json.loads(summary.read_text())
     for verb in ("press", "skip"):
         for entry in plan[verb]:
-            assert f"{verb}\t{entry['why']}\t{entry['size_bytes']}\t{entry['archive_uri']}\n" in done.out
+            assert (
+                f"{verb}\t{entry['why']}\t{entry['size_bytes']}\t{entry['archive_uri']}\n"
+                in done.out
+            )
     return plan
 
 
@@ -67,7 +85,7 @@ def _reasons(plan: dict[str, Any], verb: str) -> dict[str, str]:
     return {Path(entry["archive_uri"]).name: entry["why"] for entry in plan[verb]}
 
 
-# --- the dry run -----------------------------------------------------------------------------------------------------
+# --- the dry run ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -99,7 +117,10 @@ def test_dry_run_names_every_reason(raw: Path, tmp_path: Path) -> None:
     stamp = (raw / "b.tar.gz").stat()
     _write_call(raw / "b.tar.gz", "b", "bob", "bert")
     os.utime(raw / "b.tar.gz", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert _reasons(_dry_run(tmp_path), "press") == {"b.tar.gz": "changed", "broken.tar.gz": "failed before, try 2 of 3"}
+    assert _reasons(_dry_run(tmp_path), "press") == {
+        "b.tar.gz": "changed",
+        "broken.tar.gz": "failed before, try 2 of 3",
+    }
     config = tmp_path / "ogg.toml"
     config.write_text('[individual]\ncontainer = "ogg"\n')
     assert _reasons(_dry_run(tmp_path, "--config", config), "press")["a.tar.gz"] == "other settings"
@@ -112,7 +133,9 @@ def test_dry_run_names_every_reason(raw: Path, tmp_path: Path) -> None:
 
 
 def test_dry_run_fails_as_the_run_would(tmp_path: Path) -> None:
-    done = callpress("run", "--input", tmp_path / "*.tar.gz", "--output", tmp_path / "out", "--dry-run")
+    done = callpress(
+        "run", "--input", tmp_path / "*.tar.gz", "--output", tmp_path / "out", "--dry-run"
+    )
     assert (done.status, done.err.count("\n")) == (1, 1)
     assert "matches nothing" in done.err
     assert not (tmp_path / "out").exists()
@@ -141,24 +164,36 @@ def test_dry_run_over_ten_thousand_archives_takes_seconds(tmp_path: Path) -> Non
         moment_ns = (1_760_000_000 + number % 20 * 86_400) * 10**9
         os.utime(path, ns=(moment_ns, moment_ns))
         if number % 10:
-            ref = ArchiveRef(uri=str(path), size_bytes=0, modified_unix_ns=moment_ns, fingerprint=f"0-{moment_ns}")
+            ref = ArchiveRef(
+                uri=str(path),
+                size_bytes=0,
+                modified_unix_ns=moment_ns,
+                fingerprint=f"0-{moment_ns}",
+            )
             rows.setdefault(utc_date(moment_ns), []).append(archive_row_of(ref, context))
     for date, found in rows.items():
         write_rows(context, "archives", found, date)
     began = time.monotonic()
 
-    done = callpress("run", "--input", tmp_path / "raw" / "*.tar.gz", "--output", tmp_path / "out", "--dry_run")
+    done = callpress(
+        "run", "--input", tmp_path / "raw" / "*.tar.gz", "--output", tmp_path / "out", "--dry_run"
+    )
 
     assert "would press 1000 of 10000 archives" in done.out
     assert time.monotonic() - began < 15
-    assert archive_files.fingerprint(f"{tmp_path}/raw/00001.tar.gz") == f"0-{(1_760_000_000 + 86_400) * 10**9}"
+    assert (
+        archive_files.fingerprint(f"{tmp_path}/raw/00001.tar.gz")
+        == f"0-{(1_760_000_000 + 86_400) * 10**9}"
+    )
 
 
-# --- tries -----------------------------------------------------------------------------------------------------------
+# --- tries ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(raw: Path, tmp_path: Path) -> None:
+def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(
+    raw: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     run = ("run", "--input", raw / "*", "--output", out)
     for night in (1, 2, 3):
@@ -166,8 +201,13 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(raw: Path
         assert done.status == 1  # one of the archives attempted
         (failure,) = query(out / "catalog", "failures")
         assert failure["attempt"] == night
-        archives = {Path(row["archive_uri"]).name: row for row in query(out / "catalog", "archives")}
-        assert (archives["broken.tar.gz"]["status"], archives["broken.tar.gz"]["attempts"]) == ("failed", night)
+        archives = {
+            Path(row["archive_uri"]).name: row for row in query(out / "catalog", "archives")
+        }
+        assert (archives["broken.tar.gz"]["status"], archives["broken.tar.gz"]["attempts"]) == (
+            "failed",
+            night,
+        )
         assert archives["a.tar.gz"]["attempts"] == 1
 
     done = callpress(*run, "--summary-json", tmp_path / "summary.json")
@@ -184,11 +224,28 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(raw: Path
     assert query(out / "catalog", "failures") == []
 
 
-def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(raw: Path, tmp_path: Path) -> None:
-    callpress("run", "--input", raw / "*", "--output", tmp_path / "out", "--summary_json", tmp_path / "summary.json")
+def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
+    raw: Path, tmp_path: Path
+) -> None:
+    callpress(
+        "run",
+        "--input",
+        raw / "*",
+        "--output",
+        tmp_path / "out",
+        "--summary_json",
+        tmp_path / "summary.json",
+    )
     found = json.loads((tmp_path / "summary.json").read_text())
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", found.pop("run_id"))
-    for name in ("started_at", "finished_at", "cpu_seconds", "media_seconds", "bytes_read", "bytes_written"):
+    for name in (
+        "started_at",
+        "finished_at",
+        "cpu_seconds",
+        "media_seconds",
+        "bytes_read",
+        "bytes_written",
+    ):
         del found[name]
     (failure,) = found.pop("failures")
     assert failure == {
@@ -217,7 +274,7 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(raw: Path, tmp
     }
 
 
-# --- verify ----------------------------------------------------------------------------------------------------------
+# --- verify ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +289,17 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_verify_of_what_is_right_is_one_line(verified: Path) -> None:
     before = _tree(verified)
-    for flags in (("--catalog", verified / "catalog"), ("--output", verified), ("--output", verified, "--fast")):
+    for flags in (
+        ("--catalog", verified / "catalog"),
+        ("--output", verified),
+        ("--output", verified, "--fast"),
+    ):
         done = callpress("verify", *flags)
         assert (done.status, done.err) == (0, "")
         assert re.fullmatch(
-            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 8 tables: all there, size.* as in the catalog\n", done.out
+            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 8 tables: "
+            r"all there, size.* as in the catalog\n",
+            done.out,
         )
     assert _tree(verified) == before
 
@@ -263,22 +326,61 @@ def _double(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said", "also_fast"),
     [
-        (lambda out: _recording(out).unlink(), r"/a/.*\.mkv: it is not there, a row of recordings names it", True),
-        (lambda out: _recording(out).write_bytes(b"x"), r"\.mkv: it has 1 bytes, its row says \d+", True),
-        (lambda out: _flip(_recording(out)), r"\.mkv: its SHA-256 is [0-9a-f]{64}, its row says [0-9a-f]{64}", False),
+        (
+            lambda out: _recording(out).unlink(),
+            r"/a/.*\.mkv: it is not there, a row of recordings names it",
+            True,
+        ),
+        (
+            lambda out: _recording(out).write_bytes(b"x"),
+            r"\.mkv: it has 1 bytes, its row says \d+",
+            True,
+        ),
+        (
+            lambda out: _flip(_recording(out)),
+            r"\.mkv: its SHA-256 is [0-9a-f]{64}, its row says [0-9a-f]{64}",
+            False,
+        ),
         (lambda out: _flip(_recording(out, "*.mp3")), r"\.mp3: its SHA-256 is", False),
-        (lambda out: (out / "recordings" / "x.mkv").touch(), r"recordings/x\.mkv: it has no row in recordings", True),
-        (lambda out: _double(_table(out, "recordings")), r"two rows of recordings name it|more than one row of call_", True),
+        (
+            lambda out: (out / "recordings" / "x.mkv").touch(),
+            r"recordings/x\.mkv: it has no row in recordings",
+            True,
+        ),
+        (
+            lambda out: _double(_table(out, "recordings")),
+            r"two rows of recordings name it|more than one row of call_",
+            True,
+        ),
         (
             lambda out: _double(_table(out, "tracks")),
             r"part-0\.parquet: tracks has more than one row of call_type 'default'",
             True,
         ),
-        (lambda out: _table(out, "speech").write_bytes(b"PAR1"), r"part-0\.parquet: not a Parquet file", True),
+        (
+            lambda out: _table(out, "speech").write_bytes(b"PAR1"),
+            r"part-0\.parquet: not a Parquet file",
+            True,
+        ),
         (lambda out: _table(out, "runs").unlink(), r"/runs: the table has no file", True),
-        (lambda out: (_table(out, "calls").parent / ".x.partial").touch(), r"\.x\.partial: it is no object of the table", True),
+        (
+            lambda out: (_table(out, "calls").parent / ".x.partial").touch(),
+            r"\.x\.partial: it is no object of the table",
+            True,
+        ),
     ],
-    ids=["gone", "short", "changed", "mix changed", "stray", "row twice", "key twice", "no parquet", "no table", "partial"],
+    ids=[
+        "gone",
+        "short",
+        "changed",
+        "mix changed",
+        "stray",
+        "row twice",
+        "key twice",
+        "no parquet",
+        "no table",
+        "partial",
+    ],
 )
 def test_verify_names_what_is_wrong(
     verified: Path, tmp_path: Path, harm: Callable[[Path], object], said: str, also_fast: bool
@@ -288,7 +390,12 @@ def test_verify_names_what_is_wrong(
     for path in (out / "catalog" / "recordings").rglob("*.parquet"):
         table = pq.ParquetFile(path).read()
         moved = [uri.replace(str(verified), str(out)) for uri in table.column("uri").to_pylist()]
-        pq.write_table(table.set_column(table.schema.get_field_index("uri"), table.schema.field("uri"), [moved]), path)
+        pq.write_table(
+            table.set_column(
+                table.schema.get_field_index("uri"), table.schema.field("uri"), [moved]
+            ),
+            path,
+        )
     assert callpress("verify", "--catalog", out / "catalog").status == 0
     harm(out)
 
@@ -300,7 +407,9 @@ def test_verify_names_what_is_wrong(
     assert re.search(r"\d wrong\n$", done.out)
     assert "Traceback" not in done.err
     assert json.loads(as_json.out)["problems"] != []
-    assert callpress("verify", "--catalog", out / "catalog", "--fast").status == (1 if also_fast else 0)
+    assert callpress("verify", "--catalog", out / "catalog", "--fast").status == (
+        1 if also_fast else 0
+    )
 
 
 def test_verify_of_a_catalog_that_is_not_there_says_so(tmp_path: Path) -> None:
@@ -314,10 +423,15 @@ def test_verify_tells_of_a_run_at_work(verified: Path, tmp_path: Path) -> None:
     out = copy_tree(verified, tmp_path / "out")
     state = {"run_id": "night", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 60}
     (out / "catalog" / "callpress.lock").write_text(json.dumps(state))
-    assert "run night on elsewhere is at work" in callpress("verify", "--catalog", out / "catalog", "--fast").err
+    assert (
+        "run night on elsewhere is at work"
+        in callpress("verify", "--catalog", out / "catalog", "--fast").err
+    )
 
 
-def test_what_a_killed_run_left_among_the_tables_is_gone_after_the_next(verified: Path, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_among_the_tables_is_gone_after_the_next(
+    verified: Path, tmp_path: Path
+) -> None:
     out = copy_tree(verified, tmp_path / "out")
     left = _table(out, "calls").parent / ".part-0.parquet.123.partial"
     left.write_bytes(b"half")

@@ -12,7 +12,8 @@ from tests.end_to_end.conftest import ROOT, SAMPLE, STEREO_STALLS, decode_with_f
 from transforms.media.settings import PressSettings
 
 PROFILES = {
-    # name: (containers of individual files, their output types, mix: (mode's header, channels of a stereo call) or None)
+    # name: (containers of individual files, their output types, mix: (mode's header, channels of a
+    # stereo call) or None)
     "default": ({"mkv"}, {"audio_only", "screenshare_audio_only"}, (b"Info", 2)),
     "meeting": (set(), set(), (b"Xing", 1)),
     "podcast": ({"mkv"}, {"audio_only"}, None),
@@ -39,10 +40,22 @@ def test_profile_makes_what_it_says(name: str, tmp_path: Path) -> None:
         assert mixes["music-room"]["channels"] == channels
     for row in rows:
         assert len(decode_with_ffmpeg(row["uri"], row["channels"])) == row["duration_samples"]
-        probe = ["ffprobe", "-v", "error", "-show_entries", "format=format_name:stream=codec_name", "-of", "csv=p=0"]
-        said = subprocess.run([*probe, row["uri"]], capture_output=True, text=True, check=True).stdout
+        probe = [
+            "ffprobe",
+            "-v",
+            "error",
+            "-show_entries",
+            "format=format_name:stream=codec_name",
+            "-of",
+            "csv=p=0",
+        ]
+        said = subprocess.run(
+            [*probe, row["uri"]], capture_output=True, text=True, check=True
+        ).stdout
         assert row["codec"] in said
-        assert {"mkv": "matroska", "webm": "webm", "ogg": "ogg", "mp3": "mp3"}[row["container"]] in said
+        assert {"mkv": "matroska", "webm": "webm", "ogg": "ogg", "mp3": "mp3"}[
+            row["container"]
+        ] in said
 
 
 def test_profiles_are_all_there_and_all_different() -> None:
@@ -52,4 +65,8 @@ def test_profiles_are_all_there_and_all_different() -> None:
 
 
 def test_default_profile_spells_out_the_defaults() -> None:
-    assert load_settings(str(ROOT / "configs" / "default.toml")) == PressSettings() == load_settings(None)
+    assert (
+        load_settings(str(ROOT / "configs" / "default.toml"))
+        == PressSettings()
+        == load_settings(None)
+    )

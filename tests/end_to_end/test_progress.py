@@ -1,4 +1,6 @@
-"""How far a run is: figures from the workers, time left, one line on a terminal of any width, lines where there is none."""
+"""How far a run is: figures from the workers, time left, one line on a terminal of any width, lines
+where there is none.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,10 @@ from transforms.engine import progress
 
 HOUR = 3600 * 48_000
 MIXING = {
-    "archives_found": 20, "archives": 20, "bytes_found": 10**9, "bytes_done": 10**9, "tracks_found": 40, "tracks": 40,
-    "calls_found": 10, "calls": 4, "samples_found": 100 * HOUR, "samples_extracted": 100 * HOUR, "samples_heard": 40 * HOUR,
+    "archives_found": 20, "archives": 20, "bytes_found": 10**9, "bytes_done": 10**9,
+    "tracks_found": 40, "tracks": 40,
+    "calls_found": 10, "calls": 4, "samples_found": 100 * HOUR, "samples_extracted": 100 * HOUR,
+    "samples_heard": 40 * HOUR,
     "media_samples": 140 * HOUR,
 }  # fmt: skip
 
@@ -45,18 +49,25 @@ def _listening(listener: Callable[[str, int], None]) -> Iterator[None]:
         stop()
 
 
-def _write_call(path: Path, people: int, seconds: int, *, first: int = 0, session: str = "") -> None:
+def _write_call(
+    path: Path, people: int, seconds: int, *, first: int = 0, session: str = ""
+) -> None:
     packets = encode_opus(noise(10)) * (seconds // 10)
     path.parent.mkdir(exist_ok=True)
     participants = [
-        Participant(participant_id=f"p{n}", segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")])
+        Participant(
+            participant_id=f"p{n}",
+            segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")],
+        )
         for n in range(first, first + people)
     ]
     call = session or path.stem
-    path.write_bytes(make_call_archive(participants, call_id=call, call_session_id=call, kind="zip"))
+    path.write_bytes(
+        make_call_archive(participants, call_id=call, call_session_id=call, kind="zip")
+    )
 
 
-# --- the figures -----------------------------------------------------------------------------------------------------
+# --- the figures ----------------------------------------------------------------------------------
 
 
 def test_figures_of_a_run_add_up(tmp_path: Path) -> None:
@@ -69,12 +80,26 @@ def test_figures_of_a_run_add_up(tmp_path: Path) -> None:
     with _listening(lambda what, count: counts.update({what: count})):
         callpress("run", "--input", tmp_path / "raw/*", "--output", tmp_path / "out")
 
-    assert (counts["archives_found"], counts["archives"], counts["archives_skipped"], counts["failures"]) == (3, 3, 0, 1)
+    assert (
+        counts["archives_found"],
+        counts["archives"],
+        counts["archives_skipped"],
+        counts["failures"],
+    ) == (3, 3, 0, 1)
     assert (counts["bytes_found"], counts["bytes_done"]) == (size_bytes, size_bytes)
-    assert (counts["tracks_found"], counts["tracks"], counts["calls_found"], counts["calls"]) == (3, 3, 2, 2)
+    assert (counts["tracks_found"], counts["tracks"], counts["calls_found"], counts["calls"]) == (
+        3,
+        3,
+        2,
+        2,
+    )
     media = 50 * 48_000
     assert (
-        counts["samples_unpacked"] == counts["samples_found"] == counts["samples_extracted"] == counts["samples_heard"] == media
+        counts["samples_unpacked"]
+        == counts["samples_found"]
+        == counts["samples_extracted"]
+        == counts["samples_heard"]
+        == media
     )
     assert counts["media_samples"] == pytest.approx(media + 30 * 48_000, abs=5_000)
 
@@ -95,7 +120,12 @@ def test_earlier_archive_of_a_call_is_work_too(tmp_path: Path) -> None:
     with _listening(lambda what, count: counts.update({what: count})):
         press(tmp_path / "out", tmp_path / "raw/late.zip")
 
-    assert (counts["archives_found"], counts["archives"], counts["calls_found"], counts["calls"]) == (1, 1, 1, 1)
+    assert (
+        counts["archives_found"],
+        counts["archives"],
+        counts["calls_found"],
+        counts["calls"],
+    ) == (1, 1, 1, 1)
     assert counts["bytes_found"] == counts["bytes_done"] == size_bytes
     assert counts["samples_found"] == counts["samples_heard"] == 60 * 48_000
 
@@ -113,7 +143,7 @@ def test_figures_rise_while_one_long_call_is_at_work(tmp_path: Path) -> None:
     assert max(steps["media_samples"][3:]) <= 2 * 48_000, "a block of the mix"
 
 
-# --- time left -------------------------------------------------------------------------------------------------------
+# --- time left ------------------------------------------------------------------------------------
 
 
 def test_stages_are_told_by_the_figures() -> None:
@@ -128,14 +158,18 @@ def test_stages_are_told_by_the_figures() -> None:
 def _simulate(
     core_seconds_per_hour: Mapping[Stage, float], samples_per_byte: float, calls: int = 100
 ) -> list[tuple[float, TimeLeft]]:
-    """Runs a run of calls of ten hours of media each on one core; returns what the estimate says each second of it."""
+    """Runs a run of calls of ten hours of media each on one core; returns what the estimate says
+    each second of it.
+    """
     left = TimeLeft(1, 0.0)
     size = int(10 * HOUR / samples_per_byte)
     counts = Counter({"archives_found": calls, "bytes_found": calls * size})
     now, said = 0.0, []
     for stage in (Stage.UNPACKING, Stage.EXTRACTING, Stage.MIXING):
         if stage == Stage.EXTRACTING:
-            counts.update({"calls_found": calls, "tracks_found": calls, "samples_found": 10 * HOUR * calls})
+            counts.update(
+                {"calls_found": calls, "tracks_found": calls, "samples_found": 10 * HOUR * calls}
+            )
         seconds = core_seconds_per_hour[stage] * 10
         figure, whole = {
             Stage.UNPACKING: ("bytes_done", size),
@@ -167,7 +201,9 @@ def test_time_left_is_right_where_all_is_as_expected() -> None:
 
 @pytest.mark.parametrize("slower", [0.3, 3.0])
 @pytest.mark.parametrize("samples_per_byte", [4.0, 30.0])
-def test_time_left_is_right_from_the_mixes_on_whatever_was_expected(slower: float, samples_per_byte: float) -> None:
+def test_time_left_is_right_from_the_mixes_on_whatever_was_expected(
+    slower: float, samples_per_byte: float
+) -> None:
     took = {
         Stage.UNPACKING: time_left._CORE_SECONDS_PER_HOUR[Stage.UNPACKING] * 20,  # a slow store
         Stage.EXTRACTING: time_left._CORE_SECONDS_PER_HOUR[Stage.EXTRACTING],
@@ -221,12 +257,13 @@ def test_work_that_stands_still_takes_longer_and_longer() -> None:
     assert left.seconds > 1.5 * before
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "5 s"), (0.1, "5 s"), (22, "20 s"), (57, "55 s"), (58, "1 min"), (61, "1 min"), (59 * 60, "59 min"),
+    [(0, "5 s"), (0.1, "5 s"), (22, "20 s"), (57, "55 s"), (58, "1 min"), (61, "1 min"), (59 * 60,
+    "59 min"),
      (3599, "1 h 0 min"), (3 * 3600 + 600, "3 h 10 min"), (100 * 3600, "100 h 0 min")],
 )  # fmt: skip
 def test_durations_are_round(seconds: float, text: str) -> None:
@@ -234,11 +271,19 @@ def test_durations_are_round(seconds: float, text: str) -> None:
 
 
 def test_lines_become_rarer() -> None:
-    assert [pause_after(seconds) for seconds in (10, 600, 3600, 6000, 36_000)] == [30, 30, 180, 300, 300]
+    assert [pause_after(seconds) for seconds in (10, 600, 3600, 6000, 36_000)] == [
+        30,
+        30,
+        180,
+        300,
+        300,
+    ]
 
 
 def _watch(counts: Mapping[str, int], *, before: Mapping[str, int] | None = None) -> Watch:
-    """A watch two minutes into a run, whose last ten seconds made what is between two sets of figures."""
+    """A watch two minutes into a run, whose last ten seconds made what is between two sets of
+    figures.
+    """
     watched = Watch(2, 0.0)
     for what, number in (before or counts).items():
         watched.count(what, number)
@@ -255,18 +300,27 @@ def test_line_holds_all_figures() -> None:
     line = _watch({**MIXING, "failures": 3}, before=before).line()
 
     assert re.fullmatch(
-        r"callpress: after 2 min: mixing, \d+ %, archives 20/20, tracks 40/40, calls 4/10, failures 3, 150 media s/s, "
+        r"callpress: after 2 min: mixing, \d+ %, archives 20/20, tracks 40/40, calls 4/10, "
+        r"failures 3, 150 media s/s, "
         r"(\d+ h )?\d+ min left",
         line,
     )
 
 
 def test_line_while_unpacking_tells_bytes() -> None:
-    counts = {"archives_found": 30, "archives_skipped": 10, "archives": 5, "bytes_found": 10**9, "bytes_done": 3 * 10**8}
+    counts = {
+        "archives_found": 30,
+        "archives_skipped": 10,
+        "archives": 5,
+        "bytes_found": 10**9,
+        "bytes_done": 3 * 10**8,
+    }
 
     line = _watch(counts, before={**counts, "bytes_done": 10**8}).line()
 
-    assert re.fullmatch(r"callpress: after 2 min: unpacking, \d+ %, archives 15/30, 20.0 MB/s, \d+ min left", line)
+    assert re.fullmatch(
+        r"callpress: after 2 min: unpacking, \d+ %, archives 15/30, 20.0 MB/s, \d+ min left", line
+    )
 
 
 def test_line_before_anything_is_known_is_short() -> None:
@@ -274,7 +328,9 @@ def test_line_before_anything_is_known_is_short() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
-@pytest.mark.parametrize("counts", [{}, {"bytes_found": 9}, MIXING, {**MIXING, "failures": 12_345, "calls_found": 10**6}])
+@pytest.mark.parametrize(
+    "counts", [{}, {"bytes_found": 9}, MIXING, {**MIXING, "failures": 12_345, "calls_found": 10**6}]
+)
 def test_bar_is_one_line_at_any_width(width: int, counts: Mapping[str, int]) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
     lines = console.render_lines(_watch(counts))
@@ -287,7 +343,8 @@ def test_bar_is_one_line_at_any_width(width: int, counts: Mapping[str, int]) -> 
     ("width", "shown"),
     [(40, ["%", "left"]), (60, ["%", "calls 4/10", "failures 2", "left"]),
      (80, ["%", "calls 4/10", "failures 2", "media s/s", "left", "━"]),
-     (120, ["%", "archives 20/20", "tracks 40/40", "calls 4/10", "failures 2", "media s/s", "left", "━"])],
+     (120, ["%", "archives 20/20", "tracks 40/40", "calls 4/10", "failures 2", "media s/s", "left",
+            "━"])],
 )  # fmt: skip
 def test_narrow_terminal_keeps_what_tells_most(width: int, shown: list[str]) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
@@ -298,7 +355,9 @@ def test_narrow_terminal_keeps_what_tells_most(width: int, shown: list[str]) -> 
     assert [part for part in shown if part not in text] == []
 
 
-def test_without_a_terminal_a_line_comes_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_line_comes_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress_display, "_FIRST_LINE_SECONDS", 0.0)
     monkeypatch.setattr(progress_display, "_LINE_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(progress_display, "_LOOK_SECONDS", 0.02)
@@ -311,7 +370,10 @@ def test_without_a_terminal_a_line_comes_now_and_then(tmp_path: Path, monkeypatc
     assert all(line.startswith("callpress: after ") for line in lines)
     assert any(re.search(r"unpacking, .*archives 0/1", line) for line in lines)
     assert any(
-        re.search(r"mixing, \d+ %, archives 1/1, tracks 2/2, calls 0/1, \d+ media s/s, \d+ s left", line) for line in lines
+        re.search(
+            r"mixing, \d+ %, archives 1/1, tracks 2/2, calls 0/1, \d+ media s/s, \d+ s left", line
+        )
+        for line in lines
     )
 
 
@@ -319,9 +381,22 @@ def _on_a_terminal(tmp_path: Path, width: int, term: str) -> str:
     """Returns what a run writes to a terminal of that width and kind."""
     main, terminal = pty.openpty()
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(SAMPLE), "--output", str(tmp_path / "out")]
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(command, stderr=terminal, stdout=subprocess.DEVNULL, env={**environment, "TERM": term})
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        "--input",
+        str(SAMPLE),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }
+    process = subprocess.Popen(
+        command, stderr=terminal, stdout=subprocess.DEVNULL, env={**environment, "TERM": term}
+    )
     os.close(terminal)
     seen = b""
     while True:
@@ -343,7 +418,9 @@ def _on_a_terminal(tmp_path: Path, width: int, term: str) -> str:
 def test_a_terminal_gets_one_line_that_is_drawn_anew(tmp_path: Path, width: int) -> None:
     seen = _on_a_terminal(tmp_path, width, "xterm")
 
-    frames = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).strip("\n") for frame in seen.split("\r")]
+    frames = [
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).strip("\n") for frame in seen.split("\r")
+    ]
     assert any("archives 1/1" in frame for frame in frames)
     assert any("media s/s" in frame for frame in frames)
     assert max(map(cell_len, frames)) <= width

@@ -10,17 +10,32 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
-from tests.support.builders import Participant, Segment, encode_opus, make_archive, make_call_archive, make_call_members, tone
+from tests.support.builders import (
+    Participant,
+    Segment,
+    encode_opus,
+    make_archive,
+    make_call_archive,
+    make_call_members,
+    tone,
+)
 from transforms.catalog import pending_replacement
 from transforms.media.values import CallKey
 
 SECONDS = 3
 
 
-def _talk(frequency_hz: float, start_ms: int = 0, *, seconds: float = SECONDS, name: str | None = None) -> Segment:
+def _talk(
+    frequency_hz: float, start_ms: int = 0, *, seconds: float = SECONDS, name: str | None = None
+) -> Segment:
     packets = encode_opus(tone(frequency_hz, seconds), frame_ms=20)
     ssrc = int(frequency_hz)
-    return Segment(packets=packets, start_ms=start_ms, ssrc=ssrc, base_filename=name or f"f{frequency_hz:.0f}_{start_ms}")
+    return Segment(
+        packets=packets,
+        start_ms=start_ms,
+        ssrc=ssrc,
+        base_filename=name or f"f{frequency_hz:.0f}_{start_ms}",
+    )
 
 
 def _recordings(output: Path) -> dict[str, dict[str, Any]]:
@@ -69,8 +84,12 @@ def test_a_session_over_two_archives_makes_one_file(archives: Path, tmp_path: Pa
     assert len(rows["alice"]["archive_uris"]) == 2
     assert rows["alice"]["duration_ms"] == pytest.approx(8000, abs=25)
     assert rows["mix"]["duration_ms"] == pytest.approx(8000, abs=25)
-    segments = [row for row in query(out / "catalog", "segments") if row["participant_id"] == "alice"]
-    assert [row["gap_before"] for row in sorted(segments, key=lambda row: row["file_start_ms"])] == ["none", "not_recorded"]
+    segments = [
+        row for row in query(out / "catalog", "segments") if row["participant_id"] == "alice"
+    ]
+    assert [
+        row["gap_before"] for row in sorted(segments, key=lambda row: row["file_start_ms"])
+    ] == ["none", "not_recorded"]
     sound = decode_with_ffmpeg(rows["alice"]["uri"], 1)[:, 0]
     assert abs(sound[int(3.5 * 48000) : int(4.5 * 48000)]).max() < 0.01
     assert abs(sound[(6 * 48000) :]).max() > 0.1
@@ -80,13 +99,23 @@ def test_a_session_over_two_archives_makes_one_file(archives: Path, tmp_path: Pa
 def test_a_second_run_with_nothing_new_changes_nothing(archives: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     press(out, archives / "*")
-    before = {path: path.stat().st_mtime_ns for path in (out / "recordings").rglob("*") if path.is_file()}
-    tables = {name: query(out / "catalog", name) for name in ("recordings", "tracks", "segments", "calls", "archives")}
+    before = {
+        path: path.stat().st_mtime_ns for path in (out / "recordings").rglob("*") if path.is_file()
+    }
+    tables = {
+        name: query(out / "catalog", name)
+        for name in ("recordings", "tracks", "segments", "calls", "archives")
+    }
     again = press(out, archives / "*")
     assert "2 skipped" in again.out
-    assert {path: path.stat().st_mtime_ns for path in (out / "recordings").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (out / "recordings").rglob("*") if path.is_file()
+    } == before
     assert {name: query(out / "catalog", name) for name in tables} == tables
-    assert [row["archives_skipped"] for row in sorted(query(out / "catalog", "runs"), key=lambda r: r["started_at"])] == [0, 2]
+    assert [
+        row["archives_skipped"]
+        for row in sorted(query(out / "catalog", "runs"), key=lambda r: r["started_at"])
+    ] == [0, 2]
 
 
 def test_overwrite_presses_again_to_the_same_bytes(archives: Path, tmp_path: Path) -> None:
@@ -112,7 +141,9 @@ def test_a_late_archive_makes_the_call_anew_from_all(archives: Path, tmp_path: P
     _check_files(late)
 
 
-def test_a_late_archive_whose_earlier_one_is_gone_loses_nothing(archives: Path, tmp_path: Path) -> None:
+def test_a_late_archive_whose_earlier_one_is_gone_loses_nothing(
+    archives: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     press(out, archives / "first.tar.gz")
     before = _hashes(out)
@@ -182,11 +213,18 @@ def test_a_filtered_run_writes_only_these_files_and_is_not_recorded(
 def test_a_filtered_run_leaves_the_mix_and_other_rows_alone(pressed: Path, tmp_path: Path) -> None:
     out = copy_tree(pressed, tmp_path / "out")
     # The copied rows name the first output's files: only the rows are looked at.
-    before = {name: query(out / "catalog", name) for name in ("recordings", "calls", "archives", "tracks", "segments")}
+    before = {
+        name: query(out / "catalog", name)
+        for name in ("recordings", "calls", "archives", "tracks", "segments")
+    }
     press(out, SAMPLE, flags=("--participant", "bob", "--overwrite"))
     for name, rows in before.items():
         now = query(out / "catalog", name)
-        others = [row for row in rows if row.get("participant_id") != "bob" or row["call_id"] != "weekly-sync"]
+        others = [
+            row
+            for row in rows
+            if row.get("participant_id") != "bob" or row["call_id"] != "weekly-sync"
+        ]
         assert [row for row in now if row in others] == others, name
         assert len(now) == len(rows), name
 
@@ -196,11 +234,15 @@ def test_call_filter_selects_whole_calls(tmp_path: Path) -> None:
     folder.mkdir()
     for call in ("one", "two"):
         people = [Participant(participant_id="alice", segments=[_talk(300)])]
-        (folder / f"{call}.tar").write_bytes(make_call_archive(people, kind="tar", call_id=call, call_session_id=call))
+        (folder / f"{call}.tar").write_bytes(
+            make_call_archive(people, kind="tar", call_id=call, call_session_id=call)
+        )
     out = tmp_path / "out"
     press(out, folder / "*", flags=("--call", "default:one"))
     assert {row["call_id"] for row in query(out / "catalog", "recordings")} == {"one"}
-    assert [Path(row["archive_uri"]).name for row in query(out / "catalog", "archives")] == ["one.tar"]
+    assert [Path(row["archive_uri"]).name for row in query(out / "catalog", "archives")] == [
+        "one.tar"
+    ]
     press(out, folder / "*")
     assert {row["call_id"] for row in query(out / "catalog", "calls")} == {"one", "two"}
 
@@ -213,7 +255,9 @@ def test_since_leaves_older_archives_out(archives: Path, tmp_path: Path) -> None
     assert set(_recordings(out)) == {"alice", "carol", "mix"}
 
 
-def test_a_changed_archive_under_another_date_leaves_no_second_row(archives: Path, tmp_path: Path) -> None:
+def test_a_changed_archive_under_another_date_leaves_no_second_row(
+    archives: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     archive = archives / "first.tar.gz"
     os.utime(archive, (1_700_000_000, 1_700_000_000))
@@ -243,7 +287,10 @@ def test_a_lock_whose_lease_has_run_out_is_taken_over(archives: Path, tmp_path: 
 
 def _repack(path: Path, people: list[Participant], **changes: bytes) -> None:
     """Writes an archive again, some members replaced, with a later modification time."""
-    members = {**make_call_members(people), **{name.replace("__", "."): data for name, data in changes.items()}}
+    members = {
+        **make_call_members(people),
+        **{name.replace("__", "."): data for name, data in changes.items()},
+    }
     path.write_bytes(make_archive({name: data for name, data in members.items() if data}))
     os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 60))
 
@@ -286,12 +333,16 @@ def test_what_an_archive_no_longer_gives_is_kept(tmp_path: Path, change: dict[st
     assert any(row["participant_id"] == "bob" for row in query(out / "catalog", "failures"))
 
 
-def test_an_earlier_archive_overwritten_by_another_call_loses_nothing(archives: Path, tmp_path: Path) -> None:
+def test_an_earlier_archive_overwritten_by_another_call_loses_nothing(
+    archives: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     press(out, archives / "first.tar.gz")
     before = _hashes(out)
     other = [Participant(participant_id="zoe", segments=[_talk(900, name="zoe")])]
-    (archives / "first.tar.gz").write_bytes(make_call_archive(other, call_id="other", call_session_id="other"))
+    (archives / "first.tar.gz").write_bytes(
+        make_call_archive(other, call_id="other", call_session_id="other")
+    )
     done = callpress("run", "--input", archives / "second.zip", "--output", out)
     assert done.status == 1
     assert {name: _hashes(out)[name] for name in before} == before
@@ -303,7 +354,9 @@ def test_an_archive_under_two_names_is_heard_once(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(make_call_archive(_alice_and_bob(), kind=kind))
     out = tmp_path / "out"
     press(out, tmp_path / "*.tar.gz", tmp_path / "*.zip")
-    assert {row["duration_ms"] for row in _recordings(out).values()} == {round(SECONDS * 1000 - 6.5)}
+    assert {row["duration_ms"] for row in _recordings(out).values()} == {
+        round(SECONDS * 1000 - 6.5)
+    }
 
 
 def test_a_recall_that_failed_is_tried_again(archives: Path, tmp_path: Path) -> None:
@@ -324,13 +377,18 @@ def test_a_recall_that_failed_is_tried_again(archives: Path, tmp_path: Path) -> 
     assert _hashes(out) == _hashes(whole)
 
 
-def test_a_call_whose_replacing_was_cut_short_is_pressed_again(archives: Path, tmp_path: Path) -> None:
+def test_a_call_whose_replacing_was_cut_short_is_pressed_again(
+    archives: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     press(out, archives / "*")
-    # What a run that dies between its files and its rows leaves: a file that is not what its row says, and the note.
+    # What a run that dies between its files and its rows leaves: a file that is not what its row
+    # says, and the note.
     row = _recordings(out)["alice"]
     Path(row["uri"]).write_bytes(b"of other settings")
-    call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
+    call = CallKey(
+        call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"]
+    )
     pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
     press(out, archives / "*")
     _check_files(out)
@@ -346,22 +404,40 @@ def test_failures_of_a_call_are_told_once_also_by_a_filtered_run(tmp_path: Path)
         (raw / f"{name}.tar.gz").write_bytes(make_call_archive(people))
     press(out, raw / "*")
     (raw / "first.tar.gz").unlink()
-    (raw / "third.tar.gz").write_bytes(make_call_archive([Participant(participant_id="carol", segments=[_talk(700)])]))
+    (raw / "third.tar.gz").write_bytes(
+        make_call_archive([Participant(participant_id="carol", segments=[_talk(700)])])
+    )
     callpress("run", "--input", raw / "*", "--output", out)
 
-    callpress("run", "--input", raw / "second.tar.gz", "--output", out, "--overwrite", "--participant", "bob")
+    callpress(
+        "run",
+        "--input",
+        raw / "second.tar.gz",
+        "--output",
+        out,
+        "--overwrite",
+        "--participant",
+        "bob",
+    )
 
-    told = [(row["stage"], row["archive_uri"], row["participant_id"]) for row in query(out / "catalog", "failures")]
+    told = [
+        (row["stage"], row["archive_uri"], row["participant_id"])
+        for row in query(out / "catalog", "failures")
+    ]
     assert told
     assert len(set(told)) == len(told)
     assert callpress("verify", "--catalog", out / "catalog").status == 0
 
 
-def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(archives: Path, tmp_path: Path) -> None:
+def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(
+    archives: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     press(out, archives / "*")
     (row,) = query(out / "catalog", "calls")
-    call = CallKey(call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"])
+    call = CallKey(
+        call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"]
+    )
     pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
 
     press(out, archives / "*", flags=("--participant", "bob"))

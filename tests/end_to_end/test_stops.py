@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM at any stage of a run: it ends within seconds, says how to go on, and nothing half made is to be seen."""
+"""Ctrl-C and SIGTERM at any stage of a run: it ends within seconds, says how to go on, and nothing
+half made is to be seen.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Run:
         assert self.process.poll() is None, self.process.communicate()
 
     def stop(self, number: int, *more: int) -> tuple[int, str, float]:
-        """Sends a signal, and more of them soon after; returns the exit status, standard error and the seconds it took."""
+        """Sends a signal, and more of them soon after; returns the exit status, standard error and
+        the seconds it took.
+        """
         children = children_of(self.process.pid)
         began = time.monotonic()
         self.process.send_signal(number)
@@ -57,7 +61,10 @@ def _write_long_call(path: Path, seconds: int) -> Path:
     """Writes an archive of which a second's unpacking and some seconds' mixing come."""
     packets = list(encode_opus(noise(20), bitrate_bps=64_000)) * (seconds // 20)
     people = [
-        Participant(participant_id=f"p{n}", segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")])
+        Participant(
+            participant_id=f"p{n}",
+            segments=[Segment(packets=packets, ssrc=n + 1, base_filename=f"d{n}")],
+        )
         for n in range(4)
     ]
     path.write_bytes(make_call_archive(people, kind="tar"))
@@ -67,7 +74,9 @@ def _write_long_call(path: Path, seconds: int) -> Path:
 def _check_stopped(status: int, expected: int, err: str, seconds: float) -> None:
     assert status == expected
     assert seconds < LIMIT_SECONDS
-    assert "The same command again takes up the calls that are finished and presses the others." in err
+    assert (
+        "The same command again takes up the calls that are finished and presses the others." in err
+    )
     assert err.count("The same command again") == 1
     assert "Traceback" not in err
 
@@ -78,26 +87,34 @@ def _check_stopped(status: int, expected: int, err: str, seconds: float) -> None
     [("*/*/work/*/*.packets", signal.SIGTERM, 143), ("*/*/work/*/mix", signal.SIGINT, 130)],
     ids=["unpacking-sigterm", "mixing-ctrl-c"],
 )
-def test_stop_in_the_middle_of_work(tmp_path: Path, working_on: str, number: int, expected: int) -> None:
+def test_stop_in_the_middle_of_work(
+    tmp_path: Path, working_on: str, number: int, expected: int
+) -> None:
     out = tmp_path / "out"
     run = Run("--input", _write_long_call(tmp_path / "long.tar", 800), "--output", out)
     run.wait_until(lambda: list(out.glob(f".staging/{working_on}")))
 
-    status, err, seconds = run.stop(number, signal.SIGINT, signal.SIGINT)  # an impatient finger changes nothing
+    status, err, seconds = run.stop(
+        number, signal.SIGINT, signal.SIGINT
+    )  # an impatient finger changes nothing
 
     _check_stopped(status, expected, err, seconds)
     assert not (out / "catalog" / "callpress.lock").exists()
     assert not list(out.rglob("*.partial"))
-    assert not [path for part in ("packets", "work") for path in (out / ".staging").glob(f"*/*/{part}/*")]
+    assert not [
+        path for part in ("packets", "work") for path in (out / ".staging").glob(f"*/*/{part}/*")
+    ]
     assert not list((out / "recordings").rglob("*.mp3"))
 
 
-# --- with a store that is slow or silent -----------------------------------------------------------------------------
+# --- with a store that is slow or silent ----------------------------------------------------------
 
 
 @pytest.fixture
 def slow(gcs: dict[str, str]) -> Iterator[tuple[Faults, dict[str, str]]]:
-    """A proxy before the store, and the environment that leads there; this process goes to the store itself."""
+    """A proxy before the store, and the environment that leads there; this process goes to the
+    store itself.
+    """
     faults = Faults()
     before = os.environ.get("STORAGE_EMULATOR_HOST")
     os.environ["STORAGE_EMULATOR_HOST"] = gcs["STORAGE_EMULATOR_HOST"]
@@ -114,7 +131,9 @@ def slow(gcs: dict[str, str]) -> Iterator[tuple[Faults, dict[str, str]]]:
 
 
 def _short_call() -> bytes:
-    people = [Participant(participant_id="alice", segments=[Segment(packets=encode_opus(noise(1)))])]
+    people = [
+        Participant(participant_id="alice", segments=[Segment(packets=encode_opus(noise(1)))])
+    ]
     return make_call_archive(people)
 
 
@@ -141,7 +160,13 @@ def test_stop_while_the_store_gives_no_answer(
             time.sleep(30)  # and from now on for whatever is asked, also while the run cleans up
 
     faults.before = hold
-    command = ("--input", "gs://calls/stops/raw/*", "--output", "gs://calls/stops/out", f"--temp_location={tmp_path}/tmp")
+    command = (
+        "--input",
+        "gs://calls/stops/raw/*",
+        "--output",
+        "gs://calls/stops/out",
+        f"--temp_location={tmp_path}/tmp",
+    )
     run = Run(*command, env=environment)
     run.wait_until(lambda: silent)
 
@@ -193,7 +218,7 @@ def test_stopped_run_is_gone_on_with(tmp_path: Path) -> None:
     assert len(query(out / "catalog", "archives")) == 3
 
 
-# --- the handler by itself -------------------------------------------------------------------------------------------
+# --- the handler by itself ------------------------------------------------------------------------
 
 
 def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
@@ -208,7 +233,9 @@ def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
         "except StoppedError:\n"
         "    stopper.leave()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     began = time.monotonic()
@@ -220,7 +247,10 @@ def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
 
 @pytest.mark.slow
 def test_main_thread_stuck_where_no_signal_reaches_ends_in_time_too() -> None:
-    stuck = "m = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; lock(m); lock(m)"
+    stuck = (
+        "m = ctypes.create_string_buffer(64); lock = ctypes.CDLL(None).pthread_mutex_lock; "
+        "lock(m); lock(m)"
+    )
 
     status, err, seconds = _run_script(stuck, signal.SIGTERM)
 
@@ -239,7 +269,10 @@ def test_cleaning_up_that_never_ends_is_cut_short() -> None:
 
 
 def test_run_is_ended_from_another_thread_as_failed() -> None:
-    body = "threading.Thread(target=stopper.stop, args=('the lock is gone',)).start(); threading.Event().wait()"
+    body = (
+        "threading.Thread(target=stopper.stop, args=('the lock is gone',)).start(); "
+        "threading.Event().wait()"
+    )
 
     status, err, seconds = _run_script(body, None)
 

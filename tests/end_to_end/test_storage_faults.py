@@ -1,4 +1,6 @@
-"""Stores and disks that fail, by a real proxy before the storage emulator: tried again, then a row, never a short file."""
+"""Stores and disks that fail, by a real proxy before the storage emulator: tried again, then a row,
+never a short file.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,13 @@ def place(request: pytest.FixtureRequest) -> str:
     return f"{BUCKET}/{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())}"
 
 
-# --- operations ------------------------------------------------------------------------------------------------------
+# --- operations -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["short_ratio", "break_ratio", "unavailable_ratio"])
-def test_read_that_fails_now_and_then_gives_all_bytes(faults: Faults, place: str, kind: str) -> None:
+def test_read_that_fails_now_and_then_gives_all_bytes(
+    faults: Faults, place: str, kind: str
+) -> None:
     objects.write_bytes(f"{place}/x", BIG)
     setattr(faults, kind, 0.35)
 
@@ -63,13 +67,18 @@ def test_read_that_fails_now_and_then_gives_all_bytes(faults: Faults, place: str
     assert sum(faults.counts[name] for name in ("short", "broken", "unavailable")) >= 1
 
 
-def test_body_that_always_comes_short_is_an_error_and_no_short_read(faults: Faults, place: str) -> None:
+def test_body_that_always_comes_short_is_an_error_and_no_short_read(
+    faults: Faults, place: str
+) -> None:
     objects.write_bytes(f"{place}/x", b"x" * 1000)
     faults.short_ratio = 1
 
     with pytest.raises(StorageError, match=r"/x: 500 bytes came from byte 0, expected 1000"):
         objects.read_bytes(f"{place}/x")
-    with pytest.raises(StorageError, match="500 bytes came"), objects.open_input(f"{place}/x") as file:
+    with (
+        pytest.raises(StorageError, match="500 bytes came"),
+        objects.open_input(f"{place}/x") as file,
+    ):
         file.read()
 
 
@@ -83,7 +92,9 @@ def test_body_that_always_breaks_off_is_an_error(faults: Faults, place: str) -> 
 
 @pytest.mark.parametrize("size", [0, 100_000, len(BIG)])
 @pytest.mark.parametrize("kind", ["lost_answer_ratio", "unavailable_ratio"])
-def test_write_that_fails_now_and_then_arrives_whole(faults: Faults, place: str, tmp_path: Path, size: int, kind: str) -> None:
+def test_write_that_fails_now_and_then_arrives_whole(
+    faults: Faults, place: str, tmp_path: Path, size: int, kind: str
+) -> None:
     source = tmp_path / "work"
     setattr(faults, kind, 0.35)
     for number in range(2):
@@ -93,7 +104,11 @@ def test_write_that_fails_now_and_then_arrives_whole(faults: Faults, place: str,
     setattr(faults, kind, 0)
 
     for number in range(2):
-        assert objects.read_bytes(f"{place}/{number}") == objects.read_bytes(f"{place}/other-{number}") == BIG[:size]
+        assert (
+            objects.read_bytes(f"{place}/{number}")
+            == objects.read_bytes(f"{place}/other-{number}")
+            == BIG[:size]
+        )
 
 
 @pytest.mark.parametrize("size", [1000, len(BIG)], ids=["one request", "several"])
@@ -115,7 +130,9 @@ def test_upload_that_always_loses_its_end_is_an_error(faults: Faults, place: str
     assert not objects.match(f"{place}/x")
 
 
-def test_store_that_keeps_other_bytes_is_found_out(faults: Faults, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_keeps_other_bytes_is_found_out(
+    faults: Faults, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client's own check is blind here, as older ones were."""
     faults.uploads_end_short = 100
     upload = gcs.google_storage.Blob.upload_from_file
@@ -159,7 +176,9 @@ def test_listing_tells_fingerprints_as_asking_for_each_does(faults: Faults, plac
     requests = faults.counts["requests"]
 
     assert archive.fingerprint == archive_files.fingerprint(archive.uri)
-    assert re.fullmatch(r"3-[\w+/]{6}==", archive.fingerprint)  # as Beam's checksum gave it: older catalogs stay right
+    assert re.fullmatch(
+        r"3-[\w+/]{6}==", archive.fingerprint
+    )  # as Beam's checksum gave it: older catalogs stay right
     assert folder.fingerprint == archive_files.fingerprint(folder.uri)
     assert requests <= 4
 
@@ -180,25 +199,38 @@ def test_store_that_is_gone_is_told_from_objects_that_are_bad(
         with pytest.raises(StorageError):
             objects.read_bytes(f"{place}/{name}")
 
-    with pytest.raises(StoreDownError, match=r"^gs://calls has not answered for \d+ s, last with: .*; run again when it does$"):
+    with pytest.raises(
+        StoreDownError,
+        match=r"^gs://calls has not answered for \d+ s, last with: .*; run again when it does$",
+    ):
         objects.read_bytes(f"{place}/z")
 
     assert time.monotonic() - began < 60
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def _archive(name: str, seconds: float = 2) -> bytes:
     packets = encode_opus(tone(440, seconds))
-    people = [Participant(participant_id=f"{name}-{n}", segments=[Segment(packets=packets, ssrc=n)]) for n in (1, 2)]
+    people = [
+        Participant(participant_id=f"{name}-{n}", segments=[Segment(packets=packets, ssrc=n)])
+        for n in (1, 2)
+    ]
     return make_call_archive(people, call_id=name, call_session_id=name)
 
 
 def _put_archives(place: str, *names: str) -> tuple[str, ...]:
     for name in names:
         objects.write_bytes(f"{place}/raw/{name}.tar.gz", _archive(name))
-    return ("run", "--input", f"{place}/raw/*.tar.gz", "--output", f"{place}/out", f"--temp_location={place}/tmp")
+    return (
+        "run",
+        "--input",
+        f"{place}/raw/*.tar.gz",
+        "--output",
+        f"{place}/out",
+        f"--temp_location={place}/tmp",
+    )
 
 
 def _query(place: str, table: str, tmp_path: Path) -> list[dict[str, object]]:
@@ -217,7 +249,9 @@ def _verify(place: str) -> None:
 
 
 @pytest.mark.slow
-def test_run_over_a_store_that_fails_one_time_in_twenty_is_right(faults: Faults, place: str, tmp_path: Path) -> None:
+def test_run_over_a_store_that_fails_one_time_in_twenty_is_right(
+    faults: Faults, place: str, tmp_path: Path
+) -> None:
     run = _put_archives(place, "one", "two", "three")
     faults.unavailable_ratio = faults.break_ratio = faults.short_ratio = 0.05
     faults.lost_answer_ratio = 0.05
@@ -255,13 +289,18 @@ def test_objects_that_cannot_be_read_or_written_are_rows_and_the_next_run_heals_
     assert done.status == 1
     assert "Traceback" not in done.out + done.err
     failures = _query(place, "failures", tmp_path)
-    found = {(row["stage"], row["error_type"], row["retryable"], row["call_id"]) for row in failures}
+    found = {
+        (row["stage"], row["error_type"], row["retryable"], row["call_id"]) for row in failures
+    }
     assert found == {
         ("UnpackArchives", "StorageError", True, None),
         ("MixCalls", "StorageError", True, "unmixed"),
         ("ExtractTracks", "StorageError", True, "untracked"),
     }
-    assert all(re.fullmatch(rf"{place}/\S+: HTTP status 503: try later", str(row["message"])) for row in failures)
+    assert all(
+        re.fullmatch(rf"{place}/\S+: HTTP status 503: try later", str(row["message"]))
+        for row in failures
+    )
     assert len(_query(place, "recordings", tmp_path)) == 2 + 2 + 3
     _verify(place)
 
@@ -287,8 +326,13 @@ def test_catalog_that_cannot_be_written_fails_the_run_in_a_clear_line_and_the_ne
         assert done.status == 1
         lines = done.err.strip().split("\n")
         name = rf"{place}/out/catalog/{table}/call_date=\S+/part-0.parquet"
-        assert re.fullmatch(rf"callpress: run \S+ failed: {name}: HTTP status 503: try later", lines[-2])
-        assert lines[-1] == "callpress: what is published stands; the same command again goes on from there"
+        assert re.fullmatch(
+            rf"callpress: run \S+ failed: {name}: HTTP status 503: try later", lines[-2]
+        )
+        assert (
+            lines[-1]
+            == "callpress: what is published stands; the same command again goes on from there"
+        )
         assert "Traceback" not in done.err
         assert objects.match(f"{place}/out/catalog/callpress.lock") == []
     faults.unavailable_ratio = 0
@@ -320,13 +364,17 @@ def test_store_that_goes_away_in_the_middle_ends_the_run_soon(
     done = callpress("run", "--input", f"{place}/raw/*", "--output", tmp_path / "out")
 
     assert done.status == 1
-    assert re.search(r"callpress: run \S+ failed: gs://calls has not answered for \d+ s", done.err), done.err
+    assert re.search(
+        r"callpress: run \S+ failed: gs://calls has not answered for \d+ s", done.err
+    ), done.err
     assert "Traceback" not in done.err
     assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow
-def test_store_that_is_not_there_is_one_clear_line_soon(faults: Faults, place: str, tmp_path: Path) -> None:
+def test_store_that_is_not_there_is_one_clear_line_soon(
+    faults: Faults, place: str, tmp_path: Path
+) -> None:
     faults.dead = True
     began = time.monotonic()
 
@@ -338,17 +386,21 @@ def test_store_that_is_not_there_is_one_clear_line_soon(faults: Faults, place: s
     assert time.monotonic() - began < 40
 
 
-# --- disks -----------------------------------------------------------------------------------------------------------
+# --- disks ----------------------------------------------------------------------------------------
 
 
 def _press_with_files_up_to(size: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs where no file may grow beyond a size: as on a disk that is full, a write fails in the middle (EFBIG)."""
+    """Runs where no file may grow beyond a size: as on a disk that is full, a write fails in the
+    middle (EFBIG).
+    """
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "run", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)),
+        preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)
+        ),
         timeout=120,
     )
 
@@ -358,9 +410,15 @@ def test_disk_that_is_full_is_rows_and_no_short_file(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     speech = list(encode_opus(noise(2), bitrate_bps=64_000))
-    for name, times in (("unpacked", 21), ("mixed", 8), ("good", 1)):  # 336 kB of packets, 640 kB of MP3, little of both
+    for name, times in (
+        ("unpacked", 21),
+        ("mixed", 8),
+        ("good", 1),
+    ):  # 336 kB of packets, 640 kB of MP3, little of both
         people = [Participant(participant_id="alice", segments=[Segment(packets=speech * times)])]
-        (raw / f"{name}.tar").write_bytes(make_call_archive(people, kind="tar", call_id=name, call_session_id=name))
+        (raw / f"{name}.tar").write_bytes(
+            make_call_archive(people, kind="tar", call_id=name, call_session_id=name)
+        )
     config = tmp_path / "mp3.toml"
     config.write_text("[mp3]\nbitrate_kbps = 320\n")
     out = tmp_path / "out"
@@ -377,7 +435,10 @@ def test_disk_that_is_full_is_rows_and_no_short_file(tmp_path: Path) -> None:
     }
     assert all("File too large" in row["message"] for row in failures), failures
     assert callpress("verify", "--catalog", out / "catalog").status == 0
-    assert {row["call_id"]: row["status"] for row in query(out / "catalog", "calls")} == {"mixed": "partial", "good": "ok"}
+    assert {row["call_id"]: row["status"] for row in query(out / "catalog", "calls")} == {
+        "mixed": "partial",
+        "good": "ok",
+    }
 
     again = callpress("run", *command)
 
@@ -402,7 +463,9 @@ def test_catalog_that_cannot_be_written_on_a_disk_is_a_clear_line(tmp_path: Path
     first, second = done.err.strip().split("\n")[-2:]
     assert first.startswith("callpress: run ")
     assert first.endswith(f"failed: {blocked}: Is a directory")
-    assert second == "callpress: what is published stands; the same command again goes on from there"
+    assert (
+        second == "callpress: what is published stands; the same command again goes on from there"
+    )
     assert "Traceback" not in done.err
     (blocked / "in the way").unlink()
     blocked.rmdir()

@@ -1,4 +1,6 @@
-"""Runs killed at any moment: what they had finished is taken up, byte for byte, and only the rest is pressed."""
+"""Runs killed at any moment: what they had finished is taken up, byte for byte, and only the rest
+is pressed.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,25 @@ def whole(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def kill_when(output: Path, raw: Path, is_time: Callable[[Path], bool], number: int = signal.SIGKILL) -> int:
-    """Runs with one codec process and sends a signal as soon as the time has come; returns the exit status."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--input", str(raw / "*.tar.gz"), "--output", str(output)]
-    run = subprocess.Popen([*command, "--direct_num_workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_when(
+    output: Path, raw: Path, is_time: Callable[[Path], bool], number: int = signal.SIGKILL
+) -> int:
+    """Runs with one codec process and sends a signal as soon as the time has come; returns the exit
+    status.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "run",
+        "--input",
+        str(raw / "*.tar.gz"),
+        "--output",
+        str(output),
+    ]
+    run = subprocess.Popen(
+        [*command, "--direct_num_workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not is_time(output):
         assert run.poll() is None, "the run ended before it could be killed"
@@ -71,14 +88,20 @@ def finished(output: Path) -> set[str]:
 def contents(output: Path) -> dict[str, str]:
     """Returns the hash of every media file by its name."""
     found = (path for path in (output / "recordings").rglob("*") if path.is_file())
-    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+    }
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
     """Returns the rows of the calls less what says who made them and where."""
     differ = ("run_id", "created_at", "uri", "processed_at", "call_date")
     return {
-        table: [{k: v for k, v in row.items() if k not in differ} for row in query(output / "catalog", table)]
+        table: [
+            {k: v for k, v in row.items() if k not in differ}
+            for row in query(output / "catalog", table)
+        ]
         for table in ("recordings", "segments", "tracks", "calls", "speech", "archives", "failures")
     }
 
@@ -91,8 +114,12 @@ def check_whole(output: Path, whole: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "int"])
-def test_finished_calls_are_taken_up_and_the_rest_is_pressed(raw: Path, whole: Path, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "int"]
+)
+def test_finished_calls_are_taken_up_and_the_rest_is_pressed(
+    raw: Path, whole: Path, tmp_path: Path, number: int
+) -> None:
     kill_when(tmp_path, raw, lambda output: bool(finished(output)), number)
     done = finished(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recordings").rglob("*.mp3")}
@@ -131,7 +158,9 @@ def test_run_killed_at_some_moment_is_completed_by_the_next(
 
 @pytest.fixture
 def killed(raw: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A copy of the archives, and the output of a run over them that was killed before it could publish a row."""
+    """A copy of the archives, and the output of a run over them that was killed before it could
+    publish a row.
+    """
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)
     output = tmp_path / "out"
@@ -141,14 +170,18 @@ def killed(raw: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_finished_call_of_which_the_archive_is_gone_is_taken_up(killed: tuple[Path, Path], whole: Path) -> None:
+def test_finished_call_of_which_the_archive_is_gone_is_taken_up(
+    killed: tuple[Path, Path], whole: Path
+) -> None:
     folder, output = killed
     (folder / "one.tar.gz").unlink()
 
     assert f"took up {len(CALLS)} calls" in press(output, folder / "*.tar.gz").err
 
     assert contents(output) == contents(whole)
-    assert {row["call_id"]: row["status"] for row in query(output / "catalog", "calls")} == dict.fromkeys(CALLS, "ok")
+    assert {
+        row["call_id"]: row["status"] for row in query(output / "catalog", "calls")
+    } == dict.fromkeys(CALLS, "ok")
 
 
 @pytest.mark.slow
@@ -166,7 +199,9 @@ def test_what_changed_since_is_pressed_anew(killed: tuple[Path, Path], whole: Pa
 
 
 @pytest.mark.slow
-def test_calls_made_with_other_settings_are_not_taken_up(killed: tuple[Path, Path], tmp_path: Path) -> None:
+def test_calls_made_with_other_settings_are_not_taken_up(
+    killed: tuple[Path, Path], tmp_path: Path
+) -> None:
     folder, output = killed
     config = tmp_path / "other.toml"
     config.write_text("[mp3]\nbitrate_kbps = 64\n")
@@ -174,4 +209,8 @@ def test_calls_made_with_other_settings_are_not_taken_up(killed: tuple[Path, Pat
     done = callpress("run", "--input", folder / "*.tar.gz", "--output", output, "--config", config)
 
     assert (done.status, "took up" in done.err) == (0, False)
-    assert {row["bitrate_bps"] for row in query(output / "catalog", "recordings") if row["codec"] == "mp3"} == {64_000}
+    assert {
+        row["bitrate_bps"]
+        for row in query(output / "catalog", "recordings")
+        if row["codec"] == "mp3"
+    } == {64_000}

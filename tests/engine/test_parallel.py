@@ -12,7 +12,15 @@ import pytest
 from apache_beam.metrics import Metrics
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.support.beam import CALL, GroupOnce, count_of, make_part, make_pipeline, make_plan, make_track
+from tests.support.beam import (
+    CALL,
+    GroupOnce,
+    count_of,
+    make_part,
+    make_pipeline,
+    make_plan,
+    make_track,
+)
 from transforms.context import RunContext
 from transforms.elements import TrackSource
 from transforms.engine.parallel import ParallelFn
@@ -33,7 +41,9 @@ class _SplitFn(ParallelFn):
 
     def work(self, element: int) -> Iterator[Any]:
         for copy in range(element % 3):
-            yield beam.pvalue.TaggedOutput("odd", (element, copy)) if element % 2 else (element, copy)
+            yield (
+                beam.pvalue.TaggedOutput("odd", (element, copy)) if element % 2 else (element, copy)
+            )
 
     def count(self, output: Any) -> None:
         self._outputs.inc()
@@ -82,9 +92,17 @@ def _outputs(count: int, parity: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("count", [1, 5, 60])
 def test_tagged_and_untagged_outputs_all_arrive(count: int) -> None:
     with make_pipeline() as pipeline:
-        split = pipeline | beam.Create(range(count), reshuffle=False) | beam.ParDo(_SplitFn()).with_outputs("odd", main="even")
-        assert_that(split.even | "GroupEven" >> GroupOnce(), equal_to(_outputs(count, 0)), label="even")
-        assert_that(split.odd | "GroupOdd" >> GroupOnce(), equal_to(_outputs(count, 1)), label="odd")
+        split = (
+            pipeline
+            | beam.Create(range(count), reshuffle=False)
+            | beam.ParDo(_SplitFn()).with_outputs("odd", main="even")
+        )
+        assert_that(
+            split.even | "GroupEven" >> GroupOnce(), equal_to(_outputs(count, 0)), label="even"
+        )
+        assert_that(
+            split.odd | "GroupOdd" >> GroupOnce(), equal_to(_outputs(count, 1)), label="odd"
+        )
 
 
 def test_every_output_is_counted_once() -> None:
@@ -144,7 +162,9 @@ def test_largest_of_what_waits_is_worked_on_first() -> None:
     fn.setup()
     fn.start_bundle()
     sizes = [3, 1, *range(10, 600), 7, 5_000, 2]
-    assert [output for size in sizes for output in fn.process(size)] == []  # nothing of it can be done yet
+    assert [
+        output for size in sizes for output in fn.process(size)
+    ] == []  # nothing of it can be done yet
 
     fn.gate.set()
     outputs = [windowed.value for windowed in fn.finish_bundle()]
@@ -155,7 +175,11 @@ def test_largest_of_what_waits_is_worked_on_first() -> None:
     expected = sorted(sizes, reverse=True)
     first = sorted(sizes[:33], reverse=True)[:2]
     assert set(fn.begun[:3]) <= {*first, 5_000, 599}
-    assert all(abs(fn.begun.index(size) - expected.index(size)) <= 3 for size in expected if size not in first)
+    assert all(
+        abs(fn.begun.index(size) - expected.index(size)) <= 3
+        for size in expected
+        if size not in first
+    )
 
 
 def test_largest_of_a_few_is_begun_with() -> None:
@@ -183,7 +207,9 @@ def test_largest_of_a_few_is_begun_with() -> None:
         (4, [0, 0], {0: 1}),
     ],
 )
-def test_piece_of_work_may_keep_its_share_of_the_cores_busy(threads: int, sizes: list[int], expected: dict[int, int]) -> None:
+def test_piece_of_work_may_keep_its_share_of_the_cores_busy(
+    threads: int, sizes: list[int], expected: dict[int, int]
+) -> None:
     fn = _SizedFn(threads)
     fn.setup()
     fn.start_bundle()
@@ -197,8 +223,14 @@ def test_piece_of_work_may_keep_its_share_of_the_cores_busy(threads: int, sizes:
     assert found == expected
 
 
-def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(context: RunContext) -> None:
-    parts = [make_part("alice", media_samples=3), make_part("alice", media_samples=4), make_part("bob", media_samples=5)]
+def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(
+    context: RunContext,
+) -> None:
+    parts = [
+        make_part("alice", media_samples=3),
+        make_part("alice", media_samples=4),
+        make_part("bob", media_samples=5),
+    ]
     alice, bob = (
         TrackSource(track=make_track(name), parts=of, timeline_start_unix_ns=0, begin_unix_ns=None)
         for name, of in (("alice", tuple(parts[:2])), ("bob", tuple(parts[2:])))
@@ -207,7 +239,10 @@ def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(context
 
     assert _UnpackFn(context).size(archive) == 9
     assert [_ExtractFn(context).size(source) for source in (alice, bob)] == [7, 5]
-    assert _MixFn(context).size((CALL.as_tuple(), {"plans": [make_plan([alice, bob])], "tracks": []})) == 12
+    assert (
+        _MixFn(context).size((CALL.as_tuple(), {"plans": [make_plan([alice, bob])], "tracks": []}))
+        == 12
+    )
     assert _MixFn(context).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
 
 

@@ -1,4 +1,6 @@
-"""Progress: whoever listens hears every report, until it stops listening; a portion adds up to its size."""
+"""Progress: whoever listens hears every report, until it stops listening; a portion adds up to its
+size.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from transforms.engine import progress
 def told() -> Iterator[list[int]]:
     """What is reported of `bytes_done` while a test runs."""
     heard: list[int] = []
-    stop = progress.listen(lambda what, count: heard.append(count) if what == "bytes_done" else None)
+    stop = progress.listen(
+        lambda what, count: heard.append(count) if what == "bytes_done" else None
+    )
     yield heard
     stop()
 
@@ -34,7 +38,10 @@ def test_listener_hears_figures_until_it_stops() -> None:
 def test_every_listener_hears_a_report() -> None:
     first: list[int] = []
     second: list[int] = []
-    stops = [progress.listen(lambda _, count: first.append(count)), progress.listen(lambda _, count: second.append(count))]
+    stops = [
+        progress.listen(lambda _, count: first.append(count)),
+        progress.listen(lambda _, count: second.append(count)),
+    ]
 
     progress.report("tracks", 2)
     stops[0]()

@@ -1,1 +1,3 @@
-"""Fuzzing of everything that reads bytes of others: targets, a seed corpus, and a runner for atheris."""
+"""Fuzzing of everything that reads bytes of others: targets, a seed corpus, and a runner for
+atheris.
+"""

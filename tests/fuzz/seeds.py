@@ -26,7 +26,15 @@ from tests.support.builders import (
     noise,
     tone,
 )
-from tests.support.hostile import case_names, dump_of, good_members, hostile_case, pax_entry, plain_packets, tar_entry
+from tests.support.hostile import (
+    case_names,
+    dump_of,
+    good_members,
+    hostile_case,
+    pax_entry,
+    plain_packets,
+    tar_entry,
+)
 
 _MOST_BYTES = 20_000
 """A seed that is larger slows the fuzzer down."""
@@ -38,7 +46,10 @@ def seeds(target: str) -> Iterable[bytes]:
     if target in ("archive", "unpack"):
         yield from (make_archive(small, kind) for kind in ("tar", "tar.gz", "zip"))
         for name in case_names():
-            if not any(word in name for word in ("bomb", "99000", "too_many", "20000", "100000", "more_segments")):
+            if not any(
+                word in name
+                for word in ("bomb", "99000", "too_many", "20000", "100000", "more_segments")
+            ):
                 yield hostile_case(name).data
     elif target == "tar":
         yield tar_entry("b.sdp", make_sdp())
@@ -48,17 +59,26 @@ def seeds(target: str) -> Iterable[bytes]:
     elif target == "timing":
         yield from (data for name, data in good_members("seed").items() if name.endswith(".json"))
         yield make_timing_metadata(
-            segments={"audio": [{"base_filename": "a", "first_rtp_unix_timestamp": 1e400}], "video": None}
+            segments={
+                "audio": [{"base_filename": "a", "first_rtp_unix_timestamp": 1e400}],
+                "video": None,
+            }
         )
         for name in case_names():
-            if name.startswith(("json_", "id_")) and "100000" not in name and "more_segments" not in name:
+            if (
+                name.startswith(("json_", "id_"))
+                and "100000" not in name
+                and "more_segments" not in name
+            ):
                 yield _member_of(hostile_case(name).data)
     elif target == "rtpdump":
         yield dump_of(plain_packets(20))
         yield make_rtpdump(0, [(0, b"", True), (5, b"x" * 30, False)])
     elif target == "rtp":
         yield _records(20)
-        packet = make_rtp_packet(b"abc", csrcs=[1, 2], one_byte_extension=[(1, b"x")], padding_bytes=4)
+        packet = make_rtp_packet(
+            b"abc", csrcs=[1, 2], one_byte_extension=[(1, b"x")], padding_bytes=4
+        )
         yield struct.pack(">HHI", len(packet) + 8, len(packet), 5) + packet
     elif target == "rtcp":
         yield make_rtcp_sender_report(ntp_time=1 << 63)
@@ -72,15 +92,23 @@ def seeds(target: str) -> Iterable[bytes]:
         for frame_ms in (2.5, 20, 60, 120):
             yield from encode_opus(tone(300, 0.25), frame_ms=frame_ms)[:2]
         yield from encode_opus(noise(0.1, 2), fec=True, expected_loss_percent=10)[:2]
-        yield from (bytes([config << 3 | code, 3, 1, 1]) + bytes(9) for config in range(0, 32, 5) for code in range(4))
+        yield from (
+            bytes([config << 3 | code, 3, 1, 1]) + bytes(9)
+            for config in range(0, 32, 5)
+            for code in range(4)
+        )
     elif target == "arrivals":
         yield struct.pack(">9I", 0, 20, 40, 2**32 - 1, 60, 0, 80_000, 100, 99_000)
     elif target == "ingest":
         yield _ingest_records(plain_packets(30))
         red = make_red_payload(b"\x08abc", [(960, b"\x08x")])
         yield _ingest_records(plain_packets(20, payload=red, payload_type=RED_PAYLOAD_TYPE))
-        yield _ingest_records([*plain_packets(5), (100, make_rtcp_sender_report(ntp_time=5 << 32, cname=None), True)])
-        yield _ingest_records(plain_packets(20, sequence_number=lambda n: 7 * n, rtp_timestamp=lambda n: 960 * 7 * n))
+        yield _ingest_records(
+            [*plain_packets(5), (100, make_rtcp_sender_report(ntp_time=5 << 32, cname=None), True)]
+        )
+        yield _ingest_records(
+            plain_packets(20, sequence_number=lambda n: 7 * n, rtp_timestamp=lambda n: 960 * 7 * n)
+        )
 
 
 def _member_of(data: bytes) -> bytes:
@@ -97,7 +125,11 @@ def _records(count: int) -> bytes:
 
 
 def _ingest_records(packets: Iterable[tuple[int, bytes, bool]]) -> bytes:
-    return b"".join(bytes([len(packet)]) + struct.pack(">I", at) + packet for at, packet, _ in packets if len(packet) < 256)
+    return b"".join(
+        bytes([len(packet)]) + struct.pack(">I", at) + packet
+        for at, packet, _ in packets
+        if len(packet) < 256
+    )
 
 
 def write_corpus(folder: Path, targets: Iterable[str]) -> dict[str, int]:

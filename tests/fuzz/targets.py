@@ -1,7 +1,8 @@
-"""What is fuzzed: one function of bytes per parser. Each holds that nothing is raised but the parser's own error.
+"""What is fuzzed: one function of bytes per parser. Each holds that nothing is raised but the
+parser's own error.
 
-No test library is imported here: the fuzzer instruments what it imports. Limits are small, so that an input which gets round
-one of them shows in time or memory at once.
+No test library is imported here: the fuzzer instruments what it imports. Limits are small, so that
+an input which gets round one of them shows in time or memory at once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ LIMITS = LimitSettings(
     max_segment_packets=5_000,
     max_archive_seconds=20,
 )
-_DUMP_HEAD = b"#!rtpplay1.0 127.0.0.1/5004\n" + struct.pack(">IIIHH", 1_767_607_200, 0, 0x7F00_0001, 5004, 0)
+_DUMP_HEAD = b"#!rtpplay1.0 127.0.0.1/5004\n" + struct.pack(
+    ">IIIHH", 1_767_607_200, 0, 0x7F00_0001, 5004, 0
+)
 _MAPS = {
     number: RtpMap(payload_type=number, encoding=encoding, clock_rate_hz=48_000, channels=2)
     for number, encoding in ((63, "red"), (111, "opus"))
@@ -185,7 +188,14 @@ def ingest(data: bytes) -> None:
     """Ingests a dump whose framing is mended, so that mutations reach the packets in it."""
     dump = _DUMP_HEAD + _with_lengths(data)
     try:
-        segment = ingest_segment(partial(io.BytesIO, dump), np.frombuffer(dump, dtype=np.uint8), "m", _MAPS, _TIMING, LIMITS)
+        segment = ingest_segment(
+            partial(io.BytesIO, dump),
+            np.frombuffer(dump, dtype=np.uint8),
+            "m",
+            _MAPS,
+            _TIMING,
+            LIMITS,
+        )
     except RecordingError as error:
         _assert_tells(error)
         return
@@ -200,7 +210,12 @@ def unpack(data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
         try:
             unpacked = unpack_archive(
-                ref, (), Path(folder), LIMITS, open_input=lambda _: io.BytesIO(data), on_progress=lambda _: None
+                ref,
+                (),
+                Path(folder),
+                LIMITS,
+                open_input=lambda _: io.BytesIO(data),
+                on_progress=lambda _: None,
             )
         except RecordingError as error:
             _assert_tells(error)
@@ -238,12 +253,16 @@ def _with_checksums(data: bytes) -> bytes:
 
 
 def _with_lengths(data: bytes) -> bytes:
-    """Returns records: of each its first byte is the packet's length, the next four its arrival; the framing is right."""
+    """Returns records: of each its first byte is the packet's length, the next four its arrival;
+    the framing is right.
+    """
     out, position = [], 0
     while position + 5 <= len(data):
         packet = data[position + 5 : position + 5 + data[position]]
         plen = 0 if packet[1:2] in (b"\xc8", b"\xc9") else len(packet)
-        out.append(struct.pack(">HH", len(packet) + 8, plen) + data[position + 1 : position + 5] + packet)
+        out.append(
+            struct.pack(">HH", len(packet) + 8, plen) + data[position + 1 : position + 5] + packet
+        )
         position += 5 + data[position]
     return b"".join(out)
 
@@ -254,5 +273,18 @@ def _fast_folder() -> str | None:
 
 TARGETS: dict[str, Callable[[bytes], Any]] = {
     function.__name__: function
-    for function in (archive, tar, timing, rtpdump, rtp, rtcp, red, sdp, opus, arrivals, ingest, unpack)
+    for function in (
+        archive,
+        tar,
+        timing,
+        rtpdump,
+        rtp,
+        rtcp,
+        red,
+        sdp,
+        opus,
+        arrivals,
+        ingest,
+        unpack,
+    )
 }

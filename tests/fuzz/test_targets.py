@@ -1,4 +1,6 @@
-"""The fuzz targets, driven by hypothesis: a few hundred mutations of each seed corpus, the same ones on every run."""
+"""The fuzz targets, driven by hypothesis: a few hundred mutations of each seed corpus, the same
+ones on every run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def corpus(target: str) -> list[bytes]:
 
 Edit = tuple[int, int, bytes]
 """Where, how many bytes are replaced, by what."""
-edits = st.lists(st.tuples(st.integers(0, _MOST_BYTES), st.integers(0, 40), st.binary(max_size=12)), max_size=5)
+edits = st.lists(
+    st.tuples(st.integers(0, _MOST_BYTES), st.integers(0, 40), st.binary(max_size=12)), max_size=5
+)
 
 
 def edited(data: bytes, changes: list[Edit]) -> bytes:
@@ -43,7 +47,9 @@ def test_seeds_pass(target: str) -> None:
 
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_mutations_raise_nothing_but_recording_errors(target: str) -> None:
-    @settings(max_examples=_EXAMPLES.get(target, 300), derandomize=True, deadline=None, database=None)
+    @settings(
+        max_examples=_EXAMPLES.get(target, 300), derandomize=True, deadline=None, database=None
+    )
     @given(st.builds(edited, st.sampled_from(corpus(target)), edits) | st.binary(max_size=300))
     def holds(data: bytes) -> None:
         TARGETS[target](data)
@@ -53,7 +59,16 @@ def test_mutations_raise_nothing_but_recording_errors(target: str) -> None:
 
 def test_zip_that_lost_its_directory_may_state_any_size() -> None:
     """Found by the fuzzer: a size of 2**63 led past all positions a file can have."""
-    header = b"PK\x03\x04" + bytes(14) + b"\xff" * 8 + b"\x01\0" + b"\x14\0" + b"x" + b"\x01\0\x10\0" + b"\xff" * 16
+    header = (
+        b"PK\x03\x04"
+        + bytes(14)
+        + b"\xff" * 8
+        + b"\x01\0"
+        + b"\x14\0"
+        + b"x"
+        + b"\x01\0\x10\0"
+        + b"\xff" * 16
+    )
     TARGETS["archive"](header + b"rest")
 
 

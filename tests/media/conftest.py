@@ -1,4 +1,6 @@
-"""Settings of the property tests: the same examples on every run, and no time limit on a single one."""
+"""Settings of the property tests: the same examples on every run, and no time limit on a single
+one.
+"""
 
 from __future__ import annotations
 

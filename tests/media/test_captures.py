@@ -1,4 +1,6 @@
-"""Calls captured from real browsers: packet counts, lengths, places and stalls as they are known to be."""
+"""Calls captured from real browsers: packet counts, lengths, places and stalls as they are known to
+be.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ TRACKS = (
     Known("stereo_stalls", "carol", 2_779, 27_790, stalled_ms=190, channels=2, packet_samples=480),
 )
 tracks = pytest.mark.parametrize(
-    "known", [pytest.param(t, id=f"{t.archive}-{t.who}{'-screen' * t.shares_screen}") for t in TRACKS]
+    "known",
+    [pytest.param(t, id=f"{t.archive}-{t.who}{'-screen' * t.shares_screen}") for t in TRACKS],
 )
 
 
@@ -97,9 +100,12 @@ def find(unpacked: Unpacked, known: Known) -> tuple[PartFiles, PartIndex, Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "members", "people"), [("weekly_sync", 14, 4), ("dtx_stalls", 12, 4), ("stereo_stalls", 9, 3)]
+    ("name", "members", "people"),
+    [("weekly_sync", 14, 4), ("dtx_stalls", 12, 4), ("stereo_stalls", 9, 3)],
 )
-def test_capture_is_read_without_a_failure(unpacked: Unpacked, name: str, members: int, people: int) -> None:
+def test_capture_is_read_without_a_failure(
+    unpacked: Unpacked, name: str, members: int, people: int
+) -> None:
     archive, _ = unpacked[name]
     assert archive.failures == ()
     assert archive.member_count == members
@@ -130,22 +136,32 @@ def test_media_time_is_as_known(unpacked: Unpacked, known: Known) -> None:
 
 @tracks
 def test_stalls_that_count_are_followed(unpacked: Unpacked, known: Known) -> None:
-    """A step counts when sender reports confirm it, or from 60 ms; the rest is owned up to in the error."""
+    """A step counts when sender reports confirm it, or from 60 ms; the rest is owned up to in the
+    error.
+    """
     _, index, _ = find(unpacked, known)
     pieces = pieces_of(index.runs[0].clock)
     first, last = pieces[0], pieces[-1]
-    grown_ns = last.server_start_unix_ns - first.server_start_unix_ns - last.media_start_sample * 1_000_000_000 // 48_000
+    grown_ns = (
+        last.server_start_unix_ns
+        - first.server_start_unix_ns
+        - last.media_start_sample * 1_000_000_000 // 48_000
+    )
     assert grown_ns / 1_000_000 == pytest.approx(known.stalled_ms, abs=11)
     assert (len(pieces) > 1) is (known.stalled_ms > 0)
 
 
 def test_people_join_when_they_did(unpacked: Unpacked) -> None:
-    """First packets arrive 2.487 s after the start of the call, and 2.65, 7.32 and 12.15 s after that one."""
+    """First packets arrive 2.487 s after the start of the call, and 2.65, 7.32 and 12.15 s after
+    that one.
+    """
     archive, _ = unpacked["weekly_sync"]
     arrivals = []
     for session in archive.sessions:
         assert session.call_start_unix_ns is not None
-        (part,) = [part for part in session.parts if part.track.output_type == OutputType.AUDIO_ONLY]
+        (part,) = [
+            part for part in session.parts if part.track.output_type == OutputType.AUDIO_ONLY
+        ]
         arrivals.append((part.first_server_unix_ns - session.call_start_unix_ns) / 1e9 + 0.020)
     assert arrivals[0] == pytest.approx(2.487, abs=0.015)
     assert [at - arrivals[0] for at in arrivals[1:]] == pytest.approx([2.65, 7.32, 12.15], abs=0.03)
@@ -159,7 +175,12 @@ def test_individual_file_is_exact_in_length_and_sounds(
     files, _, folder = find(unpacked, known)
     path = tmp_path / f"a.{container}"
     facts = extract_track(
-        (files,), path, container, {"title": known.who}, open_input=open_in(folder), on_progress=lambda samples: None
+        (files,),
+        path,
+        container,
+        {"title": known.who},
+        open_input=open_in(folder),
+        on_progress=lambda samples: None,
     )
     total = facts.duration_samples
     assert total / 48 == pytest.approx(known.media_ms + known.stalled_ms, abs=30)
@@ -173,13 +194,18 @@ def test_individual_file_is_exact_in_length_and_sounds(
 def test_mix_of_the_sample_is_the_call(unpacked: Unpacked, tmp_path: Path) -> None:
     archive, folder = unpacked["weekly_sync"]
     parts = [
-        PartFiles(packets=part.packets_file, index=part.index_file) for session in archive.sessions for part in session.parts
+        PartFiles(packets=part.packets_file, index=part.index_file)
+        for session in archive.sessions
+        for part in session.parts
     ]
     path = tmp_path / "a.mp3"
     facts = mix_parts([[part] for part in parts], folder, path)
     first = min(part.first_server_unix_ns for session in archive.sessions for part in session.parts)
     assert facts.start_unix_ns == first
-    # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96 s.
+    # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96
+    # s.
     assert facts.file.duration_samples / 48_000 == pytest.approx(43.96, abs=0.1)
     assert len(decode_with_ffmpeg(path, 1)) == facts.file.duration_samples
-    assert len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * facts.file.duration_samples
+    assert (
+        len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * facts.file.duration_samples
+    )

@@ -39,7 +39,11 @@ CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 
 
 def extract(
-    folder: Path, parts: Sequence[PartFiles], *, write: bool = True, container: Container = Container.MKV
+    folder: Path,
+    parts: Sequence[PartFiles],
+    *,
+    write: bool = True,
+    container: Container = Container.MKV,
 ) -> ExtractedTrackFacts:
     """Extracts one track to `out` in a folder."""
     return extract_track(
@@ -54,12 +58,18 @@ def extract(
 
 def extract_segments(folder: Path, *segments: Segment, write: bool = True) -> ExtractedTrackFacts:
     """Stages the segments of one participant and extracts their track."""
-    return extract(folder, stage_call([Participant(participant_id="alice", segments=segments)], folder), write=write)
+    return extract(
+        folder,
+        stage_call([Participant(participant_id="alice", segments=segments)], folder),
+        write=write,
+    )
 
 
 def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     sent = noise(3)
-    facts = extract_segments(tmp_path, Segment(packets=encode_opus(sent, bitrate_bps=96_000), start_ms=1_500, ssrc=77))
+    facts = extract_segments(
+        tmp_path, Segment(packets=encode_opus(sent, bitrate_bps=96_000), start_ms=1_500, ssrc=77)
+    )
     path = tmp_path / "out.mkv"
     total = 144_000 - LOOK_AHEAD
     assert facts.file is not None
@@ -69,7 +79,12 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     assert (facts.duration_samples, facts.media_samples) == (total, 144_000)
     assert (facts.dtx_samples, facts.hole_samples) == (0, 0)
     assert facts.counts == PacketCounts(expected=150, received=150)
-    assert (facts.channels, facts.codec, facts.segment_count, facts.jitter_ms) == (1, "audio/opus", 1, 0)
+    assert (facts.channels, facts.codec, facts.segment_count, facts.jitter_ms) == (
+        1,
+        "audio/opus",
+        1,
+        0,
+    )
     assert (facts.archive_uris, facts.ssrcs) == (("call.tar.gz",), (77,))
     assert facts.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
     assert facts.begin_unix_ns == CALL_START_NS + 1_500_000_000
@@ -77,8 +92,15 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     assert (segment.file_start_sample, segment.file_stop_sample) == (0, 144_000)
     assert segment.server_start_unix_ns == CALL_START_NS + 1_500_000_000
     assert segment.server_stop_unix_ns == CALL_START_NS + 4_500_000_000
-    assert (segment.gap_before, segment.base_filename, segment.ssrc) == ("none", "p0_track_type_audio_0", 77)
-    assert (segment.track_id, segment.clock_method) == ("sess-alice:TRACK_TYPE_AUDIO", "arrival_envelope")
+    assert (segment.gap_before, segment.base_filename, segment.ssrc) == (
+        "none",
+        "p0_track_type_audio_0",
+        77,
+    )
+    assert (segment.track_id, segment.clock_method) == (
+        "sess-alice:TRACK_TYPE_AUDIO",
+        "arrival_envelope",
+    )
     heard = decode_with_ffmpeg(path, 1)
     assert len(heard) == total
     assert best_lag(heard, sent) == 0
@@ -86,7 +108,10 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
 
 def test_measuring_without_a_file_gives_the_same_facts(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 2))
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=packets, lost={3, 4})])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=packets, lost={3, 4})])],
+        tmp_path,
+    )
     written, measured = extract(tmp_path, parts), extract(tmp_path, parts, write=False)
     assert measured.file is None
     assert (written.duration_samples, written.segments, written.counts, written.hole_samples) == (
@@ -98,21 +123,37 @@ def test_measuring_without_a_file_gives_the_same_facts(tmp_path: Path) -> None:
 
 
 def test_progress_is_the_length_of_the_file(tmp_path: Path) -> None:
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],
+        tmp_path,
+    )
     told: list[int] = []
-    extract_track(tuple(parts), None, Container.MKV, {}, open_input=open_in(tmp_path), on_progress=told.append)
+    extract_track(
+        tuple(parts), None, Container.MKV, {}, open_input=open_in(tmp_path), on_progress=told.append
+    )
     assert told == [48_000 - LOOK_AHEAD]
 
 
 @pytest.mark.parametrize("container", list(Container))
 @pytest.mark.parametrize("channels", [1, 2])
-def test_file_may_begin_before_its_first_packet(tmp_path: Path, container: Container, channels: int) -> None:
+def test_file_may_begin_before_its_first_packet(
+    tmp_path: Path, container: Container, channels: int
+) -> None:
     sent = noise(2, channels)
     packets = encode_opus(sent, bitrate_bps=96_000 * channels)
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=packets, start_ms=3_001)])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=packets, start_ms=3_001)])],
+        tmp_path,
+    )
     path = tmp_path / f"out.{container}"
     facts = extract_track(
-        tuple(parts), path, container, {}, CALL_START_NS, open_input=open_in(tmp_path), on_progress=lambda samples: None
+        tuple(parts),
+        path,
+        container,
+        {},
+        CALL_START_NS,
+        open_input=open_in(tmp_path),
+        on_progress=lambda samples: None,
     )
     lead = 144_000  # 3.001 s on a grid of 2.5 ms; the row says what lies between
     assert facts.begin_unix_ns == CALL_START_NS
@@ -127,16 +168,27 @@ def test_file_may_begin_before_its_first_packet(tmp_path: Path, container: Conta
 
 
 def test_file_never_begins_after_its_first_packet(tmp_path: Path) -> None:
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],
+        tmp_path,
+    )
     facts = extract_track(
-        tuple(parts), None, Container.MKV, {}, CALL_START_NS + 10**9, open_input=open_in(tmp_path), on_progress=lambda _: None
+        tuple(parts),
+        None,
+        Container.MKV,
+        {},
+        CALL_START_NS + 10**9,
+        open_input=open_in(tmp_path),
+        on_progress=lambda _: None,
     )
     assert (facts.begin_unix_ns, facts.hole_samples) == (CALL_START_NS, 0)
 
 
 def test_step_where_packets_were_lost_is_a_loss(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 6))
-    facts = extract_segments(tmp_path, Segment(packets=packets, lost={148, 149}, stalls_ms={150: 500}))
+    facts = extract_segments(
+        tmp_path, Segment(packets=packets, lost={148, 149}, stalls_ms={150: 500})
+    )
     assert [s.gap_before for s in facts.segments] == ["none", "lost"]
 
 
@@ -151,7 +203,11 @@ def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
         (0, 48_000, "none"),
         (192_000, 240_000, "muted"),
     ]
-    assert (facts.hole_samples, facts.dtx_samples, facts.duration_samples) == (144_000, 0, 240_000 - LOOK_AHEAD)
+    assert (facts.hole_samples, facts.dtx_samples, facts.duration_samples) == (
+        144_000,
+        0,
+        240_000 - LOOK_AHEAD,
+    )
     assert (facts.ssrcs, facts.segment_count) == ((1, 2), 2)
     heard = decode_with_ffmpeg(tmp_path / "out.mkv", 1)
     assert len(heard) == facts.duration_samples
@@ -163,13 +219,18 @@ def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
 def test_dtx_loss_and_stall_are_counted_apart(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 6))
     packets[50:60] = [b""] * 10
-    facts = extract_segments(tmp_path, Segment(packets=packets, lost=range(100, 110), stalls_ms={150: 500}))
+    facts = extract_segments(
+        tmp_path, Segment(packets=packets, lost=range(100, 110), stalls_ms={150: 500})
+    )
     assert facts.dtx_samples == 9_600
     assert facts.hole_samples == 9_600 + 9_600 + 24_000
     assert facts.media_samples == 280 * 960
     assert facts.duration_samples == 300 * 960 + 24_000 - LOOK_AHEAD
     assert facts.counts == PacketCounts(expected=290, received=280, lost=10)
-    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [(0, "none"), (168_000, "stalled")]
+    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [
+        (0, "none"),
+        (168_000, "stalled"),
+    ]
     assert len(decode_with_pyav(tmp_path / "out.mkv")) == facts.duration_samples
 
 
@@ -189,26 +250,42 @@ def test_new_source_within_a_segment_is_a_gap_of_unknown_cause(tmp_path: Path) -
         later += body[at : at + 4] + offset.to_bytes(4, "big") + body[at + 8 : at + size]
         at += size
     archive = make_call_archive(
-        [Participant(participant_id="a", segments=[Segment(packets=segments[0].packets, with_dump=False, base_filename="a")])],
+        [
+            Participant(
+                participant_id="a",
+                segments=[Segment(packets=segments[0].packets, with_dump=False, base_filename="a")],
+            )
+        ],
         extra_members={"a.rtpdump": one + bytes(later)},
     )
     unpacked = unpack(archive, tmp_path)
     assert unpacked.failures == ()
     facts = extract(tmp_path, part_files(unpacked))
-    assert [(s.ssrc, s.file_start_sample, s.gap_before) for s in facts.segments] == [(1, 0, "none"), (2, 144_000, "unknown")]
+    assert [(s.ssrc, s.file_start_sample, s.gap_before) for s in facts.segments] == [
+        (1, 0, "none"),
+        (2, 144_000, "unknown"),
+    ]
 
 
 def test_parts_of_two_archives_make_one_file(tmp_path: Path) -> None:
     parts = []
     for number, (start_ms, hertz) in enumerate([(0, 440), (2_000, 880)]):
         archive = make_call_archive(
-            [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(hertz, 1)), start_ms=start_ms)])]
+            [
+                Participant(
+                    participant_id="a",
+                    segments=[Segment(packets=encode_opus(tone(hertz, 1)), start_ms=start_ms)],
+                )
+            ]
         )
         folder = tmp_path / str(number)
         (part,) = part_files(unpack(archive, folder))
         parts.append(PartFiles(packets=f"{number}/{part.packets}", index=f"{number}/{part.index}"))
     facts = extract(tmp_path, parts[::-1])
-    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [(0, "none"), (96_000, "not_recorded")]
+    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [
+        (0, "none"),
+        (96_000, "not_recorded"),
+    ]
     assert facts.counts == PacketCounts(expected=100, received=100)
     assert facts.segment_count == 2
     assert loudest_hz(decode_with_pyav(tmp_path / "out.mkv")[:47_000]) == pytest.approx(440, abs=2)
@@ -218,14 +295,18 @@ def test_parts_of_two_archives_make_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("container", list(Container))
 def test_stereo_and_container_are_kept(tmp_path: Path, channels: int, container: Container) -> None:
     packets = encode_opus(tone(440, 1, channels), bitrate_bps=64_000)
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=packets)])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=packets)])], tmp_path
+    )
     facts = extract(tmp_path, parts, container=container)
     assert facts.channels == channels
     assert decode_with_pyav(tmp_path / f"out.{container}").shape == (48_000 - LOOK_AHEAD, channels)
 
 
 def test_red_is_named_and_what_it_brought_back_counted(tmp_path: Path) -> None:
-    facts = extract_segments(tmp_path, Segment(packets=encode_opus(tone(440, 2)), red_copies=1, lost={20, 40, 41}))
+    facts = extract_segments(
+        tmp_path, Segment(packets=encode_opus(tone(440, 2)), red_copies=1, lost={20, 40, 41})
+    )
     assert facts.codec == "audio/red"
     assert facts.counts == PacketCounts(expected=100, received=97, lost=3, recovered_red=2)
     assert facts.media_samples == 99 * 960
@@ -233,13 +314,19 @@ def test_red_is_named_and_what_it_brought_back_counted(tmp_path: Path) -> None:
 
 
 def test_same_parts_give_the_same_bytes(tmp_path: Path) -> None:
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],
+        tmp_path,
+    )
     first, second = extract(tmp_path, parts), extract(tmp_path, parts)
     assert first == second
 
 
 def test_archive_under_two_names_is_taken_and_counted_once(tmp_path: Path) -> None:
-    parts = stage_call([Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])], tmp_path)
+    parts = stage_call(
+        [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],
+        tmp_path,
+    )
     once, twice = extract(tmp_path, parts), extract(tmp_path, parts * 2)
     assert twice.file == once.file
     assert len(twice.segments) == 1

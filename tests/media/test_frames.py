@@ -1,7 +1,8 @@
-"""Every kind of packet a sender may make, from the dump to the individual file and the mix: bytes, lengths, places, joins.
+"""Every kind of packet a sender may make, from the dump to the individual file and the mix: bytes,
+lengths, places, joins.
 
-Each stream is dumped, put in an archive, unpacked, extracted and mixed by the real code, and read back with PyAV and the
-ffmpeg program.
+Each stream is dumped, put in an archive, unpacked, extracted and mixed by the real code, and read
+back with PyAV and the ffmpeg program.
 """
 
 from __future__ import annotations
@@ -64,12 +65,18 @@ DURATIONS_MS = (2.5, 5, 10, 20, 40, 60, 80, 100, 120)
 OPUS_BUFFER_BYTES = 61_440
 
 # Request numbers of opus_defines.h and opus_private.h.
-SET_BITRATE, SET_VBR, SET_BANDWIDTH, SET_FORCE_CHANNELS, SET_FORCE_MODE = 4002, 4006, 4008, 4022, 11002
+SET_BITRATE, SET_VBR, SET_BANDWIDTH, SET_FORCE_CHANNELS, SET_FORCE_MODE = (
+    4002,
+    4006,
+    4008,
+    4022,
+    11002,
+)
 SILK, HYBRID, CELT = 1000, 1001, 1002
 WIDE_BAND, FULL_BAND = 1103, 1105
 
 
-# --- making packets --------------------------------------------------------------------------------------------------
+# --- making packets -------------------------------------------------------------------------------
 
 
 class Encoder:
@@ -79,7 +86,9 @@ class Encoder:
         encode_opus(silence(0.02))  # types the library's functions
         self._library = load_libopus()
         error = ctypes.c_int()
-        state = self._library.opus_encoder_create(SAMPLE_RATE_HZ, channels, application, ctypes.byref(error))
+        state = self._library.opus_encoder_create(
+            SAMPLE_RATE_HZ, channels, application, ctypes.byref(error)
+        )
         assert error.value == 0
         self._state = ctypes.c_void_p(state)
         self._channels = channels
@@ -88,14 +97,21 @@ class Encoder:
         self._library.opus_encoder_destroy(self._state)
 
     def set(self, request: int, value: int) -> None:
-        assert self._library.opus_encoder_ctl(self._state, ctypes.c_int(request), ctypes.c_int32(value)) == 0
+        assert (
+            self._library.opus_encoder_ctl(
+                self._state, ctypes.c_int(request), ctypes.c_int32(value)
+            )
+            == 0
+        )
 
     def encode(self, pcm: Pcm) -> bytes:
         """Returns one packet of all of `pcm`."""
         block = np.ascontiguousarray(pcm, dtype=np.float32)
         assert block.shape[1] == self._channels
         buffer = ctypes.create_string_buffer(4_000)
-        size = self._library.opus_encode_float(self._state, block.ctypes.data, len(block), buffer, len(buffer))
+        size = self._library.opus_encode_float(
+            self._state, block.ctypes.data, len(block), buffer, len(buffer)
+        )
         assert size > 0
         return buffer.raw[:size]
 
@@ -106,11 +122,15 @@ class Encoder:
 
 
 def join_packets(packets: Sequence[bytes]) -> bytes:
-    """Returns the frames of some packets in one, as libopus's repacketizer puts them: code 0, 1, 2 or 3."""
+    """Returns the frames of some packets in one, as libopus's repacketizer puts them: code 0, 1, 2
+    or 3.
+    """
     library = load_libopus()
     library.opus_repacketizer_create.restype = ctypes.c_void_p
     maker = ctypes.c_void_p(library.opus_repacketizer_create())
-    held = [ctypes.create_string_buffer(packet, len(packet)) for packet in packets]  # it keeps pointers to them
+    held = [
+        ctypes.create_string_buffer(packet, len(packet)) for packet in packets
+    ]  # it keeps pointers to them
     try:
         for packet in held:
             assert library.opus_repacketizer_cat(maker, packet, ctypes.c_int32(len(packet))) == 0
@@ -125,13 +145,20 @@ def join_packets(packets: Sequence[bytes]) -> bytes:
 def pad_packet(packet: bytes, by: int) -> bytes:
     """Returns a packet made longer by so many bytes, as libopus pads: code 3."""
     buffer = ctypes.create_string_buffer(packet, len(packet) + by)
-    assert load_libopus().opus_packet_pad(buffer, ctypes.c_int32(len(packet)), ctypes.c_int32(len(packet) + by)) == 0
+    assert (
+        load_libopus().opus_packet_pad(
+            buffer, ctypes.c_int32(len(packet)), ctypes.c_int32(len(packet) + by)
+        )
+        == 0
+    )
     return buffer.raw
 
 
 def frame_length(size: int) -> bytes:
     """Returns a frame's length as RFC 6716 s3.2.1 codes it."""
-    return bytes([size]) if size < 252 else bytes([252 + (size & 3), (size - 252 - (size & 3)) // 4])
+    return (
+        bytes([size]) if size < 252 else bytes([252 + (size & 3), (size - 252 - (size & 3)) // 4])
+    )
 
 
 def code_2(packets: Sequence[bytes]) -> bytes:
@@ -141,7 +168,9 @@ def code_2(packets: Sequence[bytes]) -> bytes:
 
 
 def code_3(packets: Sequence[bytes], *, vbr: bool, padding: int | None = None) -> bytes:
-    """Returns frames by hand (RFC 6716 s3.2.5). Args: padding: bytes of it; None leaves out even its length."""
+    """Returns frames by hand (RFC 6716 s3.2.5). Args: padding: bytes of it; None leaves out even
+    its length.
+    """
     out = bytes([packets[0][0] | 3, vbr << 7 | (padding is not None) << 6 | len(packets)])
     if padding is not None:
         chain, rest = divmod(padding, 254)
@@ -157,7 +186,7 @@ def samples_of(packet: bytes) -> int:
     return int(packet_samples(toc, second)[0])
 
 
-# --- sending and hearing ---------------------------------------------------------------------------------------------
+# --- sending and hearing --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -185,8 +214,8 @@ def with_dtx(packets: Sequence[bytes], duration: int) -> list[Sent]:
 def press(folder: Path, sent: Sequence[Sent], lost: Collection[int] = (), channels: int = 1) -> Pcm:
     """Sends a stream through everything; returns what the mix holds before the limiter.
 
-    What is true of every stream is checked here: the file's packets are the sent ones byte for byte and in their places, and
-    every decoder gives the exact length.
+    What is true of every stream is checked here: the file's packets are the sent ones byte for byte
+    and in their places, and every decoder gives the exact length.
 
     Args:
       folder: to work in.
@@ -197,24 +226,45 @@ def press(folder: Path, sent: Sequence[Sent], lost: Collection[int] = (), channe
     arrived = [(number, packet) for number, packet in enumerate(sent) if number not in lost]
     records = []
     for number, packet in arrived:
-        rtp = make_rtp_packet(packet.packet, sequence_number=65_500 + number, rtp_timestamp=4_294_900_000 + packet.media_sample)
-        records.append(((packet.media_sample + samples_of(packet.packet)) * 1_000 // SAMPLE_RATE_HZ, rtp, False))
+        rtp = make_rtp_packet(
+            packet.packet,
+            sequence_number=65_500 + number,
+            rtp_timestamp=4_294_900_000 + packet.media_sample,
+        )
+        records.append(
+            (
+                (packet.media_sample + samples_of(packet.packet)) * 1_000 // SAMPLE_RATE_HZ,
+                rtp,
+                False,
+            )
+        )
     first = sent[0].packet
     # The metadata states the first packet as it is; the dump in the archive is the one made above.
-    segment = Segment(packets=[first], packet_samples=samples_of(first), with_dump=False, base_filename="a")
+    segment = Segment(
+        packets=[first], packet_samples=samples_of(first), with_dump=False, base_filename="a"
+    )
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
-    archive = make_call_archive([Participant(participant_id="a", segments=[segment])], extra_members={"a.rtpdump": dump})
+    archive = make_call_archive(
+        [Participant(participant_id="a", segments=[segment])], extra_members={"a.rtpdump": dump}
+    )
     unpacked = unpack(archive, folder)
     assert unpacked.failures == ()
     parts = part_files(unpacked)
 
     total = sent[-1].media_sample + samples_of(sent[-1].packet) - LOOK_AHEAD
     track = extract_track(
-        tuple(parts), folder / "a.mkv", Container.MKV, {}, open_input=open_in(folder), on_progress=lambda samples: None
+        tuple(parts),
+        folder / "a.mkv",
+        Container.MKV,
+        {},
+        open_input=open_in(folder),
+        on_progress=lambda samples: None,
     )
     assert (track.duration_samples, track.channels) == (total, channels)
     assert (track.counts.received, track.counts.lost) == (len(arrived), len(lost))
-    assert packets_in_file(folder / "a.mkv") == [(packet.media_sample, packet.packet) for _, packet in arrived]
+    assert packets_in_file(folder / "a.mkv") == [
+        (packet.media_sample, packet.packet) for _, packet in arrived
+    ]
     from_file = decode_with_pyav(folder / "a.mkv")
     assert from_file.shape == (total, channels)
     assert len(decode_with_ffmpeg(folder / "a.mkv", channels)) == total
@@ -228,12 +278,16 @@ def press(folder: Path, sent: Sequence[Sent], lost: Collection[int] = (), channe
     pcm = decode_parts(folder, parts, channels)
     assert pcm.shape == (total, channels)
     assert best_lag(heard, pcm) == 0
-    assert abs(lag_in_samples(from_file, pcm)) <= 1  # FFmpeg's SILK comes a sample later than libopus's
+    assert (
+        abs(lag_in_samples(from_file, pcm)) <= 1
+    )  # FFmpeg's SILK comes a sample later than libopus's
     return pcm
 
 
 def packets_in_file(path: Path) -> list[tuple[int, bytes]]:
-    """Returns a file's packets with their places by the durations of all that came before, the fillers left out."""
+    """Returns a file's packets with their places by the durations of all that came before, the
+    fillers left out.
+    """
     found, at = [], 0
     with av.open(str(path)) as container:
         for packet in container.demux(audio=0):
@@ -257,7 +311,9 @@ def mode_of(packet: bytes) -> str:
 
 
 LAG = {"silk": -2, "hybrid": -2, "celt": 0}
-"""libopus's SILK part comes out two samples earlier than its CELT part, which is exact: what its resamplers round."""
+"""libopus's SILK part comes out two samples earlier than its CELT part, which is exact: what its
+resamplers round.
+"""
 
 
 def lag_near(heard: Pcm, sent: Pcm, start_sample: int, stop_sample: int) -> int:
@@ -271,11 +327,13 @@ def speech() -> Pcm:
     return speakers()["alice"][:144_000]
 
 
-# --- DTX -------------------------------------------------------------------------------------------------------------
+# --- DTX ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frame_ms", DURATIONS_MS)
-def test_dtx_of_every_packet_duration_keeps_time(tmp_path: Path, speech: Pcm, frame_ms: float) -> None:
+def test_dtx_of_every_packet_duration_keeps_time(
+    tmp_path: Path, speech: Pcm, frame_ms: float
+) -> None:
     duration = round(frame_ms * 48)
     sound = np.concatenate([speech[:72_000], silence(1.8), speech[72_000:]])
     sound = sound[: len(sound) // duration * duration]
@@ -290,7 +348,7 @@ def test_dtx_of_every_packet_duration_keeps_time(tmp_path: Path, speech: Pcm, fr
     assert largest_step(pcm) <= clean_step(whole)
 
 
-# --- frame-count codes -----------------------------------------------------------------------------------------------
+# --- frame-count codes ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -325,7 +383,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_frames_sound_the_same_in_whatever_packets(tmp_path: Path, speech: Pcm, shape: Shape) -> None:
+def test_frames_sound_the_same_in_whatever_packets(
+    tmp_path: Path, speech: Pcm, shape: Shape
+) -> None:
     encoder = Encoder()
     encoder.set(SET_VBR, int(shape.vbr))
     encoder.set(SET_BITRATE, 40_000)
@@ -334,7 +394,9 @@ def test_frames_sound_the_same_in_whatever_packets(tmp_path: Path, speech: Pcm, 
     frames = frames[: len(frames) // shape.frames * shape.frames]
     if shape.code in (1, 2):  # sizes as the code needs them, whatever the encoder chose
         assert (len({len(frame) for frame in frames}) == 1) is not shape.vbr
-    packets = [shape.join(frames[at : at + shape.frames]) for at in range(0, len(frames), shape.frames)]
+    packets = [
+        shape.join(frames[at : at + shape.frames]) for at in range(0, len(frames), shape.frames)
+    ]
     codes = [packet[0] & 3 for packet in packets]
     assert codes.count(shape.code) > 0.9 * len(codes)  # two frames may be of one size by chance
     assert all(is_valid_packet(packet) for packet in packets)
@@ -344,12 +406,14 @@ def test_frames_sound_the_same_in_whatever_packets(tmp_path: Path, speech: Pcm, 
     assert lag_near(pcm, sound, 0, len(pcm)) == LAG[mode_of(packets[0])]
 
 
-# --- changes in mid-stream -------------------------------------------------------------------------------------------
+# --- changes in mid-stream ------------------------------------------------------------------------
 
 
 def hear_whole(packets: Sequence[bytes], channels: int = 1) -> Pcm:
     """Returns what libopus makes of packets that may last unlike times."""
-    return decode_plainly(packets, packet_samples=[samples_of(packet) for packet in packets], channels=channels)
+    return decode_plainly(
+        packets, packet_samples=[samples_of(packet) for packet in packets], channels=channels
+    )
 
 
 def largest_step_near(pcm: Pcm, changes: Iterable[int]) -> float:
@@ -360,13 +424,21 @@ def largest_step_near(pcm: Pcm, changes: Iterable[int]) -> float:
 def test_packet_duration_may_change_in_mid_stream(tmp_path: Path, speech: Pcm) -> None:
     encoder = Encoder()
     packets, changes = [], [0]
-    for frame_ms, samples in ((20, 38_400), (60, 43_200), (10, 24_000), (2.5, 9_600), (120, 28_800)):
+    for frame_ms, samples in (
+        (20, 38_400),
+        (60, 43_200),
+        (10, 24_000),
+        (2.5, 9_600),
+        (120, 28_800),
+    ):
         packets += encoder.encode_all(speech[changes[-1] : changes[-1] + samples], frame_ms)
         changes.append(changes[-1] + samples)
     assert {samples_of(packet) for packet in packets} == {960, 2_880, 480, 120, 5_760}
     pcm = press(tmp_path, in_a_row(packets))
     assert np.array_equal(pcm[FADE_SAMPLES:], hear_whole(packets)[FADE_SAMPLES:])
-    for start, stop, mode in zip(changes, changes[1:], ("hybrid", "hybrid", "hybrid", "celt", "hybrid"), strict=False):
+    for start, stop, mode in zip(
+        changes, changes[1:], ("hybrid", "hybrid", "hybrid", "celt", "hybrid"), strict=False
+    ):
         assert lag_near(pcm, speech, start + 960, stop - 960) == LAG[mode]
     assert largest_step_near(pcm, changes[1:-1]) <= largest_step(speech)
 
@@ -386,7 +458,9 @@ def test_mode_may_change_in_mid_stream(tmp_path: Path, speech: Pcm) -> None:
         encoder.set(SET_BITRATE, bitrate_bps)
         packets += encoder.encode_all(speech[number * 36_480 : (number + 1) * 36_480])
     modes = [mode_of(packet) for packet in packets]
-    assert [mode for number, mode in enumerate(modes) if number == 0 or mode != modes[number - 1]] == [
+    assert [
+        mode for number, mode in enumerate(modes) if number == 0 or mode != modes[number - 1]
+    ] == [
         "silk",
         "hybrid",
         "celt",
@@ -395,7 +469,9 @@ def test_mode_may_change_in_mid_stream(tmp_path: Path, speech: Pcm) -> None:
     pcm = press(tmp_path, in_a_row(packets))
     assert np.array_equal(pcm[FADE_SAMPLES:], hear_whole(packets)[FADE_SAMPLES:])
     for number, mode in enumerate(("silk", "hybrid", "celt", "silk")):
-        assert lag_near(pcm, speech, number * 36_480 + 2_880, (number + 1) * 36_480 - 960) == LAG[mode]
+        assert (
+            lag_near(pcm, speech, number * 36_480 + 2_880, (number + 1) * 36_480 - 960) == LAG[mode]
+        )
     assert largest_step_near(pcm, (36_480, 72_960, 109_440)) <= largest_step(speech)
 
 
@@ -422,7 +498,7 @@ def test_channels_may_change_in_mid_stream(tmp_path: Path, bitrate_bps: int) -> 
     assert largest_step_near(pcm, (48_000, 96_000)) <= largest_step(sound)
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fec", [False, True], ids=["plain", "fec"])
@@ -459,7 +535,9 @@ def test_outage_of_3_s_keeps_time(tmp_path: Path, speech: Pcm, frame_ms: float) 
     whole = hear_whole(packets)
     pcm = press(tmp_path, in_a_row(packets), lost)
     start, stop = lost[0] * duration, (lost[-1] + 1) * duration
-    assert np.array_equal(pcm[FADE_SAMPLES : start - LOOK_AHEAD], whole[FADE_SAMPLES : start - LOOK_AHEAD])
+    assert np.array_equal(
+        pcm[FADE_SAMPLES : start - LOOK_AHEAD], whole[FADE_SAMPLES : start - LOOK_AHEAD]
+    )
     assert lag_near(pcm, whole, stop, len(pcm)) == 0
     assert not pcm[start + CONCEALED_SAMPLES : stop - duration - LOOK_AHEAD].any()
     assert largest_step(pcm) <= clean_step(whole)

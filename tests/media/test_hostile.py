@@ -1,4 +1,6 @@
-"""Hostile archives, one by one: what is good in them comes out whole, what is not is told, and nothing costs too much."""
+"""Hostile archives, one by one: what is good in them comes out whole, what is not is told, and
+nothing costs too much.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ from transforms.media.values import Failure
 BOMBS = [name for name in case_names() if "bomb" in name]
 
 
-def failures_of(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> tuple[UnpackedArchive | None, list[Failure]]:
+def failures_of(
+    data: bytes, folder: Path, limits: LimitSettings = LIMITS
+) -> tuple[UnpackedArchive | None, list[Failure]]:
     """Unpacks an archive; one that is refused as a whole gives its one failure."""
     try:
         unpacked = unpack(data, folder, limits)
@@ -84,15 +88,21 @@ def failures_of(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> tu
     return unpacked, list(unpacked.failures)
 
 
-def packets_by_participant(unpacked: UnpackedArchive | None, folder: Path) -> dict[str, tuple[bytes, ...]]:
+def packets_by_participant(
+    unpacked: UnpackedArchive | None, folder: Path
+) -> dict[str, tuple[bytes, ...]]:
     """Returns all staged packets of each participant."""
     found: dict[str, tuple[bytes, ...]] = {}
     for session in unpacked.sessions if unpacked else ():
         for part in session.parts:
             if part.packets_file:
-                index = load_part(folder, PartFiles(packets=part.packets_file, index=part.index_file))
+                index = load_part(
+                    folder, PartFiles(packets=part.packets_file, index=part.index_file)
+                )
                 with open_in(folder)(part.packets_file) as file:
-                    packets = tuple(packet for run in index.runs for *_, packet in staged_run(file, run))
+                    packets = tuple(
+                        packet for run in index.runs for *_, packet in staged_run(file, run)
+                    )
                 found[session.participant_id] = found.get(session.participant_id, ()) + packets
     return found
 
@@ -149,13 +159,15 @@ def test_bombs_cost_little_memory_and_disk(tmp_path: Path) -> None:
         "        pass\n"
         "print((peak() - before) // 1024, disk >> 20)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path, *BOMBS], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, *BOMBS], capture_output=True, text=True, check=True
+    )
     memory_mib, disk_mib = map(int, done.stdout.split())
     assert memory_mib < 100
     assert disk_mib < 400  # a hundred times the two MiB of the archive, and no more
 
 
-# --- what is never done ----------------------------------------------------------------------------------------------
+# --- what is never done ---------------------------------------------------------------------------
 
 
 def test_nothing_is_written_through_a_link_or_under_a_name_of_the_archive(tmp_path: Path) -> None:
@@ -172,9 +184,14 @@ def test_nothing_is_written_through_a_link_or_under_a_name_of_the_archive(tmp_pa
     spool = tmp_path / "spool"
     spool.mkdir()
     failures = Failures(make_ref(data))
-    contents = read_contents(make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures, lambda _: None)
+    contents = read_contents(
+        make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures, lambda _: None
+    )
     assert list(outside.iterdir()) == []
-    assert all(re.fullmatch(r"\d+\.rtpdump", path.name) and not path.is_symlink() for path in spool.iterdir())
+    assert all(
+        re.fullmatch(r"\d+\.rtpdump", path.name) and not path.is_symlink()
+        for path in spool.iterdir()
+    )
     assert sorted(contents.dumps) == ["alice_1", "bob_1", "d/evil"]
     told = [failure.message for failure in failures.all()]
     assert len([message for message in told if "link, expected a file" in message]) == 3
@@ -210,11 +227,17 @@ def test_metadata_names_no_file_of_this_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.rtpdump"
     secret.write_bytes(dump_of(plain_packets(5)))
     listed = [str(secret.with_suffix("")), "../secret", "../out/dumps/1"]
-    segments = [{"base_filename": name, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"} for name in listed]
+    segments = [
+        {"base_filename": name, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"}
+        for name in listed
+    ]
     metadata = make_timing_metadata(participant_id=MALLORY, segments={"audio": segments})
-    unpacked = unpack(make_archive({**good_members("names"), f"z{SUFFIX}": metadata}), tmp_path / "out")
+    unpacked = unpack(
+        make_archive({**good_members("names"), f"z{SUFFIX}": metadata}), tmp_path / "out"
+    )
     assert [failure.message for failure in unpacked.failures] == [
-        f"{name}.rtpdump: not in the archive, listed by z_timing_metadata.json" for name in sorted(listed)
+        f"{name}.rtpdump: not in the archive, listed by z_timing_metadata.json"
+        for name in sorted(listed)
     ]
 
 
@@ -231,12 +254,17 @@ def test_messages_hold_no_payload(tmp_path: Path) -> None:
     assert not any("SECRET" in failure.message for failure in failures)
 
 
-# --- cut off at any byte ---------------------------------------------------------------------------------------------
+# --- cut off at any byte --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metadata_first", [False, True], ids=["metadata_last", "metadata_first"])
 def test_gzip_cut_at_any_byte_gives_every_whole_member(metadata_first: bool) -> None:
-    members = dict(sorted(good_members("cut").items(), key=lambda item: (not item[0].endswith(".json")) == metadata_first))
+    members = dict(
+        sorted(
+            good_members("cut").items(),
+            key=lambda item: (not item[0].endswith(".json")) == metadata_first,
+        )
+    )
     data = make_archive(members)
     stops = []  # where each member ends in the tar
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -260,7 +288,9 @@ def test_gzip_cut_at_any_byte_gives_every_whole_member(metadata_first: bool) -> 
 def test_track_of_a_dump_that_is_cut_off_keeps_what_came(tmp_path: Path) -> None:
     members = good_members("cut-dump")
     late = {name: data for name, data in members.items() if name == "bob_1.rtpdump"}
-    data = make_archive({**{name: data for name, data in members.items() if name not in late}, **late}, "tar")
+    data = make_archive(
+        {**{name: data for name, data in members.items() if name not in late}, **late}, "tar"
+    )
     unpacked = unpack(data[: data.index(late["bob_1.rtpdump"]) + 2_000], tmp_path)
     heard = packets_by_participant(unpacked, tmp_path)
     assert heard["alice"] == good_packets("alice")
@@ -271,12 +301,14 @@ def test_track_of_a_dump_that_is_cut_off_keeps_what_came(tmp_path: Path) -> None
     assert failure.message.startswith("bob_1.rtpdump: damaged: cut off: ends at byte")
 
 
-# --- limits ----------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 def _sessions(count: int) -> bytes:
     members = {
-        f"{number:03}_timing_metadata.json": make_timing_metadata(participant_id=f"p{number}", user_session_id="s")
+        f"{number:03}_timing_metadata.json": make_timing_metadata(
+            participant_id=f"p{number}", user_session_id="s"
+        )
         for number in range(count)
     }
     return make_archive(members)
@@ -285,14 +317,20 @@ def _sessions(count: int) -> bytes:
 def test_sessions_over_the_limit_are_told_and_the_others_kept(tmp_path: Path) -> None:
     unpacked = unpack(_sessions(5), tmp_path, LimitSettings(max_sessions=3))
     assert [session.participant_id for session in unpacked.sessions] == ["p0", "p1", "p2"]
-    assert [failure.message for failure in unpacked.failures] == ["more than 3 participant sessions (limits.max_sessions)"]
+    assert [failure.message for failure in unpacked.failures] == [
+        "more than 3 participant sessions (limits.max_sessions)"
+    ]
 
 
 def test_metadata_over_the_limit_of_one_file_is_told(tmp_path: Path) -> None:
     members = {**good_members("large"), f"z{SUFFIX}": b" " * 20_000}
-    unpacked = unpack(make_archive(members), tmp_path, LimitSettings(max_metadata_member_bytes=9_000))
+    unpacked = unpack(
+        make_archive(members), tmp_path, LimitSettings(max_metadata_member_bytes=9_000)
+    )
     (failure,) = unpacked.failures
-    assert failure.message.endswith("expected at most 9000 bytes (limits.max_metadata_member_bytes)")
+    assert failure.message.endswith(
+        "expected at most 9000 bytes (limits.max_metadata_member_bytes)"
+    )
     assert len(unpacked.sessions) == 2
 
 
@@ -303,7 +341,9 @@ def test_descriptions_count_as_metadata(tmp_path: Path) -> None:
     assert len(unpacked.sessions) == 2
 
 
-def test_time_over_the_limit_keeps_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_over_the_limit_keeps_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter(float(tick) for tick in range(1_000_000))
     monkeypatch.setattr("transforms.media.archive.member.time.monotonic", lambda: next(clock))
     data = make_archive({**good_members("slow"), **{f"f{number}": b"" for number in range(200)}})
@@ -311,7 +351,10 @@ def test_time_over_the_limit_keeps_what_came_before(tmp_path: Path, monkeypatch:
     (late,) = {failure.error_type for failure in unpacked.failures}
     assert late == "CodecProcessError"
     assert all(failure.retryable for failure in unpacked.failures)
-    assert any("took more than 60 s (limits.max_archive_seconds)" in failure.message for failure in unpacked.failures)
+    assert any(
+        "took more than 60 s (limits.max_archive_seconds)" in failure.message
+        for failure in unpacked.failures
+    )
 
 
 def test_time_runs_out_between_two_dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +394,9 @@ def test_flood_of_failures_is_summed_up(tmp_path: Path) -> None:
     assert messages[-1] == "500 more of this kind in the archive, not told one by one"
 
 
-def test_dump_that_takes_too_much_memory_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dump_that_takes_too_much_memory_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = unpack_module.ingest_segment
 
     def hungry(*arguments: Any) -> Any:
@@ -363,40 +408,57 @@ def test_dump_that_takes_too_much_memory_costs_itself_only(tmp_path: Path, monke
     unpacked = unpack(make_archive(good_members("hungry")), tmp_path)
     assert packets_by_participant(unpacked, tmp_path) == {"alice": good_packets("alice")}
     (failure,) = unpacked.failures
-    assert (failure.error_type, failure.participant_id, failure.retryable) == ("CodecProcessError", "bob", True)
-    assert failure.message == "bob_1.rtpdump: needs more memory than it may take (limits.codec_memory_bytes)"
+    assert (failure.error_type, failure.participant_id, failure.retryable) == (
+        "CodecProcessError",
+        "bob",
+        True,
+    )
+    assert (
+        failure.message
+        == "bob_1.rtpdump: needs more memory than it may take (limits.codec_memory_bytes)"
+    )
 
 
-def test_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_no_fault_of_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("transforms.media.archive.read_members._spool", full)
-    with pytest.raises(RecordingError, match=r"No space left on device, expected room for the expanded archive") as caught:
+    with pytest.raises(
+        RecordingError, match=r"No space left on device, expected room for the expanded archive"
+    ) as caught:
         unpack(make_archive(good_members("full")), tmp_path)
     assert caught.value.retryable
 
 
-# --- silence, clocks -------------------------------------------------------------------------------------------------
+# --- silence, clocks ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in case_names() if name.startswith(("dump_", "time_"))])
+@pytest.mark.parametrize(
+    "name", [name for name in case_names() if name.startswith(("dump_", "time_"))]
+)
 def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
     unpacked, _ = failures_of(hostile_case(name).data, tmp_path)
     for part in part_files(unpacked) if unpacked else ():
         index = load_part(tmp_path, part)
         last = None
-        for placed in place_packets(plan_pieces([index]), lambda _, file=part.packets: open_in(tmp_path)(file)):
+        for placed in place_packets(
+            plan_pieces([index]), lambda _, file=part.packets: open_in(tmp_path)(file)
+        ):
             last = placed[-1]
         assert last is not None
         assert last.start_sample + last.duration_samples <= 60 * 48_000
 
 
-# --- linear in time --------------------------------------------------------------------------------------------------
+# --- linear in time -------------------------------------------------------------------------------
 
 
 def _growth(run: Callable[[Any], object], make: Callable[[int], Any], count: int) -> float:
-    """Returns by how much the time grows when the input grows fourfold; 4 is linear, 16 quadratic."""
+    """Returns by how much the time grows when the input grows fourfold; 4 is linear, 16
+    quadratic.
+    """
 
     def cost(size: int) -> float:
         made = make(size)
@@ -431,7 +493,9 @@ def _drain(data: bytes) -> None:
 def _random_dump(**fields: int) -> Callable[[int], bytes]:
     def make(count: int) -> bytes:
         draw = random.Random(count)
-        changes = {name: (lambda _, bits=bits: draw.getrandbits(bits)) for name, bits in fields.items()}
+        changes = {
+            name: (lambda _, bits=bits: draw.getrandbits(bits)) for name, bits in fields.items()
+        }
         return dump_of(plain_packets(count, **changes))
 
     return make
@@ -439,14 +503,23 @@ def _random_dump(**fields: int) -> Callable[[int], bytes]:
 
 def _red_dump(count: int) -> bytes:
     draw = random.Random(count)
-    headers = b"".join(b"\xef" + (draw.getrandbits(14) << 10 | 1).to_bytes(3, "big") for _ in range(10))
+    headers = b"".join(
+        b"\xef" + (draw.getrandbits(14) << 10 | 1).to_bytes(3, "big") for _ in range(10)
+    )
     return dump_of(
-        plain_packets(count, payload=headers + b"\x6f" + b"\x08" * 12, payload_type=63, sequence_number=lambda n: 2 * n)
+        plain_packets(
+            count,
+            payload=headers + b"\x6f" + b"\x08" * 12,
+            payload_type=63,
+            sequence_number=lambda n: 2 * n,
+        )
     )
 
 
 def _dump_with_flips(count: int) -> bytes:
-    dump = bytearray(dump_of([(n, make_rtp_packet(b"x" * 30, sequence_number=n), False) for n in range(count)]))
+    dump = bytearray(
+        dump_of([(n, make_rtp_packet(b"x" * 30, sequence_number=n), False) for n in range(count)])
+    )
     for n in range(20, count, 40):
         dump[-50 * n] ^= 1
     return bytes(dump)
@@ -454,25 +527,55 @@ def _dump_with_flips(count: int) -> bytes:
 
 def linear_cases() -> Iterator[Any]:
     sdp_line = lambda count: b"a=rtpmap:111 " + b" x/" * count  # noqa: E731
-    rtcp = lambda count: dump_of((n, make_rtcp_sender_report(cname=None), True) for n in range(count))  # noqa: E731
+
+    def rtcp(count: int) -> bytes:
+        return dump_of((n, make_rtcp_sender_report(cname=None), True) for n in range(count))
+
     yield pytest.param(_quietly(parse_sdp, "m"), sdp_line, 100_000, id="sdp_line")
-    yield pytest.param(_quietly(parse_sdp, "m"), lambda count: make_sdp() * count, 2_000, id="sdp_lines")
+    yield pytest.param(
+        _quietly(parse_sdp, "m"), lambda count: make_sdp() * count, 2_000, id="sdp_lines"
+    )
     yield pytest.param(
         _quietly(parse_timing_metadata, "m"),
-        lambda count: make_timing_metadata(segments={"audio": [{"base_filename": str(n)} for n in range(count)]}),
+        lambda count: make_timing_metadata(
+            segments={"audio": [{"base_filename": str(n)} for n in range(count)]}
+        ),
         5_000,
         id="json_segments",
     )
-    yield pytest.param(_quietly(parse_timing_metadata, "m"), lambda count: b"{" + b" " * count * 50, 50_000, id="json_blanks")
-    yield pytest.param(_drain, lambda count: make_rtpdump(0, [(0, b"", True)] * count), 50_000, id="dump_of_empty_records")
+    yield pytest.param(
+        _quietly(parse_timing_metadata, "m"),
+        lambda count: b"{" + b" " * count * 50,
+        50_000,
+        id="json_blanks",
+    )
+    yield pytest.param(
+        _drain,
+        lambda count: make_rtpdump(0, [(0, b"", True)] * count),
+        50_000,
+        id="dump_of_empty_records",
+    )
     yield pytest.param(_quietly(ingest, OPUS_MAP), rtcp, 5_000, id="dump_of_reports")
-    yield pytest.param(_quietly(ingest, RED_MAPS, make_timing(codec="audio/red")), _red_dump, 400, id="dump_of_red_blocks")
+    yield pytest.param(
+        _quietly(ingest, RED_MAPS, make_timing(codec="audio/red")),
+        _red_dump,
+        400,
+        id="dump_of_red_blocks",
+    )
     yield pytest.param(_drain, _dump_with_flips, 20_000, id="dump_of_flipped_lengths")
     for name in ("ssrc", "rtp_timestamp", "sequence_number", "arrival_ms"):
         bits = 16 if name == "sequence_number" else 32
-        yield pytest.param(_quietly(ingest, OPUS_MAP), _random_dump(**{name: bits}), 400, id=f"dump_of_random_{name}")
+        yield pytest.param(
+            _quietly(ingest, OPUS_MAP),
+            _random_dump(**{name: bits}),
+            400,
+            id=f"dump_of_random_{name}",
+        )
     yield pytest.param(
-        _unpack_quietly, lambda count: gzip_of(b"".join(tar_entry(f"{n}") for n in range(count))), 1_000, id="tar_members"
+        _unpack_quietly,
+        lambda count: gzip_of(b"".join(tar_entry(f"{n}") for n in range(count))),
+        1_000,
+        id="tar_members",
     )
     yield pytest.param(
         _unpack_quietly,
@@ -487,7 +590,10 @@ def linear_cases() -> Iterator[Any]:
         id="tar_damaged_everywhere",
     )
     yield pytest.param(
-        _unpack_quietly, lambda count: make_archive({f"{n}.sdp": b"x" for n in range(count)}, "zip"), 500, id="zip"
+        _unpack_quietly,
+        lambda count: make_archive({f"{n}.sdp": b"x" for n in range(count)}, "zip"),
+        500,
+        id="zip",
     )
 
 
@@ -514,7 +620,7 @@ def test_looking_for_dumps_takes_no_time_by_their_number() -> None:
     assert any(_growth(look_up, make, 2_000) < 9 for _ in range(3))
 
 
-# --- what only a long dump shows ------------------------------------------------------------------------------------
+# --- what only a long dump shows ------------------------------------------------------------------
 
 
 def test_many_reports_of_one_record_are_not_all_looked_at() -> None:
@@ -531,7 +637,10 @@ def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     segment = ingest(dump_of(sorted([*plain_packets(40), *reports])))
     assert sum(len(run.reports) for run in segment.runs) == 30
     (warning,) = segment.warnings
-    assert warning.message == "a.rtpdump: 40 sender reports, expected at most 30; the later ones were left out"
+    assert (
+        warning.message
+        == "a.rtpdump: 40 sender reports, expected at most 30; the later ones were left out"
+    )
 
 
 def test_records_count_though_they_hold_no_packets() -> None:
@@ -547,28 +656,42 @@ def test_only_the_main_sources_are_kept() -> None:
     assert max(len(run.records) for run in segment.runs) == 300
     assert len({run.ssrc for run in segment.runs}) == 256
     (strange,) = [warning.message for warning in segment.warnings if "sources" in warning.message]
-    assert strange == "a.rtpdump: 401 sources in 700 packets, expected one or a few; 145 packets were left out"
+    assert (
+        strange
+        == "a.rtpdump: 401 sources in 700 packets, expected one or a few; 145 packets were left out"
+    )
 
 
 def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transforms.media.rtp.streams.MAX_RUNS", 20)
     monkeypatch.setattr("transforms.media.rtp.ingest.MAX_RUNS", 20)  # for what is said of it
     draw = random.Random(1)
-    packets = plain_packets(300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32))
+    packets = plain_packets(
+        300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32)
+    )
     segment = ingest(dump_of(packets))
     assert len(segment.runs) == 20
     assert max(len(run.records) for run in segment.runs) >= 100
-    assert any("of which the longest 20 were taken" in warning.message for warning in segment.warnings)
+    assert any(
+        "of which the longest 20 were taken" in warning.message for warning in segment.warnings
+    )
 
 
 def test_raw_entries_of_the_builders_are_a_tar(tmp_path: Path) -> None:
-    """The raw entries of these tests are what the standard library reads, where nothing is wrong with them."""
+    """The raw entries of these tests are what the standard library reads, where nothing is wrong
+    with them.
+    """
     data = tar_of(good_members("raw")) + TAR_END
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == list(good_members("raw"))
     assert (
         unpack_archive(
-            make_ref(data), (), tmp_path, LIMITS, open_input=lambda _: io.BytesIO(data), on_progress=lambda _: None
+            make_ref(data),
+            (),
+            tmp_path,
+            LIMITS,
+            open_input=lambda _: io.BytesIO(data),
+            on_progress=lambda _: None,
         ).failures
         == ()
     )

@@ -1,4 +1,6 @@
-"""Mapped files: the bytes are there whatever was let go, and let go is what the process is charged for."""
+"""Mapped files: the bytes are there whatever was let go, and let go is what the process is charged
+for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from transforms.media.buffers import MappedFile
 
 def charged_bytes() -> int:
     """Returns how much of mapped files counts as memory of this process."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")]
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssFile")
+    ]
     return int(line.split()[1]) << 10
 
 

@@ -9,7 +9,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 
-from tests.support.builders import CALL_START_UNIX_MS, Participant, Pcm, Segment, encode_opus, noise, silence, tone
+from tests.support.builders import (
+    CALL_START_UNIX_MS,
+    Participant,
+    Pcm,
+    Segment,
+    encode_opus,
+    noise,
+    silence,
+    tone,
+)
 from tests.support.media import (
     best_lag,
     decode_with_ffmpeg,
@@ -34,14 +43,20 @@ LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 
 
-def mix(folder: Path, participants: list[Participant], settings: Mp3Settings | None = None) -> MixFacts:
+def mix(
+    folder: Path, participants: list[Participant], settings: Mp3Settings | None = None
+) -> MixFacts:
     """Mixes a built call to `out.mp3` in a folder."""
-    return mix_parts([[part] for part in stage_call(participants, folder)], folder, folder / "out.mp3", settings)
+    return mix_parts(
+        [[part] for part in stage_call(participants, folder)], folder, folder / "out.mp3", settings
+    )
 
 
 def say(who: str, sent: Pcm, start_ms: int = 0, bitrate_bps: int = 64_000) -> Participant:
     packets = encode_opus(sent, bitrate_bps=bitrate_bps)
-    return Participant(participant_id=who, segments=[Segment(packets=packets, start_ms=start_ms, ssrc=len(who))])
+    return Participant(
+        participant_id=who, segments=[Segment(packets=packets, start_ms=start_ms, ssrc=len(who))]
+    )
 
 
 def test_everyone_is_heard_at_their_moment(tmp_path: Path) -> None:
@@ -74,7 +89,13 @@ def test_rejoined_participant_is_placed_by_the_server_clock(tmp_path: Path) -> N
     packets = encode_opus(sent, bitrate_bps=128_000)
     segments = [
         Segment(packets=encode_opus(tone(440, 1))),
-        Segment(packets=packets, start_ms=2_345, ssrc=9, first_rtp_timestamp=4_294_900_000, sender_clock_ms=86_400_000),
+        Segment(
+            packets=packets,
+            start_ms=2_345,
+            ssrc=9,
+            first_rtp_timestamp=4_294_900_000,
+            sender_clock_ms=86_400_000,
+        ),
     ]
     mix(tmp_path, [Participant(participant_id="alice", segments=segments)])
     assert best_lag(decode_with_ffmpeg(tmp_path / "out.mp3", 1), sent, 200_000) == 2_345 * 48
@@ -118,7 +139,9 @@ def test_vbr_mix_is_exact_in_length_too(tmp_path: Path) -> None:
     [("off", True, 1), (-16.0, True, 2), ("off", False, 2)],
     ids=["mix", "loudness", "no-mix"],
 )
-def test_progress_adds_up_to_what_is_heard(tmp_path: Path, target: Any, makes_mix: bool, passes: int) -> None:
+def test_progress_adds_up_to_what_is_heard(
+    tmp_path: Path, target: Any, makes_mix: bool, passes: int
+) -> None:
     """A mix is told of once, or twice for a loudness; without one both tracks are."""
     parts = stage_call([say("alice", tone(440, 2.5)), say("bob", tone(880, 2.5))], tmp_path)
     told: list[int] = []
@@ -136,7 +159,9 @@ def test_progress_adds_up_to_what_is_heard(tmp_path: Path, target: Any, makes_mi
 
 
 def test_threads_make_the_same_mix(tmp_path: Path) -> None:
-    parts = stage_call([say(f"user{n}", voice(6, 100 + 20 * n), 300 * n) for n in range(5)], tmp_path)
+    parts = stage_call(
+        [say(f"user{n}", voice(6, 100 + 20 * n), 300 * n) for n in range(5)], tmp_path
+    )
     made = []
     for threads in (1, 2, 3):
         facts = hear_call(
@@ -193,18 +218,22 @@ def test_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
     assert mix(tmp_path / "1", people).file.sha256 == mix(tmp_path / "2", people).file.sha256
 
 
-# --- what is heard ---------------------------------------------------------------------------------------------------
+# --- what is heard --------------------------------------------------------------------------------
 
 
 def voice(seconds: float, amplitude: float = 0.2) -> Pcm:
-    """Returns a buzz that is louder and softer five times a second, which the codec takes for a voice."""
+    """Returns a buzz that is louder and softer five times a second, which the codec takes for a
+    voice.
+    """
     buzz = np.sum([tone(150 * k, seconds, amplitude=amplitude / k) for k in range(1, 16)], axis=0)
     return (buzz * (1 + 2 * tone(5, seconds))).astype(np.float32)
 
 
 def test_levels_of_tracks_and_mix_are_those_of_what_is_heard(tmp_path: Path) -> None:
     sine = tone(1_000, 6, amplitude=10 ** (-23 / 20))
-    parts = stage_call([say("alice", sine), say("bob", sine * 0.5, 6_000), say("carol", silence(2))], tmp_path)
+    parts = stage_call(
+        [say("alice", sine), say("bob", sine * 0.5, 6_000), say("carol", silence(2))], tmp_path
+    )
     facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
     alice, bob, carol = facts.tracks
     # One channel of a sine at -23 dBFS has -26 LUFS (its mean square is 3 dB below its peak).
@@ -220,13 +249,21 @@ def test_levels_of_tracks_and_mix_are_those_of_what_is_heard(tmp_path: Path) -> 
 
 def test_speech_is_told_in_file_time_and_on_the_servers_clock(tmp_path: Path) -> None:
     sent = np.concatenate([silence(1.5), voice(2), silence(1), voice(1.2), silence(0.8)])
-    segments = [Segment(packets=encode_opus(sent), start_ms=2_000), Segment(packets=encode_opus(sent), start_ms=20_000, ssrc=9)]
+    segments = [
+        Segment(packets=encode_opus(sent), start_ms=2_000),
+        Segment(packets=encode_opus(sent), start_ms=20_000, ssrc=9),
+    ]
     parts = stage_call([Participant(participant_id="a", segments=segments)], tmp_path)
     (track,) = hear_parts([parts], tmp_path, None).tracks
     truth_s = np.array([(1.5, 3.5), (4.5, 5.7), (19.5, 21.5), (22.5, 23.7)])
-    file_s = np.stack([track.speech.file_start_sample, track.speech.file_stop_sample], axis=1) / 48_000
+    file_s = (
+        np.stack([track.speech.file_start_sample, track.speech.file_stop_sample], axis=1) / 48_000
+    )
     assert file_s == pytest.approx(truth_s, abs=0.1)
-    server_s = (np.stack([track.speech.server_start_unix_ns, track.speech.server_stop_unix_ns], axis=1) - CALL_START_NS) / 1e9
+    server_s = (
+        np.stack([track.speech.server_start_unix_ns, track.speech.server_stop_unix_ns], axis=1)
+        - CALL_START_NS
+    ) / 1e9
     assert server_s == pytest.approx(file_s + 2, abs=0.003)
     assert track.speech.level_dbfs == pytest.approx([20 * np.log10(rms(voice(2)))] * 4, abs=1)
 
@@ -235,7 +272,10 @@ def test_repairs_are_counted_per_track(tmp_path: Path) -> None:
     packets = encode_opus(voice(4), fec=True, expected_loss_percent=30, bitrate_bps=32_000)
     lost = next(k for k in range(80, 120) if carries_fec(packets[k])) - 1
     one = Participant(participant_id="a", segments=[Segment(packets=packets, lost={lost})])
-    two = Participant(participant_id="b", segments=[Segment(packets=encode_opus(tone(440, 4)), lost=range(50, 80), ssrc=2)])
+    two = Participant(
+        participant_id="b",
+        segments=[Segment(packets=encode_opus(tone(440, 4)), lost=range(50, 80), ssrc=2)],
+    )
     parts = stage_call([one, two], tmp_path)
     facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
     assert facts.tracks[0].repairs == Repairs(fec_packets=1, fec_samples=960)
@@ -248,13 +288,21 @@ def test_listening_without_a_mix_hears_the_same(tmp_path: Path) -> None:
     alone = hear_parts([[part] for part in parts], tmp_path, None)
     assert alone.mix is None
     for one, other in zip(mixed.tracks, alone.tracks, strict=True):
-        assert (one.loudness_lufs, one.peak_dbfs, one.repairs) == (other.loudness_lufs, other.peak_dbfs, other.repairs)
+        assert (one.loudness_lufs, one.peak_dbfs, one.repairs) == (
+            other.loudness_lufs,
+            other.peak_dbfs,
+            other.repairs,
+        )
         assert np.array_equal(one.speech.file_start_sample, other.speech.file_start_sample)
 
 
-def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(tmp_path: Path) -> None:
+def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(
+    tmp_path: Path,
+) -> None:
     parts = stage_call([say("alice", tone(440, 2), 1_000), say("bob", tone(1_000, 2))], tmp_path)
-    heard = [HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts]
+    heard = [
+        HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
+    ]
     facts = hear_call(
         tuple(heard), tmp_path / "a.mp3", Mp3Settings(), CompositeSettings(), {},
         open_input=open_in(tmp_path), on_progress=lambda samples: None,
@@ -280,19 +328,25 @@ def test_mix_is_brought_to_the_loudness_asked_for(tmp_path: Path, target_lufs: f
     parts = stage_call([say("alice", voice(5, 0.05)), say("bob", voice(4, 0.1), 6_000)], tmp_path)
     tracks = [[part] for part in parts]
     plain = hear_parts(tracks, tmp_path, tmp_path / "plain.mp3")
-    facts = hear_parts(tracks, tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=target_lufs))
+    facts = hear_parts(
+        tracks, tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=target_lufs)
+    )
     assert facts.mix is not None
     assert facts.mix.loudness_lufs == pytest.approx(target_lufs, abs=0.2)
     assert facts.mix.peak_dbfs is not None
     assert facts.mix.peak_dbfs <= -0.99
-    assert [track.loudness_lufs for track in facts.tracks] == [track.loudness_lufs for track in plain.tracks]
+    assert [track.loudness_lufs for track in facts.tracks] == [
+        track.loudness_lufs for track in plain.tracks
+    ]
     assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == facts.mix.file.duration_samples
 
 
 def test_faint_call_is_not_blown_up_into_noise(tmp_path: Path) -> None:
     parts = stage_call([say("alice", noise(5, amplitude=0.001))], tmp_path)
     plain = hear_parts([parts], tmp_path, tmp_path / "plain.mp3").mix
-    facts = hear_parts([parts], tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=-16.0)).mix
+    facts = hear_parts(
+        [parts], tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=-16.0)
+    ).mix
     assert plain is not None
     assert plain.loudness_lufs is not None
     assert facts is not None

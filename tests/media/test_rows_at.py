@@ -13,7 +13,9 @@ FIELDS = np.dtype([("first", "u1"), ("word", ">u4"), ("half", ">u2")])
 
 
 @given(st.binary(max_size=40), st.data())
-def test_rows_are_what_lies_there_and_zeros_behind_the_end(data: bytes, draw: st.DataObject) -> None:
+def test_rows_are_what_lies_there_and_zeros_behind_the_end(
+    data: bytes, draw: st.DataObject
+) -> None:
     positions = draw.draw(st.lists(st.integers(0, len(data) + 10), max_size=20))
     rows = rows_at(np.frombuffer(data, dtype=np.uint8), np.array(positions, dtype=np.int64), FIELDS)
     for row, position in zip(rows, positions, strict=True):

@@ -1,4 +1,6 @@
-"""One archive -> staged parts: who sent what, what is kept of a damaged archive, and what each failure says."""
+"""One archive -> staged parts: who sent what, what is kept of a damaged archive, and what each
+failure says.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def segment(count: int = 20, tag: int = 0, **options: Any) -> Segment:
 
 ALICE = Participant(participant_id="alice", segments=[segment(tag=1)])
 BOB = Participant(
-    participant_id="bob", segments=[segment(tag=2, start_ms=700), segment(5, tag=3, start_ms=900, track_type=SCREEN)]
+    participant_id="bob",
+    segments=[segment(tag=2, start_ms=700), segment(5, tag=3, start_ms=900, track_type=SCREEN)],
 )
 
 
@@ -55,7 +58,9 @@ def staged_packets(folder: Path, unpacked: UnpackedArchive) -> list[list[bytes]]
     for part in part_files(unpacked):
         index = load_part(folder, part)
         with open_in(folder)(part.packets) as file:
-            found.append([packet for run in index.runs for _, _, _, packet in staged_run(file, run)])
+            found.append(
+                [packet for run in index.runs for _, _, _, packet in staged_run(file, run)]
+            )
     return found
 
 
@@ -83,7 +88,9 @@ def test_archive_of_any_kind_gives_its_tracks(tmp_path: Path, kind: str, nested:
     unpacked = unpack(data, tmp_path)
     assert unpacked.failures == ()
     assert (unpacked.member_count, unpacked.bytes_read) == (8, len(data))
-    assert [(s.participant_id, s.user_session_id, s.call_start_unix_ns) for s in unpacked.sessions] == [
+    assert [
+        (s.participant_id, s.user_session_id, s.call_start_unix_ns) for s in unpacked.sessions
+    ] == [
         ("alice", "sess-alice", CALL_START_NS),
         ("bob", "sess-bob", CALL_START_NS),
     ]
@@ -98,7 +105,11 @@ def test_archive_of_any_kind_gives_its_tracks(tmp_path: Path, kind: str, nested:
     starts = [CALL_START_NS + ms * 1_000_000 for ms in (0, 700, 900)]
     assert [part.first_server_unix_ns for part in parts] == starts
     assert [part.last_server_unix_ns for part in parts] == starts
-    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1), fake_packets(20, 2), fake_packets(5, 3)]
+    assert staged_packets(tmp_path, unpacked) == [
+        fake_packets(20, 1),
+        fake_packets(20, 2),
+        fake_packets(5, 3),
+    ]
     assert not (tmp_path / "dumps").exists()
 
 
@@ -117,7 +128,11 @@ def test_unpacked_folder_gives_the_same_as_its_archive(tmp_path: Path) -> None:
     )
     assert unpacked.bytes_read == sum(map(len, members.values()))
     assert (unpacked.failures, unpacked.member_count) == ((), 8)
-    assert staged_packets(out, unpacked) == [fake_packets(20, 1), fake_packets(20, 2), fake_packets(5, 3)]
+    assert staged_packets(out, unpacked) == [
+        fake_packets(20, 1),
+        fake_packets(20, 2),
+        fake_packets(5, 3),
+    ]
 
 
 @pytest.mark.parametrize("order", ["metadata_first", "reversed", "sorted"])
@@ -134,7 +149,10 @@ def test_order_of_the_members_does_not_matter(tmp_path: Path, order: str) -> Non
 
 def test_names_compare_without_case_and_with_a_leading_dot(tmp_path: Path) -> None:
     renamed = {
-        "./" + name.replace(".rtpdump", ".RTPDUMP").replace(".sdp", ".Sdp").replace("metadata.json", "Metadata.JSON"): data
+        "./"
+        + name.replace(".rtpdump", ".RTPDUMP")
+        .replace(".sdp", ".Sdp")
+        .replace("metadata.json", "Metadata.JSON"): data
         for name, data in make_call_members([ALICE]).items()
     }
     unpacked = unpack(make_archive(renamed), tmp_path)
@@ -152,8 +170,12 @@ def test_name_that_begins_another_s_is_not_mistaken_for_it(tmp_path: Path) -> No
 
 
 def test_same_names_in_two_folders_belong_to_the_metadata_beside_them(tmp_path: Path) -> None:
-    one = make_call_members([Participant(participant_id="a", segments=[segment(tag=1, base_filename="x")])], folder="1/")
-    two = make_call_members([Participant(participant_id="b", segments=[segment(tag=2, base_filename="x")])], folder="2/")
+    one = make_call_members(
+        [Participant(participant_id="a", segments=[segment(tag=1, base_filename="x")])], folder="1/"
+    )
+    two = make_call_members(
+        [Participant(participant_id="b", segments=[segment(tag=2, base_filename="x")])], folder="2/"
+    )
     unpacked = unpack(make_archive(one | two), tmp_path)
     assert unpacked.failures == ()
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1), fake_packets(20, 2)]
@@ -161,7 +183,10 @@ def test_same_names_in_two_folders_belong_to_the_metadata_beside_them(tmp_path: 
 
 def test_dump_in_another_folder_is_found_when_its_name_is_there_once(tmp_path: Path) -> None:
     members = make_call_members([ALICE])
-    moved = {("dumps/" if not name.endswith(".json") else "") + name: data for name, data in members.items()}
+    moved = {
+        ("dumps/" if not name.endswith(".json") else "") + name: data
+        for name, data in members.items()
+    }
     unpacked = unpack(make_archive(moved), tmp_path)
     assert unpacked.failures == ()
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
@@ -169,14 +194,26 @@ def test_dump_in_another_folder_is_found_when_its_name_is_there_once(tmp_path: P
 
 def test_segments_of_a_track_are_one_part_in_order_of_time(tmp_path: Path) -> None:
     segments = [segment(tag=2, start_ms=5_000, ssrc=2), segment(tag=1, ssrc=1)]
-    unpacked = unpack(make_call_archive([Participant(participant_id="a", segments=segments)]), tmp_path)
+    unpacked = unpack(
+        make_call_archive([Participant(participant_id="a", segments=segments)]), tmp_path
+    )
     (part,) = part_files(unpacked)
     index = load_part(tmp_path, part)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1) + fake_packets(20, 2)]
     assert [run.ssrc for run in index.runs] == [1, 2]
-    assert [run.base_filename for run in index.runs] == ["p0_track_type_audio_1", "p0_track_type_audio_0"]
-    assert [(run.packet_count, run.media_stop_sample, run.packets_lost) for run in index.runs] == [(20, 19_200, 0)] * 2
-    assert (index.segment_count, index.channels, index.codec, index.archive_uri) == (2, 1, "audio/opus", "call.tar.gz")
+    assert [run.base_filename for run in index.runs] == [
+        "p0_track_type_audio_1",
+        "p0_track_type_audio_0",
+    ]
+    assert [(run.packet_count, run.media_stop_sample, run.packets_lost) for run in index.runs] == [
+        (20, 19_200, 0)
+    ] * 2
+    assert (index.segment_count, index.channels, index.codec, index.archive_uri) == (
+        2,
+        1,
+        "audio/opus",
+        "call.tar.gz",
+    )
     assert (index.counts.expected, index.counts.received) == (40, 40)
     (staged,) = unpacked.sessions[0].parts
     assert staged.first_server_unix_ns == CALL_START_NS
@@ -184,9 +221,16 @@ def test_segments_of_a_track_are_one_part_in_order_of_time(tmp_path: Path) -> No
 
 
 def test_metadata_of_one_session_in_two_members_is_joined(tmp_path: Path) -> None:
-    first = make_call_members([Participant(participant_id="a", segments=[segment(tag=1, base_filename="x")])])
+    first = make_call_members(
+        [Participant(participant_id="a", segments=[segment(tag=1, base_filename="x")])]
+    )
     second = make_call_members(
-        [Participant(participant_id="a", segments=[segment(tag=2, base_filename="y", start_ms=3_000)])], folder="more/"
+        [
+            Participant(
+                participant_id="a", segments=[segment(tag=2, base_filename="y", start_ms=3_000)]
+            )
+        ],
+        folder="more/",
     )
     unpacked = unpack(make_archive(first | second), tmp_path)
     assert len(unpacked.sessions) == 1
@@ -195,31 +239,47 @@ def test_metadata_of_one_session_in_two_members_is_joined(tmp_path: Path) -> Non
 
 def test_session_that_sent_nothing_is_kept(tmp_path: Path) -> None:
     unpacked = unpack(make_call_archive([Participant(participant_id="mute"), ALICE]), tmp_path)
-    assert [(s.participant_id, len(s.parts)) for s in unpacked.sessions] == [("mute", 0), ("alice", 1)]
+    assert [(s.participant_id, len(s.parts)) for s in unpacked.sessions] == [
+        ("mute", 0),
+        ("alice", 1),
+    ]
 
 
 def test_segment_without_packets_makes_an_empty_part(tmp_path: Path) -> None:
-    unpacked = unpack(make_call_archive([Participant(participant_id="a", segments=[Segment(packets=[])])]), tmp_path)
+    unpacked = unpack(
+        make_call_archive([Participant(participant_id="a", segments=[Segment(packets=[])])]),
+        tmp_path,
+    )
     (part,) = unpacked.sessions[0].parts
     assert (part.packets_file, part.index_file, part.media_samples) == ("", "", 0)
     assert unpacked.failures == ()
 
 
 def test_other_members_are_counted_and_left_alone(tmp_path: Path) -> None:
-    data = make_call_archive([ALICE], extra_members={"README.txt": b"x", "metadata.json": b"not json", "noext": b""})
+    data = make_call_archive(
+        [ALICE], extra_members={"README.txt": b"x", "metadata.json": b"not json", "noext": b""}
+    )
     unpacked = unpack(data, tmp_path)
     assert (unpacked.failures, unpacked.member_count) == ((), 6)
 
 
 def test_video_is_not_pressed_and_no_failure(tmp_path: Path) -> None:
     metadata = make_timing_metadata(
-        segments={"audio": None, "video": [{"base_filename": "v", "codec": "video/VP8", "track_type": "TRACK_TYPE_VIDEO"}]}
+        segments={
+            "audio": None,
+            "video": [
+                {"base_filename": "v", "codec": "video/VP8", "track_type": "TRACK_TYPE_VIDEO"}
+            ],
+        }
     )
-    unpacked = unpack(make_archive({"v.rtpdump": b"x", "v.sdp": b"y", "v_timing_metadata.json": metadata}), tmp_path)
+    unpacked = unpack(
+        make_archive({"v.rtpdump": b"x", "v.sdp": b"y", "v_timing_metadata.json": metadata}),
+        tmp_path,
+    )
     assert (unpacked.failures, len(unpacked.sessions)) == ((), 1)
 
 
-# --- what fails is one segment ---------------------------------------------------------------------------------------
+# --- what fails is one segment --------------------------------------------------------------------
 
 
 def without(members: dict[str, bytes], *endings: str) -> dict[str, bytes]:
@@ -249,9 +309,16 @@ def test_missing_dump_fails_its_track_alone(tmp_path: Path) -> None:
 
 
 def test_missing_description_is_a_failure_but_the_packets_are_taken(tmp_path: Path) -> None:
-    unpacked = unpack(make_call_archive([Participant(participant_id="a", segments=[segment(with_sdp=False)])]), tmp_path)
+    unpacked = unpack(
+        make_call_archive([Participant(participant_id="a", segments=[segment(with_sdp=False)])]),
+        tmp_path,
+    )
     assert errors_of(unpacked) == [
-        ("ArchiveError", "p0_track_type_audio_0.sdp: not in the archive, the codec was taken from p0_timing_metadata.json")
+        (
+            "ArchiveError",
+            "p0_track_type_audio_0.sdp: not in the archive, the codec was taken from "
+            "p0_timing_metadata.json",
+        )
     ]
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20)]
 
@@ -261,11 +328,15 @@ def damaged_dumps() -> Iterator[Any]:
     yield pytest.param(b"", "ArchiveError", r"\.rtpdump: empty, expected an rtpdump", id="empty")
     yield pytest.param(b"junk" * 100, "RtpdumpError", r"begins with b'junkjunk", id="junk")
     yield pytest.param(good[:30], "RtpdumpError", r"ends at byte 30, expected a header", id="cut")
-    yield pytest.param(good, "TimelineError", r"neither the metadata nor the dump says", id="no_clock")
+    yield pytest.param(
+        good, "TimelineError", r"neither the metadata nor the dump says", id="no_clock"
+    )
 
 
 @pytest.mark.parametrize(("dump", "error_type", "message"), list(damaged_dumps()))
-def test_damaged_dump_fails_its_segment_alone(tmp_path: Path, dump: bytes, error_type: str, message: str) -> None:
+def test_damaged_dump_fails_its_segment_alone(
+    tmp_path: Path, dump: bytes, error_type: str, message: str
+) -> None:
     broken = Segment(packets=[], base_filename="x", with_dump=False)
     people = [Participant(participant_id="a", segments=[broken, segment(tag=1)])]
     unpacked = unpack(make_call_archive(people, extra_members={"x.rtpdump": dump}), tmp_path)
@@ -276,27 +347,44 @@ def test_damaged_dump_fails_its_segment_alone(tmp_path: Path, dump: bytes, error
 
 
 def test_unsupported_codec_fails_its_segment_alone(tmp_path: Path) -> None:
-    people = [Participant(participant_id="a", segments=[segment(codec="audio/PCMU"), segment(tag=1)])]
+    people = [
+        Participant(participant_id="a", segments=[segment(codec="audio/PCMU"), segment(tag=1)])
+    ]
     unpacked = unpack(make_call_archive(people), tmp_path)
     assert errors_of(unpacked) == [
-        ("UnsupportedCodecError", "p0_track_type_audio_0: codec is audio/PCMU, expected audio/opus or audio/red")
+        (
+            "UnsupportedCodecError",
+            "p0_track_type_audio_0: codec is audio/PCMU, expected audio/opus or audio/red",
+        )
     ]
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
 def test_unknown_track_type_is_a_failure_with_its_session(tmp_path: Path) -> None:
-    people = [Participant(participant_id="a", segments=[segment(track_type="TRACK_TYPE_SMELL"), segment(tag=1)])]
+    people = [
+        Participant(
+            participant_id="a", segments=[segment(track_type="TRACK_TYPE_SMELL"), segment(tag=1)]
+        )
+    ]
     unpacked = unpack(make_call_archive(people), tmp_path)
     (failure,) = unpacked.failures
     assert "has track_type 'TRACK_TYPE_SMELL', expected TRACK_TYPE_AUDIO or" in failure.message
-    assert (failure.participant_id, failure.output_type, failure.member) == ("a", None, "p0_timing_metadata.json")
+    assert (failure.participant_id, failure.output_type, failure.member) == (
+        "a",
+        None,
+        "p0_timing_metadata.json",
+    )
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
 def test_unlisted_dump_is_a_failure(tmp_path: Path) -> None:
     unpacked = unpack(make_call_archive([ALICE], extra_members={"stray.rtpdump": b"x"}), tmp_path)
     assert errors_of(unpacked) == [
-        ("ArchiveError", "stray.rtpdump: no timing metadata lists this dump, expected a segment with its base_filename")
+        (
+            "ArchiveError",
+            "stray.rtpdump: no timing metadata lists this dump, expected a segment with its "
+            "base_filename",
+        )
     ]
     assert unpacked.failures[0].member == "stray.rtpdump"
 
@@ -306,12 +394,17 @@ def test_second_member_of_a_name_is_a_failure_and_the_first_counts(tmp_path: Pat
     twice = {**members, "./p0_track_type_audio_0.rtpdump": b"other"}
     unpacked = unpack(make_archive(twice), tmp_path)
     ((_, message),) = errors_of(unpacked)
-    assert message == "p0_track_type_audio_0.rtpdump: a second member of this name, the first was taken"
+    assert (
+        message
+        == "p0_track_type_audio_0.rtpdump: a second member of this name, the first was taken"
+    )
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
 def test_broken_metadata_fails_its_session_alone(tmp_path: Path) -> None:
-    unpacked = unpack(make_call_archive([ALICE], extra_members={"b_timing_metadata.json": b"{"}), tmp_path)
+    unpacked = unpack(
+        make_call_archive([ALICE], extra_members={"b_timing_metadata.json": b"{"}), tmp_path
+    )
     ((error_type, message),) = errors_of(unpacked)
     assert error_type == "TimingMetadataError"
     assert message.startswith("b_timing_metadata.json: ")
@@ -322,31 +415,48 @@ def test_metadata_over_its_limit_fails_its_session(tmp_path: Path) -> None:
     members = make_call_members([ALICE])
     size = len(members["p0_timing_metadata.json"]) + len(members["p0_track_type_audio_0.sdp"])
     unpacked = unpack(
-        make_archive({**members, "z_timing_metadata.json": bytes(200)}), tmp_path, LimitSettings(max_metadata_bytes=size + 100)
+        make_archive({**members, "z_timing_metadata.json": bytes(200)}),
+        tmp_path,
+        LimitSettings(max_metadata_bytes=size + 100),
     )
     ((error_type, message),) = errors_of(unpacked)
     assert error_type == "ArchiveError"
-    assert message == "z_timing_metadata.json: metadata past its limit, 100 bytes left for metadata (limits.max_metadata_bytes)"
+    assert (
+        message == "z_timing_metadata.json: metadata past its limit, 100 bytes left for metadata "
+        "(limits.max_metadata_bytes)"
+    )
 
 
 def listed(*bases: str, **changes: Any) -> bytes:
     """Returns metadata that lists audio segments of these names."""
-    segments = [{"base_filename": base, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"} for base in bases]
+    segments = [
+        {"base_filename": base, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"}
+        for base in bases
+    ]
     return make_timing_metadata(segments={"audio": segments, "video": []}, **changes)
 
 
 def test_dump_that_two_sessions_list_is_the_first_one_s(tmp_path: Path) -> None:
-    members = make_call_members([Participant(participant_id="alice", segments=[segment(base_filename="x")])])
-    members["b_timing_metadata.json"] = listed("x", participant_id="bob", user_session_id="sess-bob")
+    members = make_call_members(
+        [Participant(participant_id="alice", segments=[segment(base_filename="x")])]
+    )
+    members["b_timing_metadata.json"] = listed(
+        "x", participant_id="bob", user_session_id="sess-bob"
+    )
     unpacked = unpack(make_archive(members), tmp_path)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20)]
     (failure,) = unpacked.failures
-    assert failure.message == "x.rtpdump: listed again by b_timing_metadata.json, expected one session to have it"
+    assert (
+        failure.message
+        == "x.rtpdump: listed again by b_timing_metadata.json, expected one session to have it"
+    )
     assert failure.participant_id == "bob"
 
 
 def test_dump_listed_as_two_track_types_is_taken_once(tmp_path: Path) -> None:
-    members = make_call_members([Participant(participant_id="alice", segments=[segment(base_filename="x")])])
+    members = make_call_members(
+        [Participant(participant_id="alice", segments=[segment(base_filename="x")])]
+    )
     screen = {"base_filename": "x", "codec": "audio/opus", "track_type": SCREEN}
     members["b_timing_metadata.json"] = make_timing_metadata(segments={"audio": [screen]})
     unpacked = unpack(make_archive(members), tmp_path)
@@ -354,12 +464,15 @@ def test_dump_listed_as_two_track_types_is_taken_once(tmp_path: Path) -> None:
     assert len(unpacked.failures) == 1
 
 
-# --- what fails is the archive ---------------------------------------------------------------------------------------
+# --- what fails is the archive --------------------------------------------------------------------
 
 
 def test_archive_without_metadata_and_dumps_raises(tmp_path: Path) -> None:
     data = make_archive(without(make_call_members([ALICE]), ".json", ".rtpdump"))
-    with pytest.raises(ArchiveError, match=r"no \*_timing_metadata\.json among 1 members, expected one per participant"):
+    with pytest.raises(
+        ArchiveError,
+        match=r"no \*_timing_metadata\.json among 1 members, expected one per participant",
+    ):
         unpack(data, tmp_path)
 
 
@@ -367,17 +480,26 @@ def test_dumps_without_metadata_are_told(tmp_path: Path) -> None:
     unpacked = unpack(make_archive(without(make_call_members([ALICE]), ".json")), tmp_path)
     assert unpacked.sessions == ()
     assert errors_of(unpacked) == [
-        ("ArchiveError", "no *_timing_metadata.json among 2 members, expected one per participant session"),
         (
             "ArchiveError",
-            "p0_track_type_audio_0.rtpdump: no timing metadata lists this dump, expected a segment with its base_filename",
+            "no *_timing_metadata.json among 2 members, expected one per participant session",
+        ),
+        (
+            "ArchiveError",
+            "p0_track_type_audio_0.rtpdump: no timing metadata lists this dump, expected a "
+            "segment with its base_filename",
         ),
     ]
 
 
 def test_archive_of_unreadable_metadata_alone_tells_all_that_is_wrong(tmp_path: Path) -> None:
     data = make_archive(
-        {"x.rtpdump": b"1", "./x.rtpdump": b"2", "a_timing_metadata.json": b"", "b_timing_metadata.json": b"[]"}
+        {
+            "x.rtpdump": b"1",
+            "./x.rtpdump": b"2",
+            "a_timing_metadata.json": b"",
+            "b_timing_metadata.json": b"[]",
+        }
     )
     unpacked = unpack(data, tmp_path)
     assert (unpacked.sessions, unpacked.member_count) == ((), 4)
@@ -420,7 +542,9 @@ def test_members_over_the_limit_fail_but_keep_what_came_before(tmp_path: Path) -
 
 
 def test_every_text_that_leaves_has_a_utf8_form(tmp_path: Path) -> None:
-    """Failures become rows of text columns, which hold UTF-8 only; JSON and tar names can spell what has none."""
+    """Failures become rows of text columns, which hold UTF-8 only; JSON and tar names can spell
+    what has none.
+    """
     members = {"a_timing_metadata.json": listed("dump-\udcff"), "stray-\udcfe.rtpdump": b"x"}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -439,7 +563,13 @@ def test_trouble_of_the_local_disk_is_not_blamed_on_the_archive(tmp_path: Path) 
     data = make_call_archive([ALICE])
     with pytest.raises(FileNotFoundError):
         read_contents(
-            make_ref(data), (), lambda name: io.BytesIO(data), tmp_path / "missing", LIMITS, Failures(make_ref(data)), _unheard
+            make_ref(data),
+            (),
+            lambda name: io.BytesIO(data),
+            tmp_path / "missing",
+            LIMITS,
+            Failures(make_ref(data)),
+            _unheard,
         )
 
 
@@ -453,19 +583,37 @@ def test_progress_tells_half_of_the_bytes_when_read_and_half_when_staged(tmp_pat
     dumps = [len(content) for name, content in members.items() if name.endswith(".rtpdump")]
     told: list[int] = []
 
-    unpack_archive(make_ref(data), (), tmp_path, LIMITS, open_input=lambda name: io.BytesIO(data), on_progress=told.append)
+    unpack_archive(
+        make_ref(data),
+        (),
+        tmp_path,
+        LIMITS,
+        open_input=lambda name: io.BytesIO(data),
+        on_progress=told.append,
+    )
 
     half = len(data) // 2
-    assert told[: len(dumps)] == [sum(dumps[: n + 1]) // 2 - sum(dumps[:n]) // 2 for n in range(len(dumps))]
+    assert told[: len(dumps)] == [
+        sum(dumps[: n + 1]) // 2 - sum(dumps[:n]) // 2 for n in range(len(dumps))
+    ]
     assert sum(told[len(dumps) :]) == half
     assert len(told) == 2 * len(dumps)
 
 
 def test_progress_of_what_expands_much_stays_within_the_archive(tmp_path: Path) -> None:
-    silent = Participant(participant_id="silent", segments=[Segment(packets=[b"\xf8" + bytes(99)] * 500)])
+    silent = Participant(
+        participant_id="silent", segments=[Segment(packets=[b"\xf8" + bytes(99)] * 500)]
+    )
     data = make_call_archive([silent])
     told: list[int] = []
 
-    unpack_archive(make_ref(data), (), tmp_path, LIMITS, open_input=lambda name: io.BytesIO(data), on_progress=told.append)
+    unpack_archive(
+        make_ref(data),
+        (),
+        tmp_path,
+        LIMITS,
+        open_input=lambda name: io.BytesIO(data),
+        on_progress=told.append,
+    )
 
     assert told == [len(data) // 2, len(data) // 2]

@@ -23,9 +23,21 @@ from transforms.media.wraparound import unwrap, unwrap_sequence
         (32_768, 0, 16, -32_768),
         (32_767, 0, 16, 32_767),
     ],
-    ids=["same", "forward_wrap", "back_over_wrap", "below_zero", "wrap_32", "back_32", "fifth_round", "half", "below_half"],
+    ids=[
+        "same",
+        "forward_wrap",
+        "back_over_wrap",
+        "below_zero",
+        "wrap_32",
+        "back_32",
+        "fifth_round",
+        "half",
+        "below_half",
+    ],
 )
-def test_unwrap_gives_nearest_number(wrapped: int, reference: int, bits: int, expected: int) -> None:
+def test_unwrap_gives_nearest_number(
+    wrapped: int, reference: int, bits: int, expected: int
+) -> None:
     assert unwrap(wrapped, reference, bits) == expected
 
 

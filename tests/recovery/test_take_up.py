@@ -42,7 +42,9 @@ Dead = tuple[RunContext, ArchiveRef]
 @pytest.fixture
 def dead(context: RunContext, tmp_path: Path) -> Dead:
     """A run that finished one call of one archive, and the reference to that."""
-    ref = write_call(tmp_path / "raw" / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
+    ref = write_call(
+        tmp_path / "raw" / "a.tar.gz", [make_participant("alice"), make_participant("bob")]
+    )
     press(context, ref)
     return context, ref
 
@@ -50,7 +52,10 @@ def dead(context: RunContext, tmp_path: Path) -> Dead:
 def press(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
     """Does all that a run does before it publishes rows."""
     sources = stage_sources(context, ref)
-    sources = [replace(s, parts=tuple(replace(p, archive_fingerprint=ref.fingerprint) for p in s.parts)) for s in sources]
+    sources = [
+        replace(s, parts=tuple(replace(p, archive_fingerprint=ref.fingerprint) for p in s.parts))
+        for s in sources
+    ]
     pipeline = make_pipeline()
     plans = pipeline | "Plans" >> beam.Create([make_plan(sources)])
     extracted = plans | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(context)
@@ -61,7 +66,8 @@ def press(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = 
 
 def leave_archive(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
     summary = ArchiveSummary(
-        ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True, bytes_read=1, cpu_ns=1,
+        ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True,
+        bytes_read=1, cpu_ns=1,
         first_failure=failures[0] if failures else None,
     )  # fmt: skip
     record = FinishedArchive(
@@ -93,27 +99,51 @@ def rows_of(context: RunContext, table: str) -> list[Row]:
 
 def test_finished_call_and_archive_go_into_the_catalog(dead: Dead) -> None:
     context, ref = dead
-    media = {name: Path(context.output_uri, name).stat().st_mtime_ns for name in list_files(context.output_uri)}
+    media = {
+        name: Path(context.output_uri, name).stat().st_mtime_ns
+        for name in list_files(context.output_uri)
+    }
 
     assert take(context) == 1
 
-    assert {row["uri"] for row in rows_of(context, "recordings")} == {f"{context.output_uri}/{name}" for name in media}
+    assert {row["uri"] for row in rows_of(context, "recordings")} == {
+        f"{context.output_uri}/{name}" for name in media
+    }
     assert {row["run_id"] for row in rows_of(context, "tracks")} == {"run-1"}  # who made them
     (archive,) = rows_of(context, "archives")
-    assert (archive["archive_uri"], archive["fingerprint"], archive["status"]) == (ref.uri, ref.fingerprint, "ok")
+    assert (archive["archive_uri"], archive["fingerprint"], archive["status"]) == (
+        ref.uri,
+        ref.fingerprint,
+        "ok",
+    )
     assert (archive["attempts"], archive["run_id"]) == (1, "run-2")
     assert not Path(context.staging_uri).exists()
-    assert media == {name: Path(context.output_uri, name).stat().st_mtime_ns for name in list_files(context.output_uri)}
+    assert media == {
+        name: Path(context.output_uri, name).stat().st_mtime_ns
+        for name in list_files(context.output_uri)
+    }
     assert take(context) == 0
 
 
 def test_failures_of_the_archive_come_with_it(context: RunContext, tmp_path: Path) -> None:
     ref = write_call(tmp_path / "raw" / "a.tar.gz", [make_participant("alice")])
-    press(context, ref, (make_failure(archive_uri=ref.uri, archive_modified_unix_ns=ref.modified_unix_ns, member="b.rtpdump"),))
+    press(
+        context,
+        ref,
+        (
+            make_failure(
+                archive_uri=ref.uri,
+                archive_modified_unix_ns=ref.modified_unix_ns,
+                member="b.rtpdump",
+            ),
+        ),
+    )
 
     assert take(context) == 1
 
-    assert [(row["member"], row["call_id"]) for row in rows_of(context, "failures")] == [("b.rtpdump", None)]
+    assert [(row["member"], row["call_id"]) for row in rows_of(context, "failures")] == [
+        ("b.rtpdump", None)
+    ]
     assert [row["status"] for row in rows_of(context, "archives")] == ["partial"]
 
 
@@ -261,13 +291,21 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
     old.write_bytes(b"old")
     gone = {**rows_like(context), "uri": str(old), "participant_id": "carol"}
     write_rows(context, "recordings", [gone])
-    write_rows(context, "archives", [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)])
+    write_rows(
+        context,
+        "archives",
+        [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)],
+    )
     pending_replacement.note(context.catalog_uri, CALL, [ref.uri], [])
 
     assert take(context) == 1
 
     assert not old.exists()
-    assert {row["participant_id"] for row in rows_of(context, "recordings")} == {None, "alice", "bob"}
+    assert {row["participant_id"] for row in rows_of(context, "recordings")} == {
+        None,
+        "alice",
+        "bob",
+    }
     assert [row["fingerprint"] for row in rows_of(context, "archives")] == [ref.fingerprint]
     assert pending_replacement.archives_to_repeat(context.catalog_uri) == frozenset()
 

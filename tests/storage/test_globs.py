@@ -17,10 +17,21 @@ from transforms.storage import objects
 from transforms.storage.globs import compile_glob, plain_prefix, quote
 from transforms.storage.local import match_files
 
-TREE = ["a.tar.gz", "b.zip", "call-1/p.json", "call-1/audio/a.rtpdump", "call-2/p.json", "x/y/z/d.tar.gz", "[1].tar", "b\\c"]
+TREE = [
+    "a.tar.gz",
+    "b.zip",
+    "call-1/p.json",
+    "call-1/audio/a.rtpdump",
+    "call-2/p.json",
+    "x/y/z/d.tar.gz",
+    "[1].tar",
+    "b\\c",
+]
 PATTERNS = [
-    "*", "*.tar.gz", "**", "**.tar.gz", "call-*/p.json", "call-?/p.json", "call-[12]/*", "call-[!2]/*", "*/*", "x**d*",
-    "call-1?p.json", "x[!a]y/z/*", "[[]1].tar", "[]x[]1].tar", "a?tar.gz", "a.tar.gz", "call-1", "gone", "gone/*", "a.tar.gz/*",
+    "*", "*.tar.gz", "**", "**.tar.gz", "call-*/p.json", "call-?/p.json", "call-[12]/*",
+    "call-[!2]/*", "*/*", "x**d*",
+    "call-1?p.json", "x[!a]y/z/*", "[[]1].tar", "[]x[]1].tar", "a?tar.gz", "a.tar.gz", "call-1",
+    "gone", "gone/*", "a.tar.gz/*",
     "b[\\]c", "b\\*",
 ]  # fmt: skip
 
@@ -35,8 +46,11 @@ def test_glob_on_a_disk_finds_what_beam_finds(tmp_path: Path, pattern: str) -> N
 
     ours = match_files(f"{tmp_path}/{pattern}")
 
-    assert sorted((found.path, found.size_in_bytes, found.last_updated_in_seconds) for found in ours) == sorted(
-        (found.path, found.size_in_bytes, found.last_updated_in_seconds) for found in theirs.metadata_list
+    assert sorted(
+        (found.path, found.size_in_bytes, found.last_updated_in_seconds) for found in ours
+    ) == sorted(
+        (found.path, found.size_in_bytes, found.last_updated_in_seconds)
+        for found in theirs.metadata_list
     )
 
 
@@ -63,7 +77,9 @@ def test_set_that_nothing_can_be_in_is_a_storage_error(tmp_path: Path) -> None:
         objects.match(f"{tmp_path}/[z-a]")
 
 
-def test_only_two_stars_walk_into_folders_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_two_stars_walk_into_folders_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a/b/c").mkdir(parents=True)
     entered: list[str] = []
     scan = os.scandir

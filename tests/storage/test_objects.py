@@ -58,27 +58,43 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
     pytest.skip("one file system only")
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("uri", "local"),
-    [("/a/b", True), ("a:b/c", True), ("gs://bucket/a", False), ("s3://bucket/a", False), ("../x", True)],
+    [
+        ("/a/b", True),
+        ("a:b/c", True),
+        ("gs://bucket/a", False),
+        ("s3://bucket/a", False),
+        ("../x", True),
+    ],
 )
 def test_is_local_goes_by_the_scheme(uri: str, local: bool) -> None:
     assert uris.is_local(uri) is local
 
 
-def test_absolute_is_the_same_however_a_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_is_the_same_however_a_path_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    spellings = ["raw/a.tar.gz", "./raw/a.tar.gz", "raw//x/../a.tar.gz", "~/raw/a.tar.gz", str(tmp_path / "raw/a.tar.gz")]
+    spellings = [
+        "raw/a.tar.gz",
+        "./raw/a.tar.gz",
+        "raw//x/../a.tar.gz",
+        "~/raw/a.tar.gz",
+        str(tmp_path / "raw/a.tar.gz"),
+    ]
 
     assert {uris.absolute(spelling) for spelling in spellings} == {str(tmp_path / "raw/a.tar.gz")}
 
 
-def test_absolute_keeps_a_slash_at_the_end_and_full_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_keeps_a_slash_at_the_end_and_full_uris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert uris.absolute("raw/") == f"{tmp_path}/raw/"
@@ -90,7 +106,7 @@ def test_join_has_one_slash_between() -> None:
     assert uris.join("gs://bucket/", "a", "b.mp3") == "gs://bucket/a/b.mp3"
 
 
-# --- listing ---------------------------------------------------------------------------------------------------------
+# --- listing --------------------------------------------------------------------------------------
 
 
 def test_file_is_listed_with_size_and_modification(tmp_path: Path) -> None:
@@ -103,7 +119,9 @@ def test_file_is_listed_with_size_and_modification(tmp_path: Path) -> None:
     assert found.modified_unix_ns == 1_767_607_200_250_000_000
 
 
-def test_relative_pattern_lists_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_pattern_lists_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _make_files(tmp_path, "raw/a.tar.gz")
     monkeypatch.chdir(tmp_path)
 
@@ -113,7 +131,10 @@ def test_relative_pattern_lists_absolute_paths(tmp_path: Path, monkeypatch: pyte
 def test_star_stays_in_its_folder(tmp_path: Path) -> None:
     _make_files(tmp_path, "b.tar.gz", "a.tar.gz", "c.zip", "deep/d.tar.gz")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz")) == [f"{tmp_path}/a.tar.gz", f"{tmp_path}/b.tar.gz"]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz")) == [
+        f"{tmp_path}/a.tar.gz",
+        f"{tmp_path}/b.tar.gz",
+    ]
 
 
 def test_two_stars_go_into_folders(tmp_path: Path) -> None:
@@ -131,7 +152,9 @@ def test_two_stars_go_into_folders(tmp_path: Path) -> None:
 def test_other_wildcards(tmp_path: Path, pattern: str, names: list[str]) -> None:
     _make_files(tmp_path, "call-1.tar", "call-2.tar", "call-10.tar")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/{pattern}")) == [f"{tmp_path}/{name}" for name in names]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/{pattern}")) == [
+        f"{tmp_path}/{name}" for name in names
+    ]
 
 
 def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
@@ -154,7 +177,11 @@ def test_folder_of_archives_stands_for_nothing(tmp_path: Path) -> None:
 
 def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> None:
     _make_files(
-        tmp_path, "call-1.zip", "call-2/deep/p_timing_metadata.json", "call-3/x.rtpdump", "other/p_timing_metadata.json"
+        tmp_path,
+        "call-1.zip",
+        "call-2/deep/p_timing_metadata.json",
+        "call-3/x.rtpdump",
+        "other/p_timing_metadata.json",
     )
 
     found = _uris(archive_files.list_archives(f"{tmp_path}/call-*"))
@@ -181,7 +208,15 @@ def test_what_is_not_there_is_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name: str) -> None:
-    _make_files(tmp_path, name, "take 1.tar.gz", "takea.tar.gz", "whatever.tar.gz", "whom.tar.gz", "a.tar.gz")
+    _make_files(
+        tmp_path,
+        name,
+        "take 1.tar.gz",
+        "takea.tar.gz",
+        "whatever.tar.gz",
+        "whom.tar.gz",
+        "a.tar.gz",
+    )
 
     uris = _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz"))
 
@@ -190,7 +225,9 @@ def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name
     assert archive_files.stat_archive(f"{tmp_path}/{name}") is not None
     assert objects.read_bytes(f"{tmp_path}/{name}") == name.encode()
     status = os.stat(tmp_path / name)
-    assert archive_files.fingerprint(f"{tmp_path}/{name}") == f"{status.st_size}-{status.st_mtime_ns}"
+    assert (
+        archive_files.fingerprint(f"{tmp_path}/{name}") == f"{status.st_size}-{status.st_mtime_ns}"
+    )
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -203,7 +240,13 @@ def test_odd_name_spelled_out_is_that_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["raw [1]", "raw*", "raw?", "{raw}", "r w", "räw", "[raw"])
 def test_folder_of_odd_name_holds_members_and_archives(tmp_path: Path, name: str) -> None:
-    _make_files(tmp_path, f"{name}/a/x.rtpdump", f"{name}/p_timing_metadata.json", "raw 1/y.rtpdump", "rawx/y.rtpdump")
+    _make_files(
+        tmp_path,
+        f"{name}/a/x.rtpdump",
+        f"{name}/p_timing_metadata.json",
+        "raw 1/y.rtpdump",
+        "rawx/y.rtpdump",
+    )
 
     members = archive_files.folder_members(f"{tmp_path}/{name}/")
     (found,) = archive_files.list_archives(glob.escape(f"{tmp_path}/{name}"))
@@ -216,20 +259,33 @@ def test_folder_of_odd_name_holds_members_and_archives(tmp_path: Path, name: str
 def test_literal_brackets_are_quoted_like_in_other_globs(tmp_path: Path) -> None:
     _make_files(tmp_path, "raw [1]/a*.tar.gz", "raw 1/ab.tar.gz")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz")) == [f"{tmp_path}/raw [1]/a*.tar.gz"]
+    assert _uris(archive_files.list_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz")) == [
+        f"{tmp_path}/raw [1]/a*.tar.gz"
+    ]
 
 
 def test_prefix_of_an_object_store_is_listed(store: ModuleType) -> None:
-    for name in ("raw/a.tar.gz", "raw/deep/b.tar.gz", "rawer/c.tar.gz", "raw/call/p_timing_metadata.json"):
+    for name in (
+        "raw/a.tar.gz",
+        "raw/deep/b.tar.gz",
+        "rawer/c.tar.gz",
+        "raw/call/p_timing_metadata.json",
+    ):
         store.put(f"fake://bucket/{name}", b"xyz")
 
-    assert _uris(archive_files.list_archives("fake://bucket/raw/*.gz")) == ["fake://bucket/raw/a.tar.gz"]
+    assert _uris(archive_files.list_archives("fake://bucket/raw/*.gz")) == [
+        "fake://bucket/raw/a.tar.gz"
+    ]
     assert _uris(archive_files.list_archives("fake://bucket/raw/**.tar.gz")) == [
         "fake://bucket/raw/a.tar.gz",
         "fake://bucket/raw/deep/b.tar.gz",
     ]
-    assert _uris(archive_files.list_archives("fake://bucket/raw/call")) == ["fake://bucket/raw/call/"]
-    assert archive_files.folder_members("fake://bucket/raw/call/") == (("p_timing_metadata.json", 3),)
+    assert _uris(archive_files.list_archives("fake://bucket/raw/call")) == [
+        "fake://bucket/raw/call/"
+    ]
+    assert archive_files.folder_members("fake://bucket/raw/call/") == (
+        ("p_timing_metadata.json", 3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,7 +293,11 @@ def test_prefix_of_an_object_store_is_listed(store: ModuleType) -> None:
     [
         ("none.tar.gz", "none.tar.gz matches nothing"),
         ("none/*.zip", r"none/\*.zip matches nothing"),
-        ("raw", r"raw is a folder without \*_timing_metadata.json; to press the archives in it, write .*/raw/\*\*"),
+        (
+            "raw",
+            r"raw is a folder without \*_timing_metadata.json; "
+            r"to press the archives in it, write .*/raw/\*\*",
+        ),
     ],
 )
 def test_why_nothing_matches_says_what_to_write(tmp_path: Path, pattern: str, reason: str) -> None:
@@ -256,7 +316,7 @@ def test_why_nothing_matches_is_none_when_something_does(tmp_path: Path, pattern
     assert archive_files.why_nothing_matches(f"{tmp_path}/{pattern}") is None
 
 
-# --- fingerprints ----------------------------------------------------------------------------------------------------
+# --- fingerprints ---------------------------------------------------------------------------------
 
 
 def test_fingerprint_of_a_file_changes_with_size_and_modification(tmp_path: Path) -> None:
@@ -305,7 +365,7 @@ def test_stat_of_what_is_gone_is_none(tmp_path: Path) -> None:
     assert archive_files.stat_archive(f"{tmp_path}/gone/") is None
 
 
-# --- publishing ------------------------------------------------------------------------------------------------------
+# --- publishing -----------------------------------------------------------------------------------
 
 
 def test_publish_moves_a_file_and_makes_folders(tmp_path: Path) -> None:
@@ -318,7 +378,9 @@ def test_publish_moves_a_file_and_makes_folders(tmp_path: Path) -> None:
     assert (tmp_path / "out/a/b/x.mp3").read_bytes() == b"media"
 
 
-def test_publish_over_file_systems_copies_and_leaves_nothing_else(tmp_path: Path, other_disk: Path) -> None:
+def test_publish_over_file_systems_copies_and_leaves_nothing_else(
+    tmp_path: Path, other_disk: Path
+) -> None:
     source = other_disk / "work"
     source.write_bytes(b"media" * 100_000)
 
@@ -329,7 +391,9 @@ def test_publish_over_file_systems_copies_and_leaves_nothing_else(tmp_path: Path
     assert list_files(other_disk) == []
 
 
-def test_publish_over_file_systems_is_not_visible_before_it_is_complete(tmp_path: Path, other_disk: Path) -> None:
+def test_publish_over_file_systems_is_not_visible_before_it_is_complete(
+    tmp_path: Path, other_disk: Path
+) -> None:
     source, target = other_disk / "work", tmp_path / "x.mp3"
     size = 48 << 20
     source.write_bytes(bytes(size))
@@ -351,7 +415,9 @@ def test_publish_over_file_systems_is_not_visible_before_it_is_complete(tmp_path
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["same disk", "other disk"])
-def test_publish_replaces_whole_files_under_their_readers(tmp_path: Path, other_disk: Path, far: bool) -> None:
+def test_publish_replaces_whole_files_under_their_readers(
+    tmp_path: Path, other_disk: Path, far: bool
+) -> None:
     target = tmp_path / "x.mp3"
     target.write_bytes(b"older")
     source = (other_disk if far else tmp_path) / "work"
@@ -364,7 +430,9 @@ def test_publish_replaces_whole_files_under_their_readers(tmp_path: Path, other_
     assert target.read_bytes() == b"newer, longer"
 
 
-def test_failed_publish_leaves_the_old_file_and_nothing_half_made(tmp_path: Path, other_disk: Path) -> None:
+def test_failed_publish_leaves_the_old_file_and_nothing_half_made(
+    tmp_path: Path, other_disk: Path
+) -> None:
     target = tmp_path / "out/x.mp3"
     _make_files(tmp_path, "out/x.mp3")
     (other_disk / "work").mkdir()  # a folder cannot be copied as a file
@@ -376,7 +444,9 @@ def test_failed_publish_leaves_the_old_file_and_nothing_half_made(tmp_path: Path
     assert list_files(tmp_path) == ["out/x.mp3"]
 
 
-def test_media_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
     rename = os.replace
@@ -419,7 +489,9 @@ def test_upload_that_breaks_in_the_middle_starts_anew(store: ModuleType, tmp_pat
     assert store.CALLS["create"] == 2
 
 
-def test_upload_that_is_refused_shows_nothing_and_keeps_the_source(store: ModuleType, tmp_path: Path) -> None:
+def test_upload_that_is_refused_shows_nothing_and_keeps_the_source(
+    store: ModuleType, tmp_path: Path
+) -> None:
     source = tmp_path / "work"
     source.write_bytes(b"media")
     store.TROUBLE["write"].append(PermissionError(errno.EACCES, "not allowed"))
@@ -529,12 +601,18 @@ def test_work_folder_goes_after_an_error(tmp_path: Path) -> None:
 
 
 def test_work_folder_that_was_emptied_is_given_again_and_never_to_two(tmp_path: Path) -> None:
-    with work_folders.work_folder(str(tmp_path)) as first, work_folders.work_folder(str(tmp_path)) as second:
+    with (
+        work_folders.work_folder(str(tmp_path)) as first,
+        work_folders.work_folder(str(tmp_path)) as second,
+    ):
         assert first != second
         for folder in (first, second):
             (folder / "x").write_bytes(b"x")
         (first / "x").unlink()
-    with work_folders.work_folder(str(tmp_path)) as third, work_folders.work_folder(str(tmp_path)) as fourth:
+    with (
+        work_folders.work_folder(str(tmp_path)) as third,
+        work_folders.work_folder(str(tmp_path)) as fourth,
+    ):
         assert third == first
         assert fourth not in (first, second)
         assert list_files(tmp_path) == []
@@ -565,7 +643,7 @@ def test_work_folder_of_an_object_store_is_a_local_one() -> None:
     assert not folder.exists()
 
 
-# --- trouble ---------------------------------------------------------------------------------------------------------
+# --- trouble --------------------------------------------------------------------------------------
 
 PASSING = [
     ConnectionResetError("reset"),
@@ -580,7 +658,12 @@ FINAL = [
     (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
     (google_errors.Forbidden("no access to this bucket"), "no access to this bucket"),
     (google_errors.NotFound("no such bucket"), "no such bucket"),
-    (BeamIOError("failed", {"fake://bucket/x": PermissionError(errno.EACCES, "Permission denied")}), "Permission denied"),
+    (
+        BeamIOError(
+            "failed", {"fake://bucket/x": PermissionError(errno.EACCES, "Permission denied")}
+        ),
+        "Permission denied",
+    ),
 ]
 
 
@@ -594,7 +677,9 @@ def test_passing_trouble_is_tried_again(store: ModuleType, error: Exception) -> 
 
 
 @pytest.mark.parametrize(("error", "message"), FINAL, ids=lambda value: type(value).__name__)
-def test_final_error_is_a_storage_error_at_once(store: ModuleType, error: Exception, message: str) -> None:
+def test_final_error_is_a_storage_error_at_once(
+    store: ModuleType, error: Exception, message: str
+) -> None:
     store.put("fake://bucket/x", b"data")
     store.TROUBLE["open"].append(error)
 

@@ -1,4 +1,6 @@
-"""What the tests of transforms share: short calls, references to their archives, staged parts, catalog rows."""
+"""What the tests of transforms share: short calls, references to their archives, staged parts,
+catalog rows.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
-from tests.support.builders import CALL_START_UNIX_MS, Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.builders import (
+    CALL_START_UNIX_MS,
+    Participant,
+    Segment,
+    encode_opus,
+    make_call_archive,
+    tone,
+)
 from transforms.catalog import partitions
 from transforms.catalog.fragments import read_fragment, write_fragment
 from transforms.catalog.rows.ids import call_ids
@@ -52,7 +61,9 @@ def nothing(elements: list[Any]) -> None:
 
 
 def expect(**outputs: tuple[beam.PCollection, Check]) -> None:
-    """Checks several collections of one pipeline after they went through one GroupByKey, and so through their coders."""
+    """Checks several collections of one pipeline after they went through one GroupByKey, and so
+    through their coders.
+    """
     checks = {name: check for name, (_, check) in outputs.items()}
 
     def check_all(groups: Iterable[tuple[str, Iterable[Any]]]) -> None:
@@ -64,7 +75,9 @@ def expect(**outputs: tuple[beam.PCollection, Check]) -> None:
         elements | f"Tag_{name}" >> beam.Map(lambda element, name: (name, element), name)
         for name, (elements, _) in outputs.items()
     ]
-    assert_that(tagged | "AllOutputs" >> beam.Flatten() | "GroupOutputs" >> beam.GroupByKey(), check_all)
+    assert_that(
+        tagged | "AllOutputs" >> beam.Flatten() | "GroupOutputs" >> beam.GroupByKey(), check_all
+    )
 
 
 @beam.ptransform_fn
@@ -80,11 +93,13 @@ def GroupOnce(elements: beam.PCollection) -> beam.PCollection:  # noqa: N802
 
 def count_of(pipeline_result: Any, name: str) -> int:
     """Returns the value of a counter."""
-    found = pipeline_result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["counters"]
+    found = pipeline_result.metrics().query(beam.metrics.MetricsFilter().with_name(name))[
+        "counters"
+    ]
     return sum(metric.committed for metric in found)
 
 
-# --- calls and archives ----------------------------------------------------------------------------------------------
+# --- calls and archives ---------------------------------------------------------------------------
 
 
 @functools.cache
@@ -93,9 +108,13 @@ def speak(seconds: float = 1.0, frequency_hz: float = 440) -> tuple[bytes, ...]:
     return tuple(encode_opus(tone(frequency_hz, seconds)))
 
 
-def make_participant(name: str, seconds: float = 1.0, start_ms: int = 0, **fields: Any) -> Participant:
+def make_participant(
+    name: str, seconds: float = 1.0, start_ms: int = 0, **fields: Any
+) -> Participant:
     """Returns a participant who sends one segment of audio."""
-    return Participant(participant_id=name, segments=[Segment(packets=speak(seconds), start_ms=start_ms, **fields)])
+    return Participant(
+        participant_id=name, segments=[Segment(packets=speak(seconds), start_ms=start_ms, **fields)]
+    )
 
 
 def write_call(path: Path, participants: Sequence[Participant], **fields: Any) -> ArchiveRef:
@@ -119,14 +138,23 @@ def refer_to(uri: str, **fields: Any) -> ArchiveRef:
 
 
 def make_track(
-    participant_id: str = "alice", output_type: OutputType = OutputType.AUDIO_ONLY, call: CallKey = CALL
+    participant_id: str = "alice",
+    output_type: OutputType = OutputType.AUDIO_ONLY,
+    call: CallKey = CALL,
 ) -> TrackKey:
     """Returns a track's key; the user session is `sess-` and the participant."""
-    return TrackKey(call=call, participant_id=participant_id, user_session_id=f"sess-{participant_id}", output_type=output_type)
+    return TrackKey(
+        call=call,
+        participant_id=participant_id,
+        user_session_id=f"sess-{participant_id}",
+        output_type=output_type,
+    )
 
 
 def make_part(participant_id: str = "alice", **fields: Any) -> TrackPart:
-    """Returns a part of a track with audio for a minute from the start of the call, nothing staged."""
+    """Returns a part of a track with audio for a minute from the start of the call, nothing
+    staged.
+    """
     start = fields.pop("first_server_unix_ns", CALL_START_UNIX_NS)
     stem = f"/staged/{participant_id}"
     return TrackPart(
@@ -154,10 +182,14 @@ def _open_local(name: str) -> BinaryIO:
 
 
 def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
-    """Unpacks an archive into staging without Beam; returns a source per track, in order of the keys."""
+    """Unpacks an archive into staging without Beam; returns a source per track, in order of the
+    keys.
+    """
     folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
     folder.mkdir(parents=True)
-    unpacked = unpack_archive(ref, (), folder, context.settings.limits, open_input=_open_local, on_progress=lambda _: None)
+    unpacked = unpack_archive(
+        ref, (), folder, context.settings.limits, open_input=_open_local, on_progress=lambda _: None
+    )
     sources = [
         TrackSource(
             track=part.track,
@@ -196,9 +228,13 @@ def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
             "timeline_start_unix_ns": CALL_START_UNIX_NS,
             "sources": tuple(sources),
             "empty_tracks": (),
-            "sessions": tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
+            "sessions": tuple(
+                sorted({(part.participant_id, part.user_session_id) for part in parts})
+            ),
             "archive_uris": tuple(sorted({part.archive_uri for part in parts})),
-            "archive_fingerprints": tuple(sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})),
+            "archive_fingerprints": tuple(
+                sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})
+            ),
             "makes_mix": True,
             "is_narrowed": False,
             "is_whole": True,
@@ -213,37 +249,77 @@ def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
 
 def make_failure(**fields: Any) -> Failure:
     """Returns a failure of an archive."""
-    return Failure(**{"stage": "UnpackArchives", "error_type": "ArchiveError", "message": "begins with b'no'", **fields})
+    return Failure(
+        **{
+            "stage": "UnpackArchives",
+            "error_type": "ArchiveError",
+            "message": "begins with b'no'",
+            **fields,
+        }
+    )
 
 
-# --- the catalog -----------------------------------------------------------------------------------------------------
+# --- the catalog ----------------------------------------------------------------------------------
 
 
 def stamp(row: Row, made_unix_ns: int = CALL_START_UNIX_NS, run_id: str = "earlier") -> Row:
     """Returns a row with the columns every row has."""
-    return {**row, "run_id": run_id, "created_at": to_time(made_unix_ns), "settings_fingerprint": "settings-1"}
+    return {
+        **row,
+        "run_id": run_id,
+        "created_at": to_time(made_unix_ns),
+        "settings_fingerprint": "settings-1",
+    }
 
 
 def call_row(call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `calls`."""
     ids = call_ids(call)
-    return stamp({**ids, "timeline_start_time": to_time(CALL_START_UNIX_NS), "status": "ok", "archive_uris": [], **fields})
+    return stamp(
+        {
+            **ids,
+            "timeline_start_time": to_time(CALL_START_UNIX_NS),
+            "status": "ok",
+            "archive_uris": [],
+            **fields,
+        }
+    )
 
 
 def recording_row(participant_id: str | None, uri: str, call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `recordings`: of a participant's file, of the mix for None."""
     ids = call_ids(call)
     if participant_id is not None:
-        ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
+        ids |= {
+            "participant_id": participant_id,
+            "user_session_id": f"sess-{participant_id}",
+            "output_type": "audio_only",
+        }
     kind = "composite" if participant_id is None else "individual"
-    times = {"start_time": to_time(CALL_START_UNIX_NS), "end_time": to_time(CALL_START_UNIX_NS + 1_000_000_000)}
-    return stamp({**ids, "recording_type": kind, "uri": uri, "archive_uris": ["/raw/a.tar.gz"], **times, **fields})
+    times = {
+        "start_time": to_time(CALL_START_UNIX_NS),
+        "end_time": to_time(CALL_START_UNIX_NS + 1_000_000_000),
+    }
+    return stamp(
+        {
+            **ids,
+            "recording_type": kind,
+            "uri": uri,
+            "archive_uris": ["/raw/a.tar.gz"],
+            **times,
+            **fields,
+        }
+    )
 
 
 def track_row(participant_id: str, call: CallKey = CALL, **fields: Any) -> Row:
     """Returns a row of `tracks`."""
     ids = call_ids(call)
-    ids |= {"participant_id": participant_id, "user_session_id": f"sess-{participant_id}", "output_type": "audio_only"}
+    ids |= {
+        "participant_id": participant_id,
+        "user_session_id": f"sess-{participant_id}",
+        "output_type": "audio_only",
+    }
     numbers = {"offset_ms": 0, "duration_ms": 1_000}
     return stamp({**ids, "status": "ok", "archive_uris": ["/raw/a.tar.gz"], **numbers, **fields})
 
@@ -264,20 +340,33 @@ def staged_rows(uri: str, table: str) -> list[Row]:
     """Reads a fragment of which the reference is not at hand."""
     lines = [json.loads(line) for line in Path(uri).read_text().split("\n") if line]
     counts = tuple((name, len(rows)) for name, rows in lines)
-    return read_fragment(FragmentRef(uri=uri, call_date=CALL_DATE, row_counts=counts, replaced=()), table)
+    return read_fragment(
+        FragmentRef(uri=uri, call_date=CALL_DATE, row_counts=counts, replaced=()), table
+    )
 
 
-def write_rows(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> None:
+def write_rows(
+    context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
+) -> None:
     """Adds rows to a partition of the catalog."""
-    partitions.merge_partition(context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)])
+    partitions.merge_partition(
+        context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)]
+    )
 
 
 def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> None:
     """Adds an archive's row where the catalog keeps it."""
-    write_rows(context, "archives", [archive_row_of(ref, context, **fields)], utc_date(ref.modified_unix_ns))
+    write_rows(
+        context,
+        "archives",
+        [archive_row_of(ref, context, **fields)],
+        utc_date(ref.modified_unix_ns),
+    )
 
 
-def write_new(context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE) -> FragmentRef:
+def write_new(
+    context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
+) -> FragmentRef:
     """Writes a fragment whose rows replace those of the same owners."""
     owners = tuple(sorted({owner_key(table, row) for row in rows}))
     name = f"{table}-{key_hash(call_date, repr(owners), repr(rows))}.parquet"
@@ -285,7 +374,9 @@ def write_new(context: RunContext, table: str, rows: Sequence[Row], call_date: s
 
 
 def read_catalog(context: RunContext, table: str) -> list[Row]:
-    """Returns all rows of a table as they lie there, with `call_date`, in order of files and rows."""
+    """Returns all rows of a table as they lie there, with `call_date`, in order of files and
+    rows.
+    """
     rows = []
     for path in list_parquet(context, table):
         date = path.parent.name.removeprefix("call_date=")
@@ -300,4 +391,8 @@ def list_parquet(context: RunContext, table: str) -> list[Path]:
 
 def list_files(folder: str | Path) -> list[str]:
     """Returns the relative paths of all files below a folder, hidden ones included."""
-    return sorted(os.path.relpath(os.path.join(path, name), folder) for path, _, names in os.walk(folder) for name in names)
+    return sorted(
+        os.path.relpath(os.path.join(path, name), folder)
+        for path, _, names in os.walk(folder)
+        for name in names
+    )

@@ -1,7 +1,9 @@
-"""Builds what the tests read: packets, dumps, session descriptions, metadata, Opus, and archives of whole calls.
+"""Builds what the tests read: packets, dumps, session descriptions, metadata, Opus, and archives of
+whole calls.
 
-Everything is a plain function of its arguments: no clock, no random source without a seed, so equal arguments give equal
-bytes. Times are integers: ms for arrivals as dumps hold them, samples at 48 kHz for media.
+Everything is a plain function of its arguments: no clock, no random source without a seed, so equal
+arguments give equal bytes. Times are integers: ms for arrivals as dumps hold them, samples at 48
+kHz for media.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ Pcm = npt.NDArray[np.float32]
 """float32, (samples, channels), full scale 1.0."""
 
 
-# --- packets ---------------------------------------------------------------------------------------------------------
+# --- packets --------------------------------------------------------------------------------------
 
 
 def make_rtp_packet(
@@ -67,7 +69,8 @@ def make_rtp_packet(
       marker: the M bit.
       csrcs: up to 15 contributing sources.
       one_byte_extension: (id, 1 to 16 bytes) elements (RFC 8285 s4.2).
-      two_byte_extension: (id, 0 to 255 bytes) elements (RFC 8285 s4.3); not together with the other form.
+      two_byte_extension: (id, 0 to 255 bytes) elements (RFC 8285 s4.3); not together with the other
+        form.
       padding_bytes: 0 for none, else the length of the padding, its count byte included.
       version: 2, anything else makes the packet invalid.
     """
@@ -75,11 +78,19 @@ def make_rtp_packet(
         raise ValueError("a packet has one form of header extension")
     extension = b""
     if one_byte_extension:
-        data = b"".join(bytes([element << 4 | len(value) - 1]) + value for element, value in one_byte_extension)
-        extension = struct.pack(">HH", 0xBEDE, -(-len(data) // 4)) + data.ljust(-(-len(data) // 4) * 4, b"\0")
+        data = b"".join(
+            bytes([element << 4 | len(value) - 1]) + value for element, value in one_byte_extension
+        )
+        extension = struct.pack(">HH", 0xBEDE, -(-len(data) // 4)) + data.ljust(
+            -(-len(data) // 4) * 4, b"\0"
+        )
     elif two_byte_extension:
-        data = b"".join(bytes([element, len(value)]) + value for element, value in two_byte_extension)
-        extension = struct.pack(">HH", 0x1000, -(-len(data) // 4)) + data.ljust(-(-len(data) // 4) * 4, b"\0")
+        data = b"".join(
+            bytes([element, len(value)]) + value for element, value in two_byte_extension
+        )
+        extension = struct.pack(">HH", 0x1000, -(-len(data) // 4)) + data.ljust(
+            -(-len(data) // 4) * 4, b"\0"
+        )
     first = version << 6 | bool(padding_bytes) << 5 | bool(extension) << 4 | len(csrcs)
     header = struct.pack(
         ">BBHII",
@@ -90,7 +101,9 @@ def make_rtp_packet(
         ssrc % (1 << 32),
     )
     padding = bytes(padding_bytes - 1) + bytes([padding_bytes]) if padding_bytes else b""
-    return header + b"".join(struct.pack(">I", csrc) for csrc in csrcs) + extension + payload + padding
+    return (
+        header + b"".join(struct.pack(">I", csrc) for csrc in csrcs) + extension + payload + padding
+    )
 
 
 def make_rtcp_sender_report(
@@ -102,7 +115,8 @@ def make_rtcp_sender_report(
     octet_count: int = 0,
     cname: str | None = "sender",
 ) -> bytes:
-    """Returns a compound RTCP packet: a sender report without report blocks (RFC 3550 s6.4.1), then the SDES CNAME.
+    """Returns a compound RTCP packet: a sender report without report blocks (RFC 3550 s6.4.1), then
+    the SDES CNAME.
 
     Args:
       ssrc: of the sender.
@@ -112,7 +126,17 @@ def make_rtcp_sender_report(
       octet_count: as stated.
       cname: None for a report on its own.
     """
-    report = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, ntp_time, rtp_timestamp % (1 << 32), packet_count, octet_count)
+    report = struct.pack(
+        ">BBHIQIII",
+        0x80,
+        200,
+        6,
+        ssrc,
+        ntp_time,
+        rtp_timestamp % (1 << 32),
+        packet_count,
+        octet_count,
+    )
     if cname is None:
         return report
     text = cname.encode()
@@ -160,14 +184,26 @@ def make_rtpdump(
       address: of the text line.
     """
     seconds, microseconds = divmod(start_unix_us, 1_000_000)
-    out = [f"#!rtpplay1.0 {address}\n".encode(), struct.pack(">IIIHH", seconds, microseconds, 0x7F00_0001, 5004, 0)]
+    out = [
+        f"#!rtpplay1.0 {address}\n".encode(),
+        struct.pack(">IIIHH", seconds, microseconds, 0x7F00_0001, 5004, 0),
+    ]
     for arrival_offset_ms, packet, is_rtcp in records:
-        out.append(struct.pack(">HHI", len(packet) + 8, 0 if is_rtcp else len(packet), arrival_offset_ms) + packet)
+        out.append(
+            struct.pack(">HHI", len(packet) + 8, 0 if is_rtcp else len(packet), arrival_offset_ms)
+            + packet
+        )
     return b"".join(out)
 
 
-def make_sdp(maps: Sequence[tuple[int, str]] = ((OPUS_PAYLOAD_TYPE, "opus/48000/2"),), *, line_end: str = "\n") -> bytes:
-    """Returns a session description of one audio stream. Args: maps: (payload type, `rtpmap` encoding)."""
+def make_sdp(
+    maps: Sequence[tuple[int, str]] = ((OPUS_PAYLOAD_TYPE, "opus/48000/2"),),
+    *,
+    line_end: str = "\n",
+) -> bytes:
+    """Returns a session description of one audio stream. Args: maps: (payload type, `rtpmap`
+    encoding).
+    """
     lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=-", "c=IN IP4 127.0.0.1", "t=0 0"]
     lines.append("m=audio 5004 RTP/AVP " + " ".join(str(number) for number, _ in maps))
     for number, encoding in maps:
@@ -180,7 +216,8 @@ def make_sdp(maps: Sequence[tuple[int, str]] = ((OPUS_PAYLOAD_TYPE, "opus/48000/
 
 
 def make_timing_metadata(fields: Mapping[str, Any] | None = None, **changes: Any) -> bytes:
-    """Returns timing metadata as JSON: a session that sent nothing, with `fields` and `changes` on top.
+    """Returns timing metadata as JSON: a session that sent nothing, with `fields` and `changes` on
+    top.
 
     A value of `...` takes the field out.
     """
@@ -198,7 +235,7 @@ def make_timing_metadata(fields: Mapping[str, Any] | None = None, **changes: Any
     return json.dumps({name: value for name, value in data.items() if value is not ...}).encode()
 
 
-# --- archives --------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 def make_archive(members: Mapping[str, bytes], kind: str = "tar.gz") -> bytes:
@@ -207,7 +244,9 @@ def make_archive(members: Mapping[str, bytes], kind: str = "tar.gz") -> bytes:
     if kind == "zip":
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in members.items():
-                archive.writestr(zipfile.ZipInfo(name, (2026, 1, 5, 10, 0, 0)), data, zipfile.ZIP_DEFLATED)
+                archive.writestr(
+                    zipfile.ZipInfo(name, (2026, 1, 5, 10, 0, 0)), data, zipfile.ZIP_DEFLATED
+                )
         return out.getvalue()
     if kind not in ("tar", "tar.gz"):
         raise ValueError(f"kind is {kind!r}, expected tar.gz, tar or zip")
@@ -216,7 +255,11 @@ def make_archive(members: Mapping[str, bytes], kind: str = "tar.gz") -> bytes:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return gzip.compress(out.getvalue(), compresslevel=1, mtime=0) if kind == "tar.gz" else out.getvalue()
+    return (
+        gzip.compress(out.getvalue(), compresslevel=1, mtime=0)
+        if kind == "tar.gz"
+        else out.getvalue()
+    )
 
 
 def write_folder(folder: Path, members: Mapping[str, bytes]) -> tuple[tuple[str, int], ...]:
@@ -228,7 +271,7 @@ def write_folder(folder: Path, members: Mapping[str, bytes]) -> tuple[tuple[str,
     return tuple((name, len(data)) for name, data in members.items())
 
 
-# --- audio -----------------------------------------------------------------------------------------------------------
+# --- audio ----------------------------------------------------------------------------------------
 
 
 def tone(frequency_hz: float, seconds: float, channels: int = 1, *, amplitude: float = 0.25) -> Pcm:
@@ -245,7 +288,9 @@ def silence(seconds: float, channels: int = 1) -> Pcm:
 
 def noise(seconds: float, channels: int = 1, *, amplitude: float = 0.1, seed: int = 1) -> Pcm:
     """Returns white noise at 48 kHz, its own in each channel."""
-    drawn = np.random.default_rng(seed).uniform(-amplitude, amplitude, (round(seconds * SAMPLE_RATE_HZ), channels))
+    drawn = np.random.default_rng(seed).uniform(
+        -amplitude, amplitude, (round(seconds * SAMPLE_RATE_HZ), channels)
+    )
     return drawn.astype(np.float32)
 
 
@@ -260,7 +305,8 @@ def encode_opus(
     expected_loss_percent: int = 0,
     complexity: int = 5,
 ) -> list[bytes]:
-    """Returns the Opus packets of some audio; what does not fill the last one is padded with silence.
+    """Returns the Opus packets of some audio; what does not fill the last one is padded with
+    silence.
 
     With `dtx` a packet may be empty: the sender withholds it, its time passes all the same.
 
@@ -270,13 +316,19 @@ def encode_opus(
       bitrate_bps: target, variable rate.
       application: `APPLICATION_VOIP`, `APPLICATION_AUDIO` or `APPLICATION_LOW_DELAY`.
       dtx: withhold packets in silence.
-      fec: carry a low-rate copy of the packet before; takes effect with `expected_loss_percent` above 0.
+      fec: carry a low-rate copy of the packet before; takes effect with `expected_loss_percent`
+        above 0.
       expected_loss_percent: what the encoder is told of the network.
       complexity: 0 to 10; browsers take 9 on a desktop and 5 on a phone.
     """
     library = load_libopus()
     library.opus_encoder_create.restype = ctypes.c_void_p
-    library.opus_encoder_create.argtypes = [ctypes.c_int32, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int)]
+    library.opus_encoder_create.argtypes = [
+        ctypes.c_int32,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_int),
+    ]
     library.opus_encoder_destroy.restype = None
     library.opus_encoder_destroy.argtypes = [ctypes.c_void_p]
     library.opus_encoder_ctl.restype = ctypes.c_int
@@ -286,9 +338,13 @@ def encode_opus(
     ]  # fmt: skip
     channels = pcm.shape[1]
     error = ctypes.c_int()
-    state = ctypes.c_void_p(library.opus_encoder_create(SAMPLE_RATE_HZ, channels, application, ctypes.byref(error)))
+    state = ctypes.c_void_p(
+        library.opus_encoder_create(SAMPLE_RATE_HZ, channels, application, ctypes.byref(error))
+    )
     if error.value:
-        raise ValueError(f"libopus error {error.value} when creating an encoder of {channels} channels")
+        raise ValueError(
+            f"libopus error {error.value} when creating an encoder of {channels} channels"
+        )
     try:
         # Request numbers of opus_defines.h: bit rate, complexity, in-band FEC, expected loss, DTX.
         for request, value in (
@@ -307,7 +363,9 @@ def encode_opus(
             block = np.zeros((frame_samples, channels), dtype=np.float32)
             part = pcm[start : start + frame_samples]
             block[: len(part)] = part
-            size = library.opus_encode_float(state, block.ctypes.data, frame_samples, buffer, len(buffer))
+            size = library.opus_encode_float(
+                state, block.ctypes.data, frame_samples, buffer, len(buffer)
+            )
             if size < 0:
                 raise ValueError(f"libopus error {size} when encoding {frame_ms} ms")
             # opus_encode: a packet of 2 bytes or less need not be transmitted.
@@ -317,7 +375,7 @@ def encode_opus(
         library.opus_encoder_destroy(state)
 
 
-# --- whole calls -----------------------------------------------------------------------------------------------------
+# --- whole calls ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,9 +383,13 @@ class Segment:
     """What one dump holds. Packet numbers below are indices into `packets`."""
 
     packets: Sequence[bytes]
-    """Opus packets in order; an empty one was withheld by DTX: its time passes, it takes no sequence number."""
+    """Opus packets in order; an empty one was withheld by DTX: its time passes, it takes no
+    sequence number.
+    """
     start_ms: int = 0
-    """When its first sample was heard, counted from the start of the call, on the server's clock."""
+    """When its first sample was heard, counted from the start of the call, on the server's
+    clock.
+    """
     packet_samples: int = 960
     """Duration of every packet."""
     track_type: str = "TRACK_TYPE_AUDIO"
@@ -343,7 +405,9 @@ class Segment:
     late_ms: Mapping[int, int] = field(default_factory=dict)
     """Extra network delay of single packets."""
     stalls_ms: Mapping[int, int] = field(default_factory=dict)
-    """From this packet on everything arrives that much later: the sender's media clock stood still."""
+    """From this packet on everything arrives that much later: the sender's media clock stood
+    still.
+    """
     padding_only: Collection[int] = ()
     """Packets followed by a probe of padding that takes a sequence number."""
     red_copies: int = 0
@@ -372,10 +436,13 @@ class Participant:
     """None for `sess-` and the participant's id."""
 
 
-def make_segment_dump(segment: Segment, call_start_unix_ms: int = CALL_START_UNIX_MS) -> tuple[bytes, dict[str, int]]:
+def make_segment_dump(
+    segment: Segment, call_start_unix_ms: int = CALL_START_UNIX_MS
+) -> tuple[bytes, dict[str, int]]:
     """Returns a segment's dump, and the numbers its metadata states of it by their names there.
 
-    The dump starts when the segment does. A packet arrives once its last sample was heard, whole ms, plus its delays.
+    The dump starts when the segment does. A packet arrives once its last sample was heard, whole
+    ms, plus its delays.
     """
     records: list[tuple[int, int, bytes, bool]] = []  # arrival in ms, order, packet, is_rtcp
     sequence_number, delay_ms, order = segment.first_sequence_number, 0, 0
@@ -404,8 +471,13 @@ def make_segment_dump(segment: Segment, call_start_unix_ms: int = CALL_START_UNI
             if segment.red_copies:
                 older = [
                     ((index - back) * segment.packet_samples, segment.packets[back])
-                    for back in range(index - segment.red_copies - segment.red_distance + 1, index - segment.red_distance + 1)
-                    if back >= 0 and segment.packets[back] and (index - back) * segment.packet_samples < 1 << 14
+                    for back in range(
+                        index - segment.red_copies - segment.red_distance + 1,
+                        index - segment.red_distance + 1,
+                    )
+                    if back >= 0
+                    and segment.packets[back]
+                    and (index - back) * segment.packet_samples < 1 << 14
                 ]
                 payload, payload_type = make_red_payload(packet, older), RED_PAYLOAD_TYPE
             rtp_packet = make_rtp_packet(
@@ -427,13 +499,19 @@ def make_segment_dump(segment: Segment, call_start_unix_ms: int = CALL_START_UNI
         sequence_number += 1
         if index in segment.padding_only:
             probe = make_rtp_packet(
-                sequence_number=sequence_number, rtp_timestamp=timestamp, ssrc=segment.ssrc, padding_bytes=255
+                sequence_number=sequence_number,
+                rtp_timestamp=timestamp,
+                ssrc=segment.ssrc,
+                padding_bytes=255,
             )
             records.append((arrival_ms, order, probe, False))
             order += 1
             sequence_number += 1
     records.sort(key=lambda record: record[:2])
-    dump = make_rtpdump((call_start_unix_ms + segment.start_ms) * 1000, [(at, packet, rtcp) for at, _, packet, rtcp in records])
+    dump = make_rtpdump(
+        (call_start_unix_ms + segment.start_ms) * 1000,
+        [(at, packet, rtcp) for at, _, packet, rtcp in records],
+    )
     heard = [(at, packet) for at, _, packet, is_rtcp in records if not is_rtcp]
     if not heard:
         return dump, {}
@@ -460,7 +538,8 @@ def make_call_members(
     call_start_unix_ms: int = CALL_START_UNIX_MS,
     folder: str = "",
 ) -> dict[str, bytes]:
-    """Returns the members of a call's archive, by name: dumps and descriptions first, the metadata last.
+    """Returns the members of a call's archive, by name: dumps and descriptions first, the metadata
+    last.
 
     Args:
       participants: the call's sessions.
@@ -478,7 +557,9 @@ def make_call_members(
         session = participant.user_session_id or f"sess-{participant.participant_id}"
         listed = []
         for segment_number, segment in enumerate(participant.segments):
-            base = segment.base_filename or f"p{number}_{segment.track_type.lower()}_{segment_number}"
+            base = (
+                segment.base_filename or f"p{number}_{segment.track_type.lower()}_{segment_number}"
+            )
             dump, numbers = make_segment_dump(segment, call_start_unix_ms)
             maps = [(OPUS_PAYLOAD_TYPE, "opus/48000/2")]
             if segment.red_copies:
@@ -519,7 +600,9 @@ def make_call_archive(
     folder: str = "",
     extra_members: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """Returns the archive of a call: `make_call_members` with `extra_members` behind, in a container of that kind."""
+    """Returns the archive of a call: `make_call_members` with `extra_members` behind, in a
+    container of that kind.
+    """
     members = make_call_members(
         participants,
         call_type=call_type,

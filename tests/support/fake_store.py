@@ -1,4 +1,6 @@
-"""An object store in memory behind Beam's `FileSystems`, by the scheme `fake://`: whole objects, and trouble on demand."""
+"""An object store in memory behind Beam's `FileSystems`, by the scheme `fake://`: whole objects,
+and trouble on demand.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 OBJECTS: dict[str, tuple[bytes, float]] = {}
 """Content and modification time by URI."""
 TROUBLE: dict[str, deque[BaseException]] = defaultdict(deque)
-"""What the next calls of `open`, `read`, `create`, `write`, `match`, `checksum` or `delete` raise."""
+"""What the next calls of `open`, `read`, `create`, `write`, `match`, `checksum` or `delete`
+raise.
+"""
 CALLS: dict[str, int] = defaultdict(int)
 """How often each of these was called."""
 VISIBLE_WHILE_WRITING: list[bool] = []
@@ -47,7 +51,9 @@ class _Download(io.BytesIO):
 
 
 class _Upload(io.BytesIO):
-    """Becomes an object when it is closed, unless an exception left the `with` block, as in Cloud Storage."""
+    """Becomes an object when it is closed, unless an exception left the `with` block, as in Cloud
+    Storage.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -90,11 +96,15 @@ class FakeFileSystem(FileSystem):
             if uri.startswith(dir_or_prefix):
                 yield FileMetadata(uri, len(data), modified)
 
-    def create(self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.AUTO) -> Any:
+    def create(
+        self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.AUTO
+    ) -> Any:
         _meet_trouble("create")
         return _Upload(path)
 
-    def open(self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.AUTO) -> Any:
+    def open(
+        self, path: str, mime_type: str = "", compression_type: str = CompressionTypes.AUTO
+    ) -> Any:
         _meet_trouble("open")
         if path not in OBJECTS:
             raise FileNotFoundError(2, "No such object", path)
@@ -126,7 +136,9 @@ class FakeFileSystem(FileSystem):
 
     def delete(self, paths: list[str]) -> None:
         _meet_trouble("delete")
-        missing: dict[str, BaseException] = {path: FileNotFoundError(2, "gone", path) for path in paths if path not in OBJECTS}
+        missing: dict[str, BaseException] = {
+            path: FileNotFoundError(2, "gone", path) for path in paths if path not in OBJECTS
+        }
         for path in paths:
             OBJECTS.pop(path, None)
         if missing:

@@ -1,7 +1,8 @@
-"""Archives that nobody should send and somebody will: bombs, lies, damage, odd ids. Seeded, built in memory, small.
+"""Archives that nobody should send and somebody will: bombs, lies, damage, odd ids. Seeded, built
+in memory, small.
 
-Each holds a good call of Alice and Bob beside what is wrong, so that a test can ask for the good part whole. Bombs cost
-nothing to build: one compressed block of zeros, over and over.
+Each holds a good call of Alice and Bob beside what is wrong, so that a test can ask for the good
+part whole. Bombs cost nothing to build: one compressed block of zeros, over and over.
 """
 
 from __future__ import annotations
@@ -55,26 +56,42 @@ class Hostile:
     call_id: str
 
 
-# --- raw containers --------------------------------------------------------------------------------------------------
+# --- raw containers -------------------------------------------------------------------------------
 
 
 def tar_header(
-    name: bytes, size: int = 0, kind: bytes = b"0", *, link: bytes = b"", base256: bool = False, tail: bytes = b""
+    name: bytes,
+    size: int = 0,
+    kind: bytes = b"0",
+    *,
+    link: bytes = b"",
+    base256: bool = False,
+    tail: bytes = b"",
 ) -> bytes:
-    """Returns a ustar header (POSIX.1-2017), also one that the standard library would refuse to write.
+    """Returns a ustar header (POSIX.1-2017), also one that the standard library would refuse to
+    write.
 
     Args:
       name: up to 100 bytes.
       size: as stated.
       kind: the type flag.
       link: target of a link.
-      base256: whether the size is written as GNU writes what does not fit in octal; needed below zero.
+      base256: whether the size is written as GNU writes what does not fit in octal; needed below
+        zero.
       tail: of the block's last 155 bytes.
     """
     stated = b"%011o\0" % size
     if base256:
         stated = (size % (1 << 96) | (0 if size < 0 else 1 << 95)).to_bytes(12, "big")
-    block = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + stated + b"00000000000\0" + b" " * 8 + kind
+    block = (
+        name.ljust(100, b"\0")
+        + b"0000644\0"
+        + b"0000000\0" * 2
+        + stated
+        + b"00000000000\0"
+        + b" " * 8
+        + kind
+    )
     block = (block + link.ljust(100, b"\0") + b"ustar\x0000").ljust(345, b"\0") + tail
     block = block.ljust(_BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
@@ -118,8 +135,12 @@ def gzip_of(data: bytes) -> bytes:
     return gzip.compress(data, compresslevel=1, mtime=0)
 
 
-def deflate_zeros(before: bytes, zero_bytes: int, *, fill: bytes = b"\0", after: bytes = b"") -> bytes:
-    """Returns a raw deflate stream of `before`, a lot of one byte, and `after`; the lot costs a thousandth and no time."""
+def deflate_zeros(
+    before: bytes, zero_bytes: int, *, fill: bytes = b"\0", after: bytes = b""
+) -> bytes:
+    """Returns a raw deflate stream of `before`, a lot of one byte, and `after`; the lot costs a
+    thousandth and no time.
+    """
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     out = packer.compress(before) + packer.flush(zlib.Z_FULL_FLUSH)
     block = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -129,34 +150,67 @@ def deflate_zeros(before: bytes, zero_bytes: int, *, fill: bytes = b"\0", after:
 
 
 def gzip_bomb(before: bytes, zero_bytes: int, *, fill: bytes = b"\0", after: bytes = b"") -> bytes:
-    """Returns gzip data of `before`, a lot of one byte, and `after`; its checksum is wrong, which nobody lives to see."""
-    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflate_zeros(before, zero_bytes, fill=fill, after=after) + bytes(8)
+    """Returns gzip data of `before`, a lot of one byte, and `after`; its checksum is wrong, which
+    nobody lives to see.
+    """
+    return (
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+        + deflate_zeros(before, zero_bytes, fill=fill, after=after)
+        + bytes(8)
+    )
 
 
-def zip_of(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(
+    members: Iterable[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     """Returns a zip; members may have the same name."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there twice
         for name, data in members:
-            info = name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name, (2026, 1, 5, 10, 0, 0))
+            info = (
+                name
+                if isinstance(name, zipfile.ZipInfo)
+                else zipfile.ZipInfo(name, (2026, 1, 5, 10, 0, 0))
+            )
             archive.writestr(info, data, method)
     return out.getvalue()
 
 
-def zip_entry(name: bytes, content: bytes, *, size: int, crc: int = 0, method: int = 8, flags: int = 0) -> tuple[bytes, bytes]:
-    """Returns a local header with its content, and the directory entry less its offset (the last 4 bytes before the name)."""
-    common = struct.pack("<HHHHHIIIHH", 45, flags, method, 0, 0x5C21, crc, len(content), size % (1 << 32), len(name), 0)
+def zip_entry(
+    name: bytes, content: bytes, *, size: int, crc: int = 0, method: int = 8, flags: int = 0
+) -> tuple[bytes, bytes]:
+    """Returns a local header with its content, and the directory entry less its offset (the last 4
+    bytes before the name).
+    """
+    common = struct.pack(
+        "<HHHHHIIIHH",
+        45,
+        flags,
+        method,
+        0,
+        0x5C21,
+        crc,
+        len(content),
+        size % (1 << 32),
+        len(name),
+        0,
+    )
     local = b"PK\x03\x04" + common + name + content
-    return local, b"PK\x01\x02" + struct.pack("<H", 45) + common + struct.pack("<HHHI", 0, 0, 0, 0o100644 << 16)
+    return local, b"PK\x01\x02" + struct.pack("<H", 45) + common + struct.pack(
+        "<HHHI", 0, 0, 0, 0o100644 << 16
+    )
 
 
-def zip_with(good: Mapping[str, bytes], entries: Iterable[tuple[bytes, bytes, bytes, int | None]]) -> bytes:
+def zip_with(
+    good: Mapping[str, bytes], entries: Iterable[tuple[bytes, bytes, bytes, int | None]]
+) -> bytes:
     """Returns a zip of good members and raw entries.
 
     Args:
       good: members written as they should be.
-      entries: (name, local part, directory part, offset); None for an offset means where the local part comes to lie.
+      entries: (name, local part, directory part, offset); None for an offset means where the local
+        part comes to lie.
     """
     whole = zip_of(good.items())
     end = whole.rindex(b"PK\x05\x06")
@@ -166,11 +220,13 @@ def zip_with(good: Mapping[str, bytes], entries: Iterable[tuple[bytes, bytes, by
         directory += central + struct.pack("<I", len(body) if offset is None else offset) + name
         body += local
         count += 1
-    tail = struct.pack("<HHHHIIH", 0, 0, count % (1 << 16), count % (1 << 16), len(directory), len(body), 0)
+    tail = struct.pack(
+        "<HHHHIIH", 0, 0, count % (1 << 16), count % (1 << 16), len(directory), len(body), 0
+    )
     return body + directory + b"PK\x05\x06" + tail
 
 
-# --- the good call and the bad guest ---------------------------------------------------------------------------------
+# --- the good call and the bad guest --------------------------------------------------------------
 
 
 @functools.cache
@@ -179,12 +235,19 @@ def _speech(frequency_hz: int) -> tuple[bytes, ...]:
 
 
 def good_members(call_id: str, kind: str = "") -> Members:
-    """Returns a call of Alice and Bob, a second each. Args: kind: where the members lie, a folder with a slash, or nowhere."""
+    """Returns a call of Alice and Bob, a second each. Args: kind: where the members lie, a folder
+    with a slash, or nowhere.
+    """
     people = [
-        Participant(participant_id=name, segments=[Segment(packets=_speech(hz), base_filename=f"{name}_1", ssrc=hz)])
+        Participant(
+            participant_id=name,
+            segments=[Segment(packets=_speech(hz), base_filename=f"{name}_1", ssrc=hz)],
+        )
         for name, hz in (("alice", 300), ("bob", 500))
     ]
-    return make_call_members(people, call_id=call_id, call_session_id=f"session-{call_id}", folder=kind)
+    return make_call_members(
+        people, call_id=call_id, call_session_id=f"session-{call_id}", folder=kind
+    )
 
 
 def good_packets(participant_id: str) -> tuple[bytes, ...]:
@@ -214,7 +277,9 @@ def _metadata(call_id: str, *segments: Any, **changes: Any) -> bytes:
     return make_timing_metadata(fields, **changes)
 
 
-def guest(call_id: str, dump: bytes | None, sdp: bytes | None = make_sdp(), **changes: Any) -> Members:
+def guest(
+    call_id: str, dump: bytes | None, sdp: bytes | None = make_sdp(), **changes: Any
+) -> Members:
     """Returns the members of one more participant with a dump of any content."""
     members = {f"{MALLORY}_1.rtpdump": dump, f"{MALLORY}_1.sdp": sdp}
     found = {name: data for name, data in members.items() if data is not None}
@@ -226,8 +291,12 @@ def dump_of(packets: Iterable[tuple[int, bytes, bool]]) -> bytes:
     return make_rtpdump(CALL_START_UNIX_MS * 1_000, packets)
 
 
-def plain_packets(count: int, **changes: Callable[[int], Any] | Any) -> list[tuple[int, bytes, bool]]:
-    """Returns packets as they should be, with some fields changed. Args: changes: a value, or a function of the number."""
+def plain_packets(
+    count: int, **changes: Callable[[int], Any] | Any
+) -> list[tuple[int, bytes, bool]]:
+    """Returns packets as they should be, with some fields changed. Args: changes: a value, or a
+    function of the number.
+    """
     speech = _speech(700)
     found = []
     for number in range(count):
@@ -244,7 +313,7 @@ def plain_packets(count: int, **changes: Callable[[int], Any] | Any) -> list[tup
     return found
 
 
-# --- the cases -------------------------------------------------------------------------------------------------------
+# --- the cases ------------------------------------------------------------------------------------
 
 _CASES: dict[str, Callable[[str], Hostile]] = {}
 
@@ -256,20 +325,36 @@ def _case(
 
     def register(build: Callable[[str], bytes]) -> Callable[[str], bytes]:
         call_id = name.split(".")[0]
-        _CASES[name] = lambda _: Hostile(data=build(call_id), message=message, whole=whole, call_id=call_id)
+        _CASES[name] = lambda _: Hostile(
+            data=build(call_id), message=message, whole=whole, call_id=call_id
+        )
         return build
 
     return register
 
 
-def _archive(name: str, message: str | None, make: Callable[[str], Members], whole: tuple[str, ...] = ("alice", "bob")) -> None:
+def _archive(
+    name: str,
+    message: str | None,
+    make: Callable[[str], Members],
+    whole: tuple[str, ...] = ("alice", "bob"),
+) -> None:
     """Registers a gzipped tar of the good call and some more members."""
-    _case(name, message, whole)(lambda call_id: make_archive({**good_members(call_id), **make(call_id)}))
+    _case(name, message, whole)(
+        lambda call_id: make_archive({**good_members(call_id), **make(call_id)})
+    )
 
 
-def _tar(name: str, message: str | None, make: Callable[[str], bytes], whole: tuple[str, ...] = ("alice", "bob")) -> None:
+def _tar(
+    name: str,
+    message: str | None,
+    make: Callable[[str], bytes],
+    whole: tuple[str, ...] = ("alice", "bob"),
+) -> None:
     """Registers a gzipped tar of the good call with raw entries before it."""
-    _case(name, message, whole)(lambda call_id: gzip_of(make(call_id) + tar_of(good_members(call_id)) + TAR_END))
+    _case(name, message, whole)(
+        lambda call_id: gzip_of(make(call_id) + tar_of(good_members(call_id)) + TAR_END)
+    )
 
 
 # Paths.
@@ -284,29 +369,71 @@ for _name, _path in {
     _case(f"zip_{_name}.zip", "leaves the archive")(
         lambda call_id, path=_path: zip_of([(path, b"evil"), *good_members(call_id).items()])
     )
-_tar("path_nul.tar.gz", "leaves the archive", lambda _: pax_entry({b"path": b"a\0b.rtpdump"}) + tar_entry("x", b"evil"))
-_tar("path_not_text.tar.gz", "no timing metadata lists", lambda _: tar_entry(b"\xff\xfe\x80.rtpdump", b"evil"))
-_tar("path_terminal.tar.gz", r"\\x1b\[2Jevil", lambda _: tar_entry("\x1b[2Jevil\r\n\u202etxt.rtpdump", b"evil"))
-_tar("name_5000_gnu.tar.gz", "has a name of 5008 bytes", lambda _: gnu_long_name(b"n" * 5_000 + b".rtpdump") + tar_entry("x"))
+_tar(
+    "path_nul.tar.gz",
+    "leaves the archive",
+    lambda _: pax_entry({b"path": b"a\0b.rtpdump"}) + tar_entry("x", b"evil"),
+)
+_tar(
+    "path_not_text.tar.gz",
+    "no timing metadata lists",
+    lambda _: tar_entry(b"\xff\xfe\x80.rtpdump", b"evil"),
+)
+_tar(
+    "path_terminal.tar.gz",
+    r"\\x1b\[2Jevil",
+    lambda _: tar_entry("\x1b[2Jevil\r\n\u202etxt.rtpdump", b"evil"),
+)
+_tar(
+    "name_5000_gnu.tar.gz",
+    "has a name of 5008 bytes",
+    lambda _: gnu_long_name(b"n" * 5_000 + b".rtpdump") + tar_entry("x"),
+)
 _tar(
     "name_5000_pax.tar.gz",
     "has a name of 5008 bytes",
     lambda _: pax_entry({b"path": b"n" * 5_000 + b".rtpdump"}) + tar_entry("x"),
 )
-_tar("name_2mib.tar.gz", "whose name or header takes", lambda _: gnu_long_name(b"n" * 2 * _MIB) + tar_entry("x.rtpdump"))
+_tar(
+    "name_2mib.tar.gz",
+    "whose name or header takes",
+    lambda _: gnu_long_name(b"n" * 2 * _MIB) + tar_entry("x.rtpdump"),
+)
 
 # What is no file.
-_tar("symlink_first.tar.gz", "a symbolic link", lambda _: tar_entry("alice_1.rtpdump", kind=b"2", link=b"/tmp/callpress-evil"))
+_tar(
+    "symlink_first.tar.gz",
+    "a symbolic link",
+    lambda _: tar_entry("alice_1.rtpdump", kind=b"2", link=b"/tmp/callpress-evil"),
+)
 _tar(
     "symlink_folder.tar.gz",
     "no timing metadata lists",
-    lambda _: tar_entry("d", kind=b"2", link=b"/tmp") + tar_entry("d/callpress-evil.rtpdump", b"evil"),
+    lambda _: (
+        tar_entry("d", kind=b"2", link=b"/tmp") + tar_entry("d/callpress-evil.rtpdump", b"evil")
+    ),
 )
-_tar("symlink_metadata.tar.gz", "a symbolic link", lambda _: tar_entry(f"x{_SUFFIX}", kind=b"2", link=b"/etc/passwd"))
-_tar("hard_link.tar.gz", "a hard link", lambda _: tar_entry("x.rtpdump", kind=b"1", link=b"/etc/passwd"))
-_tar("devices.tar.gz", "a block device", lambda _: tar_entry("c.sdp", kind=b"3") + tar_entry("b.rtpdump", kind=b"4"))
+_tar(
+    "symlink_metadata.tar.gz",
+    "a symbolic link",
+    lambda _: tar_entry(f"x{_SUFFIX}", kind=b"2", link=b"/etc/passwd"),
+)
+_tar(
+    "hard_link.tar.gz",
+    "a hard link",
+    lambda _: tar_entry("x.rtpdump", kind=b"1", link=b"/etc/passwd"),
+)
+_tar(
+    "devices.tar.gz",
+    "a block device",
+    lambda _: tar_entry("c.sdp", kind=b"3") + tar_entry("b.rtpdump", kind=b"4"),
+)
 _tar("fifo.tar.gz", "a pipe", lambda _: tar_entry("x.rtpdump", kind=b"6"))
-_tar("links_of_no_matter.tar.gz", None, lambda _: tar_entry("latest", kind=b"2", link=b"x") + tar_entry("dev", kind=b"3"))
+_tar(
+    "links_of_no_matter.tar.gz",
+    None,
+    lambda _: tar_entry("latest", kind=b"2", link=b"x") + tar_entry("dev", kind=b"3"),
+)
 _tar(
     "sparse_4tib_old.tar.gz",
     "a sparse file",
@@ -316,22 +443,50 @@ _tar(
     "sparse_4tib_pax.tar.gz",
     "a sparse file",
     lambda _: (
-        pax_entry({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"%d" % (1 << 42)})
+        pax_entry(
+            {
+                b"GNU.sparse.major": b"1",
+                b"GNU.sparse.minor": b"0",
+                b"GNU.sparse.realsize": b"%d" % (1 << 42),
+            }
+        )
         + tar_entry("x.rtpdump", b"1\n0\n0\n".ljust(_BLOCK, b"\0"))
     ),
 )
 
 # Sizes that lie, headers that are broken.
 _case("size_4tib_last.tar.gz", "cut off|ends at byte")(
-    lambda call_id: gzip_of(tar_of(good_members(call_id)) + tar_header(b"x.rtpdump", 1 << 42, base256=True) + TAR_END)
+    lambda call_id: gzip_of(
+        tar_of(good_members(call_id)) + tar_header(b"x.rtpdump", 1 << 42, base256=True) + TAR_END
+    )
 )
-_tar("size_below_zero.tar.gz", "no header and no content", lambda _: tar_header(b"x.rtpdump", -(1 << 40), base256=True))
-_tar("pax_size_no_number.tar.gz", "PAX size is no number", lambda _: pax_entry({b"size": b"-5"}) + tar_entry("x.rtpdump"))
-_tar("pax_damaged.tar.gz", "damaged PAX header", lambda _: pax_entry(b"999 path=x\n") + tar_entry("x.rtpdump"))
-_tar("pax_quadratic.tar.gz", "damaged PAX header", lambda _: pax_entry(b"1" * (_MIB - 1)) + tar_entry("x.rtpdump"))
+_tar(
+    "size_below_zero.tar.gz",
+    "no header and no content",
+    lambda _: tar_header(b"x.rtpdump", -(1 << 40), base256=True),
+)
+_tar(
+    "pax_size_no_number.tar.gz",
+    "PAX size is no number",
+    lambda _: pax_entry({b"size": b"-5"}) + tar_entry("x.rtpdump"),
+)
+_tar(
+    "pax_damaged.tar.gz",
+    "damaged PAX header",
+    lambda _: pax_entry(b"999 path=x\n") + tar_entry("x.rtpdump"),
+)
+_tar(
+    "pax_quadratic.tar.gz",
+    "damaged PAX header",
+    lambda _: pax_entry(b"1" * (_MIB - 1)) + tar_entry("x.rtpdump"),
+)
 _tar("pax_global.tar.gz", None, lambda _: pax_entry({b"comment": b"x", b"size": b"99"}, b"g"))
 _tar("pax_chain_20000.tar.gz", None, lambda _: pax_entry({b"comment": b"x"}) * 20_000)
-_tar("header_damaged.tar.gz", "no header and no content", lambda _: b"\xff" + tar_entry("x.rtpdump", b"lost" * 200)[1:])
+_tar(
+    "header_damaged.tar.gz",
+    "no header and no content",
+    lambda _: b"\xff" + tar_entry("x.rtpdump", b"lost" * 200)[1:],
+)
 _case("tar_without_end.tar", "without an end mark")(lambda call_id: tar_of(good_members(call_id)))
 _case("tar_cut_in_a_header.tar", "no header and no content")(
     lambda call_id: tar_of(good_members(call_id)) + tar_header(b"x.rtpdump", 9)[:300]
@@ -340,7 +495,9 @@ _case("tar_garbage_behind.tar", "after its end mark")(
     lambda call_id: tar_of(good_members(call_id)) + TAR_END + b"\xffgarbage" * 500
 )
 _case("two_tars_in_a_row.tar", None)(
-    lambda call_id: b"".join(tar_entry(name, data) + TAR_END for name, data in good_members(call_id).items())
+    lambda call_id: b"".join(
+        tar_entry(name, data) + TAR_END for name, data in good_members(call_id).items()
+    )
 )
 
 
@@ -358,24 +515,49 @@ def _by_library(tar_format: int) -> Callable[[str], bytes]:
     return build
 
 
-for _name, _format in {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}.items():
+for _name, _format in {
+    "ustar": tarfile.USTAR_FORMAT,
+    "gnu": tarfile.GNU_FORMAT,
+    "pax": tarfile.PAX_FORMAT,
+}.items():
     _case(f"format_{_name}.tar.gz", None)(_by_library(_format))
 
 # Many, and twice.
-_tar("members_empty_99000.tar.gz", None, lambda _: b"".join(tar_entry(f"m{n}.txt") for n in range(99_000)))
-_tar("members_too_many.tar.gz", "more than 100000 members", lambda _: b"".join(tar_entry(f"m{n}") for n in range(100_001)), ())
+_tar(
+    "members_empty_99000.tar.gz",
+    None,
+    lambda _: b"".join(tar_entry(f"m{n}.txt") for n in range(99_000)),
+)
+_tar(
+    "members_too_many.tar.gz",
+    "more than 100000 members",
+    lambda _: b"".join(tar_entry(f"m{n}") for n in range(100_001)),
+    (),
+)
 _case("dumps_unlisted_5000.tar.gz", "more of this kind in the archive")(
     lambda call_id: gzip_of(
-        tar_of(good_members(call_id)) + b"".join(tar_entry(f"d/{n}.rtpdump") for n in range(5_000)) + TAR_END
+        tar_of(good_members(call_id))
+        + b"".join(tar_entry(f"d/{n}.rtpdump") for n in range(5_000))
+        + TAR_END
     )
 )
 _case("members_twice.tar.gz", "a second member of this name")(
-    lambda call_id: gzip_of(tar_of(good_members(call_id)) + tar_entry("alice_1.rtpdump", b"other") + TAR_END)
+    lambda call_id: gzip_of(
+        tar_of(good_members(call_id)) + tar_entry("alice_1.rtpdump", b"other") + TAR_END
+    )
 )
 _case("metadata_twice.tar.gz", None)(
-    lambda call_id: gzip_of(tar_of(good_members(call_id)) + tar_entry(f"q{_SUFFIX}", _last(good_members(call_id))) + TAR_END)
+    lambda call_id: gzip_of(
+        tar_of(good_members(call_id))
+        + tar_entry(f"q{_SUFFIX}", _last(good_members(call_id)))
+        + TAR_END
+    )
 )
-_archive("resource_forks.tar.gz", None, lambda _: {"__MACOSX/._alice_1.rtpdump": b"x", f"._p0{_SUFFIX}": b"Mac OS X"})
+_archive(
+    "resource_forks.tar.gz",
+    None,
+    lambda _: {"__MACOSX/._alice_1.rtpdump": b"x", f"._p0{_SUFFIX}": b"Mac OS X"},
+)
 
 
 def _last(members: Members) -> bytes:
@@ -384,57 +566,100 @@ def _last(members: Members) -> bytes:
 
 # Gzip.
 _case("gzip_concatenated.tar.gz", None)(
-    lambda call_id: b"".join(gzip_of(entry) for entry in (tar_of(good_members(call_id)), TAR_END, b""))
+    lambda call_id: b"".join(
+        gzip_of(entry) for entry in (tar_of(good_members(call_id)), TAR_END, b"")
+    )
 )
 _case("archives_concatenated.tar.gz", None)(
-    lambda call_id: b"".join(make_archive({name: data}) for name, data in good_members(call_id).items())
+    lambda call_id: b"".join(
+        make_archive({name: data}) for name, data in good_members(call_id).items()
+    )
 )
-_case("gzip_zeros_behind.tar.gz", None)(lambda call_id: make_archive(good_members(call_id)) + bytes(5_000))
+_case("gzip_zeros_behind.tar.gz", None)(
+    lambda call_id: make_archive(good_members(call_id)) + bytes(5_000)
+)
 _case("gzip_garbage_behind.tar.gz", "something follows that is no gzip")(
     lambda call_id: make_archive(good_members(call_id)) + b"garbage"
 )
 _case("gzip_member_broken_behind.tar.gz", "damaged gzip data")(
-    lambda call_id: make_archive(good_members(call_id)) + b"\x1f\x8b\x08garbage that is no gzip data at all"
+    lambda call_id: (
+        make_archive(good_members(call_id)) + b"\x1f\x8b\x08garbage that is no gzip data at all"
+    )
 )
-_case("gzip_without_trailer.tar.gz", "in the middle of gzip data")(lambda call_id: make_archive(good_members(call_id))[:-8])
-_case("gzip_cut_in_the_trailer.tar.gz", "in the middle of gzip data")(lambda call_id: make_archive(good_members(call_id))[:-3])
+_case("gzip_without_trailer.tar.gz", "in the middle of gzip data")(
+    lambda call_id: make_archive(good_members(call_id))[:-8]
+)
+_case("gzip_cut_in_the_trailer.tar.gz", "in the middle of gzip data")(
+    lambda call_id: make_archive(good_members(call_id))[:-3]
+)
 _case("gzip_cut_in_a_later_dump.tar.gz", "in the middle of gzip data")(
-    lambda call_id: make_archive({**good_members(call_id), "x.rtpdump": random.Random(1).randbytes(300_000)})[:-200_000]
+    lambda call_id: make_archive(
+        {**good_members(call_id), "x.rtpdump": random.Random(1).randbytes(300_000)}
+    )[:-200_000]
 )
 _case("gzip_cut_before_the_metadata.tar.gz", "in the middle of gzip data", ())(
     lambda call_id: make_archive(good_members(call_id))[:2_000]
 )
-_case("gzip_wrong_checksum.tar.gz", "incorrect data check")(lambda call_id: _flip(make_archive(good_members(call_id)), -6))
-_case("gzip_wrong_length.tar.gz", "incorrect length check")(lambda call_id: _flip(make_archive(good_members(call_id)), -2))
+_case("gzip_wrong_checksum.tar.gz", "incorrect data check")(
+    lambda call_id: _flip(make_archive(good_members(call_id)), -6)
+)
+_case("gzip_wrong_length.tar.gz", "incorrect length check")(
+    lambda call_id: _flip(make_archive(good_members(call_id)), -2)
+)
 _case("gzip_flipped_in_a_later_dump.tar.gz", "damaged gzip data")(
-    lambda call_id: _flip(make_archive({**good_members(call_id), "x.rtpdump": random.Random(1).randbytes(300_000)}), -99_000)
+    lambda call_id: _flip(
+        make_archive({**good_members(call_id), "x.rtpdump": random.Random(1).randbytes(300_000)}),
+        -99_000,
+    )
 )
 _case("gzip_long_name.tar.gz", None)(
-    lambda call_id: b"\x1f\x8b\x08\x08\0\0\0\0\0\xff" + b"n" * 300_000 + b"\0" + make_archive(good_members(call_id))[10:]
+    lambda call_id: (
+        b"\x1f\x8b\x08\x08\0\0\0\0\0\xff"
+        + b"n" * 300_000
+        + b"\0"
+        + make_archive(good_members(call_id))[10:]
+    )
 )
 _case("bomb_behind.tar.gz", r"limits\.max_expansion_ratio")(
-    lambda call_id: gzip_bomb(tar_of(good_members(call_id)) + tar_header(b"bomb.rtpdump", 2 * _GIB), 2 * _GIB, after=TAR_END)
+    lambda call_id: gzip_bomb(
+        tar_of(good_members(call_id)) + tar_header(b"bomb.rtpdump", 2 * _GIB),
+        2 * _GIB,
+        after=TAR_END,
+    )
 )
 _case("bomb_of_no_matter.tar.gz", r"limits\.max_expansion_ratio")(
-    lambda call_id: gzip_bomb(tar_of(good_members(call_id)) + tar_header(b"bomb.bin", 2 * _GIB), 2 * _GIB, after=TAR_END)
+    lambda call_id: gzip_bomb(
+        tar_of(good_members(call_id)) + tar_header(b"bomb.bin", 2 * _GIB), 2 * _GIB, after=TAR_END
+    )
 )
 _case("bomb_first.tar.gz", r"limits\.max_expansion_ratio", ())(
-    lambda call_id: gzip_bomb(tar_header(b"bomb.rtpdump", 2 * _GIB), 2 * _GIB, after=tar_of(good_members(call_id)) + TAR_END)
+    lambda call_id: gzip_bomb(
+        tar_header(b"bomb.rtpdump", 2 * _GIB),
+        2 * _GIB,
+        after=tar_of(good_members(call_id)) + TAR_END,
+    )
 )
 _case("bomb_after_the_end.tar.gz", r"limits\.max_expansion_ratio")(
     lambda call_id: gzip_bomb(tar_of(good_members(call_id)) + TAR_END, 2 * _GIB)
 )
 _case("bomb_in_a_header.tar.gz", r"limits\.max_expansion_ratio")(
-    lambda call_id: gzip_bomb(tar_of(good_members(call_id)) + tar_header(b"x", 2 * _GIB, b"x"), 2 * _GIB, fill=b"1")
+    lambda call_id: gzip_bomb(
+        tar_of(good_members(call_id)) + tar_header(b"x", 2 * _GIB, b"x"), 2 * _GIB, fill=b"1"
+    )
 )
 _case("bomb_of_blanks.tar.gz", r"limits\.max_metadata_member_bytes")(
     lambda call_id: gzip_bomb(
-        tar_of(good_members(call_id)) + tar_header(b"z" + _SUFFIX.encode(), _GIB), _GIB, fill=b" ", after=TAR_END
+        tar_of(good_members(call_id)) + tar_header(b"z" + _SUFFIX.encode(), _GIB),
+        _GIB,
+        fill=b" ",
+        after=TAR_END,
     )
 )
 _case("bomb_of_sparse_maps.tar.gz", r"limits\.max_expansion_ratio")(
     lambda call_id: gzip_bomb(
-        tar_of(good_members(call_id)) + tar_header(b"x.rtpdump", 0, b"S", tail=b"\0" * 137 + b"\1"), 2 * _GIB, fill=b"\1"
+        tar_of(good_members(call_id)) + tar_header(b"x.rtpdump", 0, b"S", tail=b"\0" * 137 + b"\1"),
+        2 * _GIB,
+        fill=b"\1",
     )
 )
 
@@ -465,29 +690,52 @@ for _name, (_data, _message) in {
 # Zip.
 _case("tar_called_zip.zip", None)(lambda call_id: make_archive(good_members(call_id)))
 _case("zip_called_tar.tar.gz", None)(lambda call_id: make_archive(good_members(call_id), "zip"))
-_case("zip_with_comment.zip", None)(lambda call_id: make_archive(good_members(call_id), "zip")[:-2] + b"\x05\0words")
+_case("zip_with_comment.zip", None)(
+    lambda call_id: make_archive(good_members(call_id), "zip")[:-2] + b"\x05\0words"
+)
 
 
 def _raw_zip(name: bytes, content: bytes, **fields: Any) -> Callable[[str], bytes]:
-    return lambda call_id: zip_with(good_members(call_id), [(name, *zip_entry(name, content, **fields), None)])
+    return lambda call_id: zip_with(
+        good_members(call_id), [(name, *zip_entry(name, content, **fields), None)]
+    )
 
 
-_case("zip_encrypted.zip", "an encrypted member")(_raw_zip(b"x.rtpdump", b"\1" * 50, size=40, flags=1))
+_case("zip_encrypted.zip", "an encrypted member")(
+    _raw_zip(b"x.rtpdump", b"\1" * 50, size=40, flags=1)
+)
 _case("zip_method_unknown.zip", "damaged: ")(_raw_zip(b"x.rtpdump", b"\1" * 50, size=40, method=99))
 _case("zip_deflate_broken.zip", "damaged: ")(_raw_zip(b"x.rtpdump", b"\xff" * 50, size=40))
-_case("zip_wrong_checksum.zip", "Bad CRC-32")(_raw_zip(b"x.rtpdump", b"\1" * 50, size=50, method=0, crc=7))
-_case("zip_nul_name.zip", "leaves the archive")(_raw_zip(b"a\0b.rtpdump", b"\1" * 50, size=50, method=0))
-_case("zip_name_latin.zip", "no timing metadata lists")(_raw_zip(b"\xe9\xff.rtpdump", b"", size=0, method=0))
+_case("zip_wrong_checksum.zip", "Bad CRC-32")(
+    _raw_zip(b"x.rtpdump", b"\1" * 50, size=50, method=0, crc=7)
+)
+_case("zip_nul_name.zip", "leaves the archive")(
+    _raw_zip(b"a\0b.rtpdump", b"\1" * 50, size=50, method=0)
+)
+_case("zip_name_latin.zip", "no timing metadata lists")(
+    _raw_zip(b"\xe9\xff.rtpdump", b"", size=0, method=0)
+)
 _case("zip_offset_outside.zip", "damaged: ")(
-    lambda call_id: zip_with(good_members(call_id), [(b"x.sdp", b"", zip_entry(b"x.sdp", b"", size=9)[1], 1 << 30)])
+    lambda call_id: zip_with(
+        good_members(call_id), [(b"x.sdp", b"", zip_entry(b"x.sdp", b"", size=9)[1], 1 << 30)]
+    )
 )
 _case("zip_directory_names_another.zip", "differ")(
     lambda call_id: zip_with(
         good_members(call_id),
-        [(b"y.rtpdump", zip_entry(b"x.rtpdump", b"1", size=1)[0], zip_entry(b"y.rtpdump", b"1", size=1)[1], None)],
+        [
+            (
+                b"y.rtpdump",
+                zip_entry(b"x.rtpdump", b"1", size=1)[0],
+                zip_entry(b"y.rtpdump", b"1", size=1)[1],
+                None,
+            )
+        ],
     )
 )
-_case("zip_overlap.zip", "begins inside another one")(lambda call_id: _overlapping_zip(call_id, 500))
+_case("zip_overlap.zip", "begins inside another one")(
+    lambda call_id: _overlapping_zip(call_id, 500)
+)
 _case("zip_bomb.zip", r"expands to 2147483648 \(limits")(
     lambda call_id: _raw_zip(b"bomb.rtpdump", deflate_zeros(b"", 2 * _GIB), size=2 * _GIB)(call_id)
 )
@@ -498,7 +746,9 @@ _case("zip_twice.zip", "a second member of this name")(
     lambda call_id: zip_of([*good_members(call_id).items(), ("alice_1.rtpdump", b"other")])
 )
 _case("zip_without_directory.zip", "read without its directory")(
-    lambda call_id: (lambda data: data[: data.index(b"PK\x01\x02")])(make_archive(good_members(call_id), "zip"))
+    lambda call_id: (lambda data: data[: data.index(b"PK\x01\x02")])(
+        make_archive(good_members(call_id), "zip")
+    )
 )
 _case("zip_directory_elsewhere.zip", "read without its directory")(
     lambda call_id: (lambda data: data[:-6] + struct.pack("<I", 1 << 30) + data[-2:])(
@@ -557,11 +807,21 @@ for _name, (_text, _message) in {
 
 
 def _changed(name: str, message: str | None, *segments: Any, **changes: Any) -> None:
-    _archive(f"{name}.tar.gz", message, lambda call_id: {f"z{_SUFFIX}": _metadata(call_id, *segments, **changes)})
+    _archive(
+        f"{name}.tar.gz",
+        message,
+        lambda call_id: {f"z{_SUFFIX}": _metadata(call_id, *segments, **changes)},
+    )
 
 
-_archive("json_utf16.tar.gz", "is UTF-16", lambda call_id: {f"z{_SUFFIX}": _metadata(call_id).decode().encode("utf-16")})
-_archive("json_bom.tar.gz", None, lambda call_id: {f"z{_SUFFIX}": b"\xef\xbb\xbf" + _metadata(call_id)})
+_archive(
+    "json_utf16.tar.gz",
+    "is UTF-16",
+    lambda call_id: {f"z{_SUFFIX}": _metadata(call_id).decode().encode("utf-16")},
+)
+_archive(
+    "json_bom.tar.gz", None, lambda call_id: {f"z{_SUFFIX}": b"\xef\xbb\xbf" + _metadata(call_id)}
+)
 _archive(
     "json_keys_twice.tar.gz",
     None,
@@ -569,11 +829,31 @@ _archive(
 )
 _changed("json_wrong_types", "participant_id is a list", participant_id=[])
 _changed("json_segments_list", "segments is a list", segments=[1, 2])
-_changed("json_segments_of_all_kinds", "it was left out", None, 5, [], "x", {}, {"base_filename": 5}, {"base_filename": ""})
-_changed("json_nan", "not in the archive", _segment("x", first_rtp_unix_timestamp=float("nan"), x=float("inf")))
+_changed(
+    "json_segments_of_all_kinds",
+    "it was left out",
+    None,
+    5,
+    [],
+    "x",
+    {},
+    {"base_filename": 5},
+    {"base_filename": ""},
+)
+_changed(
+    "json_nan",
+    "not in the archive",
+    _segment("x", first_rtp_unix_timestamp=float("nan"), x=float("inf")),
+)
 _changed("json_1e400", "not in the archive", {**_segment("x"), "last_rtp_rtp_timestamp": 10**400})
-_changed("json_100000_segments", "more of this kind", *({"base_filename": str(n)} for n in range(60_000)))
-_changed("json_more_segments_than_members", r"limits\.max_members", *({"base_filename": str(n)} for n in range(100_001)))
+_changed(
+    "json_100000_segments", "more of this kind", *({"base_filename": str(n)} for n in range(60_000))
+)
+_changed(
+    "json_more_segments_than_members",
+    r"limits\.max_members",
+    *({"base_filename": str(n)} for n in range(100_001)),
+)
 
 # Ids. The dump is good: it must come out under a name that is safe.
 IDS = {
@@ -596,7 +876,9 @@ for _name, _id in IDS.items():
         None,
         lambda call_id, value=_id: {
             **guest(call_id, dump_of(plain_packets(10))),
-            f"{MALLORY}{_SUFFIX}": _metadata(call_id, _segment(f"{MALLORY}_1"), participant_id=value, user_session_id=value),
+            f"{MALLORY}{_SUFFIX}": _metadata(
+                call_id, _segment(f"{MALLORY}_1"), participant_id=value, user_session_id=value
+            ),
         },
     )
 _changed("id_endless", "participant_id has 9000 characters", participant_id="x" * 9_000)
@@ -608,7 +890,9 @@ def _twins(name: str, *ids: str) -> None:
         for number, value in enumerate(ids):
             base = f"twin_{number}"
             found |= {f"{base}.rtpdump": dump_of(plain_packets(10)), f"{base}.sdp": make_sdp()}
-            found[f"{base}{_SUFFIX}"] = _metadata(call_id, _segment(base), participant_id=value, user_session_id="same")
+            found[f"{base}{_SUFFIX}"] = _metadata(
+                call_id, _segment(base), participant_id=value, user_session_id="same"
+            )
         return found
 
     _archive(f"{name}.tar.gz", None, make)
@@ -619,7 +903,9 @@ _twins("ids_by_normalisation", "Zo\u00eb", "Zoe\u0308")
 _twins("ids_by_cut", "x" * 399 + "a", "x" * 399 + "b")
 
 # Names of dumps.
-_changed("base_path", r"\.\./\.\./etc/passwd\.rtpdump: not in the archive", _segment("../../etc/passwd"))
+_changed(
+    "base_path", r"\.\./\.\./etc/passwd\.rtpdump: not in the archive", _segment("../../etc/passwd")
+)
 _changed("base_glob", r"\*\.rtpdump: not in the archive", _segment("*"))
 _changed("base_of_another", "listed again by", _segment("alice_1"))
 _changed("base_prefix_of_another", "alice_\\.rtpdump: not in the archive", _segment("alice_"))
@@ -640,10 +926,20 @@ for _name, (_fields, _message) in {
     "time_year_1": ({"first_rtp_unix_timestamp": -62_135_596_800_000}, None),
     "time_text": ({"first_rtp_unix_timestamp": "2026-01-05T10:00:00Z"}, None),
     "time_reversed": ({"last_rtp_unix_timestamp": CALL_START_UNIX_MS - 86_400_000}, None),
-    "time_other_day": ({"first_rtp_unix_timestamp": CALL_START_UNIX_MS + 30 * 86_400_000}, "expected within 1 s"),
-    "time_floats": ({"first_rtp_unix_timestamp": float(CALL_START_UNIX_MS), "first_rtp_rtp_timestamp": 0.0}, None),
+    "time_other_day": (
+        {"first_rtp_unix_timestamp": CALL_START_UNIX_MS + 30 * 86_400_000},
+        "expected within 1 s",
+    ),
+    "time_floats": (
+        {"first_rtp_unix_timestamp": float(CALL_START_UNIX_MS), "first_rtp_rtp_timestamp": 0.0},
+        None,
+    ),
 }.items():
-    _archive(f"{_name}.tar.gz", _message, lambda call_id, fields=_fields: guest(call_id, dump_of(plain_packets(50)), **fields))
+    _archive(
+        f"{_name}.tar.gz",
+        _message,
+        lambda call_id, fields=_fields: guest(call_id, dump_of(plain_packets(50)), **fields),
+    )
 
 
 @_case("time_30_days_apart.tar.gz", r"720\.0 h from the rest of their track")
@@ -666,19 +962,35 @@ _archive(
         f"z{_SUFFIX}": _metadata(call_id, call_start_time="2026-01-05T11:00:00Z"),
     },
 )
-_archive("metadata_of_another_call.tar.gz", None, lambda _: {f"z{_SUFFIX}": _metadata("another-call")})
-_archive("dump_without_metadata.tar.gz", "no timing metadata lists", lambda _: {"stray.rtpdump": dump_of(plain_packets(9))})
+_archive(
+    "metadata_of_another_call.tar.gz", None, lambda _: {f"z{_SUFFIX}": _metadata("another-call")}
+)
+_archive(
+    "dump_without_metadata.tar.gz",
+    "no timing metadata lists",
+    lambda _: {"stray.rtpdump": dump_of(plain_packets(9))},
+)
 _case("no_metadata.tar.gz", "no \\*_timing_metadata", ())(
-    lambda call_id: make_archive({n: d for n, d in good_members(call_id).items() if not n.endswith(_SUFFIX)})
+    lambda call_id: make_archive(
+        {n: d for n, d in good_members(call_id).items() if not n.endswith(_SUFFIX)}
+    )
 )
 _case("no_metadata_readable.tar.gz", "expected JSON", ())(
-    lambda call_id: make_archive({n: (b"{" if n.endswith(_SUFFIX) else d) for n, d in good_members(call_id).items()})
+    lambda call_id: make_archive(
+        {n: (b"{" if n.endswith(_SUFFIX) else d) for n, d in good_members(call_id).items()}
+    )
 )
 
 
 # Dumps.
-def _dump(name: str, message: str | None, make: Callable[[random.Random], bytes], **changes: Any) -> None:
-    _archive(f"dump_{name}.tar.gz", message, lambda call_id: guest(call_id, make(random.Random(name)), **changes))
+def _dump(
+    name: str, message: str | None, make: Callable[[random.Random], bytes], **changes: Any
+) -> None:
+    _archive(
+        f"dump_{name}.tar.gz",
+        message,
+        lambda call_id: guest(call_id, make(random.Random(name)), **changes),
+    )
 
 
 def _good_dump() -> bytes:
@@ -693,19 +1005,34 @@ _dump("endless_line", "no end of line", lambda _: b"#!rtpplay1.0 " + b"x" * 5_00
 _dump("header_cut", "expected a header", lambda _: _good_dump()[:30])
 _dump("record_0", "length 0", lambda _: _good_dump() + bytes(40))
 _dump("record_4", "length 4", lambda _: _good_dump() + struct.pack(">HHI", 4, 4, 9) + bytes(40))
-_dump("record_beyond", None, lambda _: _good_dump() + struct.pack(">HHI", 60_000, 59_992, 9) + bytes(40))
+_dump(
+    "record_beyond",
+    None,
+    lambda _: _good_dump() + struct.pack(">HHI", 60_000, 59_992, 9) + bytes(40),
+)
 _dump("plen_beyond", None, lambda _: _good_dump() + struct.pack(">HHI", 20, 60_000, 9) + bytes(12))
 _dump("record_0_first", "length 0", lambda _: make_rtpdump(0, []) + bytes(400))
 _dump(
-    "random_packets", "no RTP or no Opus inside", lambda draw: dump_of((20 * n, draw.randbytes(80), False) for n in range(300))
+    "random_packets",
+    "no RTP or no Opus inside",
+    lambda draw: dump_of((20 * n, draw.randbytes(80), False) for n in range(300)),
 )
 _dump(
-    "random_rtcp", None, lambda draw: dump_of([*plain_packets(50), *((20 * n, draw.randbytes(60), True) for n in range(300))])
+    "random_rtcp",
+    None,
+    lambda draw: dump_of(
+        [*plain_packets(50), *((20 * n, draw.randbytes(60), True) for n in range(300))]
+    ),
 )
 _dump(
     "rtcp_of_many_reports",
     None,
-    lambda _: dump_of([*plain_packets(50), *((20 * n, make_rtcp_sender_report(cname=None) * 500, True) for n in range(50))]),
+    lambda _: dump_of(
+        [
+            *plain_packets(50),
+            *((20 * n, make_rtcp_sender_report(cname=None) * 500, True) for n in range(50)),
+        ]
+    ),
 )
 _dump(
     "random_opus",
@@ -720,23 +1047,39 @@ _dump(
 _dump(
     "random_timestamps_without_arrivals",
     "break off",
-    lambda draw: dump_of(plain_packets(200, rtp_timestamp=lambda _: draw.getrandbits(32), arrival_ms=0)),
+    lambda draw: dump_of(
+        plain_packets(200, rtp_timestamp=lambda _: draw.getrandbits(32), arrival_ms=0)
+    ),
 )
 _dump(
     "random_numbers",
     "break off",
     lambda draw: dump_of(plain_packets(200, sequence_number=lambda _: draw.getrandbits(16))),
 )
-_dump("random_sources", "break off", lambda draw: dump_of(plain_packets(200, ssrc=lambda _: draw.getrandbits(32))))
+_dump(
+    "random_sources",
+    "break off",
+    lambda draw: dump_of(plain_packets(200, ssrc=lambda _: draw.getrandbits(32))),
+)
 _dump(
     "random_arrivals",
     "arrival times out of order",
     lambda draw: dump_of(plain_packets(200, arrival_ms=lambda _: draw.getrandbits(32))),
 )
-_dump("weeks_between", "h from the rest", lambda _: dump_of(plain_packets(100, arrival_ms=lambda n: 20 * n + (n > 49) * 10**9)))
-_dump("some_arrivals_wild", "2 of 200 packets with arrival times", lambda _: dump_of(_wild_arrivals()))
+_dump(
+    "weeks_between",
+    "h from the rest",
+    lambda _: dump_of(plain_packets(100, arrival_ms=lambda n: 20 * n + (n > 49) * 10**9)),
+)
+_dump(
+    "some_arrivals_wild", "2 of 200 packets with arrival times", lambda _: dump_of(_wild_arrivals())
+)
 _dump("one_packet_weeks_later", None, lambda _: dump_of([*plain_packets(50), *_late_packet()]))
-_dump("timestamp_hours_ahead", None, lambda _: dump_of(plain_packets(50, rtp_timestamp=lambda n: 960 * n + (n > 25) * 10**9)))
+_dump(
+    "timestamp_hours_ahead",
+    None,
+    lambda _: dump_of(plain_packets(50, rtp_timestamp=lambda n: 960 * n + (n > 25) * 10**9)),
+)
 _dump(
     "all_wrong",
     "arrival times out of order",
@@ -762,7 +1105,13 @@ def _wild_arrivals() -> list[tuple[int, bytes, bool]]:
 
 
 def _late_packet() -> list[tuple[int, bytes, bool]]:
-    return [(4_294_967_295, make_rtp_packet(_speech(700)[0], sequence_number=50, rtp_timestamp=960 * 50), False)]
+    return [
+        (
+            4_294_967_295,
+            make_rtp_packet(_speech(700)[0], sequence_number=50, rtp_timestamp=960 * 50),
+            False,
+        )
+    ]
 
 
 def _flipped(data: bytes, draw: random.Random, count: int) -> bytes:
@@ -774,35 +1123,59 @@ def _flipped(data: bytes, draw: random.Random, count: int) -> bytes:
 
 def _red(draw: random.Random) -> bytes:
     return dump_of(
-        plain_packets(200, payload_type=63, payload=lambda _: bytes([0x80 | OPUS_PAYLOAD_TYPE]) + draw.randbytes(90))
+        plain_packets(
+            200,
+            payload_type=63,
+            payload=lambda _: bytes([0x80 | OPUS_PAYLOAD_TYPE]) + draw.randbytes(90),
+        )
     )
 
 
 # Session descriptions, codecs.
-_archive("sdp_missing.tar.gz", r"\.sdp: not in the archive", lambda call_id: guest(call_id, _good_dump(), None))
+_archive(
+    "sdp_missing.tar.gz",
+    r"\.sdp: not in the archive",
+    lambda call_id: guest(call_id, _good_dump(), None),
+)
 for _name, (_sdp, _message) in {
     "sdp_empty": (b"", "no a=rtpmap line"),
     "sdp_binary": (random.Random(3).randbytes(900), "is not UTF-8"),
     "sdp_without_rtpmap": (b"v=0\r\nm=audio 5004 RTP/AVP 111\r\n", "no a=rtpmap line"),
-    "sdp_other_payload_type": (make_sdp([(96, "opus/48000/2")]), r"payload types \[111\] in the dump"),
+    "sdp_other_payload_type": (
+        make_sdp([(96, "opus/48000/2")]),
+        r"payload types \[111\] in the dump",
+    ),
     "sdp_pcmu": (make_sdp([(OPUS_PAYLOAD_TYPE, "PCMU/8000")]), "codec is pcmu/8000"),
     "sdp_video": (make_sdp([(OPUS_PAYLOAD_TYPE, "VP8/90000")]), "codec is vp8/90000"),
     "sdp_1mib_line": (b"a=rtpmap:111 " + b" " * _MIB, "past its limit"),
     "sdp_regex": (b"a=rtpmap:111 " + b"x" * 60_000, "no a=rtpmap line"),
 }.items():
-    _archive(f"{_name}.tar.gz", _message, lambda call_id, sdp=_sdp: guest(call_id, _good_dump(), sdp))
+    _archive(
+        f"{_name}.tar.gz", _message, lambda call_id, sdp=_sdp: guest(call_id, _good_dump(), sdp)
+    )
 _archive(
     "codec_unknown.tar.gz",
     "codec is audio/x-\\\\x1bevil",
     lambda call_id: guest(call_id, _good_dump(), codec="audio/x-\x1bevil"),
 )
-_archive("codec_video.tar.gz", "codec is video/VP8", lambda call_id: guest(call_id, _good_dump(), codec="video/VP8"))
-_archive("track_type_unknown.tar.gz", "track_type 'X", lambda call_id: guest(call_id, _good_dump(), track_type="X" * 9_000))
+_archive(
+    "codec_video.tar.gz",
+    "codec is video/VP8",
+    lambda call_id: guest(call_id, _good_dump(), codec="video/VP8"),
+)
+_archive(
+    "track_type_unknown.tar.gz",
+    "track_type 'X",
+    lambda call_id: guest(call_id, _good_dump(), track_type="X" * 9_000),
+)
 _archive(
     "red_broken.tar.gz",
     "no RTP or no Opus inside",
     lambda call_id: guest(
-        call_id, _red(random.Random(4)), make_sdp([(63, "red/48000/2"), (OPUS_PAYLOAD_TYPE, "opus/48000/2")]), codec="audio/red"
+        call_id,
+        _red(random.Random(4)),
+        make_sdp([(63, "red/48000/2"), (OPUS_PAYLOAD_TYPE, "opus/48000/2")]),
+        codec="audio/red",
     ),
 )
 

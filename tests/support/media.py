@@ -1,4 +1,6 @@
-"""What several test modules share: short ways into the media code, and the programs and measures the outputs are read with."""
+"""What several test modules share: short ways into the media code, and the programs and measures
+the outputs are read with.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ DATA = Path(__file__).parents[1] / "data"
 CAPTURES = DATA / "captures"
 SAMPLES = Path(__file__).parents[2] / "samples"
 LIMITS = LimitSettings()
-OPUS_MAP = {OPUS_PAYLOAD_TYPE: RtpMap(payload_type=OPUS_PAYLOAD_TYPE, encoding="opus", clock_rate_hz=48_000, channels=2)}
+OPUS_MAP = {
+    OPUS_PAYLOAD_TYPE: RtpMap(
+        payload_type=OPUS_PAYLOAD_TYPE, encoding="opus", clock_rate_hz=48_000, channels=2
+    )
+}
 RED_MAPS = {
     63: RtpMap(payload_type=63, encoding="red", clock_rate_hz=48_000, channels=2),
     **OPUS_MAP,
@@ -51,9 +57,13 @@ RED_MAPS = {
 
 
 def make_clock(
-    base_unix_ns: int = 5, steps: Sequence[tuple[int, int]] = ((0, 0),), method: str = "arrival_envelope"
+    base_unix_ns: int = 5,
+    steps: Sequence[tuple[int, int]] = ((0, 0),),
+    method: str = "arrival_envelope",
 ) -> RunClock:
-    """Returns a clock at the nominal rate. Args: steps: (media sample, delay in ns from there on), confirmed by reports."""
+    """Returns a clock at the nominal rate. Args: steps: (media sample, delay in ns from there on),
+    confirmed by reports.
+    """
     return RunClock(
         base_unix_ns=base_unix_ns,
         plateaus=tuple(
@@ -128,7 +138,9 @@ def run_packets(segment: IngestedSegment, dump: bytes, run: int = 0) -> list[byt
     """Returns the Opus packets of a run as bytes."""
     found = segment.runs[run]
     sizes = found.records["packet_bytes"].tolist()
-    return [dump[at : at + size] for at, size in zip(found.source_offset.tolist(), sizes, strict=True)]
+    return [
+        dump[at : at + size] for at, size in zip(found.source_offset.tolist(), sizes, strict=True)
+    ]
 
 
 Packet = tuple[int, int, int, bytes]
@@ -181,8 +193,12 @@ def _window_of(placed: Sequence[PlacedPacket]) -> PlacedPackets:
 
 
 def is_filler(packet: bytes) -> bool:
-    """Tells whether a packet holds empty CELT frames alone: one (code 0), or several of one size (code 3)."""
-    is_empty = len(packet) == 1 or (len(packet) == 2 and packet[0] & 3 == 3 and packet[1] & 0xC0 == 0)
+    """Tells whether a packet holds empty CELT frames alone: one (code 0), or several of one size
+    (code 3).
+    """
+    is_empty = len(packet) == 1 or (
+        len(packet) == 2 and packet[0] & 3 == 3 and packet[1] & 0xC0 == 0
+    )
     return is_empty and packet[0] >> 3 >= 16
 
 
@@ -195,7 +211,12 @@ def unpack(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> Unpacke
     """Unpacks an archive into a folder, which is made."""
     folder.mkdir(exist_ok=True)
     return unpack_archive(
-        make_ref(data), (), folder, limits, open_input=lambda name: io.BytesIO(data), on_progress=lambda samples: None
+        make_ref(data),
+        (),
+        folder,
+        limits,
+        open_input=lambda name: io.BytesIO(data),
+        on_progress=lambda samples: None,
     )
 
 
@@ -215,7 +236,9 @@ def part_files(unpacked: UnpackedArchive) -> list[PartFiles]:
 
 
 def stage_call(participants: Sequence[Participant], folder: Path, **names: Any) -> list[PartFiles]:
-    """Builds a call, unpacks it into a folder, and returns its tracks' staged files; nothing may fail."""
+    """Builds a call, unpacks it into a folder, and returns its tracks' staged files; nothing may
+    fail.
+    """
     unpacked = unpack(make_call_archive(participants, **names), folder)
     assert unpacked.failures == ()
     return part_files(unpacked)
@@ -261,7 +284,9 @@ def mix_parts(
 
 
 def run_program(*command: str | Path) -> bytes:
-    """Returns a program's output; skips the test when it is not installed, fails when it complains."""
+    """Returns a program's output; skips the test when it is not installed, fails when it
+    complains.
+    """
     name = str(command[0])
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
@@ -290,7 +315,9 @@ def decode_with_pyav(path: Path) -> Pcm:
 
 def probe(path: Path) -> Mapping[str, Any]:
     """Returns what the ffprobe program says of a file: `format` and `streams`."""
-    out = run_program("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", path)
+    out = run_program(
+        "ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", path
+    )
     return dict(json.loads(out))
 
 
@@ -312,7 +339,9 @@ def level_at(pcm: Pcm, frequency_hz: float) -> float:
 
 
 def best_lag(heard: Pcm, sent: Pcm, reach: int = 2_000) -> int:
-    """Returns by how many samples `heard` comes later than `sent`, by correlation of their first channels."""
+    """Returns by how many samples `heard` comes later than `sent`, by correlation of their first
+    channels.
+    """
     size = 1 << (len(heard) + len(sent)).bit_length()
     product = np.fft.rfft(heard[:, 0], size) * np.conj(np.fft.rfft(sent[:, 0], size))
     correlation = np.fft.irfft(product, size)

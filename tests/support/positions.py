@@ -1,7 +1,9 @@
-"""Simulated calls on their whole way, and where their sound ends up: what tests assert and benchmarks print.
+"""Simulated calls on their whole way, and where their sound ends up: what tests assert and
+benchmarks print.
 
-Each call goes the whole way: archive, unpacked, mixed, the MP3 decoded, and each marker in it found; most also as MKV, by what
-its `segments` rows say. Participants of one call each have troubles of their own, so that one mix serves many cases.
+Each call goes the whole way: archive, unpacked, mixed, the MP3 decoded, and each marker in it
+found; most also as MKV, by what its `segments` rows say. Participants of one call each have
+troubles of their own, so that one mix serves many cases.
 """
 
 from __future__ import annotations
@@ -18,8 +20,23 @@ import numpy as np
 
 from tests.support.builders import Pcm
 from tests.support.media import LIMITS, decode_with_pyav, mix_parts, open_in
-from tests.support.simulation import CALL_START_NS, Heard, Marker, Person, Sender, Simulated, locate, measure, simulate_call
-from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, SegmentFacts, extract_track
+from tests.support.simulation import (
+    CALL_START_NS,
+    Heard,
+    Marker,
+    Person,
+    Sender,
+    Simulated,
+    locate,
+    measure,
+    simulate_call,
+)
+from transforms.media.extract_track import (
+    ExtractedTrackFacts,
+    PartFiles,
+    SegmentFacts,
+    extract_track,
+)
 from transforms.media.mix_call import MixFacts
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
@@ -50,8 +67,12 @@ class Pressed:
     """By session."""
 
 
-def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True) -> Pressed:
-    """Simulates a call, presses it and decodes what came of it; nothing may fail. Args: with_mkv: of all sessions, or these."""
+def press(
+    archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True
+) -> Pressed:
+    """Simulates a call, presses it and decodes what came of it; nothing may fail. Args: with_mkv:
+    of all sessions, or these.
+    """
     truth: dict[str, tuple[Simulated, ...]] = {}
     parts: dict[str, tuple[PartFiles, ...]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -59,7 +80,9 @@ def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[s
         for number, people in enumerate(archives):
             call = simulate_call(people)
             uri = f"{number}.tar"
-            ref = ArchiveRef(uri=uri, size_bytes=len(call.archive), modified_unix_ns=7, fingerprint="f")
+            ref = ArchiveRef(
+                uri=uri, size_bytes=len(call.archive), modified_unix_ns=7, fingerprint="f"
+            )
             (folder / str(number)).mkdir()
             unpacked = unpack_archive(
                 ref,
@@ -72,8 +95,13 @@ def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[s
             assert unpacked.failures == ()
             for session in unpacked.sessions:
                 for part in session.parts:
-                    files = PartFiles(packets=f"{number}/{part.packets_file}", index=f"{number}/{part.index_file}")
-                    parts[session.user_session_id] = (*parts.get(session.user_session_id, ()), files)
+                    files = PartFiles(
+                        packets=f"{number}/{part.packets_file}", index=f"{number}/{part.index_file}"
+                    )
+                    parts[session.user_session_id] = (
+                        *parts.get(session.user_session_id, ()),
+                        files,
+                    )
             for session_id, segments in call.people.items():
                 truth[session_id] = (*truth.get(session_id, ()), *segments)
         mp3 = folder / "mix.mp3"
@@ -84,9 +112,18 @@ def press(archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[s
             wants_mkv = with_mkv if isinstance(with_mkv, bool) else session_id in with_mkv
             mkv = folder / "track.mkv" if wants_mkv else None
             extracted = extract_track(
-                mine, mkv, Container.MKV, {}, open_input=open_in(folder), on_progress=lambda samples: None
+                mine,
+                mkv,
+                Container.MKV,
+                {},
+                open_input=open_in(folder),
+                on_progress=lambda samples: None,
             )
-            tracks[session_id] = Track(segments=truth[session_id], facts=extracted, mkv=decode_with_pyav(mkv) if mkv else None)
+            tracks[session_id] = Track(
+                segments=truth[session_id],
+                facts=extracted,
+                mkv=decode_with_pyav(mkv) if mkv else None,
+            )
     return Pressed(mix=mix, facts=facts, tracks=tracks)
 
 
@@ -94,14 +131,19 @@ def row_of(track: Track, marker: Marker) -> SegmentFacts:
     """Returns the row that says where a marker is: the one nearest to its true time."""
     rows = track.facts.segments
     return min(
-        rows, key=lambda row: max(row.server_start_unix_ns - marker.unix_ns, marker.unix_ns - row.server_stop_unix_ns, 0)
+        rows,
+        key=lambda row: max(
+            row.server_start_unix_ns - marker.unix_ns, marker.unix_ns - row.server_stop_unix_ns, 0
+        ),
     )
 
 
 def in_file(track: Track, marker: Marker, row: SegmentFacts) -> Heard:
     """Returns where a marker is in the MKV, measured from where the row puts its true time."""
     assert track.mkv is not None
-    stretch = (row.file_stop_sample - row.file_start_sample) / (row.server_stop_unix_ns - row.server_start_unix_ns)
+    stretch = (row.file_stop_sample - row.file_start_sample) / (
+        row.server_stop_unix_ns - row.server_start_unix_ns
+    )
     expected = row.file_start_sample + (marker.unix_ns - row.server_start_unix_ns) * stretch
     return locate(track.mkv, expected, marker.waveform)
 
@@ -129,7 +171,12 @@ def find_all(pressed: Pressed, session: str) -> list[Found]:
             row = row_of(track, marker)
             (mix,) = measure(pressed.mix, pressed.facts.start_unix_ns, [marker])
             found.append(
-                Found(marker=marker, row=row, mix=mix, file=in_file(track, marker, row) if track.mkv is not None else None)
+                Found(
+                    marker=marker,
+                    row=row,
+                    mix=mix,
+                    file=in_file(track, marker, row) if track.mkv is not None else None,
+                )
             )
     return found
 
@@ -145,7 +192,9 @@ class Case:
 
 
 MINUTE = Sender(seconds=66, markers_s=tuple(1.0 + 6 * k for k in range(10)))
-"""A session of one minute and a bit; each case moves its markers on a little, so that they do not meet in the mix."""
+"""A session of one minute and a bit; each case moves its markers on a little, so that they do not
+meet in the mix.
+"""
 WRAP = 1 << 32
 MINUTE_TICKS = 60 * SAMPLE_RATE_HZ
 EXACT_MS, GOOD_MS = 2.0, 5.0
@@ -166,13 +215,19 @@ CALLS: dict[str, dict[str, Case]] = {
     "numbers": {
         "sequence_wrap": exact(first_sequence_number=65_000),
         "timestamp_wrap": exact(first_rtp_timestamp=WRAP - 960 * 1_000),
-        "both_wrap_on_one_packet": exact(first_sequence_number=65_536 - 1_000, first_rtp_timestamp=WRAP - 960 * 1_000),
-        "wrap_before_first_report": exact(first_rtp_timestamp=WRAP - 960 * 10, stalls=((30.0, 0.04),)),
+        "both_wrap_on_one_packet": exact(
+            first_sequence_number=65_536 - 1_000, first_rtp_timestamp=WRAP - 960 * 1_000
+        ),
+        "wrap_before_first_report": exact(
+            first_rtp_timestamp=WRAP - 960 * 10, stalls=((30.0, 0.04),)
+        ),
         "report_of_timestamp_0": exact(first_rtp_timestamp=WRAP - 62_400, stalls=((4.0, 0.04),)),
         "sequence_jumps_ahead": exact(sequence_jumps=((30.0, 20_000),)),
         "sequence_jumps_back": exact(sequence_jumps=((30.0, -500),)),
         "sequence_jumps_by_half": exact(sequence_jumps=((30.0, 32_768),)),
-        "sequence_jumps_twice_reordered": good(sequence_jumps=((30.0, -250), (40.0, 300)), reorder_every=40),
+        "sequence_jumps_twice_reordered": good(
+            sequence_jumps=((30.0, -250), (40.0, 300)), reorder_every=40
+        ),
         "frames_of_2.5_ms": good(packet_ms=2.5, skew_ppm=100.0),
         "frames_of_60_ms": good(packet_ms=60, skew_ppm=100.0),
         "frames_of_120_ms": good(packet_ms=120, skew_ppm=-100.0),
@@ -193,12 +248,18 @@ CALLS: dict[str, dict[str, Case]] = {
     "loss": {
         "1_percent": exact(loss_ratio=0.01),
         "5_percent": good(loss_ratio=0.05),
-        "20_percent": Case(senders=(replace(MINUTE, loss_ratio=0.2, jitter_ms=5, skew_ppm=100.0),), limit_ms=GOOD_MS, least=4),
+        "20_percent": Case(
+            senders=(replace(MINUTE, loss_ratio=0.2, jitter_ms=5, skew_ppm=100.0),),
+            limit_ms=GOOD_MS,
+            least=4,
+        ),
         "bursts": exact(lost=tuple((5 + 6.0 * k, 0.1 + 0.05 * k) for k in range(9))),
         "outages": exact(lost=((10.0, 2.0), (20.0, 5.0), (40.0, 8.0))),
         "red": exact(red_copies=2, loss_ratio=0.1),
         "red_and_wrap": exact(red_copies=3, loss_ratio=0.1, first_rtp_timestamp=WRAP - 960 * 1_000),
-        "red_and_jump_back": exact(red_copies=2, loss_ratio=0.1, jumps=((30.0, -5 * SAMPLE_RATE_HZ),)),
+        "red_and_jump_back": exact(
+            red_copies=2, loss_ratio=0.1, jumps=((30.0, -5 * SAMPLE_RATE_HZ),)
+        ),
         "foreign": exact(foreign=True),
         "foreign_and_loss": exact(foreign=True, loss_ratio=0.05),
         "foreign_and_dtx": exact(foreign=True, dtx=((10.0, 5.0), (30.0, 10.0))),
@@ -207,7 +268,9 @@ CALLS: dict[str, dict[str, Case]] = {
         "source_changes": exact(ssrc_changes=((30.0, 77),)),
         "source_changes_without_reports": exact(ssrc_changes=((30.0, 77),), reports_until_s=29.0),
         "sources_change_with_loss": good(ssrc_changes=((30.0, 77), (33.0, 78)), loss_ratio=0.03),
-        "source_comes_back": good(ssrc_changes=((20.0, 7), (21.5, MINUTE.ssrc), (40.0, 7), (42.0, 9))),
+        "source_comes_back": good(
+            ssrc_changes=((20.0, 7), (21.5, MINUTE.ssrc), (40.0, 7), (42.0, 9))
+        ),
         "5_min_ahead": exact(jumps=((30.0, 5 * MINUTE_TICKS),)),
         "10_min_back": exact(jumps=((30.0, -10 * MINUTE_TICKS),)),
         "3_s_back": exact(jumps=((30.0, -3 * SAMPLE_RATE_HZ),)),
@@ -217,22 +280,40 @@ CALLS: dict[str, dict[str, Case]] = {
         "50_ms_ahead": exact(jumps=((30.0, 2_400),)),
     },
     "jumps": {
-        "ahead_with_loss": exact(jumps=((30.0, 5 * MINUTE_TICKS),), loss_ratio=0.03, lost=((29.9, 0.3),)),
-        "back_with_loss": exact(jumps=((30.0, -5 * MINUTE_TICKS),), loss_ratio=0.03, lost=((29.5, 0.5),)),
+        "ahead_with_loss": exact(
+            jumps=((30.0, 5 * MINUTE_TICKS),), loss_ratio=0.03, lost=((29.9, 0.3),)
+        ),
+        "back_with_loss": exact(
+            jumps=((30.0, -5 * MINUTE_TICKS),), loss_ratio=0.03, lost=((29.5, 0.5),)
+        ),
         "back_in_an_outage": exact(jumps=((30.0, -5 * SAMPLE_RATE_HZ),), lost=((29.5, 10.0),)),
         "ahead_in_an_outage": exact(jumps=((30.0, 5 * SAMPLE_RATE_HZ),), lost=((29.5, 3.0),)),
-        "ahead_reordered": exact(jumps=((30.0, 5 * MINUTE_TICKS),), reorder_every=30, reorder_by=20),
+        "ahead_reordered": exact(
+            jumps=((30.0, 5 * MINUTE_TICKS),), reorder_every=30, reorder_by=20
+        ),
         "back_reordered": exact(jumps=((30.0, -5 * MINUTE_TICKS),), reorder_every=30),
         "ahead_in_dtx": exact(jumps=((30.0, 5 * MINUTE_TICKS),), dtx=((26.0, 6.0),)),
-        "back_in_silence": exact(jumps=((30.0, -4 * SAMPLE_RATE_HZ),), dtx=((26.0, 6.0),), dtx_refresh_s=None),
-        "ahead_in_silence": exact(jumps=((30.0, 4 * SAMPLE_RATE_HZ),), dtx=((26.0, 6.0),), dtx_refresh_s=None),
-        "half_with_all_of_it": good(jumps=((30.0, 1 << 31),), dtx=((26.0, 6.0),), loss_ratio=0.03, reorder_every=70),
-        "numbers_and_timestamps": exact(jumps=((30.0, 5 * MINUTE_TICKS),), sequence_jumps=((30.0, -300),)),
-        "three_within_3_s": good(jumps=((30.0, 5 * MINUTE_TICKS), (31.0, -7 * MINUTE_TICKS), (32.5, 3 * MINUTE_TICKS))),
+        "back_in_silence": exact(
+            jumps=((30.0, -4 * SAMPLE_RATE_HZ),), dtx=((26.0, 6.0),), dtx_refresh_s=None
+        ),
+        "ahead_in_silence": exact(
+            jumps=((30.0, 4 * SAMPLE_RATE_HZ),), dtx=((26.0, 6.0),), dtx_refresh_s=None
+        ),
+        "half_with_all_of_it": good(
+            jumps=((30.0, 1 << 31),), dtx=((26.0, 6.0),), loss_ratio=0.03, reorder_every=70
+        ),
+        "numbers_and_timestamps": exact(
+            jumps=((30.0, 5 * MINUTE_TICKS),), sequence_jumps=((30.0, -300),)
+        ),
+        "three_within_3_s": good(
+            jumps=((30.0, 5 * MINUTE_TICKS), (31.0, -7 * MINUTE_TICKS), (32.5, 3 * MINUTE_TICKS))
+        ),
     },
     "clocks": {
         "40_ms_jitter_500_ppm": good(skew_ppm=500.0, jitter_ms=40),
-        "40_ms_jitter_dtx_500_ppm": good(skew_ppm=-500.0, jitter_ms=40, dtx=tuple((4 + 6.0 * k, 2.0) for k in range(10))),
+        "40_ms_jitter_dtx_500_ppm": good(
+            skew_ppm=-500.0, jitter_ms=40, dtx=tuple((4 + 6.0 * k, 2.0) for k in range(10))
+        ),
         "wall_clock_7_s_wrong": good(wall_error_s=7.0, stalls=((30.0, 0.05),)),
         "wall_clock_40_s_wrong": good(wall_error_s=-40.0, stalls=((30.0, 0.05),)),
         "ntp_of_1900": good(wall_error_s=NTP_OF_1900_S, stalls=((30.0, 0.05),)),
@@ -242,15 +323,21 @@ CALLS: dict[str, dict[str, Case]] = {
     },
     "stalls": {
         "20_ms": good(stalls=((30.0, 0.02),)),
-        "20_to_500_ms_skewed": good(stalls=((15.0, 0.02), (25.0, 0.05), (35.0, 0.1), (45.0, 0.2), (55.0, 0.5)), skew_ppm=150.0),
+        "20_to_500_ms_skewed": good(
+            stalls=((15.0, 0.02), (25.0, 0.05), (35.0, 0.1), (45.0, 0.2), (55.0, 0.5)),
+            skew_ppm=150.0,
+        ),
         "500_ms_three_times": good(stalls=((15.0, 0.5), (30.0, 0.5), (45.0, 0.5))),
         "20_ms_without_reports": Case(
-            senders=(replace(MINUTE, jitter_ms=5, stalls=((30.0, 0.02),), report_every_s=None),), limit_ms=21.5
+            senders=(replace(MINUTE, jitter_ms=5, stalls=((30.0, 0.02),), report_every_s=None),),
+            limit_ms=21.5,
         ),
         "100_ms_without_reports": good(stalls=((30.0, 0.1),), report_every_s=None),
         "mute_of_10_s": good(dtx=((20.0, 10.0),), dtx_refresh_s=None),
         "mute_of_10_s_that_stops_the_clock": good(stalls=((20.0, 10.0),)),
-        "mute_that_stops_the_clock_without_reports": good(stalls=((20.0, 10.0),), report_every_s=None),
+        "mute_that_stops_the_clock_without_reports": good(
+            stalls=((20.0, 10.0),), report_every_s=None
+        ),
         "mute_of_3_s_that_stops_the_clock_skewed": good(stalls=((20.0, 3.2),), skew_ppm=200.0),
         "mute_at_the_start": good(stalls=((0.7, 10.0),)),
         "stall_in_a_crowd": good(stalls=((30.0, 0.2),), crowds=((20.0, 3.0, 15.0, 3.0, 0.8),)),
@@ -265,33 +352,76 @@ CALLS: dict[str, dict[str, Case]] = {
         "crowded": good(crowds=((20.0, 3.0, 5.0, 3.0, 0.8),)),
         "crowded_without_reports": good(crowds=((20.0, 3.0, 5.0, 3.0, 0.8),), report_every_s=None),
         "crowded_to_the_end": good(crowds=((50.0, 3.0, 50.0, 3.0, 0.8),)),
-        "crowded_to_the_end_without_reports": good(crowds=((50.0, 3.0, 50.0, 3.0, 0.8),), report_every_s=None),
+        "crowded_to_the_end_without_reports": good(
+            crowds=((50.0, 3.0, 50.0, 3.0, 0.8),), report_every_s=None
+        ),
         "crowded_at_first": good(crowds=((-3.0, 3.0, 6.0, 2.0, 0.4),)),
-        "crowded_at_first_without_reports": good(crowds=((-3.0, 3.0, 6.0, 2.0, 0.4),), report_every_s=None),
-        "crowded_often": good(crowds=tuple((10 + 9.0 * k, 1.0, 2.0, 1.0, 0.3) for k in range(6)), skew_ppm=200.0),
+        "crowded_at_first_without_reports": good(
+            crowds=((-3.0, 3.0, 6.0, 2.0, 0.4),), report_every_s=None
+        ),
+        "crowded_often": good(
+            crowds=tuple((10 + 9.0 * k, 1.0, 2.0, 1.0, 0.3) for k in range(6)), skew_ppm=200.0
+        ),
     },
     "no_arrivals": {
-        # What the network did to the one arrival that is known stays in all of it: the rows own up to it.
+        # What the network did to the one arrival that is known stays in all of it: the rows own up
+        # to it.
         "reports": Case(senders=(replace(MINUTE, zero_offsets=True),), limit_ms=GOOD_MS),
-        "skewed": Case(senders=(replace(MINUTE, zero_offsets=True, skew_ppm=300.0),), limit_ms=GOOD_MS),
+        "skewed": Case(
+            senders=(replace(MINUTE, zero_offsets=True, skew_ppm=300.0),), limit_ms=GOOD_MS
+        ),
         "no_reports": Case(
-            senders=(replace(MINUTE, zero_offsets=True, report_every_s=None, skew_ppm=300.0),), limit_ms=GOOD_MS
-        ),
-        "nothing_at_all": Case(
-            senders=(replace(MINUTE, zero_offsets=True, report_every_s=None, skew_ppm=300.0, with_last_rtp=False),), limit_ms=25
-        ),
-        "stall": Case(senders=(replace(MINUTE, zero_offsets=True, stalls=((30.0, 0.5),)),), limit_ms=GOOD_MS, least=7),
-        "mute_that_stops_the_clock": Case(
-            senders=(replace(MINUTE, zero_offsets=True, stalls=((30.0, 10.0),)),), limit_ms=GOOD_MS, least=7
-        ),
-        "dtx": Case(senders=(replace(MINUTE, zero_offsets=True, dtx=((20.0, 8.0),), dtx_refresh_s=None),), limit_ms=GOOD_MS),
-        "jump": Case(senders=(replace(MINUTE, zero_offsets=True, jumps=((30.0, 5 * MINUTE_TICKS),)),), limit_ms=GOOD_MS),
-        "jump_without_reports": Case(
-            senders=(replace(MINUTE, zero_offsets=True, jumps=((30.0, -5 * MINUTE_TICKS),), report_every_s=None),),
+            senders=(replace(MINUTE, zero_offsets=True, report_every_s=None, skew_ppm=300.0),),
             limit_ms=GOOD_MS,
         ),
-        "source_changes": Case(senders=(replace(MINUTE, zero_offsets=True, ssrc_changes=((30.0, 7),)),), limit_ms=GOOD_MS),
-        "absurd_reports": Case(senders=(replace(MINUTE, zero_offsets=True, wall_rate=1.5),), limit_ms=GOOD_MS),
+        "nothing_at_all": Case(
+            senders=(
+                replace(
+                    MINUTE,
+                    zero_offsets=True,
+                    report_every_s=None,
+                    skew_ppm=300.0,
+                    with_last_rtp=False,
+                ),
+            ),
+            limit_ms=25,
+        ),
+        "stall": Case(
+            senders=(replace(MINUTE, zero_offsets=True, stalls=((30.0, 0.5),)),),
+            limit_ms=GOOD_MS,
+            least=7,
+        ),
+        "mute_that_stops_the_clock": Case(
+            senders=(replace(MINUTE, zero_offsets=True, stalls=((30.0, 10.0),)),),
+            limit_ms=GOOD_MS,
+            least=7,
+        ),
+        "dtx": Case(
+            senders=(replace(MINUTE, zero_offsets=True, dtx=((20.0, 8.0),), dtx_refresh_s=None),),
+            limit_ms=GOOD_MS,
+        ),
+        "jump": Case(
+            senders=(replace(MINUTE, zero_offsets=True, jumps=((30.0, 5 * MINUTE_TICKS),)),),
+            limit_ms=GOOD_MS,
+        ),
+        "jump_without_reports": Case(
+            senders=(
+                replace(
+                    MINUTE,
+                    zero_offsets=True,
+                    jumps=((30.0, -5 * MINUTE_TICKS),),
+                    report_every_s=None,
+                ),
+            ),
+            limit_ms=GOOD_MS,
+        ),
+        "source_changes": Case(
+            senders=(replace(MINUTE, zero_offsets=True, ssrc_changes=((30.0, 7),)),),
+            limit_ms=GOOD_MS,
+        ),
+        "absurd_reports": Case(
+            senders=(replace(MINUTE, zero_offsets=True, wall_rate=1.5),), limit_ms=GOOD_MS
+        ),
     },
 }
 
@@ -302,7 +432,11 @@ def pressed_call(name: str) -> Pressed:
     people = []
     for number, (session, case) in enumerate(CALLS[name].items()):
         senders = [
-            replace(sender, seed=100 * number + place + 1, markers_s=tuple(at + 0.41 * number for at in sender.markers_s))
+            replace(
+                sender,
+                seed=100 * number + place + 1,
+                markers_s=tuple(at + 0.41 * number for at in sender.markers_s),
+            )
             for place, sender in enumerate(case.senders)
         ]
         people.append(Person(name=session, session=session, senders=senders))
@@ -310,7 +444,9 @@ def pressed_call(name: str) -> Pressed:
 
 
 def check(pressed: Pressed, session: str, limit_ms: float, *, least: int = 3) -> None:
-    """Checks that every marker is where it belongs, in the mix and in the file, and that the rows' own bounds hold."""
+    """Checks that every marker is where it belongs, in the mix and in the file, and that the rows'
+    own bounds hold.
+    """
     track = pressed.tracks[session]
     found = find_all(pressed, session)
     assert len(found) >= least
@@ -318,7 +454,9 @@ def check(pressed: Pressed, session: str, limit_ms: float, *, least: int = 3) ->
         where = f"at {(one.marker.unix_ns - CALL_START_NS) / 1e9:.2f} s of the call"
         assert one.mix.is_found, f"nothing {where}"
         assert abs(one.mix.error_ms) <= limit_ms, f"{one.mix.error_ms:+.2f} ms off {where}"
-        assert abs(one.mix.error_ms) <= one.row.sync_error_ns / MS, f"{one.mix.error_ms:+.2f} ms off {where}"
+        assert abs(one.mix.error_ms) <= one.row.sync_error_ns / MS, (
+            f"{one.mix.error_ms:+.2f} ms off {where}"
+        )
         assert one.mix.gain < 1.3, f"{one.mix.gain:.2f} times as loud {where}"
         if one.file is not None:
             assert one.file.is_found, f"nothing in the file {where}"
@@ -355,12 +493,21 @@ def forty_segments() -> Pressed:
 
 
 def sparse(sender: Sender) -> Sender:
-    """Returns a sender that is silent by DTX but for the seconds around its markers: an hour of it costs little.
+    """Returns a sender that is silent by DTX but for the seconds around its markers: an hour of it
+    costs little.
 
     A refresh comes every 2 s only: each is a stretch of its own for the mix.
     """
-    edges = [0.0, *(edge for at in sender.markers_s for edge in (at - 1.5, at + 1.5)), sender.seconds]
-    pauses = [(begin, stop - begin) for begin, stop in zip(edges[::2], edges[1::2], strict=True) if stop > begin]
+    edges = [
+        0.0,
+        *(edge for at in sender.markers_s for edge in (at - 1.5, at + 1.5)),
+        sender.seconds,
+    ]
+    pauses = [
+        (begin, stop - begin)
+        for begin, stop in zip(edges[::2], edges[1::2], strict=True)
+        if stop > begin
+    ]
     return replace(sender, dtx=tuple(pauses), dtx_refresh_s=2.0)
 
 
@@ -371,14 +518,24 @@ def twenty_minutes() -> Pressed:
         "plus_150_ppm": replace(base, skew_ppm=150.0),
         "minus_150_ppm": replace(base, skew_ppm=-150.0),
         "no_arrivals_skewed": replace(base, skew_ppm=300.0, zero_offsets=True),
-        "no_arrivals_no_reports": replace(base, skew_ppm=-300.0, zero_offsets=True, report_every_s=None),
-        "no_arrivals_wall_clock_off": replace(base, skew_ppm=-300.0, zero_offsets=True, wall_rate=1.0003),
+        "no_arrivals_no_reports": replace(
+            base, skew_ppm=-300.0, zero_offsets=True, report_every_s=None
+        ),
+        "no_arrivals_wall_clock_off": replace(
+            base, skew_ppm=-300.0, zero_offsets=True, wall_rate=1.0003
+        ),
     }
     people = [
         Person(
             name=name,
             session=name,
-            senders=[sparse(replace(sender, seed=k + 1, markers_s=tuple(at + 3.5 * k for at in sender.markers_s)))],
+            senders=[
+                sparse(
+                    replace(
+                        sender, seed=k + 1, markers_s=tuple(at + 3.5 * k for at in sender.markers_s)
+                    )
+                )
+            ],
         )
         for k, (name, sender) in enumerate(senders.items())
     ]
@@ -398,8 +555,12 @@ HOURS = {
     "plus_500_ppm": replace(HOUR, skew_ppm=500.0),
     "minus_500_ppm": replace(HOUR, skew_ppm=-500.0),
     "another_headset": replace(HOUR, skew_ppm=((0.0, 20.0), (1_700.0, -60.0))),
-    "another_headset_without_reports": replace(HOUR, skew_ppm=((0.0, 20.0), (1_700.0, -60.0)), report_every_s=None),
-    "warming_up": replace(HOUR, skew_ppm=((0.0, 30.0), (300.0, 28.0), (600.0, 26.5), (900.0, 25.5), (1_500.0, 25.0))),
+    "another_headset_without_reports": replace(
+        HOUR, skew_ppm=((0.0, 20.0), (1_700.0, -60.0)), report_every_s=None
+    ),
+    "warming_up": replace(
+        HOUR, skew_ppm=((0.0, 30.0), (300.0, 28.0), (600.0, 26.5), (900.0, 25.5), (1_500.0, 25.0))
+    ),
 }
 
 
@@ -409,7 +570,13 @@ def an_hour() -> Pressed:
         Person(
             name=name,
             session=name,
-            senders=[sparse(replace(sender, seed=k + 1, markers_s=tuple(at + 3.5 * k for at in sender.markers_s)))],
+            senders=[
+                sparse(
+                    replace(
+                        sender, seed=k + 1, markers_s=tuple(at + 3.5 * k for at in sender.markers_s)
+                    )
+                )
+            ],
         )
         for k, (name, sender) in enumerate(HOURS.items())
     ]
@@ -418,4 +585,8 @@ def an_hour() -> Pressed:
 
 def all_cases() -> list[tuple[str, str, float]]:
     """Returns (call, session, limit in ms) of each of `CALLS`."""
-    return [(call, session, case.limit_ms) for call, cases in CALLS.items() for session, case in cases.items()]
+    return [
+        (call, session, case.limit_ms)
+        for call, cases in CALLS.items()
+        for session, case in cases.items()
+    ]

@@ -1,7 +1,8 @@
 """What is measured of how a call sounds: PESQ under loss, steps at joins, samples at full scale.
 
-Shared by the tests and by the benchmarks. Everything goes the way of a real call: built segments are dumped, put in an
-archive, unpacked, placed and decoded by the project's own code; only the reference (`decode_plainly`) is written here.
+Shared by the tests and by the benchmarks. Everything goes the way of a real call: built segments
+are dumped, put in an archive, unpacked, placed and decoded by the project's own code; only the
+reference (`decode_plainly`) is written here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from tests.support.builders import SAMPLE_RATE_HZ, Participant, Pcm, Segment, encode_opus, make_call_archive
+from tests.support.builders import (
+    SAMPLE_RATE_HZ,
+    Participant,
+    Pcm,
+    Segment,
+    encode_opus,
+    make_call_archive,
+)
 from tests.support.media import SAMPLES, open_in, part_files, unpack
 from transforms.media.extract_track import PartFiles, load_parts
 from transforms.media.opus.libopus import OpusDecoder
@@ -37,14 +45,17 @@ SPEECH_SECONDS = 20.0
 """How much of each: sentences with pauses between, 24 dB below full scale."""
 BITRATE_BPS = 32_000
 EXPECTED_LOSS_PERCENT = 10
-"""What encoders are told: libopus weighs it against the bit rate, and sends no FEC (LBRR) when it is told too little."""
+"""What encoders are told: libopus weighs it against the bit rate, and sends no FEC (LBRR) when it
+is told too little.
+"""
 
 
-# --- decoding --------------------------------------------------------------------------------------------------------
+# --- decoding -------------------------------------------------------------------------------------
 
 
 def decode_parts(folder: Path, parts: Sequence[PartFiles], channels: int = 1) -> Pcm:
-    """Returns one track as the mix holds it before the limiter: sample 0 is its first, the codec's look-ahead dropped.
+    """Returns one track as the mix holds it before the limiter: sample 0 is its first, the codec's
+    look-ahead dropped.
 
     Args:
       folder: where the parts are staged.
@@ -53,17 +64,26 @@ def decode_parts(folder: Path, parts: Sequence[PartFiles], channels: int = 1) ->
     """
     pieces = plan_pieces(load_parts(parts, open_in(folder)))
     packets = place_packets(pieces, lambda part: open_in(folder)(parts[part].packets))
-    audio = place_audio(decode_track(packets, channels, Repairs()), pieces, pieces[0].clock.server_start_unix_ns)
+    audio = place_audio(
+        decode_track(packets, channels, Repairs()), pieces, pieces[0].clock.server_start_unix_ns
+    )
     return np.concatenate(list(mix_tracks([TrackPlayer(audio)], channels)))
 
 
 def decode_archive(data: bytes, channels: int = 1) -> dict[str, Pcm]:
-    """Returns the tracks of an archive as `decode_parts` does, by participant; nothing in it may fail."""
+    """Returns the tracks of an archive as `decode_parts` does, by participant; nothing in it may
+    fail.
+    """
     with tempfile.TemporaryDirectory() as name:
         unpacked = unpack(data, Path(name))
         if unpacked.failures:
             raise ValueError(f"the archive has failures: {unpacked.failures}")
-        people = [session.participant_id for session in unpacked.sessions for part in session.parts if part.packets_file]
+        people = [
+            session.participant_id
+            for session in unpacked.sessions
+            for part in session.parts
+            if part.packets_file
+        ]
         return {
             # The microphone's track comes before the shared screen's.
             who: decode_parts(Path(name), [files], channels)
@@ -73,7 +93,9 @@ def decode_archive(data: bytes, channels: int = 1) -> dict[str, Pcm]:
 
 def decode_segments(*segments: Segment, channels: int = 1) -> Pcm:
     """Returns what a participant who sent these segments is heard as."""
-    (pcm,) = decode_archive(make_call_archive([Participant(participant_id="a", segments=segments)]), channels).values()
+    (pcm,) = decode_archive(
+        make_call_archive([Participant(participant_id="a", segments=segments)]), channels
+    ).values()
     return pcm
 
 
@@ -86,8 +108,9 @@ def decode_plainly(
 ) -> Pcm:
     """Returns what the loop of libopus's own documentation gives, to compare ours with.
 
-    For a lost packet: when the next one is there, what that carries of it (`opus_decode(next, fec=1)`), which without a copy is
-    concealment; else concealment (`opus_decode(NULL)`), for as long as the loss lasts.
+    For a lost packet: when the next one is there, what that carries of it (`opus_decode(next,
+    fec=1)`), which without a copy is concealment; else concealment (`opus_decode(NULL)`), for as
+    long as the loss lasts.
 
     Args:
       packets: without a pause, the lost ones too.
@@ -96,7 +119,9 @@ def decode_plainly(
       channels: of what is returned, 1 or 2.
     """
     decoder = OpusDecoder(channels)
-    durations = [packet_samples] * len(packets) if isinstance(packet_samples, int) else packet_samples
+    durations = (
+        [packet_samples] * len(packets) if isinstance(packet_samples, int) else packet_samples
+    )
     blocks = []
     for number, (packet, duration) in enumerate(zip(packets, durations, strict=True)):
         if number not in lost:
@@ -113,23 +138,29 @@ def decode_plainly(
 
 @functools.cache
 def speakers(seconds: float = SPEECH_SECONDS) -> dict[str, Pcm]:
-    """Returns the beginning of what `SPEAKERS` say in the sample call: synthesised speech as a browser encoded it.
+    """Returns the beginning of what `SPEAKERS` say in the sample call: synthesised speech as a
+    browser encoded it.
 
-    float32, (samples, 1), 48 kHz, peaks at 0.5. It has been through Opus once, at 28 kbit/s and without a loss.
+    float32, (samples, 1), 48 kHz, peaks at 0.5. It has been through Opus once, at 28 kbit/s and
+    without a loss.
     """
     tracks = decode_archive((SAMPLES / "weekly_sync.tar.gz").read_bytes())
     return {who: tracks[who][: round(seconds * SAMPLE_RATE_HZ)] for who in SPEAKERS}
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 @functools.cache
 def sentences() -> tuple[Pcm, ...]:
-    """Returns a sentence of each speaker, cut where it begins and ends: where its level comes within 35 dB of its loudest."""
+    """Returns a sentence of each speaker, cut where it begins and ends: where its level comes
+    within 35 dB of its loudest.
+    """
     found = []
     # Well within the pauses around one of each, looked up in a plot of their waveforms.
-    for voice, (start_s, stop_s) in zip(speakers().values(), ((4.8, 9.5), (4.8, 10.6), (5.4, 10.5)), strict=True):
+    for voice, (start_s, stop_s) in zip(
+        speakers().values(), ((4.8, 9.5), (4.8, 10.6), (5.4, 10.5)), strict=True
+    ):
         clip = voice[round(start_s * SAMPLE_RATE_HZ) : round(stop_s * SAMPLE_RATE_HZ)]
         level = np.sqrt(np.square(clip[: len(clip) // 480 * 480, 0]).reshape(-1, 480).mean(axis=1))
         heard = np.flatnonzero(level > level.max() * 10 ** (-35 / 20))
@@ -138,13 +169,17 @@ def sentences() -> tuple[Pcm, ...]:
 
 
 def random_losses(count: int, percent: float, seed: int) -> frozenset[int]:
-    """Returns which of `count` packets are lost, each by the same chance; the first and the last never are."""
+    """Returns which of `count` packets are lost, each by the same chance; the first and the last
+    never are.
+    """
     drawn = np.random.default_rng(seed).random(count) * 100 < percent
     return frozenset(np.flatnonzero(drawn[1:-1]) + 1)
 
 
 def burst_losses(count: int, burst_packets: int, every_packets: int, seed: int) -> frozenset[int]:
-    """Returns which of `count` packets are lost: a burst in each stretch of `every_packets`, at a random place in it."""
+    """Returns which of `count` packets are lost: a burst in each stretch of `every_packets`, at a
+    random place in it.
+    """
     if burst_packets > every_packets - 2:
         raise ValueError(f"a burst of {burst_packets} does not fit into {every_packets} packets")
     draw = np.random.default_rng(seed)
@@ -155,16 +190,25 @@ def burst_losses(count: int, burst_packets: int, every_packets: int, seed: int) 
     return frozenset(lost)
 
 
-# --- PESQ ------------------------------------------------------------------------------------------------------------
+# --- PESQ -----------------------------------------------------------------------------------------
 
 
 def pesq_wide_band(reference: Pcm, degraded: Pcm) -> float:
-    """Returns PESQ wide-band (ITU-T P.862.2), 1.0 to 4.64, of two recordings at 48 kHz of the same length."""
-    from pesq import pesq  # here, so that the other measures work where it is not installed: it needs a C compiler
+    """Returns PESQ wide-band (ITU-T P.862.2), 1.0 to 4.64, of two recordings at 48 kHz of the same
+    length.
+    """
+    from pesq import (
+        pesq,
+    )  # here, so that the other measures work where it is not installed: it needs a C compiler
 
     if reference.shape != degraded.shape:
-        raise ValueError(f"the reference has shape {reference.shape}, what is judged {degraded.shape}")
-    sides = [soxr.resample(pcm[:, 0], SAMPLE_RATE_HZ, PESQ_RATE_HZ, quality="VHQ") for pcm in (reference, degraded)]
+        raise ValueError(
+            f"the reference has shape {reference.shape}, what is judged {degraded.shape}"
+        )
+    sides = [
+        soxr.resample(pcm[:, 0], SAMPLE_RATE_HZ, PESQ_RATE_HZ, quality="VHQ")
+        for pcm in (reference, degraded)
+    ]
     return float(pesq(PESQ_RATE_HZ, *sides, "wb"))
 
 
@@ -204,7 +248,8 @@ def pesq_under_loss(
       frame_ms: duration of a packet.
       bitrate_bps: of the sender.
       complexity: of the sender, 0 to 10; browsers take 9 on a desktop and 5 on a phone.
-      burst_ms: None loses packets one by one; else they are lost in bursts of that length, as often as `loss_percent` says.
+      burst_ms: None loses packets one by one; else they are lost in bursts of that length, as often
+        as `loss_percent` says.
     """
     scores = []
     packet_samples = round(frame_ms * SAMPLE_RATE_HZ / 1000)
@@ -224,7 +269,9 @@ def pesq_under_loss(
             else:
                 burst = round(burst_ms / frame_ms)
                 lost = burst_losses(len(packets), burst, round(burst * 100 / loss_percent), seed)
-            ours = decode_segments(Segment(packets=packets, packet_samples=packet_samples, lost=lost))
+            ours = decode_segments(
+                Segment(packets=packets, packet_samples=packet_samples, lost=lost)
+            )
             plain = decode_plainly(packets, lost, packet_samples=packet_samples)
             scores.append(
                 LossScore(
@@ -243,24 +290,32 @@ def pesq_under_loss(
 def mean_scores(scores: Sequence[LossScore]) -> dict[str, tuple[float, float]]:
     """Returns the mean (ours, plain) of each speaker, and of everyone as `all`."""
     people = dict.fromkeys(score.speaker for score in scores)
-    groups = {who: [score for score in scores if score.speaker == who] for who in people} | {"all": list(scores)}
+    groups = {who: [score for score in scores if score.speaker == who] for who in people} | {
+        "all": list(scores)
+    }
     return {
-        who: (float(np.mean([score.ours for score in group])), float(np.mean([score.plain for score in group])))
+        who: (
+            float(np.mean([score.ours for score in group])),
+            float(np.mean([score.plain for score in group])),
+        )
         for who, group in groups.items()
     }
 
 
-# --- steps and full scale --------------------------------------------------------------------------------------------
+# --- steps and full scale -------------------------------------------------------------------------
 
 
 def largest_step(pcm: Pcm, start_sample: int = 0, stop_sample: int | None = None) -> float:
-    """Returns the largest difference of two samples next to each other that lie in that range, over all channels."""
+    """Returns the largest difference of two samples next to each other that lie in that range, over
+    all channels.
+    """
     part = pcm[max(start_sample, 0) : stop_sample].astype(np.float64)
     return float(np.abs(np.diff(part, axis=0)).max(initial=0.0))
 
 
 def clean_step(*wholes: Pcm) -> float:
-    """Returns the largest step that audio may have where it was cut and faded: its own, heard whole, and the fade's.
+    """Returns the largest step that audio may have where it was cut and faded: its own, heard
+    whole, and the fade's.
 
     A raised cosine of 5 ms is steepest in its middle: pi / 2 by its length.
     """
@@ -270,10 +325,11 @@ def clean_step(*wholes: Pcm) -> float:
 
 
 def lag_in_samples(heard: Pcm, sent: Pcm) -> int:
-    """Returns by how many samples `heard` comes later than `sent`, by the phase of their first channels from 300 to 6,000 Hz.
+    """Returns by how many samples `heard` comes later than `sent`, by the phase of their first
+    channels from 300 to 6,000 Hz.
 
-    Every frequency counts alike, so that it is exact for speech too: a plain correlation is misled by its few loud harmonics
-    and by the encoder's high-pass.
+    Every frequency counts alike, so that it is exact for speech too: a plain correlation is misled
+    by its few loud harmonics and by the encoder's high-pass.
     """
     size = 1 << (len(heard) + len(sent)).bit_length()
     product = np.fft.rfft(heard[:, 0], size) * np.conj(np.fft.rfft(sent[:, 0], size))

@@ -1,12 +1,15 @@
-"""Simulates senders, clocks and networks of which the truth is known to the sample, and measures where their sound ended up.
+"""Simulates senders, clocks and networks of which the truth is known to the sample, and measures
+where their sound ended up.
 
-A `Sender` is one segment of a participant: what is said when, how its clocks run, and what the network does. `simulate` makes
-its dump and keeps the truth: content sample n, fed to the encoder as media time n, was captured at a known moment of the
-server's clock, and belongs `LEAST_DELAY_S` later in the mix (with a shorter path, that much less). Nobody can know that
-constant, so it is the same for everyone here.
+A `Sender` is one segment of a participant: what is said when, how its clocks run, and what the
+network does. `simulate` makes its dump and keeps the truth: content sample n, fed to the encoder as
+media time n, was captured at a known moment of the server's clock, and belongs `LEAST_DELAY_S`
+later in the mix (with a shorter path, that much less). Nobody can know that constant, so it is the
+same for everyone here.
 
-What is said are *markers*: chirps of 200 ms, no two alike, with silence between them that costs next to nothing to encode.
-`measure` finds each in decoded audio to a fraction of a sample. An hour of 20 ms packets takes about a second to build.
+What is said are *markers*: chirps of 200 ms, no two alike, with silence between them that costs
+next to nothing to encode. `measure` finds each in decoded audio to a fraction of a sample. An hour
+of 20 ms packets takes about a second to build.
 """
 
 from __future__ import annotations
@@ -54,12 +57,16 @@ Spans = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """One segment. Moments are seconds of its media time, lengths are seconds, unless a name says otherwise."""
+    """One segment. Moments are seconds of its media time, lengths are seconds, unless a name says
+    otherwise.
+    """
 
     seconds: float
     """Length of its media."""
     start_s: float = 0.0
-    """When its first sample is captured, counted from the start of the call on the server's clock."""
+    """When its first sample is captured, counted from the start of the call on the server's
+    clock.
+    """
     seed: int = 1
     """Of all that is drawn, and of the waveforms of its markers."""
     base_filename: str | None = None
@@ -76,7 +83,9 @@ class Sender:
 
     # The sender's clocks.
     skew_ppm: float | Spans = 0.0
-    """How much faster its media clock runs than the server's; or (from, ppm) in order, for another device from there on."""
+    """How much faster its media clock runs than the server's; or (from, ppm) in order, for another
+    device from there on.
+    """
     stalls: Spans = ()
     """(at, length): the capture stands still, media time does not count."""
     wall_error_s: float = 0.0
@@ -102,10 +111,14 @@ class Sender:
 
     # What is not sent.
     dtx: Spans = ()
-    """(begin, length): timestamps go on, sequence numbers run on, but for a packet every `dtx_refresh_s`."""
+    """(begin, length): timestamps go on, sequence numbers run on, but for a packet every
+    `dtx_refresh_s`.
+    """
     dtx_refresh_s: float | None = 0.4
     foreign: bool = False
-    """Telephone events, comfort noise, an unknown type, padding only and empty payloads among the audio."""
+    """Telephone events, comfort noise, an unknown type, padding only and empty payloads among the
+    audio.
+    """
     red_copies: int = 0
 
     # The network.
@@ -168,7 +181,7 @@ class Simulated:
         return server_unix_ns(self.sender, media_sample)
 
 
-# --- truth -----------------------------------------------------------------------------------------------------------
+# --- truth ----------------------------------------------------------------------------------------
 
 
 def _rates(sender: Sender) -> list[tuple[float, float]]:
@@ -178,7 +191,9 @@ def _rates(sender: Sender) -> list[tuple[float, float]]:
 
 
 def _captured_s(sender: Sender, media_s: Reals) -> Reals:
-    """Returns when media time was captured, from the sender's start; what comes at a stall comes after it."""
+    """Returns when media time was captured, from the sender's start; what comes at a stall comes
+    after it.
+    """
     rates = _rates(sender)
     time = np.zeros(media_s.shape, dtype=np.float64)
     for number, (at, ppm) in enumerate(rates):
@@ -190,15 +205,28 @@ def _captured_s(sender: Sender, media_s: Reals) -> Reals:
 
 
 def server_unix_ns(sender: Sender, media_sample: npt.ArrayLike) -> Reals:
-    """Returns where content samples belong on the server's clock: when they were captured plus the segment's least delay."""
+    """Returns where content samples belong on the server's clock: when they were captured plus the
+    segment's least delay.
+    """
     media_s = np.asarray(media_sample, dtype=np.float64) / SAMPLE_RATE_HZ
-    least_s = LEAST_DELAY_S + min(itertools.accumulate((size for _, size in sender.paths), initial=0.0))
+    least_s = LEAST_DELAY_S + min(
+        itertools.accumulate((size for _, size in sender.paths), initial=0.0)
+    )
     return CALL_START_NS + (sender.start_s + least_s + _captured_s(sender, media_s)) * 1e9
 
 
 def _media_at(sender: Sender, server_s: Reals) -> Reals:
-    """Returns the media time that stands at a moment of the server's clock, from the sender's start."""
-    edges = sorted({0.0, sender.seconds * 2 + 60, *(at for at, _ in _rates(sender)), *(at for at, _ in sender.stalls)})
+    """Returns the media time that stands at a moment of the server's clock, from the sender's
+    start.
+    """
+    edges = sorted(
+        {
+            0.0,
+            sender.seconds * 2 + 60,
+            *(at for at, _ in _rates(sender)),
+            *(at for at, _ in sender.stalls),
+        }
+    )
     media = np.repeat(edges, 2)
     before = _captured_s(sender, np.array(edges) - 1e-6) + 1e-6
     after = _captured_s(sender, np.array(edges))
@@ -207,12 +235,14 @@ def _media_at(sender: Sender, server_s: Reals) -> Reals:
     return np.interp(server_s, np.maximum.accumulate(times), media)
 
 
-# --- content ---------------------------------------------------------------------------------------------------------
+# --- content --------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=4_096)
 def chirp(seed: int) -> Wave:
-    """Returns a marker's waveform: five sweeps in a row, bands and slopes its own, so that no two markers are alike."""
+    """Returns a marker's waveform: five sweeps in a row, bands and slopes its own, so that no two
+    markers are alike.
+    """
     rng = np.random.default_rng([seed, 7])
     count = round(MARKER_S / 5 * SAMPLE_RATE_HZ)
     low, high = rng.uniform(300, 4_000, 5), rng.uniform(4_000, 10_000, 5)
@@ -237,7 +267,10 @@ def _content(sender: Sender) -> list[tuple[int, Wave]]:
         for number, at in enumerate(sender.markers_s, sender.first_marker)
     ]
     said += [
-        (round(at * SAMPLE_RATE_HZ), _noise(sender.seed * 100_003 + number, round(length * SAMPLE_RATE_HZ)))
+        (
+            round(at * SAMPLE_RATE_HZ),
+            _noise(sender.seed * 100_003 + number, round(length * SAMPLE_RATE_HZ)),
+        )
         for number, (at, length) in enumerate(sender.sound)
     ]
     return sorted(said, key=lambda item: item[0])
@@ -246,10 +279,14 @@ def _content(sender: Sender) -> list[tuple[int, Wave]]:
 @functools.lru_cache(maxsize=64)
 def _silent_packet(packet_ms: float, bitrate_bps: int) -> bytes:
     silence = np.zeros((round(packet_ms * 48) * 6, 1), dtype=np.float32)
-    return encode_opus(silence, frame_ms=packet_ms, application=APPLICATION_AUDIO, bitrate_bps=bitrate_bps)[-1]
+    return encode_opus(
+        silence, frame_ms=packet_ms, application=APPLICATION_AUDIO, bitrate_bps=bitrate_bps
+    )[-1]
 
 
-def _encode(sender: Sender, said: Sequence[tuple[int, Wave]], count: int) -> tuple[list[bytes], Ints]:
+def _encode(
+    sender: Sender, said: Sequence[tuple[int, Wave]], count: int
+) -> tuple[list[bytes], Ints]:
     """Returns distinct Opus packets, and which of them each of `count` packets is."""
     size = round(sender.packet_ms * 48)
     pool = [_silent_packet(sender.packet_ms, sender.bitrate_bps)]
@@ -269,13 +306,18 @@ def _encode(sender: Sender, said: Sequence[tuple[int, Wave]], count: int) -> tup
             if 0 <= start < len(pcm):
                 part = wave[: len(pcm) - start]
                 pcm[start : start + len(part), 0] += part
-        packets = encode_opus(pcm, frame_ms=sender.packet_ms, application=APPLICATION_AUDIO, bitrate_bps=sender.bitrate_bps)
+        packets = encode_opus(
+            pcm,
+            frame_ms=sender.packet_ms,
+            application=APPLICATION_AUDIO,
+            bitrate_bps=sender.bitrate_bps,
+        )
         which[first:last] = len(pool) + np.arange(last - first)
         pool += packets
     return pool, which
 
 
-# --- sending ---------------------------------------------------------------------------------------------------------
+# --- sending --------------------------------------------------------------------------------------
 
 
 def _inside(media_s: Reals, spans: Spans) -> npt.NDArray[np.bool_]:
@@ -286,7 +328,9 @@ def _inside(media_s: Reals, spans: Spans) -> npt.NDArray[np.bool_]:
 
 
 def _origins(sender: Sender, media_s: Reals) -> tuple[Ints, Ints]:
-    """Returns the SSRC and what is added to media time to make the RTP timestamp, at moments of media time."""
+    """Returns the SSRC and what is added to media time to make the RTP timestamp, at moments of
+    media time.
+    """
     ssrc = np.full(len(media_s), sender.ssrc, dtype=np.int64)
     added = np.full(len(media_s), sender.first_rtp_timestamp, dtype=np.int64)
     for at, ticks in sender.jumps:
@@ -336,13 +380,17 @@ def simulate(sender: Sender) -> Simulated:
 
     last_sample_s = (media + size - 1) / SAMPLE_RATE_HZ
     sent_s = _captured_s(sender, last_sample_s) + 1 / SAMPLE_RATE_HZ
-    delay_s = LEAST_DELAY_S + rng.uniform(0, sender.jitter_ms / 1000, count) + _queue_s(sender, media_s)
+    delay_s = (
+        LEAST_DELAY_S + rng.uniform(0, sender.jitter_ms / 1000, count) + _queue_s(sender, media_s)
+    )
     arrival_s = sent_s + delay_s
     if sender.first_together_s:
         arrival_s = np.maximum(arrival_s, sender.first_together_s + LEAST_DELAY_S)
     arrival_s = np.maximum.accumulate(arrival_s)
     if sender.reorder_every:
-        moved = np.arange(sender.reorder_every // 2, count - sender.reorder_by - 1, sender.reorder_every)
+        moved = np.arange(
+            sender.reorder_every // 2, count - sender.reorder_by - 1, sender.reorder_every
+        )
         arrival_s[moved] = arrival_s[moved + sender.reorder_by] + 1e-4
     late, by_s = sender.first_late
     arrival_s[:late] += by_s
@@ -359,9 +407,26 @@ def simulate(sender: Sender) -> Simulated:
     again = kept[rng.random(len(kept)) < sender.twice_ratio]
     much_later = kept[10::20] if sender.twice_late_s is not None else kept[:0]
     order = np.concatenate([kept, again, much_later])
-    times = np.concatenate([arrival_s[kept], arrival_s[again] + 5e-4, arrival_s[much_later] + (sender.twice_late_s or 0.0)])
+    times = np.concatenate(
+        [
+            arrival_s[kept],
+            arrival_s[again] + 5e-4,
+            arrival_s[much_later] + (sender.twice_late_s or 0.0),
+        ]
+    )
     parts = [_Records(times, head[order], body[order], np.zeros(len(order), dtype=bool))]
-    parts.append(_foreign_packets(sender, np.flatnonzero(foreign), numbers, withheld, media + added, ssrc, arrival_s, bodies))
+    parts.append(
+        _foreign_packets(
+            sender,
+            np.flatnonzero(foreign),
+            numbers,
+            withheld,
+            media + added,
+            ssrc,
+            arrival_s,
+            bodies,
+        )
+    )
     parts.append(_reports(sender, bodies))
     dump, timing = _write_dump(sender, parts, bodies)
 
@@ -372,7 +437,10 @@ def simulate(sender: Sender) -> Simulated:
         (unix_ns,) = server_unix_ns(sender, [at])
         markers.append(
             Marker(
-                waveform=wave, media_sample=at, unix_ns=float(unix_ns), arrived_ratio=float(span.mean()) if span.size else 0.0
+                waveform=wave,
+                media_sample=at,
+                unix_ns=float(unix_ns),
+                arrived_ratio=float(span.mean()) if span.size else 0.0,
             )
         )
     maps = [(OPUS_PAYLOAD_TYPE, "opus/48000/2"), (126, "telephone-event/8000"), (13, "CN/8000")]
@@ -395,11 +463,17 @@ def _queue_s(sender: Sender, media_s: Reals) -> Reals:
     for at, size in sender.paths:
         delay += np.where(media_s >= at - 1e-9, size, 0.0)
     for at, rise, hold, fall, height in sender.crowds:
-        delay += np.interp(media_s, [at, at + rise, at + rise + hold, at + rise + hold + fall], [0, height, height, 0])
+        delay += np.interp(
+            media_s,
+            [at, at + rise, at + rise + hold, at + rise + hold + fall],
+            [0, height, height, 0],
+        )
     return delay
 
 
-def _payloads(sender: Sender, pool: list[bytes], which: Ints, withheld: npt.NDArray[np.bool_]) -> tuple[list[bytes], Ints]:
+def _payloads(
+    sender: Sender, pool: list[bytes], which: Ints, withheld: npt.NDArray[np.bool_]
+) -> tuple[list[bytes], Ints]:
     """Returns distinct RTP payloads, and which of them each packet has."""
     if not sender.red_copies:
         return list(pool), which
@@ -408,8 +482,15 @@ def _payloads(sender: Sender, pool: list[bytes], which: Ints, withheld: npt.NDAr
     bodies: list[bytes] = []
     body = np.zeros(len(which), dtype=np.int64)
     for index in np.flatnonzero(~withheld).tolist():
-        backs = [back for back in range(sender.red_copies, 0, -1) if index >= back and not withheld[index - back]]
-        key = (int(which[index]), *(value for back in backs for value in (back, int(which[index - back]))))
+        backs = [
+            back
+            for back in range(sender.red_copies, 0, -1)
+            if index >= back and not withheld[index - back]
+        ]
+        key = (
+            int(which[index]),
+            *(value for back in backs for value in (back, int(which[index - back]))),
+        )
         if key not in made:
             made[key] = len(bodies)
             older = [(back * size, pool[which[index - back]]) for back in backs]
@@ -424,7 +505,9 @@ def _put(head: npt.NDArray[np.uint8], first: int, width: int, values: Ints) -> N
         head[:, first + place] = (values >> 8 * (width - 1 - place)) & 0xFF
 
 
-def _whole_packets(times: Sequence[float], packets: Sequence[bytes], bodies: list[bytes], *, is_rtcp: bool) -> _Records:
+def _whole_packets(
+    times: Sequence[float], packets: Sequence[bytes], bodies: list[bytes], *, is_rtcp: bool
+) -> _Records:
     head = np.array([list(packet[:12]) for packet in packets], dtype=np.uint8).reshape(-1, 12)
     body = len(bodies) + np.arange(len(packets), dtype=np.int64)
     bodies.extend(packet[12:] for packet in packets)
@@ -441,7 +524,9 @@ def _foreign_packets(
     arrival_s: Reals,
     bodies: list[bytes],
 ) -> _Records:
-    """Packets that are no audio, each right behind the packet at its place and with the number after its."""
+    """Packets that are no audio, each right behind the packet at its place and with the number
+    after its.
+    """
     kinds: list[dict[str, Any]] = [
         {"payload": b"\x01\x0a\x03\x20", "payload_type": 126},
         {"payload": b"\x40", "payload_type": 13},
@@ -466,7 +551,9 @@ def _reports(sender: Sender, bodies: list[bytes]) -> _Records:
         return _whole_packets([], [], bodies, is_rtcp=True)
     rng = np.random.default_rng([sender.seed, 2])
     end = float(_captured_s(sender, np.array([sender.seconds]))[0])
-    times = np.arange(sender.first_report_s, min(end, sender.reports_until_s), sender.report_every_s)
+    times = np.arange(
+        sender.first_report_s, min(end, sender.reports_until_s), sender.report_every_s
+    )
     media_s = _media_at(sender, times)
     ssrc, added = _origins(sender, media_s)
     noise = rng.uniform(0, sender.report_noise_ms / 1000, len(times))
@@ -483,11 +570,17 @@ def _reports(sender: Sender, bodies: list[bytes]) -> _Records:
                 packet_count=number,
             )
         )
-    delay = LEAST_DELAY_S + _queue_s(sender, media_s) + rng.uniform(0, sender.jitter_ms / 1000, len(times))
+    delay = (
+        LEAST_DELAY_S
+        + _queue_s(sender, media_s)
+        + rng.uniform(0, sender.jitter_ms / 1000, len(times))
+    )
     return _whole_packets((times + delay).tolist(), packets, bodies, is_rtcp=True)
 
 
-def _write_dump(sender: Sender, parts: Sequence[_Records], bodies: Sequence[bytes]) -> tuple[bytes, dict[str, Any]]:
+def _write_dump(
+    sender: Sender, parts: Sequence[_Records], bodies: Sequence[bytes]
+) -> tuple[bytes, dict[str, Any]]:
     """Returns the dump and what the metadata states of it."""
     arrival_s = np.concatenate([part.arrival_s for part in parts])
     order = np.argsort(arrival_s, kind="stable")
@@ -495,7 +588,9 @@ def _write_dump(sender: Sender, parts: Sequence[_Records], bodies: Sequence[byte
     body = np.concatenate([part.body for part in parts])[order]
     head = np.concatenate([part.head for part in parts])[order]
     # Whole ms of the server's clock, floored, counted from when the sender began.
-    unix_ms = np.floor((CALL_START_UNIX_MS / 1000 + sender.start_s + arrival_s[order]) * 1000 + 1e-4).astype(np.int64)
+    unix_ms = np.floor(
+        (CALL_START_UNIX_MS / 1000 + sender.start_s + arrival_s[order]) * 1000 + 1e-4
+    ).astype(np.int64)
     start_ms = CALL_START_UNIX_MS + int(sender.start_s * 1000)
     offsets = np.zeros_like(unix_ms) if sender.zero_offsets else unix_ms - start_ms
     sizes = np.array([len(data) for data in bodies], dtype=np.int64)[body]
@@ -527,7 +622,7 @@ def _write_dump(sender: Sender, parts: Sequence[_Records], bodies: Sequence[byte
     return make_rtpdump(start_ms * 1000, []) + out.tobytes(), timing
 
 
-# --- calls -----------------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -591,7 +686,7 @@ def simulate_call(people: Sequence[Person], *, kind: str = "tar", **metadata: An
     return SimulatedCall(archive=make_archive(members, kind), people=found)
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -610,7 +705,9 @@ class Heard:
         return self.likeness > 0.3
 
 
-def measure(pcm: Pcm, first_unix_ns: float, markers: Iterable[Marker], *, reach_s: float = 0.5) -> list[Heard]:
+def measure(
+    pcm: Pcm, first_unix_ns: float, markers: Iterable[Marker], *, reach_s: float = 0.5
+) -> list[Heard]:
     """Returns where each marker is in decoded audio.
 
     Args:
@@ -620,12 +717,17 @@ def measure(pcm: Pcm, first_unix_ns: float, markers: Iterable[Marker], *, reach_
       reach_s: how far from its place each is looked for.
     """
     return [
-        locate(pcm, (marker.unix_ns - first_unix_ns) * SAMPLE_RATE_HZ / 1e9, marker.waveform, reach_s) for marker in markers
+        locate(
+            pcm, (marker.unix_ns - first_unix_ns) * SAMPLE_RATE_HZ / 1e9, marker.waveform, reach_s
+        )
+        for marker in markers
     ]
 
 
 def locate(pcm: Pcm, expected_sample: float, waveform: Wave, reach_s: float = 0.5) -> Heard:
-    """Returns where a waveform is near a sample of decoded audio, by cross-correlation and a parabola through its peak."""
+    """Returns where a waveform is near a sample of decoded audio, by cross-correlation and a
+    parabola through its peak.
+    """
     reach = round(reach_s * SAMPLE_RATE_HZ)
     first = round(expected_sample) - reach
     window = np.zeros(len(waveform) + 2 * reach, dtype=np.float64)

@@ -1,4 +1,6 @@
-"""An HTTP proxy before a storage emulator that fails as networks and stores do: seeded, countable, standard library only."""
+"""An HTTP proxy before a storage emulator that fails as networks and stores do: seeded, countable,
+standard library only.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length"}
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "content-length",
+}
 
 
 @dataclass(kw_only=True)
@@ -29,7 +39,9 @@ class Faults:
     break_ratio: float = 0.0
     """Of downloads whose connection ends in the middle of the body."""
     short_ratio: float = 0.0
-    """Of downloads that give half of the body and a Content-Length that agrees with it: nothing on the wire tells."""
+    """Of downloads that give half of the body and a Content-Length that agrees with it: nothing on
+    the wire tells.
+    """
     only: str = ""
     """Regular expression that `METHOD /path?query names` must match for any of these."""
     dead: bool = False
@@ -63,7 +75,9 @@ def proxied(upstream: str, faults: Faults) -> Iterator[str]:
     """Runs the proxy before `upstream`, a URL; gives its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(upstream).netloc, faults))
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -75,7 +89,9 @@ def proxied(upstream: str, faults: Faults) -> Iterator[str]:
 def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # head and body leave together: apart, the second waits 40 ms for an acknowledgement of the first
+        # head and body leave together: apart, the second waits 40 ms for an acknowledgement of the
+        # first
+        wbufsize = -1
         disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
@@ -84,7 +100,11 @@ def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
         def _pass_on(self) -> None:
             body = self._read_body()
             # The name of an upload in one request stands in its body only.
-            names = " ".join(re.findall(r'"name": "([^"]*)"', body[:600].decode("latin-1"))) if "/upload/" in self.path else ""
+            names = (
+                " ".join(re.findall(r'"name": "([^"]*)"', body[:600].decode("latin-1")))
+                if "/upload/" in self.path
+                else ""
+            )
             request = f"{self.command} {unquote(self.path)} {names}"
             faults.counts["requests"] += 1
             if faults.before is not None:
@@ -95,26 +115,46 @@ def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
             if faults.hit("unavailable", faults.unavailable_ratio, request):
                 self._refuse()
                 return
-            is_upload = self.path.startswith("/upload") and (self.command == "PUT" or b"\r\n\r\n" in body[:2000])
+            is_upload = self.path.startswith("/upload") and (
+                self.command == "PUT" or b"\r\n\r\n" in body[:2000]
+            )
             if is_upload and faults.uploads_end_short > 0 and re.search(faults.only, request):
                 faults.uploads_end_short -= 1
                 faults.counts["short upload"] += 1
                 body = _without_last_byte(body, self.headers)
             connection = http.client.HTTPConnection(upstream, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in _HOP_BY_HOP
+            }
             if "Content-Range" in headers and is_upload and self.command == "PUT":
                 headers["Content-Range"] = re.sub(
-                    r"^bytes \d+-\d+/\d+$", f"bytes 0-{len(body) - 1}/{len(body)}", headers["Content-Range"]
+                    r"^bytes \d+-\d+/\d+$",
+                    f"bytes 0-{len(body) - 1}/{len(body)}",
+                    headers["Content-Range"],
                 )
-            connection.request(self.command, self.path, body=body, headers={**headers, "Content-Length": str(len(body))})
+            connection.request(
+                self.command,
+                self.path,
+                body=body,
+                headers={**headers, "Content-Length": str(len(body))},
+            )
             answer = connection.getresponse()
             data = answer.read()
             connection.close()
-            changes = self.command in ("PUT", "DELETE") or (self.command == "POST" and "uploadType=resumable" not in self.path)
+            changes = self.command in ("PUT", "DELETE") or (
+                self.command == "POST" and "uploadType=resumable" not in self.path
+            )
             if changes and faults.hit("lost answer", faults.lost_answer_ratio, request):
                 self._refuse()
                 return
-            is_media = self.command == "GET" and "alt=media" in self.path and answer.status in (200, 206) and len(data) > 1
+            is_media = (
+                self.command == "GET"
+                and "alt=media" in self.path
+                and answer.status in (200, 206)
+                and len(data) > 1
+            )
             if is_media and faults.hit("short", faults.short_ratio, request):
                 data = data[: len(data) // 2]
             self.send_response(answer.status)

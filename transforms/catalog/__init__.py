@@ -1,1 +1,3 @@
-"""The tables: their schemas, rows, objects, names, lock, and the order in which they are published."""
+"""The tables: their schemas, rows, objects, names, lock, and the order in which they are
+published.
+"""

@@ -1,8 +1,10 @@
-"""One run per catalog: a lock object with a lease, renewed while the run lives and taken over when the lease has run out.
+"""One run per catalog: a lock object with a lease, renewed while the run lives and taken over when
+the lease has run out.
 
-On a disk the object is read and replaced under an advisory file lock; in Cloud Storage by conditional requests on its
-generation, so of two runs only one ever gets it. A run that was away for longer than its lease (a machine asleep, a network
-cut) may find its lock with another: it is told so and ends, and before rows are published the lock is looked at once more.
+On a disk the object is read and replaced under an advisory file lock; in Cloud Storage by
+conditional requests on its generation, so of two runs only one ever gets it. A run that was away
+for longer than its lease (a machine asleep, a network cut) may find its lock with another: it is
+told so and ends, and before rows are published the lock is looked at once more.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ LEASE_SECONDS = 15 * 60
 NAME = "callpress.lock"
 _STATE_BYTES = 512
 _LOOK_SECONDS = 5
-"""Waits are this short, since the clock that counts them stands still while a machine sleeps, and a lease does not."""
+"""Waits are this short, since the clock that counts them stands still while a machine sleeps, and a
+lease does not.
+"""
 _RELEASE_SECONDS = 10
 _TIMEOUT_SECONDS = 20
 
@@ -41,7 +45,9 @@ class LockHeldError(CallpressError):
 
 
 class LockLostError(CallpressError):
-    """The catalog's lock is no longer this run's: what it would publish may undo what another has published."""
+    """The catalog's lock is no longer this run's: what it would publish may undo what another has
+    published.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +59,28 @@ class LockState:
     pid: int
     expires_unix_s: float
     machine: str = ""
-    """Where `pid` means something: containers may share a host's name and not see each other's processes."""
+    """Where `pid` means something: containers may share a host's name and not see each other's
+    processes.
+    """
 
     def is_dead(self) -> bool:
-        """Whether the holder has let its lease run out, or was a process of this machine that is no more."""
+        """Whether the holder has let its lease run out, or was a process of this machine that is no
+        more.
+        """
         if self.expires_unix_s <= time.time():
             return True
-        return self.host == socket.gethostname() and self.machine == _this_machine() and not _is_running(self.pid)
+        return (
+            self.host == socket.gethostname()
+            and self.machine == _this_machine()
+            and not _is_running(self.pid)
+        )
 
 
 class _Store(Protocol):
     def swap(self, expected: LockState | None, new: LockState | None) -> bool:
-        """Replaces the state if it is `expected`; None stands for no lock. Returns whether it did."""
+        """Replaces the state if it is `expected`; None stands for no lock. Returns whether it
+        did.
+        """
 
     def read(self) -> LockState | None:
         """Returns the state, to be given to `swap`."""
@@ -115,8 +131,10 @@ class CatalogLock:
             if held is not None and not held.is_dead():
                 until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.expires_unix_s))
                 raise LockHeldError(
-                    f"run {held.run_id} on {held.host} (process {held.pid}) holds the catalog's lock {self._uri} until "
-                    f"{until} unless it goes on renewing it; wait for it, or remove the lock if you know that run is dead"
+                    f"run {held.run_id} on {held.host} (process {held.pid}) holds the catalog's "
+                    f"lock {self._uri} until "
+                    f"{until} unless it goes on renewing it; wait for it, or remove the lock if "
+                    "you know that run is dead"
                 )
             mine = self._state()
             if self._store.swap(held, mine):
@@ -124,13 +142,19 @@ class CatalogLock:
                     logger.warning("took over the lock of run %s, which is dead", held.run_id)
                 self._mine = mine
                 self._stop.clear()
-                self._thread = threading.Thread(target=self._renew, daemon=True, name="lock-renewal")
+                self._thread = threading.Thread(
+                    target=self._renew, daemon=True, name="lock-renewal"
+                )
                 self._thread.start()
                 return
-        raise LockHeldError(f"{self._uri} changes hands too fast; another run is starting, try again")
+        raise LockHeldError(
+            f"{self._uri} changes hands too fast; another run is starting, try again"
+        )
 
     def release(self) -> None:
-        """Gives the lock up; harmless when it is not held. One that cannot be given up now ends with its lease."""
+        """Gives the lock up; harmless when it is not held. One that cannot be given up now ends
+        with its lease.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_RELEASE_SECONDS)
@@ -181,11 +205,16 @@ def check_held(catalog_uri: str, run_id: str) -> None:
     if held is None or held.run_id != run_id:
         now = f"run {held.run_id} on {held.host} has it now" if held else "it is gone"
         uri = uris.join(catalog_uri, NAME)
-        raise LockLostError(f"run {run_id} lost the catalog's lock {uri} ({now}); its rows were not published, run again")
+        raise LockLostError(
+            f"run {run_id} lost the catalog's lock {uri} ({now}); its rows were not published, "
+            "run again"
+        )
 
 
 def check_may_publish(context: RunContext) -> None:
-    """Raises: LockLostError: another run has taken the catalog over. StorageError: its lock cannot be read."""
+    """Raises: LockLostError: another run has taken the catalog over. StorageError: its lock cannot
+    be read.
+    """
     if context.must_hold_lock:
         check_held(context.catalog_uri, context.run_id)
 
@@ -201,7 +230,9 @@ def _store(catalog_uri: str) -> _Store:
         return _DiskStore(uri)
     if catalog_uri.startswith("gs://"):
         return _GcsStore(uri)
-    raise ConfigError(f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run")
+    raise ConfigError(
+        f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
+    )
 
 
 def _encode(state: LockState) -> bytes:
@@ -265,7 +296,8 @@ class _DiskStore:
             if new is None:
                 os.unlink(self._path)
             else:
-                # Padded, so that one write replaces all of it and nobody who just looks sees a half.
+                # Padded, so that one write replaces all of it and nobody who just looks sees a
+                # half.
                 os.pwrite(fd, _encode(new).ljust(_STATE_BYTES), 0)
                 os.ftruncate(fd, _STATE_BYTES)
             return True
@@ -306,7 +338,9 @@ def _read_object(uri: str) -> tuple[LockState | None, int]:
         blob = _blob(uri)
         try:
             blob.reload(retry=None, timeout=_TIMEOUT_SECONDS)
-            text = blob.download_as_bytes(if_generation_match=blob.generation, retry=None, timeout=_TIMEOUT_SECONDS)
+            text = blob.download_as_bytes(
+                if_generation_match=blob.generation, retry=None, timeout=_TIMEOUT_SECONDS
+            )
             return _decode(text), blob.generation
         except google_errors.PreconditionFailed:
             continue  # replaced between the two requests
@@ -326,7 +360,9 @@ def _swap_object(uri: str, expected: LockState | None, new: LockState | None) ->
         if new is None:
             blob.delete(if_generation_match=generation, retry=None, timeout=_TIMEOUT_SECONDS)
         else:
-            blob.upload_from_string(_encode(new), if_generation_match=generation, retry=None, timeout=_TIMEOUT_SECONDS)
+            blob.upload_from_string(
+                _encode(new), if_generation_match=generation, retry=None, timeout=_TIMEOUT_SECONDS
+            )
     except (google_errors.NotFound, google_errors.PreconditionFailed):
         return False
     return True

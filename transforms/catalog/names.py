@@ -35,7 +35,9 @@ def individual_name(track: TrackKey, start_ms: int, container: Container) -> str
 
 
 def escape_id(text: str) -> str:
-    """Returns an id with every unsafe UTF-8 byte as `~` and two hex digits, cut to 40 bytes, never inside an escape."""
+    """Returns an id with every unsafe UTF-8 byte as `~` and two hex digits, cut to 40 bytes, never
+    inside an escape.
+    """
     whole = _escape(text)
     return _ESCAPE_CUT.sub("", whole[:_MAX_ID_BYTES]) if len(whole) > _MAX_ID_BYTES else whole
 
@@ -45,7 +47,9 @@ def _escape(text: str) -> str:
 
 
 def _stem(stem: str, ids: Sequence[str], hashed: Sequence[str]) -> str:
-    """Adds a hash when the ids cannot be read back from the name, or would collide where case is folded."""
+    """Adds a hash when the ids cannot be read back from the name, or would collide where case is
+    folded.
+    """
     if not any(_is_ambiguous(text) for text in ids):
         return stem
     array = json.dumps(list(hashed), ensure_ascii=False, separators=(",", ":"))
@@ -56,4 +60,9 @@ def _is_ambiguous(text: str) -> bool:
     escaped = _escape(text)
     unreadable = "_" in text or "~" in escaped or text != text.lower()
     # The last of these could be what another id becomes.
-    return unreadable or len(escaped) > _MAX_ID_BYTES or not text.strip(".") or _HASHED.search(text) is not None
+    return (
+        unreadable
+        or len(escaped) > _MAX_ID_BYTES
+        or not text.strip(".")
+        or _HASHED.search(text) is not None
+    )

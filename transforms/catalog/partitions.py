@@ -1,4 +1,5 @@
-"""Reads and replaces the Parquet objects of the catalog. Knows where they lie; what is in them is `schema`'s.
+"""Reads and replaces the Parquet objects of the catalog. Knows where they lie; what is in them is
+`schema`'s.
 
 <catalog>/<table>/call_date=YYYY-MM-DD/part-<bits>-<shard>.parquet
 """
@@ -17,7 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms.catalog.fragments import read_fragment
-from transforms.catalog.schema import KEYS, MAX_SHARD_ROWS, SCHEMAS, owner_key, shard_bits, shard_hash, shard_name, to_table
+from transforms.catalog.schema import (
+    KEYS,
+    MAX_SHARD_ROWS,
+    SCHEMAS,
+    owner_key,
+    shard_bits,
+    shard_hash,
+    shard_name,
+    to_table,
+)
 from transforms.elements import FragmentRef, ReplacedKey, Row
 from transforms.media.errors import StorageError
 from transforms.media.units import Ints
@@ -55,29 +65,45 @@ def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> li
 
 
 def read_table(file: CatalogFile, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Returns an object's rows with the columns of today's schema; those it lacks are null. Raises: StorageError."""
+    """Returns an object's rows with the columns of today's schema; those it lacks are null. Raises:
+    StorageError.
+    """
     parquet = _open(file)
-    schema = SCHEMAS[table] if columns is None else pa.schema([SCHEMAS[table].field(name) for name in columns])
+    schema = (
+        SCHEMAS[table]
+        if columns is None
+        else pa.schema([SCHEMAS[table].field(name) for name in columns])
+    )
     there = [name for name in schema.names if name in parquet.schema_arrow.names]
     found = parquet.read(columns=there)
     arrays = [
-        found.column(field.name).cast(field.type) if field.name in there else pa.nulls(found.num_rows, field.type)
+        found.column(field.name).cast(field.type)
+        if field.name in there
+        else pa.nulls(found.num_rows, field.type)
         for field in schema
     ]
     return pa.table(arrays, schema=schema)
 
 
 def read_rows(
-    catalog_uri: str, table: str, call_date: str, key_columns: Sequence[str], keys: Collection[tuple[str, ...]]
+    catalog_uri: str,
+    table: str,
+    call_date: str,
+    key_columns: Sequence[str],
+    keys: Collection[tuple[str, ...]],
 ) -> list[Row]:
     """Returns one date's rows whose key columns are among `keys`. Raises: StorageError."""
     rows: list[Row] = []
     for file in list_files(catalog_uri, table, call_date):
-        rows.extend(_select(read_table(file, table), key_columns, lambda key: key in keys).to_pylist())
+        rows.extend(
+            _select(read_table(file, table), key_columns, lambda key: key in keys).to_pylist()
+        )
     return _newest(rows, table)
 
 
-def _select(table: pa.Table, columns: Sequence[str], keep: Callable[[tuple[Any, ...]], bool]) -> pa.Table:
+def _select(
+    table: pa.Table, columns: Sequence[str], keep: Callable[[tuple[Any, ...]], bool]
+) -> pa.Table:
     if not table.num_rows:
         return table
     keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
@@ -87,11 +113,15 @@ def _select(table: pa.Table, columns: Sequence[str], keep: Callable[[tuple[Any, 
 def _distinct(rows: pa.Table, table: str) -> pa.Table:
     """Returns the rows of an object, of each key the newest."""
     first, _ = _groups(rows, KEYS[table])
-    return rows if len(first) == rows.num_rows else to_table(table, _newest(rows.to_pylist(), table))
+    return (
+        rows if len(first) == rows.num_rows else to_table(table, _newest(rows.to_pylist(), table))
+    )
 
 
 def _newest(rows: list[Row], table: str) -> list[Row]:
-    """Keeps the newest row of each key: a run that was killed while it split a shard may have left a row twice."""
+    """Keeps the newest row of each key: a run that was killed while it split a shard may have left
+    a row twice.
+    """
     kept: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = tuple(row[name] for name in KEYS[table])
@@ -121,7 +151,8 @@ def merge_partition(
     fragments: Sequence[FragmentRef],
     shard_rows: int = MAX_SHARD_ROWS,
 ) -> MergedPartition:
-    """Replaces the rows of some calls, archives or runs in one date of a table; merging twice gives the same rows.
+    """Replaces the rows of some calls, archives or runs in one date of a table; merging twice gives
+    the same rows.
 
     Memory holds one shard and the rows of the fragments that go into it, as Arrow tables.
 
@@ -137,24 +168,34 @@ def merge_partition(
     """
     replaced = {key for fragment in fragments for key in fragment.replaced}
     files = list_files(catalog_uri, table, call_date)
-    # A partition never goes back to fewer shards: files that come and go from night to night help nobody.
+    # A partition never goes back to fewer shards: files that come and go from night to night help
+    # nobody.
     bits = max((file.bits for file in files), default=0)
     added = sum(fragment.count(table) for fragment in fragments)
     # Rows that go are told from those that stay only where that matters: as a rule all fit by far.
     if sum(_open(file).metadata.num_rows for file in files) + added > shard_rows << bits:
-        held = sum(int(_keeps(read_table(file, table, _owner_columns(table)), table, replaced).sum()) for file in files)
+        held = sum(
+            int(_keeps(read_table(file, table, _owner_columns(table)), table, replaced).sum())
+            for file in files
+        )
         bits = max(bits, shard_bits(held + added, shard_rows))
     written: set[str] = set()
     gone: set[str] = set()
-    made: set[str] = set()  # of all shards: where a shard is split, a row's old place may be read with another shard
+    made: set[str] = (
+        set()
+    )  # of all shards: where a shard is split, a row's old place may be read with another shard
     total = 0
     for shard in range(1 << bits):
         name = uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(bits, shard))
         target = CatalogFile(uri=name, call_date=call_date, bits=bits, shard=shard)
-        # Where a finer file is there, a run that split the coarser one was killed before it took that away.
+        # Where a finer file is there, a run that split the coarser one was killed before it took
+        # that away.
         covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
         finest = max((file.bits for file in covering), default=0)
-        old = _distinct(_joined(table, [read_table(file, table) for file in covering if file.bits == finest]), table)
+        old = _distinct(
+            _joined(table, [read_table(file, table) for file in covering if file.bits == finest]),
+            table,
+        )
         kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
         fresh = _joined(table, list(_fresh_rows(table, fragments, target)))
         if table == "recordings":
@@ -173,13 +214,21 @@ def merge_partition(
     return MergedPartition(table=table, row_count=total, dropped_media=tuple(sorted(gone - made)))
 
 
-def _fresh_rows(table: str, fragments: Sequence[FragmentRef], target: CatalogFile) -> Iterator[pa.Table]:
-    """Yields the fragments' rows that belong into a shard, some thousands at a time: as Python objects they are large."""
+def _fresh_rows(
+    table: str, fragments: Sequence[FragmentRef], target: CatalogFile
+) -> Iterator[pa.Table]:
+    """Yields the fragments' rows that belong into a shard, some thousands at a time: as Python
+    objects they are large.
+    """
     batch: list[Row] = []
     for fragment in fragments:
         if fragment.uri and any(target.may_hold(shard_hash(key)) for key in fragment.replaced):
             rows = read_fragment(fragment, table)
-            batch += rows if target.bits == 0 else [row for row in rows if target.may_hold(shard_hash(owner_key(table, row)))]
+            batch += (
+                rows
+                if target.bits == 0
+                else [row for row in rows if target.may_hold(shard_hash(owner_key(table, row)))]
+            )
         if len(batch) >= _ROWS_AT_A_TIME:
             yield to_table(table, batch)
             batch = []
@@ -194,16 +243,24 @@ def _owner_columns(table: str) -> list[str]:
 def _keeps(
     rows: pa.Table, table: str, replaced: Collection[ReplacedKey], target: CatalogFile | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Returns for each row whether its owner is none of the replaced, and belongs into a shard if one is given."""
+    """Returns for each row whether its owner is none of the replaced, and belongs into a shard if
+    one is given.
+    """
     columns = _owner_columns(table)
     first, number = _groups(rows, columns)
-    owners = [owner_key(table, row) for row in rows.select(columns).take(pa.array(first)).to_pylist()]
-    verdicts = [owner not in replaced and (target is None or target.may_hold(shard_hash(owner))) for owner in owners]
+    owners = [
+        owner_key(table, row) for row in rows.select(columns).take(pa.array(first)).to_pylist()
+    ]
+    verdicts = [
+        owner not in replaced and (target is None or target.may_hold(shard_hash(owner)))
+        for owner in owners
+    ]
     return np.array(verdicts, dtype=np.bool_)[number]
 
 
 def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
-    """Returns, for the distinct values of some columns, the first row of each, and for each row the number of its own.
+    """Returns, for the distinct values of some columns, the first row of each, and for each row the
+    number of its own.
 
     As arrays: a full shard's keys as Python text would take more memory than all its rows.
     """
@@ -224,7 +281,9 @@ def _sorted(table: str, rows: pa.Table) -> pa.Table:
     keys: dict[str, Any] = {}
     for name in KEYS[table]:
         keys |= {f"has {name}": pc.is_valid(rows.column(name)), name: rows.column(name)}
-    return rows.take(pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys]))
+    return rows.take(
+        pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
+    )
 
 
 def _uris(recordings: pa.Table) -> set[str]:
@@ -232,16 +291,23 @@ def _uris(recordings: pa.Table) -> set[str]:
 
 
 def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
-    """Gives a table without any object an empty, typed one: readers fail on a table that has none. Raises: StorageError."""
+    """Gives a table without any object an empty, typed one: readers fail on a table that has none.
+    Raises: StorageError.
+    """
     if not list_files(catalog_uri, table):
-        _write(uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)), SCHEMAS[table].empty_table())
+        _write(
+            uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)),
+            SCHEMAS[table].empty_table(),
+        )
 
 
 def _open(file: CatalogFile) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(objects.read_bytes(file.uri)))
     except pa.ArrowInvalid as error:
-        raise StorageError(f"{file.uri}: not a Parquet file ({error}); restore it, or remove it to lose its rows") from None
+        raise StorageError(
+            f"{file.uri}: not a Parquet file ({error}); restore it, or remove it to lose its rows"
+        ) from None
 
 
 def _write(uri: str, rows: pa.Table) -> None:
@@ -251,9 +317,14 @@ def _write(uri: str, rows: pa.Table) -> None:
 
 
 def scan(
-    catalog_uri: str, table: str, file: CatalogFile, columns: Sequence[str], key_columns: Sequence[str],
+    catalog_uri: str, table: str, file: CatalogFile, columns: Sequence[str],
+    key_columns: Sequence[str],
     keys: Collection[tuple[str, ...]],
 ) -> Iterator[Row]:  # fmt: skip
-    """Yields one object's rows whose key columns are among `keys`, with `call_date`. Raises: StorageError."""
-    for row in _select(read_table(file, table, columns), key_columns, lambda key: key in keys).to_pylist():
+    """Yields one object's rows whose key columns are among `keys`, with `call_date`. Raises:
+    StorageError.
+    """
+    for row in _select(
+        read_table(file, table, columns), key_columns, lambda key: key in keys
+    ).to_pylist():
         yield {**row, "call_date": file.call_date}

@@ -1,7 +1,8 @@
 """Notes of calls whose media is being replaced while the catalog still has the rows of before.
 
-A run that dies in between leaves files that their rows no longer describe. Its notes stay beside the tables, and the next run
-presses the archives they name again, whatever the catalog says of them.
+A run that dies in between leaves files that their rows no longer describe. Its notes stay beside
+the tables, and the next run presses the archives they name again, whatever the catalog says of
+them.
 
     <catalog>/callpress.unfinished/<call>.json
 """
@@ -20,14 +21,17 @@ from transforms.storage import globs, objects, uris
 FOLDER = "callpress.unfinished"
 
 
-def note(catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uris: Iterable[str]) -> None:
+def note(
+    catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uris: Iterable[str]
+) -> None:
     """Says that a call is being replaced. Raises: StorageError.
 
     Args:
       catalog_uri: root of the catalog.
       call: which.
       archive_uris: what it is pressed from.
-      media_uris: files that the catalog names now; those of a note that is there already stay noted.
+      media_uris: files that the catalog names now; those of a note that is there already stay
+        noted.
     """
     before = _read(_uri(catalog_uri, call)) or {}
     data = {
@@ -39,7 +43,8 @@ def note(catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uri
 
 
 def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
-    """Says that a call's rows are those of its files again, and deletes what is left of files that no row names any more.
+    """Says that a call's rows are those of its files again, and deletes what is left of files that
+    no row names any more.
 
     Args:
       catalog_uri: root of the catalog.

@@ -1,4 +1,6 @@
-"""The catalog's tables: Arrow schemas with a description per column, keys, dates and shards. Reads and writes no files."""
+"""The catalog's tables: Arrow schemas with a description per column, keys, dates and shards. Reads
+and writes no files.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,17 @@ def _schema(columns: Mapping[str, tuple[pa.DataType, str]]) -> pa.Schema:
     every = {
         "run_id": (
             _STRING,
-            "The run that made this row. One that was killed has no row in `runs`: what it had finished is taken up.",
+            "The run that made this row. One that was killed has no row in `runs`: what it had "
+            "finished is taken up.",
         ),
         "created_at": (_TIME, "When this row was made."),
         "settings_fingerprint": (_STRING, "Hash of the settings that change media or rows."),
     }
     return pa.schema(
-        [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in {**columns, **every}.items()]
+        [
+            pa.field(name, kind, metadata={"description": text})
+            for name, (kind, text) in {**columns, **every}.items()
+        ]
     )
 
 
@@ -51,18 +57,28 @@ SCHEMAS: dict[str, pa.Schema] = {
             "recording_type": (_STRING, "`composite` (the mix) or `individual`."),
             **_OUTPUT,
             **_SESSION,
-            "track_type": (_STRING, "`TRACK_TYPE_AUDIO` or `TRACK_TYPE_SCREEN_SHARE_AUDIO`; null for the mix."),
+            "track_type": (
+                _STRING,
+                "`TRACK_TYPE_AUDIO` or `TRACK_TYPE_SCREEN_SHARE_AUDIO`; null for the mix.",
+            ),
             "filename": (_STRING, "Name of the file without its folder."),
             "uri": (_STRING, "Absolute path or full URI of the file."),
             "container": (_STRING, "`mkv`, `webm`, `ogg` or `mp3`."),
             "codec": (_STRING, "`opus` or `mp3`."),
             "channels": (_COUNT, "1 or 2."),
             "sample_rate_hz": (_COUNT, "Always 48000."),
-            "bitrate_bps": (_COUNT, "Mean bit rate: of the audio frames for the mix, of the whole file for the others."),
+            "bitrate_bps": (
+                _COUNT,
+                "Mean bit rate: of the audio frames for the mix, of the whole file for the others.",
+            ),
             "size_bytes": (_COUNT, "Size of the file."),
             "sha256": (_STRING, "SHA-256 of the file, in hex."),
             "start_time": (_TIME, "Server time of the first sample."),
-            "end_time": (_TIME, "Server time after the last sample; for an individual file `start_time` plus its length."),
+            "end_time": (
+                _TIME,
+                "Server time after the last sample; for an individual file `start_time` plus its "
+                "length.",
+            ),
             "duration_ms": (_MS, "Length of the decoded audio."),
             "duration_samples": (_COUNT, "The same in samples at 48 kHz, exact."),
             "offset_ms": (_MS, "Call time of the first sample."),
@@ -83,16 +99,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             "file_end_ms": (_MS, "Where it ends in the individual file."),
             "call_start_ms": (_MS, "Call time of its beginning."),
             "call_end_ms": (_MS, "Call time of its end."),
-            "clock_method": (_STRING, "How its times were found: `arrival_envelope` or `metadata`."),
+            "clock_method": (
+                _STRING,
+                "How its times were found: `arrival_envelope` or `metadata`.",
+            ),
             "clock_skew_ppm": (
                 _REAL,
-                "How much faster the sender's clock runs than the server's; null where it cannot be known.",
+                "How much faster the sender's clock runs than the server's; null where it cannot "
+                "be known.",
             ),
             "sync_error_ms": (_REAL, "Bound on the error of the call times."),
             "gap_before": (
                 _STRING,
-                "What lies before it: `none`; `muted` (or not published); `stalled` (the sender's capture stood still); `lost` "
-                "packets; `not_recorded` (between archives); `unknown` (a new origin of time stamps).",
+                "What lies before it: `none`; `muted` (or not published); `stalled` (the sender's "
+                "capture stood still); `lost` "
+                "packets; `not_recorded` (between archives); `unknown` (a new origin of time "
+                "stamps).",
             ),
         }
     ),
@@ -118,10 +140,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             "packets_recovered_red": (_COUNT, "Lost, but carried by a later RED packet."),
             "packets_recovered_fec": (
                 _COUNT,
-                "Lost, but decoded from the copy in the next packet (in-band FEC); of a packet of several frames the last.",
+                "Lost, but decoded from the copy in the next packet (in-band FEC); of a packet of "
+                "several frames the last.",
             ),
-            "concealed_ms": (_MS, "Made up by the decoder in place of lost audio: at most 100 ms of each loss."),
-            "silence_ms": (_MS, "Nothing to decode: pauses, mutes, stalls, and loss beyond concealment."),
+            "concealed_ms": (
+                _MS,
+                "Made up by the decoder in place of lost audio: at most 100 ms of each loss.",
+            ),
+            "silence_ms": (
+                _MS,
+                "Nothing to decode: pauses, mutes, stalls, and loss beyond concealment.",
+            ),
             "dtx_ms": (_MS, "Part of the silence that is DTX."),
             "media_ms": (_MS, "Audio really received."),
             "duration_ms": (_MS, "Length of the individual file."),
@@ -129,8 +158,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             "clock_method": (_STRING, "As in `segments`; `mixed` when they differ."),
             "clock_skew_ppm": (_REAL, "As in `segments`."),
             "sync_error_ms": (_REAL, "The largest of its segments."),
-            "jitter_ms": (_REAL, "Mean difference of arrival and media spacing (what RFC 3550 s6.4.1 estimates)."),
-            "loudness_lufs": (_REAL, "EBU R128 integrated loudness of the track alone; null when silent."),
+            "jitter_ms": (
+                _REAL,
+                "Mean difference of arrival and media spacing (what RFC 3550 s6.4.1 estimates).",
+            ),
+            "loudness_lufs": (
+                _REAL,
+                "EBU R128 integrated loudness of the track alone; null when silent.",
+            ),
             "peak_dbfs": (_REAL, "Largest sample; null when silent."),
             "speech_ms": (_MS, "Sum of its `speech` rows, in the file's time."),
         }
@@ -140,15 +175,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             **_CALL,
             "timeline_start_time": (_TIME, "Call time zero."),
             "start_time": (_TIME, "Server time of the earliest media; null when nothing was sent."),
-            "end_time": (_TIME, "Server time of the end of the latest media; null when nothing was sent."),
+            "end_time": (
+                _TIME,
+                "Server time of the end of the latest media; null when nothing was sent.",
+            ),
             "duration_ms": (_MS, "From `start_time` to `end_time`."),
             "participant_count": (_COUNT, "Participants the metadata speaks of."),
             "session_count": (_COUNT, "Participant sessions."),
             "track_count": (_COUNT, "Tracks with audio."),
             "participant_ms": (_MS, "Sum of the tracks' lengths."),
             "archive_uris": (_STRINGS, "The archives of the call."),
-            "loudness_lufs": (_REAL, "EBU R128 integrated loudness of the mix; null when silent or no mix was made."),
-            "peak_dbfs": (_REAL, "Largest sample of the mix before encoding; null when silent or no mix was made."),
+            "loudness_lufs": (
+                _REAL,
+                "EBU R128 integrated loudness of the mix; null when silent or no mix was made.",
+            ),
+            "peak_dbfs": (
+                _REAL,
+                "Largest sample of the mix before encoding; null when silent or no mix was made.",
+            ),
             "status": (_STRING, "`ok partial failed empty`."),
         }
     ),
@@ -177,7 +221,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "end_ms": (_MS, "Call time at which it ends."),
             "file_start_ms": (_MS, "The same in the individual file."),
             "file_end_ms": (_MS, "The same in the individual file."),
-            "level_dbfs": (_REAL, "Mean square of the stretch in dB of full scale: a full sine has -3.01."),
+            "level_dbfs": (
+                _REAL,
+                "Mean square of the stretch in dB of full scale: a full sine has -3.01.",
+            ),
         }
     ),
     "failures": _schema(
@@ -200,7 +247,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             "started_at": (_TIME, "Start of the run."),
             "finished_at": (_TIME, "End of the run."),
-            "status": (_STRING, "`ok`, `partial` (some archive failed) or `failed` (more than `max_failed_ratio` of them)."),
+            "status": (
+                _STRING,
+                "`ok`, `partial` (some archive failed) or `failed` (more than `max_failed_ratio` "
+                "of them).",
+            ),
             "callpress_version": (_STRING, "Version that ran."),
             "settings_json": (_STRING, "The settings, as JSON."),
             "archives_listed": (_COUNT, "Archives the patterns matched."),
@@ -217,7 +268,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 TABLES = tuple(SCHEMAS)
-_TRACK = ("call_type", "call_id", "call_session_id", "participant_id", "user_session_id", "output_type")
+_TRACK = (
+    "call_type",
+    "call_id",
+    "call_session_id",
+    "participant_id",
+    "user_session_id",
+    "output_type",
+)
 KEYS: dict[str, tuple[str, ...]] = {
     "recordings": (*_TRACK, "recording_type"),
     "tracks": _TRACK,
@@ -281,4 +339,7 @@ def shard_bits(row_count: int, shard_rows: int = MAX_SHARD_ROWS) -> int:
 
 def describe(name: str) -> list[tuple[str, str, str]]:
     """Returns (column, type, description) for each column of a table."""
-    return [(field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode()) for field in SCHEMAS[name]]
+    return [
+        (field.name, str(field.type), (field.metadata or {}).get(b"description", b"").decode())
+        for field in SCHEMAS[name]
+    ]

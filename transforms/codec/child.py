@@ -20,14 +20,15 @@ from transforms.media.errors import RecordingError, StorageError
 
 _BUFFER_BYTES = 1 << 20
 _SWITCH_SECONDS = 0.0005
-"""How long a thread that wants to go on waits for the interpreter: libopus comes back every 30 us, and Python's own 5 ms would
-cost a call on two threads 6 % of both CPU and time."""
+"""How long a thread that wants to go on waits for the interpreter: libopus comes back every 30 us,
+and Python's own 5 ms would cost a call on two threads 6 % of both CPU and time.
+"""
 _STACK_BYTES = 1 << 20
 """Of a thread: the system's 8 MB would count as memory, used or not."""
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
-# --- the child's side ------------------------------------------------------------------------------------------------
+# --- the child's side -----------------------------------------------------------------------------
 
 
 class _Parent:
@@ -139,7 +140,10 @@ def _serve_jobs(connection: Connection) -> None:
             answer = ("exhausted", None)
         except OSError as error:
             if error.errno in _DISK_ERRNOS:
-                answer = ("failed", StorageError(f"{error.filename or 'the work folder'}: {error.strerror}"))
+                answer = (
+                    "failed",
+                    StorageError(f"{error.filename or 'the work folder'}: {error.strerror}"),
+                )
             else:
                 answer = ("crashed", traceback.format_exc())
         except BaseException:

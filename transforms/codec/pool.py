@@ -1,4 +1,6 @@
-"""The codec processes of a worker: as many as there are threads at work, each lent to one at a time."""
+"""The codec processes of a worker: as many as there are threads at work, each lent to one at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any, BinaryIO
 from transforms.codec.process import CodecProcess, LostWorkError, logger
 from transforms.media.errors import CallpressError, CodecProcessError
 
-# --- the parent's side -----------------------------------------------------------------------------------------------
+# --- the parent's side ----------------------------------------------------------------------------
 
 
 class RunStoppedError(CallpressError):
@@ -73,8 +75,9 @@ class CodecLoan:
     ) -> tuple[Any, int]:
         """As `CodecProcess.run`; but work that is lost is tried once more, alone.
 
-        Alone, because several children at once may have used up the machine's memory, or its time, and the kernel does not
-        always kill the one to blame. It waits until those at work have ended, and those who come later wait for it.
+        Alone, because several children at once may have used up the machine's memory, or its time,
+        and the kernel does not always kill the one to blame. It waits until those at work have
+        ended, and those who come later wait for it.
 
         Raises:
           RecordingError: what the function raised.
@@ -92,7 +95,11 @@ class CodecLoan:
             self._pool.check()
             try:
                 return self.process.run(
-                    function, args, open_remote=open_remote, on_progress=tell, timeout_seconds=timeout_seconds
+                    function,
+                    args,
+                    open_remote=open_remote,
+                    on_progress=tell,
+                    timeout_seconds=timeout_seconds,
                 )
             except LostWorkError:
                 self._pool.check()
@@ -111,11 +118,15 @@ class CodecLoan:
                 return attempt()
             except LostWorkError as error:
                 both = f"{first}, and again when tried alone"
-                raise CodecProcessError(both if error.message == first else f"{first}; tried alone, {error.message}") from None
+                raise CodecProcessError(
+                    both if error.message == first else f"{first}; tried alone, {error.message}"
+                ) from None
 
 
 class CodecPool:
-    """The children of this process: as many as there are threads at work, each lent to one at a time."""
+    """The children of this process: as many as there are threads at work, each lent to one at a
+    time.
+    """
 
     def __init__(self) -> None:
         self.gate = _Gate()
@@ -141,7 +152,9 @@ class CodecPool:
                 loan.process.close()
 
     def warm(self, memory_bytes: int) -> None:
-        """Starts a child that imports what jobs need and waits for its first. Raises: RunStoppedError."""
+        """Starts a child that imports what jobs need and waits for its first. Raises:
+        RunStoppedError.
+        """
         process = self._start(memory_bytes)
         process.warm()
         self._idle.put(process)
@@ -187,7 +200,9 @@ class CodecPool:
             processes, self._all = self._all, set()
             idle, self._idle = self._idle, queue.SimpleQueue()
         for process in processes:
-            process.kill()  # its borrower closes it: a pipe closed under a reader may be another file by the time it reads
+            # its borrower closes it: a pipe closed under a reader may be another file by the time
+            # it reads
+            process.kill()
         with contextlib.suppress(queue.Empty):
             while True:
                 idle.get_nowait().close()

@@ -1,8 +1,10 @@
-"""Runs a function of `transforms.media` in a child process with limits; its death is a `RecordingError` of that work.
+"""Runs a function of `transforms.media` in a child process with limits; its death is a
+`RecordingError` of that work.
 
-The child imports no Beam. It opens local files by itself and asks its parent for everything else, so no storage client
-lives there. It dies with its parent. Work that it died over, or that took too much time or memory, is tried once more in a
-fresh child while no other is at work; a bug of ours (an exception in the child) would only repeat itself and is not.
+The child imports no Beam. It opens local files by itself and asks its parent for everything else,
+so no storage client lives there. It dies with its parent. Work that it died over, or that took too
+much time or memory, is tried once more in a fresh child while no other is at work; a bug of ours
+(an exception in the child) would only repeat itself and is not.
 
     parent                                   child
     ("warm", None, ())               ->  (between jobs)                     no answer
@@ -12,7 +14,8 @@ fresh child while no other is at work; a bug of ours (an exception in the child)
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
                                      <-      ("progress", count)              no answer
-                                     <-      ("done" | "failed" | "exhausted" | "crashed", value, cpu_ns)
+                                     <-      ("done" | "failed" | "exhausted" | "crashed",
+                                              value, cpu_ns)
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ _PING_SECONDS = 10
 
 
 class LostWorkError(CodecProcessError):
-    """The child died over the work, or it took too much time or memory: a fresh child may fare better."""
+    """The child died over the work, or it took too much time or memory: a fresh child may fare
+    better.
+    """
 
 
 class CodecProcess:
@@ -51,15 +56,24 @@ class CodecProcess:
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [package_root, os.environ.get("PYTHONPATH")])
+            ),
             # One job is one thread of work; parallel jobs are parallel processes.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "transforms.codec.child", str(theirs.fileno()), str(memory_bytes)],
+            [
+                sys.executable,
+                "-m",
+                "transforms.codec.child",
+                str(theirs.fileno()),
+                str(memory_bytes),
+            ],
             pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,  # never written to: its end tells the child that the parent is gone
+            # never written to: its end tells the child that the parent is gone
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,  # Ctrl-C on the terminal is the parent's to handle
@@ -76,7 +90,8 @@ class CodecProcess:
         on_progress: Callable[[int], None],
         timeout_seconds: float,
     ) -> tuple[Any, int]:
-        """Returns what `function(*args, open_input=..., on_progress=...)` gives in the child, and its CPU time in ns.
+        """Returns what `function(*args, open_input=..., on_progress=...)` gives in the child, and
+        its CPU time in ns.
 
         Args:
           function: module-level, of `transforms.media`.
@@ -88,10 +103,12 @@ class CodecProcess:
         Raises:
           RecordingError: what the function raised.
           LostWorkError: the child died, or ran out of time or memory.
-          CodecProcessError: a bug of ours; it costs this recording and not the run, and its traceback goes to the log.
+          CodecProcessError: a bug of ours; it costs this recording and not the run, and its
+            traceback goes to the log.
         """
         handles: dict[str, BinaryIO] = {}
-        # A timer, since a child that is stuck in the middle of a message would hold up any wait for the end of it.
+        # A timer, since a child that is stuck in the middle of a message would hold up any wait for
+        # the end of it.
         timer = threading.Timer(timeout_seconds, self._expire)
         timer.daemon = True
         timer.start()
@@ -104,7 +121,8 @@ class CodecProcess:
                     try:
                         answer = _serve(handles, open_remote, *rest)
                     except RecordingError as error:
-                        answer = error  # the child gives up its work, and so the error comes back as the work's
+                        # the child gives up its work, and so the error comes back as the work's
+                        answer = error
                     except BaseException:
                         self.close()  # it waits for an answer that will never come
                         raise
@@ -116,19 +134,26 @@ class CodecProcess:
                 elif kind == "failed":
                     raise cast(RecordingError, rest[0])
                 elif kind == "exhausted":
-                    raise LostWorkError("the codec process ran out of memory (limits.codec_memory_bytes)")
+                    raise LostWorkError(
+                        "the codec process ran out of memory (limits.codec_memory_bytes)"
+                    )
                 else:
                     logger.error("bug in the codec process:\n%s", rest[0])
                     line = rest[0].strip().rsplit("\n", 1)[-1]
                     raise CodecProcessError(
-                        f"a bug in the codec process, please report it with the log: {printable(line[:300])}"
+                        "a bug in the codec process, please report it with the log: "
+                        f"{printable(line[:300])}"
                     )
         except _ChildGoneError:
             self.close()
             if self._has_expired:
-                raise LostWorkError(f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)") from None
+                raise LostWorkError(
+                    f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)"
+                ) from None
             status = self._process.returncode
-            how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            how = (
+                f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            )
             raise LostWorkError(f"the codec process died with {how}") from None
         finally:
             timer.cancel()
@@ -144,7 +169,10 @@ class CodecProcess:
     def _receive(self) -> Any:
         try:
             return self._connection.recv()
-        except (EOFError, OSError) as error:  # the latter also when it died in the middle of a message
+        except (
+            EOFError,
+            OSError,
+        ) as error:  # the latter also when it died in the middle of a message
             raise _ChildGoneError from error
 
     def _expire(self) -> None:
@@ -162,7 +190,9 @@ class CodecProcess:
             self._connection.send(("warm", None, ()))
 
     def answers(self) -> bool:
-        """Whether it can take a job. Between jobs only: a child killed a moment ago may still look alive."""
+        """Whether it can take a job. Between jobs only: a child killed a moment ago may still look
+        alive.
+        """
         try:
             self._connection.send(("ping", None, ()))
             return self._connection.poll(_PING_SECONDS) and self._connection.recv() == "pong"
@@ -174,7 +204,9 @@ class CodecProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """Kills the child and lets go of its pipes; harmless when it is dead. By its borrower, or when it has none."""
+        """Kills the child and lets go of its pipes; harmless when it is dead. By its borrower, or
+        when it has none.
+        """
         self._process.kill()
         self._process.wait()
         if self._process.stdin:
@@ -186,7 +218,13 @@ class _ChildGoneError(Exception):
     """The pipe to the child is broken."""
 
 
-def _serve(handles: dict[str, BinaryIO], open_remote: Callable[[str], BinaryIO], name: str, offset: int, size: int) -> bytes:
+def _serve(
+    handles: dict[str, BinaryIO],
+    open_remote: Callable[[str], BinaryIO],
+    name: str,
+    offset: int,
+    size: int,
+) -> bytes:
     """Reads for the child. Raises: StorageError."""
     if name not in handles:
         handles[name] = open_remote(name)

@@ -1,8 +1,10 @@
-"""Runs a DoFn's slow work on threads: each drives a codec process, so that one worker process keeps all cores busy.
+"""Runs a DoFn's slow work on threads: each drives a codec process, so that one worker process keeps
+all cores busy.
 
-Beam's local engine hands a whole stage to one thread. Of what has arrived the threads take the largest first: taken last, a big
-call beside many small ones would leave the other cores idle. A call that is larger than a core's share of what is left may keep
-more than one core busy by itself. On other engines one thread per worker is enough, and it takes work as it comes.
+Beam's local engine hands a whole stage to one thread. Of what has arrived the threads take the
+largest first: taken last, a big call beside many small ones would leave the other cores idle. A
+call that is larger than a core's share of what is left may keep more than one core busy by itself.
+On other engines one thread per worker is enough, and it takes work as it comes.
 """
 
 from __future__ import annotations
@@ -22,26 +24,36 @@ _LOOK_AHEAD = 1_000
 """Elements that wait at most: a few kB each."""
 _LOOK_AHEAD_ALONE = 4
 _BEGUN_WITH = 16
-"""Elements per thread that are waited for before the first is taken: they come within ms, and the largest may be among them."""
+"""Elements per thread that are waited for before the first is taken: they come within ms, and the
+largest may be among them.
+"""
 
 
 class ParallelFn(beam.DoFn):
     """Base of DoFns whose `work` is done on threads. Outputs of a bundle come in any order."""
 
     def __init__(self, threads: int) -> None:
-        """Args: threads: how many elements are worked on at a time; with more than one, the largest that are known first."""
+        """Args: threads: how many elements are worked on at a time; with more than one, the largest
+        that are known first.
+        """
         self._threads = threads
 
     def work(self, element: Any) -> Iterable[Any]:
-        """Returns an element's outputs, tagged or not. Runs outside Beam's own threads: no metrics in here."""
+        """Returns an element's outputs, tagged or not. Runs outside Beam's own threads: no metrics
+        in here.
+        """
         raise NotImplementedError
 
     def size(self, element: Any) -> int:
-        """Returns how much work an element is, in any unit: it decides what is worked on first, and nothing else."""
+        """Returns how much work an element is, in any unit: it decides what is worked on first, and
+        nothing else.
+        """
         return 0
 
     def cores_for(self, element: Any) -> int:
-        """Returns how many cores an element at work may keep busy: its share of all that is not done, at least one."""
+        """Returns how many cores an element at work may keep busy: its share of all that is not
+        done, at least one.
+        """
         with self._lock:
             return max(1, round(self._threads * self.size(element) / max(1, self._size_left)))
 
@@ -64,7 +76,9 @@ class ParallelFn(beam.DoFn):
     def process(self, element: Any) -> Iterator[Any]:
         size = self.size(element)
         with self._lock:
-            heapq.heappush(self._waiting, (-size if self._threads > 1 else 0, self._arrived, element))
+            heapq.heappush(
+                self._waiting, (-size if self._threads > 1 else 0, self._arrived, element)
+            )
             self._size_left += size
         self._arrived += 1
         most = _LOOK_AHEAD if self._threads > 1 else _LOOK_AHEAD_ALONE
@@ -84,7 +98,8 @@ class ParallelFn(beam.DoFn):
 
     def _begin(self) -> None:
         while self._begun < self._arrived:
-            # Each task takes what is largest when its turn has come, not the element it was made for.
+            # Each task takes what is largest when its turn has come, not the element it was made
+            # for.
             self._pool.submit(self._take_one)
             self._begun += 1
 

@@ -1,13 +1,15 @@
-"""Tells whoever watches how far a run is. Only in the launcher's own process: elsewhere nobody listens, and metrics count.
+"""Tells whoever watches how far a run is. Only in the launcher's own process: elsewhere nobody
+listens, and metrics count.
 
 | figure | what it counts |
 |---|---|
 | `archives_found`, `archives_skipped`, `archives` | archives listed, left out, unpacked or failed |
-| `bytes_found`, `bytes_done` | bytes of the archives to unpack, and of them what is dealt with, live |
-| `bytes_unpacked`, `samples_unpacked` | bytes of the archives that are unpacked, and the media that was in them |
-| `tracks_found`, `tracks`, `samples_extracted` | tracks in the archives, those extracted or failed, and the media in those |
+| `bytes_found`, `bytes_done` | bytes of the archives to unpack; of them what is done, live |
+| `bytes_unpacked`, `samples_unpacked` | bytes of unpacked archives; the media that was in them |
+| `tracks_found`, `tracks` | tracks in the archives, those extracted or failed |
+| `samples_extracted` | the media in those that are extracted or failed |
 | `calls_found`, `calls` | calls planned, and pressed |
-| `samples_found`, `samples_heard` | media of the tracks of planned calls, and of it what was heard for mixes and tables, live |
+| `samples_found`, `samples_heard` | media of planned calls; of it what was measured, live |
 | `media_samples` | length of what was made: files of tracks as they are done, mixes live |
 | `failures`, `partitions` | what failed; partitions of the catalog written |
 """
@@ -35,10 +37,14 @@ def listen(listener: Listener) -> Callable[[], None]:
 
 
 class Portion:
-    """A piece of work of known size, reported bit by bit while a `with` block does it: all of it once the block has ended."""
+    """A piece of work of known size, reported bit by bit while a `with` block does it: all of it
+    once the block has ended.
+    """
 
     def __init__(self, what: str, size: int, steps: int) -> None:
-        """Args: what: the figure. size: what the piece adds to it. steps: how many steps it will take, about."""
+        """Args: what: the figure. size: what the piece adds to it. steps: how many steps it will
+        take, about.
+        """
         self._what = what
         self._size = size
         self._steps = max(1, steps)
@@ -58,5 +64,10 @@ class Portion:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._tell(self._size)

@@ -1,1 +1,3 @@
-"""Plain Python over bytes, files and arrays: RTP in, MKV and MP3 out. Knows neither Beam nor URIs."""
+"""Plain Python over bytes, files and arrays: RTP in, MKV and MP3 out. Knows neither Beam nor
+URIs.
+"""

@@ -1,4 +1,6 @@
-"""Bytes without their weight: fields gathered from many places of a buffer, and files that are mapped or read at a position."""
+"""Bytes without their weight: fields gathered from many places of a buffer, and files that are
+mapped or read at a position.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 
-def rows_at(buffer: npt.NDArray[np.uint8], position: npt.NDArray[np.int64], dtype: npt.DTypeLike) -> npt.NDArray[np.void]:
-    """Returns the bytes at each position read as `dtype`, shape (positions,); behind the end of the buffer they are zeros.
+def rows_at(
+    buffer: npt.NDArray[np.uint8], position: npt.NDArray[np.int64], dtype: npt.DTypeLike
+) -> npt.NDArray[np.void]:
+    """Returns the bytes at each position read as `dtype`, shape (positions,); behind the end of the
+    buffer they are zeros.
 
     Args:
       buffer: contiguous bytes.
@@ -53,7 +58,9 @@ class MappedFile:
         self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
 
     def let_go(self) -> None:
-        """Lets go of the pages that were read: they count as memory of the process. They come back when asked for."""
+        """Lets go of the pages that were read: they count as memory of the process. They come back
+        when asked for.
+        """
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             self._map.madvise(mmap.MADV_DONTNEED)
 

@@ -1,7 +1,8 @@
 """The exception tree, sorted by whose fault an error is.
 
-`ConfigError` is the operator's and is raised before any work. `RecordingError` says that one recording is bad: it becomes a
-`failures` row and the run goes on. Everything else is a bug of ours and fails the run.
+`ConfigError` is the operator's and is raised before any work. `RecordingError` says that one
+recording is bad: it becomes a `failures` row and the run goes on. Everything else is a bug of ours
+and fails the run.
 """
 
 from __future__ import annotations
@@ -16,22 +17,32 @@ class CallpressError(Exception):
 
 
 class ConfigError(CallpressError):
-    """The operator asked for something impossible; the message says which option and what to write instead."""
+    """The operator asked for something impossible; the message says which option and what to write
+    instead.
+    """
 
 
 class StoreDownError(CallpressError):
-    """A store has not answered for long: it is no recording's fault, and the run ends before it asks for all of them."""
+    """A store has not answered for long: it is no recording's fault, and the run ends before it
+    asks for all of them.
+    """
 
 
 class RecordingError(CallpressError):
-    """One recording is unusable as a whole. The message says what was found, where, and what was expected."""
+    """One recording is unusable as a whole. The message says what was found, where, and what was
+    expected.
+    """
 
     retryable = False
     """Whether another run over the same bytes may succeed."""
 
-    def __init__(self, message: str, *, member: str | None = None, byte_offset: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, member: str | None = None, byte_offset: int | None = None
+    ) -> None:
         message = one_line(message)
-        if len(message) > _MAX_MESSAGE_CHARACTERS:  # a hostile value in it: what is wrong stands at its ends
+        if (
+            len(message) > _MAX_MESSAGE_CHARACTERS
+        ):  # a hostile value in it: what is wrong stands at its ends
             message = f"{message[:1_500]} ... {message[-400:]}"
         super().__init__(message)
         self.message = message

@@ -1,4 +1,6 @@
-"""One track's parts -> one individual file and what the catalog says of it. Runs in a codec process."""
+"""One track's parts -> one individual file and what the catalog says of it. Runs in a codec
+process.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from transforms.media.errors import TimelineError
 from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.staged_packets import PartIndex, load_index
-from transforms.media.track.timeline import Hole, Piece, PlacedPackets, file_begin_unix_ns, place_packets, plan_pieces
+from transforms.media.track.timeline import (
+    Hole,
+    Piece,
+    PlacedPackets,
+    file_begin_unix_ns,
+    place_packets,
+    plan_pieces,
+)
 from transforms.media.units import samples_to_ns
 from transforms.media.values import Container, Tags
 
@@ -82,7 +91,9 @@ class ExtractedTrackFacts:
     """Server time of the file's first sample."""
 
 
-def load_parts(parts: Sequence[PartFiles], open_input: Callable[[str], BinaryIO]) -> tuple[PartIndex, ...]:
+def load_parts(
+    parts: Sequence[PartFiles], open_input: Callable[[str], BinaryIO]
+) -> tuple[PartIndex, ...]:
     """Reads the indexes of a track's parts."""
     indexes = []
     for part in parts:
@@ -108,7 +119,8 @@ def extract_track(
       output: the local file to write; None measures only.
       container: its format.
       tags: title, artist, date and so on.
-      begin_unix_ns: server time at which the file is to begin, when that is before its first packet; None for the packet's.
+      begin_unix_ns: server time at which the file is to begin, when that is before its first
+        packet; None for the packet's.
       open_input: opens a staged file by name.
       on_progress: told the samples of the finished file.
 
@@ -129,19 +141,33 @@ def extract_track(
     seen = -1
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
-        for window in place_packets(pieces, lambda part: open_input(parts[part].packets), begin_unix_ns):
+        for window in place_packets(
+            pieces, lambda part: open_input(parts[part].packets), begin_unix_ns
+        ):
             for piece, first, stop in _by_piece(window):
                 if piece != seen:
                     for skipped in range(seen + 1, piece):
                         starts[skipped] = stops[skipped] = int(window.start_sample[first])
                     seen = piece
-                    starts[seen], media_starts[seen] = int(window.start_sample[first]), int(window.media_sample[first])
+                    starts[seen], media_starts[seen] = (
+                        int(window.start_sample[first]),
+                        int(window.media_sample[first]),
+                    )
                     opened_by[seen] = Hole(int(window.hole[first]))
-                # How far the file has drifted from media time within the piece: what a row's straight line does not say.
-                off = window.start_sample[first:stop] - window.media_sample[first:stop] - (starts[seen] - media_starts[seen])
+                # How far the file has drifted from media time within the piece: what a row's
+                # straight line does not say.
+                off = (
+                    window.start_sample[first:stop]
+                    - window.media_sample[first:stop]
+                    - (starts[seen] - media_starts[seen])
+                )
                 pushed[seen] = max(pushed[seen], int(np.abs(off).max()))
-                stops[seen] = end = int(window.start_sample[stop - 1] + window.duration_samples[stop - 1])
-            holes += np.bincount(window.hole, weights=window.hole_samples, minlength=len(Hole)).astype(np.int64)
+                stops[seen] = end = int(
+                    window.start_sample[stop - 1] + window.duration_samples[stop - 1]
+                )
+            holes += np.bincount(
+                window.hole, weights=window.hole_samples, minlength=len(Hole)
+            ).astype(np.int64)
             media += int(window.duration_samples.sum())
             if file is not None:
                 _write(file, window)
@@ -151,12 +177,19 @@ def extract_track(
     if output is not None:
         with output.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
-        facts = FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=total, channels=channels)
+        facts = FileFacts(
+            size_bytes=output.stat().st_size,
+            sha256=digest,
+            duration_samples=total,
+            channels=channels,
+        )
     # A part of which every run is there twice adds nothing, and so counts nothing.
     used = [indexes[part] for part in sorted({piece.part for piece in pieces})]
     counts = sum((index.counts for index in used), PacketCounts())
     weight = sum(index.counts.received for index in used if index.jitter_ms is not None)
-    jitter = sum(index.jitter_ms * index.counts.received for index in used if index.jitter_ms is not None)
+    jitter = sum(
+        index.jitter_ms * index.counts.received for index in used if index.jitter_ms is not None
+    )
     return ExtractedTrackFacts(
         file=facts,
         channels=channels,
@@ -178,7 +211,12 @@ def extract_track(
 
 def _write(file: OpusFile, window: PlacedPackets) -> None:
     payload = window.payload.tobytes()
-    columns = (window.hole_samples, window.payload_start, window.payload_bytes, window.duration_samples)
+    columns = (
+        window.hole_samples,
+        window.payload_start,
+        window.payload_bytes,
+        window.duration_samples,
+    )
     for hole, start, size, duration in zip(*(column.tolist() for column in columns), strict=True):
         if hole:
             file.fill(hole)
@@ -188,7 +226,9 @@ def _write(file: OpusFile, window: PlacedPackets) -> None:
 def _by_piece(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
     """Yields each piece of a window with the packets on it, as (piece, first, stop)."""
     first_of = np.flatnonzero(np.diff(window.piece, prepend=-1)).tolist()
-    yield from zip(window.piece[first_of].tolist(), first_of, [*first_of[1:], len(window)], strict=True)
+    yield from zip(
+        window.piece[first_of].tolist(), first_of, [*first_of[1:], len(window)], strict=True
+    )
 
 
 def _segments(
@@ -205,7 +245,9 @@ def _segments(
     end = 0
     for number, piece in enumerate(pieces):
         length = stops[number] - starts[number]
-        if not length:  # a step inside one packet, or a run that was heard already: nothing lies on it
+        if (
+            not length
+        ):  # a step inside one packet, or a run that was heard already: nothing lies on it
             continue
         hole = starts[number] - end
         if before is None or hole < GRID_SAMPLES:
@@ -230,7 +272,8 @@ def _segments(
                 file_start_sample=starts[number],
                 file_stop_sample=stops[number],
                 server_start_unix_ns=server_start,
-                server_stop_unix_ns=server_start + round(samples_to_ns(length) * piece.clock.stretch),
+                server_stop_unix_ns=server_start
+                + round(samples_to_ns(length) * piece.clock.stretch),
                 clock_method=piece.run.clock.method,
                 clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
                 sync_error_ns=piece.clock.sync_error_ns + samples_to_ns(pushed[number]),

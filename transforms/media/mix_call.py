@@ -1,7 +1,8 @@
 """All tracks of a call -> one MP3, and what is heard in each. Runs in a codec process.
 
-Every track is decoded once (twice for a loudness target) and measured (loudness, speech, repairs) as its audio passes by on
-the way into the mix. Memory is a block of a second and a window of packets per track.
+Every track is decoded once (twice for a loudness target) and measured (loudness, speech, repairs)
+as its audio passes by on the way into the mix. Memory is a block of a second and a window of
+packets per track.
 """
 
 from __future__ import annotations
@@ -91,9 +92,11 @@ def hear_call(
     open_input: Callable[[str], BinaryIO],
     on_progress: Callable[[int], None],
 ) -> HeardCallFacts:
-    """Listens to all tracks of a call, and mixes them into one file that begins with the earliest media of all.
+    """Listens to all tracks of a call, and mixes them into one file that begins with the earliest
+    media of all.
 
-    With a loudness target the tracks are decoded twice: the gain is known only when everything was heard.
+    With a loudness target the tracks are decoded twice: the gain is known only when everything was
+    heard.
 
     Args:
       tracks: each with packets.
@@ -101,10 +104,11 @@ def hear_call(
       mp3: how to encode it.
       composite: what it is to be like.
       tags: title, artist, date and so on.
-      threads: how many cores it may keep busy: with more than one, tracks are decoded on threads while the mix is encoded.
+      threads: how many cores it may keep busy: with more than one, tracks are decoded on threads
+        while the mix is encoded.
       open_input: opens a staged file by name; called from those threads.
-      on_progress: told the samples of each finished block of the mix, twice for a loudness target; without a mix those of each
-        block heard of any track.
+      on_progress: told the samples of each finished block of the mix, twice for a loudness target;
+        without a mix those of each block heard of any track.
     """
     threads = min(threads, len(tracks), _MOST_THREADS)
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
@@ -128,11 +132,16 @@ def _hear(
         origin = min(voice.first_unix_ns for voice in voices)
         sent = max(voice.channels for voice in mixed)
         wanted = sent if mp3.channels == "auto" else int(mp3.channels)
-        channels, copies = min(sent, wanted), -(-wanted // sent)  # voices that are all mono are mixed once for both sides
+        channels, copies = (
+            min(sent, wanted),
+            -(-wanted // sent),
+        )  # voices that are all mono are mixed once for both sides
         gain = 1.0
         if composite.target_lufs != "off":
             blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
-            gain = _gain_to(float(composite.target_lufs), blocks, LevelMeter(channels, copies), on_progress)
+            gain = _gain_to(
+                float(composite.target_lufs), blocks, LevelMeter(channels, copies), on_progress
+            )
         blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
         with Mp3File(output, mp3, wanted, tags) as file:
@@ -165,17 +174,23 @@ class _Voice:
 
     def _decode(self, repairs: Repairs) -> Iterator[Chunk]:
         parts, begin = self._track.parts, self._track.begin_unix_ns
-        packets = place_packets(self._pieces, lambda part: self._open_input(parts[part].packets), begin)
+        packets = place_packets(
+            self._pieces, lambda part: self._open_input(parts[part].packets), begin
+        )
         return decode_track(packets, self.channels, repairs)
 
     def listen(self) -> Iterator[Chunk]:
         """Yields the track's audio, measuring it; once."""
         return self._ears.listen(self._decode(self._repairs))
 
-    def play(self, origin_unix_ns: int, channels: int, *, is_measured: bool) -> Iterator[tuple[int, Pcm]]:
+    def play(
+        self, origin_unix_ns: int, channels: int, *, is_measured: bool
+    ) -> Iterator[tuple[int, Pcm]]:
         """Yields the track's audio on the mix's line, in its number of channels or in one."""
         chunks = self.listen() if is_measured else self._decode(Repairs())
-        return place_audio(_folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns)
+        return place_audio(
+            _folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns
+        )
 
     def facts(self) -> HeardTrackFacts:
         return self._ears.facts(self._repairs)
@@ -189,7 +204,9 @@ class _Ears:
         self._levels = LevelMeter(channels)
         self._speech = SpeechDetector(channels)
         self._anchors: list[tuple[int, int, float]] = []
-        """Of each unbroken stretch not all told of yet: where it begins in the file, server time there, and ns per sample."""
+        """Of each unbroken stretch not all told of yet: where it begins in the file, server time
+        there, and ns per sample.
+        """
         self._piece = -1
         self._end_sample = 0
 
@@ -199,7 +216,9 @@ class _Ears:
                 self._piece = chunk.piece
                 piece = self._pieces[chunk.piece]
                 server_unix_ns = piece.server_unix_ns(chunk.media_sample)
-                self._anchors.append((chunk.file_sample, server_unix_ns, piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ))
+                self._anchors.append(
+                    (chunk.file_sample, server_unix_ns, piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ)
+                )
             self._take(self._levels.add(chunk.file_sample, chunk.pcm))
             self._end_sample = chunk.file_sample + len(chunk.pcm)
             yield chunk
@@ -211,7 +230,9 @@ class _Ears:
         begins, server_unix_ns, ns_per_sample = map(np.array, zip(*self._anchors, strict=True))
         of = np.searchsorted(begins, cells.start_sample, side="right") - 1
         past_ns = np.rint((cells.start_sample - begins[of]) * ns_per_sample[of]).astype(np.int64)
-        self._speech.add(cells.start_sample, server_unix_ns[of] + past_ns, cells.weighted, cells.energy)
+        self._speech.add(
+            cells.start_sample, server_unix_ns[of] + past_ns, cells.weighted, cells.energy
+        )
         del self._anchors[: int(of[-1])]
 
     def facts(self, repairs: Repairs) -> HeardTrackFacts:
@@ -229,13 +250,26 @@ def _folded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
 
 
 def _mixed(
-    voices: Sequence[_Voice], origin_unix_ns: int, channels: int, pool: Executor | None, *, is_measured: bool
+    voices: Sequence[_Voice],
+    origin_unix_ns: int,
+    channels: int,
+    pool: Executor | None,
+    *,
+    is_measured: bool,
 ) -> Iterator[Pcm]:
-    players = [TrackPlayer(voice.play(origin_unix_ns, channels, is_measured=is_measured)) for voice in voices]
+    players = [
+        TrackPlayer(voice.play(origin_unix_ns, channels, is_measured=is_measured))
+        for voice in voices
+    ]
     return mix_tracks(players, channels, pool)
 
 
-def _gain_to(target_lufs: float, blocks: Iterable[Pcm], levels: LevelMeter, on_progress: Callable[[int], None]) -> float:
+def _gain_to(
+    target_lufs: float,
+    blocks: Iterable[Pcm],
+    levels: LevelMeter,
+    on_progress: Callable[[int], None],
+) -> float:
     """Returns the one gain that brings a mix to a loudness."""
     position = 0
     for block in blocks:
@@ -258,7 +292,12 @@ def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: i
     with output.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return MixFacts(
-        file=FileFacts(size_bytes=output.stat().st_size, sha256=digest, duration_samples=file.samples, channels=file.channels),
+        file=FileFacts(
+            size_bytes=output.stat().st_size,
+            sha256=digest,
+            duration_samples=file.samples,
+            channels=file.channels,
+        ),
         bitrate_bps=file.bitrate_bps,
         start_unix_ns=origin_unix_ns,
         loudness_lufs=levels.loudness_lufs,

@@ -1,4 +1,6 @@
-"""What a job profile (TOML) says: how to press, not where or how to run. Frozen, checked when made."""
+"""What a job profile (TOML) says: how to press, not where or how to run. Frozen, checked when
+made.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from enum import StrEnum
 
 from transforms.media.values import Container, OutputType
 
-# --- settings --------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 class Mp3Mode(StrEnum):
@@ -35,9 +37,13 @@ class Mp3Settings:
 
     def __post_init__(self) -> None:
         if self.bitrate_kbps not in MP3_BITRATES_KBPS:
-            raise ValueError(f"bitrate_kbps is {self.bitrate_kbps}, expected one of {list(MP3_BITRATES_KBPS)}")
+            raise ValueError(
+                f"bitrate_kbps is {self.bitrate_kbps}, expected one of {list(MP3_BITRATES_KBPS)}"
+            )
         if not 0 <= self.vbr_quality <= 9:
-            raise ValueError(f"vbr_quality is {self.vbr_quality}, expected 0 (best) to 9 (smallest)")
+            raise ValueError(
+                f"vbr_quality is {self.vbr_quality}, expected 0 (best) to 9 (smallest)"
+            )
         if self.channels not in ("auto", 1, 2) or isinstance(self.channels, bool):
             raise ValueError(f'channels is {self.channels!r}, expected "auto", 1 or 2')
         if not 0 <= self.lame_level <= 9:
@@ -50,7 +56,9 @@ class BeginWith(StrEnum):
     TRACK = "track"
     """Their first packet."""
     MIX = "mix"
-    """The earliest media of the call, as the mix does: laid side by side in an editor they are in step."""
+    """The earliest media of the call, as the mix does: laid side by side in an editor they are in
+    step.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,9 @@ class IndividualSettings:
 
     def __post_init__(self) -> None:
         if not self.output_types:
-            raise ValueError("output_types is empty; to write no individual files set enabled = false")
+            raise ValueError(
+                "output_types is empty; to write no individual files set enabled = false"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +85,14 @@ class CompositeSettings:
     screenshare_audio: bool = True
     """Whether the sound of shared screens is heard in it."""
     target_lufs: str | float = "off"
-    """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its whole length."""
+    """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its
+    whole length.
+    """
 
     def __post_init__(self) -> None:
-        if self.target_lufs != "off" and not (isinstance(self.target_lufs, int | float) and -40 <= self.target_lufs <= -5):
+        if self.target_lufs != "off" and not (
+            isinstance(self.target_lufs, int | float) and -40 <= self.target_lufs <= -5
+        ):
             raise ValueError(f'target_lufs is {self.target_lufs!r}, expected "off" or -40 to -5')
 
 
@@ -87,11 +101,17 @@ class LimitSettings:
     """Bounds on what one archive or call may cost; they change no media."""
 
     max_archive_bytes: int = 64 << 30
-    """Expanded bytes of one archive, as they come and not as it states them; the disk a worker needs for it."""
+    """Expanded bytes of one archive, as they come and not as it states them; the disk a worker
+    needs for it.
+    """
     max_expansion_ratio: int = 100
-    """Expanded by compressed bytes; looked at past 64 MiB only, so that no small archive trips it."""
+    """Expanded by compressed bytes; looked at past 64 MiB only, so that no small archive trips
+    it.
+    """
     max_members: int = 100_000
-    """Entries of one archive, folders and links counted; also the segments its metadata may list."""
+    """Entries of one archive, folders and links counted; also the segments its metadata may
+    list.
+    """
     max_member_name_bytes: int = 1_024
     max_metadata_bytes: int = 64 << 20
     """All timing metadata and session descriptions of one archive."""
@@ -102,9 +122,13 @@ class LimitSettings:
     max_segment_packets: int = 4_500_000
     """Records of one dump; 24 h at 20 ms are 4.3 million."""
     max_archive_seconds: int = 2 * 3600
-    """Time to unpack one archive; what is not reached by then is told and tried again in the next run."""
+    """Time to unpack one archive; what is not reached by then is told and tried again in the next
+    run.
+    """
     max_call_hours: int = 24
-    """A track further from its call's median than this takes no part, nor do packets of a track this far from its others."""
+    """A track further from its call's median than this takes no part, nor do packets of a track
+    this far from its others.
+    """
     max_attempts: int = 3
     """Tries at one unchanged archive that keeps failing, one per run."""
     codec_memory_bytes: int = 1 << 30
@@ -132,4 +156,6 @@ class PressSettings:
         if not 0 <= self.max_failed_ratio <= 1:
             raise ValueError(f"max_failed_ratio is {self.max_failed_ratio}, expected 0 to 1")
         if not (self.individual.enabled or self.composite.enabled):
-            raise ValueError("individual.enabled and composite.enabled are both false: nothing would be made")
+            raise ValueError(
+                "individual.enabled and composite.enabled are both false: nothing would be made"
+            )

@@ -1,4 +1,6 @@
-"""Text made fit to be stored and shown: valid UTF-8, one line, without secrets, nothing that a terminal would obey."""
+"""Text made fit to be stored and shown: valid UTF-8, one line, without secrets, nothing that a
+terminal would obey.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,31 @@ import unicodedata
 def one_line(text: str) -> str:
     """Returns text that is safe to show on a terminal and in a log: one line, nothing hidden.
 
-    Names and ids are chosen by whoever made an archive: what moves a cursor, begins a line or turns the writing direction is
-    spelled out as an escape.
+    Names and ids are chosen by whoever made an archive: what moves a cursor, begins a line or turns
+    the writing direction is spelled out as an escape.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def utf8_text(text: str) -> str:
-    """Returns text that has a UTF-8 form: lone surrogates (JSON can spell them, tar names yield them) become `?`."""
+    """Returns text that has a UTF-8 form: lone surrogates (JSON can spell them, tar names yield
+    them) become `?`.
+    """
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 _HIDDEN = "[hidden]"
-# Query strings carry signatures and upload ids. urllib3 names a path alone: "Max retries exceeded with url: /b/o?...".
+# Query strings carry signatures and upload ids. urllib3 names a path alone: "Max retries exceeded
+# with url: /b/o?...".
 _QUERY = re.compile(r"(\bhttps?://[^\s?\"'<>]*|\burl: /[^\s?\"'<>]*)\?[^\s\"'<>]*", re.IGNORECASE)
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
 _HEADER = re.compile(
-    r"(\b(?:proxy-)?authorization\b['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\",}]+", re.IGNORECASE
+    r"(\b(?:proxy-)?authorization\b['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\",}]+",
+    re.IGNORECASE,
 )
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 # Named values: `name=value` anywhere, `"name": "value"` in JSON.
@@ -38,9 +46,14 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _GOOGLE_TOKEN = re.compile(r"\bya29\.[\w.-]+")
-# Del and C1 controls, bidi marks, zero widths and line ends beyond ASCII. JSON spells the other controls by itself.
-_UNSEEN = re.compile("[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200c\u200e-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
+# Del and C1 controls, bidi marks, zero widths and line ends beyond ASCII. JSON spells the other
+# controls by itself.
+_UNSEEN = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200c\u200e-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL
+)
 
 
 def without_secrets(text: str) -> str:
@@ -55,9 +68,11 @@ def without_secrets(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns text in which control characters, bidi marks and other unseen ones are spelled out, as in `\\x1b`.
+    """Returns text in which control characters, bidi marks and other unseen ones are spelled out,
+    as in `\\x1b`.
 
-    Ids and names come from archives: they must not move the cursor, change colours or turn a line around.
+    Ids and names come from archives: they must not move the cursor, change colours or turn a line
+    around.
     """
     return text if text.isascii() and text.isprintable() else "".join(map(_spell, text))
 
@@ -68,7 +83,11 @@ def printable_json(text: str) -> str:
 
 
 def _spell(character: str) -> str:
-    # Cc controls, Cf formats (bidi, zero width; the joiner of emoji stays), Zl and Zp line ends, Cs half characters.
-    if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn") and character != "\u200d":
+    # Cc controls, Cf formats (bidi, zero width; the joiner of emoji stays), Zl and Zp line ends, Cs
+    # half characters.
+    if (
+        unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn")
+        and character != "\u200d"
+    ):
         return character.encode("unicode_escape").decode("ascii")
     return character

@@ -1,8 +1,9 @@
 """One archive -> one staged part per participant session and track type. Runs in a codec process.
 
-The archive is read once, front to back. Dumps go to a local folder as they come, under numbers and never under their own names
-(a tar often has the metadata that says whose they are at its end), then each segment is ingested and its packets are staged in
-order. What is wrong with a member, a session or a segment is a failure of that; the rest is staged.
+The archive is read once, front to back. Dumps go to a local folder as they come, under numbers and
+never under their own names (a tar often has the metadata that says whose they are at its end), then
+each segment is ingested and its packets are staged in order. What is wrong with a member, a session
+or a segment is a failure of that; the rest is staged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
 from transforms.media.track.staged_packets import PartIndex, RunIndex, dump_index, write_run
 from transforms.media.units import samples_to_ns
-from transforms.media.values import OUTPUT_TYPE_OF, ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackType
+from transforms.media.values import (
+    OUTPUT_TYPE_OF,
+    ArchiveRef,
+    CallKey,
+    Failure,
+    OutputType,
+    TrackKey,
+    TrackType,
+)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HOUR_NS = 3_600_000_000_000
@@ -89,12 +98,14 @@ def unpack_archive(
 
     Args:
       ref: the archive; its `uri` goes to `open_input`.
-      folder_members: relative path and size of each file when the archive is an unpacked folder, else empty.
-      folder: a local folder; holds what `UnpackedPart` names on return. What an earlier try left in it is overwritten.
+      folder_members: relative path and size of each file when the archive is an unpacked folder,
+        else empty.
+      folder: a local folder; holds what `UnpackedPart` names on return. What an earlier try left in
+        it is overwritten.
       limits: bounds on what the archive may cost.
       open_input: opens an input by name for reading.
-      on_progress: told how many of the archive's bytes are dealt with: half of them while it is read, half while its
-        segments are staged.
+      on_progress: told how many of the archive's bytes are dealt with: half of them while it is
+        read, half while its segments are staged.
 
     Raises:
       ArchiveError: no archive, or nothing in it that could be a recording.
@@ -107,7 +118,9 @@ def unpack_archive(
     failures = Failures(ref)
     with _on_local_disk(folder):
         gauge = _Gauge(ref.size_bytes, on_progress)
-        contents = read_contents(ref, folder_members, open_input, spool, limits, failures, gauge.read)
+        contents = read_contents(
+            ref, folder_members, open_input, spool, limits, failures, gauge.read
+        )
         stager = _Stager(contents, folder, limits, failures, ref.uri, deadline, gauge)
         sessions = []
         for number, timings in enumerate(_by_session(contents.sessions)):
@@ -139,21 +152,28 @@ def _on_local_disk(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
-        raise StorageError(f"{folder.parent}: {error.strerror}, expected room for the expanded archive") from error
+        raise StorageError(
+            f"{folder.parent}: {error.strerror}, expected room for the expanded archive"
+        ) from error
 
 
 def _by_session(timings: list[SessionTiming]) -> list[list[SessionTiming]]:
     """Groups metadata by participant session: one session's may be split over several members."""
     found: dict[tuple[CallKey, str, str], list[SessionTiming]] = {}
     for timing in timings:
-        found.setdefault((timing.call, timing.participant_id, timing.user_session_id), []).append(timing)
+        found.setdefault((timing.call, timing.participant_id, timing.user_session_id), []).append(
+            timing
+        )
     return list(found.values())
 
 
 def _call_start(timings: list[SessionTiming], failures: Failures) -> int | None:
-    """Returns when the call began by a session's metadata: the earliest where its members contradict each other."""
+    """Returns when the call began by a session's metadata: the earliest where its members
+    contradict each other.
+    """
     stated = sorted(
-        (timing for timing in timings if timing.call_start_unix_ns is not None), key=lambda t: t.call_start_unix_ns or 0
+        (timing for timing in timings if timing.call_start_unix_ns is not None),
+        key=lambda t: t.call_start_unix_ns or 0,
     )
     if not stated:
         return None
@@ -161,7 +181,8 @@ def _call_start(timings: list[SessionTiming], failures: Failures) -> int | None:
     apart = (last.call_start_unix_ns or 0) - (first.call_start_unix_ns or 0)
     if apart:
         message = (
-            f"{last.member}: call_start_time is {apart / 1e9:.3f} s after the one in {first.member}, expected the same in all "
+            f"{last.member}: call_start_time is {apart / 1e9:.3f} s after the one in "
+            f"{first.member}, expected the same in all "
             "metadata of a participant session; the earlier was taken"
         )
         failures.add(TimingMetadataError(message, member=last.member), session=last)
@@ -169,7 +190,9 @@ def _call_start(timings: list[SessionTiming], failures: Failures) -> int | None:
 
 
 class _Gauge:
-    """Tells how far an archive is. What it expands to is known only when it was read: half of its bytes stand for that."""
+    """Tells how far an archive is. What it expands to is known only when it was read: half of its
+    bytes stand for that.
+    """
 
     def __init__(self, size_bytes: int, on_progress: Callable[[int], None]) -> None:
         self._half_bytes = size_bytes // 2
@@ -251,13 +274,16 @@ class _Stager:
                     output_type = OUTPUT_TYPE_OF[TrackType(segment.track_type)]
                 except ValueError:
                     message = (
-                        f"{timing.member}: segment {segment.base_filename} has track_type {segment.track_type[:100]!r}, "
+                        f"{timing.member}: segment {segment.base_filename} has track_type "
+                        f"{segment.track_type[:100]!r}, "
                         f"expected {TrackType.AUDIO} or {TrackType.SCREEN_SHARE_AUDIO}"
                     )
                     self._failures.add(ArchiveError(message, member=timing.member), session=timing)
                     self._use(segment, timing)
                     continue
-                by_output.setdefault(output_type, {}).setdefault(segment.base_filename, (segment, timing.member))
+                by_output.setdefault(output_type, {}).setdefault(
+                    segment.base_filename, (segment, timing.member)
+                )
         parts = []
         for output_type in sorted(by_output):
             track = TrackKey(
@@ -266,7 +292,10 @@ class _Stager:
                 user_session_id=first.user_session_id,
                 output_type=output_type,
             )
-            segments = sorted(by_output[output_type].values(), key=lambda s: (s[0].first_rtp_unix_ms or 0, s[0].base_filename))
+            segments = sorted(
+                by_output[output_type].values(),
+                key=lambda s: (s[0].first_rtp_unix_ms or 0, s[0].base_filename),
+            )
             part = self._stage_track(track, segments, self._folder / f"{number}-{output_type}")
             if part is not None:
                 parts.append(part)
@@ -276,14 +305,19 @@ class _Stager:
         """Tells of what no metadata has asked for: dumps, and descriptions that are damaged."""
         for base in sorted(set(self._contents.descriptions) - self._asked):
             found = self._contents.descriptions[base]
-            if isinstance(found, ArchiveError):  # damage of the archive; what a description says matters to its segment only
+            if isinstance(
+                found, ArchiveError
+            ):  # damage of the archive; what a description says matters to its segment only
                 self._failures.add(found)
         for base in sorted(set(self._contents.dumps) - self._used):
             damage = self._contents.dumps[base].damage
             if damage is not None:
                 self._failures.add(damage)
             elif not self._is_late:
-                message = f"{base}.rtpdump: no timing metadata lists this dump, expected a segment with its base_filename"
+                message = (
+                    f"{base}.rtpdump: no timing metadata lists this dump, expected a segment with "
+                    "its base_filename"
+                )
                 self._failures.add(ArchiveError(message, member=f"{base}.rtpdump"))
 
     def _use(self, segment: SegmentTiming, timing: SessionTiming) -> None:
@@ -291,7 +325,9 @@ class _Stager:
         if base is not None:
             self._used.add(base)
 
-    def _stage_track(self, track: TrackKey, segments: list[tuple[SegmentTiming, str]], stem: Path) -> UnpackedPart | None:
+    def _stage_track(
+        self, track: TrackKey, segments: list[tuple[SegmentTiming, str]], stem: Path
+    ) -> UnpackedPart | None:
         packets_path, index_path = stem.with_suffix(".packets"), stem.with_suffix(".json")
         runs: list[RunIndex] = []
         counts, channels, codec = PacketCounts(), 0, "audio/opus"
@@ -355,13 +391,20 @@ class _Stager:
         )
 
     def _near_runs(
-        self, runs: list[RunIndex], media_samples: dict[int, int], fail: Callable[[RecordingError], None]
+        self,
+        runs: list[RunIndex],
+        media_samples: dict[int, int],
+        fail: Callable[[RecordingError], None],
     ) -> list[RunIndex]:
-        """Leaves out what lies days from the rest of its track: its clock is wrong, and the file would be silence."""
+        """Leaves out what lies days from the rest of its track: its clock is wrong, and the file
+        would be silence.
+        """
         if not runs:
             return runs
         hours = self._limits.max_call_hours
-        starts = sorted((run.clock.first_server_unix_ns, media_samples[run.file_offset_bytes]) for run in runs)
+        starts = sorted(
+            (run.clock.first_server_unix_ns, media_samples[run.file_offset_bytes]) for run in runs
+        )
         # The one in the middle by media, so that a stray packet does not speak for hours of audio.
         half, middle = sum(samples for _, samples in starts) / 2, starts[0][0]
         for start, samples in starts:
@@ -379,7 +422,8 @@ class _Stager:
                 continue
             apart = max(abs(start - middle), end - middle) / _HOUR_NS
             message = (
-                f"{run.base_filename}.rtpdump: {run.packet_count} packets lie {apart:.1f} h from the rest of their track, "
+                f"{run.base_filename}.rtpdump: {run.packet_count} packets lie {apart:.1f} h from "
+                "the rest of their track, "
                 f"expected at most {hours} h (limits.max_call_hours)"
             )
             fail(TimelineError(message, member=f"{run.base_filename}.rtpdump"))
@@ -394,13 +438,19 @@ class _Stager:
         member = f"{timing.base_filename}.rtpdump"
         base = dumps.find(timing.base_filename, metadata_member)
         if base is None:
-            raise ArchiveError(f"{member}: not in the archive, listed by {metadata_member}", member=member)
+            raise ArchiveError(
+                f"{member}: not in the archive, listed by {metadata_member}", member=member
+            )
         if base in self._used:
-            raise ArchiveError(f"{member}: listed again by {metadata_member}, expected one session to have it", member=member)
+            raise ArchiveError(
+                f"{member}: listed again by {metadata_member}, expected one session to have it",
+                member=member,
+            )
         if time.monotonic() > self._deadline:
             self._is_late = True
             raise CodecProcessError(
-                f"{member}: not reached, unpacking took more than {self._limits.max_archive_seconds} s "
+                f"{member}: not reached, unpacking took more than "
+                f"{self._limits.max_archive_seconds} s "
                 "(limits.max_archive_seconds)",
                 member=member,
             )
@@ -410,10 +460,14 @@ class _Stager:
             fail(damage)
         maps = self._rtp_maps(timing, metadata_member, fail)
         if os.path.getsize(path) == 0:
-            raise ArchiveError(f"{member}: empty, expected an rtpdump", member=member, byte_offset=0)
+            raise ArchiveError(
+                f"{member}: empty, expected an rtpdump", member=member, byte_offset=0
+            )
         mapped = MappedFile(path)
         dump = mapped.bytes
-        segment = ingest_segment(lambda: path.open("rb"), dump, member, maps, timing, self._limits, mapped.let_go)
+        segment = ingest_segment(
+            lambda: path.open("rb"), dump, member, maps, timing, self._limits, mapped.let_go
+        )
         for warning in segment.warnings:
             fail(warning)
         yield segment, mapped
@@ -423,18 +477,26 @@ class _Stager:
     def _rtp_maps(
         self, timing: SegmentTiming, metadata_member: str, fail: Callable[[RecordingError], None]
     ) -> dict[int, RtpMap]:
-        """Returns what the segment's session description maps; nothing, and a failure, when it cannot be read."""
+        """Returns what the segment's session description maps; nothing, and a failure, when it
+        cannot be read.
+        """
         descriptions = self._contents.descriptions
         known = timing.codec.lower() in ("audio/opus", "audio/red")
         if not known and timing.codec:
             raise UnsupportedCodecError(
-                f"{timing.base_filename}: codec is {one_line(timing.codec[:100])}, expected audio/opus or audio/red",
+                f"{timing.base_filename}: codec is {one_line(timing.codec[:100])}, expected "
+                "audio/opus or audio/red",
                 member=metadata_member,
             )
         base = descriptions.find(timing.base_filename, metadata_member)
         if base is None:
             member = f"{timing.base_filename}.sdp"
-            fail(ArchiveError(f"{member}: not in the archive, the codec was taken from {metadata_member}", member=member))
+            fail(
+                ArchiveError(
+                    f"{member}: not in the archive, the codec was taken from {metadata_member}",
+                    member=member,
+                )
+            )
             return {}
         self._asked.add(base)
         found = descriptions[base]

@@ -1,4 +1,6 @@
-"""Values that all of `media` shares: the vendor's words for tracks and files, and the keys of calls and tracks."""
+"""Values that all of `media` shares: the vendor's words for tracks and files, and the keys of calls
+and tracks.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ class Status(StrEnum):
     EMPTY = "empty"
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -68,7 +70,9 @@ class CallKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class TrackKey:
-    """One participant session's audio of one type within a call session: what becomes one individual file."""
+    """One participant session's audio of one type within a call session: what becomes one
+    individual file.
+    """
 
     call: CallKey
     participant_id: str
@@ -76,7 +80,7 @@ class TrackKey:
     output_type: OutputType
 
 
-# --- what an archive is and holds ------------------------------------------------------------------------------------
+# --- what an archive is and holds -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +96,16 @@ class ArchiveRef:
     attempt: int = 1
     """1 for a first try; one more than the catalog counts for this fingerprint."""
     recalled_for: tuple[CallKey, ...] = ()
-    """The calls an archive of an earlier run is read again for; empty for an archive of this run, which is all wanted."""
+    """The calls an archive of an earlier run is read again for; empty for an archive of this run,
+    which is all wanted.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackPart:
-    """One archive's share of a track (or of a session that sent nothing), as it crosses a shuffle: small."""
+    """One archive's share of a track (or of a session that sent nothing), as it crosses a shuffle:
+    small.
+    """
 
     call: CallKey
     participant_id: str
@@ -126,7 +134,7 @@ class TrackPart:
         )
 
 
-# --- failures --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

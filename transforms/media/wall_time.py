@@ -18,4 +18,6 @@ def to_time(unix_ns: int) -> datetime:
 
 def from_time(moment: datetime) -> int:
     """Returns the Unix ns of a table's time."""
-    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + moment.microsecond * 1_000
+    return (
+        int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + moment.microsecond * 1_000
+    )

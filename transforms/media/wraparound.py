@@ -1,4 +1,6 @@
-"""Wrap-around arithmetic for 16-bit sequence numbers and 32-bit RTP timestamps (RFC 1982, RFC 3550 A.1)."""
+"""Wrap-around arithmetic for 16-bit sequence numbers and 32-bit RTP timestamps (RFC 1982, RFC 3550
+A.1).
+"""
 
 from __future__ import annotations
 

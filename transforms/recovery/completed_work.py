@@ -1,4 +1,5 @@
-"""Notes of what a run has finished, in its staging folder: should it die before it publishes, the next one takes that up.
+"""Notes of what a run has finished, in its staging folder: should it die before it publishes, the
+next one takes that up.
 
 <staging>/finished/<kind>-<key>.json    JSON of a dataclass; half of one is none
 """
@@ -27,7 +28,9 @@ STAGED_CALL = "call"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedCall:
-    """A call that is done but for its rows in the catalog, as noted for a later run (`transforms.recovery.completed_work`)."""
+    """A call that is done but for its rows in the catalog, as noted for a later run
+    (`transforms.recovery.completed_work`).
+    """
 
     pressed: PressedCall
     outcomes: tuple[ArchiveOutcome, ...]
@@ -43,7 +46,9 @@ STAGED_ARCHIVE = "archive"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedArchive:
-    """An archive that was read to its end, as noted for a later run (`transforms.recovery.completed_work`)."""
+    """An archive that was read to its end, as noted for a later run
+    (`transforms.recovery.completed_work`).
+    """
 
     summary: ArchiveSummary
     failures: tuple[Failure, ...]
@@ -83,7 +88,8 @@ def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> 
 
 
 def find(staging_uri: str, kind: str, record: type[T]) -> Iterator[T]:
-    """Yields what a run has left; what cannot be read was not left by this version and is passed over. Raises: StorageError.
+    """Yields what a run has left; what cannot be read was not left by this version and is passed
+    over. Raises: StorageError.
 
     Args:
       staging_uri: that run's staging folder.

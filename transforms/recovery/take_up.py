@@ -1,8 +1,10 @@
-"""Takes up what a killed run had finished: its calls and archives go into the catalog before this run looks what is to do.
+"""Takes up what a killed run had finished: its calls and archives go into the catalog before this
+run looks what is to do.
 
-A run publishes rows at its end. One that is killed before leaves media under final names, their rows in staging, and a note of
-each finished call and archive (`completed_work`). Under the catalog's lock the next run does what the dead one would have
-done with them, in the same order: rows of calls, rows of archives, old rows, old files.
+A run publishes rows at its end. One that is killed before leaves media under final names, their
+rows in staging, and a note of each finished call and archive (`completed_work`). Under the
+catalog's lock the next run does what the dead one would have done with them, in the same order:
+rows of calls, rows of archives, old rows, old files.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ from transforms.elements import FragmentRef
 from transforms.media.errors import RecordingError
 from transforms.media.wall_time import from_time, utc_date
 from transforms.recovery import completed_work
-from transforms.recovery.completed_work import STAGED_ARCHIVE, STAGED_CALL, FinishedArchive, FinishedCall
+from transforms.recovery.completed_work import (
+    STAGED_ARCHIVE,
+    STAGED_CALL,
+    FinishedArchive,
+    FinishedCall,
+)
 from transforms.sources import archive_files
 from transforms.storage import globs, objects, uris
 
@@ -32,10 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 def take_up(staging_root: str, context: RunContext) -> int:
-    """Publishes the rows of all that dead runs had finished with these settings, and sweeps their staging.
+    """Publishes the rows of all that dead runs had finished with these settings, and sweeps their
+    staging.
 
-    A call counts when no later run has written rows of it, its archives are as they were (or gone: then nothing could ever make
-    it again) and each of its files is there with the size and SHA-256 of its row; an archive when all its calls do.
+    A call counts when no later run has written rows of it, its archives are as they were (or gone:
+    then nothing could ever make it again) and each of its files is there with the size and SHA-256
+    of its row; an archive when all its calls do.
 
     Args:
       staging_root: the folder of all runs over this catalog; the caller holds the catalog's lock.
@@ -48,14 +57,26 @@ def take_up(staging_root: str, context: RunContext) -> int:
       StorageError: staging or the catalog cannot be read or written.
     """
     taken = 0
-    folders = {_run_folder(metadata.path, staging_root) for metadata in objects.list_below(staging_root)}
+    folders = {
+        _run_folder(metadata.path, staging_root) for metadata in objects.list_below(staging_root)
+    }
     for folder in sorted(folders - {context.staging_uri}):
         noted = list(completed_work.find(folder, STAGED_CALL, FinishedCall))
-        newer = _written_after(context, "calls", {call.pressed.call.as_tuple(): call.noted_unix_ns for call in noted})
-        calls = [call for call in noted if call.pressed.call.as_tuple() not in newer and _is_usable(call, context)]
+        newer = _written_after(
+            context, "calls", {call.pressed.call.as_tuple(): call.noted_unix_ns for call in noted}
+        )
+        calls = [
+            call
+            for call in noted
+            if call.pressed.call.as_tuple() not in newer and _is_usable(call, context)
+        ]
         read = list(completed_work.find(folder, STAGED_ARCHIVE, FinishedArchive))
-        newer = _written_after(context, "archives", {(a.summary.ref.uri,): a.noted_unix_ns for a in read})
-        archives = [a for a in read if (a.summary.ref.uri,) not in newer and _is_whole(a, calls, context)]
+        newer = _written_after(
+            context, "archives", {(a.summary.ref.uri,): a.noted_unix_ns for a in read}
+        )
+        archives = [
+            a for a in read if (a.summary.ref.uri,) not in newer and _is_whole(a, calls, context)
+        ]
         _publish(calls, archives, context)
         objects.delete_below(folder)
         taken += len(calls)
@@ -63,12 +84,18 @@ def take_up(staging_root: str, context: RunContext) -> int:
     return taken
 
 
-def _written_after(context: RunContext, table: str, noted_unix_ns: dict[tuple[str, ...], int]) -> set[tuple[str, ...]]:
-    """Returns the keys of which the catalog has a row of a run that began after the one that left the note."""
+def _written_after(
+    context: RunContext, table: str, noted_unix_ns: dict[tuple[str, ...], int]
+) -> set[tuple[str, ...]]:
+    """Returns the keys of which the catalog has a row of a run that began after the one that left
+    the note.
+    """
     columns = KEYS[table]
     found = set()
     for file in partitions.list_files(context.catalog_uri, table) if noted_unix_ns else ():
-        for row in partitions.scan(context.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)):
+        for row in partitions.scan(
+            context.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)
+        ):
             key = tuple(row[column] for column in columns)
             if from_time(row["created_at"]) > noted_unix_ns[key]:
                 found.add(key)
@@ -93,7 +120,9 @@ def _run_folder(path: str, staging_root: str) -> str:
 
 
 def _is_usable(call: FinishedCall, context: RunContext) -> bool:
-    """Whether a call's note holds still; what cannot be found out makes it one to be pressed again."""
+    """Whether a call's note holds still; what cannot be found out makes it one to be pressed
+    again.
+    """
     if call.settings_fingerprint != context.settings_fingerprint:
         return False
     try:
@@ -101,7 +130,9 @@ def _is_usable(call: FinishedCall, context: RunContext) -> bool:
             return False
         # All its rows, since a power cut may have left a part of them.
         rows = read_fragments(call.pressed.rows, CALL_TABLES)
-        return all(_is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows["recordings"])
+        return all(
+            _is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows["recordings"]
+        )
     except RecordingError as error:
         logger.warning("a finished call is pressed again: %s", error.message)
         return False
@@ -123,7 +154,9 @@ def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
 def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: RunContext) -> bool:
     ref = archive.summary.ref
     taken = {call.pressed.call for call in calls if (ref.uri, ref.fingerprint) in call.fingerprints}
-    if archive.settings_fingerprint != context.settings_fingerprint or not taken.issuperset(archive.summary.calls):
+    if archive.settings_fingerprint != context.settings_fingerprint or not taken.issuperset(
+        archive.summary.calls
+    ):
         return False
     try:
         return _is_unchanged(ref.uri, ref.fingerprint)
@@ -132,25 +165,33 @@ def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: 
         return False
 
 
-def _publish(calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext) -> None:
+def _publish(
+    calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext
+) -> None:
     dropped = _merge([call.pressed.rows for call in calls], context)
     _merge(_archive_fragments(calls, archives, context), context)
     _merge(_removals(archives, context), context)
     for uri in dropped:
         objects.delete_recording(context.output_uri, uri)
     for call in calls:
-        pending_replacement.forget(context.catalog_uri, context.output_uri, call.pressed.call, call.pressed.rows.call_date)
+        pending_replacement.forget(
+            context.catalog_uri, context.output_uri, call.pressed.call, call.pressed.rows.call_date
+        )
 
 
 def _merge(fragments: Sequence[FragmentRef], context: RunContext) -> list[str]:
-    """Merges fragments into every table and date they are about; returns files of which the last row is gone."""
+    """Merges fragments into every table and date they are about; returns files of which the last
+    row is gone.
+    """
     by_partition: dict[tuple[str, str], list[FragmentRef]] = defaultdict(list)
     for fragment in fragments:
         for table, _ in fragment.row_counts:
             by_partition[table, fragment.call_date].append(fragment)
     dropped: list[str] = []
     for (table, call_date), found in sorted(by_partition.items(), key=lambda item: item[0]):
-        dropped += partitions.merge_partition(context.catalog_uri, table, call_date, found).dropped_media
+        dropped += partitions.merge_partition(
+            context.catalog_uri, table, call_date, found
+        ).dropped_media
     return dropped
 
 
@@ -165,27 +206,54 @@ def _archive_fragments(
         rows, failures = [], []
         for archive in found:
             uri = archive.summary.ref.uri
-            outcomes = [outcome for call in calls for outcome in call.outcomes if outcome.archive_uri == uri]
-            row = archive_row(archive.summary, outcomes, list(archive.failures), context.started_unix_ns)
+            outcomes = [
+                outcome for call in calls for outcome in call.outcomes if outcome.archive_uri == uri
+            ]
+            row = archive_row(
+                archive.summary, outcomes, list(archive.failures), context.started_unix_ns
+            )
             rows.append(context.stamp(row))
-            failures += [context.stamp(row) for row in failure_rows(archive.failures, context.started_unix_ns)]
+            failures += [
+                context.stamp(row)
+                for row in failure_rows(archive.failures, context.started_unix_ns)
+            ]
         owners = tuple((archive.summary.ref.uri,) for archive in found)
-        uri = context.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json")
-        fragments.append(write_fragment(uri, date, {"archives": rows, "failures": failures}, owners))
+        uri = context.staged(
+            "rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json"
+        )
+        fragments.append(
+            write_fragment(uri, date, {"archives": rows, "failures": failures}, owners)
+        )
     return fragments
 
 
 def _removals(archives: Sequence[FinishedArchive], context: RunContext) -> list[FragmentRef]:
     """Returns what takes away the rows that these archives have under other dates."""
-    dates = {archive.summary.ref.uri: utc_date(archive.summary.ref.modified_unix_ns) for archive in archives}
+    dates = {
+        archive.summary.ref.uri: utc_date(archive.summary.ref.modified_unix_ns)
+        for archive in archives
+    }
     old: dict[tuple[str, str], set[str]] = defaultdict(set)
     keys = {(uri,) for uri in dates}
-    for table, columns in (("archives", ("archive_uri",)), ("failures", ("archive_uri", "call_session_id"))):
+    for table, columns in (
+        ("archives", ("archive_uri",)),
+        ("failures", ("archive_uri", "call_session_id")),
+    ):
         for file in partitions.list_files(context.catalog_uri, table) if keys else ():
-            for row in partitions.scan(context.catalog_uri, table, file, columns, ("archive_uri",), keys):
-                if row.get("call_session_id") is None and file.call_date != dates[row["archive_uri"]]:
+            for row in partitions.scan(
+                context.catalog_uri, table, file, columns, ("archive_uri",), keys
+            ):
+                if (
+                    row.get("call_session_id") is None
+                    and file.call_date != dates[row["archive_uri"]]
+                ):
                     old[table, file.call_date].add(row["archive_uri"])
     return [
-        FragmentRef(uri="", call_date=date, row_counts=((table, 0),), replaced=tuple((uri,) for uri in sorted(found)))
+        FragmentRef(
+            uri="",
+            call_date=date,
+            row_counts=((table, 0),),
+            replaced=tuple((uri,) for uri in sorted(found)),
+        )
         for (table, date), found in sorted(old.items())
     ]

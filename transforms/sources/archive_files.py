@@ -1,4 +1,6 @@
-"""Raw archives as files: what a pattern stands for, what is in a folder, what tells whether one changed."""
+"""Raw archives as files: what a pattern stands for, what is in a folder, what tells whether one
+changed.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ class Listed:
     size_bytes: int
     modified_unix_ns: int
     fingerprint: str = ""
-    """As `fingerprint` gives it, where the listing itself tells; else empty, and it has to be asked for."""
+    """As `fingerprint` gives it, where the listing itself tells; else empty, and it has to be asked
+    for.
+    """
 
 
 def list_archives(pattern: str) -> list[Listed]:
-    """Returns what a pattern matches: files, and unpacked folders (those with timing metadata in them).
+    """Returns what a pattern matches: files, and unpacked folders (those with timing metadata in
+    them).
 
     Args:
       pattern: a file, a folder or a glob. A folder that is no recording itself stands for nothing.
@@ -43,10 +48,19 @@ def list_archives(pattern: str) -> list[Listed]:
             if not any(member.path.lower().endswith(SUFFIX) for member in members):
                 return []
             return [_listed_folder(plain + "/", members)]
-        return [_listed(metadata) for metadata in objects.match(globs.quote(plain))] if not pattern.endswith("/") else []
-    found = {listed.uri: listed for listed in map(_listed, objects.match(plain)) if not pattern.endswith("/")}
+        return (
+            [_listed(metadata) for metadata in objects.match(globs.quote(plain))]
+            if not pattern.endswith("/")
+            else []
+        )
+    found = {
+        listed.uri: listed
+        for listed in map(_listed, objects.match(plain))
+        if not pattern.endswith("/")
+    }
     if "**" not in plain:
-        # Globs match files only: a folder is found by the metadata in it, cut to as many levels as the pattern has.
+        # Globs match files only: a folder is found by the metadata in it, cut to as many levels as
+        # the pattern has.
         levels = plain.count("/") + 1
         below: dict[str, list[store.Listed]] = {}
         for metadata in objects.match(plain + "/**"):
@@ -59,7 +73,9 @@ def list_archives(pattern: str) -> list[Listed]:
 
 
 def why_nothing_matches(pattern: str) -> str | None:
-    """Returns why a pattern stands for no archive, None when it stands for some. Raises: StorageError."""
+    """Returns why a pattern stands for no archive, None when it stands for some. Raises:
+    StorageError.
+    """
     plain = uris.absolute(pattern).rstrip("/")
     # Beam takes a folder on a disk for a match of itself.
     name = globs.quote(plain) if _is_spelled_out(plain) else plain
@@ -74,20 +90,27 @@ def why_nothing_matches(pattern: str) -> str | None:
 
 
 def _is_spelled_out(plain: str) -> bool:
-    """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder of just that name."""
+    """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder
+    of just that name.
+    """
     return not _GLOB.search(plain) or (uris.is_local(plain) and os.path.exists(plain))
 
 
 def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
-    """Returns the relative path and size of every file of an unpacked folder. Raises: StorageError."""
-    return tuple((m.path[len(uri) :], int(m.size_in_bytes)) for m in objects.list_below(uri.rstrip("/")))
+    """Returns the relative path and size of every file of an unpacked folder. Raises:
+    StorageError.
+    """
+    return tuple(
+        (m.path[len(uri) :], int(m.size_in_bytes)) for m in objects.list_below(uri.rstrip("/"))
+    )
 
 
 @retry.retried
 def fingerprint(uri: str) -> str:
     """Returns what changes whenever an archive's content may have.
 
-    Of a file its size and modification (the entity tag where the store has one), of a folder the same over its members.
+    Of a file its size and modification (the entity tag where the store has one), of a folder the
+    same over its members.
 
     Raises:
       StorageError: it is not there.
@@ -120,9 +143,15 @@ def _one_fingerprint(metadata: store.Listed) -> str:
     if uris.is_local(metadata.path):
         found = os.stat(metadata.path)
         if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
-            raise ArchiveError(f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file")
+            raise ArchiveError(
+                f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file"
+            )
         return f"{metadata.size_in_bytes}-{found.st_mtime_ns}"
-    checksum = metadata.checksum if isinstance(metadata, store.StoredObject) else objects.checksum(metadata.path)
+    checksum = (
+        metadata.checksum
+        if isinstance(metadata, store.StoredObject)
+        else objects.checksum(metadata.path)
+    )
     return f"{metadata.size_in_bytes}-{checksum}"
 
 
@@ -136,7 +165,9 @@ def _listed(metadata: store.Listed) -> Listed:
 
 
 def _fingerprint_at_hand(metadata: store.Listed) -> str:
-    """Returns an archive's fingerprint where it costs no request; empty where it does, or the archive is gone by now."""
+    """Returns an archive's fingerprint where it costs no request; empty where it does, or the
+    archive is gone by now.
+    """
     if not (uris.is_local(metadata.path) or isinstance(metadata, store.StoredObject)):
         return ""
     try:
@@ -150,5 +181,7 @@ def _listed_folder(uri: str, members: list[store.Listed]) -> Listed:
         uri=uri,
         size_bytes=sum(int(member.size_in_bytes) for member in members),
         modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
-        fingerprint=_folder_fingerprint(members) if all(isinstance(member, store.StoredObject) for member in members) else "",
+        fingerprint=_folder_fingerprint(members)
+        if all(isinstance(member, store.StoredObject) for member in members)
+        else "",
     )

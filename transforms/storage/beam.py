@@ -1,4 +1,6 @@
-"""Objects in stores that only Beam's `FileSystems` knows, uncompressed: what `objects` does for their names."""
+"""Objects in stores that only Beam's `FileSystems` knows, uncompressed: what `objects` does for
+their names.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _BATCH_OBJECTS = 100
 
 def open_object(uri: str) -> OpenObject:
     """Opens an object for reading."""
-    return OpenFile(cast(BinaryIO, FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)))
+    return OpenFile(
+        cast(BinaryIO, FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
+    )
 
 
 def match(pattern: str) -> Iterator[Listed]:
@@ -54,7 +58,10 @@ def write(uri: str, data: bytes) -> None:
 def write_file(uri: str, source: Path) -> None:
     """Writes an object from a local file in one upload. Raises: ShortTransferError."""
     size_bytes = source.stat().st_size
-    with source.open("rb") as data, FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with (
+        source.open("rb") as data,
+        FileSystems.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file,
+    ):
         shutil.copyfileobj(data, file, READ_BYTES)
     _check_size(uri, size_bytes)
 
@@ -62,7 +69,9 @@ def write_file(uri: str, source: Path) -> None:
 def _check_size(uri: str, size_bytes: int) -> None:
     arrived = [listed.size_in_bytes for listed in match(quote(uri))]
     if arrived != [size_bytes]:
-        raise ShortTransferError(f"{arrived[0] if arrived else 'no'} bytes arrived, expected {size_bytes}")
+        raise ShortTransferError(
+            f"{arrived[0] if arrived else 'no'} bytes arrived, expected {size_bytes}"
+        )
 
 
 def delete(uri: str) -> None:

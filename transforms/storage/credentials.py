@@ -1,4 +1,6 @@
-"""One way to Google's credentials: asked for once, and without Beam's 20 s of retries where there are none."""
+"""One way to Google's credentials: asked for once, and without Beam's 20 s of retries where there
+are none.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,26 @@ from google.cloud import storage
 
 @functools.cache
 def have_credentials() -> bool:
-    """Whether this process has Google credentials. Without, Beam is told to go on anonymously at once."""
+    """Whether this process has Google credentials. Without, Beam is told to go on anonymously at
+    once.
+    """
     if not os.environ.get("STORAGE_EMULATOR_HOST"):
         try:
             google.auth.default()
             return True
         except DefaultCredentialsError:
             pass
-    # Beam asks four times with growing pauses before it goes on anonymously by itself; there is no public switch.
+    # Beam asks four times with growing pauses before it goes on anonymously by itself; there is no
+    # public switch.
     beam_auth._Credentials._credentials_init = True
     return False
 
 
 @functools.cache
 def storage_client() -> storage.Client:
-    """Returns this process's client, made as Beam makes its own: with its options for impersonation and audit entries."""
+    """Returns this process's client, made as Beam makes its own: with its options for impersonation
+    and audit entries.
+    """
     if have_credentials():
         return gcsio.create_storage_client(FileSystems._pipeline_options or PipelineOptions())
     return storage.Client(project="anonymous", credentials=AnonymousCredentials())

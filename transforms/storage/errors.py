@@ -1,4 +1,6 @@
-"""What goes wrong with stores: whether it may pass, and in plain words. Knows the errors of every library in between."""
+"""What goes wrong with stores: whether it may pass, and in plain words. Knows the errors of every
+library in between.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +59,17 @@ def is_passing(error: object) -> bool:
     if isinstance(error, InvalidResponse):
         return is_passing(int(error.response.status_code))
     if isinstance(error, OSError):
-        return error.errno not in _FINAL_ERRNOS and not isinstance(error, FileNotFoundError | PermissionError)
+        return error.errno not in _FINAL_ERRNOS and not isinstance(
+            error, FileNotFoundError | PermissionError
+        )
     # Not google's RetryError: behind it lies a long row of tries already.
-    passing = GoogleAuthError | EOFError | DataCorruption | urllib3.exceptions.HTTPError | http.client.HTTPException
+    passing = (
+        GoogleAuthError
+        | EOFError
+        | DataCorruption
+        | urllib3.exceptions.HTTPError
+        | http.client.HTTPException
+    )
     return isinstance(error, passing)
 
 
@@ -71,7 +81,15 @@ def was_retried(error: object) -> bool:
 def plain(error: BaseException) -> str:
     """Returns an error in one line, without a query string, a token or a payload."""
     if isinstance(error, BeamIOError) and error.exception_details:
-        return "; ".join(sorted({_plain_cause(cause) for cause in error.exception_details.values() if cause is not None}))
+        return "; ".join(
+            sorted(
+                {
+                    _plain_cause(cause)
+                    for cause in error.exception_details.values()
+                    if cause is not None
+                }
+            )
+        )
     if isinstance(error, google_errors.RetryError) and error.cause is not None:
         return plain(error.cause)
     if isinstance(error, InvalidResponse):
@@ -81,7 +99,9 @@ def plain(error: BaseException) -> str:
         said = _REQUEST.sub("", error.message or "")
         told = _JSON_MESSAGE.search(said)
         said = (told[1] if told else said).split("\n", 1)[0]
-        return f"HTTP status {int(error.code)}" + (f": {printable(without_secrets(said))[:200]}" if said.strip() else "")
+        return f"HTTP status {int(error.code)}" + (
+            f": {printable(without_secrets(said))[:200]}" if said.strip() else ""
+        )
     if isinstance(error, OSError) and error.strerror:
         return printable(without_secrets(error.strerror))
     text = printable(without_secrets(str(error)).split("\n", 1)[0])[:300]

@@ -1,8 +1,10 @@
-"""Objects in Google Cloud Storage, whole and checked: what `transforms.storage.objects` does for names that begin with `gs://`.
+"""Objects in Google Cloud Storage, whole and checked: what `transforms.storage.objects` does for
+names that begin with `gs://`.
 
-Beam's own file system for it was seen (2.77) to hand out half an object without a word when a body came short, to answer 503
-to a delete with 69 s of waiting, and to make a new connection for each call. Here each call is one request over one client,
-its size and checksum are compared, and it is not retried: `storage.retried` does that, once and for all.
+Beam's own file system for it was seen (2.77) to hand out half an object without a word when a body
+came short, to answer 503 to a delete with 69 s of waiting, and to make a new connection for each
+call. Here each call is one request over one client, its size and checksum are compared, and it is
+not retried: `storage.retried` does that, once and for all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ READ_BYTES = 16 << 20
 """Read at a time: a request per megabyte would wait more than it reads."""
 _TIMEOUT_SECONDS = 60
 """To connect, and between two pieces of an answer."""
-# A listing has many pages, and each may fail by itself: tried again one by one, all of them together soon enough succeed.
+# A listing has many pages, and each may fail by itself: tried again one by one, all of them
+# together soon enough succeed.
 _PAGE_RETRY = DEFAULT_RETRY.with_timeout(10.0)
 _BATCH_OBJECTS = 100
 
@@ -44,18 +47,23 @@ def _blob(uri: str) -> google_storage.Blob:
 
 
 class ObjectReader:
-    """One generation of an object: replaced while it is read, it is an error and never a mixture."""
+    """One generation of an object: replaced while it is read, it is an error and never a
+    mixture.
+    """
 
     def __init__(self, uri: str) -> None:
         found = _blob(uri)
         found.reload(retry=None, timeout=_TIMEOUT_SECONDS)
         self.size_bytes: int = found.size
         self.checksum: str = found.crc32c or ""
-        # Another of it, that has no link to its media: such a link may lead by another way than all other requests go.
+        # Another of it, that has no link to its media: such a link may lead by another way than all
+        # other requests go.
         self._blob = found.bucket.blob(found.name, generation=found.generation)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Returns `size` bytes from `position`, fewer only at the end. Raises: ShortTransferError."""
+        """Returns `size` bytes from `position`, fewer only at the end. Raises:
+        ShortTransferError.
+        """
         wanted = min(size, self.size_bytes - position)
         if wanted <= 0:
             return b""
@@ -71,7 +79,9 @@ class ObjectReader:
             ),
         )
         if len(data) != wanted:
-            raise ShortTransferError(f"{len(data)} bytes came from byte {position}, expected {wanted}")
+            raise ShortTransferError(
+                f"{len(data)} bytes came from byte {position}, expected {wanted}"
+            )
         return data
 
     def close(self) -> None:
@@ -99,7 +109,9 @@ def read(uri: str) -> bytes:
     data = reader.read_at(0, reader.size_bytes)
     checksum = Checksum(data)
     if reader.checksum and _spell(checksum) != reader.checksum:
-        raise ShortTransferError(f"what came has checksum {_spell(checksum)}, expected {reader.checksum}")
+        raise ShortTransferError(
+            f"what came has checksum {_spell(checksum)}, expected {reader.checksum}"
+        )
     return data
 
 
@@ -117,12 +129,16 @@ def write_file(uri: str, source: Path) -> None:
 def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
     blob = _blob(uri)
     try:
-        blob.upload_from_file(file, size=size_bytes, checksum="crc32c", retry=None, timeout=_TIMEOUT_SECONDS)
+        blob.upload_from_file(
+            file, size=size_bytes, checksum="crc32c", retry=None, timeout=_TIMEOUT_SECONDS
+        )
     except google_errors.BadRequest as error:
         if "crc32c" not in str(error).lower():
             raise
         raise ShortTransferError("other bytes arrived than were sent") from error
-    except ValueError as error:  # the client's word for an upload that the store says is not complete yet
+    except (
+        ValueError
+    ) as error:  # the client's word for an upload that the store says is not complete yet
         raise ShortTransferError("not all bytes arrived") from error
     if blob.size != size_bytes:
         raise ShortTransferError(f"{blob.size} bytes arrived, expected {size_bytes}")
@@ -131,7 +147,9 @@ def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
     while piece := file.read(1 << 20):
         checksum.update(piece)
     if blob.crc32c and blob.crc32c != _spell(checksum):
-        raise ShortTransferError(f"what arrived has checksum {blob.crc32c}, expected {_spell(checksum)}")
+        raise ShortTransferError(
+            f"what arrived has checksum {blob.crc32c}, expected {_spell(checksum)}"
+        )
 
 
 def _spell(checksum: Checksum) -> str:
@@ -139,7 +157,9 @@ def _spell(checksum: Checksum) -> str:
 
 
 def match(pattern: str) -> Iterator[Listed]:
-    """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does not."""
+    """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does
+    not.
+    """
     bucket, name = _split(pattern)
     wanted = compile_glob(pattern)
     found = credentials.storage_client().list_blobs(

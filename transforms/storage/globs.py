@@ -6,12 +6,15 @@ import errno
 import re
 
 # A set has at least one character: the `]` of `[]a]` and `[!]a]` is in it.
-_TOKEN = re.compile(r"(?P<any>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<set>!?+\]?+[^\]]*+)\]|(?P<plain>.)", re.DOTALL)
+_TOKEN = re.compile(
+    r"(?P<any>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<set>!?+\]?+[^\]]*+)\]|(?P<plain>.)", re.DOTALL
+)
 _PLAIN_PREFIX = re.compile(r"[^\[*?]*")
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Returns what a glob means, to be matched in full: by Beam's rules `*` stays in its folder, `**` does not.
+    """Returns what a glob means, to be matched in full: by Beam's rules `*` stays in its folder,
+    `**` does not.
 
     Raises:
       OSError: a set such as `[z-a]`, that nothing can be in.
@@ -20,10 +23,20 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     for token in _TOKEN.finditer(pattern):
         if token["set"] is not None:
             inside = token["set"].replace("\\", r"\\").replace("[", r"\[")
-            inside = "^" + inside[1:] if inside[0] == "!" else "\\" + inside if inside[0] == "^" else inside
+            inside = (
+                "^" + inside[1:]
+                if inside[0] == "!"
+                else "\\" + inside
+                if inside[0] == "^"
+                else inside
+            )
             spelled.append(f"[{inside}]")
         else:
-            spelled.append({"any": ".*", "some": r"[^/\\]*", "one": "."}.get(token.lastgroup or "", re.escape(token[0])))
+            spelled.append(
+                {"any": ".*", "some": r"[^/\\]*", "one": "."}.get(
+                    token.lastgroup or "", re.escape(token[0])
+                )
+            )
     try:
         return re.compile("".join(spelled), re.DOTALL)
     except re.error as error:

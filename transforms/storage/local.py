@@ -16,7 +16,9 @@ from transforms.storage.store import Listed, ShortTransferError
 
 
 def in_folder(path: str, act: Callable[[], T]) -> T:
-    """Does something with a path of which the folder is there as a rule; makes the folder when it was not."""
+    """Does something with a path of which the folder is there as a rule; makes the folder when it
+    was not.
+    """
     try:
         return act()
     except FileNotFoundError:
@@ -26,7 +28,9 @@ def in_folder(path: str, act: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def beside(path: str, size_bytes: int) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, renamed onto it when the block ends well and all bytes are there."""
+    """Gives a temporary name beside `path`, renamed onto it when the block ends well and all bytes
+    are there.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = Path(os.path.dirname(path)) / f".{os.path.basename(path)[:200]}.{os.getpid()}.partial"
     try:
@@ -34,7 +38,9 @@ def beside(path: str, size_bytes: int) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
             if os.fstat(file.fileno()).st_size != size_bytes:
-                raise ShortTransferError(f"{os.fstat(file.fileno()).st_size} bytes were written, expected {size_bytes}")
+                raise ShortTransferError(
+                    f"{os.fstat(file.fileno()).st_size} bytes were written, expected {size_bytes}"
+                )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -50,14 +56,18 @@ class ListedFile:
 
 
 def match_files(pattern: str) -> Iterator[Listed]:
-    """Yields the files of this machine's disks that a glob matches; a folder only where it is spelled out."""
+    """Yields the files of this machine's disks that a glob matches; a folder only where it is
+    spelled out.
+    """
     prefix = plain_prefix(pattern)
     if prefix == pattern:
         yield from _look_at(pattern)
         return
     wanted = compile_glob(pattern)
     # `?` and sets match a slash, too.
-    deepest = None if "**" in pattern else pattern.count("/") + pattern.count("?") + pattern.count("[")
+    deepest = (
+        None if "**" in pattern else pattern.count("/") + pattern.count("?") + pattern.count("[")
+    )
     for folder, below, names in os.walk(os.path.dirname(prefix)):
         for name in names:
             path = os.path.join(folder, name)
@@ -70,4 +80,6 @@ def match_files(pattern: str) -> Iterator[Listed]:
 def _look_at(path: str) -> Iterator[Listed]:
     with contextlib.suppress(OSError, ValueError):  # it may have gone a moment ago
         found = os.stat(path)
-        yield ListedFile(path=path, size_in_bytes=found.st_size, last_updated_in_seconds=found.st_mtime)
+        yield ListedFile(
+            path=path, size_in_bytes=found.st_size, last_updated_in_seconds=found.st_mtime
+        )

@@ -1,10 +1,13 @@
-"""The only code that knows URIs: opens, lists, stages and publishes whole objects, on disks and object stores alike.
+"""The only code that knows URIs: opens, lists, stages and publishes whole objects, on disks and
+object stores alike.
 
-Disks are used directly, gs:// through `transforms.storage.gcs`, other stores through `transforms.storage.beam`. What was read
-and written is compared with its size, where the store tells one with its checksum. Trouble that may pass is retried with
-back-off; what stays becomes a `StorageError`, and a `StoreDownError` where a store does not answer any more at all.
+Disks are used directly, gs:// through `transforms.storage.gcs`, other stores through
+`transforms.storage.beam`. What was read and written is compared with its size, where the store
+tells one with its checksum. Trouble that may pass is retried with back-off; what stays becomes a
+`StorageError`, and a `StoreDownError` where a store does not answer any more at all.
 
-The stores' libraries take a second to import: they are not before there is a name, or trouble, that needs them.
+The stores' libraries take a second to import: they are not before there is a name, or trouble, that
+needs them.
 """
 
 from __future__ import annotations
@@ -61,14 +64,16 @@ def _store(uri: str) -> _Store:
 
 
 def find_credentials(uris: Iterable[str]) -> None:
-    """Looks for Google's credentials, once and before any work, when one of these names needs them."""
+    """Looks for Google's credentials, once and before any work, when one of these names needs
+    them.
+    """
     if any(uri.startswith(_CLOUD) for uri in uris):
         from transforms.storage import credentials
 
         credentials.have_credentials()
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def _open_object(uri: str) -> OpenObject:
@@ -76,7 +81,9 @@ def _open_object(uri: str) -> OpenObject:
 
 
 class _Input(PositionedFile):
-    """An object being read: a read that fails in passing is tried again where it stood, on a new connection."""
+    """An object being read: a read that fails in passing is tried again where it stood, on a new
+    connection.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -108,7 +115,9 @@ class _Input(PositionedFile):
                 self._reader = _open_object(self._uri)
                 found = (self._reader.size_bytes, self._reader.checksum)
                 if self._known not in (None, found):
-                    raise StorageError(f"{printable(self._uri)}: it was replaced while it was being read")
+                    raise StorageError(
+                        f"{printable(self._uri)}: it was replaced while it was being read"
+                    )
                 self._known = found
             yield self._reader
         except BaseException:
@@ -133,11 +142,16 @@ def _size_of(_uri: str, opened: _Opened) -> int:
 
 def open_input(uri: str) -> BinaryIO:
     """Opens an object for reading; seekable. Raises: StorageError, also from its reads."""
-    return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES if is_local(uri) else _store(uri).READ_BYTES))
+    return cast(
+        BinaryIO,
+        io.BufferedReader(_Input(uri), _COPY_BYTES if is_local(uri) else _store(uri).READ_BYTES),
+    )
 
 
 def open_staged(uri: str) -> BinaryIO:
-    """As `open_input`, with a small buffer: all tracks of a call are open at a time. Raises: StorageError."""
+    """As `open_input`, with a small buffer: all tracks of a call are open at a time. Raises:
+    StorageError.
+    """
     return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES))
 
 
@@ -152,14 +166,18 @@ def read_bytes(uri: str) -> bytes:
 
 @retried
 def match(pattern: str) -> list[Listed]:
-    """Returns the objects a glob matches, sorted by name; none when nothing does. Raises: StorageError."""
+    """Returns the objects a glob matches, sorted by name; none when nothing does. Raises:
+    StorageError.
+    """
     found = local.match_files(pattern) if is_local(pattern) else _store(pattern).match(pattern)
     return sorted(found, key=lambda listed: listed.path)
 
 
 @retried
 def has_match(pattern: str) -> bool:
-    """Whether a glob matches anything at all; cheap also where it matches much. Raises: StorageError."""
+    """Whether a glob matches anything at all; cheap also where it matches much. Raises:
+    StorageError.
+    """
     if is_local(pattern):
         return next(local.match_files(pattern), None) is not None
     return _store(pattern).has_match(pattern)
@@ -183,7 +201,7 @@ def list_below(prefix: str) -> list[Listed]:
     return match(join(quote(prefix), "**"))
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @retried
@@ -198,9 +216,11 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 @retried
 def write_staged(uri: str, data: bytes) -> None:
-    """As `write_bytes`, of what is named to others only when it is there, and what nobody needs after a power cut.
+    """As `write_bytes`, of what is named to others only when it is there, and what nobody needs
+    after a power cut.
 
-    On a disk that spares a second name and a wait for the disk, which cost more than the small objects themselves.
+    On a disk that spares a second name and a wait for the disk, which cost more than the small
+    objects themselves.
     """
     if is_local(uri):
         with in_folder(uri, lambda: open(uri, "wb")) as file:
@@ -210,9 +230,11 @@ def write_staged(uri: str, data: bytes) -> None:
 
 
 def publish(uri: str, source: Path) -> None:
-    """Moves a finished local file to its final name; it is not visible before it is complete, nor short after a power cut.
+    """Moves a finished local file to its final name; it is not visible before it is complete, nor
+    short after a power cut.
 
-    On a disk a rename, over file systems a copy beside it first; on an object store one upload. Raises: StorageError.
+    On a disk a rename, over file systems a copy beside it first; on an object store one upload.
+    Raises: StorageError.
     """
     if is_local(uri):
         _sync(uri, source)
@@ -244,7 +266,9 @@ def move(uri: str, source: Path) -> None:
 
 @retried
 def delete_partials(folder: str) -> None:
-    """Deletes what a process that was killed while it wrote left below a folder of a disk; nobody else may be writing there."""
+    """Deletes what a process that was killed while it wrote left below a folder of a disk; nobody
+    else may be writing there.
+    """
     for path in Path(folder).rglob(".*.partial") if is_local(folder) else ():
         path.unlink(missing_ok=True)
 
@@ -260,7 +284,8 @@ def delete(uri: str) -> None:
 
 
 def delete_recording(output_uri: str, uri: str) -> bool:
-    """Deletes a media file that no row names any more; returns whether it is one of ours. Nothing else is ever deleted.
+    """Deletes a media file that no row names any more; returns whether it is one of ours. Nothing
+    else is ever deleted.
 
     Raises: StorageError.
     """

@@ -1,4 +1,6 @@
-"""One retry for all stores: what may pass is tried again; what stays is a `StorageError`, or a store that is down."""
+"""One retry for all stores: what may pass is tried again; what stays is a `StorageError`, or a
+store that is down.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ T = TypeVar("T")
 
 
 class _Health:
-    """Tells a store that is gone from an object that is bad: a run that asks it for each of 10,000 archives never ends."""
+    """Tells a store that is gone from an object that is bad: a run that asks it for each of 10,000
+    archives never ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +40,9 @@ class _Health:
                 self._silent.pop(_store_of(uri), None)
 
     def gave_up(self, uri: str, why: str, began: float) -> None:
-        """An operation that began at `began` used up its tries. Raises: StoreDownError: none went well for long."""
+        """An operation that began at `began` used up its tries. Raises: StoreDownError: none went
+        well for long.
+        """
         store = _store_of(uri)
         with self._lock:
             since, names = self._silent.setdefault(store, (began, set()))
@@ -44,7 +50,10 @@ class _Health:
             silent_seconds = time.monotonic() - since
             if is_local(uri) or len(names) < _DOWN_OPERATIONS or silent_seconds < _DOWN_SECONDS:
                 return
-        raise StoreDownError(f"{store} has not answered for {silent_seconds:.0f} s, last with: {why}; run again when it does")
+        raise StoreDownError(
+            f"{store} has not answered for {silent_seconds:.0f} s, last with: {why}; run again "
+            "when it does"
+        )
 
 
 def _store_of(uri: str) -> str:

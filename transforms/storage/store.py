@@ -41,7 +41,9 @@ class OpenObject(Protocol):
     """Empty where the store tells none."""
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Returns `size` bytes from `position`, fewer only at the end. Raises: ShortTransferError."""
+        """Returns `size` bytes from `position`, fewer only at the end. Raises:
+        ShortTransferError.
+        """
 
     def close(self) -> None:
         """Lets go of it."""
@@ -58,7 +60,9 @@ class OpenFile:
         file.seek(0)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Returns `size` bytes from `position`, fewer only at the end. Raises: ShortTransferError."""
+        """Returns `size` bytes from `position`, fewer only at the end. Raises:
+        ShortTransferError.
+        """
         if self._file.tell() != position:
             self._file.seek(position)
         data = self._file.read(size)
@@ -66,7 +70,9 @@ class OpenFile:
         while len(data) < wanted:  # some file systems give what they have
             more = self._file.read(wanted - len(data))
             if not more:
-                raise ShortTransferError(f"{len(data)} bytes came from byte {position}, expected {wanted}")
+                raise ShortTransferError(
+                    f"{len(data)} bytes came from byte {position}, expected {wanted}"
+                )
             data += more
         return data
 

@@ -13,12 +13,15 @@ from transforms.storage.local import in_folder
 from transforms.storage.uris import is_local, join
 
 _spare_folders: dict[str, list[str]] = {}
-"""Empty work folders by the folder they lie in: making and removing one costs more than a short recording's other files."""
+"""Empty work folders by the folder they lie in: making and removing one costs more than a short
+recording's other files.
+"""
 
 
 @contextlib.contextmanager
 def work_folder(staging_uri: str) -> Iterator[Path]:
-    """Gives an empty local folder for files being made: on the staging disk where there is one, so that moving is renaming.
+    """Gives an empty local folder for files being made: on the staging disk where there is one, so
+    that moving is renaming.
 
     There it stays, empty, for whoever needs one next, until staging is swept.
     """
@@ -27,7 +30,9 @@ def work_folder(staging_uri: str) -> Iterator[Path]:
             yield Path(folder)
         return
     parent = join(staging_uri, "work")
-    folder = _spare_folder(parent) or in_folder(join(parent, "x"), lambda: tempfile.mkdtemp(prefix="callpress-", dir=parent))
+    folder = _spare_folder(parent) or in_folder(
+        join(parent, "x"), lambda: tempfile.mkdtemp(prefix="callpress-", dir=parent)
+    )
     try:
         yield Path(folder)
     finally:

@@ -1,8 +1,10 @@
-"""Put first on PYTHONPATH by a test: libopus or LAME crash for real over one recording, in the codec process only.
+"""Put first on PYTHONPATH by a test: libopus or LAME crash for real over one recording, in the
+codec process only.
 
-`CALLPRESS_TEST_CRASH=decode:N` hands libopus a decoder state at address 8 once it is given a packet of N bytes; `encode:N`
-reads at address 0 as LAME is given a block of a mix with N channels. `CALLPRESS_TEST_CRASH_ONCE=FILE` does it only until that
-file is there, and makes it. Nothing of this is known to the program itself.
+`CALLPRESS_TEST_CRASH=decode:N` hands libopus a decoder state at address 8 once it is given a packet
+of N bytes; `encode:N` reads at address 0 as LAME is given a block of a mix with N channels.
+`CALLPRESS_TEST_CRASH_ONCE=FILE` does it only until that file is there, and makes it. Nothing of
+this is known to the program itself.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, name: str, change: Any, number: int) -> None:
         self._name, self._change, self._number = name, change, number
 
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Any, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -97,6 +101,8 @@ _told = os.environ.get("CALLPRESS_TEST_CRASH")
 if _told and "transforms.codec.child" in sys.orig_argv:
     _what, _, _number = _told.partition(":")
     if _what == "decode":
-        sys.meta_path.insert(0, _Finder("transforms.media.opus.libopus", _sabotage_decoder, int(_number)))
+        sys.meta_path.insert(
+            0, _Finder("transforms.media.opus.libopus", _sabotage_decoder, int(_number))
+        )
     else:
         sys.meta_path.insert(0, _Finder("lameenc", _sabotage_encoder, int(_number)))

@@ -28,12 +28,20 @@ def test_whole_data_is_read(level: int) -> None:
 
 
 def test_concatenated_members_and_zeros_are_one_stream() -> None:
-    found, gunzip = read(gzip.compress(b"a" * 9) + bytes(70_000) + gzip.compress(b"") + gzip.compress(b"b") + bytes(3))
+    found, gunzip = read(
+        gzip.compress(b"a" * 9)
+        + bytes(70_000)
+        + gzip.compress(b"")
+        + gzip.compress(b"b")
+        + bytes(3)
+    )
     assert found == b"a" * 9 + b"b"
     assert (gunzip.damage, gunzip.foreign_at) == (None, None)
 
 
-@pytest.mark.parametrize("behind", [b"x", b"\x1f", b"garbage" * 9_000], ids=["byte", "half_a_magic", "much"])
+@pytest.mark.parametrize(
+    "behind", [b"x", b"\x1f", b"garbage" * 9_000], ids=["byte", "half_a_magic", "much"]
+)
 def test_what_follows_is_told_with_its_place(behind: bytes) -> None:
     whole = gzip.compress(DATA)
     found, gunzip = read(whole + bytes(9) + behind)
@@ -52,7 +60,9 @@ def test_cut_anywhere_gives_all_that_came(missing: int) -> None:
     assert gunzip.damage == f"ends at byte {len(whole) - missing} in the middle of gzip data"
 
 
-@pytest.mark.parametrize(("at", "named"), [(-8, "incorrect data check"), (-1, "incorrect length check")])
+@pytest.mark.parametrize(
+    ("at", "named"), [(-8, "incorrect data check"), (-1, "incorrect length check")]
+)
 def test_wrong_trailer_is_damage_behind_all_the_data(at: int, named: str) -> None:
     data = bytearray(gzip.compress(DATA))
     data[at] ^= 0xFF

@@ -1,4 +1,6 @@
-"""The tar reader: what the standard library writes it reads alike, and what nobody should write costs nothing."""
+"""The tar reader: what the standard library writes it reads alike, and what nobody should write
+costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,29 @@ from transforms.media.archive.tar import CutOffError, Entry, TarReader, looks_li
 
 def read_all(data: bytes) -> list[tuple[str, bytes]]:
     reader = TarReader(io.BytesIO(data))
-    return [(entry.name, reader.read(1 << 30)) for entry in reader.entries() if entry.problem is None and not entry.is_folder]
+    return [
+        (entry.name, reader.read(1 << 30))
+        for entry in reader.entries()
+        if entry.problem is None and not entry.is_folder
+    ]
 
 
 def entries(data: bytes) -> list[Entry]:
     return list(TarReader(io.BytesIO(data)).entries())
 
 
-names = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=180).filter(
-    lambda name: not name.endswith("/") and len(name.encode()) < 250
-)
+names = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=180
+).filter(lambda name: not name.endswith("/") and len(name.encode()) < 250)
 
 
 @given(
     st.lists(st.tuples(names, st.binary(max_size=1_200)), max_size=5),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
 )
-def test_what_the_library_writes_is_read_alike(members: list[tuple[str, bytes]], tar_format: int) -> None:
+def test_what_the_library_writes_is_read_alike(
+    members: list[tuple[str, bytes]], tar_format: int
+) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tar_format) as tar:
         for name, data in members:
@@ -45,20 +53,48 @@ def test_what_the_library_writes_is_read_alike(members: list[tuple[str, bytes]],
 
 
 def test_names_by_prefix_gnu_and_pax() -> None:
-    prefixed = tar_header(b"name", 1, tail=b"deep/folder".ljust(155, b"\0")) + b"p".ljust(512, b"\0")
-    data = prefixed + gnu_long_name(b"g" * 300) + tar_entry("x", b"g") + pax_entry({b"path": b"p" * 300}) + tar_entry("y", b"x")
-    assert read_all(data + TAR_END) == [("deep/folder/name", b"p"), ("g" * 300, b"g"), ("p" * 300, b"x")]
+    prefixed = tar_header(b"name", 1, tail=b"deep/folder".ljust(155, b"\0")) + b"p".ljust(
+        512, b"\0"
+    )
+    data = (
+        prefixed
+        + gnu_long_name(b"g" * 300)
+        + tar_entry("x", b"g")
+        + pax_entry({b"path": b"p" * 300})
+        + tar_entry("y", b"x")
+    )
+    assert read_all(data + TAR_END) == [
+        ("deep/folder/name", b"p"),
+        ("g" * 300, b"g"),
+        ("p" * 300, b"x"),
+    ]
 
 
 def test_extended_headers_are_of_the_next_member_only() -> None:
     data = (
-        gnu_long_name(b"long") + tar_entry("a", b"1") + tar_entry("b", b"2") + pax_entry({b"size": b"1"}) + tar_entry("c", b"3")
+        gnu_long_name(b"long")
+        + tar_entry("a", b"1")
+        + tar_entry("b", b"2")
+        + pax_entry({b"size": b"1"})
+        + tar_entry("c", b"3")
     )
-    assert read_all(data + tar_entry("d", b"44")) == [("long", b"1"), ("b", b"2"), ("c", b"3"), ("d", b"44")]
+    assert read_all(data + tar_entry("d", b"44")) == [
+        ("long", b"1"),
+        ("b", b"2"),
+        ("c", b"3"),
+        ("d", b"44"),
+    ]
 
 
 def test_pax_size_counts() -> None:
-    data = pax_entry({b"size": b"600"}) + tar_header(b"a", 0) + b"x" * 600 + bytes(424) + tar_entry("b", b"2") + TAR_END
+    data = (
+        pax_entry({b"size": b"600"})
+        + tar_header(b"a", 0)
+        + b"x" * 600
+        + bytes(424)
+        + tar_entry("b", b"2")
+        + TAR_END
+    )
     assert read_all(data) == [("a", b"x" * 600), ("b", b"2")]
 
 
@@ -96,7 +132,9 @@ def test_content_that_is_cut_off_raises_after_what_is_there(size: int) -> None:
     found = reader.entries()
     next(found)
     assert reader.read(5_000) == b"x" * size
-    with pytest.raises(CutOffError, match=rf"ends at byte {512 + size} of the tar, {2_000 - size} bytes short"):
+    with pytest.raises(
+        CutOffError, match=rf"ends at byte {512 + size} of the tar, {2_000 - size} bytes short"
+    ):
         reader.read(1)
     with pytest.raises(CutOffError):
         next(found)
@@ -124,10 +162,16 @@ def test_damage_in_many_places_needs_no_depth() -> None:
     assert len(entries(data)) == 6_000
 
 
-@pytest.mark.parametrize("records", [b"8 path=x\n", b"x", b"5 a=\n", b"8 pathx\n", b"99999999999 a=b\n", b" 5 a=\n", b"1 \n"])
+@pytest.mark.parametrize(
+    "records",
+    [b"8 path=x\n", b"x", b"5 a=\n", b"8 pathx\n", b"99999999999 a=b\n", b" 5 a=\n", b"1 \n"],
+)
 def test_damaged_pax_is_told_with_the_member(records: bytes) -> None:
     (entry,) = entries(pax_entry(records) + tar_entry("a") + TAR_END)
-    assert (entry.name, entry.problem) == ("a", "a member with a damaged PAX header") or records == b"5 a=\n"
+    assert (entry.name, entry.problem) == (
+        "a",
+        "a member with a damaged PAX header",
+    ) or records == b"5 a=\n"
 
 
 def test_header_of_a_size_below_zero_is_none() -> None:

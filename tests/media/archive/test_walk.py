@@ -1,4 +1,6 @@
-"""The walk over archives: every kind, every limit, every way out of the archive, and damage of every sort."""
+"""The walk over archives: every kind, every limit, every way out of the archive, and damage of
+every sort.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,18 @@ from transforms.media.errors import ArchiveError
 from transforms.media.settings import LimitSettings
 
 LIMITS = LimitSettings()
-MEMBERS = {"a_timing_metadata.json": b'{"call_id": 1}', "deep/er/b.rtpdump": bytes(range(256)) * 40, "empty.sdp": b""}
+MEMBERS = {
+    "a_timing_metadata.json": b'{"call_id": 1}',
+    "deep/er/b.rtpdump": bytes(range(256)) * 40,
+    "empty.sdp": b"",
+}
 KINDS = ("tar.gz", "tar", "zip")
 
 
 def read_all(data: bytes, limits: LimitSettings = LIMITS) -> dict[str, bytes]:
-    """Returns all members of an archive, each read to its end as `unpack` does; those with a problem are left out."""
+    """Returns all members of an archive, each read to its end as `unpack` does; those with a
+    problem are left out.
+    """
     found = {}
     for member in walk_archive(io.BytesIO(data), limits):
         if member.problem is None:
@@ -35,7 +43,11 @@ def read_all(data: bytes, limits: LimitSettings = LIMITS) -> dict[str, bytes]:
 
 def problems(data: bytes, limits: LimitSettings = LIMITS) -> list[str]:
     """Returns what is wrong with the members of an archive that can be walked to its end."""
-    return [member.problem.message for member in walk_archive(io.BytesIO(data), limits) if member.problem is not None]
+    return [
+        member.problem.message
+        for member in walk_archive(io.BytesIO(data), limits)
+        if member.problem is not None
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +60,9 @@ def test_members_come_in_order_with_name_size_and_bytes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_members_may_be_left_unread(kind: str) -> None:
-    names = [member.name for member in walk_archive(io.BytesIO(make_archive(MEMBERS, kind)), LIMITS)]
+    names = [
+        member.name for member in walk_archive(io.BytesIO(make_archive(MEMBERS, kind)), LIMITS)
+    ]
     assert names == list(MEMBERS)
 
 
@@ -82,7 +96,9 @@ def make_tar(*infos: tarfile.TarInfo, tar_format: int = tarfile.GNU_FORMAT) -> b
     return out.getvalue()
 
 
-def make_info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: str = "") -> tarfile.TarInfo:
+def make_info(
+    name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: str = ""
+) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, size, target
     return info
@@ -100,7 +116,16 @@ def make_info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, target: s
         (b"V", "a volume label"),
         (b"\x01", "a member of type b'\\x01'"),
     ],
-    ids=["symlink", "hard_link", "character_device", "block_device", "fifo", "old_sparse", "label", "unknown"],
+    ids=[
+        "symlink",
+        "hard_link",
+        "character_device",
+        "block_device",
+        "fifo",
+        "old_sparse",
+        "label",
+        "unknown",
+    ],
 )
 def test_what_is_no_regular_file_is_told_and_not_read(kind: bytes, named: str) -> None:
     data = make_tar(make_info("x", kind, target="/etc/passwd"), make_info("b.sdp", size=3))
@@ -128,7 +153,17 @@ def test_resource_forks_are_left_out(name: str) -> None:
     assert list(read_all(make_archive({name: b"x", "a.rtpdump": b"y"}))) == ["a.rtpdump"]
 
 
-UNSAFE = ["../a.sdp", "x/../../a.sdp", "/etc/passwd", "\\a.sdp", "x\\..\\..\\a.sdp", "C:\\a.sdp", "c:a.sdp", "..", "x/.."]
+UNSAFE = [
+    "../a.sdp",
+    "x/../../a.sdp",
+    "/etc/passwd",
+    "\\a.sdp",
+    "x\\..\\..\\a.sdp",
+    "C:\\a.sdp",
+    "c:a.sdp",
+    "..",
+    "x/..",
+]
 
 
 @pytest.mark.parametrize("name", UNSAFE)
@@ -167,16 +202,24 @@ def test_one_member_over_the_limit_raises(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_byte_over_the_limit_raises(kind: str) -> None:
     members = {"a": bytes(4), "b": bytes(30_000)}
-    size = 30_004 if kind == "zip" else len(make_archive(members, "tar"))  # a tar counts with its headers
+    size = (
+        30_004 if kind == "zip" else len(make_archive(members, "tar"))
+    )  # a tar counts with its headers
     assert len(read_all(make_archive(members, kind), LimitSettings(max_archive_bytes=size))) == 2
     limits = LimitSettings(max_archive_bytes=30_003)
-    with pytest.raises(ArchiveError, match=r"expands past 30003 bytes \(limits\.max_archive_bytes\)"):
+    with pytest.raises(
+        ArchiveError, match=r"expands past 30003 bytes \(limits\.max_archive_bytes\)"
+    ):
         read_all(make_archive(members, kind), limits)
 
 
 def test_sparse_member_costs_nothing() -> None:
     info = make_info("huge.rtpdump", size=0)
-    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 50)}
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.realsize": str(1 << 50),
+    }
     data = make_tar(info, tar_format=tarfile.PAX_FORMAT)
     assert read_all(data) == {}
     assert problems(data) == ["member 'huge.rtpdump' is a sparse file, expected a file"]
@@ -189,12 +232,24 @@ def test_sparse_member_costs_nothing() -> None:
         (b"hello", r"begins with b'hello', expected tar, gzipped tar or zip"),
         (bytes(100), r"begins with .*, expected tar, gzipped tar or zip"),
         (b"\xff" * 1_024, r"begins with .*, expected tar, gzipped tar or zip"),
-        (gzip.compress(b"hello" * 200), r"gzip data that does not hold a tar archive, expected \.tar\.gz"),
+        (
+            gzip.compress(b"hello" * 200),
+            r"gzip data that does not hold a tar archive, expected \.tar\.gz",
+        ),
         (gzip.compress(b""), r"gzip data that does not hold a tar archive"),
         (b"\x1f\x8b" + bytes(100), r"damaged archive"),
         (b"PK\x03\x04" + bytes(100), r"damaged archive"),
     ],
-    ids=["empty", "text", "zeros", "noise", "gzip_of_text", "gzip_of_nothing", "gzip_magic_only", "zip_magic_only"],
+    ids=[
+        "empty",
+        "text",
+        "zeros",
+        "noise",
+        "gzip_of_text",
+        "gzip_of_nothing",
+        "gzip_magic_only",
+        "zip_magic_only",
+    ],
 )
 def test_what_is_no_archive_raises(data: bytes, message: str) -> None:
     with pytest.raises(ArchiveError, match=message):
@@ -249,7 +304,15 @@ def patched_zip(name: str, offset: int, value: bytes, method: int = zipfile.ZIP_
         patched_zip("ééé.sdp", 46, b"\xff"),
         patched_zip("b.rtpdump", 28, b"\x00\x00"),
     ],
-    ids=["encrypted", "unknown_method", "newer_version", "offset_outside", "nul_name", "name_not_utf8", "empty_name"],
+    ids=[
+        "encrypted",
+        "unknown_method",
+        "newer_version",
+        "offset_outside",
+        "nul_name",
+        "name_not_utf8",
+        "empty_name",
+    ],
 )
 def test_zip_that_lies_about_a_member_raises_or_tells(data: bytes) -> None:
     try:
@@ -263,7 +326,10 @@ def test_directory_of_a_zip_is_read_up_to_a_size_only() -> None:
     reads = _BoundedReads(io.BytesIO(bytes(5_000)), 1_000)
     assert len(reads.read(1_000)) == 1_000
     assert len(reads.read()) == 1_000
-    with pytest.raises(zipfile.BadZipFile, match=r"a directory of 1001 bytes, expected at most 1000 \(limits\.max_members\)"):
+    with pytest.raises(
+        zipfile.BadZipFile,
+        match=r"a directory of 1001 bytes, expected at most 1000 \(limits\.max_members\)",
+    ):
         reads.read(1_001)
 
 
@@ -295,7 +361,9 @@ def test_any_damage_raises_nothing_but_archive_error(kind: str) -> None:
         whole = make_archive(MEMBERS, kind)
     else:
         out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_BZIP2 if kind == "zip_bzip2" else zipfile.ZIP_LZMA) as archive:
+        with zipfile.ZipFile(
+            out, "w", zipfile.ZIP_BZIP2 if kind == "zip_bzip2" else zipfile.ZIP_LZMA
+        ) as archive:
             for name, content in MEMBERS.items():
                 archive.writestr(name, content)
         whole = out.getvalue()

@@ -12,7 +12,12 @@ from tests.support.builders import make_archive
 from tests.support.hostile import zip_entry
 from transforms.media.archive.zip_scan import DamageError, scan_zip
 
-MEMBERS = {"a.sdp": b"1" * 500, "deep/b.rtpdump": bytes(range(256)) * 400, "empty.sdp": b"", "é.txt": b"last"}
+MEMBERS = {
+    "a.sdp": b"1" * 500,
+    "deep/b.rtpdump": bytes(range(256)) * 400,
+    "empty.sdp": b"",
+    "é.txt": b"last",
+}
 
 
 def without_directory(data: bytes) -> bytes:
@@ -65,7 +70,9 @@ def test_members_without_sizes_and_with_zip64_sizes_are_found() -> None:
 
 
 def test_unread_members_are_passed_over() -> None:
-    assert [member.name for member in scan_zip(io.BytesIO(make_archive(MEMBERS, "zip")))] == list(MEMBERS)
+    assert [member.name for member in scan_zip(io.BytesIO(make_archive(MEMBERS, "zip")))] == list(
+        MEMBERS
+    )
 
 
 def test_cut_off_member_says_so_after_what_came() -> None:

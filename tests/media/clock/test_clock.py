@@ -1,4 +1,6 @@
-"""Clocks of which the truth is known: skew, stalls, changes of path, bursts, jitter, with and without sender reports."""
+"""Clocks of which the truth is known: skew, stalls, changes of path, bursts, jitter, with and
+without sender reports.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run whose every sample's server time is known, less the constant least delay that nobody can know."""
+    """A run whose every sample's server time is known, less the constant least delay that nobody
+    can know.
+    """
 
     clock: RunClock
     media_sample: npt.NDArray[np.int64]
@@ -95,7 +99,8 @@ def make_run(
     clock = observe_clock(
         media,
         np.full(len(media), DURATION),
-        START_S * 1_000_000_000 + (np.floor(arrival * 1000) * MS).astype(np.int64),  # dumps count whole ms
+        START_S * 1_000_000_000
+        + (np.floor(arrival * 1000) * MS).astype(np.int64),  # dumps count whole ms
         points,
     )
     least_s = LEAST_DELAY_S + min(itertools.accumulate((size for _, size in path), initial=0.0))
@@ -103,7 +108,9 @@ def make_run(
 
 
 def errors_ms(run: Run, pieces: tuple[ClockPiece, ...]) -> Times:
-    """Returns how far each packet's server time is from the truth, and checks that the pieces' own bounds hold."""
+    """Returns how far each packet's server time is from the truth, and checks that the pieces' own
+    bounds hold.
+    """
     starts = np.array([piece.media_start_sample for piece in pieces])
     owner = np.searchsorted(starts, run.media_sample, side="right") - 1
     base = np.array([piece.server_start_unix_ns for piece in pieces], dtype=np.float64)
@@ -113,8 +120,12 @@ def errors_ms(run: Run, pieces: tuple[ClockPiece, ...]) -> Times:
     return found
 
 
-def check_bounds(run: Run, pieces: tuple[ClockPiece, ...], away_from_s: Sequence[float] = ()) -> Times:
-    """As `errors_ms`, without the second around each given point, after checking `sync_error_ns`."""
+def check_bounds(
+    run: Run, pieces: tuple[ClockPiece, ...], away_from_s: Sequence[float] = ()
+) -> Times:
+    """As `errors_ms`, without the second around each given point, after checking
+    `sync_error_ns`.
+    """
     found = errors_ms(run, pieces)
     starts = np.array([piece.media_start_sample for piece in pieces])
     owner = np.searchsorted(starts, run.media_sample, side="right") - 1
@@ -140,7 +151,11 @@ def test_one_minute_is_placed_within_2_ms(jitter_ms: float, sparse: bool) -> Non
     assert np.abs(check_bounds(run, pieces)).max() <= 2.0
 
 
-@pytest.mark.parametrize(("seconds", "skew_ppm"), [(600, 37), (1320, 150), (1320, -150), (3600, 500), (3600, -500)], ids=str)
+@pytest.mark.parametrize(
+    ("seconds", "skew_ppm"),
+    [(600, 37), (1320, 150), (1320, -150), (3600, 500), (3600, -500)],
+    ids=str,
+)
 def test_skew_is_found_within_2_ppm(seconds: float, skew_ppm: float) -> None:
     run = make_run(seconds, skew_ppm=skew_ppm)
     pieces = fit(run)
@@ -153,7 +168,10 @@ def test_skew_is_found_within_2_ppm(seconds: float, skew_ppm: float) -> None:
 def test_forty_short_segments_share_one_device_clock(seed: int) -> None:
     rng = np.random.default_rng(seed)
     starts = np.cumsum(15 + rng.uniform(0.05, 600, 40))
-    runs = [make_run(15, skew_ppm=80, start_s=float(at), seed=100 * seed + n) for n, at in enumerate(starts)]
+    runs = [
+        make_run(15, skew_ppm=80, start_s=float(at), seed=100 * seed + n)
+        for n, at in enumerate(starts)
+    ]
     fitted = fit_clocks([run.clock for run in runs])
     assert len({piece.skew_ppm for pieces in fitted for piece in pieces}) == 1
     assert fitted[0][0].skew_ppm == pytest.approx(80, abs=15)
@@ -165,7 +183,10 @@ def test_forty_short_segments_share_one_device_clock(seed: int) -> None:
 @pytest.mark.parametrize("skew_ppm", [0, 150], ids=["steady", "skewed"])
 def test_stall_that_reports_confirm_is_placed_on_its_packet(size_ms: int, skew_ppm: float) -> None:
     run = make_run(300, skew_ppm=skew_ppm, stalls=[(123.0, size_ms / 1000)])
-    assert [plateau.evidence for plateau in run.clock.plateaus] == [StepEvidence.NONE, StepEvidence.CONFIRMED]
+    assert [plateau.evidence for plateau in run.clock.plateaus] == [
+        StepEvidence.NONE,
+        StepEvidence.CONFIRMED,
+    ]
     pieces = fit(run)
     assert len(pieces) == 2
     assert abs(pieces[1].media_start_sample / RATE - 123.0) <= 0.02
@@ -231,7 +252,9 @@ def test_first_packets_late_together_set_no_clock(reports: bool) -> None:
     assert np.abs(check_bounds(run, pieces)).max() <= 2.0
 
 
-@pytest.mark.parametrize("wall_s", [7.0, -40.0, -(1_700_000_000 + 2_208_988_800 - 5)], ids=["7s", "40s", "1900"])
+@pytest.mark.parametrize(
+    "wall_s", [7.0, -40.0, -(1_700_000_000 + 2_208_988_800 - 5)], ids=["7s", "40s", "1900"]
+)
 def test_wrong_wall_clock_of_the_sender_does_not_matter(wall_s: float) -> None:
     run = make_run(60, report_wall_s=wall_s, stalls=[(30.0, 0.05)])
     assert np.abs(check_bounds(run, fit(run), [30.0])).max() <= 2.0
@@ -268,7 +291,9 @@ def test_another_headset_gets_a_clock_of_its_own() -> None:
 
 def _without_arrivals(points: Sequence[ReportPoint], seconds: int = 60) -> RunClock:
     media = np.arange(seconds * 50) * DURATION
-    return observe_clock(media, np.full(len(media), DURATION), np.full(len(media), START_S * 1_000_000_000), points)
+    return observe_clock(
+        media, np.full(len(media), DURATION), np.full(len(media), START_S * 1_000_000_000), points
+    )
 
 
 def test_dump_without_arrivals_runs_at_the_nominal_rate_from_its_first() -> None:
@@ -282,13 +307,19 @@ def test_dump_without_arrivals_runs_at_the_nominal_rate_from_its_first() -> None
 
 def test_dump_without_arrivals_takes_stalls_from_the_reports() -> None:
     points = [
-        ReportPoint(media_sample=second * RATE, sender_unix_ns=(second * 1000 + (200 if second > 30 else 0)) * MS)
+        ReportPoint(
+            media_sample=second * RATE,
+            sender_unix_ns=(second * 1000 + (200 if second > 30 else 0)) * MS,
+        )
         for second in range(1, 60, 2)
     ]
     clock = _without_arrivals(points)
     pieces = fit_clocks([clock])[0]
     last = pieces[-1]
-    at_end = last.server_start_unix_ns + (59 * RATE - last.media_start_sample) * last.stretch / RATE * 1e9
+    at_end = (
+        last.server_start_unix_ns
+        + (59 * RATE - last.media_start_sample) * last.stretch / RATE * 1e9
+    )
     assert at_end - START_S * 1e9 == pytest.approx((59_000 + 200 - 20) * MS, abs=5 * MS)
 
 
@@ -305,19 +336,24 @@ def test_a_run_without_packets_is_refused() -> None:
         observe_clock(empty, empty, empty, [])
 
 
-@pytest.mark.parametrize("convert", [lambda n: ns_to_samples(samples_to_ns(n))], ids=["there-and-back"])
+@pytest.mark.parametrize(
+    "convert", [lambda n: ns_to_samples(samples_to_ns(n))], ids=["there-and-back"]
+)
 def test_samples_and_ns_convert_without_loss(convert: Callable[[int], int]) -> None:
     for samples in (0, 1, 119, 48_000, 48_000 * 3600 * 24 + 7):
         assert convert(samples) == samples
 
 
-# --- simulated segments, read from their dumps -----------------------------------------------------------------------
+# --- simulated segments, read from their dumps ----------------------------------------------------
 
 
 def place(sender: Sender) -> tuple[Run, tuple[ClockPiece, ...]]:
     """Returns a simulated segment's run and the pieces fitted to it alone."""
     simulated = simulate(sender)
-    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    segment = ingest(
+        simulated.dump,
+        timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
+    )
     (run,) = segment.runs
     media = run.records["media_sample"].astype(np.int64)
     found = Run(clock=run.clock, media_sample=media, true_ns=server_unix_ns(sender, media))
@@ -325,7 +361,9 @@ def place(sender: Sender) -> tuple[Run, tuple[ClockPiece, ...]]:
 
 
 def test_queue_that_fills_and_empties_between_two_reports_is_no_stall() -> None:
-    """All in all nothing moved, by the reports and by the arrivals: that they agree confirms no step."""
+    """All in all nothing moved, by the reports and by the arrivals: that they agree confirms no
+    step.
+    """
     run = make_run(60, path=[(32.6, 0.3), (36.0, -0.3)])
     assert StepEvidence.CONFIRMED not in {plateau.evidence for plateau in run.clock.plateaus}
     pieces = fit(run)
@@ -345,7 +383,9 @@ def test_mute_that_stops_the_media_clock_is_followed(at_s: float, reports: bool)
 
 
 def test_burst_at_the_end_is_no_mute() -> None:
-    """A network that held a second back lets it go at once: the delays fall as fast as they rose."""
+    """A network that held a second back lets it go at once: the delays fall as fast as they
+    rose.
+    """
     run = make_run(60, path=[(59.0, 0.9)])
     media, true = run.media_sample, run.true_ns
     arrival = np.floor((true + 20 * MS) / MS).astype(np.int64) * MS
@@ -362,7 +402,12 @@ def test_packet_that_was_overtaken_moves_no_other() -> None:
 
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
 def test_queue_that_fills_little_by_little_is_no_stall(reports: bool) -> None:
-    sender = Sender(seconds=66, jitter_ms=5, crowds=((50.0, 3.0, 50.0, 3.0, 0.8),), report_every_s=5.0 if reports else None)
+    sender = Sender(
+        seconds=66,
+        jitter_ms=5,
+        crowds=((50.0, 3.0, 50.0, 3.0, 0.8),),
+        report_every_s=5.0 if reports else None,
+    )
     run, pieces = place(sender)
     assert len(pieces) == 1
     assert np.abs(check_bounds(run, pieces)).max() <= 2.0
@@ -370,21 +415,36 @@ def test_queue_that_fills_little_by_little_is_no_stall(reports: bool) -> None:
 
 
 def test_stall_among_queues_moves_by_the_stall_alone() -> None:
-    run, pieces = place(Sender(seconds=66, jitter_ms=5, crowds=((20.0, 3.0, 15.0, 3.0, 0.8),), stalls=((30.0, 0.2),)))
+    run, pieces = place(
+        Sender(
+            seconds=66, jitter_ms=5, crowds=((20.0, 3.0, 15.0, 3.0, 0.8),), stalls=((30.0, 0.2),)
+        )
+    )
     assert len(pieces) == 2
     assert np.abs(check_bounds(run, pieces, [30.0])).max() <= 2.0
 
 
 def test_queues_tilt_no_line() -> None:
     run, pieces = place(
-        Sender(seconds=66, jitter_ms=5, skew_ppm=200.0, crowds=tuple((10 + 9.0 * k, 1, 2, 1, 0.3) for k in range(6)))
+        Sender(
+            seconds=66,
+            jitter_ms=5,
+            skew_ppm=200.0,
+            crowds=tuple((10 + 9.0 * k, 1, 2, 1, 0.3) for k in range(6)),
+        )
     )
     assert [piece.is_fitted for piece in pieces] == [True]
     assert np.abs(check_bounds(run, pieces)).max() <= 3.0
 
 
 def test_an_hour_of_queues_leaves_a_handful_of_plateaus_each() -> None:
-    run, pieces = place(Sender(seconds=3_600, jitter_ms=5, crowds=tuple((20 + 20.0 * k, 2, 3, 2, 0.3) for k in range(175))))
+    run, pieces = place(
+        Sender(
+            seconds=3_600,
+            jitter_ms=5,
+            crowds=tuple((20 + 20.0 * k, 2, 3, 2, 0.3) for k in range(175)),
+        )
+    )
     assert len(run.clock.plateaus) < 175 * 8
     assert len(pieces) == 1
     assert np.abs(check_bounds(run, pieces)).max() <= 5.0
@@ -392,7 +452,9 @@ def test_an_hour_of_queues_leaves_a_handful_of_plateaus_each() -> None:
 
 def test_few_packets_and_much_jitter_make_no_stalls() -> None:
     pauses = tuple((3.0 + 8 * k, 1.0 + k % 4) for k in range(36))
-    run, pieces = place(Sender(seconds=300, jitter_ms=40, dtx=pauses, report_noise_ms=4.0, skew_ppm=20.0, seed=3))
+    run, pieces = place(
+        Sender(seconds=300, jitter_ms=40, dtx=pauses, report_noise_ms=4.0, skew_ppm=20.0, seed=3)
+    )
     assert len(pieces) <= 2
     assert np.abs(check_bounds(run, pieces)).max() <= 10.0
 
@@ -400,7 +462,10 @@ def test_few_packets_and_much_jitter_make_no_stalls() -> None:
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
 def test_another_headset_within_a_segment_gets_a_line_of_its_own(reports: bool) -> None:
     sender = Sender(
-        seconds=3_600, jitter_ms=5, skew_ppm=((0.0, 20.0), (1_700.0, -60.0)), report_every_s=5.0 if reports else None
+        seconds=3_600,
+        jitter_ms=5,
+        skew_ppm=((0.0, 20.0), (1_700.0, -60.0)),
+        report_every_s=5.0 if reports else None,
     )
     run, pieces = place(sender)
     assert pieces[0].skew_ppm == pytest.approx(20, abs=2)
@@ -415,7 +480,9 @@ def test_slow_drift_of_the_clock_is_followed_for_eight_hours() -> None:
 
 
 def test_slow_drift_of_the_path_is_not_where_reports_deny_it() -> None:
-    sender = Sender(seconds=3_600, jitter_ms=5, skew_ppm=20.0, crowds=((1_000.0, 1_000.0, 5_000.0, 1.0, 0.03),))
+    sender = Sender(
+        seconds=3_600, jitter_ms=5, skew_ppm=20.0, crowds=((1_000.0, 1_000.0, 5_000.0, 1.0, 0.03),)
+    )
     run, pieces = place(sender)
     assert np.abs(check_bounds(run, pieces)).max() <= 3.0
 
@@ -430,7 +497,9 @@ def test_strange_rate_of_a_short_run_is_owned_up_to() -> None:
 def test_without_arrivals_two_known_ones_make_the_rate() -> None:
     media = np.arange(600 * 50) * DURATION
     first, last = START_S * 1_000_000_000, START_S * 1_000_000_000 + round(599.98e9 * (1 - 300e-6))
-    clock = observe_clock(media, np.full(len(media), DURATION), np.full(len(media), first), [], last)
+    clock = observe_clock(
+        media, np.full(len(media), DURATION), np.full(len(media), first), [], last
+    )
     (piece,) = fit_clocks([clock])[0]
     assert clock.method == "metadata"
     assert piece.skew_ppm == pytest.approx(300, abs=1)
@@ -439,7 +508,8 @@ def test_without_arrivals_two_known_ones_make_the_rate() -> None:
 
 def test_without_arrivals_the_reports_rate_is_the_clock_s() -> None:
     points = [
-        ReportPoint(media_sample=second * RATE, sender_unix_ns=round(second * 1e9 / 1.0003)) for second in range(1, 600, 5)
+        ReportPoint(media_sample=second * RATE, sender_unix_ns=round(second * 1e9 / 1.0003))
+        for second in range(1, 600, 5)
     ]
     clock = _without_arrivals(points, 600)
     (piece,) = fit_clocks([clock])[0]

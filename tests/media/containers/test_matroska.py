@@ -1,4 +1,6 @@
-"""Individual files: packets as they were sent, holes filled, lengths exact, read back by PyAV, ffmpeg and ffprobe."""
+"""Individual files: packets as they were sent, holes filled, lengths exact, read back by PyAV,
+ffmpeg and ffprobe.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import numpy as np
 import pytest
 
 from tests.support.builders import encode_opus, noise, tone
-from tests.support.media import best_lag, decode_with_ffmpeg, decode_with_pyav, loudest_hz, probe, rms, run_program
+from tests.support.media import (
+    best_lag,
+    decode_with_ffmpeg,
+    decode_with_pyav,
+    loudest_hz,
+    probe,
+    rms,
+    run_program,
+)
 from transforms.media.containers.matroska import OpusFile
 from transforms.media.values import Container
 
@@ -21,9 +31,16 @@ containers = pytest.mark.parametrize("container", list(Container))
 
 
 def write_file(
-    path: Path, container: Container, packets: list[bytes], *, channels: int = 1, fills: dict[int, int] | None = None
+    path: Path,
+    container: Container,
+    packets: list[bytes],
+    *,
+    channels: int = 1,
+    fills: dict[int, int] | None = None,
 ) -> int:
-    """Writes 20 ms packets; `fills` are samples before a packet. Returns the length in samples, the pre-skip included."""
+    """Writes 20 ms packets; `fills` are samples before a packet. Returns the length in samples, the
+    pre-skip included.
+    """
     with OpusFile(path, container, channels, {"title": "Stand-up é", "artist": "alice"}) as file:
         for number, packet in enumerate(packets):
             if number in (fills or {}):
@@ -34,7 +51,9 @@ def write_file(
 
 @containers
 @pytest.mark.parametrize("channels", [1, 2])
-def test_packets_come_back_as_they_were_sent(tmp_path: Path, container: Container, channels: int) -> None:
+def test_packets_come_back_as_they_were_sent(
+    tmp_path: Path, container: Container, channels: int
+) -> None:
     packets = encode_opus(tone(440, 2, channels))
     path = tmp_path / f"a.{container}"
     assert write_file(path, container, packets, channels=channels) == 96_000
@@ -42,7 +61,10 @@ def test_packets_come_back_as_they_were_sent(tmp_path: Path, container: Containe
         assert opened.format.name == FORMATS[container]
         (stream,) = opened.streams.audio
         found = [bytes(packet) for packet in opened.demux(stream) if packet.size]
-        assert (stream.codec_context.name, stream.codec_context.layout.nb_channels) == ("opus", channels)
+        assert (stream.codec_context.name, stream.codec_context.layout.nb_channels) == (
+            "opus",
+            channels,
+        )
         assert stream.codec_context.sample_rate == 48_000
     assert found == packets
 
@@ -69,7 +91,9 @@ def test_decoded_audio_lies_where_it_was_sent(tmp_path: Path, container: Contain
 
 @containers
 @pytest.mark.parametrize("hole", [120, 480, 960, 1_080, 48_120])
-def test_hole_lasts_exactly_as_long_as_it_should(tmp_path: Path, container: Container, hole: int) -> None:
+def test_hole_lasts_exactly_as_long_as_it_should(
+    tmp_path: Path, container: Container, hole: int
+) -> None:
     path = tmp_path / f"a.{container}"
     packets = encode_opus(tone(440, 1)) + encode_opus(tone(880, 1))
     length = write_file(path, container, packets, fills={50: hole})
@@ -97,7 +121,9 @@ def test_timestamps_run_on_without_holes(tmp_path: Path, container: Container) -
     write_file(path, container, encode_opus(tone(440, 1)), fills={10: 2_400})
     with av.open(str(path)) as opened:
         packets = [packet for packet in opened.demux(audio=0) if packet.size]
-        times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
+        times = [
+            float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None
+        ]
     assert len(times) == len(packets) == 50 + 1 + 1  # a filler of 40 ms and one of 10 ms
     steps = {round((later - earlier) * 1_000) for earlier, later in itertools.pairwise(times)}
     assert steps == {10, 20, 40}
@@ -109,7 +135,10 @@ def test_tags_and_length_are_read_by_ffprobe(tmp_path: Path, container: Containe
     length = write_file(path, container, encode_opus(tone(440, 2)))
     found = probe(path)
     (stream,) = found["streams"]
-    tags = {name.lower(): text for name, text in {**stream.get("tags", {}), **found["format"].get("tags", {})}.items()}
+    tags = {
+        name.lower(): text
+        for name, text in {**stream.get("tags", {}), **found["format"].get("tags", {})}.items()
+    }
     assert (tags["title"], tags["artist"]) == ("Stand-up é", "alice")
     assert stream["codec_name"] == "opus"
     assert float(found["format"]["duration"]) == pytest.approx(length / 48_000, abs=0.008)
@@ -135,7 +164,9 @@ def test_mkvinfo_reads_codec_delay_and_seek_pre_roll(tmp_path: Path) -> None:
 def test_file_seeks_to_the_asked_time(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     write_file(path, Container.MKV, encode_opus(tone(440, 10)) + encode_opus(tone(880, 10)))
-    out = run_program("ffmpeg", "-v", "error", "-ss", "15", "-i", path, "-t", "1", "-f", "f32le", "-")
+    out = run_program(
+        "ffmpeg", "-v", "error", "-ss", "15", "-i", path, "-t", "1", "-f", "f32le", "-"
+    )
     pcm = np.frombuffer(out, dtype="<f4").reshape(-1, 1)
     assert len(pcm) == 48_000
     assert loudest_hz(pcm) == pytest.approx(880, abs=2)

@@ -1,4 +1,6 @@
-"""MP3 files: exactly the samples put in, in every reader; the LAME header's numbers and checksums; tags."""
+"""MP3 files: exactly the samples put in, in every reader; the LAME header's numbers and checksums;
+tags.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import numpy as np
 import pytest
 
 from tests.support.builders import Pcm, noise, tone
-from tests.support.media import best_lag, decode_with_ffmpeg, decode_with_pyav, loudest_hz, probe, rms, run_program
+from tests.support.media import (
+    best_lag,
+    decode_with_ffmpeg,
+    decode_with_pyav,
+    loudest_hz,
+    probe,
+    rms,
+    run_program,
+)
 from transforms.media.containers.mp3 import Mp3File, write_id3
 from transforms.media.settings import MP3_BITRATES_KBPS, Mp3Mode, Mp3Settings
 from transforms.media.sound.mix import to_pcm16
@@ -22,7 +32,9 @@ modes = pytest.mark.parametrize("settings", [CBR, VBR], ids=["cbr", "vbr"])
 both_channels = pytest.mark.parametrize("channels", [1, 2], ids=["mono", "stereo"])
 
 
-def write_mp3(path: Path, audio: Pcm, settings: Mp3Settings = CBR, block_samples: int = 48_000) -> Mp3File:
+def write_mp3(
+    path: Path, audio: Pcm, settings: Mp3Settings = CBR, block_samples: int = 48_000
+) -> Mp3File:
     """Writes audio in blocks; returns the closed file."""
     with Mp3File(path, settings, audio.shape[1], TAGS) as file:
         for at in range(0, len(audio), block_samples):
@@ -31,7 +43,9 @@ def write_mp3(path: Path, audio: Pcm, settings: Mp3Settings = CBR, block_samples
 
 
 def decode_with_mpg123(path: Path, channels: int) -> Pcm:
-    out = run_program("mpg123", "-q", "-s", "--stereo" if channels == 2 else "--mono", "-e", "s16", path)
+    out = run_program(
+        "mpg123", "-q", "-s", "--stereo" if channels == 2 else "--mono", "-e", "s16", path
+    )
     return (np.frombuffer(out, dtype="<i2").reshape(-1, channels) / 32_768).astype(np.float32)
 
 
@@ -46,7 +60,9 @@ def lengths(path: Path, channels: int) -> dict[str, int]:
 
 @modes
 @both_channels
-@pytest.mark.parametrize("samples", [1, 2, 575, 1_151, 1_152, 1_153, 2_304, 47_999, 48_000, 100_003])
+@pytest.mark.parametrize(
+    "samples", [1, 2, 575, 1_151, 1_152, 1_153, 2_304, 47_999, 48_000, 100_003]
+)
 def test_every_reader_gets_exactly_the_samples_put_in(
     tmp_path: Path, settings: Mp3Settings, channels: int, samples: int
 ) -> None:
@@ -58,7 +74,9 @@ def test_every_reader_gets_exactly_the_samples_put_in(
 
 @modes
 @both_channels
-def test_empty_file_holds_one_sample_of_silence(tmp_path: Path, settings: Mp3Settings, channels: int) -> None:
+def test_empty_file_holds_one_sample_of_silence(
+    tmp_path: Path, settings: Mp3Settings, channels: int
+) -> None:
     path = tmp_path / "a.mp3"
     file = write_mp3(path, noise(0, channels), settings)
     assert file.samples == 1
@@ -68,7 +86,9 @@ def test_empty_file_holds_one_sample_of_silence(tmp_path: Path, settings: Mp3Set
 
 @pytest.mark.parametrize("kbps", MP3_BITRATES_KBPS)
 @both_channels
-def test_every_bit_rate_is_exact_in_length_and_rate(tmp_path: Path, kbps: int, channels: int) -> None:
+def test_every_bit_rate_is_exact_in_length_and_rate(
+    tmp_path: Path, kbps: int, channels: int
+) -> None:
     path = tmp_path / "a.mp3"
     file = write_mp3(path, tone(440, 1, channels), Mp3Settings(bitrate_kbps=kbps))
     assert lengths(path, channels) == {"PyAV": 48_000, "ffmpeg": 48_000, "mpg123": 48_000}
@@ -90,7 +110,11 @@ def test_every_vbr_quality_is_exact_in_length(tmp_path: Path, quality: int) -> N
 def test_sound_lies_where_it_was_put(tmp_path: Path, settings: Mp3Settings, channels: int) -> None:
     path, sent = tmp_path / "a.mp3", noise(2, channels)
     write_mp3(path, sent, settings)
-    for heard in (decode_with_pyav(path), decode_with_ffmpeg(path, channels), decode_with_mpg123(path, channels)):
+    for heard in (
+        decode_with_pyav(path),
+        decode_with_ffmpeg(path, channels),
+        decode_with_mpg123(path, channels),
+    ):
         assert best_lag(heard, sent) == 0
         assert rms(heard) == pytest.approx(rms(sent), rel=0.2)  # LAME takes the highest band off
 
@@ -111,7 +135,7 @@ def test_blocks_do_not_change_the_file(tmp_path: Path, settings: Mp3Settings) ->
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-# --- the header ------------------------------------------------------------------------------------------------------
+# --- the header -----------------------------------------------------------------------------------
 
 
 def crc16_arc(data: bytes) -> int:
@@ -127,12 +151,16 @@ def crc16_arc(data: bytes) -> int:
 def frames_of(data: bytes) -> list[bytes]:
     """Returns the MPEG frames behind the ID3 tag; nothing may lie between or behind them."""
     assert data[:3] == b"ID3"
-    position = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
+    position = 10 + sum(
+        (byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True)
+    )
     frames = []
     while position < len(data):
         (header,) = struct.unpack_from(">I", data, position)
         assert header & 0xFFFF_0C00 == 0xFFFB_0400, "MPEG-1 layer III at 48 kHz without a CRC"
-        size = 144 * MP3_BITRATES_KBPS[(header >> 12 & 15) - 1] * 1_000 // 48_000 + (header >> 9 & 1)
+        size = 144 * MP3_BITRATES_KBPS[(header >> 12 & 15) - 1] * 1_000 // 48_000 + (
+            header >> 9 & 1
+        )
         frames.append(data[position : position + size])
         position += size
     assert position == len(data)
@@ -142,7 +170,9 @@ def frames_of(data: bytes) -> list[bytes]:
 @modes
 @both_channels
 @pytest.mark.parametrize("kbps", [32, 128, 320])
-def test_lame_header_states_what_the_file_holds(tmp_path: Path, settings: Mp3Settings, channels: int, kbps: int) -> None:
+def test_lame_header_states_what_the_file_holds(
+    tmp_path: Path, settings: Mp3Settings, channels: int, kbps: int
+) -> None:
     path, samples = tmp_path / "a.mp3", 100_003
     settings = Mp3Settings(mode=settings.mode, bitrate_kbps=kbps)
     cbr = settings.mode == Mp3Mode.CBR
@@ -167,7 +197,9 @@ def test_lame_header_states_what_the_file_holds(tmp_path: Path, settings: Mp3Set
 
 
 @modes
-def test_table_of_contents_says_where_each_hundredth_is(tmp_path: Path, settings: Mp3Settings) -> None:
+def test_table_of_contents_says_where_each_hundredth_is(
+    tmp_path: Path, settings: Mp3Settings
+) -> None:
     path = tmp_path / "a.mp3"
     loud_then_quiet = np.concatenate([noise(10, 2, amplitude=0.5), noise(10, 2, amplitude=0.001)])
     write_mp3(path, loud_then_quiet, settings)
@@ -183,7 +215,9 @@ def test_table_of_contents_says_where_each_hundredth_is(tmp_path: Path, settings
 def test_seeking_by_the_table_lands_where_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.mp3"
     write_mp3(path, np.concatenate([tone(440, 10), tone(880, 10)]), VBR)
-    out = run_program("ffmpeg", "-v", "error", "-ss", "12", "-i", path, "-t", "1", "-f", "f32le", "-")
+    out = run_program(
+        "ffmpeg", "-v", "error", "-ss", "12", "-i", path, "-t", "1", "-f", "f32le", "-"
+    )
     assert loudest_hz(np.frombuffer(out, dtype="<f4").reshape(-1, 1)) == pytest.approx(880, abs=2)
 
 
@@ -200,7 +234,7 @@ def test_nothing_is_written_over_the_header_after_an_error(tmp_path: Path) -> No
     assert b"Info" not in path.read_bytes()
 
 
-# --- tags ------------------------------------------------------------------------------------------------------------
+# --- tags -----------------------------------------------------------------------------------------
 
 
 def test_tags_are_read_back(tmp_path: Path) -> None:
@@ -226,7 +260,7 @@ def test_length_is_told_without_decoding(tmp_path: Path) -> None:
     assert float(probe(path)["format"]["duration"]) == pytest.approx(5, abs=0.05)
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

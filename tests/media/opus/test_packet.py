@@ -36,7 +36,14 @@ def parses_in_libopus(packet: bytes) -> bool:
     frames = (ctypes.c_void_p * 48)()
     toc, offset = ctypes.c_ubyte(), ctypes.c_int()
     return bool(
-        library.opus_packet_parse(packet, ctypes.c_int32(len(packet)), ctypes.byref(toc), frames, sizes, ctypes.byref(offset))
+        library.opus_packet_parse(
+            packet,
+            ctypes.c_int32(len(packet)),
+            ctypes.byref(toc),
+            frames,
+            sizes,
+            ctypes.byref(offset),
+        )
         > 0
     )
 
@@ -50,7 +57,9 @@ def bandwidth_of(toc_byte: int) -> int:
 def test_duration_of_every_configuration_is_libopus_s(config: int, code: int) -> None:
     # One frame of code 3, so that it is within 120 ms.
     packet = bytes([config << 3 | code, 1]) + bytes(2)
-    expected = load_libopus().opus_packet_get_nb_samples(packet, ctypes.c_int32(len(packet)), ctypes.c_int32(48_000))
+    expected = load_libopus().opus_packet_get_nb_samples(
+        packet, ctypes.c_int32(len(packet)), ctypes.c_int32(48_000)
+    )
     assert samples_of(packet) == expected
 
 
@@ -58,21 +67,39 @@ def test_duration_of_every_configuration_is_libopus_s(config: int, code: int) ->
 def test_any_packet_carries_fec_as_libopus_says(toc_byte: int, second: int, rest: bytes) -> None:
     packet = bytes([toc_byte, second]) + rest
     if is_valid_packet(packet):
-        assert carries_fec(packet) == (load_libopus().opus_packet_has_lbrr(packet, ctypes.c_int32(len(packet))) == 1)
+        assert carries_fec(packet) == (
+            load_libopus().opus_packet_has_lbrr(packet, ctypes.c_int32(len(packet))) == 1
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("frame_ms", [10, 20, 40, 60])
 def test_fec_is_seen_where_the_encoder_put_it(frame_ms: float, channels: int) -> None:
-    voice = np.concatenate([tone(150 * k, 1, channels, amplitude=0.25 / k)[None] for k in range(1, 16)]).sum(axis=0)
-    with_fec = encode_opus(voice, frame_ms=frame_ms, bitrate_bps=32_000, fec=True, expected_loss_percent=20)
+    voice = np.concatenate(
+        [tone(150 * k, 1, channels, amplitude=0.25 / k)[None] for k in range(1, 16)]
+    ).sum(axis=0)
+    with_fec = encode_opus(
+        voice, frame_ms=frame_ms, bitrate_bps=32_000, fec=True, expected_loss_percent=20
+    )
     assert np.mean([carries_fec(packet) for packet in with_fec]) >= 0.5
-    assert not any(carries_fec(packet) for packet in encode_opus(voice, frame_ms=frame_ms, bitrate_bps=32_000))
+    assert not any(
+        carries_fec(packet) for packet in encode_opus(voice, frame_ms=frame_ms, bitrate_bps=32_000)
+    )
 
 
 @pytest.mark.parametrize(
     ("config", "samples"),
-    [(0, 480), (3, 2_880), (12, 480), (15, 960), (16, 120), (17, 240), (18, 480), (19, 960), (31, 960)],
+    [
+        (0, 480),
+        (3, 2_880),
+        (12, 480),
+        (15, 960),
+        (16, 120),
+        (17, 240),
+        (18, 480),
+        (19, 960),
+        (31, 960),
+    ],
 )
 def test_frame_samples_follow_table_2_of_the_rfc(config: int, samples: int) -> None:
     assert FRAME_SAMPLES_BY_CONFIG[config] == samples
@@ -142,7 +169,9 @@ def test_any_packet_is_judged_as_by_libopus(packet: bytes) -> None:
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=600))
-def test_any_packet_of_many_frames_is_judged_as_by_libopus(toc_byte: int, second: int, rest: bytes) -> None:
+def test_any_packet_of_many_frames_is_judged_as_by_libopus(
+    toc_byte: int, second: int, rest: bytes
+) -> None:
     packet = bytes([toc_byte | 3, second]) + rest
     assert is_valid_packet(packet) is parses_in_libopus(packet)
 
@@ -169,7 +198,8 @@ def test_fillers_keep_channels_and_bandwidth(toc_byte: int, units: int) -> None:
 
 
 def test_fillers_are_celt_frames_the_longest_first() -> None:
-    # Silk of 60 ms, narrow band: FFmpeg would take an empty frame of its own configuration for sound.
+    # Silk of 60 ms, narrow band: FFmpeg would take an empty frame of its own configuration for
+    # sound.
     assert filler_packets(0x18 | 1, 9 * 960 + 480 + 120) == [
         (bytes([19 << 3 | 3, 6]), 6 * 960),
         (bytes([19 << 3 | 3, 3]), 3 * 960),

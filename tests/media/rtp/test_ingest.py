@@ -1,4 +1,6 @@
-"""One dump -> runs: order, duplicates, loss, wraps, RED, jumps, sources, payload types and clocks."""
+"""One dump -> runs: order, duplicates, loss, wraps, RED, jumps, sources, payload types and
+clocks.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,23 @@ from tests.support.builders import (
     ntp_time_of_unix_ms,
     tone,
 )
-from tests.support.media import OPUS_MAP, RED_MAPS, ingest, ingest_built, make_timing, pieces_of, run_packets
+from tests.support.media import (
+    OPUS_MAP,
+    RED_MAPS,
+    ingest,
+    ingest_built,
+    make_timing,
+    pieces_of,
+    run_packets,
+)
 from tests.support.simulation import Sender, simulate
-from transforms.media.errors import RtpdumpError, SdpError, TimelineError, TimingMetadataError, UnsupportedCodecError
+from transforms.media.errors import (
+    RtpdumpError,
+    SdpError,
+    TimelineError,
+    TimingMetadataError,
+    UnsupportedCodecError,
+)
 from transforms.media.rtp.ingest import ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.streams import PacketCounts
@@ -40,8 +56,13 @@ MONO_20_MS = 0x08  # SILK, narrow band, 20 ms, one frame
 
 
 def fake_packets(count: int) -> list[bytes]:
-    """Returns distinct packets that are well framed; what is in them does not matter before decoding."""
-    return [bytes([MONO_20_MS]) + struct.pack(">H", number) + bytes(number % 5) for number in range(count)]
+    """Returns distinct packets that are well framed; what is in them does not matter before
+    decoding.
+    """
+    return [
+        bytes([MONO_20_MS]) + struct.pack(">H", number) + bytes(number % 5)
+        for number in range(count)
+    ]
 
 
 def media_of(dump_segment: object, run: int = 0) -> list[int]:
@@ -65,7 +86,11 @@ def test_clean_segment_is_one_run_of_all_its_packets() -> None:
 
 def test_wraps_of_both_fields_break_nothing() -> None:
     packets = fake_packets(60)
-    segment, dump = ingest_built(Segment(packets=packets, first_sequence_number=65_530, first_rtp_timestamp=(1 << 32) - 9_600))
+    segment, dump = ingest_built(
+        Segment(
+            packets=packets, first_sequence_number=65_530, first_rtp_timestamp=(1 << 32) - 9_600
+        )
+    )
     assert run_packets(segment, dump) == packets
     assert media_of(segment) == [960 * k for k in range(60)]
     assert segment.counts == PacketCounts(expected=60, received=60)
@@ -73,7 +98,9 @@ def test_wraps_of_both_fields_break_nothing() -> None:
 
 def test_loss_is_counted_at_the_packet_behind_it() -> None:
     packets = fake_packets(50)
-    segment, dump = ingest_built(Segment(packets=packets, lost={10, 11, 12, 30}, first_sequence_number=65_520))
+    segment, dump = ingest_built(
+        Segment(packets=packets, lost={10, 11, 12, 30}, first_sequence_number=65_520)
+    )
     kept = [k for k in range(50) if k not in {10, 11, 12, 30}]
     assert run_packets(segment, dump) == [packets[k] for k in kept]
     assert media_of(segment) == [960 * k for k in kept]
@@ -98,7 +125,9 @@ def test_duplicates_are_dropped_and_counted() -> None:
 
 def test_reordered_packets_are_put_in_order_and_counted() -> None:
     packets = fake_packets(50)
-    segment, dump = ingest_built(Segment(packets=packets, swapped={5, 20, 40}, first_sequence_number=65_515))
+    segment, dump = ingest_built(
+        Segment(packets=packets, swapped={5, 20, 40}, first_sequence_number=65_515)
+    )
     assert run_packets(segment, dump) == packets
     assert segment.counts == PacketCounts(expected=50, received=50, reordered=3)
     assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS
@@ -130,7 +159,13 @@ def test_probe_lost_beside_audio_counts_once() -> None:
     dump = make_rtpdump(
         CALL_START_UNIX_MS * 1_000,
         [
-            (20 * number, make_rtp_packet(data, sequence_number=number, rtp_timestamp=960 * number, padding_bytes=4), False)
+            (
+                20 * number,
+                make_rtp_packet(
+                    data, sequence_number=number, rtp_timestamp=960 * number, padding_bytes=4
+                ),
+                False,
+            )
             for number, data in sent
         ],
     )
@@ -143,7 +178,13 @@ def test_loss_before_the_first_audio_is_not_this_track_s() -> None:
     # A probe at 0, nothing at 1 to 3, audio from 4 on.
     records = [(0, make_rtp_packet(sequence_number=0, padding_bytes=4), False)]
     for number, data in enumerate(fake_packets(3), 4):
-        records.append((20 * number, make_rtp_packet(data, sequence_number=number, rtp_timestamp=960 * number), False))
+        records.append(
+            (
+                20 * number,
+                make_rtp_packet(data, sequence_number=number, rtp_timestamp=960 * number),
+                False,
+            )
+        )
     segment = ingest(make_rtpdump(1_000_000, records))
     assert segment.runs[0].records["lost_before"].tolist() == [0, 0, 0]
     assert (segment.counts.expected, segment.counts.received, segment.counts.lost) == (7, 4, 3)
@@ -181,7 +222,9 @@ def test_invalid_packets_are_dropped_and_counted() -> None:
 def test_each_source_is_a_run_of_its_own() -> None:
     first, second = fake_packets(20), fake_packets(50)[20:]
     one, _ = make_segment_dump(Segment(packets=first, ssrc=9, first_sequence_number=7))
-    two, _ = make_segment_dump(Segment(packets=second, ssrc=4, first_rtp_timestamp=5, first_sequence_number=40_000))
+    two, _ = make_segment_dump(
+        Segment(packets=second, ssrc=4, first_rtp_timestamp=5, first_sequence_number=40_000)
+    )
     head = len(make_rtpdump(0, []))
     later = bytearray(two[head:])
     at = 0
@@ -216,7 +259,9 @@ def jump_dump(jump_ticks: int, at: int = 50, count: int = 100) -> bytes:
     return make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
 
 
-@pytest.mark.parametrize("jump", [1 << 30, 97_000, -960 * 10, -(1 << 31)], ids=["ahead", "just_too_far", "back", "half"])
+@pytest.mark.parametrize(
+    "jump", [1 << 30, 97_000, -960 * 10, -(1 << 31)], ids=["ahead", "just_too_far", "back", "half"]
+)
 def test_jump_of_the_timestamps_begins_a_new_run_at_its_arrival(jump: int) -> None:
     segment = ingest(jump_dump(jump))
     assert [len(run.records) for run in segment.runs] == [50, 50]
@@ -232,32 +277,57 @@ def test_small_jump_ahead_stays_one_run() -> None:
 
 def test_stall_is_followed() -> None:
     segment, _ = ingest_built(Segment(packets=fake_packets(300), stalls_ms={100: 250}))
-    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in pieces_of(segment.runs[0].clock)]
+    pieces = [
+        (p.media_start_sample, p.server_start_unix_ns - CALL_START_NS)
+        for p in pieces_of(segment.runs[0].clock)
+    ]
     assert pieces == [(0, 0), (96_000, 2_250_000_000)]
 
 
-@pytest.mark.parametrize("first_timestamp", [10_000, 2**32 - 100_000, 2**32 - 8 * 48_000], ids=["plain", "wrap", "wrap-later"])
+@pytest.mark.parametrize(
+    "first_timestamp",
+    [10_000, 2**32 - 100_000, 2**32 - 8 * 48_000],
+    ids=["plain", "wrap", "wrap-later"],
+)
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
-def test_small_stall_is_followed_where_reports_confirm_it(first_timestamp: int, reports: bool) -> None:
+def test_small_stall_is_followed_where_reports_confirm_it(
+    first_timestamp: int, reports: bool
+) -> None:
     built = Segment(
-        packets=fake_packets(1000), stalls_ms={500: 40}, first_rtp_timestamp=first_timestamp, sender_reports=reports
+        packets=fake_packets(1000),
+        stalls_ms={500: 40},
+        first_rtp_timestamp=first_timestamp,
+        sender_reports=reports,
     )
     segment, _ = ingest_built(built)
-    pieces = [(p.media_start_sample, p.server_start_unix_ns - CALL_START_NS) for p in pieces_of(segment.runs[0].clock)]
+    pieces = [
+        (p.media_start_sample, p.server_start_unix_ns - CALL_START_NS)
+        for p in pieces_of(segment.runs[0].clock)
+    ]
     assert pieces == ([(0, 0), (480_000, 10_040_000_000)] if reports else [(0, 0)])
 
 
 def _dump_with_reports(timestamps: dict[int, int], ssrc: int) -> bytes:
-    """600 packets whose clock stood still for 40 ms at 6 s, and reports (ms of arrival: RTP timestamp) that tell of it."""
+    """600 packets whose clock stood still for 40 ms at 6 s, and reports (ms of arrival: RTP
+    timestamp) that tell of it.
+    """
     first = 2**32 - 3 * 48_000  # the timestamps wrap to exactly 0 at 3 s
     records = []
     for number in range(600):
         stalled = 40 if number >= 300 else 0
-        packet = make_rtp_packet(b"\xf8\xff\xfe", sequence_number=number, rtp_timestamp=(first + 960 * number) % 2**32)
+        packet = make_rtp_packet(
+            b"\xf8\xff\xfe", sequence_number=number, rtp_timestamp=(first + 960 * number) % 2**32
+        )
         records.append((number * 20 + 20 + stalled, packet, False))
     for at_ms, timestamp in timestamps.items():
         ntp_time = ntp_time_of_unix_ms(CALL_START_NS // 1_000_000 + at_ms)
-        records.append((at_ms, make_rtcp_sender_report(ssrc=ssrc, ntp_time=ntp_time, rtp_timestamp=timestamp), True))
+        records.append(
+            (
+                at_ms,
+                make_rtcp_sender_report(ssrc=ssrc, ntp_time=ntp_time, rtp_timestamp=timestamp),
+                True,
+            )
+        )
     return make_rtpdump(CALL_START_NS // 1_000, sorted(records, key=lambda record: record[0]))
 
 
@@ -271,7 +341,9 @@ def _dump_with_reports(timestamps: dict[int, int], ssrc: int) -> bytes:
     ],
     ids=["exactly-0", "across-the-wrap", "before-the-first", "of-another-source"],
 )
-def test_reports_reach_the_run_they_belong_to(timestamps: dict[int, int], ssrc: int, is_followed: bool) -> None:
+def test_reports_reach_the_run_they_belong_to(
+    timestamps: dict[int, int], ssrc: int, is_followed: bool
+) -> None:
     segment = ingest(_dump_with_reports(timestamps, ssrc))
     assert len(pieces_of(segment.runs[0].clock)) == (2 if is_followed else 1)
 
@@ -281,7 +353,7 @@ def test_jitter_is_the_mean_difference_of_arrival_and_media_spacing() -> None:
     assert segment.jitter_ms == pytest.approx(20 / 100)
 
 
-# --- RED -------------------------------------------------------------------------------------------------------------
+# --- RED ------------------------------------------------------------------------------------------
 
 
 def test_red_is_taken_off() -> None:
@@ -296,12 +368,20 @@ def test_red_is_taken_off() -> None:
 def test_red_brings_lost_packets_back(copies: int, origin: int) -> None:
     packets = fake_packets(60)
     lost = {10, 20, 21, 30, 31, 32, 40, 41, 42, 43}
-    segment, dump = ingest_built(Segment(packets=packets, red_copies=copies, lost=lost, first_rtp_timestamp=origin))
-    gone = {index for index in lost if not any(index + back < 60 and index + back not in lost for back in range(1, copies + 1))}
+    segment, dump = ingest_built(
+        Segment(packets=packets, red_copies=copies, lost=lost, first_rtp_timestamp=origin)
+    )
+    gone = {
+        index
+        for index in lost
+        if not any(index + back < 60 and index + back not in lost for back in range(1, copies + 1))
+    }
     kept = [k for k in range(60) if k not in gone]
     assert run_packets(segment, dump) == [packets[k] for k in kept]
     assert media_of(segment) == [960 * k for k in kept]
-    assert segment.counts == PacketCounts(expected=60, received=50, lost=10, recovered_red=10 - len(gone))
+    assert segment.counts == PacketCounts(
+        expected=60, received=50, lost=10, recovered_red=10 - len(gone)
+    )
     still = segment.runs[0].records["lost_before"]
     assert int(still.sum()) == len(gone)
     for position in np.flatnonzero(still):
@@ -313,7 +393,9 @@ def test_red_copy_of_a_packet_that_came_is_not_used() -> None:
     records = []
     for number, older in enumerate([[], [(960, b"\x08other")], [(960, b"\x08other")]]):
         payload = make_red_payload(packets[number], older)
-        packet = make_rtp_packet(payload, sequence_number=number, rtp_timestamp=960 * number, payload_type=63)
+        packet = make_rtp_packet(
+            payload, sequence_number=number, rtp_timestamp=960 * number, payload_type=63
+        )
         records.append((20 * number, packet, False))
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
     segment = ingest(dump, RED_MAPS)
@@ -321,13 +403,19 @@ def test_red_copy_of_a_packet_that_came_is_not_used() -> None:
     assert segment.counts.recovered_red == 0
 
 
-@pytest.mark.parametrize(("back", "fits"), [(960, True), (959, False), (1_000, False)], ids=["exact", "into_next", "into_last"])
+@pytest.mark.parametrize(
+    ("back", "fits"),
+    [(960, True), (959, False), (1_000, False)],
+    ids=["exact", "into_next", "into_last"],
+)
 def test_red_copy_that_overlaps_what_came_is_not_used(back: int, fits: bool) -> None:
     packets = fake_packets(3)
     records = []
     for number, older in ((0, []), (2, [(back, packets[1])])):
         payload = make_red_payload(packets[number], older)
-        packet = make_rtp_packet(payload, sequence_number=number, rtp_timestamp=960 * number, payload_type=63)
+        packet = make_rtp_packet(
+            payload, sequence_number=number, rtp_timestamp=960 * number, payload_type=63
+        )
         records.append((20 * number, packet, False))
     segment = ingest(make_rtpdump(1_000_000, records), RED_MAPS)
     assert segment.counts.recovered_red == int(fits)
@@ -338,7 +426,12 @@ def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
     packets = fake_packets(6)
     records = []
     for n, older in ((0, []), (2, [(960, b"\x0bx")]), (3, [(1_920, packets[1])]), (4, []), (5, [])):
-        packet = make_rtp_packet(make_red_payload(packets[n], older), sequence_number=n, rtp_timestamp=960 * n, payload_type=63)
+        packet = make_rtp_packet(
+            make_red_payload(packets[n], older),
+            sequence_number=n,
+            rtp_timestamp=960 * n,
+            payload_type=63,
+        )
         records.append((20 * n, packet, False))
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
     segment = ingest(dump, RED_MAPS)
@@ -347,18 +440,26 @@ def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("stretch_bytes", [1, 64, 1_000])
-def test_dump_looked_at_in_many_stretches_gives_the_same(monkeypatch: pytest.MonkeyPatch, stretch_bytes: int) -> None:
+def test_dump_looked_at_in_many_stretches_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, stretch_bytes: int
+) -> None:
     sent = Segment(packets=fake_packets(200), red_copies=2, lost={3, 50, 51, 120, 121, 122})
     whole, dump = ingest_built(sent)
     monkeypatch.setattr("transforms.media.rtp.payloads._STRETCH_BYTES", stretch_bytes)
     parted, _ = ingest_built(sent)
     assert run_packets(parted, dump) == run_packets(whole, dump)
-    assert parted.counts == whole.counts == PacketCounts(expected=200, received=194, lost=6, recovered_red=5)
+    assert (
+        parted.counts
+        == whole.counts
+        == PacketCounts(expected=200, received=194, lost=6, recovered_red=5)
+    )
 
 
 def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transforms.media.rtp.payloads._MAX_COPIES", 3)
-    segment, _ = ingest_built(Segment(packets=fake_packets(60), red_copies=1, lost=set(range(5, 55, 10))))
+    segment, _ = ingest_built(
+        Segment(packets=fake_packets(60), red_copies=1, lost=set(range(5, 55, 10)))
+    )
     assert segment.counts.recovered_red == 3
 
 
@@ -367,7 +468,15 @@ def test_what_was_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(500)))
     calls = []
     bytes_ = np.frombuffer(dump, dtype=np.uint8)
-    ingest_segment(lambda: io.BytesIO(dump), bytes_, "a", OPUS_MAP, make_timing(), LimitSettings(), lambda: calls.append(None))
+    ingest_segment(
+        lambda: io.BytesIO(dump),
+        bytes_,
+        "a",
+        OPUS_MAP,
+        make_timing(),
+        LimitSettings(),
+        lambda: calls.append(None),
+    )
     assert len(calls) >= len(dump) // 1_000
 
 
@@ -376,10 +485,17 @@ def test_memory_of_a_segment_grows_by_what_is_stated(red_copies: int) -> None:
     """100 bytes a packet: 150 MB for 8 h, and for 24 h still less than a codec process may take."""
 
     def peak_bytes(count: int) -> int:
-        payload = make_red_payload(b"\x08abc", [(960, b"\x08abc")] * red_copies) if red_copies else b"\x08abc"
+        payload = (
+            make_red_payload(b"\x08abc", [(960, b"\x08abc")] * red_copies)
+            if red_copies
+            else b"\x08abc"
+        )
         payload_type = RED_PAYLOAD_TYPE if red_copies else OPUS_PAYLOAD_TYPE
         one = make_rtpdump(0, [(0, make_rtp_packet(payload, payload_type=payload_type), False)])
-        head, record = one[: -len(payload) - 20], np.frombuffer(one[-len(payload) - 20 :], dtype=np.uint8)
+        head, record = (
+            one[: -len(payload) - 20],
+            np.frombuffer(one[-len(payload) - 20 :], dtype=np.uint8),
+        )
         records, number = np.tile(record, (count, 1)), np.arange(count)
         for first, width, values in ((4, 4, 20 * number), (10, 2, number), (12, 4, 960 * number)):
             records[:, first : first + width] = values[:, None] >> 8 * np.arange(width)[::-1] & 0xFF
@@ -399,7 +515,11 @@ def test_broken_red_is_invalid() -> None:
     packets[2] = b"\xef\x00\x00\x00"
     packets[3] = make_red_payload(bytes(6_000))
     records = [
-        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=63), False)
+        (
+            20 * n,
+            make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=63),
+            False,
+        )
         for n, data in enumerate(packets)
     ]
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
@@ -427,13 +547,19 @@ def test_plain_opus_beside_red_is_taken_too() -> None:
     assert run_packets(ingest(dump, RED_MAPS), dump) == packets
 
 
-# --- payload types, clocks, limits -----------------------------------------------------------------------------------
+# --- payload types, clocks, limits ----------------------------------------------------------------
 
 
 def test_other_payload_types_are_received_but_not_audio() -> None:
     packets = fake_packets(4)
     records = [
-        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=110 if n == 2 else 111), False)
+        (
+            20 * n,
+            make_rtp_packet(
+                data, sequence_number=n, rtp_timestamp=960 * n, payload_type=110 if n == 2 else 111
+            ),
+            False,
+        )
         for n, data in enumerate(packets)
     ]
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
@@ -444,13 +570,18 @@ def test_other_payload_types_are_received_but_not_audio() -> None:
 
 
 def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
-    dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, [(0, make_rtp_packet(b"\x08a", payload_type=96), False)])
+    dump = make_rtpdump(
+        CALL_START_UNIX_MS * 1_000, [(0, make_rtp_packet(b"\x08a", payload_type=96), False)]
+    )
     segment = ingest(dump)
     assert segment.runs == ()
     assert segment.channels == 0
     (warning,) = segment.warnings
     assert isinstance(warning, SdpError)
-    assert warning.message == "a.rtpdump: payload types [96] in the dump, expected [111] by the session description"
+    assert (
+        warning.message
+        == "a.rtpdump: payload types [96] in the dump, expected [111] by the session description"
+    )
     assert warning.member == "a.rtpdump"
     assert segment.counts == PacketCounts(expected=1, received=1)
 
@@ -460,7 +591,13 @@ def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
 def test_without_description_the_metadata_s_codec_speaks(payload_type: int, codec: str) -> None:
     packets = fake_packets(3)
     records = [
-        (20 * n, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n, payload_type=payload_type), False)
+        (
+            20 * n,
+            make_rtp_packet(
+                data, sequence_number=n, rtp_timestamp=960 * n, payload_type=payload_type
+            ),
+            False,
+        )
         for n, data in enumerate(packets)
     ]
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
@@ -478,15 +615,24 @@ def test_without_description_red_is_taken_off_too() -> None:
 @pytest.mark.parametrize(
     ("maps", "codec", "named"),
     [
-        ({0: RtpMap(payload_type=0, encoding="pcmu", clock_rate_hz=8_000, channels=1)}, "audio/opus", "pcmu/8000"),
+        (
+            {0: RtpMap(payload_type=0, encoding="pcmu", clock_rate_hz=8_000, channels=1)},
+            "audio/opus",
+            "pcmu/8000",
+        ),
         ({}, "audio/PCMU", "audio/PCMU"),
         ({}, "", "not named"),
     ],
     ids=["description", "metadata", "neither"],
 )
-def test_other_codec_raises_unsupported_codec(maps: dict[int, RtpMap], codec: str, named: str) -> None:
+def test_other_codec_raises_unsupported_codec(
+    maps: dict[int, RtpMap], codec: str, named: str
+) -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(2)))
-    with pytest.raises(UnsupportedCodecError, match=rf"a\.rtpdump: codec is {named}, expected opus/48000 or red/48000"):
+    with pytest.raises(
+        UnsupportedCodecError,
+        match=rf"a\.rtpdump: codec is {named}, expected opus/48000 or red/48000",
+    ):
         ingest(dump, maps, make_timing(codec=codec))
 
 
@@ -502,7 +648,10 @@ def test_metadata_s_first_arrival_counts_when_clocks_differ_much() -> None:
     assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == hour_later * 1_000_000
     (warning,) = segment.warnings
     assert isinstance(warning, TimingMetadataError)
-    assert "the dump's clock puts the first packet -3600.000 s from first_rtp_unix_timestamp" in warning.message
+    assert (
+        "the dump's clock puts the first packet -3600.000 s from first_rtp_unix_timestamp"
+        in warning.message
+    )
 
 
 def test_small_difference_of_the_clocks_is_no_warning() -> None:
@@ -514,15 +663,20 @@ def test_small_difference_of_the_clocks_is_no_warning() -> None:
 
 def test_no_clock_at_all_raises_timeline_error() -> None:
     dump = make_rtpdump(0, [(0, make_rtp_packet(b"\x08a"), False)])
-    with pytest.raises(TimelineError, match=r"neither the metadata nor the dump says when the first packet arrived"):
+    with pytest.raises(
+        TimelineError, match=r"neither the metadata nor the dump says when the first packet arrived"
+    ):
         ingest(dump)
 
 
 def test_dump_without_receive_times_takes_its_place_from_the_metadata() -> None:
     records = [
-        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n), False) for n, data in enumerate(fake_packets(100))
+        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n), False)
+        for n, data in enumerate(fake_packets(100))
     ]
-    segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
+    segment = ingest(
+        make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
+    )
     (run,) = segment.runs
     assert run.clock.method == "metadata"
     assert pieces_of(run.clock)[0].server_start_unix_ns == CALL_START_NS
@@ -548,16 +702,27 @@ def test_damaged_framing_at_the_start_raises() -> None:
 def test_more_packets_than_allowed_raise() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(11)))
     ingest(dump, limits=LimitSettings(max_segment_packets=11))
-    with pytest.raises(RtpdumpError, match=r"a\.rtpdump: more than 10 packets \(limits\.max_segment_packets\)"):
+    with pytest.raises(
+        RtpdumpError, match=r"a\.rtpdump: more than 10 packets \(limits\.max_segment_packets\)"
+    ):
         ingest(dump, limits=LimitSettings(max_segment_packets=10))
 
 
-# --- properties ------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
-@given(st.permutations(range(12)), st.integers(0, 65_535), st.integers(0, (1 << 32) - 1), st.sets(st.integers(0, 60)))
-def test_any_order_of_arrival_gives_the_same_records(order: list[int], number: int, ticks: int, lost: set[int]) -> None:
-    """Packets overtake each other within 12 places, but for the first and the last; arrivals stay where they are."""
+@given(
+    st.permutations(range(12)),
+    st.integers(0, 65_535),
+    st.integers(0, (1 << 32) - 1),
+    st.sets(st.integers(0, 60)),
+)
+def test_any_order_of_arrival_gives_the_same_records(
+    order: list[int], number: int, ticks: int, lost: set[int]
+) -> None:
+    """Packets overtake each other within 12 places, but for the first and the last; arrivals stay
+    where they are.
+    """
     count = 61
     packets = fake_packets(count)
     sent = [
@@ -568,7 +733,9 @@ def test_any_order_of_arrival_gives_the_same_records(order: list[int], number: i
     shuffled = [0, *(1 + block + place for block in range(0, len(sent), 12) for place in order)]
     shuffled = [index for index in shuffled if index < len(sent) - 1] + [len(sent) - 1]
     plain = make_rtpdump(1_000_000, [(20 * k, packet, False) for k, packet in enumerate(sent)])
-    mixed = make_rtpdump(1_000_000, [(20 * k, sent[index], False) for k, index in enumerate(shuffled)])
+    mixed = make_rtpdump(
+        1_000_000, [(20 * k, sent[index], False) for k, index in enumerate(shuffled)]
+    )
     expected, found = ingest(plain), ingest(mixed)
     assert run_packets(found, mixed) == run_packets(expected, plain)
     assert found.runs[0].records.tolist() == expected.runs[0].records.tolist()
@@ -576,11 +743,25 @@ def test_any_order_of_arrival_gives_the_same_records(order: list[int], number: i
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 70_000), st.integers(0, 1 << 32), st.binary(max_size=12)), max_size=30)
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(0, 70_000),
+            st.integers(0, 1 << 32),
+            st.binary(max_size=12),
+        ),
+        max_size=30,
+    )
 )
-def test_runs_move_forward_and_counts_add_up_whatever_is_sent(sent: list[tuple[int, int, int, bytes]]) -> None:
+def test_runs_move_forward_and_counts_add_up_whatever_is_sent(
+    sent: list[tuple[int, int, int, bytes]],
+) -> None:
     records = [
-        (number % 1_000, make_rtp_packet(data, ssrc=source, sequence_number=number, rtp_timestamp=ticks), False)
+        (
+            number % 1_000,
+            make_rtp_packet(data, ssrc=source, sequence_number=number, rtp_timestamp=ticks),
+            False,
+        )
         for source, number, ticks, data in sent
     ]
     segment = ingest(make_rtpdump(1_000_000, records))
@@ -598,7 +779,12 @@ def test_runs_move_forward_and_counts_add_up_whatever_is_sent(sent: list[tuple[i
 
 @given(st.binary(max_size=300), st.sampled_from([0, 1, 2]))
 def test_any_dump_raises_nothing_but_its_own_error(data: bytes, red: int) -> None:
-    dump = make_rtpdump(1_000_000, [(0, make_rtp_packet(data, payload_type=63 if red else 111), False)]) + data
+    dump = (
+        make_rtpdump(
+            1_000_000, [(0, make_rtp_packet(data, payload_type=63 if red else 111), False)]
+        )
+        + data
+    )
     if red == 2:
         dump = make_rtpdump(1_000_000, []) + data
     try:
@@ -610,10 +796,18 @@ def test_any_dump_raises_nothing_but_its_own_error(data: bytes, red: int) -> Non
 def test_pause_in_a_dump_without_receive_times_keeps_its_length() -> None:
     """Nothing can arrive early where no arrival is known: the jump is DTX, not a new origin."""
     records = [
-        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n + (240_000 if n >= 100 else 0)), False)
+        (
+            0,
+            make_rtp_packet(
+                data, sequence_number=n, rtp_timestamp=960 * n + (240_000 if n >= 100 else 0)
+            ),
+            False,
+        )
         for n, data in enumerate(fake_packets(200))
     ]
-    segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
+    segment = ingest(
+        make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
+    )
     assert len(segment.runs) == 1
     assert int(segment.runs[0].records["media_sample"][100]) == 96_000 + 240_000
 
@@ -626,22 +820,30 @@ def test_audio_that_came_only_as_a_duplicate_of_a_probe_is_no_run() -> None:
     assert segment.counts == PacketCounts(expected=1, received=1, duplicate=1)
 
 
-# --- numbers that start anew, sources that come back, long segments -----------------------------------------------------
+# --- numbers that start anew, sources that come back, long segments -------------------------------
 
 
-def counted_dump(numbers: list[int], jump_ticks: dict[int, int] | None = None, step_ms: int = 20) -> bytes:
-    """Returns a dump of packets every 20 ms with those sequence numbers; timestamps jump where told."""
+def counted_dump(
+    numbers: list[int], jump_ticks: dict[int, int] | None = None, step_ms: int = 20
+) -> bytes:
+    """Returns a dump of packets every 20 ms with those sequence numbers; timestamps jump where
+    told.
+    """
     records, added = [], 0
     packets = fake_packets(len(numbers))
     for place, number in enumerate(numbers):
         added += (jump_ticks or {}).get(place, 0)
-        packet = make_rtp_packet(packets[place], sequence_number=number, rtp_timestamp=960 * place + added)
+        packet = make_rtp_packet(
+            packets[place], sequence_number=number, rtp_timestamp=960 * place + added
+        )
         records.append((step_ms * (place + 1), packet, False))
     return make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
 
 
 @pytest.mark.parametrize("restart", [-1_000, -500, 20_000, 32_768], ids=str)
-@pytest.mark.parametrize("jump", [0, 5 * 60 * 48_000, -5 * 60 * 48_000], ids=["plain", "ahead", "back"])
+@pytest.mark.parametrize(
+    "jump", [0, 5 * 60 * 48_000, -5 * 60 * 48_000], ids=["plain", "ahead", "back"]
+)
 def test_numbers_that_start_anew_lose_nothing(restart: int, jump: int) -> None:
     numbers = [*range(1_000, 1_600), *range(1_600 + restart, 2_200 + restart)]
     dump = counted_dump(numbers, {600: jump})
@@ -658,7 +860,11 @@ def test_packets_that_come_very_late_are_no_restart() -> None:
     order = [*numbers[20:500], *late, *numbers[500:]]
     packets = fake_packets(600)
     records = [
-        (20 * (place + 1), make_rtp_packet(packets[number], sequence_number=number, rtp_timestamp=960 * number), False)
+        (
+            20 * (place + 1),
+            make_rtp_packet(packets[number], sequence_number=number, rtp_timestamp=960 * number),
+            False,
+        )
         for place, number in enumerate(order)
     ]
     segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
@@ -670,7 +876,11 @@ def test_long_outage_is_a_loss_and_no_restart() -> None:
     packets = fake_packets(200)
     sent = [*range(100), *range(2_100, 2_200)]
     records = [
-        (20 * (number + 1), make_rtp_packet(packets[place], sequence_number=number, rtp_timestamp=960 * number), False)
+        (
+            20 * (number + 1),
+            make_rtp_packet(packets[place], sequence_number=number, rtp_timestamp=960 * number),
+            False,
+        )
         for place, number in enumerate(sent)
     ]
     segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
@@ -680,7 +890,9 @@ def test_long_outage_is_a_loss_and_no_restart() -> None:
 
 
 def test_burst_with_a_hole_in_it_catches_up_and_is_no_jump() -> None:
-    """Five seconds held back come at once, 2.5 s of them lost: media time runs ahead, but not of what arrivals were before."""
+    """Five seconds held back come at once, 2.5 s of them lost: media time runs ahead, but not of
+    what arrivals were before.
+    """
     sent = [number for number in range(600) if not 350 <= number < 475]
     records = []
     for number in sent:
@@ -689,7 +901,10 @@ def test_burst_with_a_hole_in_it_catches_up_and_is_no_jump() -> None:
     packets = fake_packets(600)
     dump = make_rtpdump(
         CALL_START_UNIX_MS * 1_000,
-        [(at, make_rtp_packet(packets[n], sequence_number=n, rtp_timestamp=960 * n), False) for at, n in records],
+        [
+            (at, make_rtp_packet(packets[n], sequence_number=n, rtp_timestamp=960 * n), False)
+            for at, n in records
+        ],
     )
     segment = ingest(dump)
     assert len(segment.runs) == 1
@@ -701,7 +916,12 @@ def test_source_that_comes_back_leaves_room_for_the_one_between() -> None:
     records = [
         (
             20 * (n + 1),
-            make_rtp_packet(packets[n], sequence_number=n, rtp_timestamp=960 * n, ssrc=7 if 100 <= n < 200 else 9),
+            make_rtp_packet(
+                packets[n],
+                sequence_number=n,
+                rtp_timestamp=960 * n,
+                ssrc=7 if 100 <= n < 200 else 9,
+            ),
             False,
         )
         for n in range(300)
@@ -716,19 +936,26 @@ def test_reports_after_a_small_jump_back_are_the_new_run_s() -> None:
     """The new timestamps are near enough to the old run's to be taken for them."""
     sender = Sender(seconds=40, jumps=((20.0, -3 * 48_000),), stalls=((30.0, 0.04),), jitter_ms=2)
     simulated = simulate(sender)
-    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    segment = ingest(
+        simulated.dump,
+        timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
+    )
     assert [len(pieces_of(run.clock)) for run in segment.runs] == [1, 2]
 
 
 def test_red_copies_are_not_put_into_another_run() -> None:
-    """Numbers 100 to 102 are lost right behind a jump back; copies of before the jump have timestamps that would fit."""
+    """Numbers 100 to 102 are lost right behind a jump back; copies of before the jump have
+    timestamps that would fit.
+    """
     packets = fake_packets(200)
     records = []
     for n in range(200):
         timestamp = 960 * n - (960 * 60 if n >= 100 else 0)
         older = [(960, packets[n - 1])] if n and n != 100 else []
         payload = make_red_payload(packets[n], older)
-        packet = make_rtp_packet(payload, sequence_number=n, rtp_timestamp=timestamp, payload_type=63)
+        packet = make_rtp_packet(
+            payload, sequence_number=n, rtp_timestamp=timestamp, payload_type=63
+        )
         if n not in range(130, 133):
             records.append((20 * (n + 1), packet, False))
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, records)
@@ -740,15 +967,26 @@ def test_red_copies_are_not_put_into_another_run() -> None:
 
 def test_eight_hours_are_one_run() -> None:
     simulated = simulate(Sender(seconds=8 * 3_600, packet_ms=120, skew_ppm=50.0, jitter_ms=5))
-    segment = ingest(simulated.dump, timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]))
+    segment = ingest(
+        simulated.dump,
+        timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
+    )
     assert len(segment.runs) == 1
 
 
 def test_runs_of_a_dump_without_receive_times_follow_each_other() -> None:
     records = [
-        (0, make_rtp_packet(data, sequence_number=n, rtp_timestamp=960 * n - (10**6 if n >= 100 else 0)), False)
+        (
+            0,
+            make_rtp_packet(
+                data, sequence_number=n, rtp_timestamp=960 * n - (10**6 if n >= 100 else 0)
+            ),
+            False,
+        )
         for n, data in enumerate(fake_packets(200))
     ]
-    segment = ingest(make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20))
+    segment = ingest(
+        make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
+    )
     starts = [pieces_of(run.clock)[0].server_start_unix_ns - CALL_START_NS for run in segment.runs]
     assert starts == [0, 2_000_000_000]

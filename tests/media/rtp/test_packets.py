@@ -11,7 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.builders import make_rtcp_sender_report, make_rtp_packet, make_rtpdump, ntp_time_of_unix_ms
+from tests.support.builders import (
+    make_rtcp_sender_report,
+    make_rtp_packet,
+    make_rtpdump,
+    ntp_time_of_unix_ms,
+)
 from tests.support.media import DATA
 from transforms.media.rtp.packets import RtpWindow, parse_rtp_window
 from transforms.media.rtp.rtpdump import RecordWindow, read_rtpdump
@@ -35,9 +40,20 @@ def only_payload(packet: bytes) -> bytes:
 def test_every_header_field_is_read() -> None:
     packets = [
         make_rtp_packet(b"one", sequence_number=1, rtp_timestamp=2, ssrc=3, payload_type=4),
-        make_rtp_packet(b"", sequence_number=0xFFFF, rtp_timestamp=0xFFFF_FFFF, ssrc=0xFFFF_FFFE, payload_type=127),
         make_rtp_packet(
-            b"x" * 1_300, sequence_number=0x1234, rtp_timestamp=0x8765_4321, ssrc=0xABCD_EF01, marker=True, payload_type=0
+            b"",
+            sequence_number=0xFFFF,
+            rtp_timestamp=0xFFFF_FFFF,
+            ssrc=0xFFFF_FFFE,
+            payload_type=127,
+        ),
+        make_rtp_packet(
+            b"x" * 1_300,
+            sequence_number=0x1234,
+            rtp_timestamp=0x8765_4321,
+            ssrc=0xABCD_EF01,
+            marker=True,
+            payload_type=0,
         ),
     ]
     parsed, dump = parse(*packets)
@@ -49,7 +65,12 @@ def test_every_header_field_is_read() -> None:
     assert parsed.payload_bytes.tolist() == [3, 0, 1_300]
     assert [dump[at : at + 3] for at in parsed.payload_offset.tolist()][::2] == [b"one", b"xxx"]
     assert (parsed.invalid_count, parsed.sender_reports) == (0, ())
-    types = [parsed.sequence_number.dtype, parsed.rtp_timestamp.dtype, parsed.ssrc.dtype, parsed.payload_type.dtype]
+    types = [
+        parsed.sequence_number.dtype,
+        parsed.rtp_timestamp.dtype,
+        parsed.ssrc.dtype,
+        parsed.payload_type.dtype,
+    ]
     assert types == [np.uint16, np.uint32, np.uint32, np.uint8]
 
 
@@ -64,9 +85,24 @@ def test_every_header_field_is_read() -> None:
         {"two_byte_extension": [(1, b""), (200, b"x" * 255)]},
         {"padding_bytes": 1},
         {"padding_bytes": 255},
-        {"csrcs": [7, 8], "two_byte_extension": [(3, b"level")], "padding_bytes": 3, "marker": True},
+        {
+            "csrcs": [7, 8],
+            "two_byte_extension": [(3, b"level")],
+            "padding_bytes": 3,
+            "marker": True,
+        },
     ],
-    ids=["plain", "csrc", "most_csrcs", "one_byte", "one_byte_two", "two_byte", "padding_1", "padding_255", "all"],
+    ids=[
+        "plain",
+        "csrc",
+        "most_csrcs",
+        "one_byte",
+        "one_byte_two",
+        "two_byte",
+        "padding_1",
+        "padding_255",
+        "all",
+    ],
 )
 def test_payload_is_what_lies_between_headers_and_padding(options: dict[str, Any]) -> None:
     assert only_payload(make_rtp_packet(b"opus packet", **options)) == b"opus packet"
@@ -96,7 +132,10 @@ def test_golden_packet_with_everything_parses_and_is_built_again() -> None:
 def test_golden_packet_of_padding_only_has_no_payload() -> None:
     golden = (DATA / "rtp_only_padding.bin").read_bytes()
     assert only_payload(golden) == b""
-    assert make_rtp_packet(sequence_number=515, rtp_timestamp=960, ssrc=0x1234_5678, padding_bytes=255) == golden
+    assert (
+        make_rtp_packet(sequence_number=515, rtp_timestamp=960, ssrc=0x1234_5678, padding_bytes=255)
+        == golden
+    )
 
 
 PLAIN = make_rtp_packet(b"abcd")
@@ -118,7 +157,9 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("packet", [pytest.param(data, id=name) for name, data in MALFORMED.items() if name != "empty"])
+@pytest.mark.parametrize(
+    "packet", [pytest.param(data, id=name) for name, data in MALFORMED.items() if name != "empty"]
+)
 def test_malformed_packet_is_counted_and_left_out(packet: bytes) -> None:
     parsed, dump = parse(PLAIN, packet, make_rtp_packet(b"next", sequence_number=2))
     assert parsed.invalid_count == 1
@@ -159,12 +200,18 @@ def test_marked_rtp_beside_the_rtcp_range_is_rtp(second_byte: int, payload_type:
 
 def test_sender_report_gives_both_clocks() -> None:
     unix_ms = 1_767_607_200_250
-    report = make_rtcp_sender_report(ssrc=0xABCD_EF01, ntp_time=ntp_time_of_unix_ms(unix_ms), rtp_timestamp=0xFFFF_FFF0)
+    report = make_rtcp_sender_report(
+        ssrc=0xABCD_EF01, ntp_time=ntp_time_of_unix_ms(unix_ms), rtp_timestamp=0xFFFF_FFF0
+    )
     dump = make_rtpdump(0, [(1_234, report, True)])
     (window,) = read_rtpdump(io.BytesIO(dump), "a").windows
     parsed = parse_rtp_window(window)
     (found,) = parsed.sender_reports
-    assert (found.ssrc, found.rtp_timestamp, found.arrival_offset_ms) == (0xABCD_EF01, 0xFFFF_FFF0, 1_234)
+    assert (found.ssrc, found.rtp_timestamp, found.arrival_offset_ms) == (
+        0xABCD_EF01,
+        0xFFFF_FFF0,
+        1_234,
+    )
     assert found.ntp_time >> 32 == unix_ms // 1_000 + 2_208_988_800
     assert found.ntp_time & 0xFFFF_FFFF == 1 << 30
     assert found.sender_unix_ns == unix_ms * 1_000_000
@@ -205,14 +252,18 @@ def test_damaged_rtcp_gives_what_came_before_it(compound: bytes, ssrcs: list[int
 def test_sender_time_before_1970_is_negative() -> None:
     compound = make_rtcp_sender_report(ntp_time=0)
     (window,) = read_rtpdump(io.BytesIO(make_rtpdump(0, [(0, compound, True)])), "a").windows
-    assert parse_rtp_window(window).sender_reports[0].sender_unix_ns == -2_208_988_800 * 1_000_000_000
+    assert (
+        parse_rtp_window(window).sender_reports[0].sender_unix_ns == -2_208_988_800 * 1_000_000_000
+    )
 
 
-# --- properties ------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
 def payload_by_the_clause(packet: bytes) -> tuple[int, int] | None:
-    """Returns (start, size) of a packet's payload by RFC 3550 s5.1 read step by step, None when it is not RTP."""
+    """Returns (start, size) of a packet's payload by RFC 3550 s5.1 read step by step, None when it
+    is not RTP.
+    """
     if len(packet) < 12 or packet[0] >> 6 != 2:
         return None
     start = 12 + 4 * (packet[0] & 15)
@@ -230,7 +281,9 @@ def payload_by_the_clause(packet: bytes) -> tuple[int, int] | None:
 
 
 first_bytes = st.integers(0, 255).map(lambda value: value & 0x3F | 0x80) | st.integers(0, 255)
-hostile_packets = st.builds(lambda first, rest: bytes([first]) + rest, first_bytes, st.binary(min_size=1, max_size=60))
+hostile_packets = st.builds(
+    lambda first, rest: bytes([first]) + rest, first_bytes, st.binary(min_size=1, max_size=60)
+)
 
 
 @given(st.lists(hostile_packets, min_size=1, max_size=8))
@@ -247,7 +300,10 @@ def test_any_packets_parse_as_the_clause_reads(packets: list[bytes]) -> None:
             else:
                 expected.append((position + found[0], found[1]))
         position += len(packet)
-    assert list(zip(parsed.payload_offset.tolist(), parsed.payload_bytes.tolist(), strict=True)) == expected
+    assert (
+        list(zip(parsed.payload_offset.tolist(), parsed.payload_bytes.tolist(), strict=True))
+        == expected
+    )
     assert parsed.invalid_count == invalid
     assert position == len(dump)
 
@@ -261,7 +317,12 @@ def test_any_packets_parse_as_the_clause_reads(packets: list[bytes]) -> None:
     st.integers(0, 255),
 )
 def test_parsing_inverts_building(
-    payload: bytes, number: int, ticks: int, csrcs: list[int], extension: list[tuple[int, bytes]], padding: int
+    payload: bytes,
+    number: int,
+    ticks: int,
+    csrcs: list[int],
+    extension: list[tuple[int, bytes]],
+    padding: int,
 ) -> None:
     packet = make_rtp_packet(
         payload,

@@ -31,7 +31,11 @@ def test_arrivals_of_a_recorder_are_left_alone(offsets: tuple[int, ...]) -> None
         ((0, 20, 4_000_000_000, 60, 80), [0, 20, 20, 60, 80], 1),
         ((30_000, 30_020, 0, 30_060), [30_000, 30_020, 30_020, 30_060], 1),
         ((4_000_000_000, 20, 40, 60), [20, 20, 40, 60], 1),
-        ((90_000, 90_010, 5, 90_020, 6, 90_040), [90_000, 90_010, 90_010, 90_020, 90_020, 90_040], 2),
+        (
+            (90_000, 90_010, 5, 90_020, 6, 90_040),
+            [90_000, 90_010, 90_010, 90_020, 90_020, 90_040],
+            2,
+        ),
         ((60_000, 40_000, 20_000, 0), [60_000, 60_000, 60_000, 60_000], 4),
     ],
     ids=["ahead", "back", "first", "two", "falling"],
@@ -61,7 +65,11 @@ def test_mended_arrivals_rise_or_were_left_alone(offsets: list[int]) -> None:
 def test_sources_with_the_most_packets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plausibility, "MAX_SOURCES", 2)
     assert main_sources(np.array([7, 7, 9, 9, 9], dtype=np.uint32)).all()
-    assert main_sources(np.array([1, 7, 7, 9, 9, 9, 3], dtype=np.uint32)).tolist() == [False, *[True] * 5, False]
+    assert main_sources(np.array([1, 7, 7, 9, 9, 9, 3], dtype=np.uint32)).tolist() == [
+        False,
+        *[True] * 5,
+        False,
+    ]
 
 
 def test_longest_are_given_in_their_order() -> None:

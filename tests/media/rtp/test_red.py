@@ -1,4 +1,6 @@
-"""RED blocks, many packets at once: every length that can lie, and the same as reading them one by one."""
+"""RED blocks, many packets at once: every length that can lie, and the same as reading them one by
+one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Blocks = list[tuple[int, bytes]]
 
 
 def make_stream(payloads: list[bytes], rtp_timestamp: int = 1_000_000) -> tuple[Stream, bytes]:
-    """Returns packets with these payloads, 20 ms apart, and the dump they lie in, with bytes between."""
+    """Returns packets with these payloads, 20 ms apart, and the dump they lie in, with bytes
+    between.
+    """
     dump, offsets = b"", []
     for payload in payloads:
         dump += b"\xff" * 5
@@ -41,7 +45,9 @@ def make_stream(payloads: list[bytes], rtp_timestamp: int = 1_000_000) -> tuple[
     )
 
 
-def unwrap(stream: Stream, dump: bytes, is_opus_type: np.ndarray = EVERY_TYPE) -> tuple[Ints, list[bool]]:
+def unwrap(
+    stream: Stream, dump: bytes, is_opus_type: np.ndarray = EVERY_TYPE
+) -> tuple[Ints, list[bool]]:
     """Returns the redundant blocks, and which packets are audio still."""
     is_audio = np.ones(len(stream.ssrc), dtype=bool)
     every = np.arange(len(stream.ssrc))
@@ -54,13 +60,18 @@ def blocks_of(*payloads: bytes) -> list[Blocks | None]:
     stream, dump = make_stream(list(payloads))
     copies, _ = unwrap(stream, dump)
     found: list[Blocks | None] = []
-    for number, (at, size) in enumerate(zip(stream.payload_offset.tolist(), stream.payload_bytes.tolist(), strict=True)):
+    for number, (at, size) in enumerate(
+        zip(stream.payload_offset.tolist(), stream.payload_bytes.tolist(), strict=True)
+    ):
         if size == BROKEN_BYTES:
             assert not (copies[:, 3] == number).any()
             found.append(None)
             continue
         mine = copies[copies[:, 3] == number].tolist()
-        older = [(1_000_000 + 960 * number - ticks, dump[start : start + length]) for ticks, start, length, _, _ in mine]
+        older = [
+            (1_000_000 + 960 * number - ticks, dump[start : start + length])
+            for ticks, start, length, _, _ in mine
+        ]
         found.append([*older, (0, dump[at : at + size])])
     return found
 
@@ -73,7 +84,11 @@ def read_one_by_one(payload: bytes) -> Blocks | None:
         headers.append((rest >> 10, rest & 0x3FF))
         position += 4
     position += 1
-    if len(headers) > 16 or position + sum(size for _, size in headers) > len(payload) or len(payload) > 5_100:
+    if (
+        len(headers) > 16
+        or position + sum(size for _, size in headers) > len(payload)
+        or len(payload) > 5_100
+    ):
         return None
     blocks = []
     for offset, size in headers:
@@ -84,7 +99,10 @@ def read_one_by_one(payload: bytes) -> Blocks | None:
 
 def test_blocks_come_oldest_first_and_primary_last() -> None:
     blocks = [(1_920, b"older"), (960, b"old"), (0, b"primary")]
-    assert blocks_of(make_red_payload(b"primary", blocks[:2]), make_red_payload(b"next")) == [blocks, [(0, b"next")]]
+    assert blocks_of(make_red_payload(b"primary", blocks[:2]), make_red_payload(b"next")) == [
+        blocks,
+        [(0, b"next")],
+    ]
 
 
 def test_golden_payload_is_read() -> None:
@@ -108,11 +126,23 @@ def test_empty_blocks_are_no_copies() -> None:
         make_red_payload(b"primary", [(1, b"")] * 17),
         make_red_payload(bytes(5_100)),
     ],
-    ids=["empty", "header_cut", "no_primary_header", "second_header_cut", "block_cut", "too_many_blocks", "too_long"],
+    ids=[
+        "empty",
+        "header_cut",
+        "no_primary_header",
+        "second_header_cut",
+        "block_cut",
+        "too_many_blocks",
+        "too_long",
+    ],
 )
 def test_broken_payload_is_marked_and_costs_no_other(payload: bytes) -> None:
     good = make_red_payload(b"primary", [(960, b"old")])
-    assert blocks_of(good, payload, good) == [[(960, b"old"), (0, b"primary")], None, [(960, b"old"), (0, b"primary")]]
+    assert blocks_of(good, payload, good) == [
+        [(960, b"old"), (0, b"primary")],
+        None,
+        [(960, b"old"), (0, b"primary")],
+    ]
 
 
 def test_most_blocks_that_are_read() -> None:
@@ -121,13 +151,20 @@ def test_most_blocks_that_are_read() -> None:
 
 
 @given(
-    st.lists(st.binary(max_size=60) | st.lists(st.binary(min_size=4, max_size=4), max_size=18).map(b"\xef".join), max_size=6)
+    st.lists(
+        st.binary(max_size=60)
+        | st.lists(st.binary(min_size=4, max_size=4), max_size=18).map(b"\xef".join),
+        max_size=6,
+    )
 )
 def test_any_bytes_are_read_as_one_by_one(payloads: list[bytes]) -> None:
     assert blocks_of(*payloads) == [read_one_by_one(payload) for payload in payloads]
 
 
-@given(st.binary(max_size=40), st.lists(st.tuples(st.integers(0, 16_383), st.binary(min_size=1, max_size=40)), max_size=5))
+@given(
+    st.binary(max_size=40),
+    st.lists(st.tuples(st.integers(0, 16_383), st.binary(min_size=1, max_size=40)), max_size=5),
+)
 def test_reading_inverts_building(primary: bytes, older: Blocks) -> None:
     assert blocks_of(make_red_payload(primary, older)) == [[*older, (0, primary)]]
 

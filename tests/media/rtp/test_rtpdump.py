@@ -22,7 +22,9 @@ HEADER_BYTES = len(make_rtpdump(START_US, []))
 
 
 def read_all(dump: bytes) -> tuple[int, list[tuple[int, int, bytes, int]]]:
-    """Returns the start time, and of each record arrival, plen, packet and its position in the file."""
+    """Returns the start time, and of each record arrival, plen, packet and its position in the
+    file.
+    """
     opened = read_rtpdump(io.BytesIO(dump), "a.rtpdump")
     records = []
     for window in opened.windows:
@@ -33,7 +35,9 @@ def read_all(dump: bytes) -> tuple[int, list[tuple[int, int, bytes, int]]]:
             window.arrival_offset_ms.tolist(),
             strict=True,
         ):
-            records.append((arrival, size, window.buffer[at:stop].tobytes(), window.buffer_offset + at))
+            records.append(
+                (arrival, size, window.buffer[at:stop].tobytes(), window.buffer_offset + at)
+            )
     return opened.start_unix_ns, records
 
 
@@ -53,8 +57,14 @@ def test_golden_dump_reads_and_serialises_back() -> None:
     golden = (DATA / "two_packets_and_report.rtpdump").read_bytes()
     start, records = read_all(golden)
     assert start == 1_767_607_200_250_000_000
-    assert [(arrival, size, len(data)) for arrival, size, data, _ in records] == [(20, 16, 16), (40, 0, 28), (41, 18, 18)]
-    again = make_rtpdump(start // 1_000, [(arrival, data, size == 0) for arrival, size, data, _ in records])
+    assert [(arrival, size, len(data)) for arrival, size, data, _ in records] == [
+        (20, 16, 16),
+        (40, 0, 28),
+        (41, 18, 18),
+    ]
+    again = make_rtpdump(
+        start // 1_000, [(arrival, data, size == 0) for arrival, size, data, _ in records]
+    )
     assert again == golden
 
 
@@ -64,12 +74,17 @@ def test_dump_without_records_is_empty() -> None:
 
 def test_captured_less_than_received_keeps_both_lengths() -> None:
     dump = make_rtpdump(START_US, []) + struct.pack(">HHI", 8 + 12, 500, 9) + bytes(12)
-    assert [(arrival, size, len(data)) for arrival, size, data, _ in read_all(dump)[1]] == [(9, 500, 12)]
+    assert [(arrival, size, len(data)) for arrival, size, data, _ in read_all(dump)[1]] == [
+        (9, 500, 12)
+    ]
 
 
 def test_record_without_packet_is_a_record() -> None:
     dump = make_rtpdump(START_US, [(3, b"", True), (4, b"x" * 12, False)])
-    assert [(arrival, data) for arrival, _, data, _ in read_all(dump)[1]] == [(3, b""), (4, b"x" * 12)]
+    assert [(arrival, data) for arrival, _, data, _ in read_all(dump)[1]] == [
+        (3, b""),
+        (4, b"x" * 12),
+    ]
 
 
 @pytest.mark.parametrize("missing", range(1, 20))
@@ -84,7 +99,10 @@ def test_last_record_cut_off_is_dropped(missing: int) -> None:
         (b"", r"a\.rtpdump: begins with b'', expected #!rtpplay1\.0 <address>/<port>"),
         (b"#!rtpplay2.0 1/1\n" + bytes(16), r"begins with b'#!rtpplay2\.0 1/1', expected"),
         (b"#!rtpplay1.0 " + b"x" * 300, r"no end of line in the first 256 bytes"),
-        (b"#!rtpplay1.0 1/1\n" + bytes(15), r"ends at byte 32, expected a header of 16 bytes at byte 17"),
+        (
+            b"#!rtpplay1.0 1/1\n" + bytes(15),
+            r"ends at byte 32, expected a header of 16 bytes at byte 17",
+        ),
     ],
     ids=["empty", "other_magic", "endless_line", "short_header"],
 )
@@ -98,7 +116,9 @@ def test_malformed_head_raises_rtpdump_error(dump: bytes, message: str) -> None:
 @pytest.mark.parametrize("length", [0, 7])
 def test_record_shorter_than_its_header_raises_after_those_before(length: int) -> None:
     good = make_rtpdump(START_US, [(0, b"a" * 12, False), (20, b"b" * 12, False)])
-    opened = read_rtpdump(io.BytesIO(good + struct.pack(">HHI", length, 0, 40) + bytes(40)), "a.rtpdump")
+    opened = read_rtpdump(
+        io.BytesIO(good + struct.pack(">HHI", length, 0, 40) + bytes(40)), "a.rtpdump"
+    )
     assert len(next(opened.windows).start) == 2
     message = rf"a\.rtpdump: record 2 at byte {len(good)}: length {length}, need at least 8"
     with pytest.raises(RtpdumpError, match=message) as caught:
@@ -107,12 +127,19 @@ def test_record_shorter_than_its_header_raises_after_those_before(length: int) -
 
 
 @pytest.mark.parametrize(
-    ("read_bytes", "window_records"), [(64, 65_536), (100, 3), (1 << 20, 2), (1 << 20, 1)], ids=["tiny", "odd", "two", "one"]
+    ("read_bytes", "window_records"),
+    [(64, 65_536), (100, 3), (1 << 20, 2), (1 << 20, 1)],
+    ids=["tiny", "odd", "two", "one"],
 )
-def test_window_borders_lose_no_record(monkeypatch: pytest.MonkeyPatch, read_bytes: int, window_records: int) -> None:
+def test_window_borders_lose_no_record(
+    monkeypatch: pytest.MonkeyPatch, read_bytes: int, window_records: int
+) -> None:
     monkeypatch.setattr(rtpdump, "_READ_BYTES", read_bytes)
     monkeypatch.setattr(rtpdump, "WINDOW_RECORDS", window_records)
-    sent = [(20 * number, bytes([number]) * (12 + number % 40), number % 9 == 0) for number in range(200)]
+    sent = [
+        (20 * number, bytes([number]) * (12 + number % 40), number % 9 == 0)
+        for number in range(200)
+    ]
     dump = make_rtpdump(START_US, sent)
     _, records = read_all(dump)
     assert [(arrival, data, size == 0) for arrival, size, data, _ in records] == sent
@@ -120,17 +147,23 @@ def test_window_borders_lose_no_record(monkeypatch: pytest.MonkeyPatch, read_byt
 
 
 def test_window_holds_at_most_its_number_of_records() -> None:
-    dump = make_rtpdump(START_US, [(number, b"", True) for number in range(rtpdump.WINDOW_RECORDS + 5)])
+    dump = make_rtpdump(
+        START_US, [(number, b"", True) for number in range(rtpdump.WINDOW_RECORDS + 5)]
+    )
     windows = list(read_rtpdump(io.BytesIO(dump), "a.rtpdump").windows)
     assert [len(window.start) for window in windows] == [rtpdump.WINDOW_RECORDS, 5]
     arrivals = np.concatenate([window.arrival_offset_ms for window in windows])
     assert arrivals.tolist() == list(range(rtpdump.WINDOW_RECORDS + 5))
 
 
-# --- a length that lies ----------------------------------------------------------------------------------------------
+# --- a length that lies ---------------------------------------------------------------------------
 
 SENT = [
-    (20 * n, make_rtp_packet(bytes([n % 256]) * (40 + n % 30), sequence_number=n, rtp_timestamp=960 * n), False)
+    (
+        20 * n,
+        make_rtp_packet(bytes([n % 256]) * (40 + n % 30), sequence_number=n, rtp_timestamp=960 * n),
+        False,
+    )
     for n in range(60)
 ]
 PLACES = np.cumsum([HEADER_BYTES, *(len(packet) + 8 for _, packet, _ in SENT)]).tolist()
@@ -156,11 +189,15 @@ def test_flipped_bit_of_a_length_costs_its_packet_and_no_other(bit: int) -> None
     assert {packet for _, packet, _ in SENT} - set(packets) == {SENT[20][1]}
     assert len(set(packets) - {packet for _, packet, _ in SENT}) <= 1
     assert re.fullmatch(
-        r"a\.rtpdump: record 2[01] at byte \d+: its length does not lead to another record; \d+ bytes were passed over", message
+        r"a\.rtpdump: record 2[01] at byte \d+: its length does not lead to another record; "
+        r"\d+ bytes were passed over",
+        message,
     )
 
 
-@pytest.mark.parametrize("junk", [b"\0" * 50, b"\xff" * 7, bytes(range(256)) * 300], ids=["zeros", "ones", "much"])
+@pytest.mark.parametrize(
+    "junk", [b"\0" * 50, b"\xff" * 7, bytes(range(256)) * 300], ids=["zeros", "ones", "much"]
+)
 def test_bytes_that_are_no_records_are_passed_over(junk: bytes) -> None:
     dump = make_rtpdump(START_US, SENT)
     packets, damage = read_on(dump[: PLACES[30]] + junk + dump[PLACES[30] :])
@@ -202,7 +239,9 @@ def test_records_padded_by_the_writer_are_believed() -> None:
         pad = -len(packet) % 4
         dump += struct.pack(">HHI", len(packet) + pad + 8, len(packet), at) + packet + bytes(pad)
     packets, damage = read_on(dump)
-    assert [packet[: len(sent)] for packet, (_, sent, _) in zip(packets, SENT, strict=True)] == [sent for _, sent, _ in SENT]
+    assert [packet[: len(sent)] for packet, (_, sent, _) in zip(packets, SENT, strict=True)] == [
+        sent for _, sent, _ in SENT
+    ]
     assert damage == []
 
 
@@ -219,7 +258,11 @@ def test_flipped_bits_anywhere_cost_a_few_packets(flips: list[tuple[int, int]]) 
     assert len({packet for _, packet, _ in SENT} - set(packets)) <= 5 * len(flips)
 
 
-@given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.binary(max_size=60), st.booleans()), max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, (1 << 32) - 1), st.binary(max_size=60), st.booleans()), max_size=20
+    )
+)
 def test_reading_inverts_writing(sent: list[tuple[int, bytes, bool]]) -> None:
     sent = [(arrival, packet, rtcp or not packet) for arrival, packet, rtcp in sent]
     _, records = read_all(make_rtpdump(START_US, sent))

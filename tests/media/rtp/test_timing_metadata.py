@@ -1,4 +1,6 @@
-"""Timing metadata: every field as found, unknown where absent, and an error for each thing that cannot be."""
+"""Timing metadata: every field as found, unknown where absent, and an error for each thing that
+cannot be.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_golden_metadata_gives_every_field() -> None:
     )
     assert parse_timing_metadata(golden, MEMBER) == SessionTiming(
         member=MEMBER,
-        call=CallKey(call_type="default", call_id="weekly-sync", call_session_id="weekly-sync-2026-11-22"),
+        call=CallKey(
+            call_type="default", call_id="weekly-sync", call_session_id="weekly-sync-2026-11-22"
+        ),
         call_start_unix_ns=1_795_327_874_519_000_000,
         participant_id="dave / Zoë 🎧",
         user_session_id="sess-dave-1",
@@ -70,11 +74,18 @@ def test_golden_metadata_gives_every_field() -> None:
 
 
 def test_byte_order_mark_is_no_part_of_the_text() -> None:
-    assert parse_timing_metadata(b"\xef\xbb\xbf" + make_timing_metadata(call_id="a"), MEMBER).call.call_id == "a"
+    assert (
+        parse_timing_metadata(
+            b"\xef\xbb\xbf" + make_timing_metadata(call_id="a"), MEMBER
+        ).call.call_id
+        == "a"
+    )
 
 
 @pytest.mark.parametrize(
-    "segments", [..., None, {}, {"audio": None, "video": None}, {"audio": []}], ids=["absent", "null", "empty", "nulls", "one"]
+    "segments",
+    [..., None, {}, {"audio": None, "video": None}, {"audio": []}],
+    ids=["absent", "null", "empty", "nulls", "one"],
 )
 def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
     session = parse(segments=segments)
@@ -97,7 +108,20 @@ def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
         (None, None),
         (..., None),
     ],
-    ids=["utc", "us", "ns", "offset", "naive", "far", "go_zero", "words", "empty", "number", "null", "absent"],
+    ids=[
+        "utc",
+        "us",
+        "ns",
+        "offset",
+        "naive",
+        "far",
+        "go_zero",
+        "words",
+        "empty",
+        "number",
+        "null",
+        "absent",
+    ],
 )
 def test_call_start_is_read_or_unknown(text: Any, unix_ns: int | None) -> None:
     assert parse(call_start_time=text).call_start_unix_ns == unix_ns
@@ -118,13 +142,30 @@ def test_call_start_is_read_or_unknown(text: Any, unix_ns: int | None) -> None:
         (float("inf"), None),
         (..., None),
     ],
-    ids=["zero", "most", "float", "negative", "boolean", "text", "null", "over_64_bits", "nan", "infinite", "absent"],
+    ids=[
+        "zero",
+        "most",
+        "float",
+        "negative",
+        "boolean",
+        "text",
+        "null",
+        "over_64_bits",
+        "nan",
+        "infinite",
+        "absent",
+    ],
 )
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("first_rtp_rtp_timestamp", "first_rtp_timestamp"), ("last_rtp_rtp_timestamp", "last_rtp_timestamp")],
+    [
+        ("first_rtp_rtp_timestamp", "first_rtp_timestamp"),
+        ("last_rtp_rtp_timestamp", "last_rtp_timestamp"),
+    ],
 )
-def test_numbers_are_as_found_or_unknown(name: str, field: str, value: Any, expected: int | None) -> None:
+def test_numbers_are_as_found_or_unknown(
+    name: str, field: str, value: Any, expected: int | None
+) -> None:
     entry = {"base_filename": "a"} | ({} if value is ... else {name: value})
     (segment,) = parse(segments={"audio": [entry]}).audio
     assert getattr(segment, field) == expected
@@ -148,9 +189,14 @@ def test_numbers_are_as_found_or_unknown(name: str, field: str, value: Any, expe
 )
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("first_rtp_unix_timestamp", "first_rtp_unix_ms"), ("last_rtp_unix_timestamp", "last_rtp_unix_ms")],
+    [
+        ("first_rtp_unix_timestamp", "first_rtp_unix_ms"),
+        ("last_rtp_unix_timestamp", "last_rtp_unix_ms"),
+    ],
 )
-def test_times_are_those_a_call_can_have_been_at(name: str, field: str, value: Any, expected: int | None) -> None:
+def test_times_are_those_a_call_can_have_been_at(
+    name: str, field: str, value: Any, expected: int | None
+) -> None:
     entry = {"base_filename": "a"} | ({} if value is ... else {name: value})
     (segment,) = parse(segments={"audio": [entry]}).audio
     assert getattr(segment, field) == expected
@@ -158,22 +204,37 @@ def test_times_are_those_a_call_can_have_been_at(name: str, field: str, value: A
 
 def test_segments_are_ordered_by_first_arrival_then_name() -> None:
     listed = [("c", 30), ("b", 20), ("a", 30), ("z", None)]
-    entries = [{"base_filename": name, "first_rtp_unix_timestamp": at and 1_767_607_200_000 + at} for name, at in listed]
-    assert [segment.base_filename for segment in parse(segments={"audio": entries}).audio] == ["z", "b", "a", "c"]
+    entries = [
+        {"base_filename": name, "first_rtp_unix_timestamp": at and 1_767_607_200_000 + at}
+        for name, at in listed
+    ]
+    assert [segment.base_filename for segment in parse(segments={"audio": entries}).audio] == [
+        "z",
+        "b",
+        "a",
+        "c",
+    ]
 
 
 def test_segment_listed_twice_is_one() -> None:
-    entries = [{"base_filename": "a", "codec": "audio/opus"}, {"base_filename": "a", "codec": "audio/red"}]
+    entries = [
+        {"base_filename": "a", "codec": "audio/opus"},
+        {"base_filename": "a", "codec": "audio/red"},
+    ]
     (segment,) = parse(segments={"audio": entries}).audio
     assert segment.codec == "audio/opus"
 
 
 def test_texts_of_a_segment_that_are_no_text_are_empty() -> None:
-    (segment,) = parse(segments={"audio": [{"base_filename": "a", "codec": 1, "track_id": None}]}).audio
+    (segment,) = parse(
+        segments={"audio": [{"base_filename": "a", "codec": 1, "track_id": None}]}
+    ).audio
     assert (segment.codec, segment.track_id, segment.track_type) == ("", "", "")
 
 
-@pytest.mark.parametrize("name", ["call_type", "call_id", "call_session_id", "participant_id", "user_session_id"])
+@pytest.mark.parametrize(
+    "name", ["call_type", "call_id", "call_session_id", "participant_id", "user_session_id"]
+)
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -187,7 +248,9 @@ def test_texts_of_a_segment_that_are_no_text_are_empty() -> None:
     ids=["absent", "null", "number", "list", "object", "boolean"],
 )
 def test_id_that_is_no_text_raises(name: str, value: Any, kind: str) -> None:
-    with pytest.raises(TimingMetadataError, match=rf"^{MEMBER}: {name} is {kind}, expected text$") as caught:
+    with pytest.raises(
+        TimingMetadataError, match=rf"^{MEMBER}: {name} is {kind}, expected text$"
+    ) as caught:
         parse(**{name: value})
     assert caught.value.member == MEMBER
 
@@ -205,7 +268,17 @@ def test_id_that_is_no_text_raises(name: str, value: Any, kind: str) -> None:
         (b"null", r"missing or null at the top, expected an object"),
         (b'"x"', r"text at the top, expected an object"),
     ],
-    ids=["empty", "no_value", "two_values", "not_utf8", "too_deep", "too_many_digits", "list", "null", "text"],
+    ids=[
+        "empty",
+        "no_value",
+        "two_values",
+        "not_utf8",
+        "too_deep",
+        "too_many_digits",
+        "list",
+        "null",
+        "text",
+    ],
 )
 def test_what_is_no_json_object_raises(text: bytes, message: str) -> None:
     with pytest.raises(TimingMetadataError, match=message):
@@ -241,7 +314,10 @@ def test_malformed_segments_raise(segments: Any, message: str) -> None:
         ({}, "segments.audio[1].base_filename is missing or null, expected a name"),
         ({"base_filename": ""}, "segments.audio[1].base_filename is empty, expected a name"),
         ({"base_filename": 1.5}, "segments.audio[1].base_filename is a number, expected a name"),
-        ({"base_filename": "x" * 5_000}, "segments.audio[1].base_filename is text, expected a name"),
+        (
+            {"base_filename": "x" * 5_000},
+            "segments.audio[1].base_filename is text, expected a name",
+        ),
     ],
     ids=["number", "null", "no_name", "empty_name", "name_number", "endless_name"],
 )
@@ -266,7 +342,9 @@ def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
 
 def test_id_without_end_raises() -> None:
     assert parse(participant_id="x" * 4_096).participant_id == "x" * 4_096
-    with pytest.raises(TimingMetadataError, match=r"participant_id has 4097 characters, expected at most 4096"):
+    with pytest.raises(
+        TimingMetadataError, match=r"participant_id has 4097 characters, expected at most 4096"
+    ):
         parse(participant_id="x" * 4_097)
 
 
@@ -279,7 +357,9 @@ def test_flood_of_bad_entries_is_not_told_one_by_one() -> None:
     assert len(parse(segments={"audio": [1] * 5_000}).problems) == 1_000
 
 
-@pytest.mark.parametrize("name", ["call_id", "participant_id", "base_filename", "codec", "track_id", "track_type"])
+@pytest.mark.parametrize(
+    "name", ["call_id", "participant_id", "base_filename", "codec", "track_id", "track_type"]
+)
 def test_lone_surrogates_are_replaced_by_what_utf8_can_hold(name: str) -> None:
     lone = "a\udcff\ud800"
     if name in ("call_id", "participant_id"):
@@ -294,7 +374,9 @@ def test_lone_surrogates_are_replaced_by_what_utf8_can_hold(name: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -303,10 +385,15 @@ json_values = st.recursive(
     st.binary(max_size=100)
     | st.text(max_size=100).map(str.encode)
     | json_values.map(lambda value: json.dumps(value).encode())
-    | st.builds(make_timing_metadata, st.fixed_dictionaries({"segments": json_values, "call_start_time": json_values}))
     | st.builds(
         make_timing_metadata,
-        st.fixed_dictionaries({"segments": st.fixed_dictionaries({"audio": st.lists(json_values, max_size=3)})}),
+        st.fixed_dictionaries({"segments": json_values, "call_start_time": json_values}),
+    )
+    | st.builds(
+        make_timing_metadata,
+        st.fixed_dictionaries(
+            {"segments": st.fixed_dictionaries({"audio": st.lists(json_values, max_size=3)})}
+        ),
     )
 )
 def test_any_bytes_raise_nothing_but_timing_metadata_error(text: bytes) -> None:

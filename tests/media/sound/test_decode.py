@@ -1,4 +1,6 @@
-"""From placed packets to PCM: positions exact, content by frequency and level, holes faded, FEC and concealment heard."""
+"""From placed packets to PCM: positions exact, content by frequency and level, holes faded, FEC and
+concealment heard.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.support.builders import APPLICATION_AUDIO, APPLICATION_LOW_DELAY, Pcm, encode_opus, noise, tone
+from tests.support.builders import (
+    APPLICATION_AUDIO,
+    APPLICATION_LOW_DELAY,
+    Pcm,
+    encode_opus,
+    noise,
+    tone,
+)
 from tests.support.media import as_windows, best_lag, loudest_hz, rms
 from transforms.media.opus.libopus import OpusDecoder, load_libopus
 from transforms.media.opus.packet import carries_fec
@@ -27,7 +36,9 @@ def place(
     restarts: dict[int, int] | None = None,
     start: int = 0,
 ) -> list[PlacedPacket]:
-    """Places packets: `lost` ones are missing; `dtx`, `stalls` and `restarts` are samples of hole before a packet."""
+    """Places packets: `lost` ones are missing; `dtx`, `stalls` and `restarts` are samples of hole
+    before a packet.
+    """
     placed: list[PlacedPacket] = []
     cursor, reached, missing = start, start, 0
     for number, packet in enumerate(packets):
@@ -36,7 +47,9 @@ def place(
             cursor += duration
             continue
         kinds = ((dtx, Hole.DTX), (stalls, Hole.STALLED), (restarts, Hole.BETWEEN_RUNS))
-        found = [(kind, lengths[number]) for lengths, kind in kinds if lengths and number in lengths]
+        found = [
+            (kind, lengths[number]) for lengths, kind in kinds if lengths and number in lengths
+        ]
         hole = Hole.LOST if missing else (found[0][0] if found else Hole.NONE)
         cursor += found[0][1] if found else 0
         if not placed:
@@ -47,7 +60,9 @@ def place(
     return placed
 
 
-def listen(placed: Sequence[PlacedPacket], channels: int = 1, repairs: Repairs | None = None) -> Pcm:
+def listen(
+    placed: Sequence[PlacedPacket], channels: int = 1, repairs: Repairs | None = None
+) -> Pcm:
     """Returns a track as one array from sample 0; blocks must come in order and never overlap."""
     blocks, end = list(decode_track(as_windows(placed), channels, repairs or Repairs())), 0
     for _, at, file_at, pcm in blocks:
@@ -63,7 +78,9 @@ def listen(placed: Sequence[PlacedPacket], channels: int = 1, repairs: Repairs |
 
 
 def smooth(pcm: Pcm, limit: float = 0.03) -> bool:
-    """Tells whether no sample steps further from the one before than `limit`; 440 Hz at 0.25 steps 0.0144."""
+    """Tells whether no sample steps further from the one before than `limit`; 440 Hz at 0.25 steps
+    0.0144.
+    """
     return bool(np.abs(np.diff(pcm[:, 0])).max() < limit)
 
 
@@ -114,7 +131,9 @@ def test_dtx_is_silence_between_fades() -> None:
 
 
 def test_refresh_packet_in_a_pause_is_heard_as_sent_between_fades() -> None:
-    """What a sender that pauses (DTX) sends now and then keeps the noise fresh: nothing is made up behind it."""
+    """What a sender that pauses (DTX) sends now and then keeps the noise fresh: nothing is made up
+    behind it.
+    """
     packets = encode_opus(tone(440, 2.02))
     placed = place(packets, dtx={50: 19_200, 51: 19_200})
     pcm = listen(placed)
@@ -128,7 +147,9 @@ def test_refresh_packet_in_a_pause_is_heard_as_sent_between_fades() -> None:
     # Where it stands in the windows of packets makes no difference.
     for size in (1, 2, 50, 51, 200):
         blocks = list(decode_track(as_windows(placed, size), 1, Repairs()))
-        assert sum(float(np.abs(block.pcm).sum()) for block in blocks) == pytest.approx(float(np.abs(pcm).sum()), rel=1e-6)
+        assert sum(float(np.abs(block.pcm).sum()) for block in blocks) == pytest.approx(
+            float(np.abs(pcm).sum()), rel=1e-6
+        )
 
 
 def test_stall_is_silence_between_fades() -> None:
@@ -158,7 +179,9 @@ def test_new_run_without_a_hole_lets_the_old_one_fade_over_its_look_ahead() -> N
     first, second = encode_opus(tone(440, 1)), encode_opus(noise(1), bitrate_bps=128_000)
     pcm = listen(place([*first, *second], restarts={50: 0}))
     assert len(pcm) == 96_000 - LOOK_AHEAD
-    assert rms(pcm[48_000 - LOOK_AHEAD : 48_000 - LOOK_AHEAD // 2]) > 3 * rms(pcm[48_000 - LOOK_AHEAD // 4 : 48_000])
+    assert rms(pcm[48_000 - LOOK_AHEAD : 48_000 - LOOK_AHEAD // 2]) > 3 * rms(
+        pcm[48_000 - LOOK_AHEAD // 4 : 48_000]
+    )
     assert smooth(pcm[20_000:48_000])
     assert best_lag(pcm[48_000:], noise(1)) == 0
 
@@ -185,20 +208,28 @@ def test_long_loss_is_concealed_for_100_ms_then_silent() -> None:
 
 
 def voice(seconds: float, pitch_hz: float) -> Pcm:
-    """Returns a buzz of 15 harmonics, louder and softer five times a second, which the codec takes for a voice."""
+    """Returns a buzz of 15 harmonics, louder and softer five times a second, which the codec takes
+    for a voice.
+    """
     buzz = np.sum([tone(pitch_hz * k, seconds, amplitude=0.25 / k) for k in range(1, 16)], axis=0)
     return (buzz * (1 + 2 * tone(5, seconds))).astype(np.float32)
 
 
-@pytest.mark.parametrize(("fec", "least", "most"), [(True, 0.95, 1.0), (False, -1.0, 0.5)], ids=["with", "without"])
+@pytest.mark.parametrize(
+    ("fec", "least", "most"), [(True, 0.95, 1.0), (False, -1.0, 0.5)], ids=["with", "without"]
+)
 def test_in_band_fec_brings_back_the_packet_before(fec: bool, least: float, most: float) -> None:
-    """A voice changes its pitch in the lost packet alone: concealment cannot know it, the next packet's copy does."""
+    """A voice changes its pitch in the lost packet alone: concealment cannot know it, the next
+    packet's copy does.
+    """
     sent = voice(2, 150)
     sent[48_000:48_960] = voice(0.02, 260)
     packets = encode_opus(sent, fec=fec, expected_loss_percent=30, bitrate_bps=32_000)
     repairs = Repairs()
     heard, whole = listen(place(packets, lost=[50]), repairs=repairs), listen(place(packets))
-    assert repairs == (Repairs(fec_packets=1, fec_samples=960) if fec else Repairs(concealed_samples=960))
+    assert repairs == (
+        Repairs(fec_packets=1, fec_samples=960) if fec else Repairs(concealed_samples=960)
+    )
     assert len(heard) == len(whole) == 96_000 - LOOK_AHEAD
     stretch = slice(48_100, 48_960 - LOOK_AHEAD)
     assert least <= float(np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1]) <= most
@@ -222,17 +253,29 @@ def test_fec_is_used_for_the_last_of_several_lost() -> None:
     [(40, 20_000, 1_920), (60, 20_000, 2_880), (40, 32_000, 960), (60, 32_000, 960)],
     ids=["40-one-frame", "60-one-frame", "40-two-frames", "60-three-frames"],
 )
-def test_fec_covers_the_last_frame_of_a_longer_packet(frame_ms: int, bitrate_bps: int, covered: int) -> None:
+def test_fec_covers_the_last_frame_of_a_longer_packet(
+    frame_ms: int, bitrate_bps: int, covered: int
+) -> None:
     duration = frame_ms * 48
-    packets = encode_opus(voice(3, 150), frame_ms=frame_ms, fec=True, expected_loss_percent=30, bitrate_bps=bitrate_bps)
+    packets = encode_opus(
+        voice(3, 150),
+        frame_ms=frame_ms,
+        fec=True,
+        expected_loss_percent=30,
+        bitrate_bps=bitrate_bps,
+    )
     number = next(k for k in range(20, len(packets)) if carries_fec(packets[k])) - 1
     repairs = Repairs()
     heard = listen(place(packets, duration=duration, lost=[number]), repairs=repairs)
-    assert repairs == Repairs(fec_packets=1, fec_samples=covered, concealed_samples=duration - covered)
+    assert repairs == Repairs(
+        fec_packets=1, fec_samples=covered, concealed_samples=duration - covered
+    )
     whole = listen(place(packets, duration=duration))
     stretch = slice((number + 1) * duration - covered + 100, (number + 1) * duration - LOOK_AHEAD)
     # Behind a concealed frame the copy begins from what the decoder made up.
-    assert np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1] > (0.9 if covered == duration else 0.5)
+    assert np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1] > (
+        0.9 if covered == duration else 0.5
+    )
 
 
 def test_packet_without_fec_behind_a_long_loss_begins_out_of_silence() -> None:
@@ -255,8 +298,12 @@ def test_no_fec_is_taken_after_a_packet_without_silk() -> None:
 
 @pytest.mark.parametrize("frame_ms", [2.5, 5])
 @pytest.mark.parametrize("hole", ["lost", "dtx"])
-def test_hole_within_the_look_ahead_of_a_run_reaches_back_into_nothing(frame_ms: float, hole: str) -> None:
-    """The first packet of the second run is shorter than the look-ahead, and nothing follows it at once."""
+def test_hole_within_the_look_ahead_of_a_run_reaches_back_into_nothing(
+    frame_ms: float, hole: str
+) -> None:
+    """The first packet of the second run is shorter than the look-ahead, and nothing follows it at
+    once.
+    """
     duration = round(frame_ms * 48)
     first = encode_opus(tone(440, 0.2), frame_ms=frame_ms, application=APPLICATION_LOW_DELAY)
     count = len(first)

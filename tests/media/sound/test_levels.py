@@ -1,4 +1,6 @@
-"""Loudness and peak: against the standard's own signals, a plain recursive filter, and the ffmpeg program."""
+"""Loudness and peak: against the standard's own signals, a plain recursive filter, and the ffmpeg
+program.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +49,23 @@ def test_weighting_is_the_recursive_filter_of_the_standard() -> None:
     sent = noise(0.25)[:, 0].astype(np.float64)
     expected = sent
     for b, a in (
-        ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)),
+        (
+            (1.53512485958697, -2.69169618940638, 1.19839281085285),
+            (1.0, -1.69065929318241, 0.73248077421585),
+        ),
         ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)),
     ):
         out = np.zeros_like(expected)
         for n in range(len(expected)):
-            out[n] = sum(b[k] * expected[n - k] for k in range(3) if n >= k) - sum(a[k] * out[n - k] for k in (1, 2) if n >= k)
+            out[n] = sum(b[k] * expected[n - k] for k in range(3) if n >= k) - sum(
+                a[k] * out[n - k] for k in (1, 2) if n >= k
+            )
         expected = out
     weighting = KWeighting()
     single = sent.astype(np.float32)
-    found = np.concatenate([weighting.filter(single[:QUANTUM_SAMPLES]), weighting.filter(single[QUANTUM_SAMPLES:])])
+    found = np.concatenate(
+        [weighting.filter(single[:QUANTUM_SAMPLES]), weighting.filter(single[QUANTUM_SAMPLES:])]
+    )
     assert 20 * np.log10(np.abs(found - expected).max() / np.abs(expected).max()) < -115
 
 
@@ -65,7 +74,8 @@ def test_weighting_refuses_what_is_no_whole_quantum() -> None:
         KWeighting().filter(np.zeros(QUANTUM_SAMPLES - 1, dtype=np.float32))
 
 
-# EBU Tech 3341 table 1, cases 1 to 5: (dBFS, seconds) of a stereo sine of 1 kHz, and the loudness expected.
+# EBU Tech 3341 table 1, cases 1 to 5: (dBFS, seconds) of a stereo sine of 1 kHz, and the loudness
+# expected.
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -77,7 +87,9 @@ def test_weighting_refuses_what_is_no_whole_quantum() -> None:
     ],
     ids=["1", "2", "3", "4", "5"],
 )
-def test_signals_of_the_standard_are_as_loud_as_it_says(parts: Sequence[tuple[float, float]], expected: float) -> None:
+def test_signals_of_the_standard_are_as_loud_as_it_says(
+    parts: Sequence[tuple[float, float]], expected: float
+) -> None:
     audio = np.concatenate([at_dbfs(level, seconds) for level, seconds in parts])
     assert measure(audio).loudness_lufs == pytest.approx(expected, abs=0.1)
 
@@ -93,14 +105,18 @@ def test_loudness_of_bursts_is_ffmpegs(channels: int, tmp_path: Path) -> None:
         )
     ]
     audio = np.concatenate(bursts)
-    assert measure(audio).loudness_lufs == pytest.approx(ask_ffmpeg(audio, tmp_path / "a.wav"), abs=0.1)
+    assert measure(audio).loudness_lufs == pytest.approx(
+        ask_ffmpeg(audio, tmp_path / "a.wav"), abs=0.1
+    )
 
 
 def test_loudness_of_speech_is_ffmpegs(tmp_path: Path) -> None:
     unpacked = unpack((SAMPLES / "weekly_sync.tar.gz").read_bytes(), tmp_path / "u")
     part = part_files(unpacked)[0]
     pieces = plan_pieces([load_index((tmp_path / "u" / part.index).read_bytes())])
-    chunks = decode_track(place_packets(pieces, lambda _: open_in(tmp_path / "u")(part.packets)), 1, Repairs())
+    chunks = decode_track(
+        place_packets(pieces, lambda _: open_in(tmp_path / "u")(part.packets)), 1, Repairs()
+    )
     audio = np.concatenate([chunk.pcm for chunk in chunks])
     meter = measure(audio)
     assert meter.loudness_lufs == pytest.approx(ask_ffmpeg(audio, tmp_path / "a.wav"), abs=0.1)
@@ -110,7 +126,9 @@ def test_loudness_of_speech_is_ffmpegs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [120, 960, 2_881, 48_000, 500_000])
 def test_pieces_of_any_size_measure_the_same(size: int) -> None:
     audio = np.concatenate([noise(3, amplitude=0.3), silence(1), noise(2.2, amplitude=0.05)])
-    assert measure(audio, size).loudness_lufs == pytest.approx(measure(audio).loudness_lufs, abs=1e-4)
+    assert measure(audio, size).loudness_lufs == pytest.approx(
+        measure(audio).loudness_lufs, abs=1e-4
+    )
 
 
 def test_silence_that_is_not_given_counts_as_silence() -> None:
@@ -145,11 +163,15 @@ def test_cells_tell_where_and_how_loud() -> None:
     assert plain[5:-1] / CELL_SAMPLES == pytest.approx(0.125, rel=0.01)
     assert plain[-1] / CELL_SAMPLES == pytest.approx(0.0625, rel=0.01)
     # 1 kHz is weighted by 0.691 dB, which the definition of LUFS takes off again.
-    assert -0.691 + 10 * np.log10(weighted[20] / CELL_SAMPLES) == pytest.approx(10 * np.log10(0.125), abs=0.05)
+    assert -0.691 + 10 * np.log10(weighted[20] / CELL_SAMPLES) == pytest.approx(
+        10 * np.log10(0.125), abs=0.05
+    )
 
 
 def test_filter_runs_on_in_sound_that_does() -> None:
-    """Cells are told of every ten seconds or so; a low hum would show where the filter began anew."""
+    """Cells are told of every ten seconds or so; a low hum would show where the filter began
+    anew.
+    """
     meter, hum = LevelMeter(1), tone(50, 35, amplitude=0.3)
     told = [meter.add(at, hum[at : at + 48_000]) for at in range(0, len(hum), 48_000)]
     weighted = np.concatenate([cells.weighted for cells in [*told, meter.end()]])

@@ -26,13 +26,20 @@ def play(*blocks: tuple[int, Pcm]) -> TrackPlayer:
 
 
 def mix(players: Sequence[TrackPlayer], channels: int = 1) -> Pcm:
-    return np.concatenate([np.zeros((0, channels), dtype=np.float32), *mix_tracks(players, channels)])
+    return np.concatenate(
+        [np.zeros((0, channels), dtype=np.float32), *mix_tracks(players, channels)]
+    )
 
 
 def limit(audio: Pcm, block_samples: int = BLOCK_SAMPLES) -> tuple[Pcm, Limiter]:
     limiter = Limiter(audio.shape[1])
-    blocks = [limiter.process(audio[at : at + block_samples]) for at in range(0, len(audio), block_samples)]
-    return np.concatenate([np.zeros((0, audio.shape[1]), dtype=np.float32), *blocks, limiter.flush()]), limiter
+    blocks = [
+        limiter.process(audio[at : at + block_samples])
+        for at in range(0, len(audio), block_samples)
+    ]
+    return np.concatenate(
+        [np.zeros((0, audio.shape[1]), dtype=np.float32), *blocks, limiter.flush()]
+    ), limiter
 
 
 @pytest.mark.parametrize("length", [1, 47_999, 48_000, 48_001, 96_000, 100_000])
@@ -97,7 +104,7 @@ def test_audio_is_fetched_no_further_than_the_block_needs() -> None:
     assert len(fetched) == 2
 
 
-# --- the limiter -----------------------------------------------------------------------------------------------------
+# --- the limiter ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [0, 1, 47, 48, 49, 287, 288, 289, 48_000, 48_001, 100_003])
@@ -119,8 +126,14 @@ def test_limiter_passes_no_sample_over_the_ceiling(block: int, channels: int) ->
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 5_000), st.lists(st.tuples(st.integers(0, 4_999), st.floats(-8, 8, width=32)), max_size=10), st.data())
-def test_limiter_keeps_length_sign_and_ceiling(length: int, peaks: list[tuple[int, float]], data: st.DataObject) -> None:
+@given(
+    st.integers(0, 5_000),
+    st.lists(st.tuples(st.integers(0, 4_999), st.floats(-8, 8, width=32)), max_size=10),
+    st.data(),
+)
+def test_limiter_keeps_length_sign_and_ceiling(
+    length: int, peaks: list[tuple[int, float]], data: st.DataObject
+) -> None:
     sent = noise(length / 48_000, seed=length)
     for at, value in peaks:
         if at < length:
@@ -146,7 +159,9 @@ def test_gain_falls_just_before_a_peak_and_comes_back() -> None:
     out, _ = limit(sent)
     assert np.array_equal(out[: 48_000 - 6 * 48], sent[: 48_000 - 6 * 48])
     assert np.abs(out[48_000:48_480]).max() == pytest.approx(CEILING, rel=0.02)
-    assert np.abs(out[48_480 + 3_840 : 48_480 + 4_800]).max() < 0.5 * 0.9  # after 80 ms still on the way back
+    assert (
+        np.abs(out[48_480 + 3_840 : 48_480 + 4_800]).max() < 0.5 * 0.9
+    )  # after 80 ms still on the way back
     assert np.array_equal(out[-4_800:], sent[-4_800:])
 
 
@@ -165,7 +180,7 @@ def test_both_sides_get_the_same_gain() -> None:
     assert np.allclose(out[:, 0], out[:, 1] * 10, atol=1e-5)
 
 
-# --- 16 bits ---------------------------------------------------------------------------------------------------------
+# --- 16 bits --------------------------------------------------------------------------------------
 
 
 def test_samples_become_16_bit_rounded_and_clipped() -> None:
@@ -197,7 +212,9 @@ def _piece(skew_ppm: float, server_start_ns: int = 0) -> Piece:
 
 
 def _chunks(pcm: Pcm, size: int = 960, piece: int = 0, start: int = 0) -> list[Chunk]:
-    return [Chunk(piece, start + at, start + at, pcm[at : at + size]) for at in range(0, len(pcm), size)]
+    return [
+        Chunk(piece, start + at, start + at, pcm[at : at + size]) for at in range(0, len(pcm), size)
+    ]
 
 
 def _laid(chunks: list[Chunk], pieces: list[Piece], origin_ns: int = 0) -> Pcm:
@@ -221,12 +238,16 @@ def test_skewed_audio_stays_in_step_with_the_servers_seconds(skew_ppm: float) ->
     assert abs(len(heard) - len(sent) * piece.clock.stretch) <= 6.5
     for at in range(1_000, len(heard) - 5_000, 12_000):
         said = round(at / piece.clock.stretch)
-        assert abs(best_lag(heard[at : at + 2_400], sent[said : said + 2_400])) <= 9, f"at {at / 48_000:.2f} s"
+        assert abs(best_lag(heard[at : at + 2_400], sent[said : said + 2_400])) <= 9, (
+            f"at {at / 48_000:.2f} s"
+        )
 
 
 @pytest.mark.parametrize("skew_ppm", [30, -500])
 def test_keeping_in_step_is_not_heard(skew_ppm: float) -> None:
-    """A pure tone stays one: no sample bends the line more than the tone does, and nothing else is in its spectrum."""
+    """A pure tone stays one: no sample bends the line more than the tone does, and nothing else is
+    in its spectrum.
+    """
     heard = _laid(_chunks(tone(1_000, 20), 48_000), [_piece(skew_ppm)])[:, 0]
     bend = np.abs(np.diff(heard, 2)).max()
     assert bend <= 0.25 * (2 * np.pi * 1_000 / 48_000) ** 2 * 1.002
@@ -260,8 +281,12 @@ def test_lengthened_audio_begins_and_ends_as_it_was(samples: int, channels: int)
     assert np.array_equal(heard[-edge:], sent[-edge:])
 
 
-@pytest.mark.parametrize(("seconds", "is_left"), [(0.02, True), (0.2, True), (0.4, False), (1.5, False), (4.0, False)])
-def test_short_stretch_is_left_as_it_is_where_its_drift_is_nothing(seconds: float, is_left: bool) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "is_left"), [(0.02, True), (0.2, True), (0.4, False), (1.5, False), (4.0, False)]
+)
+def test_short_stretch_is_left_as_it_is_where_its_drift_is_nothing(
+    seconds: float, is_left: bool
+) -> None:
     sent = noise(seconds)
     heard = _laid(_chunks(sent, 48_000), [_piece(500)])
     assert (len(heard) == len(sent)) is is_left
@@ -275,7 +300,9 @@ def test_each_stretch_behind_a_hole_begins_at_its_own_time() -> None:
     heard = _laid(chunks, [piece])
     begins = round(48_000 * 100 * piece.clock.stretch)
     assert not heard[len(sent) + 100 : begins - 1].any()
-    assert best_lag(heard[begins : begins + 2_400], sent[:2_400]) == 0  # so short a part stretches by half a sample
+    assert (
+        best_lag(heard[begins : begins + 2_400], sent[:2_400]) == 0
+    )  # so short a part stretches by half a sample
 
 
 def test_overlap_of_two_stretches_is_heard_once() -> None:

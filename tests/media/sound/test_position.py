@@ -1,4 +1,6 @@
-"""Everything sits at its server time, whatever clocks and networks did: simulated calls with the truth known to the sample."""
+"""Everything sits at its server time, whatever clocks and networks did: simulated calls with the
+truth known to the sample.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,18 @@ from tests.support.simulation import CALL_START_NS, Person, Sender
 from transforms.media.units import SAMPLE_RATE_HZ
 
 
-@pytest.mark.parametrize(("call", "session"), [pytest.param(c, s, id=f"{c}-{s}") for c, cases in CALLS.items() for s in cases])
+@pytest.mark.parametrize(
+    ("call", "session"),
+    [pytest.param(c, s, id=f"{c}-{s}") for c, cases in CALLS.items() for s in cases],
+)
 def test_everything_is_at_its_server_time(call: str, session: str) -> None:
     case = CALLS[call][session]
     check(pressed_call(call), session, case.limit_ms, least=case.least)
 
 
-@pytest.mark.parametrize("session", [name for name in CALLS["stalls"] if name != "20_ms_without_reports"])
+@pytest.mark.parametrize(
+    "session", [name for name in CALLS["stalls"] if name != "20_ms_without_reports"]
+)
 def test_stalls_are_placed_within_20_ms(session: str) -> None:
     track = pressed_call("stalls").tracks[session]
     starts = [row.server_start_unix_ns for row in track.facts.segments]
@@ -40,7 +47,9 @@ def test_stalls_are_placed_within_20_ms(session: str) -> None:
         assert min(abs(start - belongs) for start in starts) <= 20 * MS
 
 
-@pytest.mark.parametrize("session", [name for name, case in CALLS["loss"].items() if not case.senders[0].skew_ppm])
+@pytest.mark.parametrize(
+    "session", [name for name, case in CALLS["loss"].items() if not case.senders[0].skew_ppm]
+)
 def test_loss_leaves_the_length(session: str) -> None:
     track = pressed_call("loss").tracks[session]
     (segment,) = track.segments
@@ -62,12 +71,16 @@ def test_forty_segments_share_one_clock() -> None:
 @pytest.mark.parametrize("shift_s", [0.0, 0.007, 0.0131], ids=str)
 def test_what_two_segments_hold_is_heard_once(shift_s: float) -> None:
     """Two recorders of one microphone; the second one's packets need not lie on the first one's."""
-    first = Sender(seconds=30, seed=3, markers_s=tuple(1.0 + 3 * k for k in range(10)), base_filename="a")
+    first = Sender(
+        seconds=30, seed=3, markers_s=tuple(1.0 + 3 * k for k in range(10)), base_filename="a"
+    )
     begin_s = 12.0 + shift_s
     second = replace(
         first,
         start_s=begin_s,
-        markers_s=tuple(at - begin_s for at in (13.0, 16.0, 19.0, 22.0, 25.0, 28.0, 31.0, 34.0, 37.0)),
+        markers_s=tuple(
+            at - begin_s for at in (13.0, 16.0, 19.0, 22.0, 25.0, 28.0, 31.0, 34.0, 37.0)
+        ),
         first_marker=4,
         ssrc=9,
         base_filename="b",
@@ -102,7 +115,10 @@ def test_session_over_two_archives_beside_one_who_is_late() -> None:
     pressed = press(
         [
             [Person(name="a", session="a", senders=[first])],
-            [Person(name="a", session="a", senders=[second]), Person(name="late", session="late", senders=[late])],
+            [
+                Person(name="a", session="a", senders=[second]),
+                Person(name="late", session="late", senders=[late]),
+            ],
         ]
     )
     assert pressed.facts.start_unix_ns == pytest.approx(CALL_START_NS + 90e9 + 30e6, abs=MS)

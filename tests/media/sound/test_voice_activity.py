@@ -1,4 +1,6 @@
-"""Stretches of speech: their ends against the truth, what is no speech, windows, pauses and memory."""
+"""Stretches of speech: their ends against the truth, what is no speech, windows, pauses and
+memory.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,34 @@ Spans = list[tuple[float, float]]
 
 
 def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechFacts:
-    """Returns the speech in some audio, or in pieces of it at their samples; the server's clock is 100 s ahead."""
+    """Returns the speech in some audio, or in pieces of it at their samples; the server's clock is
+    100 s ahead.
+    """
     meter, detector = LevelMeter(audio.shape[1]), SpeechDetector(audio.shape[1])
     end = 0
     for at, piece in starts or [(at, audio[at : at + 960]) for at in range(0, len(audio), 960)]:
         for cells in (meter.end(), meter.add(at, piece)) if at != end else (meter.add(at, piece),):
-            detector.add(cells[0], 100 * 10**9 + np.rint(cells[0] * NS_PER_SAMPLE).astype(np.int64), *cells[1:])
+            detector.add(
+                cells[0],
+                100 * 10**9 + np.rint(cells[0] * NS_PER_SAMPLE).astype(np.int64),
+                *cells[1:],
+            )
         end = at + len(piece)
     cells = meter.end()
-    detector.add(cells[0], 100 * 10**9 + np.rint(cells[0] * NS_PER_SAMPLE).astype(np.int64), *cells[1:])
+    detector.add(
+        cells[0], 100 * 10**9 + np.rint(cells[0] * NS_PER_SAMPLE).astype(np.int64), *cells[1:]
+    )
     return detector.finish(end)
 
 
 def spans(facts: SpeechFacts) -> Spans:
-    return list(zip((facts.file_start_sample / 48_000).tolist(), (facts.file_stop_sample / 48_000).tolist(), strict=True))
+    return list(
+        zip(
+            (facts.file_start_sample / 48_000).tolist(),
+            (facts.file_stop_sample / 48_000).tolist(),
+            strict=True,
+        )
+    )
 
 
 def conversation(pause_s: float) -> tuple[Pcm, Spans]:
@@ -45,7 +61,9 @@ def conversation(pause_s: float) -> tuple[Pcm, Spans]:
 
 
 def through_opus(audio: Pcm, *, dtx: bool = False) -> list[tuple[int, Pcm]]:
-    """Returns pieces of audio as a receiver has them: coded, and nothing where the sender sent nothing."""
+    """Returns pieces of audio as a receiver has them: coded, and nothing where the sender sent
+    nothing.
+    """
     decoder, pieces = OpusDecoder(1), []
     for number, packet in enumerate(encode_opus(audio, dtx=dtx)):
         pcm = decoder.decode(packet or None, 960)
@@ -66,10 +84,15 @@ def test_ends_of_clean_speech_are_within_100_ms(pause_s: float, dtx: bool) -> No
 @pytest.mark.parametrize("noise_dbfs", [-60, -50])
 def test_ends_of_speech_in_noise_are_near(noise_dbfs: int) -> None:
     audio, truth = conversation(1.3)
-    audio = audio + noise(len(audio) / 48_000, amplitude=10 ** (noise_dbfs / 20) * np.sqrt(3))[: len(audio)]
+    audio = (
+        audio
+        + noise(len(audio) / 48_000, amplitude=10 ** (noise_dbfs / 20) * np.sqrt(3))[: len(audio)]
+    )
     found = spans(detect(audio, through_opus(audio)))
     assert len(found) == len(truth)
-    assert np.array(found) == pytest.approx(np.array(truth), abs=0.25)  # weak ends of words are below the noise
+    assert np.array(found) == pytest.approx(
+        np.array(truth), abs=0.25
+    )  # weak ends of words are below the noise
 
 
 @pytest.mark.parametrize("gain_db", [-20, 0, 6])
@@ -122,17 +145,28 @@ def test_edge_of_a_window_does_not_cut(start_s: float) -> None:
 
 
 def test_level_is_the_mean_square_of_the_stretch() -> None:
-    facts = detect(np.concatenate([silence(1), tone(1_000, 2, 2, amplitude=0.5)[:, :1], silence(1)]))
+    facts = detect(
+        np.concatenate([silence(1), tone(1_000, 2, 2, amplitude=0.5)[:, :1], silence(1)])
+    )
     assert facts.level_dbfs.tolist() == [pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.1)]
 
 
 def test_server_time_goes_with_file_time_and_hours_of_silence_cost_nothing() -> None:
-    word = np.concatenate([silence(0.2), noise(0.5, amplitude=0.2), silence(0.2)])  # as much as a sender with DTX sends of it
+    word = np.concatenate(
+        [silence(0.2), noise(0.5, amplitude=0.2), silence(0.2)]
+    )  # as much as a sender with DTX sends of it
     hours = 7 * 3600 * 48_000
     facts = detect(word, [(48_000, word), (hours, word)])
-    assert spans(facts) == [pytest.approx((1.2, 1.7), abs=0.02), pytest.approx((7 * 3600.0 + 0.2, 7 * 3600 + 0.7), abs=0.02)]
-    assert (facts.server_start_unix_ns / 1e9).tolist() == pytest.approx([101.2, 100.2 + 7 * 3600], abs=0.02)
-    assert (facts.server_stop_unix_ns - facts.server_start_unix_ns).tolist() == pytest.approx([5e8, 5e8], abs=2e7)
+    assert spans(facts) == [
+        pytest.approx((1.2, 1.7), abs=0.02),
+        pytest.approx((7 * 3600.0 + 0.2, 7 * 3600 + 0.7), abs=0.02),
+    ]
+    assert (facts.server_start_unix_ns / 1e9).tolist() == pytest.approx(
+        [101.2, 100.2 + 7 * 3600], abs=0.02
+    )
+    assert (facts.server_stop_unix_ns - facts.server_start_unix_ns).tolist() == pytest.approx(
+        [5e8, 5e8], abs=2e7
+    )
 
 
 def test_speech_never_reaches_beyond_the_file() -> None:

@@ -1,4 +1,6 @@
-"""Staged packet files: what is written comes back, window by window, run by run; so does the index."""
+"""Staged packet files: what is written comes back, window by window, run by run; so does the
+index.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,20 @@ from tests.support.media import Packet, make_clock, staged_run
 from transforms.media.rtp.packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track import staged_packets
-from transforms.media.track.staged_packets import PartIndex, RunIndex, dump_index, load_index, write_run
+from transforms.media.track.staged_packets import (
+    PartIndex,
+    RunIndex,
+    dump_index,
+    load_index,
+    write_run,
+)
 
 
 def make_records(packets: list[Packet]) -> np.ndarray:
-    return np.array([(at, duration, lost, len(data)) for at, duration, lost, data in packets], dtype=PACKET_DTYPE)
+    return np.array(
+        [(at, duration, lost, len(data)) for at, duration, lost, data in packets],
+        dtype=PACKET_DTYPE,
+    )
 
 
 def make_run(packet_count: int, file_offset_bytes: int) -> RunIndex:
@@ -38,13 +49,20 @@ def make_packets(count: int, seed: int) -> list[Packet]:
 
 
 def stage(file: io.BytesIO, packets: list[Packet], order_seed: int) -> int:
-    """Writes a run whose packets lie in another order, with bytes between, in their source; returns where it begins."""
+    """Writes a run whose packets lie in another order, with bytes between, in their source; returns
+    where it begins.
+    """
     source, where = b"head", [0] * len(packets)
     for index in np.random.default_rng(order_seed).permutation(len(packets)).tolist():
         where[index] = len(source) + 3
         source += b"\xaa\xbb\xcc" + packets[index][3]
     start = file.tell()
-    write_run(file, make_records(packets), np.frombuffer(source, dtype=np.uint8), np.array(where, dtype=np.int64))
+    write_run(
+        file,
+        make_records(packets),
+        np.frombuffer(source, dtype=np.uint8),
+        np.array(where, dtype=np.int64),
+    )
     return start
 
 
@@ -70,7 +88,9 @@ def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyP
     source = np.frombuffer(b"".join(packet for *_, packet in packets), dtype=np.uint8)
     records = make_records(packets)
     ends = np.cumsum(records["packet_bytes"], dtype=np.int64)
-    write_run(io.BytesIO(), records, source, ends - records["packet_bytes"], lambda: calls.append(None))
+    write_run(
+        io.BytesIO(), records, source, ends - records["packet_bytes"], lambda: calls.append(None)
+    )
     assert len(calls) == 3
 
 
@@ -87,7 +107,12 @@ def test_packets_are_found_wherever_they_lie(between: int, late: bool) -> None:
         packets.insert(20, packets.pop())
         where.insert(20, where.pop())
     file = io.BytesIO()
-    write_run(file, make_records(packets), np.frombuffer(source, dtype=np.uint8), np.array(where, dtype=np.int64))
+    write_run(
+        file,
+        make_records(packets),
+        np.frombuffer(source, dtype=np.uint8),
+        np.array(where, dtype=np.int64),
+    )
     assert list(staged_run(file, make_run(50, 0))) == packets
 
 
@@ -121,7 +146,9 @@ def test_index_comes_back_equal() -> None:
         file_offset_bytes=1 << 41,
         clock=make_clock(1_767_607_200_123_456_789, [(0, 0), (960, -1)], "metadata"),
     )
-    counts = PacketCounts(expected=7, received=6, lost=5, duplicate=4, reordered=3, invalid=2, recovered_red=1)
+    counts = PacketCounts(
+        expected=7, received=6, lost=5, duplicate=4, reordered=3, invalid=2, recovered_red=1
+    )
     index = PartIndex(
         archive_uri="gs://b/a.tar.gz",
         channels=2,

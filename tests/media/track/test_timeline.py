@@ -1,4 +1,6 @@
-"""Placing packets: each at its server time or right behind the one before, and every hole told apart."""
+"""Placing packets: each at its server time or right behind the one before, and every hole told
+apart.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ class Track:
                     packets_lost=sum(lost for _, _, lost in sent),
                     media_stop_sample=sent[-1][0] + sent[-1][1],
                     file_offset_bytes=file.tell(),
-                    clock=make_clock(START_NS, [(media, samples_to_ns(server - media)) for media, server in lines]),
+                    clock=make_clock(
+                        START_NS,
+                        [(media, samples_to_ns(server - media)) for media, server in lines],
+                    ),
                 )
             )
             source = np.arange(len(sent), dtype=np.uint8)
@@ -63,7 +68,9 @@ class Track:
         )
 
     def place(self) -> list[PlacedPacket]:
-        return each_placed(place_packets(plan_pieces(self.indexes), lambda part: io.BytesIO(self.files[part])))
+        return each_placed(
+            place_packets(plan_pieces(self.indexes), lambda part: io.BytesIO(self.files[part]))
+        )
 
 
 def place_one(sent: Sequence[Sent], lines: Sequence[Line] = ((0, 0),)) -> list[PlacedPacket]:
@@ -88,7 +95,11 @@ def test_packets_in_a_row_lie_end_to_end() -> None:
 
 def test_loss_and_dtx_are_told_apart() -> None:
     placed = place_one([(0, 960, 0), (2_880, 960, 2), (9_600, 960, 0), (10_560, 960, 0)])
-    assert holes_of(placed)[1:] == [(2_880, Hole.LOST, 1_920), (9_600, Hole.DTX, 5_760), (10_560, Hole.NONE, 0)]
+    assert holes_of(placed)[1:] == [
+        (2_880, Hole.LOST, 1_920),
+        (9_600, Hole.DTX, 5_760),
+        (10_560, Hole.NONE, 0),
+    ]
 
 
 def test_stall_opens_a_hole_of_its_length() -> None:
@@ -103,19 +114,27 @@ def test_loss_at_a_stall_is_a_loss() -> None:
 
 
 def test_pieces_without_packets_are_passed() -> None:
-    placed = place_one([(0, 960, 0), (9_600, 960, 0)], [(0, 0), (960, 2_880), (1_920, 5_760), (9_600, 14_400)])
+    placed = place_one(
+        [(0, 960, 0), (9_600, 960, 0)], [(0, 0), (960, 2_880), (1_920, 5_760), (9_600, 14_400)]
+    )
     assert [packet.piece for packet in placed] == [0, 3]
     assert holes_of(placed)[1] == (14_400, Hole.STALLED, 13_440)
 
 
 def test_start_behind_a_hole_is_rounded_to_2_5_ms() -> None:
-    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_021, 960, 0)])] == [0, 1_080]
+    assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_021, 960, 0)])] == [
+        0,
+        1_080,
+    ]
     assert [packet.start_sample for packet in place_one([(0, 960, 0), (1_019, 960, 0)])] == [0, 960]
 
 
 def test_runs_of_a_part_follow_their_server_time() -> None:
     track = Track()
-    later, earlier = ("b", 2, [(0, 960, 0)], [(0, 48_000)]), ("a", 1, [(0, 960, 0), (960, 960, 0)], [(0, 0)])
+    later, earlier = (
+        ("b", 2, [(0, 960, 0)], [(0, 48_000)]),
+        ("a", 1, [(0, 960, 0), (960, 960, 0)], [(0, 0)]),
+    )
     track.add_part([later, earlier])
     placed = track.place()
     assert holes_of(placed) == [
@@ -124,7 +143,10 @@ def test_runs_of_a_part_follow_their_server_time() -> None:
         (48_000, Hole.BETWEEN_RUNS, 46_080),
     ]
     pieces = plan_pieces(track.indexes)
-    assert [(p.run.base_filename, p.opens_run, p.media_stop_sample) for p in pieces] == [("a", True, 1_920), ("b", True, 960)]
+    assert [(p.run.base_filename, p.opens_run, p.media_stop_sample) for p in pieces] == [
+        ("a", True, 1_920),
+        ("b", True, 960),
+    ]
 
 
 def test_parts_of_several_archives_make_one_line() -> None:
@@ -137,7 +159,12 @@ def test_parts_of_several_archives_make_one_line() -> None:
 
 def test_run_that_reaches_over_the_next_pushes_it_behind() -> None:
     track = Track()
-    track.add_part([("a", 1, [(960 * k, 960, 0) for k in range(10)], [(0, 0)]), ("b", 2, [(0, 960, 0)], [(0, 9_000)])])
+    track.add_part(
+        [
+            ("a", 1, [(960 * k, 960, 0) for k in range(10)], [(0, 0)]),
+            ("b", 2, [(0, 960, 0)], [(0, 9_000)]),
+        ]
+    )
     assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_RUNS, 0)
 
 
@@ -157,12 +184,17 @@ def test_run_that_two_archives_hold_is_taken_once() -> None:
     track.add_part([run, later])
     track.add_part([run])
     assert [packet.start_sample for packet in track.place()] == [0, 960, 9_600]
-    assert [(piece.part, piece.run.base_filename) for piece in plan_pieces(track.indexes)] == [(0, "a"), (0, "b")]
+    assert [(piece.part, piece.run.base_filename) for piece in plan_pieces(track.indexes)] == [
+        (0, "a"),
+        (0, "b"),
+    ]
 
 
 def test_plan_ends_each_piece_where_the_next_begins() -> None:
     track = Track()
-    track.add_part([("a", 1, [(0, 960, 0), (9_600, 960, 0)], [(0, 0), (4_800, 9_600), (9_600, 20_000)])])
+    track.add_part(
+        [("a", 1, [(0, 960, 0), (9_600, 960, 0)], [(0, 0), (4_800, 9_600), (9_600, 20_000)])]
+    )
     pieces = plan_pieces(track.indexes)
     edges = [(piece.clock.media_start_sample, piece.media_stop_sample) for piece in pieces]
     assert edges == [(0, 4_800), (4_800, 9_600), (9_600, 10_560)]
@@ -170,7 +202,9 @@ def test_plan_ends_each_piece_where_the_next_begins() -> None:
 
 
 sent_packets = st.lists(
-    st.tuples(st.sampled_from([120, 480, 960, 2_880]), st.integers(0, 5_000), st.integers(0, 3)), min_size=1, max_size=30
+    st.tuples(st.sampled_from([120, 480, 960, 2_880]), st.integers(0, 5_000), st.integers(0, 3)),
+    min_size=1,
+    max_size=30,
 )
 
 

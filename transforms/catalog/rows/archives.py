@@ -7,9 +7,18 @@ from transforms.media.values import Failure, Status
 from transforms.media.wall_time import to_time
 
 
-def archive_row(summary: ArchiveSummary, outcomes: list[ArchiveOutcome], failures: list[Failure], now_unix_ns: int) -> Row:
-    """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is missing."""
-    first = worst_failure([summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)])
+def archive_row(
+    summary: ArchiveSummary,
+    outcomes: list[ArchiveOutcome],
+    failures: list[Failure],
+    now_unix_ns: int,
+) -> Row:
+    """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is
+    missing.
+    """
+    first = worst_failure(
+        [summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)]
+    )
     made = any(outcome.made_something for outcome in outcomes)
     if first is None:
         status = Status.OK if summary.track_count else Status.EMPTY

@@ -1,4 +1,6 @@
-"""The rows of a call: what was extracted and heard of it, what failed, and what the catalog keeps from before."""
+"""The rows of a call: what was extracted and heard of it, what failed, and what the catalog keeps
+from before.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def make_call_rows(
     uri: str,
     context: RunContext,
 ) -> Rows:
-    """Returns all rows a call has from now on, also those of what this run did not make and must not take away.
+    """Returns all rows a call has from now on, also those of what this run did not make and must
+    not take away.
 
     Args:
       plan: of the call.
@@ -48,11 +51,15 @@ def make_call_rows(
     """
     rows: Rows = {table: [] for table in CALL_TABLES}
     for number, track in enumerate(tracks):
-        for table, staged in read_fragments(track.rows, ("recordings", "segments", "tracks")).items():
+        for table, staged in read_fragments(
+            track.rows, ("recordings", "segments", "tracks")
+        ).items():
             rows[table].extend(staged)
         if heard is not None:
             _tell_what_was_heard(rows["tracks"][-1], heard.tracks[number])
-            rows["speech"].extend(speech_rows(track.track, heard.tracks[number].speech, plan.timeline_start_unix_ns))
+            rows["speech"].extend(
+                speech_rows(track.track, heard.tracks[number].speech, plan.timeline_start_unix_ns)
+            )
     mixed = heard.mix if heard else None
     if mixed is not None:
         rows["recordings"].append(_mix_row(plan, mixed, uri, tracks))
@@ -68,7 +75,10 @@ def make_call_rows(
     _add_tracks_without_audio(rows, plan, failures)
     told = prior.get("calls", [])
     rows["calls"] = (told if plan.is_narrowed else None) or [
-        {**_call_row(plan, rows, failures), **_mix_levels(mixed, told if plan.has_prior_mix else [])}
+        {
+            **_call_row(plan, rows, failures),
+            **_mix_levels(mixed, told if plan.has_prior_mix else []),
+        }
     ]
     return rows
 
@@ -76,7 +86,8 @@ def make_call_rows(
 def _prior_rows(plan: CallPlan, context: RunContext) -> Rows:
     key = {plan.call.as_tuple()}
     return {
-        table: partitions.read_rows(context.catalog_uri, table, plan.call_date, _CALL_COLUMNS, key) for table in CALL_TABLES
+        table: partitions.read_rows(context.catalog_uri, table, plan.call_date, _CALL_COLUMNS, key)
+        for table in CALL_TABLES
     }
 
 
@@ -110,22 +121,34 @@ def _tell_what_was_heard(row: Row, heard: HeardTrackFacts) -> None:
     row.update(
         packets_recovered_fec=repairs.fec_packets,
         concealed_ms=round(repairs.concealed_samples / SAMPLES_PER_MS),
-        silence_ms=max(0, row["silence_ms"] - round((repairs.concealed_samples + repairs.fec_samples) / SAMPLES_PER_MS)),
+        silence_ms=max(
+            0,
+            row["silence_ms"]
+            - round((repairs.concealed_samples + repairs.fec_samples) / SAMPLES_PER_MS),
+        ),
         loudness_lufs=heard.loudness_lufs,
         peak_dbfs=heard.peak_dbfs,
-        speech_ms=round(int((speech.file_stop_sample - speech.file_start_sample).sum()) / SAMPLES_PER_MS),
+        speech_ms=round(
+            int((speech.file_stop_sample - speech.file_start_sample).sum()) / SAMPLES_PER_MS
+        ),
     )
 
 
 def _mix_levels(mixed: MixFacts | None, prior_calls: Sequence[Row]) -> Row:
-    """Returns the columns of a `calls` row that the mix tells: this run's, or that which was kept."""
+    """Returns the columns of a `calls` row that the mix tells: this run's, or that which was
+    kept.
+    """
     if mixed is not None:
         return {"loudness_lufs": mixed.loudness_lufs, "peak_dbfs": mixed.peak_dbfs}
     return {column: row[column] for row in prior_calls for column in ("loudness_lufs", "peak_dbfs")}
 
 
-def _leaves_something(plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixFacts | None) -> bool:
-    """Whether the catalog has something of this call that this run did not make and must not take away."""
+def _leaves_something(
+    plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixFacts | None
+) -> bool:
+    """Whether the catalog has something of this call that this run did not make and must not take
+    away.
+    """
     made = {track_ids_of(track.track) for track in tracks}
     files = {track_ids_of(track.track) for track in tracks if track.bytes_written}
     return (
@@ -137,11 +160,17 @@ def _leaves_something(plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: M
 
 
 def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
-    """Adds to a call's new rows those of outputs this run did not make: never does a rerun take audio away."""
+    """Adds to a call's new rows those of outputs this run did not make: never does a rerun take
+    audio away.
+    """
     files = {_track_tuple(row) for row in rows["recordings"]}
     rows["recordings"] += [row for row in prior["recordings"] if _track_tuple(row) not in files]
     made = {_track_tuple(row) for row in rows["tracks"]}
-    kept = [row for row in prior["tracks"] if _track_tuple(row) not in made and row["status"] in _WITH_AUDIO]
+    kept = [
+        row
+        for row in prior["tracks"]
+        if _track_tuple(row) not in made and row["status"] in _WITH_AUDIO
+    ]
     rows["tracks"] += kept
     kept_ids = {_track_tuple(row) for row in kept}
     for table in ("segments", "speech"):
@@ -149,7 +178,11 @@ def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
     if plan.is_narrowed:
         wanted = {track_ids_of(source.track) for source in plan.sources}
         told = {failure_key(row) for row in rows["failures"]}
-        kept = [row for row in prior["failures"] if _track_tuple(row) not in wanted and failure_key(row) not in told]
+        kept = [
+            row
+            for row in prior["failures"]
+            if _track_tuple(row) not in wanted and failure_key(row) not in told
+        ]
         rows["failures"] += kept
         silent = [row for row in prior["tracks"] if row["status"] not in _WITH_AUDIO]
         rows["tracks"] += [row for row in silent if _track_tuple(row) not in made]
@@ -158,7 +191,9 @@ def _keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
 def _add_tracks_without_audio(rows: Rows, plan: CallPlan, failures: Sequence[Failure]) -> None:
     """Adds the tracks of which nothing was made: they failed, or nothing was sent in them."""
     told = {_track_tuple(row) for row in rows["tracks"]}
-    silent = [(key, Status.FAILED) for failure in failures if (key := _track_key(failure)) is not None]
+    silent = [
+        (key, Status.FAILED) for failure in failures if (key := _track_key(failure)) is not None
+    ]
     silent += [(key, Status.EMPTY) for key in plan.empty_tracks if not plan.is_narrowed]
     for key, status in silent:
         if track_ids_of(key) not in told:
@@ -176,11 +211,17 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
     stops = stops or [zero + (row["offset_ms"] + row["duration_ms"]) * NS_PER_MS for row in heard]
     if heard:
         # A run about some tracks only leaves the rest of a call it is the first to see unmade.
-        whole = not failures and not plan.is_narrowed and all(row["status"] == Status.OK for row in heard)
+        whole = (
+            not failures
+            and not plan.is_narrowed
+            and all(row["status"] == Status.OK for row in heard)
+        )
         status = Status.OK if whole else Status.PARTIAL
     else:
         status = Status.FAILED if failures else Status.EMPTY
-    sessions = {(row["participant_id"], row["user_session_id"]) for row in rows["tracks"]} | set(plan.sessions)
+    sessions = {(row["participant_id"], row["user_session_id"]) for row in rows["tracks"]} | set(
+        plan.sessions
+    )
     archives = {uri for row in heard for uri in row["archive_uris"] or []} | set(plan.archive_uris)
     return {
         **call_ids(plan.call),

@@ -12,7 +12,9 @@ from transforms.media.wall_time import to_time
 
 
 def failure_rows(failures: Iterable[Failure], now_unix_ns: int) -> list[Row]:
-    """Returns failures as rows of the catalog, less the columns every row has: one row per key, its messages joined."""
+    """Returns failures as rows of the catalog, less the columns every row has: one row per key, its
+    messages joined.
+    """
     rows: dict[tuple[Any, ...], Row] = {}
     for failure in failures:
         row = _row(failure, now_unix_ns)

@@ -23,7 +23,9 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
 def track_row(source: TrackSource, facts: ExtractedTrackFacts) -> Row:
     counts = facts.counts
     methods = sorted({segment.clock_method for segment in facts.segments})
-    longest = max(facts.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample)
+    longest = max(
+        facts.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample
+    )
     return {
         **track_ids(source.track),
         "track_type": TRACK_TYPE_OF[source.track.output_type],

@@ -1,4 +1,6 @@
-"""Decompresses gzip to the last byte before any damage, and says what the damage is. Concatenated members are one stream."""
+"""Decompresses gzip to the last byte before any damage, and says what the damage is. Concatenated
+members are one stream.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _WITH_HEADER = 31  # zlib's number for: gzip, with its header and checksum
 
 
 class Gunzip(io.RawIOBase):
-    """The decompressed bytes. Damage is an end, not an error: whoever reads asks for `damage` when the bytes end."""
+    """The decompressed bytes. Damage is an end, not an error: whoever reads asks for `damage` when
+    the bytes end.
+    """
 
     def __init__(self, compressed: BinaryIO, on_bytes: Callable[[int, int], None]) -> None:
         """Args: on_bytes: told (decompressed, read so far) of each step; may raise to end it."""
@@ -47,16 +51,23 @@ class Gunzip(io.RawIOBase):
             try:
                 data = self._inflater.decompress(self._input, size)
             except zlib.error as error:
-                # It takes all that this step gave with it: what came before the damage is looked for.
+                # It takes all that this step gave with it: what came before the damage is looked
+                # for.
                 data = _before_damage(before, self._input, size)
                 self.damage = f"damaged gzip data before byte {self._read_bytes}: {error}"
             else:
-                self._input = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+                self._input = (
+                    self._inflater.unused_data
+                    if self._inflater.eof
+                    else self._inflater.unconsumed_tail
+                )
             if data:
                 self._on_bytes(len(data), self._read_bytes - len(self._input))
                 return data
             if is_last and not self._inflater.eof:
-                self.damage = self.damage or f"ends at byte {self._read_bytes} in the middle of gzip data"
+                self.damage = (
+                    self.damage or f"ends at byte {self._read_bytes} in the middle of gzip data"
+                )
         return b""
 
     def _fill(self) -> bool:
@@ -66,7 +77,9 @@ class Gunzip(io.RawIOBase):
         return bool(data)
 
     def _begins_again(self) -> bool:
-        """Whether another gzip member follows, after zeros perhaps (RFC 1952 s2.2; tapes and some stores pad)."""
+        """Whether another gzip member follows, after zeros perhaps (RFC 1952 s2.2; tapes and some
+        stores pad).
+        """
         while True:
             self._input = self._input.lstrip(b"\0")
             if len(self._input) >= len(_MAGIC) or not self._fill():

@@ -14,13 +14,17 @@ from transforms.media.settings import LimitSettings
 from transforms.media.text import utf8_text
 
 FREE_BYTES = 64 << 20
-"""Expanded bytes within which no ratio is looked at: zeros alone, or text, may well compress a thousandfold."""
+"""Expanded bytes within which no ratio is looked at: zeros alone, or text, may well compress a
+thousandfold.
+"""
 BUFFER_BYTES = 1 << 18
 _NAME_SHOWN_CHARACTERS = 200
 
 
 class MemberStream(io.RawIOBase):
-    """A member's bytes. Damage met in them is an `ArchiveError` that names the member, raised after all bytes before it."""
+    """A member's bytes. Damage met in them is an `ArchiveError` that names the member, raised after
+    all bytes before it.
+    """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         """Args: read: gives up to so many bytes, none at the end; raises `ArchiveError`."""
@@ -36,7 +40,9 @@ class MemberStream(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Returns `size` bytes, fewer before the end or damage only; without a size all of them, or raises."""
+        """Returns `size` bytes, fewer before the end or damage only; without a size all of them, or
+        raises.
+        """
         wanted = -1 if size is None else size
         parts: list[bytes] = []
         missing = wanted if wanted >= 0 else BUFFER_BYTES
@@ -65,7 +71,9 @@ class Member:
     """One entry of an archive that is no folder."""
 
     name: str
-    """Its path inside the archive; as it is spelled there, cut, when it has a problem, and empty where there is no name."""
+    """Its path inside the archive; as it is spelled there, cut, when it has a problem, and empty
+    where there is no name.
+    """
     size_bytes: int
     """As the archive states it; the stream is what counts."""
     stream: BinaryIO
@@ -73,7 +81,9 @@ class Member:
     problem: ArchiveError | None = None
     """Why its bytes are not to be had; the stream is empty then."""
     is_suspect: bool = False
-    """Whether the problem is told whatever the name ends in: a path that leaves the archive, bytes that are nothing."""
+    """Whether the problem is told whatever the name ends in: a path that leaves the archive, bytes
+    that are nothing.
+    """
 
 
 @dataclass(slots=True)
@@ -101,10 +111,15 @@ class Meter:
         if compressed_bytes is not None:
             self.compressed_bytes = compressed_bytes
         if self.expanded_bytes > self.limits.max_archive_bytes:
-            raise ArchiveError(f"expands past {self.limits.max_archive_bytes} bytes (limits.max_archive_bytes)")
-        if self.compressed_bytes is not None and self.is_bomb(self.expanded_bytes, self.compressed_bytes):
             raise ArchiveError(
-                f"{self.compressed_bytes} bytes expand to {self.expanded_bytes} and more, expected at most "
+                f"expands past {self.limits.max_archive_bytes} bytes (limits.max_archive_bytes)"
+            )
+        if self.compressed_bytes is not None and self.is_bomb(
+            self.expanded_bytes, self.compressed_bytes
+        ):
+            raise ArchiveError(
+                f"{self.compressed_bytes} bytes expand to {self.expanded_bytes} and more, "
+                "expected at most "
                 f"{self.limits.max_expansion_ratio} times as many (limits.max_expansion_ratio)"
             )
         self._check_time()
@@ -115,10 +130,14 @@ class Meter:
     def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
             seconds = self.limits.max_archive_seconds
-            raise CodecProcessError(f"reading the archive took more than {seconds} s (limits.max_archive_seconds)")
+            raise CodecProcessError(
+                f"reading the archive took more than {seconds} s (limits.max_archive_seconds)"
+            )
 
 
-def file_read(open_file: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter) -> Callable[[int], bytes]:
+def file_read(
+    open_file: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter
+) -> Callable[[int], bytes]:
     """Returns what reads a file, opened when its first byte is asked for."""
     stream: BinaryIO | None = None
 
@@ -136,12 +155,16 @@ def file_read(open_file: Callable[[], Any], opened: contextlib.ExitStack, meter:
 def make_member(
     name: str, size: int, problem: str | None, read: Callable[[int], bytes], limits: LimitSettings
 ) -> Member | None:
-    """Returns a member with its path made plain, or with what is wrong with it; None for what macOS adds to archives."""
+    """Returns a member with its path made plain, or with what is wrong with it; None for what macOS
+    adds to archives.
+    """
     if not name:
         return no_member(problem or "a member without a name")
     plain = utf8_text(name)
     parts = plain.replace("\\", "/").split("/")
-    shown = repr(plain[:_NAME_SHOWN_CHARACTERS]) + ("..." if len(plain) > _NAME_SHOWN_CHARACTERS else "")
+    shown = repr(plain[:_NAME_SHOWN_CHARACTERS]) + (
+        "..." if len(plain) > _NAME_SHOWN_CHARACTERS else ""
+    )
     if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
         return None  # resource forks
     wrong, is_suspect = None, True
@@ -155,9 +178,15 @@ def make_member(
     elif problem is not None:
         wrong, is_suspect = f"member {shown} is {problem}, expected a file", False
     if wrong is not None:
-        cut = utf8_text(plain.encode("utf-8")[: limits.max_member_name_bytes].decode("utf-8", "ignore"))
+        cut = utf8_text(
+            plain.encode("utf-8")[: limits.max_member_name_bytes].decode("utf-8", "ignore")
+        )
         return Member(
-            name=cut, size_bytes=size, stream=_empty(), problem=ArchiveError(wrong, member=cut), is_suspect=is_suspect
+            name=cut,
+            size_bytes=size,
+            stream=_empty(),
+            problem=ArchiveError(wrong, member=cut),
+            is_suspect=is_suspect,
         )
     path = "/".join(part for part in parts if part not in ("", "."))
 
@@ -172,7 +201,9 @@ def make_member(
 
 
 def no_member(problem: str) -> Member:
-    return Member(name="", size_bytes=0, stream=_empty(), problem=ArchiveError(problem), is_suspect=True)
+    return Member(
+        name="", size_bytes=0, stream=_empty(), problem=ArchiveError(problem), is_suspect=True
+    )
 
 
 def _empty() -> BinaryIO:

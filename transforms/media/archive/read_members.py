@@ -1,4 +1,6 @@
-"""What an archive holds, read once from front to back: metadata, session descriptions, dumps in a folder, and what is wrong."""
+"""What an archive holds, read once from front to back: metadata, session descriptions, dumps in a
+folder, and what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from typing import BinaryIO, Generic, TypeVar
 
 from transforms.media.archive.member import Member
 from transforms.media.archive.walk import walk_archive, walk_folder
-from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError, TimingMetadataError
+from transforms.media.errors import (
+    ArchiveError,
+    CodecProcessError,
+    RecordingError,
+    TimingMetadataError,
+)
 from transforms.media.rtp.sdp import RtpMap, parse_sdp
 from transforms.media.rtp.timing_metadata import SUFFIX, SessionTiming, parse_timing_metadata
 from transforms.media.settings import LimitSettings
@@ -34,7 +41,12 @@ class Failures:
         self._found: dict[Failure, None] = {}
         self._counts: Counter[str] = Counter()
 
-    def add(self, error: RecordingError, track: TrackKey | None = None, session: SessionTiming | None = None) -> None:
+    def add(
+        self,
+        error: RecordingError,
+        track: TrackKey | None = None,
+        session: SessionTiming | None = None,
+    ) -> None:
         """Adds a failure. Args: track, session: whose it is, where that is known."""
         kind = type(error).__name__
         failure = Failure(
@@ -75,7 +87,9 @@ class Failures:
         for kind, count in self._counts.items():
             if count > _TOLD_EACH:
                 first = next(failure for failure in self._found if failure.error_type == kind)
-                message = f"{count - _TOLD_EACH} more of this kind in the archive, not told one by one"
+                message = (
+                    f"{count - _TOLD_EACH} more of this kind in the archive, not told one by one"
+                )
                 more.append(
                     replace(
                         first,
@@ -117,7 +131,9 @@ class Named(Generic[T]):
         self._by_last[last] = None if last in self._by_last else base
 
     def find(self, base_filename: str, metadata_member: str) -> str | None:
-        """Finds a segment's member: beside its metadata, at the path it spells, or anywhere if the name is there once."""
+        """Finds a segment's member: beside its metadata, at the path it spells, or anywhere if the
+        name is there once.
+        """
         folder = metadata_member.rpartition("/")[0]
         beside = f"{folder}/{base_filename}" if folder else base_filename
         for name in (beside, base_filename):
@@ -180,7 +196,10 @@ def read_contents(
         is_cut = True
     is_cut = is_cut or any(contents.dumps[base].damage is not None for base in contents.dumps)
     if not contents.metadata_count and not is_cut:
-        nothing = ArchiveError(f"no *{SUFFIX} among {contents.member_count} members, expected one per participant session")
+        nothing = ArchiveError(
+            f"no *{SUFFIX} among {contents.member_count} members, expected one per participant "
+            "session"
+        )
         if not failures.all() and not contents.dumps:
             raise nothing
         failures.add(nothing)
@@ -215,7 +234,9 @@ def _take_member(
         elif suffix == "sdp" and base not in contents.descriptions:
             contents.descriptions.add(base, _read_description(member, contents, limits))
         elif suffix in ("rtpdump", "sdp"):
-            raise ArchiveError(f"{name}: a second member of this name, the first was taken", member=name)
+            raise ArchiveError(
+                f"{name}: a second member of this name, the first was taken", member=name
+            )
     except (ArchiveError, TimingMetadataError) as error:
         failures.add(error)
     except MemoryError:
@@ -223,11 +244,17 @@ def _take_member(
 
 
 def no_memory(member: str) -> CodecProcessError:
-    """What one member costs too much of is its own failure: the memory it took is free again, its neighbours are read."""
-    return CodecProcessError(f"{member}: needs more memory than it may take (limits.codec_memory_bytes)", member=member)
+    """What one member costs too much of is its own failure: the memory it took is free again, its
+    neighbours are read.
+    """
+    return CodecProcessError(
+        f"{member}: needs more memory than it may take (limits.codec_memory_bytes)", member=member
+    )
 
 
-def _take_metadata(member: Member, contents: Contents, limits: LimitSettings, failures: Failures) -> None:
+def _take_metadata(
+    member: Member, contents: Contents, limits: LimitSettings, failures: Failures
+) -> None:
     text = _read_metadata(member, contents, limits)
     session = parse_timing_metadata(text, member.name)
     for problem in session.problems:
@@ -235,10 +262,13 @@ def _take_metadata(member: Member, contents: Contents, limits: LimitSettings, fa
     key = (session.call, session.participant_id, session.user_session_id)
     segment_count = contents.segment_count + len(session.audio) + len(session.video)
     if key not in contents.session_keys and len(contents.session_keys) >= limits.max_sessions:
-        raise ArchiveError(f"more than {limits.max_sessions} participant sessions (limits.max_sessions)")
+        raise ArchiveError(
+            f"more than {limits.max_sessions} participant sessions (limits.max_sessions)"
+        )
     if segment_count > limits.max_members:
         raise ArchiveError(
-            f"{member.name}: more than {limits.max_members} segments in the archive's metadata (limits.max_members)",
+            f"{member.name}: more than {limits.max_members} segments in the archive's metadata "
+            "(limits.max_members)",
             member=member.name,
         )
     contents.segment_count = segment_count
@@ -247,7 +277,9 @@ def _take_metadata(member: Member, contents: Contents, limits: LimitSettings, fa
 
 
 def _spool(member: Member, path: Path, on_bytes: Callable[[int], None]) -> RecordingError | None:
-    """Copies a dump to the local folder; returns what cut it short. Packets before that are whole."""
+    """Copies a dump to the local folder; returns what cut it short. Packets before that are
+    whole.
+    """
     with path.open("wb") as file:
         try:
             while block := member.stream.read(_COPY_BYTES):
@@ -258,17 +290,27 @@ def _spool(member: Member, path: Path, on_bytes: Callable[[int], None]) -> Recor
     return None
 
 
-def _read_description(member: Member, contents: Contents, limits: LimitSettings) -> dict[int, RtpMap] | RecordingError:
-    """Returns what a session description maps, or why it cannot be read: it is told when a segment asks for it."""
+def _read_description(
+    member: Member, contents: Contents, limits: LimitSettings
+) -> dict[int, RtpMap] | RecordingError:
+    """Returns what a session description maps, or why it cannot be read: it is told when a segment
+    asks for it.
+    """
     try:
         return parse_sdp(_read_metadata(member, contents, limits, _MAX_SDP_BYTES), member.name)
     except RecordingError as error:
         return error
 
 
-def _read_metadata(member: Member, contents: Contents, limits: LimitSettings, limit_bytes: int | None = None) -> bytes:
+def _read_metadata(
+    member: Member, contents: Contents, limits: LimitSettings, limit_bytes: int | None = None
+) -> bytes:
     """Returns a small member's bytes, counted. Raises: ArchiveError."""
-    most, name = (limits.max_metadata_member_bytes, "max_metadata_member_bytes") if limit_bytes is None else (limit_bytes, "")
+    most, name = (
+        (limits.max_metadata_member_bytes, "max_metadata_member_bytes")
+        if limit_bytes is None
+        else (limit_bytes, "")
+    )
     left = limits.max_metadata_bytes - contents.metadata_bytes
     if left < most:
         most, name = left, "max_metadata_bytes"
@@ -277,9 +319,15 @@ def _read_metadata(member: Member, contents: Contents, limits: LimitSettings, li
         text += member.stream.read(1)  # damage right behind it
     contents.metadata_bytes += min(len(text), most)
     if len(text) > most:
-        what = f"{most} bytes left for metadata" if name == "max_metadata_bytes" else f"expected at most {most} bytes"
+        what = (
+            f"{most} bytes left for metadata"
+            if name == "max_metadata_bytes"
+            else f"expected at most {most} bytes"
+        )
         limit = f" (limits.{name})" if name else ""
-        raise ArchiveError(f"{member.name}: metadata past its limit, {what}{limit}", member=member.name)
+        raise ArchiveError(
+            f"{member.name}: metadata past its limit, {what}{limit}", member=member.name
+        )
     return text
 
 
@@ -291,7 +339,10 @@ def _members(
 ) -> Iterator[Member]:
     if ref.uri.endswith("/"):
         yield from walk_folder(
-            folder_members, lambda name: open_input(ref.uri + name), limits, lambda name: _why_no_file(ref.uri, name)
+            folder_members,
+            lambda name: open_input(ref.uri + name),
+            limits,
+            lambda name: _why_no_file(ref.uri, name),
         )
     else:
         with open_input(ref.uri) as stream:
@@ -299,7 +350,9 @@ def _members(
 
 
 def _why_no_file(folder: str, name: str) -> str | None:
-    """Returns what lies in a folder on a disk instead of a file of its own: whoever unpacked an archive made its links, too."""
+    """Returns what lies in a folder on a disk instead of a file of its own: whoever unpacked an
+    archive made its links, too.
+    """
     path = folder + name
     if not os.path.lexists(path):  # on an object store, where there is neither; or gone
         return None

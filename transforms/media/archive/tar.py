@@ -1,8 +1,10 @@
-"""Reads tar forward only, in constant memory: names, kinds and sizes by block, nothing believed that no byte pays for.
+"""Reads tar forward only, in constant memory: names, kinds and sizes by block, nothing believed
+that no byte pays for.
 
-A single block is judged by the standard library (`TarInfo.frombuf`). The walk is ours: `tarfile` takes extended headers of any
-size into memory, follows them by recursion, parses PAX records in quadratic time (CVE-2024-6232), loops for ever on sizes below
-zero (CVE-2025-8194), and ends at the first damaged header, whatever lies behind it.
+A single block is judged by the standard library (`TarInfo.frombuf`). The walk is ours: `tarfile`
+takes extended headers of any size into memory, follows them by recursion, parses PAX records in
+quadratic time (CVE-2024-6232), loops for ever on sizes below zero (CVE-2025-8194), and ends at the
+first damaged header, whatever lies behind it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Protocol
 
 BLOCK_BYTES = 512
 _SKIP_BYTES = 1 << 18
-# Of a name or a PAX header; one that is larger is not read, and the member it belongs to has no known name.
+# Of a name or a PAX header; one that is larger is not read, and the member it belongs to has no
+# known name.
 _MAX_EXTENDED_BYTES = 1 << 20
 _NONE = bytes(BLOCK_BYTES)
 
@@ -34,7 +37,14 @@ _KINDS = {
     b"V": "a volume label",
 }
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
+_WITHOUT_DATA = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.FIFOTYPE,
+    tarfile.DIRTYPE,
+)
 
 
 class Source(Protocol):
@@ -54,7 +64,9 @@ class Entry:
     """A header of the archive, or a place where one should be."""
 
     name: str
-    """As it stands there; bytes that are not UTF-8 are lone surrogates. Empty where there is no header."""
+    """As it stands there; bytes that are not UTF-8 are lone surrogates. Empty where there is no
+    header.
+    """
     size_bytes: int
     is_folder: bool
     problem: str | None
@@ -131,7 +143,12 @@ class TarReader:
             name, pax, unread = None, {}, None
 
     def _entry(
-        self, info: tarfile.TarInfo, block: bytes, name: str | None, pax: dict[bytes, bytes], unread: str | None
+        self,
+        info: tarfile.TarInfo,
+        block: bytes,
+        name: str | None,
+        pax: dict[bytes, bytes],
+        unread: str | None,
     ) -> Entry:
         size, problem = info.size, unread
         sparse = info.type == _OLD_SPARSE or any(key.startswith(b"GNU.sparse.") for key in pax)
@@ -144,7 +161,9 @@ class TarReader:
             while True:
                 more = self._take(BLOCK_BYTES)
                 if len(more) < BLOCK_BYTES:
-                    raise CutOffError(f"ends at byte {self._position} of the tar, in the map of a sparse file")
+                    raise CutOffError(
+                        f"ends at byte {self._position} of the tar, in the map of a sparse file"
+                    )
                 if not more[504]:
                     break
         name = _decode(pax[b"GNU.sparse.name"]) if b"GNU.sparse.name" in pax else name
@@ -154,7 +173,12 @@ class TarReader:
         elif info.type not in _FILES and info.type != tarfile.DIRTYPE:
             problem = problem or _KINDS.get(info.type, f"a member of type {info.type!r}")
         self._set_content(0 if info.type in _WITHOUT_DATA else size)
-        return Entry(name=name, size_bytes=self._left, is_folder=info.type == tarfile.DIRTYPE, problem=problem)
+        return Entry(
+            name=name,
+            size_bytes=self._left,
+            is_folder=info.type == tarfile.DIRTYPE,
+            problem=problem,
+        )
 
     def _foreign(self, at: int, block: bytes) -> Entry:
         """Reads on to the next header; what lies before it is told as one thing."""
@@ -170,7 +194,8 @@ class TarReader:
             name="",
             size_bytes=stop - at,
             is_folder=False,
-            problem=f"{stop - at} bytes at byte {at} of the tar{end} that are no header and no content",
+            problem=f"{stop - at} bytes at byte {at} of the tar{end} that are no header and no "
+            "content",
         )
 
     def _set_content(self, size: int) -> None:
@@ -180,7 +205,9 @@ class TarReader:
     def _read_whole(self, size: int) -> bytes:
         data = self._take(size)
         if len(data) < size:
-            raise CutOffError(f"ends at byte {self._position} of the tar, in an extended header of {size} bytes")
+            raise CutOffError(
+                f"ends at byte {self._position} of the tar, in an extended header of {size} bytes"
+            )
         self._left = 0
         return data
 
@@ -203,23 +230,34 @@ class TarReader:
 
 
 def parse_header(block: bytes) -> tarfile.TarInfo | None:
-    """Returns what a block of 512 bytes says as a header; None when it is none, or states a size below zero."""
-    # Most blocks that are no header are told without a look at their checksum, which is octal digits.
+    """Returns what a block of 512 bytes says as a header; None when it is none, or states a size
+    below zero.
+    """
+    # Most blocks that are no header are told without a look at their checksum, which is octal
+    # digits.
     if len(block) < BLOCK_BYTES or block[148:156].strip(b"\0 01234567"):
         return None
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return None
-    except (ValueError, IndexError, OverflowError):  # numbers that are none, in older versions of the library
+    except (
+        ValueError,
+        IndexError,
+        OverflowError,
+    ):  # numbers that are none, in older versions of the library
         return None
     return info if info.size >= 0 else None
 
 
 def looks_like_tar(head: bytes) -> bool:
-    """Tells a tar by its first block: a header, also a damaged one, or the end mark of an archive without members."""
+    """Tells a tar by its first block: a header, also a damaged one, or the end mark of an archive
+    without members.
+    """
     return len(head) >= BLOCK_BYTES and (
-        head[:BLOCK_BYTES] == _NONE or head[257:262] == b"ustar" or parse_header(head[:BLOCK_BYTES]) is not None
+        head[:BLOCK_BYTES] == _NONE
+        or head[257:262] == b"ustar"
+        or parse_header(head[:BLOCK_BYTES]) is not None
     )
 
 
@@ -228,7 +266,9 @@ def _decode(name: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
-    """Returns the records of a PAX header (POSIX.1-2017, pax), each `<length> <key>=<value>\\n`; None if damaged."""
+    """Returns the records of a PAX header (POSIX.1-2017, pax), each `<length> <key>=<value>\\n`;
+    None if damaged.
+    """
     found: dict[bytes, bytes] = {}
     position = 0
     while position < len(data) and data[position]:

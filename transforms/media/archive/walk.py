@@ -1,7 +1,9 @@
-"""Walks the members of an archive once, in order: tar, gzipped tar, zip or a folder, told apart by content.
+"""Walks the members of an archive once, in order: tar, gzipped tar, zip or a folder, told apart by
+content.
 
-Nothing is extracted: a member is a name and a stream. What is no regular file, has a path that leaves the archive, or cannot be
-read is a member with a `problem` and without bytes: the walk goes on behind it as long as there is a way to go on.
+Nothing is extracted: a member is a name and a stream. What is no regular file, has a path that
+leaves the archive, or cannot be read is a member with a `problem` and without bytes: the walk goes
+on behind it as long as there is a way to go on.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
       limits: bounds on entries, names, expanded bytes and time.
 
     Raises:
-      ArchiveError: neither tar, gzipped tar nor zip; damaged so that there is no way on (after the members before the damage
-        were given; not when a member's stream has raised it already); over a limit.
+      ArchiveError: neither tar, gzipped tar nor zip; damaged so that there is no way on (after the
+        members before the damage were given; not when a member's stream has raised it already);
+        over a limit.
       CodecProcessError: past its time.
     """
     buffered = io.BufferedReader(cast("io.RawIOBase", stream), 1 << 20)
@@ -65,13 +68,19 @@ def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
         unzipped = io.BufferedReader(gunzip, BUFFER_BYTES)
         head = unzipped.read(BLOCK_BYTES)
         if not looks_like_tar(head):
-            found = f"damaged archive: {gunzip.damage}" if gunzip.damage else "gzip data that does not hold a tar archive"
+            found = (
+                f"damaged archive: {gunzip.damage}"
+                if gunzip.damage
+                else "gzip data that does not hold a tar archive"
+            )
             raise ArchiveError(f"{found}, expected .tar.gz")
         yield from _tar_members(TarReader(unzipped, head), meter, gunzip)
     elif looks_like_tar(head):
         yield from _tar_members(TarReader(_Metered(buffered, meter)), meter, None)
     else:
-        named = next((f" ({name})" for magic, name in _FOREIGN_MAGICS.items() if head.startswith(magic)), "")
+        named = next(
+            (f" ({name})" for magic, name in _FOREIGN_MAGICS.items() if head.startswith(magic)), ""
+        )
         raise ArchiveError(f"begins with {head[:8]!r}{named}, expected tar, gzipped tar or zip")
 
 
@@ -87,7 +96,8 @@ def walk_folder(
       members: path relative to the folder, and size in bytes.
       open_member: opens one by its relative path.
       limits: as for `walk_archive`.
-      why_not: what a member is instead of a file of the folder, None for a file; asked before it is opened.
+      why_not: what a member is instead of a file of the folder, None for a file; asked before it is
+        opened.
     """
     meter = Meter(limits)
     for name, size in members:
@@ -128,12 +138,16 @@ def _tar_members(reader: TarReader, meter: Meter, gunzip: Gunzip | None) -> Iter
     if gunzip is None:
         if not reader.has_end:
             raise ArchiveError(
-                f"damaged archive: ends at byte {meter.expanded_bytes} without an end mark, members may be missing"
+                f"damaged archive: ends at byte {meter.expanded_bytes} without an end mark, "
+                "members may be missing"
             )
     elif gunzip.damage:
         raise ArchiveError(f"damaged archive: {gunzip.damage}")
     elif gunzip.foreign_at is not None:
-        yield no_member(f"at byte {gunzip.foreign_at} something follows that is no gzip data, expected the end of the file")
+        yield no_member(
+            f"at byte {gunzip.foreign_at} something follows that is no gzip data, expected the "
+            "end of the file"
+        )
 
 
 class _Metered:

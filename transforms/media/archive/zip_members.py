@@ -27,8 +27,8 @@ _DIRECTORY_BYTES_PER_MEMBER = 256
 _LEAST_DIRECTORY_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED_FLAGS = 0x2041  # encrypted, strongly encrypted, directory encrypted (APPNOTE 4.4.4)
-# What the standard library raises over damaged or hostile zips. None of them is a `RecordingError`, so trouble of the storage
-# underneath passes through.
+# What the standard library raises over damaged or hostile zips. None of them is a `RecordingError`,
+# so trouble of the storage underneath passes through.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -47,7 +47,9 @@ def zip_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     meter.compressed_bytes = size
-    directory_bytes = max(_LEAST_DIRECTORY_BYTES, meter.limits.max_members * _DIRECTORY_BYTES_PER_MEMBER)
+    directory_bytes = max(
+        _LEAST_DIRECTORY_BYTES, meter.limits.max_members * _DIRECTORY_BYTES_PER_MEMBER
+    )
     try:
         archive = zipfile.ZipFile(cast("BinaryIO", _BoundedReads(stream, directory_bytes)))
         infos = archive.infolist()
@@ -55,7 +57,9 @@ def zip_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
             raise zipfile.BadZipFile("the directory is not where the file says")
     except _DAMAGE as error:
         yield from _scanned_members(stream, meter)
-        raise ArchiveError(f"damaged archive: {error or type(error).__name__}; read without its directory") from None
+        raise ArchiveError(
+            f"damaged archive: {error or type(error).__name__}; read without its directory"
+        ) from None
     with archive:
         inside = _beginning_inside_others(infos)
         for number, info in enumerate(infos):
@@ -91,7 +95,9 @@ def _scanned_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
             yield member
 
 
-def _zip_read(open_member: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter) -> Callable[[int], bytes]:
+def _zip_read(
+    open_member: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter
+) -> Callable[[int], bytes]:
     read_file = file_read(open_member, opened, meter)
 
     def read(size: int) -> bytes:
@@ -111,16 +117,21 @@ def _zip_problem(info: zipfile.ZipInfo, meter: Meter) -> str | None:
     if info.flag_bits & _ENCRYPTED_FLAGS:
         return "an encrypted member"
     # What it states is only worth a refusal: what comes out is counted all the same.
-    if info.file_size > meter.limits.max_archive_bytes or meter.is_bomb(info.file_size, info.compress_size):
+    if info.file_size > meter.limits.max_archive_bytes or meter.is_bomb(
+        info.file_size, info.compress_size
+    ):
         return (
-            f"a member of {info.compress_size} bytes that expands to {info.file_size} (limits.max_archive_bytes, "
+            f"a member of {info.compress_size} bytes that expands to {info.file_size} "
+            "(limits.max_archive_bytes, "
             "limits.max_expansion_ratio)"
         )
     return None
 
 
 def _beginning_inside_others(infos: Sequence[zipfile.ZipInfo]) -> set[int]:
-    """Returns the indices of entries whose bytes begin within those of another: how a small zip says the same thing often."""
+    """Returns the indices of entries whose bytes begin within those of another: how a small zip
+    says the same thing often.
+    """
     found: set[int] = set()
     end = 0
     for number in sorted(range(len(infos)), key=lambda n: (infos[n].header_offset, n)):
@@ -132,7 +143,9 @@ def _beginning_inside_others(infos: Sequence[zipfile.ZipInfo]) -> set[int]:
 
 
 class _BoundedReads:
-    """A zip's file, for `zipfile`: it reads a directory as large as the file says in one go, and each entry costs an object."""
+    """A zip's file, for `zipfile`: it reads a directory as large as the file says in one go, and
+    each entry costs an object.
+    """
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:
         self._stream = stream
@@ -149,5 +162,8 @@ class _BoundedReads:
 
     def read(self, size: int = -1, /) -> bytes:
         if size > self._limit_bytes:
-            raise zipfile.BadZipFile(f"a directory of {size} bytes, expected at most {self._limit_bytes} (limits.max_members)")
+            raise zipfile.BadZipFile(
+                f"a directory of {size} bytes, expected at most {self._limit_bytes} "
+                "(limits.max_members)"
+            )
         return self._stream.read(self._limit_bytes if size < 0 else size)

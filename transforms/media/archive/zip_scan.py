@@ -1,4 +1,6 @@
-"""Reads a zip whose directory is lost by the headers before its members (APPNOTE 4.3.7): what a broken upload leaves."""
+"""Reads a zip whose directory is lost by the headers before its members (APPNOTE 4.3.7): what a
+broken upload leaves.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def scan_zip(stream: BinaryIO) -> Iterator[ScannedMember]:
         raw = stream.read(_HEADER.size)
         if len(raw) < _HEADER.size:
             return
-        _, version, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _HEADER.unpack(raw)
+        _, version, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = (
+            _HEADER.unpack(raw)
+        )
         tail = stream.read(name_bytes + extra_bytes)
         position = found + len(_SIGNATURE)
         if version & 0xFF > 63 or not name_bytes or len(tail) < name_bytes + extra_bytes:
@@ -60,12 +64,26 @@ def scan_zip(stream: BinaryIO) -> Iterator[ScannedMember]:
         elif method not in (_STORED, _DEFLATED) or (method == _STORED and not has_sizes):
             problem = f"a member of method {method} in a zip without a directory"
         start = found + _HEADER.size + len(tail)
-        content = _Content(stream, start, packed if has_sizes else None, method, None if flags & _DESCRIPTOR_FLAG else crc)
+        content = _Content(
+            stream,
+            start,
+            packed if has_sizes else None,
+            method,
+            None if flags & _DESCRIPTOR_FLAG else crc,
+        )
         name = tail[:name_bytes].decode("utf-8" if flags & _UTF8_FLAG else "cp437", "replace")
         if not name.endswith("/"):
-            yield ScannedMember(name=name, size_bytes=size if has_sizes else 0, problem=problem, read=content.read)
+            yield ScannedMember(
+                name=name, size_bytes=size if has_sizes else 0, problem=problem, read=content.read
+            )
         # A size that lies must not hide what comes behind.
-        position = start + packed if has_sizes and start + packed <= end else content.position if content.is_whole else start
+        position = (
+            start + packed
+            if has_sizes and start + packed <= end
+            else content.position
+            if content.is_whole
+            else start
+        )
 
 
 def _find(stream: BinaryIO, position: int) -> int | None:
@@ -84,20 +102,31 @@ def _find(stream: BinaryIO, position: int) -> int | None:
 
 
 def _sizes(extra: bytes, packed: int, size: int) -> tuple[int, int]:
-    """Returns the sizes, from the zip64 field where they are too large for the header (APPNOTE 4.5.3)."""
+    """Returns the sizes, from the zip64 field where they are too large for the header (APPNOTE
+    4.5.3).
+    """
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
-        if kind == _ZIP64_EXTRA and length >= 16 and position + 20 <= len(extra) and _UNKNOWN in (packed, size):
+        if (
+            kind == _ZIP64_EXTRA
+            and length >= 16
+            and position + 20 <= len(extra)
+            and _UNKNOWN in (packed, size)
+        ):
             size, packed = struct.unpack_from("<QQ", extra, position + 4)
         position += 4 + length
     return packed, size
 
 
 class _Content:
-    """One member's bytes. Each read finds its own place: the stream is used by others in between."""
+    """One member's bytes. Each read finds its own place: the stream is used by others in
+    between.
+    """
 
-    def __init__(self, stream: BinaryIO, position: int, packed: int | None, method: int, crc: int | None) -> None:
+    def __init__(
+        self, stream: BinaryIO, position: int, packed: int | None, method: int, crc: int | None
+    ) -> None:
         self._stream = stream
         self.position = position
         self._left = packed

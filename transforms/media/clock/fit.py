@@ -1,17 +1,21 @@
-"""RTP time -> server time: the lower envelope of the arrivals, one skew per device, steps told apart by sender reports.
+"""RTP time -> server time: the lower envelope of the arrivals, one skew per device, steps told
+apart by sender reports.
 
-A packet's delay is its arrival less its media time. The network only ever adds to it, so the least delays tell the clocks:
+A packet's delay is its arrival less its media time. The network only ever adds to it, so the least
+delays tell the clocks:
 
     delay |      .  .    .                 .  '    what the network added
-          |  .  .  ' .  ._____. _._ . ___.____     a step that lasts: the sender's capture stood still, or a new path
+          |  .  .  ' .  ._____. _._ . ___.____     a step that lasts: the sender's capture stood
+          |             |                           still, or a new path
           |__._____.___|                           the slope: the sender's clock runs slow or fast
           +------------------------------------ media time
 
-In two parts. `observe_clock` (in `observe`) looks at one run of packets and keeps little: plateaus between lasting steps (found
-in `clock_steps`), each with the lower hull of its delays, and what the sender reports say of each step. `fit_clocks`, here,
-lays straight lines under the plateaus of all runs of a participant session together (one device, one skew), by the linear
-program of Moon, Skelly and Towsley ("Estimation and Removal of Clock Skew from Network Delay Measurements", INFOCOM 1999): of
-all lines below every delay the one nearest to them.
+In two parts. `observe_clock` (in `observe`) looks at one run of packets and keeps little: plateaus
+between lasting steps (found in `clock_steps`), each with the lower hull of its delays, and what the
+sender reports say of each step. `fit_clocks`, here, lays straight lines under the plateaus of all
+runs of a participant session together (one device, one skew), by the linear program of Moon, Skelly
+and Towsley ("Estimation and Removal of Clock Skew from Network Delay Measurements", INFOCOM 1999):
+of all lines below every delay the one nearest to them.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, sam
 
 _MOST_CHANCE_NS = 15 * NS_PER_MS
 _BURST_NS = 3 * NS_PER_SECOND
-"""Packets that came late together, or could not overtake each other, are a burst, not a path of their own."""
+"""Packets that came late together, or could not overtake each other, are a burst, not a path of
+their own.
+"""
 _SLOW_START_NS = 10 * NS_PER_SECOND
 """Delay that falls within this of a start was a network that was crowded at first."""
 _NOMINAL_SKEW_BOUND = 500e-6
@@ -53,10 +59,12 @@ _DUMP_RESOLUTION_NS = NS_PER_MS
 
 
 def fit_clocks(runs: Sequence[RunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
-    """Returns, for each run of one participant session and track type, how its media time maps to server time.
+    """Returns, for each run of one participant session and track type, how its media time maps to
+    server time.
 
-    One skew for all of them, given 30 s of media; 10 minutes or more without a step get their own where it moves their ends by
-    more than 2 ms against each other. With less, or an absurd fit, the nominal rate.
+    One skew for all of them, given 30 s of media; 10 minutes or more without a step get their own
+    where it moves their ends by more than 2 ms against each other. With less, or an absurd fit, the
+    nominal rate.
     """
     plateaus = [plateau for run in runs for plateau in run.plateaus]
     total = sum(plateau.media_stop_sample - plateau.media_start_sample for plateau in plateaus)
@@ -72,12 +80,16 @@ class _Skew:
 
 
 def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
-    """Returns the slope of the lines nearest below all plateaus, None when it is absurd or not to be known.
+    """Returns the slope of the lines nearest below all plateaus, None when it is absurd or not to
+    be known.
 
-    Plateaus of less than 3 s are ramps of a queue, and tell no slope. Those between which a queue came and went share a line.
+    Plateaus of less than 3 s are ramps of a queue, and tell no slope. Those between which a queue
+    came and went share a line.
     """
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
-    usable = [p for p in known if _lasts(p.media_start_sample, p.media_stop_sample, _BURST_NS)] or known
+    usable = [
+        p for p in known if _lasts(p.media_start_sample, p.media_stop_sample, _BURST_NS)
+    ] or known
     if not usable:
         return None
     lines = [[plateau] for plateau in usable]
@@ -99,8 +111,12 @@ def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
 
 def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     """Returns the one slope of lines below plateaus, and how far it may be off."""
-    x = np.array([point[0] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64)
-    y = np.array([point[1] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64)
+    x = np.array(
+        [point[0] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64
+    )
+    y = np.array(
+        [point[1] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64
+    )
     starts = np.cumsum([0, *(sum(len(plateau.hull) for plateau in line) for line in lines)])[:-1]
     every = [plateau for line in lines for plateau in line]
     first = np.cumsum([0, *(len(line) for line in lines)])[:-1]
@@ -112,7 +128,9 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     mean_y = np.add.reduceat(each * its_y, first) / weight
 
     def above(rate: float) -> float:
-        """How far the delays lie above the highest lines of this slope, summed: convex in the slope."""
+        """How far the delays lie above the highest lines of this slope, summed: convex in the
+        slope.
+        """
         level = np.minimum.reduceat(y - rate * x, starts)
         return float((weight * (mean_y - rate * mean_x - level)).sum())
 
@@ -138,11 +156,15 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     spread = math.sqrt(float((each * (within**2 + around**2)).sum()))
     # Whole ms may tilt the line by one of them from end to end, however many packets there are.
     longest = max(line[-1].hull[-1][0] - line[0].hull[0][0] for line in lines)
-    return _Skew(rate, 2 * mean_above / spread + _DUMP_RESOLUTION_NS / longest if spread else math.inf)
+    return _Skew(
+        rate, 2 * mean_above / spread + _DUMP_RESOLUTION_NS / longest if spread else math.inf
+    )
 
 
 def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
-    """Returns one piece per stretch between steps that count, each on the least delay of its plateaus."""
+    """Returns one piece per stretch between steps that count, each on the least delay of its
+    plateaus.
+    """
     skews = _skews(run.plateaus, common)
     pieces = []
     for stretch in _follow(run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
@@ -150,15 +172,21 @@ def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
         skew, strange_rate = skews[stretch.first]
         rate = skew.rate if skew else 0.0
         start_sample = plateaus[0].media_start_sample
-        start_ns, length_ns = samples_to_ns(start_sample), samples_to_ns(plateaus[-1].media_stop_sample - start_sample)
+        start_ns, length_ns = (
+            samples_to_ns(start_sample),
+            samples_to_ns(plateaus[-1].media_stop_sample - start_sample),
+        )
         # How far the usual delay lies above the least one says how well the least one is known.
         points = sum(plateau.point_count for plateau in plateaus)
         usual = sum(
-            plateau.point_count * (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate))
+            plateau.point_count
+            * (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate))
             for plateau in plateaus
         )
         doubt = _DUMP_RESOLUTION_NS + max(0.0, usual / points) / math.sqrt(points) * 3
-        doubt += (skew.error if skew else _NOMINAL_SKEW_BOUND) * length_ns + strange_rate * length_ns
+        doubt += (
+            skew.error if skew else _NOMINAL_SKEW_BOUND
+        ) * length_ns + strange_rate * length_ns
         doubt += stretch.doubt_ns + stretch.excess_ns
         # Lines are drawn through what is nearly straight.
         doubt += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
@@ -168,7 +196,9 @@ def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
         pieces.append(
             ClockPiece(
                 media_start_sample=start_sample,
-                server_start_unix_ns=run.base_unix_ns + start_ns + round(stretch.level_ns + rate * start_ns),
+                server_start_unix_ns=run.base_unix_ns
+                + start_ns
+                + round(stretch.level_ns + rate * start_ns),
                 skew_ppm=(1 / (1 + rate) - 1) * 1e6,
                 is_fitted=skew is not None,
                 sync_error_ns=round(doubt),
@@ -178,14 +208,24 @@ def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
 
 
 def _skews(plateaus: Sequence[Plateau], common: _Skew | None) -> list[tuple[_Skew | None, float]]:
-    """Returns each plateau's skew, and by how much its own seems to be another though it is not applied."""
-    starts = [number for number, plateau in enumerate(plateaus) if number == 0 or plateau.evidence == StepEvidence.CONFIRMED]
+    """Returns each plateau's skew, and by how much its own seems to be another though it is not
+    applied.
+    """
+    starts = [
+        number
+        for number, plateau in enumerate(plateaus)
+        if number == 0 or plateau.evidence == StepEvidence.CONFIRMED
+    ]
     found: list[tuple[_Skew | None, float]] = []
     for start, stop in itertools.pairwise([*starts, len(plateaus)]):
         length = plateaus[stop - 1].media_stop_sample - plateaus[start].media_start_sample
         own = _fit_skew(plateaus[start:stop]) if length >= _LEAST_FIT_SAMPLES else None
         apart = max(0.0, abs(own.rate - common.rate) - own.error) if own and common else 0.0
-        if own and length >= _OWN_FIT_SAMPLES and (common is None or apart * samples_to_ns(length) > _OWN_FIT_APART_NS):
+        if (
+            own
+            and length >= _OWN_FIT_SAMPLES
+            and (common is None or apart * samples_to_ns(length) > _OWN_FIT_APART_NS)
+        ):
             found += [(own, 0.0)] * (stop - start)
         else:
             found += [(common, apart)] * (stop - start)
@@ -213,34 +253,47 @@ class _Stretch:
 
 
 def _follow(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[_Stretch]:
-    """Returns the stretches of a run, told apart by what its steps mean; the slope is the same between confirmed steps.
+    """Returns the stretches of a run, told apart by what its steps mean; the slope is the same
+    between confirmed steps.
 
-    A delay is the sum of what the sender's stalls add (never taken back) and what the network adds to its least (which may be):
+    A delay is the sum of what the sender's stalls add (never taken back) and what the network adds
+    to its least (which may be):
 
     - confirmed by reports: a stall, the time line moves;
-    - denied: the network's, however large. It is measured from one plateau of 3 s or more to the next: packets in between that
-      could not overtake each other tell no level;
-    - unknown: a fall gives back what the network had added; a rise of 60 ms or more that stays to the end is a stall; what is
-      less moves nothing until it adds up to that.
+    - denied: the network's, however large. It is measured from one plateau of 3 s or more to the
+      next: packets in between that could not overtake each other tell no level;
+    - unknown: a fall gives back what the network had added; a rise of 60 ms or more that stays to
+      the end is a stall; what is less moves nothing until it adds up to that.
 
-    The network's share is counted from the least of the whole run: a path that was slow at first was slow, not early.
+    The network's share is counted from the least of the whole run: a path that was slow at first
+    was slow, not early.
     """
-    # Levels are heights of lines at media time 0. Where the slope changes, the lines meet at the step instead.
+    # Levels are heights of lines at media time 0. Where the slope changes, the lines meet at the
+    # step instead.
     turns = [0.0]
     for plateau, before, after in zip(plateaus[1:], rates, rates[1:], strict=False):
         turns.append(turns[-1] + (before - after) * samples_to_ns(plateau.media_start_sample))
-    levels = [_least_delay(plateau, rate) - turn for plateau, rate, turn in zip(plateaus, rates, turns, strict=True)]
+    levels = [
+        _least_delay(plateau, rate) - turn
+        for plateau, rate, turn in zip(plateaus, rates, turns, strict=True)
+    ]
     added = [
         after - before if plateau.evidence == StepEvidence.DENIED else 0.0
         for plateau, before, after in zip(plateaus, [0.0, *levels], levels, strict=False)
     ]
     denied = list(itertools.accumulate(added))
-    lowest_after = list(itertools.accumulate((y - path for y, path in zip(levels[::-1], denied[::-1], strict=True)), min))[::-1]
+    lowest_after = list(
+        itertools.accumulate(
+            (y - path for y, path in zip(levels[::-1], denied[::-1], strict=True)), min
+        )
+    )[::-1]
     found: list[_Stretch] = []
     by_path = least_path = unsure = 0.0
-    # Of n least delays the least lies about the n-th part of their usual excess above the network's.
+    # Of n least delays the least lies about the n-th part of their usual excess above the
+    # network's.
     noises = [
-        (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate)) / plateau.point_count
+        (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate))
+        / plateau.point_count
         for plateau, rate in zip(plateaus, rates, strict=True)
     ]
     anchor: float | None = None  # the last long plateau of this stretch
@@ -255,10 +308,16 @@ def _follow(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[_Stretc
             stretch = found[-1]
             before = stretch.level_ns if anchor is None else anchor
             only_denied &= plateau.evidence == StepEvidence.DENIED
-            chance = min(LEAST_STEP_NS + CHANCE * (noises[number] + noises[anchored]), _MOST_CHANCE_NS) if is_long else 0.0
+            chance = (
+                min(LEAST_STEP_NS + CHANCE * (noises[number] + noises[anchored]), _MOST_CHANCE_NS)
+                if is_long
+                else 0.0
+            )
             by_itself = abs(levels[number] - before)
             if anchor is None and level < stretch.level_ns:
-                stretch.level_ns = level  # packets that came late together tell no level, those behind them do
+                stretch.level_ns = (
+                    level  # packets that came late together tell no level, those behind them do
+                )
             elif by_path and by_itself < chance and by_itself < abs(level - before):
                 # All that was added is gone: here the level shows as it is.
                 by_path, level = 0.0, levels[number]
@@ -267,7 +326,9 @@ def _follow(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[_Stretc
                 level = stretch.level_ns
             elif abs(level - before) < chance:
                 stretch.level_ns = min(stretch.level_ns, level)
-                stretch.excess_ns = max(stretch.excess_ns, 0.0 if only_denied else level - stretch.level_ns)
+                stretch.excess_ns = max(
+                    stretch.excess_ns, 0.0 if only_denied else level - stretch.level_ns
+                )
                 level = before = min(before, level)
             elif only_denied:
                 by_path += level - before if is_long else 0.0
@@ -276,17 +337,26 @@ def _follow(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[_Stretc
                 back = min(stretch.level_ns - level, max(by_path, 0.0))
                 by_path, level = by_path - back, level + back
                 fall = stretch.level_ns - level
-                lasted = _lasts(plateaus[stretch.first].media_start_sample, plateau.media_start_sample, _SLOW_START_NS)
+                lasted = _lasts(
+                    plateaus[stretch.first].media_start_sample,
+                    plateau.media_start_sample,
+                    _SLOW_START_NS,
+                )
                 moves = fall >= PATH_STEP_NS and lasted
                 if not moves:
                     by_path, level = by_path - fall, stretch.level_ns
                     stretch.doubt_ns += fall if lasted else 0.0
             else:
                 # Delay that comes down again was a crowded network.
-                moves = lowest_after[number] + denied[number] - by_path - stretch.level_ns >= PATH_STEP_NS
+                moves = (
+                    lowest_after[number] + denied[number] - by_path - stretch.level_ns
+                    >= PATH_STEP_NS
+                )
         if moves:
             if found and plateau.evidence == StepEvidence.UNKNOWN:
-                unsure += abs(level - found[-1].level_ns)  # a stall by its size, but it may be the network's
+                unsure += abs(
+                    level - found[-1].level_ns
+                )  # a stall by its size, but it may be the network's
             found.append(_Stretch(number, number, level, is_clear=not by_path, doubt_ns=unsure))
             anchor, anchored, only_denied = None, number, True
         stretch = found[-1]

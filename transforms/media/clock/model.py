@@ -1,4 +1,6 @@
-"""The clock of one sender as values: what a packet run tells of it, and the straight lines laid through it."""
+"""The clock of one sender as values: what a packet run tells of it, and the straight lines laid
+through it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class StepEvidence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """A stretch of a run between lasting steps: its least delays, and enough to fit a line under all of them."""
+    """A stretch of a run between lasting steps: its least delays, and enough to fit a line under
+    all of them.
+    """
 
     media_start_sample: int
     media_stop_sample: int
@@ -64,14 +68,18 @@ class Plateau:
     spread_media_ns: int
     """Standard deviation of the points in media time."""
     hull: tuple[tuple[int, int], ...]
-    """Their lower convex hull: (media time of a packet's end in ns, delay above the run's base in ns)."""
+    """Their lower convex hull: (media time of a packet's end in ns, delay above the run's base in
+    ns).
+    """
     evidence: StepEvidence
     """Of the step before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunClock:
-    """What one run's arrivals and sender reports tell of its sender's clock, before a line is fitted."""
+    """What one run's arrivals and sender reports tell of its sender's clock, before a line is
+    fitted.
+    """
 
     base_unix_ns: int
     """Server time of media time 0 if the first packet had come with the least delay."""
@@ -92,7 +100,9 @@ class ClockPiece:
     media_start_sample: int
     """First sample, counted from the run's first packet."""
     server_start_unix_ns: int
-    """Server time of that sample, codec look-ahead not yet taken off (the containers' pre-skip does that)."""
+    """Server time of that sample, codec look-ahead not yet taken off (the containers' pre-skip does
+    that).
+    """
     skew_ppm: float
     """How much faster the sender's clock runs than the server's; 0 at the nominal rate."""
     is_fitted: bool

@@ -1,4 +1,6 @@
-"""Writes Opus packets as they were sent into Matroska, WebM or Ogg through PyAV; holes become frames of no bytes."""
+"""Writes Opus packets as they were sent into Matroska, WebM or Ogg through PyAV; holes become
+frames of no bytes.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +19,45 @@ _TIME_BASE = Fraction(1, SAMPLE_RATE_HZ)
 class OpusFile:
     """An individual file being written; a context manager. The same packets give the same bytes.
 
-    The muxer writes OpusHead with a pre-skip of 312 samples (RFC 7845 s5.1; CodecDelay in Matroska, RFC 9559), so the file
-    decodes to all its packets less 312 samples.
+    The muxer writes OpusHead with a pre-skip of 312 samples (RFC 7845 s5.1; CodecDelay in Matroska,
+    RFC 9559), so the file decodes to all its packets less 312 samples.
     """
 
     def __init__(self, path: Path, container: Container, channels: int, tags: Tags) -> None:
-        """Creates `path`, which must be a local file: cues and duration are written by seeking back."""
-        import av  # an eighth of a second: the launcher, which only names what is done with this, does without
+        """Creates `path`, which must be a local file: cues and duration are written by seeking
+        back.
+        """
+        # an eighth of a second: the launcher, which only names what is done with this, does without
+        import av
         from av.audio.stream import AudioStream
 
         self._new_packet = av.Packet
-        self._container = av.open(str(path), "w", format=_FORMATS[container], options={"fflags": "+bitexact"})
-        stream = self._container.add_stream("opus", rate=SAMPLE_RATE_HZ, layout="stereo" if channels == 2 else "mono")
+        self._container = av.open(
+            str(path), "w", format=_FORMATS[container], options={"fflags": "+bitexact"}
+        )
+        stream = self._container.add_stream(
+            "opus", rate=SAMPLE_RATE_HZ, layout="stereo" if channels == 2 else "mono"
+        )
         assert isinstance(stream, AudioStream)
         stream.time_base = _TIME_BASE
         self._stream = stream
         # Ogg keeps tags in the stream, the others in the file.
         (stream.metadata if container == Container.OGG else self._container.metadata).update(tags)
-        self._toc_byte = 0xFC if channels == 2 else 0xF8  # CELT, full band, 20 ms, until a packet is there
+        self._toc_byte = (
+            0xFC if channels == 2 else 0xF8
+        )  # CELT, full band, 20 ms, until a packet is there
         self.duration_samples = 0
         """What has been written so far, the pre-skip included."""
 
     def __enter__(self) -> OpusFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._container.close()
 
     def write(self, opus_packet: bytes, duration_samples: int) -> None:
@@ -50,7 +66,9 @@ class OpusFile:
         self._toc_byte = opus_packet[0]
 
     def fill(self, samples: int) -> None:
-        """Appends nothing for `samples`, a multiple of 2.5 ms: a decoder conceals it or fades to silence."""
+        """Appends nothing for `samples`, a multiple of 2.5 ms: a decoder conceals it or fades to
+        silence.
+        """
         if samples % GRID_SAMPLES:
             raise ValueError(f"a hole of {samples} samples is not whole Opus frames")
         for packet, duration in filler_packets(self._toc_byte, samples):

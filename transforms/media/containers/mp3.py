@@ -1,7 +1,8 @@
 """PCM -> MP3 through LAME, with ID3 tags and a header from which players know the exact length.
 
-LAME's encoder delay and what it pads at the end stand in the first frame (the Xing or Info frame with LAME's extension,
-as its `VbrTag.c` lays it out); ffmpeg, mpg123 and others drop both and give back exactly the samples put in.
+LAME's encoder delay and what it pads at the end stand in the first frame (the Xing or Info frame
+with LAME's extension, as its `VbrTag.c` lays it out); ffmpeg, mpg123 and others drop both and give
+back exactly the samples put in.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ def write_id3(tags: Tags) -> bytes:
     import av  # late, as in `transforms.media.matroska`
 
     out = io.BytesIO()
-    with av.open(out, "w", format="mp3", options={"write_xing": "0", "fflags": "+bitexact", "id3v2_version": "4"}) as container:
+    with av.open(
+        out,
+        "w",
+        format="mp3",
+        options={"write_xing": "0", "fflags": "+bitexact", "id3v2_version": "4"},
+    ) as container:
         container.add_stream("mp3", rate=SAMPLE_RATE_HZ)
         container.metadata.update(tags)
         container.start_encoding()
@@ -44,7 +50,8 @@ def write_id3(tags: Tags) -> bytes:
 
 
 class Mp3File:
-    """An MP3 being written to a local file; a context manager. The same samples give the same bytes.
+    """An MP3 being written to a local file; a context manager. The same samples give the same
+    bytes.
 
     Without an error inside the `with` the header is written when it ends.
     """
@@ -55,7 +62,8 @@ class Mp3File:
         encoder.silence()
         encoder.set_channels(channels)
         encoder.set_in_sample_rate(SAMPLE_RATE_HZ)
-        # LAME goes down by itself at low bit rates unless told; the header and the time line want 48 kHz.
+        # LAME goes down by itself at low bit rates unless told; the header and the time line want
+        # 48 kHz.
         encoder.set_out_sample_rate(SAMPLE_RATE_HZ)
         encoder.set_quality(settings.lame_level)
         if settings.mode == Mp3Mode.CBR:
@@ -74,13 +82,20 @@ class Mp3File:
         self._file = path.open("wb")
         self._file.write(write_id3(tags))
         self._header_position = self._file.tell()
-        self._header_kbps = max(settings.bitrate_kbps, _INFO_BITRATE_KBPS) if settings.mode == Mp3Mode.CBR else 64
+        self._header_kbps = (
+            max(settings.bitrate_kbps, _INFO_BITRATE_KBPS) if settings.mode == Mp3Mode.CBR else 64
+        )
         self._file.write(bytes(_frame_bytes(self._header_kbps, 0)))
 
     def __enter__(self) -> Mp3File:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             if error is None:
                 if not self.samples:  # LAME has nothing to flush before its first sample
@@ -101,7 +116,9 @@ class Mp3File:
     def bitrate_bps(self) -> int:
         """Mean bit rate of the audio frames written so far."""
         frames = len(self._frame_bytes)
-        return sum(self._frame_bytes) * 8 * SAMPLE_RATE_HZ // (frames * FRAME_SAMPLES) if frames else 0
+        return (
+            sum(self._frame_bytes) * 8 * SAMPLE_RATE_HZ // (frames * FRAME_SAMPLES) if frames else 0
+        )
 
     def _append(self, data: bytes) -> None:
         self._file.write(data)
@@ -123,7 +140,9 @@ class Mp3File:
         frames = len(self._frame_bytes)
         padding = frames * FRAME_SAMPLES - ENCODER_DELAY_SAMPLES - self.samples
         if not 0 <= padding < 4096:
-            raise ValueError(f"{frames} frames for {self.samples} samples leave a padding of {padding}")
+            raise ValueError(
+                f"{frames} frames for {self.samples} samples leave a padding of {padding}"
+            )
         size = _frame_bytes(self._header_kbps, 0)
         total_bytes = size + sum(self._frame_bytes)
         mode = 0xC0 if self.channels == 1 else 0x40  # mono, or joint stereo
@@ -136,7 +155,9 @@ class Mp3File:
         frame += self._table_of_contents(size, total_bytes)
         frame += struct.pack(">I", max(quality, 0))
         frame += b"LAME3.100"
-        frame += bytes([0x01 if cbr else 0x04, 0])  # tag revision 0 with the method: CBR, or VBR mtrh
+        frame += bytes(
+            [0x01 if cbr else 0x04, 0]
+        )  # tag revision 0 with the method: CBR, or VBR mtrh
         frame += bytes(4 + 2 + 2 + 1)  # peak, two gains, encoding flags: not stated
         frame += bytes([min(self._settings.bitrate_kbps, 255) if cbr else 0])
         frame += (ENCODER_DELAY_SAMPLES << 12 | padding).to_bytes(3, "big")
@@ -147,7 +168,9 @@ class Mp3File:
 
     def _table_of_contents(self, first: int, total: int) -> bytes:
         """Where in the file each hundredth of the time is, as a 256th of the bytes."""
-        ends = np.cumsum(np.concatenate([[first], np.frombuffer(self._frame_bytes, dtype=np.uint16)]))
+        ends = np.cumsum(
+            np.concatenate([[first], np.frombuffer(self._frame_bytes, dtype=np.uint16)])
+        )
         at = ends[np.arange(_TOC_ENTRIES) * len(self._frame_bytes) // _TOC_ENTRIES]
         at[0] = 0
         return bytes(np.minimum(at * 256 // total, 255).astype(np.uint8))

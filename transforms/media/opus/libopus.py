@@ -32,11 +32,16 @@ def load_libopus() -> ctypes.CDLL:
             library.opus_decoder_create.restype = ctypes.c_void_p
         except (OSError, AttributeError):
             continue
-        library.opus_decoder_create.argtypes = [ctypes.c_int32, ctypes.c_int, ctypes.POINTER(ctypes.c_int)]
+        library.opus_decoder_create.argtypes = [
+            ctypes.c_int32,
+            ctypes.c_int,
+            ctypes.POINTER(ctypes.c_int),
+        ]
         library.opus_decoder_destroy.argtypes = [ctypes.c_void_p]
         library.opus_decoder_destroy.restype = None
         library.opus_decode_float.argtypes = [
-            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int,
+            ctypes.c_int,
         ]  # fmt: skip
         library.opus_decode_float.restype = ctypes.c_int
         library.opus_decoder_ctl.restype = ctypes.c_int
@@ -66,7 +71,9 @@ class OpusDecoder:
         self._library = load_libopus()
         self.channels = channels
         error = ctypes.c_int()
-        self._state = ctypes.c_void_p(self._library.opus_decoder_create(SAMPLE_RATE_HZ, channels, ctypes.byref(error)))
+        self._state = ctypes.c_void_p(
+            self._library.opus_decoder_create(SAMPLE_RATE_HZ, channels, ctypes.byref(error))
+        )
         if error.value != _OPUS_OK or not self._state:
             raise AudioDecodeError(f"libopus error {error.value} when creating a decoder")
 
@@ -84,18 +91,24 @@ class OpusDecoder:
 
         Args:
           packet: an Opus packet; None conceals.
-          samples: its duration, a multiple of 2.5 ms up to 120 ms; with `fec` that of the packet before it.
+          samples: its duration, a multiple of 2.5 ms up to 120 ms; with `fec` that of the packet
+            before it.
           fec: decode what `packet` carries of the packet before it (RFC 6716 s2.1.7).
         """
         pcm = np.empty((samples, self.channels), dtype=np.float32)
         size = len(packet) if packet else 0
-        got = self._library.opus_decode_float(self._state, packet, size, pcm.ctypes.data, samples, int(fec))
+        got = self._library.opus_decode_float(
+            self._state, packet, size, pcm.ctypes.data, samples, int(fec)
+        )
         return pcm if got == samples else None
 
-    def decode_all(self, payload: npt.NDArray[np.uint8], starts: Ints, sizes: Ints, samples: Ints) -> tuple[Pcm, int]:
+    def decode_all(
+        self, payload: npt.NDArray[np.uint8], starts: Ints, sizes: Ints, samples: Ints
+    ) -> tuple[Pcm, int]:
         """Decodes packets one behind the other, until libopus refuses one.
 
-        Here a run spends its time: one call of libopus per packet, straight from the staged bytes into the block.
+        Here a run spends its time: one call of libopus per packet, straight from the staged bytes
+        into the block.
 
         Args:
           payload: holds the packets.
@@ -110,7 +123,9 @@ class OpusDecoder:
         decode, state, at = self._library.opus_decode_float, self._state, pcm.ctypes.data
         source, sample_bytes = payload.ctypes.data, pcm.itemsize * self.channels
         decoded = total = 0
-        for start, size, wanted in zip(starts.tolist(), sizes.tolist(), samples.tolist(), strict=True):
+        for start, size, wanted in zip(
+            starts.tolist(), sizes.tolist(), samples.tolist(), strict=True
+        ):
             if not size or decode(state, source + start, size, at, wanted, 0) != wanted:
                 break
             at += wanted * sample_bytes

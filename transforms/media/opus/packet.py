@@ -1,4 +1,6 @@
-"""The Opus packet from outside (RFC 6716 s3): TOC byte, durations, validity, fillers. No decoding."""
+"""The Opus packet from outside (RFC 6716 s3): TOC byte, durations, validity, fillers. No
+decoding.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ _CELT = (120, 240, 480, 960)
 _FIRST_CELT_CONFIG = 16
 FRAME_SAMPLES_BY_CONFIG: tuple[int, ...] = _SILK * 3 + _HYBRID * 2 + _CELT * 4
 _FRAME_SAMPLES = np.array(FRAME_SAMPLES_BY_CONFIG, dtype=np.int64)
-# First CELT configuration (2.5 ms) with the audio bandwidth of each configuration: NB, WB, SWB or FB. Medium band has no
-# CELT mode, so it takes wide band (RFC 6716 s3.1).
-_CELT_CONFIG = (16,) * 4 + (20,) * 8 + (24,) * 2 + (28,) * 2 + (16,) * 4 + (20,) * 4 + (24,) * 4 + (28,) * 4
+# First CELT configuration (2.5 ms) with the audio bandwidth of each configuration: NB, WB, SWB or
+# FB. Medium band has no CELT mode, so it takes wide band (RFC 6716 s3.1).
+_CELT_CONFIG = (
+    (16,) * 4 + (20,) * 8 + (24,) * 2 + (28,) * 2 + (16,) * 4 + (20,) * 4 + (24,) * 4 + (28,) * 4
+)
 
 
-def packet_samples(toc_bytes: npt.NDArray[np.uint8], second_bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Returns each packet's duration in 48 kHz samples; more than `MAX_PACKET_SAMPLES` or 0 marks an invalid one.
+def packet_samples(
+    toc_bytes: npt.NDArray[np.uint8], second_bytes: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """Returns each packet's duration in 48 kHz samples; more than `MAX_PACKET_SAMPLES` or 0 marks
+    an invalid one.
 
     Args:
       toc_bytes: first byte of each packet, shape (packets,).
@@ -38,7 +45,9 @@ def packet_samples(toc_bytes: npt.NDArray[np.uint8], second_bytes: npt.NDArray[n
 
 
 def is_valid_packet(packet: bytes) -> bool:
-    """Tells whether the framing holds by RFC 6716 s3.4, R1 to R7; the frames themselves are not looked at."""
+    """Tells whether the framing holds by RFC 6716 s3.4, R1 to R7; the frames themselves are not
+    looked at.
+    """
     if not packet:
         return False  # R1
     code, body = packet[0] & 3, len(packet) - 1
@@ -76,7 +85,8 @@ def is_valid_packet(packet: bytes) -> bool:
 
 
 def _skip_padding(packet: bytes) -> tuple[int, int]:
-    """Returns, for frame-count code 3, where the frame lengths begin and how many bytes of padding end the packet.
+    """Returns, for frame-count code 3, where the frame lengths begin and how many bytes of padding
+    end the packet.
 
     The padding is more than the packet where its length is cut off (RFC 6716 s3.2.5).
     """
@@ -94,7 +104,9 @@ def _skip_padding(packet: bytes) -> tuple[int, int]:
 
 
 def _frame_length(packet: bytes, position: int) -> tuple[int, int] | None:
-    """Reads a frame length (RFC 6716 s3.2.1); returns it with the bytes it took, None when it is cut off."""
+    """Reads a frame length (RFC 6716 s3.2.1); returns it with the bytes it took, None when it is
+    cut off.
+    """
     if position >= len(packet):
         return None
     first = packet[position]
@@ -116,10 +128,12 @@ def has_silk(packet: bytes) -> bool:
 
 
 def carries_fec(packet: bytes) -> bool:
-    """Tells whether a packet carries a copy of the audio right before it (in-band FEC, RFC 6716 s2.1.7).
+    """Tells whether a packet carries a copy of the audio right before it (in-band FEC, RFC 6716
+    s2.1.7).
 
-    The flag stands behind the voice activity flags of the first frame's SILK layer, one of each per 20 ms and channel (RFC 6716
-    s4.2.3); they are the first symbols of the range coder and even chances, and so are plain bits. CELT frames carry none.
+    The flag stands behind the voice activity flags of the first frame's SILK layer, one of each per
+    20 ms and channel (RFC 6716 s4.2.3); they are the first symbols of the range coder and even
+    chances, and so are plain bits. CELT frames carry none.
 
     Args:
       packet: with valid framing.
@@ -134,7 +148,9 @@ def carries_fec(packet: bytes) -> bool:
 
 
 def _first_frame_byte(packet: bytes) -> int | None:
-    """Returns the first byte of the first frame of a packet with valid framing, None when that frame is empty."""
+    """Returns the first byte of the first frame of a packet with valid framing, None when that
+    frame is empty.
+    """
     code, position, end = packet[0] & 3, 1, len(packet)
     size = None  # the first frame's, where it is stated; else it has its share of what is there
     if code == 2:
@@ -151,12 +167,14 @@ def _first_frame_byte(packet: bytes) -> int | None:
 
 
 def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
-    """Returns packets of empty frames that last `samples`, as few as there can be, with their durations in samples.
+    """Returns packets of empty frames that last `samples`, as few as there can be, with their
+    durations in samples.
 
-    An empty frame asks a decoder for concealment, which is how a container states "nothing here" without shortening the
-    audio (RFC 7845 s4.1). All are CELT frames of the bandwidth and channels of the packet before: libopus conceals by what it
-    decoded last, whatever an empty frame says; FFmpeg's own decoder knows no concealment, is silent on an empty CELT frame,
-    but reads an empty SILK or hybrid one as sound (a click near full scale was seen).
+    An empty frame asks a decoder for concealment, which is how a container states "nothing here"
+    without shortening the audio (RFC 7845 s4.1). All are CELT frames of the bandwidth and channels
+    of the packet before: libopus conceals by what it decoded last, whatever an empty frame says;
+    FFmpeg's own decoder knows no concealment, is silent on an empty CELT frame, but reads an empty
+    SILK or hybrid one as sound (a click near full scale was seen).
 
     Args:
       toc_byte: TOC of the last packet before the hole.

@@ -1,1 +1,3 @@
-"""From a packet dump to packet runs: rtpdump, RTP, RTCP, SDP, RED, order, loss, and the timing metadata beside it."""
+"""From a packet dump to packet runs: rtpdump, RTP, RTCP, SDP, RED, order, loss, and the timing
+metadata beside it.
+"""

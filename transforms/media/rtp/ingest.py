@@ -1,7 +1,8 @@
-"""One segment's dump -> its runs of ordered Opus packets: payload types, RED, order, duplicates, loss, jumps, clock.
+"""One segment's dump -> its runs of ordered Opus packets: payload types, RED, order, duplicates,
+loss, jumps, clock.
 
-A whole segment is held as bare arrays: 31 bytes of each packet, some 100 while its clock is looked at (8 h at 20 ms: 150 MB).
-What is in the packets stays in the mapped dump.
+A whole segment is held as bare arrays: 31 bytes of each packet, some 100 while its clock is looked
+at (8 h at 20 ms: 150 MB). What is in the packets stays in the mapped dump.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ from transforms.media.wraparound import unwrap, unwrap_sequence
 _NS_PER_MS = 1_000_000
 _CLOCKS_AGREE_NS = 1_000_000_000
 _REPORT_REACH_NS = 10_000_000_000
-"""A report further than this from a run's packets, in arrival or in media time, belongs to another run."""
+"""A report further than this from a run's packets, in arrival or in media time, belongs to another
+run.
+"""
 _LONGEST_PAUSE_NS = 24 * 3_600 * 1_000_000_000
 _STRETCHES_TRIED = 64
 _ODD_PACKETS = 10
@@ -108,7 +111,8 @@ def ingest_segment(
     opus_types, red_types = _payload_types(rtp_maps, stream, timing, member, warnings)
     payloads = look_at_payloads(stream, opus_types, red_types, dump_bytes, let_go)
     base_ns = _arrival_base(stream, dump, timing, member, warnings)
-    # A packet whose header is broken has no sequence number to be counted by; one whose content is has.
+    # A packet whose header is broken has no sequence number to be counted by; one whose content is
+    # has.
     counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + payloads.bad_count)
     stretches, more = _unbroken(stream, payloads.is_audio, base_ns, timing)
     counts += more
@@ -125,10 +129,16 @@ def ingest_segment(
     for ssrc, its_reports in zip(sources, reports, strict=True):
         stretch = stretches.pop(0)
         indices, origin = stretch.indices, int(stretch.media[0])
-        media, arrival_ns, duration = stretch.media, stretch.arrival_ns, payloads.duration_samples[indices]
+        media, arrival_ns, duration = (
+            stretch.media,
+            stretch.arrival_ns,
+            payloads.duration_samples[indices],
+        )
         media -= origin
         if not has_arrivals and runs:
-            arrival_ns = np.full_like(arrival_ns, _arrival_after(runs[-1], int(duration[0]), its_reports))
+            arrival_ns = np.full_like(
+                arrival_ns, _arrival_after(runs[-1], int(duration[0]), its_reports)
+            )
         clock = observe_clock(media, duration, arrival_ns, its_reports, last_ns)
         if len(indices) > 1:
             jitters.append((_mean_jitter_ns(arrival_ns, media) / _NS_PER_MS, len(indices) - 1))
@@ -140,9 +150,19 @@ def ingest_segment(
         run_offsets = offsets[indices]
         if ssrc in payloads.copies and stretch.lost.any():
             copies = payloads.copies[ssrc]
-            records, run_offsets, recovered = recover_red(records, run_offsets, indices, copies, origin)
+            records, run_offsets, recovered = recover_red(
+                records, run_offsets, indices, copies, origin
+            )
             counts += PacketCounts(recovered_red=recovered)
-        runs.append(PacketRun(ssrc=ssrc, records=records, source_offset=run_offsets, clock=clock, reports=tuple(its_reports)))
+        runs.append(
+            PacketRun(
+                ssrc=ssrc,
+                records=records,
+                source_offset=run_offsets,
+                clock=clock,
+                reports=tuple(its_reports),
+            )
+        )
     warnings += _what_is_odd(member, counts, break_count, len(runs))
     weight = sum(count for _, count in jitters)
     return IngestedSegment(
@@ -155,7 +175,9 @@ def ingest_segment(
     )
 
 
-def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: list[RecordingError]) -> tuple[Stream, int]:
+def _read_stream(
+    dump: Rtpdump, member: str, limits: LimitSettings, warnings: list[RecordingError]
+) -> tuple[Stream, int]:
     columns = {name: bytearray() for name in COLUMNS}  # grow where they lie: nothing is there twice
     reports: list[SenderReport] = []
     count = invalid = report_count = record_count = 0
@@ -171,7 +193,9 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
             record_count += len(window.start)
             if count > limits.max_segment_packets or record_count > 2 * limits.max_segment_packets:
                 raise RtpdumpError(
-                    f"{member}: more than {limits.max_segment_packets} packets (limits.max_segment_packets)", member=member
+                    f"{member}: more than {limits.max_segment_packets} packets "
+                    "(limits.max_segment_packets)",
+                    member=member,
                 )
     except RtpdumpError as error:
         if not count or count > limits.max_segment_packets:
@@ -179,16 +203,23 @@ def _read_stream(dump: Rtpdump, member: str, limits: LimitSettings, warnings: li
         warnings.append(error)  # what was framed before the damage is whole
     warnings += dump.damage
     if report_count > MAX_REPORTS:
-        message = f"{member}: {report_count} sender reports, expected at most {MAX_REPORTS}; the later ones were left out"
+        message = (
+            f"{member}: {report_count} sender reports, expected at most {MAX_REPORTS}; the later "
+            "ones were left out"
+        )
         warnings.append(RtpError(message, member=member))
-    arrays: dict[str, Any] = {name: np.frombuffer(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()}
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()
+    }
     return Stream(**arrays, sender_reports=tuple(reports)), invalid
 
 
 def _unbroken(
     stream: Stream, is_audio: npt.NDArray[np.bool_], base_ns: int, timing: SegmentTiming
 ) -> tuple[list[Stretch], PacketCounts]:
-    """Returns each source's audio in order, parted where numbers or timestamps break off, and the counts of all packets."""
+    """Returns each source's audio in order, parted where numbers or timestamps break off, and the
+    counts of all packets.
+    """
     counts = PacketCounts()
     stretches: list[Stretch] = []
     for mine in by_source(stream.ssrc):
@@ -213,12 +244,18 @@ def _unbroken(
             arrival_ns *= _NS_PER_MS
             arrival_ns += base_ns
             for part in split_at_jumps(media, arrival_ns, longest_honest_jump(media, timing)):
-                stretches.append(Stretch(picked[part], media[part], arrival_ns[part], lost[part].astype(np.int32)))
+                stretches.append(
+                    Stretch(
+                        picked[part], media[part], arrival_ns[part], lost[part].astype(np.int32)
+                    )
+                )
     return stretches, counts
 
 
 def _mean_jitter_ns(arrival_ns: Ints, media: Ints) -> float:
-    """Returns by how much packets come closer together or further apart than they were sent, on average."""
+    """Returns by how much packets come closer together or further apart than they were sent, on
+    average.
+    """
     apart = np.diff(media).astype(np.float64)
     apart *= 1e9
     apart /= SAMPLE_RATE_HZ
@@ -231,53 +268,94 @@ def _leave_out_strays(stream: Stream, member: str, warnings: list[RecordingError
     stream.arrival_offset_ms, mended = mend_arrivals(stream.arrival_offset_ms)
     total = len(stream.ssrc)
     if mended:
-        message = f"{member}: {mended} of {total} packets with arrival times out of order, expected them to rise; not believed"
+        message = (
+            f"{member}: {mended} of {total} packets with arrival times out of order, expected "
+            "them to rise; not believed"
+        )
         warnings.append(RtpdumpError(message, member=member))
     keep = main_sources(stream.ssrc)
     strays = total - int(keep.sum())
     if strays:
-        message = f"{member}: {len(np.unique(stream.ssrc))} sources in {total} packets, expected one or a few"
+        message = (
+            f"{member}: {len(np.unique(stream.ssrc))} sources in {total} packets, expected one or "
+            "a few"
+        )
         warnings.append(RtpError(f"{message}; {strays} packets were left out", member=member))
         for name in COLUMNS:
             setattr(stream, name, getattr(stream, name)[keep])
     return strays
 
 
-def _what_is_odd(member: str, counts: PacketCounts, break_count: int, run_count: int) -> list[RtpError]:
+def _what_is_odd(
+    member: str, counts: PacketCounts, break_count: int, run_count: int
+) -> list[RtpError]:
     """Returns what counts alone would hide: a dump that is mostly noise."""
     found = []
-    if counts.invalid >= min(_ODD_PACKETS, max(1, counts.received)) and 100 * counts.invalid > counts.received:
-        found.append(f"{counts.invalid} of {counts.received} packets are no RTP or no Opus inside; they were dropped")
-    if break_count >= MAX_RUNS or (break_count >= _ODD_BREAKS and 100 * break_count > counts.received):
-        left_out = f", of which the longest {run_count} were taken" if run_count < break_count else ""
-        message = f"the time stamps of {counts.received} packets break off {break_count} times or more, expected them to run on"
+    if (
+        counts.invalid >= min(_ODD_PACKETS, max(1, counts.received))
+        and 100 * counts.invalid > counts.received
+    ):
+        found.append(
+            f"{counts.invalid} of {counts.received} packets are no RTP or no Opus inside; they "
+            "were dropped"
+        )
+    if break_count >= MAX_RUNS or (
+        break_count >= _ODD_BREAKS and 100 * break_count > counts.received
+    ):
+        left_out = (
+            f", of which the longest {run_count} were taken" if run_count < break_count else ""
+        )
+        message = (
+            f"the time stamps of {counts.received} packets break off {break_count} times or more, "
+            "expected them to run on"
+        )
         found.append(f"{message}{left_out}")
     return [RtpError(f"{member}: {message}", member=member) for message in found]
 
 
 def _payload_types(
-    rtp_maps: dict[int, RtpMap], stream: Stream, timing: SegmentTiming, member: str, warnings: list[RecordingError]
+    rtp_maps: dict[int, RtpMap],
+    stream: Stream,
+    timing: SegmentTiming,
+    member: str,
+    warnings: list[RecordingError],
 ) -> tuple[list[int], list[int]]:
     """Returns the payload types that are Opus and those that are RED around it."""
     opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
     red = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "red"]
     codec = timing.codec.lower()
     if not rtp_maps and codec in ("audio/opus", "audio/red") and stream.payload_type.size:
-        # Without a session description the metadata's codec speaks, for the payload type most packets have.
+        # Without a session description the metadata's codec speaks, for the payload type most
+        # packets have.
         common = int(np.bincount(stream.payload_type).argmax())
         return ([common], []) if codec == "audio/opus" else ([], [common])
     if not opus and not red and (rtp_maps or codec not in ("audio/opus", "audio/red")):
-        named = ", ".join(f"{m.encoding}/{m.clock_rate_hz}" for m in rtp_maps.values()) or timing.codec or "not named"
-        raise UnsupportedCodecError(f"{member}: codec is {named}, expected opus/48000 or red/48000", member=member)
+        named = (
+            ", ".join(f"{m.encoding}/{m.clock_rate_hz}" for m in rtp_maps.values())
+            or timing.codec
+            or "not named"
+        )
+        raise UnsupportedCodecError(
+            f"{member}: codec is {named}, expected opus/48000 or red/48000", member=member
+        )
     heard = np.isin(stream.payload_type, opus + red)
     if stream.payload_type.size and not heard.any():
         found = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
-        message = f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the session description"
+        message = (
+            f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the "
+            "session description"
+        )
         warnings.append(SdpError(message, member=member))
     return opus, red
 
 
-def _arrival_base(stream: Stream, dump: Rtpdump, timing: SegmentTiming, member: str, warnings: list[RecordingError]) -> int:
+def _arrival_base(
+    stream: Stream,
+    dump: Rtpdump,
+    timing: SegmentTiming,
+    member: str,
+    warnings: list[RecordingError],
+) -> int:
     """Returns the server time of the dump's offset 0 in Unix ns."""
     if not stream.arrival_offset_ms.size:
         return dump.start_unix_ns
@@ -286,26 +364,31 @@ def _arrival_base(stream: Stream, dump: Rtpdump, timing: SegmentTiming, member: 
     if timing.first_rtp_unix_ms is None:
         if not by_dump:
             raise TimelineError(
-                f"{member}: neither the metadata nor the dump says when the first packet arrived", member=member
+                f"{member}: neither the metadata nor the dump says when the first packet arrived",
+                member=member,
             )
         return by_dump
     by_metadata = timing.first_rtp_unix_ms * _NS_PER_MS - first_offset_ns
     apart = by_dump - by_metadata
     if abs(apart) > _CLOCKS_AGREE_NS:
         message = (
-            f"{member}: the dump's clock puts the first packet {apart / 1e9:+.3f} s from first_rtp_unix_timestamp "
+            f"{member}: the dump's clock puts the first packet {apart / 1e9:+.3f} s from "
+            "first_rtp_unix_timestamp "
             f"{timing.first_rtp_unix_ms}, expected within 1 s; the metadata was taken"
         )
         warnings.append(TimingMetadataError(message, member=member))
     return by_metadata
 
 
-def _share_out_reports(stream: Stream, stretches: list[Stretch], base_ns: int) -> list[list[ReportPoint]]:
+def _share_out_reports(
+    stream: Stream, stretches: list[Stretch], base_ns: int
+) -> list[list[ReportPoint]]:
     """Returns each stretch's sender reports, on its media time.
 
-    A report belongs to the stretch that was being sent when it came, or just before or after. Its timestamp may lie before the
-    first packet's, and on the other side of a wrap: of all that are equal to it modulo 2**32 the one nearest to the packets
-    around is meant, and of two stretches the one that has it nearer.
+    A report belongs to the stretch that was being sent when it came, or just before or after. Its
+    timestamp may lie before the first packet's, and on the other side of a wrap: of all that are
+    equal to it modulo 2**32 the one nearest to the packets around is meant, and of two stretches
+    the one that has it nearer.
     """
     found: list[list[ReportPoint]] = [[] for _ in stretches]
     has_arrivals = stream.has_arrivals
@@ -330,7 +413,11 @@ def _share_out_reports(stream: Stream, stretches: list[Stretch], base_ns: int) -
             if has_arrivals:
                 if number not in times:
                     times[number] = in_order(stretch.arrival_ns)
-                if not times[number][0] - _REPORT_REACH_NS <= arrived <= times[number][-1] + _REPORT_REACH_NS:
+                if (
+                    not times[number][0] - _REPORT_REACH_NS
+                    <= arrived
+                    <= times[number][-1] + _REPORT_REACH_NS
+                ):
                     continue
                 beside = min(int(np.searchsorted(times[number], arrived)), len(stretch.media) - 1)
                 expected = int(stretch.media[beside]) - origin
@@ -339,7 +426,9 @@ def _share_out_reports(stream: Stream, stretches: list[Stretch], base_ns: int) -
             else:
                 sample = unwrap(report.rtp_timestamp, origin + end // 2, 32) - origin
                 off = max(0, -sample, sample - end)
-            if off <= _REPORT_REACH_NS * SAMPLE_RATE_HZ // 1_000_000_000 and (best is None or off < best[0]):
+            if off <= _REPORT_REACH_NS * SAMPLE_RATE_HZ // 1_000_000_000 and (
+                best is None or off < best[0]
+            ):
                 best = (off, number, sample)
         if best is not None:
             found[best[1]].append(
@@ -353,7 +442,9 @@ def _share_out_reports(stream: Stream, stretches: list[Stretch], base_ns: int) -
 
 
 def _last_arrival(stretches: list[Stretch], timing: SegmentTiming) -> int | None:
-    """Returns when the last packet arrived by the metadata, where that is all there is besides the first; None if unknown."""
+    """Returns when the last packet arrived by the metadata, where that is all there is besides the
+    first; None if unknown.
+    """
     if len(stretches) != 1 or timing.last_rtp_unix_ms is None or timing.last_rtp_timestamp is None:
         return None
     last = int(stretches[0].media[-1])
@@ -364,16 +455,23 @@ def _last_arrival(stretches: list[Stretch], timing: SegmentTiming) -> int | None
 
 
 def _arrival_after(before: PacketRun, duration_samples: int, reports: Sequence[ReportPoint]) -> int:
-    """Returns when a run's first packet came where the dump does not say: by the sender's clock, else behind the run before.
+    """Returns when a run's first packet came where the dump does not say: by the sender's clock,
+    else behind the run before.
 
     Args: duration_samples: of that packet.
     """
     end = int(before.records["media_sample"][-1] + before.records["duration_samples"][-1])
     line = fit_clocks([before.clock])[0][-1]
-    stop_ns = line.server_start_unix_ns + round(samples_to_ns(end - line.media_start_sample) * line.stretch)
+    stop_ns = line.server_start_unix_ns + round(
+        samples_to_ns(end - line.media_start_sample) * line.stretch
+    )
     pause_ns = 0
     if reports and before.reports:
         last, first = before.reports[-1], reports[0]
-        told = first.sender_unix_ns - last.sender_unix_ns - samples_to_ns(end - last.media_sample + first.media_sample)
+        told = (
+            first.sender_unix_ns
+            - last.sender_unix_ns
+            - samples_to_ns(end - last.media_sample + first.media_sample)
+        )
         pause_ns = told if 0 < told <= _LONGEST_PAUSE_NS else 0
     return stop_ns + pause_ns + samples_to_ns(duration_samples)

@@ -1,5 +1,6 @@
-"""RTP and RTCP as received: fixed header, CSRC list, header extension, padding (RFC 3550 s5, RFC 8285), and sender reports
-(RFC 3550 s6.4.1). Works on whole windows of a dump; what is in payloads, order, loss and time are left to others.
+"""RTP and RTCP as received: fixed header, CSRC list, header extension, padding (RFC 3550 s5, RFC
+8285), and sender reports (RFC 3550 s6.4.1). Works on whole windows of a dump; what is in payloads,
+order, loss and time are left to others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from transforms.media.buffers import rows_at
 from transforms.media.rtp.rtpdump import RecordWindow
 
 _FIXED_HEADER = np.dtype(
-    [("first", "u1"), ("second", "u1"), ("sequence_number", ">u2"), ("rtp_timestamp", ">u4"), ("ssrc", ">u4")]
+    [
+        ("first", "u1"),
+        ("second", "u1"),
+        ("sequence_number", ">u2"),
+        ("rtp_timestamp", ">u4"),
+        ("ssrc", ">u4"),
+    ]
 )
 _FIXED_HEADER_BYTES = _FIXED_HEADER.itemsize
 _EXTENSION_HEADER = np.dtype([("profile", ">u2"), ("words", ">u2")])
@@ -22,7 +29,8 @@ _VERSION = 2
 _RTCP_HEADER = struct.Struct(">BBH")
 _RTCP_SENDER_REPORT = 200
 _SENDER_INFO = struct.Struct(">IQI")
-# RFC 5761 s4: on a shared port these second bytes are RTCP (192-223), whatever the dump's plen says.
+# RFC 5761 s4: on a shared port these second bytes are RTCP (192-223), whatever the dump's plen
+# says.
 _RTCP_FIRST, _RTCP_LAST = 192, 223
 _NTP_UNIX_SECONDS = 2_208_988_800
 _MAX_COMPOUND_PACKETS = 64
@@ -31,7 +39,9 @@ _MAX_COMPOUND_PACKETS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtpWindow:
-    """The RTP packets of one window that parse, in arrival order; all arrays have shape (packets,)."""
+    """The RTP packets of one window that parse, in arrival order; all arrays have shape
+    (packets,).
+    """
 
     sequence_number: npt.NDArray[np.uint16]
     rtp_timestamp: npt.NDArray[np.uint32]
@@ -43,7 +53,9 @@ class RtpWindow:
     payload_bytes: npt.NDArray[np.int64]
     """0 for padding-only packets."""
     invalid_count: int
-    """Packets left out: too short, cut off by the capture, not version 2, or lengths that overrun."""
+    """Packets left out: too short, cut off by the capture, not version 2, or lengths that
+    overrun.
+    """
     sender_reports: tuple[SenderReport, ...]
 
 
@@ -72,16 +84,21 @@ def parse_rtp_window(window: RecordWindow) -> RtpWindow:
     # Reading past a packet is harmless; what was read there is masked out below.
     headers = rows_at(buffer, start, _FIXED_HEADER)
     first, second = headers["first"].copy(), headers["second"].copy()
-    is_rtcp = (window.packet_bytes == 0) | ((captured >= 2) & (second >= _RTCP_FIRST) & (second <= _RTCP_LAST))
+    is_rtcp = (window.packet_bytes == 0) | (
+        (captured >= 2) & (second >= _RTCP_FIRST) & (second <= _RTCP_LAST)
+    )
     whole = ~is_rtcp & (captured >= _FIXED_HEADER_BYTES) & (window.packet_bytes <= captured)
     # A writer may pad a record: the packet ends where plen says.
     end = np.where(is_rtcp, stop, start + window.packet_bytes)
     valid = whole & (first >> 6 == _VERSION) & (window.packet_bytes >= _FIXED_HEADER_BYTES)
     payload = start + _FIXED_HEADER_BYTES + 4 * (first & 0x0F).astype(np.int64)  # CSRC list
-    # RFC 3550 s5.3.1: profile, length in words (16 bits each), words. The forms of RFC 8285 differ only inside.
+    # RFC 3550 s5.3.1: profile, length in words (16 bits each), words. The forms of RFC 8285 differ
+    # only inside.
     extended = np.flatnonzero(valid & ((first & 0x10) != 0))
     valid[extended] &= payload[extended] + 4 <= end[extended]
-    payload[extended] += 4 + 4 * rows_at(buffer, payload[extended], _EXTENSION_HEADER)["words"].astype(np.int64)
+    payload[extended] += 4 + 4 * rows_at(buffer, payload[extended], _EXTENSION_HEADER)[
+        "words"
+    ].astype(np.int64)
     padded = np.flatnonzero(valid & ((first & 0x20) != 0))
     padding = buffer[end[padded] - 1].astype(np.int64)
     payload_bytes = end - payload
@@ -92,7 +109,12 @@ def parse_rtp_window(window: RecordWindow) -> RtpWindow:
     kept = headers[keep]
     reports: list[SenderReport] = []
     rtcp = np.flatnonzero(is_rtcp)
-    compounds = zip(start[rtcp].tolist(), stop[rtcp].tolist(), window.arrival_offset_ms[rtcp].tolist(), strict=True)
+    compounds = zip(
+        start[rtcp].tolist(),
+        stop[rtcp].tolist(),
+        window.arrival_offset_ms[rtcp].tolist(),
+        strict=True,
+    )
     for position, its_end, arrival_offset_ms in compounds:
         reports += _sender_reports(buffer.data, position, its_end, arrival_offset_ms)
     return RtpWindow(
@@ -108,8 +130,12 @@ def parse_rtp_window(window: RecordWindow) -> RtpWindow:
     )
 
 
-def _sender_reports(buffer: memoryview, position: int, end: int, arrival_offset_ms: int) -> list[SenderReport]:
-    """Returns the sender reports of the compound RTCP packet at `position`; stops quietly at the first damaged one."""
+def _sender_reports(
+    buffer: memoryview, position: int, end: int, arrival_offset_ms: int
+) -> list[SenderReport]:
+    """Returns the sender reports of the compound RTCP packet at `position`; stops quietly at the
+    first damaged one.
+    """
     reports = []
     for _ in range(_MAX_COMPOUND_PACKETS):
         if position + 8 > end:
@@ -121,7 +147,12 @@ def _sender_reports(buffer: memoryview, position: int, end: int, arrival_offset_
         if kind == _RTCP_SENDER_REPORT and size >= 28:
             ssrc, ntp_time, rtp_timestamp = _SENDER_INFO.unpack_from(buffer, position + 4)
             reports.append(
-                SenderReport(ssrc=ssrc, ntp_time=ntp_time, rtp_timestamp=rtp_timestamp, arrival_offset_ms=arrival_offset_ms)
+                SenderReport(
+                    ssrc=ssrc,
+                    ntp_time=ntp_time,
+                    rtp_timestamp=rtp_timestamp,
+                    arrival_offset_ms=arrival_offset_ms,
+                )
             )
         position += size
     return reports

@@ -1,4 +1,6 @@
-"""What lies in a dump's packets: Opus or RED around it, how long each lasts, what is broken. Some MB of the dump at a time."""
+"""What lies in a dump's packets: Opus or RED around it, how long each lasts, what is broken. Some
+MB of the dump at a time.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from transforms.media.units import Bytes, Ints
 
 _STRETCH_BYTES = 4 << 20
 _MAX_COPIES = 3_000_000
-"""Redundant copies of one dump that are looked at and kept: 120 MB; two for each packet of 8 h, if all were lost."""
+"""Redundant copies of one dump that are looked at and kept: 120 MB; two for each packet of 8 h, if
+all were lost.
+"""
 _MOST_OPUS_BYTES = 61_440
 _PLAIN_BYTES = 1_276
 _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
@@ -42,7 +46,11 @@ class Payloads:
 
 
 def look_at_payloads(
-    stream: Stream, opus_types: Sequence[int], red_types: Sequence[int], dump: Bytes, let_go: Callable[[], None]
+    stream: Stream,
+    opus_types: Sequence[int],
+    red_types: Sequence[int],
+    dump: Bytes,
+    let_go: Callable[[], None],
 ) -> Payloads:
     """Returns what the packets of a stream hold; those that are RED become the Opus packets inside.
 
@@ -54,7 +62,9 @@ def look_at_payloads(
       let_go: called when a stretch of them has been looked at.
     """
     count = len(stream.ssrc)
-    found = Payloads(is_audio=np.zeros(count, dtype=bool), duration_samples=np.zeros(count, dtype=np.int32))
+    found = Payloads(
+        is_audio=np.zeros(count, dtype=bool), duration_samples=np.zeros(count, dtype=np.int32)
+    )
     is_red_type, is_audio_type = _is_one_of(red_types), _is_one_of([*opus_types, *red_types])
     is_block_type = _is_one_of(opus_types or range(128))
     copies: list[Ints] = []
@@ -93,8 +103,12 @@ def _stretches(payload_offset: Ints) -> Iterator[slice]:
     """Yields the packets of some MB of the dump at a time."""
     if not payload_offset.size:
         return
-    edges = np.arange(int(payload_offset[0]), int(payload_offset[-1]) + _STRETCH_BYTES, _STRETCH_BYTES)
-    for first, stop in itertools.pairwise([*np.searchsorted(payload_offset, edges).tolist(), len(payload_offset)]):
+    edges = np.arange(
+        int(payload_offset[0]), int(payload_offset[-1]) + _STRETCH_BYTES, _STRETCH_BYTES
+    )
+    for first, stop in itertools.pairwise(
+        [*np.searchsorted(payload_offset, edges).tolist(), len(payload_offset)]
+    ):
         if first < stop:
             yield slice(first, stop)
 
@@ -110,14 +124,19 @@ def _look_at_opus(stream: Stream, part: slice, found: Payloads, dump: Bytes) -> 
     found.duration_samples[at] = duration
 
 
-def _measure(start: Ints, size: npt.NDArray[np.integer[Any]], dump: Bytes) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def _measure(
+    start: Ints, size: npt.NDArray[np.integer[Any]], dump: Bytes
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Returns how long Opus packets last, 0 where their framing is broken, and which are stereo."""
     heads = rows_at(dump, start, _HEAD)
     toc = heads["toc"].copy()
     duration = packet_samples(toc, np.where(size > 1, heads["second"], np.uint8(0)))
     duration[(duration > MAX_PACKET_SAMPLES) | (size > _MOST_OPUS_BYTES)] = 0
-    # Code 0 is whole by itself, and nearly all there is; the other codes carry lengths that may lie.
-    for index in np.flatnonzero((duration > 0) & (((toc & 3) != 0) | (size > _PLAIN_BYTES))).tolist():
+    # Code 0 is whole by itself, and nearly all there is; the other codes carry lengths that may
+    # lie.
+    for index in np.flatnonzero(
+        (duration > 0) & (((toc & 3) != 0) | (size > _PLAIN_BYTES))
+    ).tolist():
         if not is_valid_packet(dump[start[index] : start[index] + size[index]].tobytes()):
             duration[index] = 0
     return duration, (toc & 4) != 0

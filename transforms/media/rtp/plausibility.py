@@ -1,4 +1,6 @@
-"""What of a dump is not believed or not looked at: random bytes in the right framing cost no hours, of work or of silence."""
+"""What of a dump is not believed or not looked at: random bytes in the right framing cost no hours,
+of work or of silence.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,36 @@ import numpy.typing as npt
 from transforms.media.units import Ints
 
 MAX_SOURCES = 256
-"""SSRCs of one dump, the ones with the most packets; one track has one, and a new one when it is published again."""
+"""SSRCs of one dump, the ones with the most packets; one track has one, and a new one when it is
+published again.
+"""
 MAX_RUNS = 2_000
-"""Stretches of one dump without a break in their time stamps, the longest ones; each has a clock of its own to be fitted."""
+"""Stretches of one dump without a break in their time stamps, the longest ones; each has a clock of
+its own to be fitted.
+"""
 MAX_BREAKS = 100_000
 """Breaks in the numbers or time stamps of one source that are looked at one by one."""
 MAX_REPORTS = 250_000
 """Sender reports of one dump: 24 h at three a second."""
 LONGEST_JUMP_SAMPLES = 60 * 48_000
-"""How far time stamps may jump ahead where nothing else tells the time: DTX sends a packet every 400 ms."""
+"""How far time stamps may jump ahead where nothing else tells the time: DTX sends a packet every
+400 ms.
+"""
 _BACK_MS = 10_000
 """Arrivals that go back by no more are a clock being set, or threads of the recorder."""
 
 
 def mend_arrivals(offset_ms: Ints) -> tuple[Ints, int]:
-    """Returns arrival offsets that rise as a recorder writes them, and how many could not be believed.
+    """Returns arrival offsets that rise as a recorder writes them, and how many could not be
+    believed.
 
-    Those out of line are taken as the one before them. Where they are more than half, none is believed: all become the first.
+    Those out of line are taken as the one before them. Where they are more than half, none is
+    believed: all become the first.
     """
     if offset_ms.size == 0 or int(np.diff(offset_ms).min(initial=0)) >= -_BACK_MS:
         return offset_ms, 0
-    # The longest row of offsets that rises (patience sorting): a wild one far ahead would else push all others out of line.
+    # The longest row of offsets that rises (patience sorting): a wild one far ahead would else push
+    # all others out of line.
     tails: list[int] = []
     lengths = np.zeros(offset_ms.size, dtype=np.int64)
     for index, value in enumerate(offset_ms.tolist()):

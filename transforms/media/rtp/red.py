@@ -1,4 +1,6 @@
-"""RED in a dump (RFC 2198): the primary blocks taken out, redundant copies put where packets were lost."""
+"""RED in a dump (RFC 2198): the primary blocks taken out, redundant copies put where packets were
+lost.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,24 @@ _COPY_COLUMNS = 5
 
 
 def unwrap_red(
-    stream: Stream, red: Ints, is_audio: npt.NDArray[np.bool_], is_opus_type: npt.NDArray[np.bool_], dump: Bytes
+    stream: Stream,
+    red: Ints,
+    is_audio: npt.NDArray[np.bool_],
+    is_opus_type: npt.NDArray[np.bool_],
+    dump: Bytes,
 ) -> Ints:
-    """Makes RED packets plain: their payload becomes the primary block. Returns the redundant blocks.
+    """Makes RED packets plain: their payload becomes the primary block. Returns the redundant
+    blocks.
 
-    They have shape (blocks, 5): RTP timestamp, position in the dump, size in bytes, which packet carried it, and room for their
-    duration.
+    They have shape (blocks, 5): RTP timestamp, position in the dump, size in bytes, which packet
+    carried it, and room for their duration.
 
     Args:
-      stream: changed in place; a payload with headers or blocks that overrun it, or with more blocks than any sender makes,
-        gets a size of `BROKEN_BYTES`.
+      stream: changed in place; a payload with headers or blocks that overrun it, or with more
+        blocks than any sender makes, gets a size of `BROKEN_BYTES`.
       red: the places in the stream of the packets to look at, rising.
-      is_audio: of each packet of the stream; those whose primary block is empty or no Opus are taken out.
+      is_audio: of each packet of the stream; those whose primary block is empty or no Opus are
+        taken out.
       is_opus_type: of each payload type, shape (128,).
       dump: the bytes that payloads are positions in.
     """
@@ -75,25 +83,37 @@ def _copies(
     is_whole: npt.NDArray[np.bool_],
     is_opus_type: npt.NDArray[np.bool_],
 ) -> Ints:
-    """Returns the redundant blocks, by packet and oldest first. Args: at: where each packet's blocks begin; is moved on."""
+    """Returns the redundant blocks, by packet and oldest first. Args: at: where each packet's
+    blocks begin; is moved on.
+    """
     found = [np.zeros((0, _COPY_COLUMNS), dtype=np.int64)]
     for packets, word in headers:
         size = word & 0x3FF
         kept = np.flatnonzero(is_whole[packets] & (size > 0) & is_opus_type[word >> 24 & 0x7F])
         of = red[packets[kept]]
-        timestamp = (stream.rtp_timestamp[of].astype(np.int64) - (word[kept] >> 10 & 0x3FFF)) & 0xFFFF_FFFF
-        found.append(np.stack([timestamp, at[packets[kept]], size[kept], of, np.zeros_like(of)], axis=1))
+        timestamp = (
+            stream.rtp_timestamp[of].astype(np.int64) - (word[kept] >> 10 & 0x3FFF)
+        ) & 0xFFFF_FFFF
+        found.append(
+            np.stack([timestamp, at[packets[kept]], size[kept], of, np.zeros_like(of)], axis=1)
+        )
         at[packets] += size
     copies: Ints = np.concatenate(found)
     return copies[np.argsort(copies[:, 3], kind="stable")]
 
 
 def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool_]) -> Ints:
-    """Returns the copies of packets that are not among the last ones before their carrier: few, where little is lost."""
+    """Returns the copies of packets that are not among the last ones before their carrier: few,
+    where little is lost.
+    """
     for back in range(1, _MAX_BLOCKS + 1):
         carrier = copies[:, 3]
         before = np.maximum(carrier - back, 0)
-        came = is_audio[before] & (stream.rtp_timestamp[before] == copies[:, 0]) & (stream.ssrc[before] == stream.ssrc[carrier])
+        came = (
+            is_audio[before]
+            & (stream.rtp_timestamp[before] == copies[:, 0])
+            & (stream.ssrc[before] == stream.ssrc[carrier])
+        )
         # Of the same row of numbers: what came before they began anew is another run's.
         came &= stream.sequence_number[carrier] - stream.sequence_number[before] <= _NEAR_NUMBERS
         copies = copies[~came]
@@ -103,7 +123,8 @@ def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool
 def recover_red(
     records: npt.NDArray[np.void], offsets: Ints, indices: Ints, copies: Ints, origin: int
 ) -> tuple[npt.NDArray[np.void], Ints, int]:
-    """Puts redundant copies of lost packets in their place (RFC 2198 s4); returns the arrays and how many were put.
+    """Puts redundant copies of lost packets in their place (RFC 2198 s4); returns the arrays and
+    how many were put.
 
     Args:
       records: of `PACKET_DTYPE`, one run; its losses are changed in place.
@@ -126,12 +147,15 @@ def recover_red(
     new: list[tuple[int, int, int, int, int]] = []  # as PACKET_DTYPE, then where in the dump
     where: list[int] = []
     last_end = -1
-    for sample, index, at, end in zip(media.tolist(), unique.tolist(), place.tolist(), before_gap.tolist(), strict=True):
+    for sample, index, at, end in zip(
+        media.tolist(), unique.tolist(), place.tolist(), before_gap.tolist(), strict=True
+    ):
         _, start, size, _, duration = copies[index].tolist()
         before = max(end, last_end)
         lost = int(records["lost_before"][at])
         if lost and before <= sample and sample + duration <= int(records["media_sample"][at]):
-            # Of the packets lost here one is back; those that fit before it stay lost before it, the rest after.
+            # Of the packets lost here one is back; those that fit before it stay lost before it,
+            # the rest after.
             still_lost = min(lost - 1, (sample - before) // duration)
             records["lost_before"][at] = lost - 1 - still_lost
             new.append((sample, duration, still_lost, size, start))

@@ -1,4 +1,6 @@
-"""Reads rtpdump files (rtptools, Wireshark, pion): arrival times and where each packet lies. Packets are not looked into."""
+"""Reads rtpdump files (rtptools, Wireshark, pion): arrival times and where each packet lies.
+Packets are not looked into.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ WINDOW_RECORDS = 65_536
 _MAGIC = b"#!rtpplay1.0 "
 _MAX_LINE_BYTES = 256
 _HEADER_BYTES = 16
-_RECORD_HEADER = np.dtype([("length", ">u2"), ("packet_bytes", ">u2"), ("arrival_offset_ms", ">u4")])
+_RECORD_HEADER = np.dtype(
+    [("length", ">u2"), ("packet_bytes", ">u2"), ("arrival_offset_ms", ">u4")]
+)
 _RECORD_HEADER_BYTES = _RECORD_HEADER.itemsize
 _READ_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 1 << 16
@@ -40,7 +44,9 @@ class RecordWindow:
     stop: npt.NDArray[np.int64]
     """Index after its last captured byte."""
     packet_bytes: npt.NDArray[np.int64]
-    """Length as received, the record's `plen`: 0 marks RTCP, more than `stop - start` a packet cut short."""
+    """Length as received, the record's `plen`: 0 marks RTCP, more than `stop - start` a packet cut
+    short.
+    """
     arrival_offset_ms: npt.NDArray[np.int64]
     """Receive time in ms since the dump's start."""
 
@@ -52,14 +58,17 @@ class Rtpdump:
     start_unix_ns: int
     windows: Iterator[RecordWindow]
     damage: list[RtpdumpError]
-    """Places where bytes were passed over for want of a record; grows while the windows are read."""
+    """Places where bytes were passed over for want of a record; grows while the windows are
+    read.
+    """
 
 
 def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
     """Opens a dump for one pass over its records.
 
-    A last record that is cut off is dropped, as its writer was. Behind any other whose length cannot be, the next row of
-    records is looked for; where there is none, that is an error raised from `windows` after all records before it were given.
+    A last record that is cut off is dropped, as its writer was. Behind any other whose length
+    cannot be, the next row of records is looked for; where there is none, that is an error raised
+    from `windows` after all records before it were given.
 
     Args:
       stream: read forward only.
@@ -71,15 +80,22 @@ def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
     head = stream.read(_MAX_LINE_BYTES + _HEADER_BYTES)
     if not head.startswith(_MAGIC):
         raise RtpdumpError(
-            f"{member}: begins with {head[:16]!r}, expected {_MAGIC.decode()}<address>/<port>", member=member, byte_offset=0
+            f"{member}: begins with {head[:16]!r}, expected {_MAGIC.decode()}<address>/<port>",
+            member=member,
+            byte_offset=0,
         )
     line_end = head.find(b"\n", 0, _MAX_LINE_BYTES)
     if line_end < 0:
-        raise RtpdumpError(f"{member}: no end of line in the first {_MAX_LINE_BYTES} bytes", member=member, byte_offset=0)
+        raise RtpdumpError(
+            f"{member}: no end of line in the first {_MAX_LINE_BYTES} bytes",
+            member=member,
+            byte_offset=0,
+        )
     body = line_end + 1
     if len(head) < body + _HEADER_BYTES:
         raise RtpdumpError(
-            f"{member}: ends at byte {len(head)}, expected a header of {_HEADER_BYTES} bytes at byte {body}",
+            f"{member}: ends at byte {len(head)}, expected a header of {_HEADER_BYTES} bytes at "
+            f"byte {body}",
             member=member,
             byte_offset=len(head),
         )
@@ -87,15 +103,21 @@ def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
     damage: list[RtpdumpError] = []
     return Rtpdump(
         start_unix_ns=seconds * 1_000_000_000 + microseconds * 1_000,
-        windows=_windows(stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, damage),
+        windows=_windows(
+            stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, damage
+        ),
         damage=damage,
     )
 
 
-def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str, damage: list[RtpdumpError]) -> Iterator[RecordWindow]:
+def _windows(
+    stream: BinaryIO, pending: bytes, offset: int, member: str, damage: list[RtpdumpError]
+) -> Iterator[RecordWindow]:
     """Yields windows; `offset` is the file position of `pending[0]`."""
     number = 0
-    lost_at: int | None = None  # where a record was that cannot be, while the next one is looked for
+    lost_at: int | None = (
+        None  # where a record was that cannot be, while the next one is looked for
+    )
     unpack = struct.Struct(">H").unpack_from
     while True:
         # Read only when short of data: tiny records leave much of a chunk for the next window.
@@ -112,14 +134,18 @@ def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str, damage:
                 continue
             if len(damage) < _MAX_DAMAGE:
                 passed = offset + found - lost_at
-                damage.append(_misframed(member, number, lost_at, f"{passed} bytes were passed over"))
+                damage.append(
+                    _misframed(member, number, lost_at, f"{passed} bytes were passed over")
+                )
             pending, offset, lost_at = data[found:], offset + found, None
             continue
         starts: list[int] = []
         position, bad = 0, -1
         last = len(data) - _RECORD_HEADER_BYTES
         begin = starts.append
-        for _ in range(WINDOW_RECORDS):  # all that is done packet by packet: each record says where the next one is
+        for _ in range(
+            WINDOW_RECORDS
+        ):  # all that is done packet by packet: each record says where the next one is
             if position > last:
                 break
             (length,) = unpack(data, position)
@@ -143,20 +169,32 @@ def _windows(stream: BinaryIO, pending: bytes, offset: int, member: str, damage:
         elif bad >= 0:
             found = _next_record(data[position + 1 :], is_end)
             if found is None and is_end:
-                message = f"record {number} at byte {offset + position}: length {bad}, need at least {_RECORD_HEADER_BYTES}"
-                raise RtpdumpError(f"{member}: {message}", member=member, byte_offset=offset + position)
+                message = (
+                    f"record {number} at byte {offset + position}: length {bad}, need at least "
+                    f"{_RECORD_HEADER_BYTES}"
+                )
+                raise RtpdumpError(
+                    f"{member}: {message}", member=member, byte_offset=offset + position
+                )
             lost_at, position = offset + position, position + 1
         elif is_end and not starts:
             left = data[position:]
             # What is left is a last record cut off, unless its length is what is wrong.
-            if len(left) < _RECORD_HEADER_BYTES or _is_usual(left) or _next_record(left[1:], is_end) is None:
+            if (
+                len(left) < _RECORD_HEADER_BYTES
+                or _is_usual(left)
+                or _next_record(left[1:], is_end) is None
+            ):
                 return
             lost_at, position = offset + position, position + 1
         pending, offset = data[position:], offset + position
 
 
 def _misframed(member: str, number: int, at: int, what: str) -> RtpdumpError:
-    message = f"{member}: record {number} at byte {at}: its length does not lead to another record; {what}"
+    message = (
+        f"{member}: record {number} at byte {at}: its length does not lead to another record; "
+        f"{what}"
+    )
     return RtpdumpError(message, member=member, byte_offset=at)
 
 
@@ -166,23 +204,34 @@ def _is_usual(record: bytes) -> bool:
     return packet_bytes in (0, length - _RECORD_HEADER_BYTES)
 
 
-def _well_framed(buffer: npt.NDArray[np.uint8], records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]) -> int:
+def _well_framed(
+    buffer: npt.NDArray[np.uint8], records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]
+) -> int:
     """Returns how many records come before the first whose length leads astray.
 
-    One flipped bit there would silently cost the rest of a dump: whatever follows is read as records, too. A record whose two
-    lengths do not agree is believed when records follow that look like some.
+    One flipped bit there would silently cost the rest of a dump: whatever follows is read as
+    records, too. A record whose two lengths do not agree is believed when records follow that look
+    like some.
     """
     last = len(buffer) - 1
 
     def word(position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return buffer[np.minimum(position, last)].astype(np.int64) << 8 | buffer[np.minimum(position + 1, last)]
+        return (
+            buffer[np.minimum(position, last)].astype(np.int64) << 8
+            | buffer[np.minimum(position + 1, last)]
+        )
 
-    length, packet_bytes = headers["length"].astype(np.int64), headers["packet_bytes"].astype(np.int64)
+    length, packet_bytes = (
+        headers["length"].astype(np.int64),
+        headers["packet_bytes"].astype(np.int64),
+    )
     usual = (packet_bytes == length - _RECORD_HEADER_BYTES) | (packet_bytes == 0)
     odd = np.flatnonzero(~usual)
     if not odd.size:
         return len(records)
-    holds_rtp = (buffer[np.minimum(records + _RECORD_HEADER_BYTES, last)] >> 6 == 2) | (length == _RECORD_HEADER_BYTES)
+    holds_rtp = (buffer[np.minimum(records + _RECORD_HEADER_BYTES, last)] >> 6 == 2) | (
+        length == _RECORD_HEADER_BYTES
+    )
     # Records that a capture cut short, or that a writer padded, come in rows.
     cut_short = packet_bytes > length - _RECORD_HEADER_BYTES
     astray = np.zeros(len(odd), dtype=bool)
@@ -192,13 +241,17 @@ def _well_framed(buffer: npt.NDArray[np.uint8], records: npt.NDArray[np.int64], 
         astray |= ~fits & (odd + behind < len(records))
     # Where the other length leads to a record, that one is right.
     other = records[odd] + _RECORD_HEADER_BYTES + packet_bytes[odd]
-    is_record = (word(other) == word(other + 2) + _RECORD_HEADER_BYTES) & (word(other + 8) >> 14 == 2)
+    is_record = (word(other) == word(other + 2) + _RECORD_HEADER_BYTES) & (
+        word(other + 8) >> 14 == 2
+    )
     astray |= ~cut_short[odd] & is_record & (other + _RECORD_HEADER_BYTES < last)
     return int(odd[astray.argmax()]) if astray.any() else len(records)
 
 
 def _next_record(data: bytes, is_end: bool) -> int | None:
-    """Returns where a row of records begins that holds RTP or RTCP, None if there is none in sight."""
+    """Returns where a row of records begins that holds RTP or RTCP, None if there is none in
+    sight.
+    """
     size = 1 << 13
     while True:
         found = _next_record_within(data[: size + _MAX_RECORD_BYTES * _CHAIN_RECORDS], size, is_end)
@@ -216,7 +269,12 @@ def _next_record_within(data: bytes, size: int, is_end: bool) -> int | None:
     packet_bytes = at[2 : count + 2] << 8 | at[3 : count + 3]
     version, second = at[8 : count + 8] >> 6, at[9 : count + 9]
     is_rtp = (length >= _RECORD_HEADER_BYTES + 12) & (packet_bytes == length - _RECORD_HEADER_BYTES)
-    is_rtcp = (length >= _RECORD_HEADER_BYTES + 8) & (packet_bytes == 0) & (second >= 192) & (second <= 223)
+    is_rtcp = (
+        (length >= _RECORD_HEADER_BYTES + 8)
+        & (packet_bytes == 0)
+        & (second >= 192)
+        & (second <= 223)
+    )
     # One more for the end of the file, which a row may run into.
     fits = np.zeros(len(data) + 2, dtype=bool)
     fits[:count] = (version == 2) & (is_rtp | is_rtcp)
@@ -233,7 +291,10 @@ def _next_record_within(data: bytes, size: int, is_end: bool) -> int | None:
 
 
 def _window(
-    buffer: npt.NDArray[np.uint8], offset: int, records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]
+    buffer: npt.NDArray[np.uint8],
+    offset: int,
+    records: npt.NDArray[np.int64],
+    headers: npt.NDArray[np.void],
 ) -> RecordWindow:
     return RecordWindow(
         buffer=buffer,

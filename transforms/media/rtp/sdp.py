@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from transforms.media.errors import SdpError
 
-_RTPMAP = re.compile(r"^a=rtpmap:\s*(\d{1,3})\s+([^/\s]{1,64})/(\d{1,6})(?:/(\d{1,3}))?\s*$", re.IGNORECASE | re.ASCII)
+_RTPMAP = re.compile(
+    r"^a=rtpmap:\s*(\d{1,3})\s+([^/\s]{1,64})/(\d{1,6})(?:/(\d{1,3}))?\s*$",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,5 +54,8 @@ def parse_sdp(text: bytes, member: str) -> dict[int, RtpMap]:
                 channels=int(found[4] or 1),
             )
     if not maps:
-        raise SdpError(f"{member}: no a=rtpmap line, expected one such as a=rtpmap:111 opus/48000/2", member=member)
+        raise SdpError(
+            f"{member}: no a=rtpmap line, expected one such as a=rtpmap:111 opus/48000/2",
+            member=member,
+        )
     return maps

@@ -1,4 +1,6 @@
-"""A dump's packets by source, in order, in stretches whose numbers and time stamps run on unbroken."""
+"""A dump's packets by source, in order, in stretches whose numbers and time stamps run on
+unbroken.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from transforms.media.wraparound import unwrap, unwrap_sequence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketCounts:
-    """What became of a track's packets. Foreign payloads and padding-only packets count as received."""
+    """What became of a track's packets. Foreign payloads and padding-only packets count as
+    received.
+    """
 
     expected: int = 0
     received: int = 0
@@ -42,10 +46,14 @@ class PacketCounts:
 
 
 JUMP_SAMPLES = 2 * SAMPLE_RATE_HZ
-"""Media time running ahead of the arrivals by more than this between two packets is a new origin, not audio to come."""
+"""Media time running ahead of the arrivals by more than this between two packets is a new origin,
+not audio to come.
+"""
 _OTHERS_PAUSE_NS = 1_000_000_000
 _RESTART_NUMBERS = 200
-"""Numbers further than this from the one before are looked at: late, behind an outage, or counted anew."""
+"""Numbers further than this from the one before are looked at: late, behind an outage, or counted
+anew.
+"""
 _SEQUELS_TRIED = 4
 COLUMNS: dict[str, type[np.generic]] = {
     "sequence_number": np.uint16,
@@ -74,13 +82,17 @@ class Stream:
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether the dump says when its packets arrived: some recorders write the same offset to all."""
+        """Whether the dump says when its packets arrived: some recorders write the same offset to
+        all.
+        """
         return bool(self.arrival_offset_ms.size and np.ptp(self.arrival_offset_ms))
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Audio packets of one source whose timestamps run on, in sequence order; all arrays have shape (packets,)."""
+    """Audio packets of one source whose timestamps run on, in sequence order; all arrays have shape
+    (packets,).
+    """
 
     indices: Ints
     """Places in the stream."""
@@ -99,11 +111,16 @@ class Stretch:
 
 
 def longest_stretches(stretches: list[Stretch]) -> list[Stretch]:
-    return [stretches[index] for index in longest([len(stretch.media) for stretch in stretches], MAX_RUNS)]
+    return [
+        stretches[index]
+        for index in longest([len(stretch.media) for stretch in stretches], MAX_RUNS)
+    ]
 
 
 def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
-    """Returns how far timestamps may jump ahead where arrivals do not tell; None for any, where the metadata bears them out."""
+    """Returns how far timestamps may jump ahead where arrivals do not tell; None for any, where the
+    metadata bears them out.
+    """
     if timing.first_rtp_unix_ms is not None and timing.last_rtp_unix_ms is not None:
         stated = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLE_RATE_HZ // 1_000
         if abs(int(np.ptp(media)) - stated) <= LONGEST_JUMP_SAMPLES:
@@ -112,7 +129,9 @@ def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
 
 
 def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
-    """Returns the places of each SSRC's packets, in order of arrival; the SSRCs in order of their first."""
+    """Returns the places of each SSRC's packets, in order of arrival; the SSRCs in order of their
+    first.
+    """
     if ssrc.size and (ssrc == ssrc[0]).all():
         return [np.arange(len(ssrc), dtype=np.int64)]
     order = np.argsort(ssrc, kind="stable")
@@ -124,11 +143,16 @@ def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
 def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
     """Returns a source's packets in order of arrival, parted where it began to count anew.
 
-    Numbers that go far from those before are a restart unless the timestamps say that packets came late, or that an outage
-    lies between (RFC 3550 A.1 asks for two in a row that fit; a queue may hold back many).
+    Numbers that go far from those before are a restart unless the timestamps say that packets came
+    late, or that an outage lies between (RFC 3550 A.1 asks for two in a row that fit; a queue may
+    hold back many).
     """
     number = unwrap_sequence(stream.sequence_number[mine], 16)
-    edges = [0, *(np.flatnonzero(np.abs(np.diff(number)) > _RESTART_NUMBERS) + 1).tolist(), len(mine)]
+    edges = [
+        0,
+        *(np.flatnonzero(np.abs(np.diff(number)) > _RESTART_NUMBERS) + 1).tolist(),
+        len(mine),
+    ]
     if len(edges) == 2 or len(edges) > MAX_BREAKS:  # not once, or noise
         return [mine]
     ticks = unwrap_sequence(stream.rtp_timestamp[mine], 32)
@@ -136,17 +160,24 @@ def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
     sequels: list[_Sequel] = []
     for start, stop in itertools.pairwise(edges):
         chunk = _Chunk(start, stop, int(number[start]), int(ticks[start]), int(offset_ms[start]))
-        home = next((sequel for sequel in reversed(sequels[-_SEQUELS_TRIED:]) if sequel.takes(chunk)), None)
+        home = next(
+            (sequel for sequel in reversed(sequels[-_SEQUELS_TRIED:]) if sequel.takes(chunk)), None
+        )
         if home is None:
             home = _Sequel()
             sequels.append(home)
         home.add(chunk, number, ticks, offset_ms)
-    return [np.concatenate([mine[chunk.start : chunk.stop] for chunk in sequel.chunks]) for sequel in sequels]
+    return [
+        np.concatenate([mine[chunk.start : chunk.stop] for chunk in sequel.chunks])
+        for sequel in sequels
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Packets in order of arrival whose numbers are near each other, and what the first one says."""
+    """Packets in order of arrival whose numbers are near each other, and what the first one
+    says.
+    """
 
     start: int
     stop: int
@@ -161,7 +192,9 @@ class _Sequel:
 
     chunks: list[_Chunk] = field(default_factory=list)
     lowest: tuple[int, int] = (0, 0)
-    """Number and timestamp of the packet of the lowest number, counted by the unwrapping of the whole source."""
+    """Number and timestamp of the packet of the lowest number, counted by the unwrapping of the
+    whole source.
+    """
     highest: tuple[int, int] = (0, 0)
     highest_offset_ms: int = 0
     ticks_per_number: float = 0.0
@@ -174,7 +207,8 @@ class _Sequel:
         if ahead > 0:
             waited = max(0, chunk.offset_ms - self.highest_offset_ms) * SAMPLE_RATE_HZ // 1_000
             return ahead * self.ticks_per_number / 2 - slack <= moved <= waited + slack
-        # Behind: within what came already the timestamp lies between; before it, as far back as its number.
+        # Behind: within what came already the timestamp lies between; before it, as far back as its
+        # number.
         least = _signed(self.lowest[1] - self.highest[1], 32) - slack
         if chunk.number < self.lowest[0]:
             least -= round(2 * self.ticks_per_number * (self.lowest[0] - chunk.number))
@@ -183,11 +217,17 @@ class _Sequel:
 
     def add(self, chunk: _Chunk, number: Ints, ticks: Ints, offset_ms: Ints) -> None:
         part = slice(chunk.start, chunk.stop)
-        low, high = int(number[part].argmin()) + chunk.start, int(number[part].argmax()) + chunk.start
+        low, high = (
+            int(number[part].argmin()) + chunk.start,
+            int(number[part].argmax()) + chunk.start,
+        )
         if not self.chunks or number[low] < self.lowest[0]:
             self.lowest = (int(number[low]), int(ticks[low]))
         if not self.chunks or number[high] > self.highest[0]:
-            self.highest, self.highest_offset_ms = (int(number[high]), int(ticks[high])), int(offset_ms[high])
+            self.highest, self.highest_offset_ms = (
+                (int(number[high]), int(ticks[high])),
+                int(offset_ms[high]),
+            )
         if high != low and number[high] != number[low]:
             rate = float((ticks[high] - ticks[low]) / (number[high] - number[low]))
             self.ticks_per_number = min(max(rate, 0.0), float(MAX_PACKET_SAMPLES))
@@ -199,7 +239,9 @@ def _signed(difference: int, bits: int) -> int:
 
 
 def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, PacketCounts]:
-    """Returns indices in sequence order without duplicates, packets missing before each, and the counts."""
+    """Returns indices in sequence order without duplicates, packets missing before each, and the
+    counts.
+    """
     extended = unwrap_sequence(sequence_number, 16)
     lost_before = np.diff(extended, prepend=extended[0] - 1) - 1
     if int(lost_before.min()) >= 0:  # in order as they came, as nearly all are
@@ -220,10 +262,11 @@ def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, P
 
 
 def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> list[slice]:
-    """Returns the parts within which media time runs forward and not ahead of the arrivals (if there are any).
+    """Returns the parts within which media time runs forward and not ahead of the arrivals (if
+    there are any).
 
-    A network that held packets back lets media time catch up with the arrivals, never overtake them: what counts is by how
-    much a packet comes earlier than any before it could have.
+    A network that held packets back lets media time catch up with the arrivals, never overtake
+    them: what counts is by how much a packet comes earlier than any before it could have.
     """
     steps = np.diff(media)
     back = steps <= 0
@@ -255,7 +298,9 @@ def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> l
 
 
 def split_where_others_speak(stretches: list[Stretch]) -> list[Stretch]:
-    """Returns the stretches, parted where one pauses and another source is heard: what is said there has its place between."""
+    """Returns the stretches, parted where one pauses and another source is heard: what is said
+    there has its place between.
+    """
     if len(stretches) < 2:
         return stretches
     everyone = np.sort(np.concatenate([stretch.arrival_ns for stretch in stretches]))

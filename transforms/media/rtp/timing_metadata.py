@@ -1,6 +1,8 @@
-"""Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks types, judges nothing else.
+"""Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks
+types, judges nothing else.
 
-Of a key that is there twice the last value counts, as with the JSON readers of every browser and of Go.
+Of a key that is there twice the last value counts, as with the JSON readers of every browser and of
+Go.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class SessionTiming:
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
 _MAX_TEXT_CHARACTERS = 4_096
-"""Ids become keys of tables and of shuffles; the vendor's own are UUIDs, an application's may be long, but not books."""
+"""Ids become keys of tables and of shuffles; the vendor's own are UUIDs, an application's may be
+long, but not books.
+"""
 _MAX_PROBLEMS = 1_000
 """Of one file that are told; a hostile one has a million."""
 _UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
@@ -66,30 +70,40 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
       member: its name, for messages.
 
     Raises:
-      TimingMetadataError: not a JSON object, an id is missing, not text or too long, or a list of segments is no list. An entry
-        that is no segment is one of the `problems`.
+      TimingMetadataError: not a JSON object, an id is missing, not text or too long, or a list of
+        segments is no list. An entry that is no segment is one of the `problems`.
     """
     if text.startswith(_UTF16_STARTS):
-        raise TimingMetadataError(f"{member}: is UTF-16 text, expected UTF-8", member=member, byte_offset=0)
+        raise TimingMetadataError(
+            f"{member}: is UTF-16 text, expected UTF-8", member=member, byte_offset=0
+        )
     try:
         data = json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise TimingMetadataError(
-            f"{member}: byte {error.start} is not UTF-8, expected JSON", member=member, byte_offset=error.start
+            f"{member}: byte {error.start} is not UTF-8, expected JSON",
+            member=member,
+            byte_offset=error.start,
         ) from None
     except json.JSONDecodeError as error:
         mark = 3 if text.startswith(codecs.BOM_UTF8) else 0
         position = mark + len(error.doc[: error.pos].encode("utf-8"))
         raise TimingMetadataError(
-            f"{member}: {error.msg} at byte {position}, expected JSON", member=member, byte_offset=position
+            f"{member}: {error.msg} at byte {position}, expected JSON",
+            member=member,
+            byte_offset=position,
         ) from None
     except (RecursionError, ValueError) as error:  # nested too deep; an integer of too many digits
         raise TimingMetadataError(f"{member}: unreadable JSON ({error})", member=member) from None
     if not isinstance(data, dict):
-        raise TimingMetadataError(f"{member}: {_kind(data)} at the top, expected an object", member=member)
+        raise TimingMetadataError(
+            f"{member}: {_kind(data)} at the top, expected an object", member=member
+        )
     segments = data.get("segments") or {}
     if not isinstance(segments, dict):
-        raise TimingMetadataError(f"{member}: segments is {_kind(segments)}, expected an object", member=member)
+        raise TimingMetadataError(
+            f"{member}: segments is {_kind(segments)}, expected an object", member=member
+        )
     problems: list[RecordingError] = []
     return SessionTiming(
         member=member,
@@ -107,10 +121,14 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
     )
 
 
-def _segments(segments: dict[str, Any], kind: str, member: str, problems: list[RecordingError]) -> tuple[SegmentTiming, ...]:
+def _segments(
+    segments: dict[str, Any], kind: str, member: str, problems: list[RecordingError]
+) -> tuple[SegmentTiming, ...]:
     entries = segments.get(kind) or []
     if not isinstance(entries, list):
-        raise TimingMetadataError(f"{member}: segments.{kind} is {_kind(entries)}, expected a list", member=member)
+        raise TimingMetadataError(
+            f"{member}: segments.{kind} is {_kind(entries)}, expected a list", member=member
+        )
     found: dict[str, SegmentTiming] = {}
     for number, entry in enumerate(entries):
         where = f"{member}: segments.{kind}[{number}]"
@@ -120,7 +138,9 @@ def _segments(segments: dict[str, Any], kind: str, member: str, problems: list[R
         base = entry.get("base_filename")
         if not isinstance(base, str) or not base or len(base) > _MAX_TEXT_CHARACTERS:
             found_kind = "empty" if base == "" else _kind(base)
-            _add_problem(problems, f"{where}.base_filename is {found_kind}, expected a name", member)
+            _add_problem(
+                problems, f"{where}.base_filename is {found_kind}, expected a name", member
+            )
             continue
         # A segment listed twice is one segment: its dump is there once.
         found.setdefault(
@@ -147,10 +167,14 @@ def _add_problem(problems: list[RecordingError], message: str, member: str) -> N
 def _text(data: dict[str, Any], name: str, member: str) -> str:
     value = data.get(name)
     if not isinstance(value, str):
-        raise TimingMetadataError(f"{member}: {name} is {_kind(value)}, expected text", member=member)
+        raise TimingMetadataError(
+            f"{member}: {name} is {_kind(value)}, expected text", member=member
+        )
     if len(value) > _MAX_TEXT_CHARACTERS:
         raise TimingMetadataError(
-            f"{member}: {name} has {len(value)} characters, expected at most {_MAX_TEXT_CHARACTERS}", member=member
+            f"{member}: {name} has {len(value)} characters, expected at most "
+            f"{_MAX_TEXT_CHARACTERS}",
+            member=member,
         )
     return utf8_text(value)
 
@@ -161,7 +185,9 @@ def _optional_text(data: dict[str, Any], name: str) -> str:
 
 
 def _integer(data: dict[str, Any], name: str) -> int | None:
-    """A number that JSON writers may have made a float; None when absent, of another type, or beyond 64 bits."""
+    """A number that JSON writers may have made a float; None when absent, of another type, or
+    beyond 64 bits.
+    """
     value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
@@ -177,7 +203,9 @@ def _unix_ms(data: dict[str, Any], name: str) -> int | None:
 
 
 def _time(value: Any) -> int | None:
-    """An RFC 3339 time as Unix ns; None when absent, unreadable or the zero time that Go writes for "not set"."""
+    """An RFC 3339 time as Unix ns; None when absent, unreadable or the zero time that Go writes for
+    "not set".
+    """
     if not isinstance(value, str):
         return None
     try:
@@ -191,5 +219,12 @@ def _time(value: Any) -> int | None:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
     return "missing or null" if value is None else names.get(type(value), type(value).__name__)

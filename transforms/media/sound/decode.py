@@ -1,7 +1,8 @@
-"""Placed packets -> PCM through libopus itself: in-band FEC, concealment, silence, with short fades at every edge.
+"""Placed packets -> PCM through libopus itself: in-band FEC, concealment, silence, with short fades
+at every edge.
 
-libopus is the one inside the PyAV wheel, or the system's. It is called through ctypes, which lets go of the interpreter
-lock while it works.
+libopus is the one inside the PyAV wheel, or the system's. It is called through ctypes, which lets
+go of the interpreter lock while it works.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.opus.libopus import OpusDecoder
-from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, carries_fec, frame_samples, has_silk
+from transforms.media.opus.packet import (
+    GRID_SAMPLES,
+    LOOK_AHEAD_SAMPLES,
+    carries_fec,
+    frame_samples,
+    has_silk,
+)
 from transforms.media.track.timeline import Hole, PlacedPacket, PlacedPackets
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm
 
@@ -49,11 +56,14 @@ class Repairs:
     """What the decoder made up instead of packets that stayed lost."""
 
 
-def decode_track(windows: Iterable[PlacedPackets], channels: int, repairs: Repairs) -> Iterator[Chunk]:
-    """Yields a track's audio in order, in blocks of about a second; what is not yielded is digital silence.
+def decode_track(
+    windows: Iterable[PlacedPackets], channels: int, repairs: Repairs
+) -> Iterator[Chunk]:
+    """Yields a track's audio in order, in blocks of about a second; what is not yielded is digital
+    silence.
 
-    Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each start of the decoder the
-    first 312 samples are dropped.
+    Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each
+    start of the decoder the first 312 samples are dropped.
 
     Args:
       windows: the track's packets in order.
@@ -82,10 +92,16 @@ def _follows(before: Chunk, chunk: Chunk) -> bool:
 
 
 def _joined(chunks: Sequence[Chunk]) -> Chunk:
-    return chunks[0] if len(chunks) == 1 else chunks[0]._replace(pcm=np.concatenate([chunk.pcm for chunk in chunks]))
+    return (
+        chunks[0]
+        if len(chunks) == 1
+        else chunks[0]._replace(pcm=np.concatenate([chunk.pcm for chunk in chunks]))
+    )
 
 
-def _decode_windows(windows: Iterable[PlacedPackets], channels: int, repairs: Repairs) -> Iterator[Chunk]:
+def _decode_windows(
+    windows: Iterable[PlacedPackets], channels: int, repairs: Repairs
+) -> Iterator[Chunk]:
     decoder = OpusDecoder(channels)
     before: PlacedPacket | None = None
     skip = 0
@@ -95,8 +111,11 @@ def _decode_windows(windows: Iterable[PlacedPackets], channels: int, repairs: Re
         hole, hole_samples = int(window.hole[first]), int(window.hole_samples[first])
         if hole == Hole.BETWEEN_RUNS:
             if before is not None:
-                # A run's first 312 samples are not heard: even where it follows at once, the old one has that long to fade.
-                filled, skip = _skipped(_tail(decoder, before, hole_samples + LOOK_AHEAD_SAMPLES), skip)
+                # A run's first 312 samples are not heard: even where it follows at once, the old
+                # one has that long to fade.
+                filled, skip = _skipped(
+                    _tail(decoder, before, hole_samples + LOOK_AHEAD_SAMPLES), skip
+                )
                 yield from filled
             decoder.reset()
             skip, fade_in = LOOK_AHEAD_SAMPLES, True
@@ -114,7 +133,8 @@ def _decode_windows(windows: Iterable[PlacedPackets], channels: int, repairs: Re
             _fade(heard[0].pcm, is_in=True)
             fade_in = False
         next_hole = int(after[0].hole[after[1]]) if after else Hole.NONE
-        # A packet between two pauses only keeps the noise fresh (DTX): its own end is faded, nothing is made up behind it.
+        # A packet between two pauses only keeps the noise fresh (DTX): its own end is faded,
+        # nothing is made up behind it.
         is_refresh = hole == next_hole == Hole.DTX and stop - first == 1
         if is_refresh and heard:
             _fade(heard[-1].pcm, is_in=False)
@@ -141,7 +161,9 @@ def _fade(pcm: Pcm, *, is_in: bool) -> None:
 
 
 def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
-    """Yields stretches of packets, as (first, stop), that follow each other on one line, none much longer than a second."""
+    """Yields stretches of packets, as (first, stop), that follow each other on one line, none much
+    longer than a second.
+    """
     ends = window.start_sample + window.duration_samples
     media_ends = window.media_sample + window.duration_samples
     is_break = (window.hole != Hole.NONE) | (np.diff(window.piece, prepend=-1) != 0)
@@ -149,23 +171,38 @@ def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
     breaks = [*np.flatnonzero(is_break).tolist(), len(window)]
     for first, stop in zip([0, *breaks], breaks, strict=False):
         while first < stop:
-            second = int(np.searchsorted(ends[first:stop], window.start_sample[first] + SAMPLE_RATE_HZ)) + 1
+            second = (
+                int(np.searchsorted(ends[first:stop], window.start_sample[first] + SAMPLE_RATE_HZ))
+                + 1
+            )
             yield first, min(first + second, stop)
             first = min(first + second, stop)
 
 
-def _decode_unbroken(decoder: OpusDecoder, window: PlacedPackets, first: int, stop: int, repairs: Repairs) -> list[Chunk]:
-    """Returns the audio of packets that follow each other; what libopus refuses is concealed, as a lost packet is."""
+def _decode_unbroken(
+    decoder: OpusDecoder, window: PlacedPackets, first: int, stop: int, repairs: Repairs
+) -> list[Chunk]:
+    """Returns the audio of packets that follow each other; what libopus refuses is concealed, as a
+    lost packet is.
+    """
     chunks = []
     while first < stop:
         some = slice(first, stop)
         pcm, decoded = decoder.decode_all(
-            window.payload, window.payload_start[some], window.payload_bytes[some], window.duration_samples[some]
+            window.payload,
+            window.payload_start[some],
+            window.payload_bytes[some],
+            window.duration_samples[some],
         )
         if decoded:
-            media_sample, start_sample = int(window.media_sample[first]), int(window.start_sample[first])
+            media_sample, start_sample = (
+                int(window.media_sample[first]),
+                int(window.start_sample[first]),
+            )
             past = -LOOK_AHEAD_SAMPLES
-            chunks.append(Chunk(int(window.piece[first]), media_sample + past, start_sample + past, pcm))
+            chunks.append(
+                Chunk(int(window.piece[first]), media_sample + past, start_sample + past, pcm)
+            )
             first += decoded
         if first < stop:
             refused = window[first]
@@ -184,7 +221,11 @@ def _skipped(chunks: Sequence[Chunk], skip: int) -> tuple[list[Chunk], int]:
         cut = min(skip, len(chunk.pcm))
         skip -= cut
         if cut < len(chunk.pcm):
-            kept.append(Chunk(chunk.piece, chunk.media_sample + cut, chunk.file_sample + cut, chunk.pcm[cut:]))
+            kept.append(
+                Chunk(
+                    chunk.piece, chunk.media_sample + cut, chunk.file_sample + cut, chunk.pcm[cut:]
+                )
+            )
     return kept, skip
 
 
@@ -193,7 +234,9 @@ def _chunk(packet: PlacedPacket, past: int, pcm: Pcm) -> Chunk:
     return Chunk(packet.piece, packet.media_sample + past, packet.start_sample + past, pcm)
 
 
-def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, repairs: Repairs) -> tuple[list[Chunk], bool]:
+def _fill_loss(
+    decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket, repairs: Repairs
+) -> tuple[list[Chunk], bool]:
     """Returns what can be had of a loss, and whether silence comes before the next packet."""
     chunks = []
     hole = packet.hole_samples
@@ -224,12 +267,18 @@ def _fill_loss(decoder: OpusDecoder, before: PlacedPacket, packet: PlacedPacket,
 
 
 def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
-    """Returns how much of the hole's end the packet behind it carries: as much as one of its frames lasts, or nothing.
+    """Returns how much of the hole's end the packet behind it carries: as much as one of its frames
+    lasts, or nothing.
 
-    libopus takes no copy after a packet without a SILK layer, nor part of one, and conceals instead.
+    libopus takes no copy after a packet without a SILK layer, nor part of one, and conceals
+    instead.
     """
     samples = frame_samples(packet.opus_packet)
-    return samples if hole >= samples and has_silk(before.opus_packet) and carries_fec(packet.opus_packet) else 0
+    return (
+        samples
+        if hole >= samples and has_silk(before.opus_packet) and carries_fec(packet.opus_packet)
+        else 0
+    )
 
 
 def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> list[Chunk]:
@@ -238,7 +287,13 @@ def _tail(decoder: OpusDecoder, before: PlacedPacket, hole: int) -> list[Chunk]:
     pcm = decoder.decode(None, -(-samples // GRID_SAMPLES) * GRID_SAMPLES)
     if pcm is None:
         return []
-    return [_chunk(before, before.duration_samples - LOOK_AHEAD_SAMPLES, pcm[:samples] * ramp(samples)[::-1, None])]
+    return [
+        _chunk(
+            before,
+            before.duration_samples - LOOK_AHEAD_SAMPLES,
+            pcm[:samples] * ramp(samples)[::-1, None],
+        )
+    ]
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,7 +1,9 @@
-"""How loud audio is: K-weighting, EBU R128 integrated loudness and peak, in one pass and in memory that does not grow.
+"""How loud audio is: K-weighting, EBU R128 integrated loudness and peak, in one pass and in memory
+that does not grow.
 
-The measure is that of ITU-R BS.1770-4 for one or two channels at 48 kHz: the K-weighted mean square of blocks of 400 ms, one
-begun every 100 ms, without those below -70 LUFS, then without those 10 LU below the mean of the rest.
+The measure is that of ITU-R BS.1770-4 for one or two channels at 48 kHz: the K-weighted mean square
+of blocks of 400 ms, one begun every 100 ms, without those below -70 LUFS, then without those 10 LU
+below the mean of the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ CELL_SAMPLES = SAMPLE_RATE_HZ // 100
 QUANTUM_SAMPLES = 5 * CELL_SAMPLES
 """The filter works on multiples of 50 ms."""
 # BS.1770-4 tables 1 and 2, at 48 kHz: the head's shelf, then the high pass; (b, a) of each.
-_SHELF = ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585))
+_SHELF = (
+    (1.53512485958697, -2.69169618940638, 1.19839281085285),
+    (1.0, -1.69065929318241, 0.73248077421585),
+)
 _HIGH_PASS = ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621))
 _BLOCK = 48
 _GROUP = QUANTUM_SAMPLES // _BLOCK
@@ -30,17 +35,21 @@ _STATES = 4
 def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
     """Returns what turns blocks of input into output at once, the filter being linear.
 
-    Stepping a recursive filter sample by sample is slow in numpy. Its output over a block is a fixed matrix times the input
-    plus another times the state before; the states at the edges of blocks follow from each other in the same way, by groups.
+    Stepping a recursive filter sample by sample is slow in numpy. Its output over a block is a
+    fixed matrix times the input plus another times the state before; the states at the edges of
+    blocks follow from each other in the same way, by groups.
 
     Returns:
       by_input: (block, block + states): output from a block at rest, and the state it leaves.
-      states_by_group: (group * states, (group + 1) * states): states before each block of a group and after it, from the above.
+      states_by_group: (group * states, (group + 1) * states): states before each block of a group
+        and after it, from the above.
       states_by_state: (states, (group + 1) * states): what the state before the group adds to them.
       by_state: (states, block): what the state before a block adds to its output.
     """
 
-    def in_state_space(b: tuple[float, ...], a: tuple[float, ...]) -> tuple[Reals, Reals, Reals, float]:
+    def in_state_space(
+        b: tuple[float, ...], a: tuple[float, ...]
+    ) -> tuple[Reals, Reals, Reals, float]:
         step = np.array([[-a[1], 1.0], [-a[2], 0.0]])
         return step, np.array([b[1] - a[1] * b[0], b[2] - a[2] * b[0]]), np.array([1.0, 0.0]), b[0]
 
@@ -52,8 +61,13 @@ def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
     powers = [np.eye(_STATES)]
     for _ in range(_BLOCK):
         powers.append(step @ powers[-1])
-    response = [through_1 * through_2, *(float(leave @ powers[k] @ enter) for k in range(_BLOCK - 1))]
-    output = np.array([[response[n - k] if n >= k else 0.0 for n in range(_BLOCK)] for k in range(_BLOCK)])
+    response = [
+        through_1 * through_2,
+        *(float(leave @ powers[k] @ enter) for k in range(_BLOCK - 1)),
+    ]
+    output = np.array(
+        [[response[n - k] if n >= k else 0.0 for n in range(_BLOCK)] for k in range(_BLOCK)]
+    )
     state = np.array([powers[_BLOCK - 1 - k] @ enter for k in range(_BLOCK)])
     over_block = [np.eye(_STATES)]
     for _ in range(_GROUP):
@@ -61,10 +75,18 @@ def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
     states_by_group = np.zeros((_GROUP * _STATES, (_GROUP + 1) * _STATES))
     for after in range(_GROUP + 1):
         for block in range(after):
-            rows, columns = slice(block * _STATES, (block + 1) * _STATES), slice(after * _STATES, (after + 1) * _STATES)
+            rows, columns = (
+                slice(block * _STATES, (block + 1) * _STATES),
+                slice(after * _STATES, (after + 1) * _STATES),
+            )
             states_by_group[rows, columns] = over_block[after - 1 - block].T
     by_state = np.array([leave @ powers[k] for k in range(_BLOCK)]).T
-    return np.hstack([output, state]), states_by_group, np.hstack([p.T for p in over_block]), by_state
+    return (
+        np.hstack([output, state]),
+        states_by_group,
+        np.hstack([p.T for p in over_block]),
+        by_state,
+    )
 
 
 def _in_single(matrix: Reals) -> Samples:
@@ -73,8 +95,12 @@ def _in_single(matrix: Reals) -> Samples:
 
 _BY_INPUT, _STATES_BY_GROUP, _STATES_BY_STATE, _BY_STATE = _k_weighting_matrices()
 _OVER_GROUP = _STATES_BY_STATE[:, -_STATES:]
-# What touches every sample is done in single precision (120 dB below the sound), the states that run on in double.
-_OUTPUT_BY_INPUT, _STATE_BY_INPUT = _in_single(_BY_INPUT[:, :_BLOCK]), _in_single(_BY_INPUT[:, _BLOCK:])
+# What touches every sample is done in single precision (120 dB below the sound), the states that
+# run on in double.
+_OUTPUT_BY_INPUT, _STATE_BY_INPUT = (
+    _in_single(_BY_INPUT[:, :_BLOCK]),
+    _in_single(_BY_INPUT[:, _BLOCK:]),
+)
 _OUTPUT_BY_STATE = _in_single(_BY_STATE)
 _NONE_FRESH = np.zeros(0, dtype=np.int64)
 
@@ -95,8 +121,11 @@ class KWeighting:
         if not len(audio) or len(audio) % QUANTUM_SAMPLES:
             raise ValueError(f"{len(audio)} samples are not a multiple of {QUANTUM_SAMPLES}")
         blocks = audio.reshape(-1, _BLOCK)
-        groups = (blocks @ _STATE_BY_INPUT).astype(np.float64).reshape(-1, _GROUP * _STATES) @ _STATES_BY_GROUP
-        # Of what a group was begun with 1e-4 is left at its end, 1e-9 a group later: no further back is looked.
+        groups = (blocks @ _STATE_BY_INPUT).astype(np.float64).reshape(
+            -1, _GROUP * _STATES
+        ) @ _STATES_BY_GROUP
+        # Of what a group was begun with 1e-4 is left at its end, 1e-9 a group later: no further
+        # back is looked.
         before = np.concatenate([self._state[None, :], groups[:-1, -_STATES:]])
         before[fresh] = 0.0
         further = before[:-1] @ _OVER_GROUP
@@ -118,7 +147,9 @@ _TOP_LUFS = 20.0
 
 
 def to_lufs(mean_square: Reals) -> Reals:
-    """Returns the loudness of K-weighted mean squares, summed over the channels (BS.1770-4 equation 2)."""
+    """Returns the loudness of K-weighted mean squares, summed over the channels (BS.1770-4 equation
+    2).
+    """
     with np.errstate(divide="ignore"):
         lufs: Reals = -0.691 + 10 * np.log10(mean_square)
     return lufs
@@ -127,7 +158,8 @@ def to_lufs(mean_square: Reals) -> Reals:
 class Loudness:
     """Integrated loudness over a line of which silent stretches need not be given.
 
-    Blocks are counted by their loudness, to a hundredth of a LU, so that memory does not grow with the programme.
+    Blocks are counted by their loudness, to a hundredth of a LU, so that memory does not grow with
+    the programme.
     """
 
     def __init__(self) -> None:
@@ -144,7 +176,8 @@ class Loudness:
         """Adds cells of 10 ms.
 
         Args:
-          start_sample: where each begins on the line, ascending, none before what was given already.
+          start_sample: where each begins on the line, ascending, none before what was given
+            already.
           energy: sum of the K-weighted squares of its samples, over all channels.
         """
         if not len(start_sample):
@@ -172,16 +205,23 @@ class Loudness:
         blocks = np.convolve(line, np.full(_HOPS, 1 / (_HOPS * _HOP_SAMPLES)), "valid")
         lufs = to_lufs(blocks)
         loud = lufs > _GATE_LUFS
-        bins = np.minimum(((lufs[loud] - _GATE_LUFS) * _BINS_PER_LU).astype(np.int64), len(self._counts) - 1)
+        bins = np.minimum(
+            ((lufs[loud] - _GATE_LUFS) * _BINS_PER_LU).astype(np.int64), len(self._counts) - 1
+        )
         np.add.at(self._counts, bins, 1)
         np.add.at(self._sums, bins, blocks[loud])
 
     def integrated_lufs(self) -> float | None:
-        """Returns the loudness of all that was added, less a last 100 ms still open; None when it is silent."""
+        """Returns the loudness of all that was added, less a last 100 ms still open; None when it
+        is silent.
+        """
         if not self._counts.any():
             return None
         ungated = float(to_lufs(self._sums.sum() / self._counts.sum()))
-        lowest = min(max(0, int((ungated + _RELATIVE_GATE_LU - _GATE_LUFS) * _BINS_PER_LU)), len(self._counts) - 1)
+        lowest = min(
+            max(0, int((ungated + _RELATIVE_GATE_LU - _GATE_LUFS) * _BINS_PER_LU)),
+            len(self._counts) - 1,
+        )
         return float(to_lufs(self._sums[lowest:].sum() / self._counts[lowest:].sum()))
 
 
@@ -201,14 +241,18 @@ _SAMPLES_AT_ONCE = 10 * SAMPLE_RATE_HZ
 
 
 class LevelMeter:
-    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs little when it is.
+    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs
+    little when it is.
 
-    Audio is taken in blocks of about a second, whatever pieces it comes in. Short stretches share a block: they lie on a tape
-    one behind the other, each beginning with a quantum of its own and the filter at rest.
+    Audio is taken in blocks of about a second, whatever pieces it comes in. Short stretches share a
+    block: they lie on a tape one behind the other, each beginning with a quantum of its own and the
+    filter at rest.
     """
 
     def __init__(self, channels: int, copies: int = 1) -> None:
-        """Args: channels: 1 or 2, of what is given; copies: how many channels each of them sounds on."""
+        """Args: channels: 1 or 2, of what is given; copies: how many channels each of them sounds
+        on.
+        """
         self._channels = channels
         self._copies = copies
         self._loudness = Loudness()
@@ -228,7 +272,8 @@ class LevelMeter:
         self._next_sample = 0
 
     def add(self, start_sample: int, audio: Samples) -> Cells:
-        """Measures audio, float32, (samples, channels); returns what is ready, some ten seconds at a time.
+        """Measures audio, float32, (samples, channels); returns what is ready, some ten seconds at
+        a time.
 
         Args:
           start_sample: its place on the line; behind what was given before.
@@ -252,7 +297,9 @@ class LevelMeter:
             return _NO_CELLS
         cells = self._tell(self._measured_samples)
         # The stretch at hand began before the new tape: the filter is not at rest.
-        self._stretches = [(-QUANTUM_SAMPLES, self._next_sample - self._held_samples - QUANTUM_SAMPLES)]
+        self._stretches = [
+            (-QUANTUM_SAMPLES, self._next_sample - self._held_samples - QUANTUM_SAMPLES)
+        ]
         return cells
 
     def end(self) -> Cells:
@@ -277,10 +324,23 @@ class LevelMeter:
         peak = float(max(audio.max(), -audio.min()))
         if peak:
             self._filters = self._filters or tuple(KWeighting() for _ in range(self._channels))
-            by_channel = [np.ascontiguousarray(audio[:, channel]) for channel in range(self._channels)]
-            begins = np.array([at - self._measured_samples for at, _ in self._stretches if at >= self._measured_samples])
+            by_channel = [
+                np.ascontiguousarray(audio[:, channel]) for channel in range(self._channels)
+            ]
+            begins = np.array(
+                [
+                    at - self._measured_samples
+                    for at, _ in self._stretches
+                    if at >= self._measured_samples
+                ]
+            )
             fresh = begins[begins < len(audio)].astype(np.int64) // QUANTUM_SAMPLES
-            weighted = _energies([k.filter(samples, fresh) for k, samples in zip(self._filters, by_channel, strict=True)])
+            weighted = _energies(
+                [
+                    k.filter(samples, fresh)
+                    for k, samples in zip(self._filters, by_channel, strict=True)
+                ]
+            )
             energy = _energies(by_channel)
         else:
             self._filters = ()
@@ -290,13 +350,17 @@ class LevelMeter:
         self._measured_samples += len(audio)
 
     def _tell(self, stop: int) -> Cells:
-        """Returns the cells of what was measured, whose last stretch ends at `stop` on the tape, and begins a new tape."""
+        """Returns the cells of what was measured, whose last stretch ends at `stop` on the tape,
+        and begins a new tape.
+        """
         tape = np.arange(0, self._measured_samples, CELL_SAMPLES)
         begins, starts = np.array(self._stretches, dtype=np.int64).T
         stretch = np.searchsorted(begins, tape, side="right") - 1
         kept = tape < np.array([*self._stops, stop])[stretch]
         places = tape + (starts - begins)[stretch]
-        cells = Cells(places[kept], np.concatenate(self._weighted)[kept], np.concatenate(self._energy)[kept])
+        cells = Cells(
+            places[kept], np.concatenate(self._weighted)[kept], np.concatenate(self._energy)[kept]
+        )
         self._loudness.add(cells.start_sample, cells.weighted * self._copies)
         self._weighted, self._energy, self._measured_samples = [], [], 0
         self._stretches, self._stops = [], []

@@ -18,10 +18,11 @@ _RELEASE_PER_CELL = float(np.exp(-1 / 80))
 
 
 class Limiter:
-    """A look-ahead limiter: gain falls within 5 ms before a peak, comes back slowly, and is 1 exactly while nothing is near.
+    """A look-ahead limiter: gain falls within 5 ms before a peak, comes back slowly, and is 1
+    exactly while nothing is near.
 
-    Gain is set per cell of 1 ms and runs straight between cells, so no sample passes the ceiling. Output lags by the
-    look-ahead; `flush` gives the rest.
+    Gain is set per cell of 1 ms and runs straight between cells, so no sample passes the ceiling.
+    Output lags by the look-ahead; `flush` gives the rest.
     """
 
     def __init__(self, channels: int) -> None:
@@ -54,12 +55,15 @@ class Limiter:
         padded[: len(whole)] = functools.reduce(np.maximum, whole.T)
         peaks = padded.reshape(cells, _CELL_SAMPLES).max(axis=1)
         target = np.minimum(1.0, CEILING / np.maximum(peaks.astype(np.float64), CEILING))
-        # An edge lies between two cells and must suit both; ramps reach down to it over the cells before.
+        # An edge lies between two cells and must suit both; ramps reach down to it over the cells
+        # before.
         edges = np.minimum(np.append(target, 1.0), np.insert(target, 0, 1.0))
         slopes = np.ones_like(edges)
         for back in range(1, _ATTACK_CELLS + 1):
             weight = back / (_ATTACK_CELLS + 1)
-            slopes[:-back] = np.minimum(slopes[:-back], edges[back:] + (1.0 - edges[back:]) * weight)
+            slopes[:-back] = np.minimum(
+                slopes[:-back], edges[back:] + (1.0 - edges[back:]) * weight
+            )
         wanted = np.minimum(edges, slopes)
         gains = np.empty(ready + 1)
         gains[0] = min(self._gain, wanted[0])

@@ -26,7 +26,9 @@ class TrackPlayer:
         """End of what was handed out so far."""
 
     def take(self, start_sample: int) -> list[tuple[int, Pcm]]:
-        """Returns what falls into the block that begins at `start_sample`, as (place in the block, PCM)."""
+        """Returns what falls into the block that begins at `start_sample`, as (place in the block,
+        PCM).
+        """
         parts: list[tuple[int, Pcm]] = []
         while True:
             found = self._rest or next(self._audio, None)
@@ -49,14 +51,16 @@ class TrackPlayer:
                 return parts
 
 
-def mix_tracks(players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None) -> Iterator[Pcm]:
+def mix_tracks(
+    players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None
+) -> Iterator[Pcm]:
     """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
 
     Args:
       players: one per track.
       channels: of the mix; mono tracks sound on both sides of a stereo mix.
-      pool: threads that decode the next block while the caller is busy with this one; None decodes when asked. The sum is
-        made in the order of the tracks, so both give the same samples.
+      pool: threads that decode the next block while the caller is busy with this one; None decodes
+        when asked. The sum is made in the order of the tracks, so both give the same samples.
     """
     start = 0
     playing = list(players)
@@ -86,5 +90,7 @@ def _take_all(
 
 def to_pcm16(audio: Pcm) -> npt.NDArray[np.int16]:
     """Returns 16-bit samples, shape kept; float32 full scale 1.0 becomes 32767."""
-    samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(np.int16)
+    samples: npt.NDArray[np.int16] = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(
+        np.int16
+    )
     return samples

@@ -1,4 +1,6 @@
-"""Puts a track's decoded audio on the call's time line, in step with its clock however long it runs."""
+"""Puts a track's decoded audio on the call's time line, in step with its clock however long it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,27 @@ from transforms.media.track.timeline import Piece
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm, ns_to_samples, samples_to_ns
 
 _MOST_DRIFT_SAMPLES = 6
-"""Skew is made up for when a track has drifted by this much (0.125 ms): to resample all of it costs a third of decoding it."""
+"""Skew is made up for when a track has drifted by this much (0.125 ms): to resample all of it costs
+a third of decoding it.
+"""
 _MOST_BEND_SAMPLES = 12
 """Where the clock bends by less in sound that runs on, the sound runs on."""
 _LEAST_CONTEXT_SAMPLES = 512
 """What the resampler has to hear on both sides of what it is to change."""
 
 
-def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns: int) -> Iterator[tuple[int, Pcm]]:
-    """Yields a track's audio on the call's line as (first sample, PCM): in order, not overlapping, at the server's rate.
+def place_audio(
+    chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns: int
+) -> Iterator[tuple[int, Pcm]]:
+    """Yields a track's audio on the call's line as (first sample, PCM): in order, not overlapping,
+    at the server's rate.
 
-    Audio that runs on unbroken is kept in step with its clock, so skew never accumulates and nothing clicks; each stretch after
-    a hole begins at its own server time.
+    Audio that runs on unbroken is kept in step with its clock, so skew never accumulates and
+    nothing clicks; each stretch after a hole begins at its own server time.
 
     Args:
-      chunks: on media time, in order; of about a second where audio runs on, as `decode_track` gives them.
+      chunks: on media time, in order; of about a second where audio runs on, as `decode_track`
+        gives them.
       pieces: what maps media time to server time.
       origin_unix_ns: server time of sample 0.
     """
@@ -36,8 +44,11 @@ def place_audio(chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns
     held: tuple[int, Pcm] | None = None  # handed out once it is known whether it has to end
     for stretch in _unbroken(chunks, pieces):
         first = next(stretch)
-        start = ns_to_samples(pieces[first.piece].server_unix_ns(first.media_sample) - origin_unix_ns)
-        # Where the stretch before reaches further than its clock says, that much is left out here: both are cut in full sound.
+        start = ns_to_samples(
+            pieces[first.piece].server_unix_ns(first.media_sample) - origin_unix_ns
+        )
+        # Where the stretch before reaches further than its clock says, that much is left out here:
+        # both are cut in full sound.
         is_cut = start < cursor
         if held is not None:
             yield (held[0], _faded(held[1][::-1])[::-1]) if is_cut else held
@@ -68,7 +79,9 @@ def _faded(pcm: Pcm) -> Pcm:
 
 
 def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iterator[Chunk]]:
-    """Groups chunks that follow each other without a hole; each group is used up before the next is asked for."""
+    """Groups chunks that follow each other without a hole; each group is used up before the next is
+    asked for.
+    """
     source = iter(chunks)
     ahead = next(source, None)
 
@@ -79,7 +92,11 @@ def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iter
             yield current
             end = current.media_sample + len(current.pcm)
             ahead = next(source, None)
-            follows = ahead is not None and ahead.media_sample == end and _runs_on(pieces, current.piece, ahead.piece, end)
+            follows = (
+                ahead is not None
+                and ahead.media_sample == end
+                and _runs_on(pieces, current.piece, ahead.piece, end)
+            )
             current = ahead if follows else None
 
     while ahead is not None:
@@ -87,7 +104,9 @@ def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iter
 
 
 def _runs_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: int) -> bool:
-    """Whether sound that goes on from one piece to another at a sample does so in server time, too."""
+    """Whether sound that goes on from one piece to another at a sample does so in server time,
+    too.
+    """
     before, after = pieces[piece], pieces[following]
     if piece == following:
         return True
@@ -95,11 +114,15 @@ def _runs_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: 
     return after.run is before.run and abs(apart_ns) <= samples_to_ns(_MOST_BEND_SAMPLES)
 
 
-def _in_step(stretch: Iterable[Chunk], pieces: Sequence[Piece], start: int, origin_unix_ns: int) -> Iterator[Pcm]:
-    """Yields audio that runs on from sample `start`: never further off its clock than about 0.2 ms, however long it is.
+def _in_step(
+    stretch: Iterable[Chunk], pieces: Sequence[Piece], start: int, origin_unix_ns: int
+) -> Iterator[Pcm]:
+    """Yields audio that runs on from sample `start`: never further off its clock than about 0.2 ms,
+    however long it is.
 
-    Blocks pass as they are until the drift is too large; then one is made longer or shorter by whole samples, as many as bring
-    it to the other side. The pitch changes by a hundredth of a semitone within it.
+    Blocks pass as they are until the drift is too large; then one is made longer or shorter by
+    whole samples, as many as bring it to the other side. The pitch changes by a hundredth of a
+    semitone within it.
     """
     end = start
     for chunk in stretch:
@@ -118,9 +141,11 @@ def _in_step(stretch: Iterable[Chunk], pieces: Sequence[Piece], start: int, orig
 
 
 def lengthened(pcm: Pcm, samples: int) -> Pcm:
-    """Returns audio that is longer by whole samples (shorter by negative ones), its edges as they were.
+    """Returns audio that is longer by whole samples (shorter by negative ones), its edges as they
+    were.
 
-    The part resampled is so long that a sample comes out on every sample's place at both its ends, and so nothing clicks.
+    The part resampled is so long that a sample comes out on every sample's place at both its ends,
+    and so nothing clicks.
     """
     context = len(pcm) // (abs(samples) + 2)
     first = (len(pcm) - abs(samples) * context) // 2

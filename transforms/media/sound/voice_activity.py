@@ -1,8 +1,9 @@
 """Where a track's owner speaks, told by the level of the decoded audio over the noise around it.
 
-The noise of a microphone is what is left when nobody speaks: a low percentile of the levels of the last half minute, as noise
-is tracked by minimum statistics (Martin, "Noise Power Spectral Density Estimation Based on Optimal Smoothing and Minimum
-Statistics", 2001). Speech stands well above it. Works window by window, so that memory does not grow with the track.
+The noise of a microphone is what is left when nobody speaks: a low percentile of the levels of the
+last half minute, as noise is tracked by minimum statistics (Martin, "Noise Power Spectral Density
+Estimation Based on Optimal Smoothing and Minimum Statistics", 2001). Speech stands well above it.
+Works window by window, so that memory does not grow with the track.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _LEAST_DBFS = -62.0
 _LEAST_MARGIN_DB = 6.0
 _MOST_MARGIN_DB = 12.0
 _MARGIN_RATIO = 0.35
-"""Of the distance between noise and speech: high above a clean floor, less where somebody talks without a pause."""
+"""Of the distance between noise and speech: high above a clean floor, less where somebody talks
+without a pause.
+"""
 _LEAST_RUN_CELLS = 3
 """A click is shorter."""
 _JOINED_CELLS = 30
@@ -74,12 +77,18 @@ class _Cells:
 
     def part(self, where: slice) -> _Cells:
         return _Cells(
-            self.number[where], self.file_sample[where], self.server_unix_ns[where], self.level_db[where], self.energy[where]
+            self.number[where],
+            self.file_sample[where],
+            self.server_unix_ns[where],
+            self.level_db[where],
+            self.energy[where],
         )
 
 
 class SpeechDetector:
-    """Finds stretches of speech in a track given in cells of 10 ms; what is not given is silence."""
+    """Finds stretches of speech in a track given in cells of 10 ms; what is not given is
+    silence.
+    """
 
     def __init__(self, channels: int) -> None:
         """Args: channels: that the energies were summed over."""
@@ -109,21 +118,30 @@ class SpeechDetector:
         if self._waiting_from is None:
             self._waiting_from = int(cells.number[0])
         self._waiting.append(cells)
-        while self._waiting and int(self._waiting[-1].number[-1]) - self._waiting_from >= _WINDOW_CELLS:
+        while (
+            self._waiting
+            and int(self._waiting[-1].number[-1]) - self._waiting_from >= _WINDOW_CELLS
+        ):
             self._judge_window()
 
     def finish(self, end_sample: int) -> SpeechFacts:
-        """Returns all stretches; nothing may be added after. Args: end_sample: end of the file, if a cell reaches beyond."""
+        """Returns all stretches; nothing may be added after. Args: end_sample: end of the file, if
+        a cell reaches beyond.
+        """
         while self._waiting:
             self._judge_window()
         if self._open is not None:
             self._close(self._open)
         found = self._found
-        samples = np.array([s.file_stop_sample - s.file_start_sample for s in found], dtype=np.float64)
+        samples = np.array(
+            [s.file_stop_sample - s.file_start_sample for s in found], dtype=np.float64
+        )
         energy = np.array([s.heard_until - s.heard_before for s in found], dtype=np.float64)
         return SpeechFacts(
             file_start_sample=np.array([s.file_start_sample for s in found], dtype=np.int64),
-            file_stop_sample=np.minimum(np.array([s.file_stop_sample for s in found], dtype=np.int64), end_sample),
+            file_stop_sample=np.minimum(
+                np.array([s.file_stop_sample for s in found], dtype=np.int64), end_sample
+            ),
             server_start_unix_ns=np.array([s.server_start_unix_ns for s in found], dtype=np.int64),
             server_stop_unix_ns=np.array([s.server_stop_unix_ns for s in found], dtype=np.int64),
             level_dbfs=10 * np.log10(np.maximum(energy, 1e-12) / (samples * self._channels)),
@@ -133,7 +151,9 @@ class SpeechDetector:
         """Judges the first window of what waits, and keeps the rest."""
         assert self._waiting_from is not None
         names = ("number", "file_sample", "server_unix_ns", "level_db", "energy")
-        whole = _Cells(*(np.concatenate([getattr(cells, name) for cells in self._waiting]) for name in names))
+        whole = _Cells(
+            *(np.concatenate([getattr(cells, name) for cells in self._waiting]) for name in names)
+        )
         stop = int(np.searchsorted(whole.number, self._waiting_from + _WINDOW_CELLS))
         window, rest = whole.part(slice(0, stop)), whole.part(slice(stop, None))
         self._waiting = [rest] if len(rest.number) else []
@@ -148,17 +168,24 @@ class SpeechDetector:
         self._heard = float(heard[-1])
         follows = np.diff(cells.number, prepend=-2) == 1
         starts = np.flatnonzero(loud & ~(np.concatenate([[False], loud[:-1]]) & follows))
-        ends = np.flatnonzero(loud & ~(np.concatenate([loud[1:], [False]]) & np.concatenate([follows[1:], [False]])))
+        ends = np.flatnonzero(
+            loud & ~(np.concatenate([loud[1:], [False]]) & np.concatenate([follows[1:], [False]]))
+        )
         for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
             start_cell, stop_cell = int(cells.number[first]), int(cells.number[last]) + 1
-            at_edge = first == 0 or last == len(loud) - 1  # a part of it may lie in the window beside
+            at_edge = (
+                first == 0 or last == len(loud) - 1
+            )  # a part of it may lie in the window beside
             if stop_cell - start_cell < _LEAST_RUN_CELLS and not at_edge:
                 continue
             file_stop = int(cells.file_sample[last]) + CELL_SAMPLES
             server_stop = int(cells.server_unix_ns[last]) + 10_000_000
             if self._open is not None and start_cell - self._open.stop_cell <= _JOINED_CELLS:
                 self._open.stop_cell, self._open.file_stop_sample = stop_cell, file_stop
-                self._open.server_stop_unix_ns, self._open.heard_until = server_stop, float(heard[last + 1])
+                self._open.server_stop_unix_ns, self._open.heard_until = (
+                    server_stop,
+                    float(heard[last + 1]),
+                )
                 continue
             if self._open is not None:
                 self._close(self._open)
@@ -180,11 +207,15 @@ class SpeechDetector:
 
 
 def _histogram(cells: _Cells) -> Ints:
-    """Counts levels by the dB. Where a sender paused for less than a second (DTX), the noise went on as it was before."""
+    """Counts levels by the dB. Where a sender paused for less than a second (DTX), the noise went
+    on as it was before.
+    """
     pause = np.diff(cells.number, append=cells.number[-1] + 1)
     weight = np.where(pause <= 100, pause, 1)
     counts: Ints = np.bincount(
-        (cells.level_db - _LOWEST_DB).astype(np.int64), weights=weight, minlength=_HIGHEST_DB - _LOWEST_DB + 1
+        (cells.level_db - _LOWEST_DB).astype(np.int64),
+        weights=weight,
+        minlength=_HIGHEST_DB - _LOWEST_DB + 1,
     ).astype(np.int64)
     return counts
 

@@ -1,7 +1,9 @@
-"""The staged form of a track's packets: ordered, de-duplicated, RED taken off, in windows of npy arrays.
+"""The staged form of a track's packets: ordered, de-duplicated, RED taken off, in windows of npy
+arrays.
 
-A file is a row of windows; a window is two arrays in NumPy's npy format, one after the other: records of `PACKET_DTYPE`,
-then their Opus packets end to end as bytes. A window never spans two runs, so a run can be read on its own.
+A file is a row of windows; a window is two arrays in NumPy's npy format, one after the other:
+records of `PACKET_DTYPE`, then their Opus packets end to end as bytes. A window never spans two
+runs, so a run can be read on its own.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from transforms.media.rtp.streams import PacketCounts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIndex:
-    """An unbroken run of one SSRC's time stamps within a segment, and where its packets are staged."""
+    """An unbroken run of one SSRC's time stamps within a segment, and where its packets are
+    staged.
+    """
 
     base_filename: str
     track_id: str
@@ -49,7 +53,9 @@ class PartIndex:
 
 WINDOW_PACKETS = 4_096
 _MOST_BETWEEN = 4
-"""Times the bytes of a window's packets that they may be spread over, and `_FREE_BYTES` more, to be copied in one go."""
+"""Times the bytes of a window's packets that they may be spread over, and `_FREE_BYTES` more, to be
+copied in one go.
+"""
 _FREE_BYTES = 1 << 18
 
 
@@ -81,22 +87,31 @@ def write_run(
     """
     for start in range(0, len(records), WINDOW_PACKETS):
         window = records[start : start + WINDOW_PACKETS]
-        payload = _gather(source, source_offset[start : start + len(window)], window["packet_bytes"].astype(np.int64))
+        payload = _gather(
+            source,
+            source_offset[start : start + len(window)],
+            window["packet_bytes"].astype(np.int64),
+        )
         np.save(file, window, allow_pickle=False)
         np.save(file, payload, allow_pickle=False)
         let_go()
 
 
-def _gather(source: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], size: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def _gather(
+    source: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], size: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
     """Returns the bytes of packets end to end."""
     stop = offset + size
     between = offset[1:] - stop[:-1]
     span = int(stop[-1] - offset[0])
     if between.min(initial=0) < 0 or span > _MOST_BETWEEN * int(size.sum()) + _FREE_BYTES:
         whole = source.data
-        packets = [whole[first:last] for first, last in zip(offset.tolist(), stop.tolist(), strict=True)]
+        packets = [
+            whole[first:last] for first, last in zip(offset.tolist(), stop.tolist(), strict=True)
+        ]
         return np.frombuffer(b"".join(packets), dtype=np.uint8)
-    # One behind the other with little between, as they came: that is left out, which is twice as fast.
+    # One behind the other with little between, as they came: that is left out, which is twice as
+    # fast.
     lengths = np.zeros(2 * len(size), dtype=np.int64)
     lengths[::2], lengths[1:-1:2] = size, between
     is_packet = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
@@ -108,7 +123,8 @@ def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
     """Yields one run's packets in order; memory holds one window.
 
     Args:
-      file: a seekable staged packet file; other runs may be read from it between windows only through their own handle.
+      file: a seekable staged packet file; other runs may be read from it between windows only
+        through their own handle.
       run: which run, and where it begins.
     """
     file.seek(run.file_offset_bytes)
@@ -120,7 +136,9 @@ def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
 
 
 def _read_array(file: BinaryIO) -> npt.NDArray[Any]:
-    """Reads an array of one dimension. NumPy's own reader goes round the file's buffer, and reads what is in it twice."""
+    """Reads an array of one dimension. NumPy's own reader goes round the file's buffer, and reads
+    what is in it twice.
+    """
     np.lib.format.read_magic(file)
     (count,), _, dtype = np.lib.format.read_array_header_1_0(file)
     return np.frombuffer(file.read(count * dtype.itemsize), dtype=dtype, count=count)
@@ -135,7 +153,9 @@ def load_index(text: bytes) -> PartIndex:
     """Returns what `dump_index` wrote."""
     data = json.loads(text)
     data["counts"] = PacketCounts(**data["counts"])
-    data["runs"] = tuple(RunIndex(**{**run, "clock": _load_clock(run["clock"])}) for run in data["runs"])
+    data["runs"] = tuple(
+        RunIndex(**{**run, "clock": _load_clock(run["clock"])}) for run in data["runs"]
+    )
     return PartIndex(**data)
 
 

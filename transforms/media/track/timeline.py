@@ -1,4 +1,6 @@
-"""A track's staged packets in the order they are heard, each at its sample, with the holes between them told apart."""
+"""A track's staged packets in the order they are heard, each at its sample, with the holes between
+them told apart.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class PlacedPacket(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedPackets:
-    """Consecutive packets of one run on an individual file's time line: `PlacedPacket` by columns, shape (packets,) each."""
+    """Consecutive packets of one run on an individual file's time line: `PlacedPacket` by columns,
+    shape (packets,) each.
+    """
 
     piece: Ints
     media_sample: Ints
@@ -96,35 +100,50 @@ class PlacedPackets:
 
 
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
-    """Returns all pieces of a track in order of server time, over all its archives, on the clock fitted to all of them.
+    """Returns all pieces of a track in order of server time, over all its archives, on the clock
+    fitted to all of them.
 
-    A run that is there twice (an archive under two names, or beside its unpacked folder) is taken once.
+    A run that is there twice (an archive under two names, or beside its unpacked folder) is taken
+    once.
     """
     runs = [(part, run) for part, index in enumerate(parts) for run in index.runs]
     runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
-    once = {(run.ssrc, run.clock, run.packet_count, run.media_stop_sample): (part, run) for part, run in reversed(runs)}
+    once = {
+        (run.ssrc, run.clock, run.packet_count, run.media_stop_sample): (part, run)
+        for part, run in reversed(runs)
+    }
     runs = list(reversed(once.values()))
     found = []
-    for (part, run), clock_pieces in zip(runs, fit_clocks([run.clock for _, run in runs]), strict=True):
+    for (part, run), clock_pieces in zip(
+        runs, fit_clocks([run.clock for _, run in runs]), strict=True
+    ):
         edges = [*(piece.media_start_sample for piece in clock_pieces[1:]), run.media_stop_sample]
         for number, (clock, stop) in enumerate(zip(clock_pieces, edges, strict=True)):
-            found.append(Piece(part=part, run=run, clock=clock, media_stop_sample=stop, opens_run=number == 0))
+            found.append(
+                Piece(
+                    part=part, run=run, clock=clock, media_stop_sample=stop, opens_run=number == 0
+                )
+            )
     return tuple(found)
 
 
 def place_packets(
-    pieces: Sequence[Piece], open_packets: Callable[[int], BinaryIO], begin_unix_ns: int | None = None
+    pieces: Sequence[Piece],
+    open_packets: Callable[[int], BinaryIO],
+    begin_unix_ns: int | None = None,
 ) -> Iterator[PlacedPackets]:
-    """Yields a track's packets at their samples of an individual file, never overlapping; memory holds one window.
+    """Yields a track's packets at their samples of an individual file, never overlapping; memory
+    holds one window.
 
-    Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or right behind the packet
-    before when that reaches further. Audio that an earlier run has given already (two archives, or two segments, of the same
-    time) is left out.
+    Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or
+    right behind the packet before when that reaches further. Audio that an earlier run has given
+    already (two archives, or two segments, of the same time) is left out.
 
     Args:
       pieces: as `plan_pieces` gives them.
       open_packets: opens the staged packets of a part, by its index.
-      begin_unix_ns: server time of the file's first sample, not after the first packet; None for that of the first packet.
+      begin_unix_ns: server time of the file's first sample, not after the first packet; None for
+        that of the first packet.
     """
     begin_unix_ns = file_begin_unix_ns(pieces, begin_unix_ns)
     cursor = 0
@@ -156,7 +175,9 @@ class _RunLine:
     def __init__(self, pieces: Sequence[Piece], first_piece: int, begin_unix_ns: int) -> None:
         """Args: pieces: the run's; first_piece: number of the first of them among all."""
         self._first = first_piece
-        self._media_starts = np.array([piece.clock.media_start_sample for piece in pieces], dtype=np.int64)
+        self._media_starts = np.array(
+            [piece.clock.media_start_sample for piece in pieces], dtype=np.int64
+        )
         past_ns = [piece.clock.server_start_unix_ns - begin_unix_ns for piece in pieces]
         self._bases = _on_grid(np.array([ns_to_samples(ns) for ns in past_ns], dtype=np.int64))
         self._piece = 0
@@ -165,7 +186,9 @@ class _RunLine:
         """Whether a packet of the run was placed."""
 
     def place(self, window: PacketWindow, cursor: int) -> PlacedPackets:
-        """Returns a window's packets, less those heard already. Args: cursor: where the file ends so far."""
+        """Returns a window's packets, less those heard already. Args: cursor: where the file ends
+        so far.
+        """
         records = window.records
         media = records["media_sample"].astype(np.int64)
         duration = records["duration_samples"].astype(np.int64)
@@ -179,8 +202,14 @@ class _RunLine:
             new = np.flatnonzero(ideal + duration > cursor)
             first = int(new[0]) if len(new) else len(media)
         kept = slice(first, None)
-        piece, ideal, duration, lost = piece[kept], ideal[kept], duration[kept], records["lost_before"][kept] > 0
-        # Each begins where it should, or where the one before ends: start = max(ideal, start before + duration before).
+        piece, ideal, duration, lost = (
+            piece[kept],
+            ideal[kept],
+            duration[kept],
+            records["lost_before"][kept] > 0,
+        )
+        # Each begins where it should, or where the one before ends: start = max(ideal, start before
+        # + duration before).
         before = np.cumsum(duration) - duration
         start = before + np.maximum(np.maximum.accumulate(ideal - before), cursor)
         hole_samples = start - np.concatenate([[cursor], (start + duration)[:-1]])[: len(start)]
@@ -205,7 +234,9 @@ class _RunLine:
 
 
 def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> int:
-    """Returns the server time of an individual file's first sample: as wanted, but never after its first packet."""
+    """Returns the server time of an individual file's first sample: as wanted, but never after its
+    first packet.
+    """
     first = pieces[0].clock.server_start_unix_ns if pieces else 0
     return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
 
