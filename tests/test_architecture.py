@@ -53,6 +53,7 @@ _MEDIA_BASE = " ".join(
         "wraparound",
         "buffers",
         "wall_time",
+        "job",
     )
 )
 ROOMS = (

@@ -13,7 +13,7 @@ from transforms.catalog.names import call_folder, individual_name
 from transforms.catalog.rows.ids import track_ids
 from transforms.catalog.rows.segments import segment_row
 from transforms.catalog.rows.tracks import track_row
-from transforms.codec.pool import POOL
+from transforms.codec.pool import run_in_codec_process
 from transforms.context import VERSION, RunContext, key_hash
 from transforms.elements import ExtractedTrack, Row, TrackSource, to_failure
 from transforms.engine import progress
@@ -24,6 +24,7 @@ from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, sa
 from transforms.media.values import TRACK_TYPE_OF, Tags
 from transforms.media.wall_time import to_time, utc_date
 from transforms.storage import objects, uris, work_folders
+from transforms.storage.inputs import STAGED_INPUTS
 
 STAGE = "ExtractTracks"
 FAILURES = "failures"
@@ -96,18 +97,18 @@ class _ExtractFn(ParallelFn):
             track, source.timeline_start_unix_ns // NS_PER_MS, individual.container
         )
         uri = uris.join(context.output_uri, "recordings", call_folder(track.call), name)
-        with (
-            work_folders.work_folder(context.staging_uri) as folder,
-            POOL.lend(limits.codec_memory_bytes) as codec,
-        ):
+        with work_folders.work_folder(context.staging_uri) as folder:
             output = folder / "track" if wants_file else None
-            facts: ExtractedTrackFacts
-            facts, cpu_ns = codec.run(
+            facts, cpu_ns = run_in_codec_process(
+                limits,
+                STAGED_INPUTS,
+                lambda samples: progress.report("media_samples", samples),
                 extract_track,
-                (parts, output, individual.container, _tags(source), source.begin_unix_ns),
-                open_remote=objects.open_staged,
-                on_progress=lambda samples: progress.report("media_samples", samples),
-                timeout_seconds=limits.codec_seconds,
+                parts,
+                output,
+                individual.container,
+                _tags(source),
+                source.begin_unix_ns,
             )
             if output is not None:
                 objects.publish(uri, output)

@@ -12,7 +12,7 @@ from apache_beam.metrics import Metrics
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.names import call_folder
 from transforms.catalog.rows.calls import failed_track, make_call_rows, mix_name
-from transforms.codec.pool import POOL
+from transforms.codec.pool import run_in_codec_process
 from transforms.context import RunContext, key_hash
 from transforms.elements import (
     RECALL_STAGE,
@@ -34,6 +34,7 @@ from transforms.media.wall_time import to_time
 from transforms.recovery import completed_work
 from transforms.recovery.completed_work import STAGED_CALL, FinishedCall
 from transforms.storage import objects, uris, work_folders
+from transforms.storage.inputs import STAGED_INPUTS
 
 STAGE = "MixCalls"
 OUTCOMES = "outcomes"
@@ -214,16 +215,19 @@ class _MixFn(ParallelFn):
             heard_part,
             made_part,
             work_folders.work_folder(context.staging_uri) as folder,
-            POOL.lend(settings.limits.codec_memory_bytes) as codec,
         ):
             output = folder / "mix" if writes else None
-            facts: HeardCallFacts
-            facts, cpu_ns = codec.run(
+            facts, cpu_ns = run_in_codec_process(
+                settings.limits,
+                STAGED_INPUTS,
+                tell,
                 hear_call,
-                (heard, output, settings.mp3, settings.composite, _tags(plan, tracks), cores),
-                open_remote=objects.open_staged,
-                on_progress=tell,
-                timeout_seconds=settings.limits.codec_seconds,
+                heard,
+                output,
+                settings.mp3,
+                settings.composite,
+                _tags(plan, tracks),
+                cores,
             )
             try:
                 if facts.mix is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.codec.pool import POOL
+from transforms.codec.pool import run_in_codec_process
 from transforms.context import RunContext, key_hash
 from transforms.elements import RECALL_STAGE, ArchiveSummary, to_failure
 from transforms.engine import progress
@@ -29,6 +29,7 @@ from transforms.recovery import completed_work
 from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
 from transforms.sources import archive_files
 from transforms.storage import objects, work_folders
+from transforms.storage.inputs import ARCHIVE_INPUTS
 
 FAILURES = "failures"
 ARCHIVES = "archives"
@@ -82,15 +83,16 @@ class _UnpackFn(ParallelFn):
             with (
                 progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
                 work_folders.work_folder(self._context.staging_uri) as folder,
-                POOL.lend(limits.codec_memory_bytes) as codec,
             ):
-                unpacked: UnpackedArchive
-                unpacked, cpu_ns = codec.run(
+                unpacked, cpu_ns = run_in_codec_process(
+                    limits,
+                    ARCHIVE_INPUTS,
+                    portion.advance,
                     unpack_archive,
-                    (ref, members, folder, limits),
-                    open_remote=objects.open_input,
-                    on_progress=portion.advance,
-                    timeout_seconds=limits.codec_seconds,
+                    ref,
+                    members,
+                    folder,
+                    limits,
                 )
                 wanted = [
                     session for session in unpacked.sessions if self._wants(ref, session.call)

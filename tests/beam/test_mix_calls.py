@@ -41,6 +41,7 @@ from tests.support.builders import Participant, Segment, encode_opus, silence, t
 from transforms import mix_calls
 from transforms.catalog.schema import CALL_TABLES
 from transforms.codec.pool import CodecLoan
+from transforms.codec.process import Terms
 from transforms.context import RunContext, key_hash
 from transforms.elements import (
     RECALL_STAGE,
@@ -120,15 +121,15 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
     monkeypatch.setattr(mix_calls, "_LARGE_SAMPLES", large_samples)
     given, run = [], CodecLoan.run
 
-    def note(loan: CodecLoan, function: Any, args: Any, **others: Any) -> Any:
-        given.append((function, args[-1]))
-        return run(loan, function, args, **others)
+    def note(loan: CodecLoan, terms: Terms, job: Any, *args: Any) -> Any:
+        given.append((job, args[-1]))
+        return run(loan, terms, job, *args)
 
     monkeypatch.setattr(CodecLoan, "run", note)
 
     _run(context, [make_plan(sources)])
 
-    assert [last for function, last in given if function is hear_call] == [cores]
+    assert [last for job, last in given if job is hear_call] == [cores]
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ import pytest
 
 from tests.codec import codec_jobs
 from transforms.codec.pool import CodecLoan, CodecPool, RunStoppedError
-from transforms.codec.process import CodecProcess
+from transforms.codec.process import CodecProcess, Terms
 from transforms.media.errors import CodecProcessError, RtpdumpError, StorageError
 from transforms.storage import objects
 
@@ -35,6 +36,26 @@ def _refuse(name: str) -> BinaryIO:
     raise AssertionError(f"{name} is not remote")
 
 
+@dataclass(frozen=True)
+class Names:
+    """Inputs of a job: paths, and what a store would have."""
+
+    open: Opener = _refuse
+
+    def local_path(self, name: str) -> str | None:
+        return None if "://" in name else name
+
+
+def terms(
+    open_remote: Opener = _refuse,
+    on_progress: Callable[[int], None] = lambda _: None,
+    timeout_seconds: float = 30,
+) -> Terms:
+    return Terms(
+        inputs=Names(open_remote), on_progress=on_progress, timeout_seconds=timeout_seconds
+    )
+
+
 def _run(
     codec: CodecProcess | CodecLoan,
     function: Callable[..., Any],
@@ -43,13 +64,7 @@ def _run(
     on_progress: Callable[[int], None] = lambda _: None,
     timeout_seconds: float = 30,
 ) -> Any:
-    return codec.run(
-        function,
-        args,
-        open_remote=open_remote,
-        on_progress=on_progress,
-        timeout_seconds=timeout_seconds,
-    )[0]
+    return codec.run(terms(open_remote, on_progress, timeout_seconds), function, *args).value
 
 
 def _is_running(pid: int) -> bool:
@@ -85,13 +100,7 @@ def pool() -> Iterator[CodecPool]:
 
 
 def test_result_and_cpu_time_come_back(codec: CodecProcess) -> None:
-    value, cpu_ns = codec.run(
-        codec_jobs.work_for,
-        (0.2,),
-        open_remote=_refuse,
-        on_progress=lambda _: None,
-        timeout_seconds=30,
-    )
+    value, cpu_ns = codec.run(terms(), codec_jobs.work_for, 0.2)
 
     assert value != os.getpid()
     assert 50_000_000 < cpu_ns < 2_000_000_000
@@ -259,11 +268,12 @@ def test_memory_limit_is_an_error_and_the_child_lives_on(codec: CodecProcess) ->
 def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     script = (
-        "from pathlib import Path; from tests.codec import codec_jobs; from "
-        "transforms.codec.process import CodecProcess\n"
-        f"CodecProcess({MEMORY_BYTES}).run(codec_jobs.work_for, (60, Path({str(marker)!r})), "
-        "open_remote=None,"
-        " on_progress=None, timeout_seconds=60)"
+        "from pathlib import Path\n"
+        "from tests.codec import codec_jobs\n"
+        "from transforms.codec.process import CodecProcess, Terms\n"
+        "terms = Terms(inputs=None, on_progress=None, timeout_seconds=60)\n"
+        f"child = CodecProcess({MEMORY_BYTES})\n"
+        f"child.run(terms, codec_jobs.work_for, 60, Path({str(marker)!r}))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     _wait_until(lambda: marker.exists() and marker.read_text() != "")

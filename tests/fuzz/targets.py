@@ -19,6 +19,7 @@ import numpy as np
 
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import RecordingError, RtpdumpError, SdpError, TimingMetadataError
+from transforms.media.job import JobHost
 from transforms.media.opus.packet import (
     MAX_PACKET_SAMPLES,
     carries_fec,
@@ -210,12 +211,7 @@ def unpack(data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
         try:
             unpacked = unpack_archive(
-                ref,
-                (),
-                Path(folder),
-                LIMITS,
-                open_input=lambda _: io.BytesIO(data),
-                on_progress=lambda _: None,
+                JobHost(open_input=lambda _: io.BytesIO(data)), ref, (), Path(folder), LIMITS
             )
         except RecordingError as error:
             _assert_tells(error)

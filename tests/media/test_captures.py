@@ -25,6 +25,7 @@ from tests.support.media import (
     unpack,
 )
 from transforms.media.extract_track import PartFiles, extract_track
+from transforms.media.job import JobHost
 from transforms.media.track.staged_packets import PartIndex
 from transforms.media.unpack_archive import UnpackedArchive
 from transforms.media.values import Container, OutputType
@@ -175,12 +176,7 @@ def test_individual_file_is_exact_in_length_and_sounds(
     files, _, folder = find(unpacked, known)
     path = tmp_path / f"a.{container}"
     facts = extract_track(
-        (files,),
-        path,
-        container,
-        {"title": known.who},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
+        JobHost(open_input=open_in(folder)), (files,), path, container, {"title": known.who}
     )
     total = facts.duration_samples
     assert total / 48 == pytest.approx(known.media_ms + known.stalled_ms, abs=30)

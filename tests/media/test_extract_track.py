@@ -31,6 +31,7 @@ from tests.support.media import (
 )
 from transforms.media.errors import TimelineError
 from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.job import JobHost
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.values import Container
 
@@ -47,12 +48,11 @@ def extract(
 ) -> ExtractedTrackFacts:
     """Extracts one track to `out` in a folder."""
     return extract_track(
+        JobHost(open_input=open_in(folder)),
         tuple(parts),
         folder / f"out.{container}" if write else None,
         container,
         {"title": "x"},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
     )
 
 
@@ -129,7 +129,11 @@ def test_progress_is_the_length_of_the_file(tmp_path: Path) -> None:
     )
     told: list[int] = []
     extract_track(
-        tuple(parts), None, Container.MKV, {}, open_input=open_in(tmp_path), on_progress=told.append
+        JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
+        tuple(parts),
+        None,
+        Container.MKV,
+        {},
     )
     assert told == [48_000 - LOOK_AHEAD]
 
@@ -147,13 +151,7 @@ def test_file_may_begin_before_its_first_packet(
     )
     path = tmp_path / f"out.{container}"
     facts = extract_track(
-        tuple(parts),
-        path,
-        container,
-        {},
-        CALL_START_NS,
-        open_input=open_in(tmp_path),
-        on_progress=lambda samples: None,
+        JobHost(open_input=open_in(tmp_path)), tuple(parts), path, container, {}, CALL_START_NS
     )
     lead = 144_000  # 3.001 s on a grid of 2.5 ms; the row says what lies between
     assert facts.begin_unix_ns == CALL_START_NS
@@ -173,13 +171,12 @@ def test_file_never_begins_after_its_first_packet(tmp_path: Path) -> None:
         tmp_path,
     )
     facts = extract_track(
+        JobHost(open_input=open_in(tmp_path)),
         tuple(parts),
         None,
         Container.MKV,
         {},
         CALL_START_NS + 10**9,
-        open_input=open_in(tmp_path),
-        on_progress=lambda _: None,
     )
     assert (facts.begin_unix_ns, facts.hole_samples) == (CALL_START_NS, 0)
 

@@ -56,6 +56,7 @@ from tests.support.quality import (
     speakers,
 )
 from transforms.media.extract_track import extract_track
+from transforms.media.job import JobHost
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.opus.packet import is_valid_packet, packet_samples
 from transforms.media.values import Container
@@ -253,12 +254,7 @@ def press(folder: Path, sent: Sequence[Sent], lost: Collection[int] = (), channe
 
     total = sent[-1].media_sample + samples_of(sent[-1].packet) - LOOK_AHEAD
     track = extract_track(
-        tuple(parts),
-        folder / "a.mkv",
-        Container.MKV,
-        {},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
+        JobHost(open_input=open_in(folder)), tuple(parts), folder / "a.mkv", Container.MKV, {}
     )
     assert (track.duration_samples, track.channels) == (total, channels)
     assert (track.counts.received, track.counts.lost) == (len(arrived), len(lost))

@@ -63,6 +63,7 @@ from transforms.media.archive.read_members import Failures, Named, read_contents
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
 from transforms.media.extract_track import PartFiles
+from transforms.media.job import JobHost
 from transforms.media.rtp.packets import parse_rtp_window
 from transforms.media.rtp.rtpdump import read_rtpdump
 from transforms.media.rtp.sdp import parse_sdp
@@ -209,12 +210,11 @@ def test_folder_s_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     listing |= {f"{MALLORY}_1.rtpdump": 1, "inside.rtpdump": 1, "pipe.rtpdump": 0}
     (tmp_path / "out").mkdir()
     unpacked = unpack_archive(
+        JobHost(open_input=lambda name: Path(name).open("rb")),  # noqa: SIM115
         make_ref(uri=f"{folder}/"),
         tuple(listing.items()),
         tmp_path / "out",
         LIMITS,
-        open_input=lambda name: Path(name).open("rb"),  # noqa: SIM115
-        on_progress=lambda _: None,
     )
     heard = packets_by_participant(unpacked, tmp_path / "out")
     assert set(heard) == {"alice", "bob"}
@@ -686,12 +686,7 @@ def test_raw_entries_of_the_builders_are_a_tar(tmp_path: Path) -> None:
         assert tar.getnames() == list(good_members("raw"))
     assert (
         unpack_archive(
-            make_ref(data),
-            (),
-            tmp_path,
-            LIMITS,
-            open_input=lambda _: io.BytesIO(data),
-            on_progress=lambda _: None,
+            JobHost(open_input=lambda _: io.BytesIO(data)), make_ref(data), (), tmp_path, LIMITS
         ).failures
         == ()
     )

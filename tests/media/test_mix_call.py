@@ -33,6 +33,7 @@ from tests.support.media import (
     stage_call,
 )
 from transforms.media.errors import StorageError
+from transforms.media.job import JobHost
 from transforms.media.mix_call import HeardTrack, MixFacts, hear_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, Mp3Mode, Mp3Settings
@@ -146,13 +147,12 @@ def test_progress_adds_up_to_what_is_heard(
     parts = stage_call([say("alice", tone(440, 2.5)), say("bob", tone(880, 2.5))], tmp_path)
     told: list[int] = []
     hear_call(
+        JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
         tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
         tmp_path / "out.mp3" if makes_mix else None,
         Mp3Settings(),
         CompositeSettings(target_lufs=target),
         {},
-        open_input=open_in(tmp_path),
-        on_progress=told.append,
     )
     assert sum(told) == passes * (120_000 - LOOK_AHEAD)
     assert max(told) < 2 * 48_000
@@ -165,14 +165,13 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
     made = []
     for threads in (1, 2, 3):
         facts = hear_call(
+            JobHost(open_input=open_in(tmp_path)),
             tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
             tmp_path / f"{threads}.mp3",
             Mp3Settings(),
             CompositeSettings(),
             {},
             threads,
-            open_input=open_in(tmp_path),
-            on_progress=lambda samples: None,
         )
         assert facts.mix is not None
         made.append((facts.mix, [(track.loudness_lufs, track.peak_dbfs) for track in facts.tracks]))
@@ -189,14 +188,13 @@ def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="gone"):
         hear_call(
+            JobHost(open_input=open_input),
             tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
             tmp_path / "out.mp3",
             Mp3Settings(),
             CompositeSettings(),
             {},
             2,
-            open_input=open_input,
-            on_progress=lambda samples: None,
         )
 
 
@@ -304,9 +302,13 @@ def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(
         HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
     ]
     facts = hear_call(
-        tuple(heard), tmp_path / "a.mp3", Mp3Settings(), CompositeSettings(), {},
-        open_input=open_in(tmp_path), on_progress=lambda samples: None,
-    )  # fmt: skip
+        JobHost(open_input=open_in(tmp_path)),
+        tuple(heard),
+        tmp_path / "a.mp3",
+        Mp3Settings(),
+        CompositeSettings(),
+        {},
+    )
     assert facts.mix is not None
     assert facts.mix.start_unix_ns == CALL_START_NS
     assert facts.mix.file.duration_samples == 3 * 48_000 - LOOK_AHEAD

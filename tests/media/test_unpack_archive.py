@@ -29,6 +29,7 @@ from tests.support.builders import (
 from tests.support.media import LIMITS, load_part, make_ref, open_in, part_files, staged_run, unpack
 from transforms.media.archive.read_members import Failures, read_contents
 from transforms.media.errors import ArchiveError
+from transforms.media.job import JobHost
 from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
 from transforms.media.values import Failure, OutputType
@@ -119,12 +120,11 @@ def test_unpacked_folder_gives_the_same_as_its_archive(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     unpacked = unpack_archive(
+        JobHost(open_input=lambda name: (tmp_path / name).open("rb")),
         make_ref(uri="in/"),
         listing,
         out,
         LIMITS,
-        open_input=lambda name: (tmp_path / name).open("rb"),
-        on_progress=lambda samples: None,
     )
     assert unpacked.bytes_read == sum(map(len, members.values()))
     assert (unpacked.failures, unpacked.member_count) == ((), 8)
@@ -584,12 +584,11 @@ def test_progress_tells_half_of_the_bytes_when_read_and_half_when_staged(tmp_pat
     told: list[int] = []
 
     unpack_archive(
+        JobHost(open_input=lambda name: io.BytesIO(data), tell_progress=told.append),
         make_ref(data),
         (),
         tmp_path,
         LIMITS,
-        open_input=lambda name: io.BytesIO(data),
-        on_progress=told.append,
     )
 
     half = len(data) // 2
@@ -608,12 +607,11 @@ def test_progress_of_what_expands_much_stays_within_the_archive(tmp_path: Path) 
     told: list[int] = []
 
     unpack_archive(
+        JobHost(open_input=lambda name: io.BytesIO(data), tell_progress=told.append),
         make_ref(data),
         (),
         tmp_path,
         LIMITS,
-        open_input=lambda name: io.BytesIO(data),
-        on_progress=told.append,
     )
 
     assert told == [len(data) // 2, len(data) // 2]

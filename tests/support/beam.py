@@ -31,6 +31,7 @@ from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
 from transforms.context import RunContext, key_hash
 from transforms.elements import CallPlan, FragmentRef, Row, TrackSource
+from transforms.media.job import JobHost
 from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
 from transforms.media.wall_time import to_time, utc_date
@@ -188,7 +189,7 @@ def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
     folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
     folder.mkdir(parents=True)
     unpacked = unpack_archive(
-        ref, (), folder, context.settings.limits, open_input=_open_local, on_progress=lambda _: None
+        JobHost(open_input=_open_local), ref, (), folder, context.settings.limits
     )
     sources = [
         TrackSource(

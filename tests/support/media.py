@@ -31,6 +31,7 @@ from tests.support.builders import (
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece, Plateau, RunClock, StepEvidence
 from transforms.media.extract_track import PartFiles
+from transforms.media.job import JobHost
 from transforms.media.mix_call import HeardCallFacts, HeardTrack, MixFacts, hear_call
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
@@ -211,12 +212,7 @@ def unpack(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> Unpacke
     """Unpacks an archive into a folder, which is made."""
     folder.mkdir(exist_ok=True)
     return unpack_archive(
-        make_ref(data),
-        (),
-        folder,
-        limits,
-        open_input=lambda name: io.BytesIO(data),
-        on_progress=lambda samples: None,
+        JobHost(open_input=lambda name: io.BytesIO(data)), make_ref(data), (), folder, limits
     )
 
 
@@ -260,13 +256,12 @@ def hear_parts(
     """Hears staged tracks, each of its parts, and mixes them to a file when there is one named."""
     fields: dict[str, Any] = {"begin_unix_ns": None, "is_mixed": True, **track_fields}
     return hear_call(
+        JobHost(open_input=open_in(folder)),
         tuple(HeardTrack(parts=tuple(parts), **fields) for parts in tracks),
         output,
         mp3 or Mp3Settings(),
         composite or CompositeSettings(),
         {"title": "x"},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
     )
 
 

@@ -37,6 +37,7 @@ from transforms.media.extract_track import (
     SegmentFacts,
     extract_track,
 )
+from transforms.media.job import JobHost
 from transforms.media.mix_call import MixFacts
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
@@ -85,12 +86,11 @@ def press(
             )
             (folder / str(number)).mkdir()
             unpacked = unpack_archive(
+                JobHost(open_input=lambda _, data=call.archive: io.BytesIO(data)),
                 ref,
                 (),
                 folder / str(number),
                 LIMITS,
-                open_input=lambda _, data=call.archive: io.BytesIO(data),  # type: ignore[misc]
-                on_progress=lambda samples: None,
             )
             assert unpacked.failures == ()
             for session in unpacked.sessions:
@@ -112,12 +112,7 @@ def press(
             wants_mkv = with_mkv if isinstance(with_mkv, bool) else session_id in with_mkv
             mkv = folder / "track.mkv" if wants_mkv else None
             extracted = extract_track(
-                mine,
-                mkv,
-                Container.MKV,
-                {},
-                open_input=open_in(folder),
-                on_progress=lambda samples: None,
+                JobHost(open_input=open_in(folder)), mine, mkv, Container.MKV, {}
             )
             tracks[session_id] = Track(
                 segments=truth[session_id],

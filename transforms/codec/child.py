@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import io
 import os
 import pickle
@@ -12,11 +11,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, BinaryIO, cast
 
 from transforms.media.buffers import PositionedFile
 from transforms.media.errors import RecordingError, StorageError
+from transforms.media.job import JobHost
 
 _BUFFER_BYTES = 1 << 20
 _SWITCH_SECONDS = 0.0005
@@ -28,9 +29,6 @@ _STACK_BYTES = 1 << 20
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
-# --- the child's side -----------------------------------------------------------------------------
-
-
 class _Parent:
     """What a job asks of the parent and tells it, from any of its threads."""
 
@@ -38,14 +36,27 @@ class _Parent:
         self._connection = connection
         self._lock = threading.Lock()
 
+    def open_input(self, name: str) -> BinaryIO:
+        """Opens an input: a file of this machine here, all else by way of the parent."""
+        path = self._ask("open", name)
+        if path is None:
+            return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, name), _BUFFER_BYTES))
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise StorageError(f"{name}: {error.strerror}") from error
+
     def read(self, name: str, position: int, size: int) -> bytes:
         """Returns bytes of a file that the parent reads for us."""
+        return cast(bytes, self._ask("read", name, position, size))
+
+    def _ask(self, *question: Any) -> Any:
         with self._lock:
-            self._connection.send(("read", name, position, size))
+            self._connection.send(question)
             answer = self._connection.recv()
         if isinstance(answer, RecordingError):
             raise answer
-        return cast(bytes, answer)
+        return answer
 
     def tell_progress(self, count: int) -> None:
         """Tells how much more of a job is done: samples, or bytes of an archive."""
@@ -66,15 +77,6 @@ class _RemoteFile(PositionedFile):
 
     def find_end(self) -> int:
         return int.from_bytes(self.read_at(0, -1), "big")
-
-
-def _open_input(parent: _Parent, name: str) -> BinaryIO:
-    if "://" in name:
-        return cast(BinaryIO, io.BufferedReader(_RemoteFile(parent, name), _BUFFER_BYTES))
-    try:
-        return open(name, "rb")
-    except OSError as error:
-        raise StorageError(f"{name}: {error.strerror}") from error
 
 
 def _die_with_parent() -> None:
@@ -107,9 +109,10 @@ def _allow_many_files() -> None:
 
 def _serve_jobs(connection: Connection) -> None:
     parent = _Parent(connection)
+    host = JobHost(open_input=parent.open_input, tell_progress=parent.tell_progress)
     while True:
         try:
-            kind, function, args = connection.recv()
+            kind, *work = connection.recv()
         except EOFError:
             return
         if kind == "ping":
@@ -124,31 +127,30 @@ def _serve_jobs(connection: Connection) -> None:
 
             continue
         started = time.process_time_ns()
-        answer: tuple[str, Any]
-        try:
-            result = function(
-                *args,
-                open_input=functools.partial(_open_input, parent),
-                on_progress=parent.tell_progress,
-            )
-            answer = ("done", result)
-            pickle.dumps(answer)
-        except RecordingError as error:
-            error.__cause__ = None
-            answer = ("failed", error)
-        except MemoryError:
-            answer = ("exhausted", None)
-        except OSError as error:
-            if error.errno in _DISK_ERRNOS:
-                answer = (
-                    "failed",
-                    StorageError(f"{error.filename or 'the work folder'}: {error.strerror}"),
-                )
-            else:
-                answer = ("crashed", traceback.format_exc())
-        except BaseException:
-            answer = ("crashed", traceback.format_exc())
+        answer = _do(host, *work)
         connection.send((*answer, time.process_time_ns() - started))
+
+
+def _do(
+    host: JobHost, job: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, Any]:
+    """Does a job; returns how it ended, and with what."""
+    try:
+        answer = ("done", job(host, *args, **kwargs))
+        pickle.dumps(answer)
+        return answer
+    except RecordingError as error:
+        error.__cause__ = None
+        return "failed", error
+    except MemoryError:
+        return "exhausted", None
+    except OSError as error:
+        if error.errno not in _DISK_ERRNOS:
+            return "crashed", traceback.format_exc()
+        where = error.filename or "the work folder"
+        return "failed", StorageError(f"{where}: {error.strerror}")
+    except BaseException:
+        return "crashed", traceback.format_exc()
 
 
 def main(argv: list[str]) -> None:

@@ -5,15 +5,21 @@ time.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import Concatenate, ParamSpec, TypeVar
 
-from transforms.codec.process import CodecProcess, LostWorkError, logger
+from transforms.codec.process import CodecProcess, Inputs, JobResult, LostWorkError, Terms
 from transforms.media.errors import CallpressError, CodecProcessError
+from transforms.media.job import JobHost
+from transforms.media.settings import LimitSettings
 
-# --- the parent's side ----------------------------------------------------------------------------
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RunStoppedError(CallpressError):
@@ -66,13 +72,12 @@ class CodecLoan:
 
     def run(
         self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        *,
-        open_remote: Callable[[str], BinaryIO],
-        on_progress: Callable[[int], None],
-        timeout_seconds: float,
-    ) -> tuple[Any, int]:
+        terms: Terms,
+        job: Callable[Concatenate[JobHost, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> JobResult[T]:
         """As `CodecProcess.run`; but work that is lost is tried once more, alone.
 
         Alone, because several children at once may have used up the machine's memory, or its time,
@@ -80,27 +85,21 @@ class CodecLoan:
         ended, and those who come later wait for it.
 
         Raises:
-          RecordingError: what the function raised.
+          RecordingError: what the job raised.
           CodecProcessError: lost twice, or a bug of ours.
           RunStoppedError: the pool was stopped.
         """
-        told_samples = 0
+        told = 0
 
-        def tell(samples: int) -> None:
-            nonlocal told_samples
-            told_samples += samples
-            on_progress(samples)
+        def tell(count: int) -> None:
+            nonlocal told
+            told += count
+            terms.on_progress(count)
 
-        def attempt() -> tuple[Any, int]:
+        def attempt() -> JobResult[T]:
             self._pool.check()
             try:
-                return self.process.run(
-                    function,
-                    args,
-                    open_remote=open_remote,
-                    on_progress=tell,
-                    timeout_seconds=timeout_seconds,
-                )
+                return self.process.run(replace(terms, on_progress=tell), job, *args, **kwargs)
             except LostWorkError:
                 self._pool.check()
                 raise
@@ -110,10 +109,10 @@ class CodecLoan:
                 return attempt()
         except LostWorkError as error:
             first = error.message
-        logger.warning("%s over %s; it is tried once more, alone", first, function.__name__)
+        logger.warning("%s over %s; it is tried once more, alone", first, job.__name__)
         with self._pool.gate.alone():
             self.process = self._pool.replace(self.process, self._memory_bytes)
-            on_progress(-told_samples)
+            terms.on_progress(-told)
             try:
                 return attempt()
             except LostWorkError as error:
@@ -214,3 +213,31 @@ class CodecPool:
 
 
 POOL = CodecPool()
+
+
+def run_in_codec_process(
+    limits: LimitSettings,
+    inputs: Inputs,
+    on_progress: Callable[[int], None],
+    job: Callable[Concatenate[JobHost, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> JobResult[T]:
+    """Returns what `job(host, *args, **kwargs)` gives in a codec process of this worker.
+
+    Args:
+      limits: how much memory and time the job may take.
+      inputs: what the names of its inputs stand for.
+      on_progress: told what the job tells; less than nothing when work is begun anew.
+      job: a function at the top of a module of `transforms.media`.
+      args, kwargs: picklable.
+
+    Raises:
+      RecordingError: what the job raised.
+      CodecProcessError: the process died or passed a limit, twice; or a bug of ours.
+      RunStoppedError: the run is being stopped.
+    """
+    terms = Terms(inputs=inputs, on_progress=on_progress, timeout_seconds=limits.codec_seconds)
+    with POOL.lend(limits.codec_memory_bytes) as codec:
+        return codec.run(terms, job, *args, **kwargs)

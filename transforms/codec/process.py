@@ -1,16 +1,19 @@
-"""Runs a function of `transforms.media` in a child process with limits; its death is a
-`RecordingError` of that work.
+"""Runs a job of `transforms.media` in a child process with limits; its death is a `RecordingError`
+of that job.
 
-The child imports no Beam. It opens local files by itself and asks its parent for everything else,
-so no storage client lives there. It dies with its parent. Work that it died over, or that took too
-much time or memory, is tried once more in a fresh child while no other is at work; a bug of ours
-(an exception in the child) would only repeat itself and is not.
+The child imports no Beam. It asks its parent what the name of an input stands for, opens files of
+this machine by itself and has its parent read everything else, so no storage client lives there.
+It dies with its parent. A job that it died over, or that took too much time or memory, is tried
+once more in a fresh child while no other is at work; a bug of ours (an exception in the child)
+would only repeat itself and is not.
 
     parent                                   child
-    ("warm", None, ())               ->  (between jobs)                     no answer
-    ("ping", None, ())               ->  (between jobs)
+    ("warm",)                        ->  (between jobs)                     no answer
+    ("ping",)                        ->  (between jobs)
                                      <-      "pong"
-    ("run", function, args)          ->
+    ("run", job, args, kwargs)       ->
+                                     <-      ("open", name)                   any number of times
+    path | None                      ->
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
                                      <-      ("progress", count)              no answer
@@ -29,15 +32,60 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import (
+    Any,
+    BinaryIO,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
 from transforms.media.errors import CodecProcessError, RecordingError
+from transforms.media.job import JobHost
 from transforms.media.text import printable
 
 logger = logging.getLogger(__name__)
 _PING_SECONDS = 10
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Inputs(Protocol):
+    """What the names of a job's inputs stand for."""
+
+    def local_path(self, name: str) -> str | None:
+        """Returns the path of a file of this machine; None for anything else."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens anything for reading; seekable. Raises: StorageError, also from its reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms a codec process does a job."""
+
+    inputs: Inputs
+    on_progress: Callable[[int], None]
+    """Told what the job tells: samples, or bytes of an archive."""
+    timeout_seconds: float
+    """The child is killed after this."""
+
+
+class JobResult(NamedTuple, Generic[T]):
+    """What a job gave, and what it took."""
+
+    value: T
+    cpu_ns: int
+    """CPU time of the child."""
 
 
 class LostWorkError(CodecProcessError):
@@ -83,25 +131,21 @@ class CodecProcess:
 
     def run(
         self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        *,
-        open_remote: Callable[[str], BinaryIO],
-        on_progress: Callable[[int], None],
-        timeout_seconds: float,
-    ) -> tuple[Any, int]:
-        """Returns what `function(*args, open_input=..., on_progress=...)` gives in the child, and
-        its CPU time in ns.
+        terms: Terms,
+        job: Callable[Concatenate[JobHost, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> JobResult[T]:
+        """Returns what `job(host, *args, **kwargs)` gives in the child.
 
         Args:
-          function: module-level, of `transforms.media`.
-          args: picklable.
-          open_remote: opens what is no local path, on behalf of the child.
-          on_progress: told what the function reports, in samples or bytes.
-          timeout_seconds: the child is killed after this.
+          terms: what the job may use.
+          job: a function at the top of a module of `transforms.media`.
+          args, kwargs: picklable.
 
         Raises:
-          RecordingError: what the function raised.
+          RecordingError: what the job raised.
           LostWorkError: the child died, or ran out of time or memory.
           CodecProcessError: a bug of ours; it costs this recording and not the run, and its
             traceback goes to the log.
@@ -109,56 +153,48 @@ class CodecProcess:
         handles: dict[str, BinaryIO] = {}
         # A timer, since a child that is stuck in the middle of a message would hold up any wait for
         # the end of it.
-        timer = threading.Timer(timeout_seconds, self._expire)
+        timer = threading.Timer(terms.timeout_seconds, self._expire)
         timer.daemon = True
         timer.start()
         try:
-            self._send(("run", function, args))
+            self._send(("run", job, args, kwargs))
             while True:
                 kind, *rest = self._receive()
-                if kind == "read":
-                    answer: bytes | RecordingError
-                    try:
-                        answer = _serve(handles, open_remote, *rest)
-                    except RecordingError as error:
-                        # the child gives up its work, and so the error comes back as the work's
-                        answer = error
-                    except BaseException:
-                        self.close()  # it waits for an answer that will never come
-                        raise
-                    self._send(answer)
+                if kind == "open":
+                    self._send(terms.inputs.local_path(*rest))
+                elif kind == "read":
+                    self._send(self._read(handles, terms.inputs, *rest))
                 elif kind == "progress":
-                    on_progress(rest[0])
-                elif kind == "done":
-                    return rest[0], rest[1]
-                elif kind == "failed":
-                    raise cast(RecordingError, rest[0])
-                elif kind == "exhausted":
-                    raise LostWorkError(
-                        "the codec process ran out of memory (limits.codec_memory_bytes)"
-                    )
+                    terms.on_progress(*rest)
                 else:
-                    logger.error("bug in the codec process:\n%s", rest[0])
-                    line = rest[0].strip().rsplit("\n", 1)[-1]
-                    raise CodecProcessError(
-                        "a bug in the codec process, please report it with the log: "
-                        f"{printable(line[:300])}"
-                    )
+                    return JobResult(*_judge(kind, *rest))
         except _ChildGoneError:
             self.close()
-            if self._has_expired:
-                raise LostWorkError(
-                    f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)"
-                ) from None
-            status = self._process.returncode
-            how = (
-                f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-            )
-            raise LostWorkError(f"the codec process died with {how}") from None
+            raise LostWorkError(self._why_gone(terms.timeout_seconds)) from None
         finally:
             timer.cancel()
             for handle in handles.values():
                 handle.close()
+
+    def _read(
+        self, handles: dict[str, BinaryIO], inputs: Inputs, name: str, offset: int, size: int
+    ) -> bytes | RecordingError:
+        """Reads for the child; an error is an answer as well: it comes back as that of its work."""
+        try:
+            return _read_for_child(handles, inputs, name, offset, size)
+        except RecordingError as error:
+            return error
+        except BaseException:
+            self.close()  # it waits for an answer that will never come
+            raise
+
+    def _why_gone(self, timeout_seconds: float) -> str:
+        if self._has_expired:
+            return f"the codec process took more than {timeout_seconds:g} s (limits.codec_seconds)"
+        status = self._process.returncode
+        if status < 0:
+            return f"the codec process died with signal {signal.Signals(-status).name}"
+        return f"the codec process died with exit status {status}"
 
     def _send(self, message: Any) -> None:
         try:
@@ -169,10 +205,7 @@ class CodecProcess:
     def _receive(self) -> Any:
         try:
             return self._connection.recv()
-        except (
-            EOFError,
-            OSError,
-        ) as error:  # the latter also when it died in the middle of a message
+        except (EOFError, OSError) as error:  # the latter when it died in the middle of a message
             raise _ChildGoneError from error
 
     def _expire(self) -> None:
@@ -187,14 +220,14 @@ class CodecProcess:
     def warm(self) -> None:
         """Has the child import what jobs need, and does not wait for it."""
         with contextlib.suppress(OSError):  # it died: who wants to lend it finds out
-            self._connection.send(("warm", None, ()))
+            self._connection.send(("warm",))
 
     def answers(self) -> bool:
         """Whether it can take a job. Between jobs only: a child killed a moment ago may still look
         alive.
         """
         try:
-            self._connection.send(("ping", None, ()))
+            self._connection.send(("ping",))
             return self._connection.poll(_PING_SECONDS) and self._connection.recv() == "pong"
         except (EOFError, OSError):
             return False
@@ -218,16 +251,27 @@ class _ChildGoneError(Exception):
     """The pipe to the child is broken."""
 
 
-def _serve(
-    handles: dict[str, BinaryIO],
-    open_remote: Callable[[str], BinaryIO],
-    name: str,
-    offset: int,
-    size: int,
+def _judge(ending: str, value: Any, cpu_ns: int) -> tuple[Any, int]:
+    """Returns what a job gave, and its CPU time in ns; raises what became of it instead."""
+    if ending == "done":
+        return value, cpu_ns
+    if ending == "failed":
+        raise cast(RecordingError, value)
+    if ending == "exhausted":
+        raise LostWorkError("the codec process ran out of memory (limits.codec_memory_bytes)")
+    logger.error("bug in the codec process:\n%s", value)
+    line = value.strip().rsplit("\n", 1)[-1]
+    raise CodecProcessError(
+        f"a bug in the codec process, please report it with the log: {printable(line[:300])}"
+    )
+
+
+def _read_for_child(
+    handles: dict[str, BinaryIO], inputs: Inputs, name: str, offset: int, size: int
 ) -> bytes:
-    """Reads for the child. Raises: StorageError."""
+    """Returns bytes of an input, its length when `size` is negative. Raises: StorageError."""
     if name not in handles:
-        handles[name] = open_remote(name)
+        handles[name] = inputs.open(name)
     handle = handles[name]
     if size < 0:
         return handle.seek(0, io.SEEK_END).to_bytes(8, "big")

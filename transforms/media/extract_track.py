@@ -15,6 +15,7 @@ import numpy as np
 
 from transforms.media.containers.matroska import OpusFile
 from transforms.media.errors import TimelineError
+from transforms.media.job import JobHost
 from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.staged_packets import PartIndex, load_index
@@ -32,7 +33,7 @@ from transforms.media.values import Container, Tags
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFiles:
-    """Names of a part's two staged files, for `open_input`."""
+    """Names of a part's two staged files, for the job's host to open."""
 
     packets: str
     index: str
@@ -103,31 +104,28 @@ def load_parts(
 
 
 def extract_track(
+    host: JobHost,
     parts: tuple[PartFiles, ...],
     output: Path | None,
     container: Container,
     tags: Tags,
     begin_unix_ns: int | None = None,
-    *,
-    open_input: Callable[[str], BinaryIO],
-    on_progress: Callable[[int], None],
 ) -> ExtractedTrackFacts:
     """Copies a track's Opus packets into one file, on one time line.
 
     Args:
+      host: gives the staged files; told the samples of the finished file.
       parts: the track's share of each archive.
       output: the local file to write; None measures only.
       container: its format.
       tags: title, artist, date and so on.
       begin_unix_ns: server time at which the file is to begin, when that is before its first
         packet; None for the packet's.
-      open_input: opens a staged file by name.
-      on_progress: told the samples of the finished file.
 
     Raises:
       TimelineError: no packets at all.
     """
-    indexes = load_parts(parts, open_input)
+    indexes = load_parts(parts, host.open_input)
     pieces = plan_pieces(indexes)
     if not pieces:
         raise TimelineError("no packets to place, expected at least one")
@@ -142,7 +140,7 @@ def extract_track(
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
         for window in place_packets(
-            pieces, lambda part: open_input(parts[part].packets), begin_unix_ns
+            pieces, lambda part: host.open_input(parts[part].packets), begin_unix_ns
         ):
             for piece, first, stop in _by_piece(window):
                 if piece != seen:
@@ -172,7 +170,7 @@ def extract_track(
             if file is not None:
                 _write(file, window)
     total = end - LOOK_AHEAD_SAMPLES
-    on_progress(total)
+    host.tell_progress(total)
     facts = None
     if output is not None:
         with output.open("rb") as written:

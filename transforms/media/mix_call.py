@@ -19,6 +19,7 @@ import numpy as np
 
 from transforms.media.containers.mp3 import Mp3File
 from transforms.media.extract_track import FileFacts, PartFiles, load_parts
+from transforms.media.job import JobHost
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
 from transforms.media.sound.levels import Cells, LevelMeter
@@ -82,15 +83,13 @@ class HeardCallFacts:
 
 
 def hear_call(
+    host: JobHost,
     tracks: tuple[HeardTrack, ...],
     output: Path | None,
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
     threads: int = 1,
-    *,
-    open_input: Callable[[str], BinaryIO],
-    on_progress: Callable[[int], None],
 ) -> HeardCallFacts:
     """Listens to all tracks of a call, and mixes them into one file that begins with the earliest
     media of all.
@@ -99,6 +98,9 @@ def hear_call(
     heard.
 
     Args:
+      host: gives the staged files, on several threads at a time. Told the samples of each finished
+        block of the mix, twice for a loudness target; without a mix those of each block heard of
+        any track.
       tracks: each with packets.
       output: the local MP3 to write; None only listens.
       mp3: how to encode it.
@@ -106,26 +108,22 @@ def hear_call(
       tags: title, artist, date and so on.
       threads: how many cores it may keep busy: with more than one, tracks are decoded on threads
         while the mix is encoded.
-      open_input: opens a staged file by name; called from those threads.
-      on_progress: told the samples of each finished block of the mix, twice for a loudness target;
-        without a mix those of each block heard of any track.
     """
     threads = min(threads, len(tracks), _MOST_THREADS)
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        return _hear(tracks, output, mp3, composite, tags, pool, open_input, on_progress)
+        return _hear(host, tracks, output, mp3, composite, tags, pool)
 
 
 def _hear(
+    host: JobHost,
     tracks: tuple[HeardTrack, ...],
     output: Path | None,
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
     pool: Executor | None,
-    open_input: Callable[[str], BinaryIO],
-    on_progress: Callable[[int], None],
 ) -> HeardCallFacts:
-    voices = [_Voice(track, open_input) for track in tracks]
+    voices = [_Voice(track, host.open_input) for track in tracks]
     mixed = [voice for voice, track in zip(voices, tracks, strict=True) if track.is_mixed]
     mix = None
     if output is not None and mixed:
@@ -140,7 +138,10 @@ def _hear(
         if composite.target_lufs != "off":
             blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
             gain = _gain_to(
-                float(composite.target_lufs), blocks, LevelMeter(channels, copies), on_progress
+                float(composite.target_lufs),
+                blocks,
+                LevelMeter(channels, copies),
+                host.tell_progress,
             )
         blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
@@ -148,14 +149,14 @@ def _hear(
             for block in _limited(blocks, gain, limiter):
                 levels.add(file.samples, block)
                 file.write(to_pcm16(block).repeat(copies, axis=1))
-                on_progress(len(block))
+                host.tell_progress(len(block))
             levels.end()
         mix = _facts_of(file, output, levels, origin)
     for voice in voices:
         if mix is None or voice not in mixed:
             for chunk in voice.listen():
                 if mix is None:
-                    on_progress(len(chunk.pcm))
+                    host.tell_progress(len(chunk.pcm))
     return HeardCallFacts(tracks=tuple(voice.facts() for voice in voices), mix=mix)
 
 

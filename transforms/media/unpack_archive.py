@@ -29,6 +29,7 @@ from transforms.media.errors import (
     TimingMetadataError,
     UnsupportedCodecError,
 )
+from transforms.media.job import JobHost
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.streams import PacketCounts
@@ -86,26 +87,23 @@ class UnpackedArchive:
 
 
 def unpack_archive(
+    host: JobHost,
     ref: ArchiveRef,
     folder_members: tuple[tuple[str, int], ...],
     folder: Path,
     limits: LimitSettings,
-    *,
-    open_input: Callable[[str], BinaryIO],
-    on_progress: Callable[[int], None],
 ) -> UnpackedArchive:
     """Stages every audio track of an archive in `folder`.
 
     Args:
-      ref: the archive; its `uri` goes to `open_input`.
+      host: gives the archive; told how many of its bytes are dealt with, half of them while it is
+        read, half while its segments are staged.
+      ref: the archive; its `uri` is what the host opens it by.
       folder_members: relative path and size of each file when the archive is an unpacked folder,
         else empty.
       folder: a local folder; holds what `UnpackedPart` names on return. What an earlier try left in
         it is overwritten.
       limits: bounds on what the archive may cost.
-      open_input: opens an input by name for reading.
-      on_progress: told how many of the archive's bytes are dealt with: half of them while it is
-        read, half while its segments are staged.
 
     Raises:
       ArchiveError: no archive, or nothing in it that could be a recording.
@@ -117,9 +115,9 @@ def unpack_archive(
     spool.mkdir()
     failures = Failures(ref)
     with _on_local_disk(folder):
-        gauge = _Gauge(ref.size_bytes, on_progress)
+        gauge = _Gauge(ref.size_bytes, host.tell_progress)
         contents = read_contents(
-            ref, folder_members, open_input, spool, limits, failures, gauge.read
+            ref, folder_members, host.open_input, spool, limits, failures, gauge.read
         )
         stager = _Stager(contents, folder, limits, failures, ref.uri, deadline, gauge)
         sessions = []

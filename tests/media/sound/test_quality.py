@@ -44,6 +44,7 @@ from tests.support.quality import (
     speakers,
 )
 from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.job import JobHost
 from transforms.media.settings import Mp3Mode, Mp3Settings
 from transforms.media.values import Container
 
@@ -103,12 +104,7 @@ def test_pesq_tells_good_from_bad() -> None:
 def extract(folder: Path, parts: Sequence[PartFiles]) -> ExtractedTrackFacts:
     """Writes a track to `a.mkv` in a folder."""
     return extract_track(
-        tuple(parts),
-        folder / "a.mkv",
-        Container.MKV,
-        {},
-        open_input=open_in(folder),
-        on_progress=lambda samples: None,
+        JobHost(open_input=open_in(folder)), tuple(parts), folder / "a.mkv", Container.MKV, {}
     )
 
 
