@@ -19,7 +19,7 @@ from transforms.elements import ExtractedTrack, Row, TrackSource, to_failure
 from transforms.engine import progress
 from transforms.engine.parallel import ParallelFn
 from transforms.media.errors import RecordingError
-from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.extract_track import PartFiles, TrackStats, extract_track
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, samples_to_ns
 from transforms.media.values import TRACK_TYPE_OF, Tags
 from transforms.media.wall_time import to_time, utc_date
@@ -132,9 +132,7 @@ class _ExtractFn(ParallelFn):
             cpu_ns=cpu_ns,
         )
 
-    def _recording_row(
-        self, source: TrackSource, facts: ExtractedTrackFacts, name: str, uri: str
-    ) -> Row:
+    def _recording_row(self, source: TrackSource, facts: TrackStats, name: str, uri: str) -> Row:
         assert facts.file is not None
         length = facts.file.duration_samples
         return {

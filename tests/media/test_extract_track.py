@@ -30,7 +30,7 @@ from tests.support.media import (
     unpack,
 )
 from transforms.media.errors import TimelineError
-from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.extract_track import PartFiles, TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.values import Container
@@ -45,7 +45,7 @@ def extract(
     *,
     write: bool = True,
     container: Container = Container.MKV,
-) -> ExtractedTrackFacts:
+) -> TrackStats:
     """Extracts one track to `out` in a folder."""
     return extract_track(
         JobHost(open_input=open_in(folder)),
@@ -56,7 +56,7 @@ def extract(
     )
 
 
-def extract_segments(folder: Path, *segments: Segment, write: bool = True) -> ExtractedTrackFacts:
+def extract_segments(folder: Path, *segments: Segment, write: bool = True) -> TrackStats:
     """Stages the segments of one participant and extracts their track."""
     return extract(
         folder,

@@ -32,9 +32,9 @@ from tests.support.simulation import (
     simulate_call,
 )
 from transforms.media.extract_track import (
-    ExtractedTrackFacts,
+    FileSegment,
     PartFiles,
-    SegmentFacts,
+    TrackStats,
     extract_track,
 )
 from transforms.media.job import JobHost
@@ -54,7 +54,7 @@ class Track:
     """One participant session: the truth, and what became of it."""
 
     segments: tuple[Simulated, ...]
-    facts: ExtractedTrackFacts
+    facts: TrackStats
     mkv: Pcm | None
 
 
@@ -122,7 +122,7 @@ def press(
     return Pressed(mix=mix, facts=facts, tracks=tracks)
 
 
-def row_of(track: Track, marker: Marker) -> SegmentFacts:
+def row_of(track: Track, marker: Marker) -> FileSegment:
     """Returns the row that says where a marker is: the one nearest to its true time."""
     rows = track.facts.segments
     return min(
@@ -133,7 +133,7 @@ def row_of(track: Track, marker: Marker) -> SegmentFacts:
     )
 
 
-def in_file(track: Track, marker: Marker, row: SegmentFacts) -> Heard:
+def in_file(track: Track, marker: Marker, row: FileSegment) -> Heard:
     """Returns where a marker is in the MKV, measured from where the row puts its true time."""
     assert track.mkv is not None
     stretch = (row.file_stop_sample - row.file_start_sample) / (
@@ -148,7 +148,7 @@ class Found:
     """A marker of which enough arrived, away from every stall."""
 
     marker: Marker
-    row: SegmentFacts
+    row: FileSegment
     mix: Heard
     file: Heard | None
 

@@ -40,7 +40,7 @@ class PartFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileFacts:
+class MediaFile:
     """A finished media file."""
 
     size_bytes: int
@@ -50,7 +50,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentFacts:
+class FileSegment:
     """One row of `segments`: a stretch on one straight line between file time and server time."""
 
     archive_uri: str
@@ -69,10 +69,10 @@ class SegmentFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractedTrackFacts:
+class TrackStats:
     """What a track turned out to be."""
 
-    file: FileFacts | None
+    file: MediaFile | None
     """None when no file was asked for."""
     channels: int
     codec: str
@@ -82,7 +82,7 @@ class ExtractedTrackFacts:
     archive_uris: tuple[str, ...]
     track_ids: tuple[str, ...]
     ssrcs: tuple[int, ...]
-    segments: tuple[SegmentFacts, ...]
+    segments: tuple[FileSegment, ...]
     duration_samples: int
     media_samples: int
     dtx_samples: int
@@ -110,7 +110,7 @@ def extract_track(
     container: Container,
     tags: Tags,
     begin_unix_ns: int | None = None,
-) -> ExtractedTrackFacts:
+) -> TrackStats:
     """Copies a track's Opus packets into one file, on one time line.
 
     Args:
@@ -175,7 +175,7 @@ def extract_track(
     if output is not None:
         with output.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
-        facts = FileFacts(
+        facts = MediaFile(
             size_bytes=output.stat().st_size,
             sha256=digest,
             duration_samples=total,
@@ -188,7 +188,7 @@ def extract_track(
     jitter = sum(
         index.jitter_ms * index.counts.received for index in used if index.jitter_ms is not None
     )
-    return ExtractedTrackFacts(
+    return TrackStats(
         file=facts,
         channels=channels,
         codec=next((index.codec for index in indexes if index.codec != "audio/opus"), "audio/opus"),
@@ -237,7 +237,7 @@ def _segments(
     media_starts: Sequence[int],
     pushed: Sequence[int],
     opened_by: Sequence[Hole],
-) -> tuple[SegmentFacts, ...]:
+) -> tuple[FileSegment, ...]:
     found = []
     before: Piece | None = None
     end = 0
@@ -262,7 +262,7 @@ def _segments(
             gap = "muted"
         server_start = piece.server_unix_ns(media_starts[number])
         found.append(
-            SegmentFacts(
+            FileSegment(
                 archive_uri=indexes[piece.part].archive_uri,
                 base_filename=piece.run.base_filename,
                 track_id=piece.run.track_id,

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from transforms.media.containers.mp3 import Mp3File
-from transforms.media.extract_track import FileFacts, PartFiles, load_parts
+from transforms.media.extract_track import MediaFile, PartFiles, load_parts
 from transforms.media.job import JobHost
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
@@ -64,7 +64,7 @@ class HeardTrackFacts:
 class MixFacts:
     """What a mix turned out to be."""
 
-    file: FileFacts
+    file: MediaFile
     bitrate_bps: int
     start_unix_ns: int
     """Server time of the file's first sample."""
@@ -293,7 +293,7 @@ def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: i
     with output.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return MixFacts(
-        file=FileFacts(
+        file=MediaFile(
             size_bytes=output.stat().st_size,
             sha256=digest,
             duration_samples=file.samples,

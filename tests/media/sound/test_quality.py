@@ -43,7 +43,7 @@ from tests.support.quality import (
     runs_of,
     speakers,
 )
-from transforms.media.extract_track import ExtractedTrackFacts, PartFiles, extract_track
+from transforms.media.extract_track import PartFiles, TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.settings import Mp3Mode, Mp3Settings
 from transforms.media.values import Container
@@ -101,7 +101,7 @@ def test_pesq_tells_good_from_bad() -> None:
 # --- RED ------------------------------------------------------------------------------------------
 
 
-def extract(folder: Path, parts: Sequence[PartFiles]) -> ExtractedTrackFacts:
+def extract(folder: Path, parts: Sequence[PartFiles]) -> TrackStats:
     """Writes a track to `a.mkv` in a folder."""
     return extract_track(
         JobHost(open_input=open_in(folder)), tuple(parts), folder / "a.mkv", Container.MKV, {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row, TrackSource
-from transforms.media.extract_track import ExtractedTrackFacts
+from transforms.media.extract_track import TrackStats
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 
 
-def segment_row(source: TrackSource, facts: ExtractedTrackFacts, number: int) -> Row:
+def segment_row(source: TrackSource, facts: TrackStats, number: int) -> Row:
     segment = facts.segments[number]
     zero = source.timeline_start_unix_ns
     return {

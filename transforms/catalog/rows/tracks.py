@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row, TrackSource
-from transforms.media.extract_track import ExtractedTrackFacts
+from transforms.media.extract_track import TrackStats
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 from transforms.media.values import TRACK_TYPE_OF, Status, TrackKey
 
@@ -20,7 +20,7 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
     }
 
 
-def track_row(source: TrackSource, facts: ExtractedTrackFacts) -> Row:
+def track_row(source: TrackSource, facts: TrackStats) -> Row:
     counts = facts.counts
     methods = sorted({segment.clock_method for segment in facts.segments})
     longest = max(
