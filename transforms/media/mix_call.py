@@ -26,7 +26,7 @@ from transforms.media.sound.levels import Cells, LevelMeter
 from transforms.media.sound.limiter import Limiter
 from transforms.media.sound.mix import TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import place_audio
-from transforms.media.sound.voice_activity import SpeechDetector, SpeechFacts
+from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
 from transforms.media.track.timeline import Piece, place_packets, plan_pieces
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm
 from transforms.media.values import Tags
@@ -57,7 +57,7 @@ class HeardTrackFacts:
     loudness_lufs: float | None
     """EBU R128 integrated loudness of the track alone; None when it is silent."""
     peak_dbfs: float | None
-    speech: SpeechFacts
+    speech: SpeechBursts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

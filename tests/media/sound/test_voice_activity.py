@@ -13,13 +13,13 @@ from tests.support.builders import Pcm, encode_opus, noise, silence, tone
 from tests.support.quality import sentences
 from transforms.media.opus.libopus import OpusDecoder
 from transforms.media.sound.levels import LevelMeter
-from transforms.media.sound.voice_activity import SpeechDetector, SpeechFacts
+from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
 
 NS_PER_SAMPLE = 1e9 / 48_000
 Spans = list[tuple[float, float]]
 
 
-def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechFacts:
+def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechBursts:
     """Returns the speech in some audio, or in pieces of it at their samples; the server's clock is
     100 s ahead.
     """
@@ -40,7 +40,7 @@ def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechFacts:
     return detector.finish(end)
 
 
-def spans(facts: SpeechFacts) -> Spans:
+def spans(facts: SpeechBursts) -> Spans:
     return list(
         zip(
             (facts.file_start_sample / 48_000).tolist(),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row
-from transforms.media.sound.voice_activity import SpeechFacts
+from transforms.media.sound.voice_activity import SpeechBursts
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 from transforms.media.values import TrackKey
 
 
-def speech_rows(track: TrackKey, speech: SpeechFacts, zero_unix_ns: int) -> list[Row]:
+def speech_rows(track: TrackKey, speech: SpeechBursts, zero_unix_ns: int) -> list[Row]:
     ids = track_ids(track)
     return [
         {

@@ -39,7 +39,7 @@ _LOWEST_DB, _HIGHEST_DB = -120, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechFacts:
+class SpeechBursts:
     """Stretches of speech in order, as parallel arrays: a track of hours has thousands."""
 
     file_start_sample: Ints
@@ -124,7 +124,7 @@ class SpeechDetector:
         ):
             self._judge_window()
 
-    def finish(self, end_sample: int) -> SpeechFacts:
+    def finish(self, end_sample: int) -> SpeechBursts:
         """Returns all stretches; nothing may be added after. Args: end_sample: end of the file, if
         a cell reaches beyond.
         """
@@ -137,7 +137,7 @@ class SpeechDetector:
             [s.file_stop_sample - s.file_start_sample for s in found], dtype=np.float64
         )
         energy = np.array([s.heard_until - s.heard_before for s in found], dtype=np.float64)
-        return SpeechFacts(
+        return SpeechBursts(
             file_start_sample=np.array([s.file_start_sample for s in found], dtype=np.int64),
             file_stop_sample=np.minimum(
                 np.array([s.file_stop_sample for s in found], dtype=np.int64), end_sample
