@@ -27,7 +27,7 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.parallel import ParallelFn
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.mix_call import HeardCallFacts, HeardTrack, hear_call
+from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.values import Failure, OutputType, Status, Tags
 from transforms.media.wall_time import to_time
@@ -177,7 +177,7 @@ class _MixFn(ParallelFn):
         cores: int,
         *,
         makes_mix: bool,
-    ) -> tuple[HeardCallFacts, int, RecordingError | None]:
+    ) -> tuple[MixedCall, int, RecordingError | None]:
         """Listens to the tracks and publishes their mix, if there is to be one, on so many cores.
 
         Returns:
@@ -185,7 +185,7 @@ class _MixFn(ParallelFn):
         """
         context, settings = self._context, self._context.settings
         heard = tuple(
-            HeardTrack(
+            TrackToMix(
                 parts=track.parts,
                 begin_unix_ns=track.begin_unix_ns,
                 is_mixed=settings.composite.screenshare_audio
@@ -221,7 +221,7 @@ class _MixFn(ParallelFn):
                 settings.limits,
                 STAGED_INPUTS,
                 tell,
-                hear_call,
+                mix_call,
                 heard,
                 output,
                 settings.mp3,

@@ -52,7 +52,7 @@ from transforms.elements import (
     TrackSource,
 )
 from transforms.extract_tracks import ExtractTracks
-from transforms.media.mix_call import hear_call
+from transforms.media.mix_call import mix_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, PressSettings
 from transforms.media.values import CallKey, Failure, OutputType
@@ -129,7 +129,7 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
 
     _run(context, [make_plan(sources)])
 
-    assert [last for job, last in given if job is hear_call] == [cores]
+    assert [last for job, last in given if job is mix_call] == [cores]
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(

@@ -122,7 +122,7 @@ def test_crash_that_does_not_come_again_leaves_no_trace(
     assert {row["status"] for row in query(out / "catalog", "calls")} == {"ok"}
     assert (
         log.read_text().count(
-            "died with signal SIGSEGV over hear_call; it is tried once more, alone"
+            "died with signal SIGSEGV over mix_call; it is tried once more, alone"
         )
         == 1
     )
@@ -202,7 +202,7 @@ def test_codec_process_killed_from_outside_costs_nothing(
     assert at_work.returncode == 0, err
     assert "1 ok" in out
     assert (
-        "died with signal SIGKILL over hear_call; it is tried once more, alone"
+        "died with signal SIGKILL over mix_call; it is tried once more, alone"
         in (tmp_path / "log").read_text()
     )
     assert len(query(tmp_path / "out" / "catalog", "recordings")) == 4

@@ -34,7 +34,7 @@ from tests.support.media import (
 )
 from transforms.media.errors import StorageError
 from transforms.media.job import JobHost
-from transforms.media.mix_call import HeardTrack, MixFacts, hear_call
+from transforms.media.mix_call import MixStats, TrackToMix, mix_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, Mp3Mode, Mp3Settings
 from transforms.media.sound.decode import Repairs
@@ -46,7 +46,7 @@ CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 
 def mix(
     folder: Path, participants: list[Participant], settings: Mp3Settings | None = None
-) -> MixFacts:
+) -> MixStats:
     """Mixes a built call to `out.mp3` in a folder."""
     return mix_parts(
         [[part] for part in stage_call(participants, folder)], folder, folder / "out.mp3", settings
@@ -146,9 +146,9 @@ def test_progress_adds_up_to_what_is_heard(
     """A mix is told of once, or twice for a loudness; without one both tracks are."""
     parts = stage_call([say("alice", tone(440, 2.5)), say("bob", tone(880, 2.5))], tmp_path)
     told: list[int] = []
-    hear_call(
+    mix_call(
         JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
-        tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+        tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
         tmp_path / "out.mp3" if makes_mix else None,
         Mp3Settings(),
         CompositeSettings(target_lufs=target),
@@ -164,9 +164,9 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
     )
     made = []
     for threads in (1, 2, 3):
-        facts = hear_call(
+        facts = mix_call(
             JobHost(open_input=open_in(tmp_path)),
-            tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
             tmp_path / f"{threads}.mp3",
             Mp3Settings(),
             CompositeSettings(),
@@ -187,9 +187,9 @@ def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
         return open_in(tmp_path)(name)
 
     with pytest.raises(StorageError, match="gone"):
-        hear_call(
+        mix_call(
             JobHost(open_input=open_input),
-            tuple(HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
             tmp_path / "out.mp3",
             Mp3Settings(),
             CompositeSettings(),
@@ -299,9 +299,9 @@ def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(
 ) -> None:
     parts = stage_call([say("alice", tone(440, 2), 1_000), say("bob", tone(1_000, 2))], tmp_path)
     heard = [
-        HeardTrack(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
+        TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
     ]
-    facts = hear_call(
+    facts = mix_call(
         JobHost(open_input=open_in(tmp_path)),
         tuple(heard),
         tmp_path / "a.mp3",

@@ -32,7 +32,7 @@ from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece, Plateau, RunClock, StepEvidence
 from transforms.media.extract_track import PartFiles
 from transforms.media.job import JobHost
-from transforms.media.mix_call import HeardCallFacts, HeardTrack, MixFacts, hear_call
+from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.timing_metadata import SegmentTiming
@@ -252,12 +252,12 @@ def hear_parts(
     mp3: Mp3Settings | None = None,
     composite: CompositeSettings | None = None,
     **track_fields: Any,
-) -> HeardCallFacts:
+) -> MixedCall:
     """Hears staged tracks, each of its parts, and mixes them to a file when there is one named."""
     fields: dict[str, Any] = {"begin_unix_ns": None, "is_mixed": True, **track_fields}
-    return hear_call(
+    return mix_call(
         JobHost(open_input=open_in(folder)),
-        tuple(HeardTrack(parts=tuple(parts), **fields) for parts in tracks),
+        tuple(TrackToMix(parts=tuple(parts), **fields) for parts in tracks),
         output,
         mp3 or Mp3Settings(),
         composite or CompositeSettings(),
@@ -271,7 +271,7 @@ def mix_parts(
     output: Path,
     mp3: Mp3Settings | None = None,
     composite: CompositeSettings | None = None,
-) -> MixFacts:
+) -> MixStats:
     """Mixes staged tracks, each of its parts, to a file."""
     mix = hear_parts(tracks, folder, output, mp3, composite).mix
     assert mix is not None

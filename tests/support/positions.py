@@ -38,7 +38,7 @@ from transforms.media.extract_track import (
     extract_track,
 )
 from transforms.media.job import JobHost
-from transforms.media.mix_call import MixFacts
+from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.unpack_archive import unpack_archive
@@ -63,7 +63,7 @@ class Pressed:
     """A call that went the whole way."""
 
     mix: Pcm
-    facts: MixFacts
+    facts: MixStats
     tracks: Mapping[str, Track]
     """By session."""
 

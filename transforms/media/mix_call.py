@@ -38,7 +38,7 @@ _MOST_GAIN_DB = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeardTrack:
+class TrackToMix:
     """A track to be heard, as one of a call's."""
 
     parts: tuple[PartFiles, ...]
@@ -50,7 +50,7 @@ class HeardTrack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeardTrackFacts:
+class TrackSoundStats:
     """What is heard in a track."""
 
     repairs: Repairs
@@ -61,7 +61,7 @@ class HeardTrackFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixFacts:
+class MixStats:
     """What a mix turned out to be."""
 
     file: MediaFile
@@ -73,24 +73,24 @@ class MixFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeardCallFacts:
+class MixedCall:
     """What a call turned out to be."""
 
-    tracks: tuple[HeardTrackFacts, ...]
+    tracks: tuple[TrackSoundStats, ...]
     """In the order the tracks were given."""
-    mix: MixFacts | None
+    mix: MixStats | None
     """None when none was asked for, or no track is to sound in it."""
 
 
-def hear_call(
+def mix_call(
     host: JobHost,
-    tracks: tuple[HeardTrack, ...],
+    tracks: tuple[TrackToMix, ...],
     output: Path | None,
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
     threads: int = 1,
-) -> HeardCallFacts:
+) -> MixedCall:
     """Listens to all tracks of a call, and mixes them into one file that begins with the earliest
     media of all.
 
@@ -116,13 +116,13 @@ def hear_call(
 
 def _hear(
     host: JobHost,
-    tracks: tuple[HeardTrack, ...],
+    tracks: tuple[TrackToMix, ...],
     output: Path | None,
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
     pool: Executor | None,
-) -> HeardCallFacts:
+) -> MixedCall:
     voices = [_Voice(track, host.open_input) for track in tracks]
     mixed = [voice for voice, track in zip(voices, tracks, strict=True) if track.is_mixed]
     mix = None
@@ -157,13 +157,13 @@ def _hear(
             for chunk in voice.listen():
                 if mix is None:
                     host.tell_progress(len(chunk.pcm))
-    return HeardCallFacts(tracks=tuple(voice.facts() for voice in voices), mix=mix)
+    return MixedCall(tracks=tuple(voice.facts() for voice in voices), mix=mix)
 
 
 class _Voice:
     """One track being heard."""
 
-    def __init__(self, track: HeardTrack, open_input: Callable[[str], BinaryIO]) -> None:
+    def __init__(self, track: TrackToMix, open_input: Callable[[str], BinaryIO]) -> None:
         self._track = track
         self._open_input = open_input
         indexes = load_parts(track.parts, open_input)
@@ -193,7 +193,7 @@ class _Voice:
             _folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns
         )
 
-    def facts(self) -> HeardTrackFacts:
+    def facts(self) -> TrackSoundStats:
         return self._ears.facts(self._repairs)
 
 
@@ -236,8 +236,8 @@ class _Ears:
         )
         del self._anchors[: int(of[-1])]
 
-    def facts(self, repairs: Repairs) -> HeardTrackFacts:
-        return HeardTrackFacts(
+    def facts(self, repairs: Repairs) -> TrackSoundStats:
+        return TrackSoundStats(
             repairs=repairs,
             loudness_lufs=self._levels.loudness_lufs,
             peak_dbfs=self._levels.peak_dbfs,
@@ -289,10 +289,10 @@ def _limited(blocks: Iterable[Pcm], gain: float, limiter: Limiter) -> Iterator[P
     yield limiter.flush()
 
 
-def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: int) -> MixFacts:
+def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: int) -> MixStats:
     with output.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
-    return MixFacts(
+    return MixStats(
         file=MediaFile(
             size_bytes=output.stat().st_size,
             sha256=digest,

@@ -17,7 +17,7 @@ from transforms.catalog.rows.tracks import track_failed_row
 from transforms.catalog.schema import CALL_TABLES
 from transforms.context import VERSION, RunContext
 from transforms.elements import CallPlan, ExtractedTrack, Row, track_ids_of
-from transforms.media.mix_call import HeardCallFacts, HeardTrackFacts, MixFacts
+from transforms.media.mix_call import MixedCall, MixStats, TrackSoundStats
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, samples_to_ns
 from transforms.media.values import Failure, Status, TrackKey
 from transforms.media.wall_time import from_time, to_time
@@ -31,7 +31,7 @@ def make_call_rows(
     plan: CallPlan,
     tracks: Sequence[ExtractedTrack],
     failures: Sequence[Failure],
-    heard: HeardCallFacts | None,
+    heard: MixedCall | None,
     uri: str,
     context: RunContext,
 ) -> Rows:
@@ -91,7 +91,7 @@ def _prior_rows(plan: CallPlan, context: RunContext) -> Rows:
     }
 
 
-def _mix_row(plan: CallPlan, mixed: MixFacts, uri: str, tracks: Sequence[ExtractedTrack]) -> Row:
+def _mix_row(plan: CallPlan, mixed: MixStats, uri: str, tracks: Sequence[ExtractedTrack]) -> Row:
     length = mixed.file.duration_samples
     return {
         **call_ids(plan.call),
@@ -115,7 +115,7 @@ def _mix_row(plan: CallPlan, mixed: MixFacts, uri: str, tracks: Sequence[Extract
     }
 
 
-def _tell_what_was_heard(row: Row, heard: HeardTrackFacts) -> None:
+def _tell_what_was_heard(row: Row, heard: TrackSoundStats) -> None:
     """Fills the columns of a `tracks` row that only listening can tell."""
     repairs, speech = heard.repairs, heard.speech
     row.update(
@@ -134,7 +134,7 @@ def _tell_what_was_heard(row: Row, heard: HeardTrackFacts) -> None:
     )
 
 
-def _mix_levels(mixed: MixFacts | None, prior_calls: Sequence[Row]) -> Row:
+def _mix_levels(mixed: MixStats | None, prior_calls: Sequence[Row]) -> Row:
     """Returns the columns of a `calls` row that the mix tells: this run's, or that which was
     kept.
     """
@@ -144,7 +144,7 @@ def _mix_levels(mixed: MixFacts | None, prior_calls: Sequence[Row]) -> Row:
 
 
 def _leaves_something(
-    plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixFacts | None
+    plan: CallPlan, tracks: Sequence[ExtractedTrack], mixed: MixStats | None
 ) -> bool:
     """Whether the catalog has something of this call that this run did not make and must not take
     away.
