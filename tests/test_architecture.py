@@ -70,7 +70,7 @@ ROOMS = (
     _room(
         "media jobs",
         "transforms.media.unpack_archive transforms.media.extract_track transforms.media.mix_call",
-        "media base|opus|rtp|archive|track|sound|containers",
+        "media base|opus|clock|rtp|archive|track|sound|containers",
         "numpy",
     ),
     _room(

@@ -29,7 +29,13 @@ from tests.support.builders import (
     make_segment_dump,
 )
 from transforms.media.clock.fit import fit_clocks
-from transforms.media.clock.model import ClockPiece, Plateau, RunClock, StepEvidence
+from transforms.media.clock.model import (
+    ClockMethod,
+    ClockPiece,
+    PacketRunClock,
+    Plateau,
+    StepEvidence,
+)
 from transforms.media.extract_track import PartFiles
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
@@ -60,12 +66,12 @@ RED_MAPS = {
 def make_clock(
     base_unix_ns: int = 5,
     steps: Sequence[tuple[int, int]] = ((0, 0),),
-    method: str = "arrival_envelope",
-) -> RunClock:
+    method: ClockMethod = ClockMethod.ARRIVAL_ENVELOPE,
+) -> PacketRunClock:
     """Returns a clock at the nominal rate. Args: steps: (media sample, delay in ns from there on),
     confirmed by reports.
     """
-    return RunClock(
+    return PacketRunClock(
         base_unix_ns=base_unix_ns,
         plateaus=tuple(
             Plateau(
@@ -84,7 +90,7 @@ def make_clock(
     )
 
 
-def pieces_of(clock: RunClock) -> tuple[ClockPiece, ...]:
+def pieces_of(clock: PacketRunClock) -> tuple[ClockPiece, ...]:
     """Returns what a clock comes to when it is fitted alone."""
     return fit_clocks([clock])[0]
 

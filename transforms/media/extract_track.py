@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from transforms.media.clock.model import ClockMethod
 from transforms.media.containers.matroska import OpusFile
 from transforms.media.errors import TimelineError
 from transforms.media.job import JobHost
@@ -61,7 +62,7 @@ class FileSegment:
     file_stop_sample: int
     server_start_unix_ns: int
     server_stop_unix_ns: int
-    clock_method: str
+    clock_method: ClockMethod
     clock_skew_ppm: float | None
     """None where it cannot be known and the nominal rate was taken."""
     sync_error_ns: int
@@ -271,7 +272,7 @@ def _segments(
                 file_stop_sample=stops[number],
                 server_start_unix_ns=server_start,
                 server_stop_unix_ns=server_start
-                + round(samples_to_ns(length) * piece.clock.stretch),
+                + round(samples_to_ns(length) * piece.clock.clock_rate_ratio),
                 clock_method=piece.run.clock.method,
                 clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
                 sync_error_ns=piece.clock.sync_error_ns + samples_to_ns(pushed[number]),

@@ -218,7 +218,11 @@ class _Ears:
                 piece = self._pieces[chunk.piece]
                 server_unix_ns = piece.server_unix_ns(chunk.media_sample)
                 self._anchors.append(
-                    (chunk.file_sample, server_unix_ns, piece.clock.stretch * 1e9 / SAMPLE_RATE_HZ)
+                    (
+                        chunk.file_sample,
+                        server_unix_ns,
+                        piece.clock.clock_rate_ratio * 1e9 / SAMPLE_RATE_HZ,
+                    )
                 )
             self._take(self._levels.add(chunk.file_sample, chunk.pcm))
             self._end_sample = chunk.file_sample + len(chunk.pcm)

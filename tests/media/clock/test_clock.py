@@ -15,7 +15,7 @@ import pytest
 from tests.support.media import ingest, make_timing
 from tests.support.simulation import Sender, server_unix_ns, simulate
 from transforms.media.clock.fit import fit_clocks
-from transforms.media.clock.model import ClockPiece, ReportPoint, RunClock, StepEvidence
+from transforms.media.clock.model import ClockPiece, PacketRunClock, ReportPoint, StepEvidence
 from transforms.media.clock.observe import observe_clock
 from transforms.media.units import ns_to_samples, samples_to_ns
 
@@ -33,7 +33,7 @@ class Run:
     can know.
     """
 
-    clock: RunClock
+    clock: PacketRunClock
     media_sample: npt.NDArray[np.int64]
     true_ns: npt.NDArray[np.float64]
 
@@ -114,8 +114,8 @@ def errors_ms(run: Run, pieces: tuple[ClockPiece, ...]) -> Times:
     starts = np.array([piece.media_start_sample for piece in pieces])
     owner = np.searchsorted(starts, run.media_sample, side="right") - 1
     base = np.array([piece.server_start_unix_ns for piece in pieces], dtype=np.float64)
-    stretch = np.array([piece.stretch for piece in pieces])
-    placed = base[owner] + (run.media_sample - starts[owner]) * stretch[owner] / RATE * 1e9
+    ratio = np.array([piece.clock_rate_ratio for piece in pieces])
+    placed = base[owner] + (run.media_sample - starts[owner]) * ratio[owner] / RATE * 1e9
     found: Times = (placed - run.true_ns) / MS
     return found
 
@@ -289,7 +289,7 @@ def test_another_headset_gets_a_clock_of_its_own() -> None:
         assert np.abs(check_bounds(run, pieces)).max() <= 2.0
 
 
-def _without_arrivals(points: Sequence[ReportPoint], seconds: int = 60) -> RunClock:
+def _without_arrivals(points: Sequence[ReportPoint], seconds: int = 60) -> PacketRunClock:
     media = np.arange(seconds * 50) * DURATION
     return observe_clock(
         media, np.full(len(media), DURATION), np.full(len(media), START_S * 1_000_000_000), points
@@ -318,7 +318,7 @@ def test_dump_without_arrivals_takes_stalls_from_the_reports() -> None:
     last = pieces[-1]
     at_end = (
         last.server_start_unix_ns
-        + (59 * RATE - last.media_start_sample) * last.stretch / RATE * 1e9
+        + (59 * RATE - last.media_start_sample) * last.clock_rate_ratio / RATE * 1e9
     )
     assert at_end - START_S * 1e9 == pytest.approx((59_000 + 200 - 20) * MS, abs=5 * MS)
 

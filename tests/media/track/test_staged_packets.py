@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.media import Packet, make_clock, staged_run
+from transforms.media.clock.model import ClockMethod
 from transforms.media.rtp.packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track import staged_packets
@@ -144,7 +145,7 @@ def test_index_comes_back_equal() -> None:
         packets_lost=1,
         media_stop_sample=1 << 40,
         file_offset_bytes=1 << 41,
-        clock=make_clock(1_767_607_200_123_456_789, [(0, 0), (960, -1)], "metadata"),
+        clock=make_clock(1_767_607_200_123_456_789, [(0, 0), (960, -1)], ClockMethod.METADATA),
     )
     counts = PacketCounts(
         expected=7, received=6, lost=5, duplicate=4, reordered=3, invalid=2, recovered_red=1

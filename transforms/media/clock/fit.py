@@ -36,9 +36,10 @@ from transforms.media.clock.model import (
     OWN_FIT_NS,
     PATH_STEP_NS,
     WALL_CLOCK_RATE,
+    ClockMethod,
     ClockPiece,
+    PacketRunClock,
     Plateau,
-    RunClock,
     StepEvidence,
 )
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, samples_to_ns
@@ -58,7 +59,7 @@ _DUMP_RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
 
 
-def fit_clocks(runs: Sequence[RunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
+def fit_clocks(runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
     """Returns, for each run of one participant session and track type, how its media time maps to
     server time.
 
@@ -161,7 +162,7 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     )
 
 
-def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
+def _lay_lines(run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
     """Returns one piece per stretch between steps that count, each on the least delay of its
     plateaus.
     """
@@ -190,7 +191,7 @@ def _lay_lines(run: RunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
         doubt += stretch.doubt_ns + stretch.excess_ns
         # Lines are drawn through what is nearly straight.
         doubt += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
-        if run.method == "metadata":
+        if run.method == ClockMethod.METADATA:
             by_line = abs(rate) if plateaus[0].point_count <= 2 else WALL_CLOCK_RATE
             doubt += METADATA_NOISE_NS + by_line * length_ns
         pieces.append(

@@ -28,6 +28,15 @@ BEND_S = 0.0009
 """How far least delays may lie off one straight line, on either side, before another is drawn."""
 
 
+class ClockMethod(StrEnum):
+    """How the server times of a packet run were found."""
+
+    ARRIVAL_ENVELOPE = "arrival_envelope"
+    """By the least delays of the arrivals in the dump."""
+    METADATA = "metadata"
+    """By the metadata and sender reports: the dump has no arrivals that can be used."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPoint:
     """A sender report on a run's own media time."""
@@ -76,7 +85,7 @@ class Plateau:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunClock:
+class PacketRunClock:
     """What one run's arrivals and sender reports tell of its sender's clock, before a line is
     fitted.
     """
@@ -84,8 +93,7 @@ class RunClock:
     base_unix_ns: int
     """Server time of media time 0 if the first packet had come with the least delay."""
     plateaus: tuple[Plateau, ...]
-    method: str
-    """`arrival_envelope`, or `metadata` where the dump has no usable arrivals."""
+    method: ClockMethod
 
     @property
     def first_server_unix_ns(self) -> int:
@@ -111,6 +119,6 @@ class ClockPiece:
     """Bound on the error of server times in the piece."""
 
     @property
-    def stretch(self) -> float:
+    def clock_rate_ratio(self) -> float:
         """Server seconds in a second of media."""
         return 1 / (1 + self.skew_ppm * 1e-6)

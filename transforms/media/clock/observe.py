@@ -17,9 +17,10 @@ from transforms.media.clock.model import (
     METADATA_NOISE_NS,
     REPORT_NOISE_NS,
     WALL_CLOCK_RATE,
+    ClockMethod,
+    PacketRunClock,
     Plateau,
     ReportPoint,
-    RunClock,
     StepEvidence,
 )
 from transforms.media.clock.steps import (
@@ -52,7 +53,7 @@ def observe_clock(
     arrival_unix_ns: Ints,
     reports: Sequence[ReportPoint],
     last_arrival_unix_ns: int | None = None,
-) -> RunClock:
+) -> PacketRunClock:
     """Returns what one run of one SSRC tells of its sender's clock.
 
     Args:
@@ -67,9 +68,9 @@ def observe_clock(
     if media_sample.size == 0:
         raise ValueError("a run without packets has no clock")
     points = sorted(reports, key=lambda point: (point.media_sample, point.sender_unix_ns))
-    method = "arrival_envelope"
+    method = ClockMethod.ARRIVAL_ENVELOPE
     if media_sample[-1] > SAMPLE_RATE_HZ and not np.ptp(arrival_unix_ns):
-        method = "metadata"
+        method = ClockMethod.METADATA
         ends = media_sample + duration_samples
         base = int(arrival_unix_ns[0]) - samples_to_ns(int(duration_samples[0]))
         span = None
@@ -85,7 +86,7 @@ def observe_clock(
             )
             used = slice(0, 1 if span is None else 2)
             plateau = _plateau(0, int(ends[-1]), x[used], y[used], x[used], StepEvidence.NONE)
-            return RunClock(base_unix_ns=base, plateaus=(plateau,), method=method)
+            return PacketRunClock(base_unix_ns=base, plateaus=(plateau,), method=method)
         arrival_unix_ns = known
     media_ns = media_sample + duration_samples
     media_ns *= NS_PER_SECOND
@@ -136,7 +137,7 @@ def observe_clock(
                 said,
             )
         )
-    return RunClock(base_unix_ns=base, plateaus=tuple(plateaus), method=method)
+    return PacketRunClock(base_unix_ns=base, plateaus=tuple(plateaus), method=method)
 
 
 def _arrivals_by_reports(

@@ -463,7 +463,7 @@ def _arrival_after(before: PacketRun, duration_samples: int, reports: Sequence[R
     end = int(before.records["media_sample"][-1] + before.records["duration_samples"][-1])
     line = fit_clocks([before.clock])[0][-1]
     stop_ns = line.server_start_unix_ns + round(
-        samples_to_ns(end - line.media_start_sample) * line.stretch
+        samples_to_ns(end - line.media_start_sample) * line.clock_rate_ratio
     )
     pause_ns = 0
     if reports and before.reports:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.clock.model import ReportPoint, RunClock
+from transforms.media.clock.model import PacketRunClock, ReportPoint
 from transforms.media.units import Ints
 
 
@@ -20,7 +20,7 @@ class PacketRun:
     """Of `PACKET_DTYPE`, in sequence order."""
     source_offset: Ints
     """Where each packet begins in the dump."""
-    clock: RunClock
+    clock: PacketRunClock
     reports: tuple[ReportPoint, ...] = ()
 
 

@@ -129,7 +129,7 @@ def _in_step(
         piece = pieces[chunk.piece]
         end += len(chunk.pcm)
         begun = (piece.server_unix_ns(chunk.media_sample) - origin_unix_ns) * (SAMPLE_RATE_HZ / 1e9)
-        drift = begun + len(chunk.pcm) * piece.clock.stretch - end
+        drift = begun + len(chunk.pcm) * piece.clock.clock_rate_ratio - end
         samples = round(drift + math.copysign(_MOST_DRIFT_SAMPLES, drift))
         # A short block is left to the next one, or is the last.
         has_room = len(chunk.pcm) >= (abs(samples) + 2) * _LEAST_CONTEXT_SAMPLES

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.clock.model import Plateau, RunClock, StepEvidence
+from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, StepEvidence
 from transforms.media.rtp.streams import PacketCounts
 
 
@@ -35,7 +35,7 @@ class RunIndex:
     """End of the last packet, counted from the run's first."""
     file_offset_bytes: int
     """Where the run's first window begins in the staged packet file."""
-    clock: RunClock
+    clock: PacketRunClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ def load_index(text: bytes) -> PartIndex:
     return PartIndex(**data)
 
 
-def _load_clock(data: dict[str, Any]) -> RunClock:
+def _load_clock(data: dict[str, Any]) -> PacketRunClock:
     plateaus = tuple(
         Plateau(
             **{
@@ -170,4 +170,5 @@ def _load_clock(data: dict[str, Any]) -> RunClock:
         )
         for plateau in data["plateaus"]
     )
-    return RunClock(**{**data, "plateaus": plateaus})
+    method = ClockMethod(data["method"])
+    return PacketRunClock(**{**data, "plateaus": plateaus, "method": method})

@@ -46,7 +46,7 @@ class Piece:
 
     def server_unix_ns(self, media_sample: int) -> int:
         """Returns the server time of a sample of the run's media time."""
-        past = (media_sample - self.clock.media_start_sample) * self.clock.stretch
+        past = (media_sample - self.clock.media_start_sample) * self.clock.clock_rate_ratio
         return self.clock.server_start_unix_ns + round(past * 1_000_000_000 / SAMPLE_RATE_HZ)
 
 
