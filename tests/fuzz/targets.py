@@ -200,9 +200,9 @@ def ingest(data: bytes) -> None:
     except RecordingError as error:
         _assert_tells(error)
         return
-    for run in segment.runs:
-        assert (run.source_offset + run.records["packet_bytes"] <= len(dump)).all()
-        assert (np.diff(run.records["media_sample"]) > 0).all()
+    for packet_run in segment.packet_runs:
+        assert (packet_run.source_offset + packet_run.records["packet_bytes"] <= len(dump)).all()
+        assert (np.diff(packet_run.records["media_sample"]) > 0).all()
 
 
 def unpack(data: bytes) -> None:

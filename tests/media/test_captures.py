@@ -21,7 +21,7 @@ from tests.support.media import (
     pieces_of,
     rms,
     run_program,
-    staged_run,
+    staged_packet_run,
     unpack,
 )
 from transforms.media.extract_track import PartFiles, extract_track
@@ -120,17 +120,20 @@ def test_packets_are_counted_as_known(unpacked: Unpacked, known: Known) -> None:
     _, index, _ = find(unpacked, known)
     assert (index.counts.expected, index.counts.received) == (known.packets, known.packets)
     assert (index.counts.lost, index.counts.duplicate, index.counts.invalid) == (0, 0, 0)
-    assert sum(run.packet_count for run in index.runs) == known.packets - known.probes
+    assert (
+        sum(packet_run.packet_count for packet_run in index.packet_runs)
+        == known.packets - known.probes
+    )
     assert (index.channels, index.codec) == (known.channels, "audio/opus")
 
 
 @tracks
 def test_media_time_is_as_known(unpacked: Unpacked, known: Known) -> None:
     files, index, folder = find(unpacked, known)
-    (run,) = index.runs
-    assert run.media_stop_sample == known.media_ms * 48
+    (packet_run,) = index.packet_runs
+    assert packet_run.media_stop_sample == known.media_ms * 48
     with open_in(folder)(files.packets) as file:
-        packets = staged_run(file, run)
+        packets = staged_packet_run(file, packet_run)
     assert {duration for _, duration, _, _ in packets} == {known.packet_samples}
     assert (np.diff([at for at, _, _, _ in packets]) > 0).all()
 
@@ -141,7 +144,7 @@ def test_stalls_that_count_are_followed(unpacked: Unpacked, known: Known) -> Non
     error.
     """
     _, index, _ = find(unpacked, known)
-    pieces = pieces_of(index.runs[0].clock)
+    pieces = pieces_of(index.packet_runs[0].clock)
     first, last = pieces[0], pieces[-1]
     grown_ns = (
         last.server_start_unix_ns

@@ -55,7 +55,7 @@ from tests.support.media import (
     make_timing,
     open_in,
     part_files,
-    staged_run,
+    staged_packet_run,
     unpack,
 )
 from transforms.media import unpack_archive as unpack_module
@@ -102,7 +102,9 @@ def packets_by_participant(
                 )
                 with open_in(folder)(part.packets_file) as file:
                     packets = tuple(
-                        packet for run in index.runs for *_, packet in staged_run(file, run)
+                        packet
+                        for packet_run in index.packet_runs
+                        for *_, packet in staged_packet_run(file, packet_run)
                     )
                 found[session.participant_id] = found.get(session.participant_id, ()) + packets
     return found
@@ -635,7 +637,7 @@ def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transforms.media.rtp.ingest.MAX_REPORTS", 30)
     reports = [(20 * n, make_rtcp_sender_report(ssrc=SSRC), True) for n in range(40)]
     segment = ingest(dump_of(sorted([*plain_packets(40), *reports])))
-    assert sum(len(run.reports) for run in segment.runs) == 30
+    assert sum(len(packet_run.reports) for packet_run in segment.packet_runs) == 30
     (warning,) = segment.warnings
     assert (
         warning.message
@@ -653,8 +655,8 @@ def test_only_the_main_sources_are_kept() -> None:
     main = plain_packets(300)
     strays = plain_packets(400, ssrc=lambda n: 1_000 + n)
     segment = ingest(dump_of(sorted([*main, *strays])))
-    assert max(len(run.records) for run in segment.runs) == 300
-    assert len({run.ssrc for run in segment.runs}) == 256
+    assert max(len(packet_run.records) for packet_run in segment.packet_runs) == 300
+    assert len({packet_run.ssrc for packet_run in segment.packet_runs}) == 256
     (strange,) = [warning.message for warning in segment.warnings if "sources" in warning.message]
     assert (
         strange
@@ -670,8 +672,8 @@ def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
         300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32)
     )
     segment = ingest(dump_of(packets))
-    assert len(segment.runs) == 20
-    assert max(len(run.records) for run in segment.runs) >= 100
+    assert len(segment.packet_runs) == 20
+    assert max(len(packet_run.records) for packet_run in segment.packet_runs) >= 100
     assert any(
         "of which the longest 20 were taken" in warning.message for warning in segment.warnings
     )

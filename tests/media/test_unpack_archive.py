@@ -26,7 +26,15 @@ from tests.support.builders import (
     make_timing_metadata,
     write_folder,
 )
-from tests.support.media import LIMITS, load_part, make_ref, open_in, part_files, staged_run, unpack
+from tests.support.media import (
+    LIMITS,
+    load_part,
+    make_ref,
+    open_in,
+    part_files,
+    staged_packet_run,
+    unpack,
+)
 from transforms.media.archive.read_members import Failures, read_contents
 from transforms.media.errors import ArchiveError
 from transforms.media.job import JobHost
@@ -60,7 +68,11 @@ def staged_packets(folder: Path, unpacked: UnpackedArchive) -> list[list[bytes]]
         index = load_part(folder, part)
         with open_in(folder)(part.packets) as file:
             found.append(
-                [packet for run in index.runs for _, _, _, packet in staged_run(file, run)]
+                [
+                    packet
+                    for packet_run in index.packet_runs
+                    for _, _, _, packet in staged_packet_run(file, packet_run)
+                ]
             )
     return found
 
@@ -200,14 +212,15 @@ def test_segments_of_a_track_are_one_part_in_order_of_time(tmp_path: Path) -> No
     (part,) = part_files(unpacked)
     index = load_part(tmp_path, part)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1) + fake_packets(20, 2)]
-    assert [run.ssrc for run in index.runs] == [1, 2]
-    assert [run.base_filename for run in index.runs] == [
+    assert [packet_run.ssrc for packet_run in index.packet_runs] == [1, 2]
+    assert [packet_run.base_filename for packet_run in index.packet_runs] == [
         "p0_track_type_audio_1",
         "p0_track_type_audio_0",
     ]
-    assert [(run.packet_count, run.media_stop_sample, run.packets_lost) for run in index.runs] == [
-        (20, 19_200, 0)
-    ] * 2
+    assert [
+        (packet_run.packet_count, packet_run.media_stop_sample, packet_run.packets_lost)
+        for packet_run in index.packet_runs
+    ] == [(20, 19_200, 0)] * 2
     assert (index.segment_count, index.channels, index.codec, index.archive_uri) == (
         2,
         1,

@@ -43,7 +43,12 @@ from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import CompositeSettings, LimitSettings, Mp3Settings
-from transforms.media.track.staged_packets import PacketWindow, RunIndex, load_index, read_run
+from transforms.media.track.staged_packets import (
+    PacketWindow,
+    StagedRun,
+    load_index,
+    read_packet_run,
+)
 from transforms.media.track.timeline import Hole, PlacedPacket, PlacedPackets
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
 from transforms.media.values import ArchiveRef
@@ -141,9 +146,9 @@ def ingest_built(segment: Segment, **changes: Any) -> tuple[IngestedSegment, byt
     return ingest(dump, RED_MAPS if segment.red_copies else OPUS_MAP, timing), dump
 
 
-def run_packets(segment: IngestedSegment, dump: bytes, run: int = 0) -> list[bytes]:
+def run_packets(segment: IngestedSegment, dump: bytes, number: int = 0) -> list[bytes]:
     """Returns the Opus packets of a run as bytes."""
-    found = segment.runs[run]
+    found = segment.packet_runs[number]
     sizes = found.records["packet_bytes"].tolist()
     return [
         dump[at : at + size] for at, size in zip(found.source_offset.tolist(), sizes, strict=True)
@@ -154,9 +159,11 @@ Packet = tuple[int, int, int, bytes]
 """media_sample, duration_samples, lost_before, opus_packet."""
 
 
-def staged_run(file: BinaryIO, run: RunIndex) -> list[Packet]:
+def staged_packet_run(file: BinaryIO, packet_run: StagedRun) -> list[Packet]:
     """Returns a staged run packet by packet."""
-    return [packet for window in read_run(file, run) for packet in _packets_of(window)]
+    return [
+        packet for window in read_packet_run(file, packet_run) for packet in _packets_of(window)
+    ]
 
 
 def _packets_of(window: PacketWindow) -> list[Packet]:
@@ -175,7 +182,7 @@ def each_placed(windows: Iterable[PlacedPackets]) -> list[PlacedPacket]:
 
 def as_windows(placed: Sequence[PlacedPacket], size: int = 7) -> list[PlacedPackets]:
     """Returns placed packets as windows of at most so many, none of which spans two runs."""
-    starts = [n for n, packet in enumerate(placed) if packet.hole == Hole.BETWEEN_RUNS]
+    starts = [n for n, packet in enumerate(placed) if packet.hole == Hole.BETWEEN_PACKET_RUNS]
     edges = sorted({*starts, *range(0, len(placed), size), len(placed)})
     return [_window_of(placed[start:stop]) for start, stop in itertools.pairwise(edges)]
 

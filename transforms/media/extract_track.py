@@ -197,8 +197,8 @@ def extract_track(
         jitter_ms=jitter / weight if weight else None,
         segment_count=sum(index.segment_count for index in used),
         archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
-        track_ids=tuple(dict.fromkeys(piece.run.track_id for piece in pieces)),
-        ssrcs=tuple(dict.fromkeys(piece.run.ssrc for piece in pieces)),
+        track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
+        ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
         segments=_segments(pieces, indexes, starts, stops, media_starts, pushed, opened_by),
         duration_samples=total,
         media_samples=media,
@@ -253,11 +253,11 @@ def _segments(
             gap = "none"
         elif opened_by[number] == Hole.LOST:
             gap = "lost"
-        elif not piece.opens_run:
+        elif not piece.opens_packet_run:
             gap = "stalled"
         elif before.part != piece.part:
             gap = "not_recorded"
-        elif before.run.base_filename == piece.run.base_filename:
+        elif before.packet_run.base_filename == piece.packet_run.base_filename:
             gap = "unknown"  # a new SSRC or a jump of the time stamps within one segment
         else:
             gap = "muted"
@@ -265,15 +265,15 @@ def _segments(
         found.append(
             FileSegment(
                 archive_uri=indexes[piece.part].archive_uri,
-                base_filename=piece.run.base_filename,
-                track_id=piece.run.track_id,
-                ssrc=piece.run.ssrc,
+                base_filename=piece.packet_run.base_filename,
+                track_id=piece.packet_run.track_id,
+                ssrc=piece.packet_run.ssrc,
                 file_start_sample=starts[number],
                 file_stop_sample=stops[number],
                 server_start_unix_ns=server_start,
                 server_stop_unix_ns=server_start
                 + round(samples_to_ns(length) * piece.clock.clock_rate_ratio),
-                clock_method=piece.run.clock.method,
+                clock_method=piece.packet_run.clock.method,
                 clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
                 sync_error_ns=piece.clock.sync_error_ns + samples_to_ns(pushed[number]),
                 gap_before=gap,

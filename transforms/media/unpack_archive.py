@@ -36,7 +36,7 @@ from transforms.media.rtp.streams import PacketCounts
 from transforms.media.rtp.timing_metadata import SegmentTiming, SessionTiming
 from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
-from transforms.media.track.staged_packets import PartIndex, RunIndex, dump_index, write_run
+from transforms.media.track.staged_packets import PartIndex, StagedRun, dump_index, write_packet_run
 from transforms.media.units import samples_to_ns
 from transforms.media.values import (
     OUTPUT_TYPE_OF,
@@ -217,13 +217,13 @@ class _Gauge:
 
 def _write_runs(
     file: BinaryIO, segment: IngestedSegment, dump: MappedFile, timing: SegmentTiming
-) -> Iterator[tuple[RunIndex, int]]:
+) -> Iterator[tuple[StagedRun, int]]:
     """Stages a segment's runs one after the other; yields what each is, and its samples."""
-    for run in segment.runs:
+    for run in segment.packet_runs:
         offset = file.tell()
-        write_run(file, run.records, dump.bytes, run.source_offset, dump.let_go)
+        write_packet_run(file, run.records, dump.bytes, run.source_offset, dump.let_go)
         last = run.records[-1]
-        index = RunIndex(
+        index = StagedRun(
             base_filename=timing.base_filename,
             track_id=timing.track_id,
             ssrc=run.ssrc,
@@ -327,7 +327,7 @@ class _Stager:
         self, track: TrackKey, segments: list[tuple[SegmentTiming, str]], stem: Path
     ) -> UnpackedPart | None:
         packets_path, index_path = stem.with_suffix(".packets"), stem.with_suffix(".json")
-        runs: list[RunIndex] = []
+        runs: list[StagedRun] = []
         counts, channels, codec = PacketCounts(), 0, "audio/opus"
         media_samples: dict[int, int] = {}
         jitters: list[tuple[float, int]] = []
@@ -345,7 +345,9 @@ class _Stager:
                         for run, samples in _write_runs(packets, segment, dump, timing):
                             runs.append(run)
                             media_samples[run.file_offset_bytes] = samples
-                    segment = replace(segment, runs=())  # not to be held while the next one is read
+                    segment = replace(
+                        segment, packet_runs=()
+                    )  # not to be held while the next one is read
                     counts += segment.counts
                     channels = max(channels, segment.channels)
                     codec = segment.codec if segment.codec == "audio/red" else codec
@@ -376,7 +378,7 @@ class _Stager:
             segment_count=len(segments),
             counts=counts,
             jitter_ms=sum(value * count for value, count in jitters) / weight if weight else None,
-            runs=tuple(runs),
+            packet_runs=tuple(runs),
         )
         index_path.write_bytes(dump_index(index))
         return UnpackedPart(
@@ -390,10 +392,10 @@ class _Stager:
 
     def _near_runs(
         self,
-        runs: list[RunIndex],
+        runs: list[StagedRun],
         media_samples: dict[int, int],
         fail: Callable[[RecordingError], None],
-    ) -> list[RunIndex]:
+    ) -> list[StagedRun]:
         """Leaves out what lies days from the rest of its track: its clock is wrong, and the file
         would be silence.
         """

@@ -28,7 +28,7 @@ Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class KnownPacketRun:
     """A run whose every sample's server time is known, less the constant least delay that nobody
     can know.
     """
@@ -38,7 +38,7 @@ class Run:
     true_ns: npt.NDArray[np.float64]
 
 
-def make_run(
+def make_packet_run(
     seconds: float,
     *,
     skew_ppm: float = 0.0,
@@ -52,7 +52,7 @@ def make_run(
     first_together_s: float = 0.0,
     start_s: float = 0.0,
     seed: int = 1,
-) -> Run:
+) -> KnownPacketRun:
     """Simulates a sender and a network.
 
     Args:
@@ -104,51 +104,53 @@ def make_run(
         points,
     )
     least_s = LEAST_DELAY_S + min(itertools.accumulate((size for _, size in path), initial=0.0))
-    return Run(clock=clock, media_sample=media, true_ns=START_S * 1e9 + (true_s + least_s) * 1e9)
+    return KnownPacketRun(
+        clock=clock, media_sample=media, true_ns=START_S * 1e9 + (true_s + least_s) * 1e9
+    )
 
 
-def errors_ms(run: Run, pieces: tuple[ClockPiece, ...]) -> Times:
+def errors_ms(packet_run: KnownPacketRun, pieces: tuple[ClockPiece, ...]) -> Times:
     """Returns how far each packet's server time is from the truth, and checks that the pieces' own
     bounds hold.
     """
     starts = np.array([piece.media_start_sample for piece in pieces])
-    owner = np.searchsorted(starts, run.media_sample, side="right") - 1
+    owner = np.searchsorted(starts, packet_run.media_sample, side="right") - 1
     base = np.array([piece.server_start_unix_ns for piece in pieces], dtype=np.float64)
     ratio = np.array([piece.clock_rate_ratio for piece in pieces])
-    placed = base[owner] + (run.media_sample - starts[owner]) * ratio[owner] / RATE * 1e9
-    found: Times = (placed - run.true_ns) / MS
+    placed = base[owner] + (packet_run.media_sample - starts[owner]) * ratio[owner] / RATE * 1e9
+    found: Times = (placed - packet_run.true_ns) / MS
     return found
 
 
 def check_bounds(
-    run: Run, pieces: tuple[ClockPiece, ...], away_from_s: Sequence[float] = ()
+    packet_run: KnownPacketRun, pieces: tuple[ClockPiece, ...], away_from_s: Sequence[float] = ()
 ) -> Times:
     """As `errors_ms`, without the second around each given point, after checking
     `sync_error_ns`.
     """
-    found = errors_ms(run, pieces)
+    found = errors_ms(packet_run, pieces)
     starts = np.array([piece.media_start_sample for piece in pieces])
-    owner = np.searchsorted(starts, run.media_sample, side="right") - 1
+    owner = np.searchsorted(starts, packet_run.media_sample, side="right") - 1
     bound = np.array([piece.sync_error_ns for piece in pieces])[owner] / MS
     keep = np.ones(len(found), dtype=bool)
     for at in away_from_s:
-        keep &= np.abs(run.media_sample / RATE - at) > 0.5
+        keep &= np.abs(packet_run.media_sample / RATE - at) > 0.5
     assert (np.abs(found[keep]) <= bound[keep] + 0.01).all()
     return found[keep]
 
 
-def fit(run: Run) -> tuple[ClockPiece, ...]:
-    (pieces,) = fit_clocks([run.clock])
+def fit(packet_run: KnownPacketRun) -> tuple[ClockPiece, ...]:
+    (pieces,) = fit_clocks([packet_run.clock])
     return pieces
 
 
 @pytest.mark.parametrize("jitter_ms", [0.0, 5.0, 40.0])
 @pytest.mark.parametrize("sparse", [False, True], ids=["talking", "dtx"])
 def test_one_minute_is_placed_within_2_ms(jitter_ms: float, sparse: bool) -> None:
-    run = make_run(60, jitter_ms=jitter_ms, sparse=sparse)
-    pieces = fit(run)
+    packet_run = make_packet_run(60, jitter_ms=jitter_ms, sparse=sparse)
+    pieces = fit(packet_run)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 @pytest.mark.parametrize(
@@ -157,136 +159,141 @@ def test_one_minute_is_placed_within_2_ms(jitter_ms: float, sparse: bool) -> Non
     ids=str,
 )
 def test_skew_is_found_within_2_ppm(seconds: float, skew_ppm: float) -> None:
-    run = make_run(seconds, skew_ppm=skew_ppm)
-    pieces = fit(run)
+    packet_run = make_packet_run(seconds, skew_ppm=skew_ppm)
+    pieces = fit(packet_run)
     assert all(piece.is_fitted and abs(piece.skew_ppm - skew_ppm) <= 2 for piece in pieces)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_forty_short_segments_share_one_device_clock(seed: int) -> None:
     rng = np.random.default_rng(seed)
     starts = np.cumsum(15 + rng.uniform(0.05, 600, 40))
-    runs = [
-        make_run(15, skew_ppm=80, start_s=float(at), seed=100 * seed + n)
+    packet_runs = [
+        make_packet_run(15, skew_ppm=80, start_s=float(at), seed=100 * seed + n)
         for n, at in enumerate(starts)
     ]
-    fitted = fit_clocks([run.clock for run in runs])
+    fitted = fit_clocks([packet_run.clock for packet_run in packet_runs])
     assert len({piece.skew_ppm for pieces in fitted for piece in pieces}) == 1
     assert fitted[0][0].skew_ppm == pytest.approx(80, abs=15)
-    for run, pieces in zip(runs, fitted, strict=True):
-        assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    for packet_run, pieces in zip(packet_runs, fitted, strict=True):
+        assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 @pytest.mark.parametrize("size_ms", [20, 50, 150, 500])
 @pytest.mark.parametrize("skew_ppm", [0, 150], ids=["steady", "skewed"])
 def test_stall_that_reports_confirm_is_placed_on_its_packet(size_ms: int, skew_ppm: float) -> None:
-    run = make_run(300, skew_ppm=skew_ppm, stalls=[(123.0, size_ms / 1000)])
-    assert [plateau.evidence for plateau in run.clock.plateaus] == [
+    packet_run = make_packet_run(300, skew_ppm=skew_ppm, stalls=[(123.0, size_ms / 1000)])
+    assert [plateau.evidence for plateau in packet_run.clock.plateaus] == [
         StepEvidence.NONE,
         StepEvidence.CONFIRMED,
     ]
-    pieces = fit(run)
+    pieces = fit(packet_run)
     assert len(pieces) == 2
     assert abs(pieces[1].media_start_sample / RATE - 123.0) <= 0.02
-    assert np.abs(check_bounds(run, pieces, [123.0])).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces, [123.0])).max() <= 2.0
 
 
 def test_several_stalls_between_two_reports_are_all_followed() -> None:
-    run = make_run(60, stalls=[(31.0, 0.03), (32.0, 0.2), (33.5, 0.04)])
-    pieces = fit(run)
+    packet_run = make_packet_run(60, stalls=[(31.0, 0.03), (32.0, 0.2), (33.5, 0.04)])
+    pieces = fit(packet_run)
     assert len(pieces) == 4
-    assert np.abs(check_bounds(run, pieces, [31.0, 32.0, 33.5])).max() <= 5.0
+    assert np.abs(check_bounds(packet_run, pieces, [31.0, 32.0, 33.5])).max() <= 5.0
 
 
 def test_small_step_without_reports_moves_nothing_and_is_owned_up_to() -> None:
-    run = make_run(60, reports=False, stalls=[(30.0, 0.04)])
-    pieces = fit(run)
+    packet_run = make_packet_run(60, reports=False, stalls=[(30.0, 0.04)])
+    pieces = fit(packet_run)
     assert len(pieces) == 1
     assert pieces[0].sync_error_ns >= 40 * MS
-    found = check_bounds(run, pieces)
+    found = check_bounds(packet_run, pieces)
     assert found[0] == pytest.approx(0, abs=1.5)
     assert found[-1] == pytest.approx(-40, abs=1.5)
 
 
 def test_large_step_without_reports_is_followed() -> None:
-    run = make_run(60, reports=False, stalls=[(30.0, 0.1)])
-    assert np.abs(check_bounds(run, fit(run), [30.0])).max() <= 2.0
+    packet_run = make_packet_run(60, reports=False, stalls=[(30.0, 0.1)])
+    assert np.abs(check_bounds(packet_run, fit(packet_run), [30.0])).max() <= 2.0
 
 
 def test_small_stalls_without_reports_never_add_up() -> None:
-    run = make_run(600, reports=False, stalls=[(50.0 * n, 0.04) for n in range(1, 11)])
-    assert np.abs(errors_ms(run, fit(run))).max() < 60 + 2
+    packet_run = make_packet_run(
+        600, reports=False, stalls=[(50.0 * n, 0.04) for n in range(1, 11)]
+    )
+    assert np.abs(errors_ms(packet_run, fit(packet_run))).max() < 60 + 2
 
 
 @pytest.mark.parametrize("size_ms", [40, -40, 15, 150, -150, 2_000])
 @pytest.mark.parametrize("skew_ppm", [0, 100], ids=["steady", "skewed"])
 def test_change_of_path_moves_nothing(size_ms: int, skew_ppm: float) -> None:
-    run = make_run(600, skew_ppm=skew_ppm, path=[(300.0, size_ms / 1000)])
-    assert run.clock.plateaus[-1].evidence == StepEvidence.DENIED
-    pieces = fit(run)
+    packet_run = make_packet_run(600, skew_ppm=skew_ppm, path=[(300.0, size_ms / 1000)])
+    assert packet_run.clock.plateaus[-1].evidence == StepEvidence.DENIED
+    pieces = fit(packet_run)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 def test_stall_after_a_change_of_path_moves_by_the_stall_alone() -> None:
-    run = make_run(600, path=[(200.0, 0.04)], stalls=[(400.0, 0.1)])
-    pieces = fit(run)
+    packet_run = make_packet_run(600, path=[(200.0, 0.04)], stalls=[(400.0, 0.1)])
+    pieces = fit(packet_run)
     assert len(pieces) == 2
-    assert np.abs(check_bounds(run, pieces, [400.0])).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces, [400.0])).max() <= 2.0
 
 
 def test_crowded_network_that_clears_again_moves_nothing() -> None:
-    run = make_run(120, path=[(30.0, 0.1), (60.0, -0.1)])
-    pieces = fit(run)
+    packet_run = make_packet_run(120, path=[(30.0, 0.1), (60.0, -0.1)])
+    pieces = fit(packet_run)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
 def test_first_packets_late_together_set_no_clock(reports: bool) -> None:
-    run = make_run(60, first_together_s=2.0, reports=reports)
-    pieces = fit(run)
+    packet_run = make_packet_run(60, first_together_s=2.0, reports=reports)
+    pieces = fit(packet_run)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 @pytest.mark.parametrize(
     "wall_s", [7.0, -40.0, -(1_700_000_000 + 2_208_988_800 - 5)], ids=["7s", "40s", "1900"]
 )
 def test_wrong_wall_clock_of_the_sender_does_not_matter(wall_s: float) -> None:
-    run = make_run(60, report_wall_s=wall_s, stalls=[(30.0, 0.05)])
-    assert np.abs(check_bounds(run, fit(run), [30.0])).max() <= 2.0
+    packet_run = make_packet_run(60, report_wall_s=wall_s, stalls=[(30.0, 0.05)])
+    assert np.abs(check_bounds(packet_run, fit(packet_run), [30.0])).max() <= 2.0
 
 
 def test_reports_of_an_absurd_rate_say_nothing() -> None:
-    run = make_run(120, report_rate=1.5, stalls=[(60.0, 0.04)])
-    assert {plateau.evidence for plateau in run.clock.plateaus[1:]} == {StepEvidence.UNKNOWN}
-    assert len(fit(run)) == 1
+    packet_run = make_packet_run(120, report_rate=1.5, stalls=[(60.0, 0.04)])
+    assert {plateau.evidence for plateau in packet_run.clock.plateaus[1:]} == {StepEvidence.UNKNOWN}
+    assert len(fit(packet_run)) == 1
 
 
 def test_less_than_30_s_takes_the_nominal_rate_and_owns_up() -> None:
-    run = make_run(20, skew_ppm=400)
-    pieces = fit(run)
+    packet_run = make_packet_run(20, skew_ppm=400)
+    pieces = fit(packet_run)
     assert [(piece.skew_ppm, piece.is_fitted) for piece in pieces] == [(0.0, False)]
-    assert np.abs(check_bounds(run, pieces)).max() > 5  # it is off, and says so
+    assert np.abs(check_bounds(packet_run, pieces)).max() > 5  # it is off, and says so
     assert pieces[0].sync_error_ns >= 10 * MS
 
 
 def test_absurd_fit_is_not_applied() -> None:
-    pieces = fit(make_run(120, skew_ppm=2000, reports=False))
+    pieces = fit(make_packet_run(120, skew_ppm=2000, reports=False))
     assert not any(piece.is_fitted for piece in pieces)
     assert {piece.skew_ppm for piece in pieces} == {0.0}
 
 
 def test_another_headset_gets_a_clock_of_its_own() -> None:
-    runs = [make_run(900, skew_ppm=20), make_run(900, skew_ppm=-60, start_s=1000, seed=2)]
-    fitted = fit_clocks([run.clock for run in runs])
+    packet_runs = [
+        make_packet_run(900, skew_ppm=20),
+        make_packet_run(900, skew_ppm=-60, start_s=1000, seed=2),
+    ]
+    fitted = fit_clocks([packet_run.clock for packet_run in packet_runs])
     assert fitted[0][0].skew_ppm == pytest.approx(20, abs=2)
     assert fitted[1][0].skew_ppm == pytest.approx(-60, abs=2)
-    for run, pieces in zip(runs, fitted, strict=True):
-        assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    for packet_run, pieces in zip(packet_runs, fitted, strict=True):
+        assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 def _without_arrivals(points: Sequence[ReportPoint], seconds: int = 60) -> PacketRunClock:
@@ -347,28 +354,30 @@ def test_samples_and_ns_convert_without_loss(convert: Callable[[int], int]) -> N
 # --- simulated segments, read from their dumps ----------------------------------------------------
 
 
-def place(sender: Sender) -> tuple[Run, tuple[ClockPiece, ...]]:
+def place(sender: Sender) -> tuple[KnownPacketRun, tuple[ClockPiece, ...]]:
     """Returns a simulated segment's run and the pieces fitted to it alone."""
     simulated = simulate(sender)
     segment = ingest(
         simulated.dump,
         timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
     )
-    (run,) = segment.runs
-    media = run.records["media_sample"].astype(np.int64)
-    found = Run(clock=run.clock, media_sample=media, true_ns=server_unix_ns(sender, media))
-    return found, fit_clocks([run.clock])[0]
+    (packet_run,) = segment.packet_runs
+    media = packet_run.records["media_sample"].astype(np.int64)
+    found = KnownPacketRun(
+        clock=packet_run.clock, media_sample=media, true_ns=server_unix_ns(sender, media)
+    )
+    return found, fit_clocks([packet_run.clock])[0]
 
 
 def test_queue_that_fills_and_empties_between_two_reports_is_no_stall() -> None:
     """All in all nothing moved, by the reports and by the arrivals: that they agree confirms no
     step.
     """
-    run = make_run(60, path=[(32.6, 0.3), (36.0, -0.3)])
-    assert StepEvidence.CONFIRMED not in {plateau.evidence for plateau in run.clock.plateaus}
-    pieces = fit(run)
+    packet_run = make_packet_run(60, path=[(32.6, 0.3), (36.0, -0.3)])
+    assert StepEvidence.CONFIRMED not in {plateau.evidence for plateau in packet_run.clock.plateaus}
+    pieces = fit(packet_run)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
     assert pieces[0].sync_error_ns < 5 * MS
 
 
@@ -376,18 +385,18 @@ def test_queue_that_fills_and_empties_between_two_reports_is_no_stall() -> None:
 @pytest.mark.parametrize("at_s", [0.7, 30.0, 59.4], ids=["first-word", "middle", "last-word"])
 def test_mute_that_stops_the_media_clock_is_followed(at_s: float, reports: bool) -> None:
     """No packets for 10 s: a window of 2 s has packets on one side of it only."""
-    run = make_run(60, stalls=[(at_s, 10.0)], reports=reports)
-    pieces = fit(run)
+    packet_run = make_packet_run(60, stalls=[(at_s, 10.0)], reports=reports)
+    pieces = fit(packet_run)
     assert len(pieces) == 2
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
 
 
 def test_burst_at_the_end_is_no_mute() -> None:
     """A network that held a second back lets it go at once: the delays fall as fast as they
     rose.
     """
-    run = make_run(60, path=[(59.0, 0.9)])
-    media, true = run.media_sample, run.true_ns
+    packet_run = make_packet_run(60, path=[(59.0, 0.9)])
+    media, true = packet_run.media_sample, packet_run.true_ns
     arrival = np.floor((true + 20 * MS) / MS).astype(np.int64) * MS
     arrival[media >= 59 * RATE] = arrival[-1] + 100 * MS
     clock = observe_clock(media, np.full(len(media), DURATION), arrival, [])
@@ -395,9 +404,9 @@ def test_burst_at_the_end_is_no_mute() -> None:
 
 
 def test_packet_that_was_overtaken_moves_no_other() -> None:
-    run, pieces = place(Sender(seconds=66, first_late=(1, 30.0), stalls=((15.0, 0.1),)))
+    packet_run, pieces = place(Sender(seconds=66, first_late=(1, 30.0), stalls=((15.0, 0.1),)))
     assert len(pieces) == 2
-    assert np.abs(check_bounds(run, pieces, [15.0])).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces, [15.0])).max() <= 2.0
 
 
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
@@ -408,24 +417,24 @@ def test_queue_that_fills_little_by_little_is_no_stall(reports: bool) -> None:
         crowds=((50.0, 3.0, 50.0, 3.0, 0.8),),
         report_every_s=5.0 if reports else None,
     )
-    run, pieces = place(sender)
+    packet_run, pieces = place(sender)
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
     assert pieces[0].sync_error_ns < 10 * MS
 
 
 def test_stall_among_queues_moves_by_the_stall_alone() -> None:
-    run, pieces = place(
+    packet_run, pieces = place(
         Sender(
             seconds=66, jitter_ms=5, crowds=((20.0, 3.0, 15.0, 3.0, 0.8),), stalls=((30.0, 0.2),)
         )
     )
     assert len(pieces) == 2
-    assert np.abs(check_bounds(run, pieces, [30.0])).max() <= 2.0
+    assert np.abs(check_bounds(packet_run, pieces, [30.0])).max() <= 2.0
 
 
 def test_queues_tilt_no_line() -> None:
-    run, pieces = place(
+    packet_run, pieces = place(
         Sender(
             seconds=66,
             jitter_ms=5,
@@ -434,29 +443,29 @@ def test_queues_tilt_no_line() -> None:
         )
     )
     assert [piece.is_fitted for piece in pieces] == [True]
-    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 3.0
 
 
 def test_an_hour_of_queues_leaves_a_handful_of_plateaus_each() -> None:
-    run, pieces = place(
+    packet_run, pieces = place(
         Sender(
             seconds=3_600,
             jitter_ms=5,
             crowds=tuple((20 + 20.0 * k, 2, 3, 2, 0.3) for k in range(175)),
         )
     )
-    assert len(run.clock.plateaus) < 175 * 8
+    assert len(packet_run.clock.plateaus) < 175 * 8
     assert len(pieces) == 1
-    assert np.abs(check_bounds(run, pieces)).max() <= 5.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 5.0
 
 
 def test_few_packets_and_much_jitter_make_no_stalls() -> None:
     pauses = tuple((3.0 + 8 * k, 1.0 + k % 4) for k in range(36))
-    run, pieces = place(
+    packet_run, pieces = place(
         Sender(seconds=300, jitter_ms=40, dtx=pauses, report_noise_ms=4.0, skew_ppm=20.0, seed=3)
     )
     assert len(pieces) <= 2
-    assert np.abs(check_bounds(run, pieces)).max() <= 10.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 10.0
 
 
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
@@ -467,31 +476,34 @@ def test_another_headset_within_a_segment_gets_a_line_of_its_own(reports: bool) 
         skew_ppm=((0.0, 20.0), (1_700.0, -60.0)),
         report_every_s=5.0 if reports else None,
     )
-    run, pieces = place(sender)
+    packet_run, pieces = place(sender)
     assert pieces[0].skew_ppm == pytest.approx(20, abs=2)
     assert pieces[-1].skew_ppm == pytest.approx(-60, abs=2)
-    assert np.abs(check_bounds(run, pieces)).max() <= 5.0
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 5.0
 
 
 def test_slow_drift_of_the_clock_is_followed_for_eight_hours() -> None:
     rates = tuple((600.0 * k, 20 + 2 * float(np.sin(k / 48 * 2 * np.pi))) for k in range(48))
-    run, pieces = place(Sender(seconds=8 * 3_600, jitter_ms=5, skew_ppm=rates))
-    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+    packet_run, pieces = place(Sender(seconds=8 * 3_600, jitter_ms=5, skew_ppm=rates))
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 3.0
 
 
 def test_slow_drift_of_the_path_is_not_where_reports_deny_it() -> None:
     sender = Sender(
         seconds=3_600, jitter_ms=5, skew_ppm=20.0, crowds=((1_000.0, 1_000.0, 5_000.0, 1.0, 0.03),)
     )
-    run, pieces = place(sender)
-    assert np.abs(check_bounds(run, pieces)).max() <= 3.0
+    packet_run, pieces = place(sender)
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 3.0
 
 
 def test_strange_rate_of_a_short_run_is_owned_up_to() -> None:
     """Under 10 minutes a run takes the common rate; what its own says otherwise is in the bound."""
-    runs = [make_run(900, skew_ppm=20), make_run(300, skew_ppm=-200, start_s=1_000, seed=2)]
-    fitted = fit_clocks([run.clock for run in runs])
-    assert np.abs(check_bounds(runs[1], fitted[1])).max() > 5
+    packet_runs = [
+        make_packet_run(900, skew_ppm=20),
+        make_packet_run(300, skew_ppm=-200, start_s=1_000, seed=2),
+    ]
+    fitted = fit_clocks([packet_run.clock for packet_run in packet_runs])
+    assert np.abs(check_bounds(packet_runs[1], fitted[1])).max() > 5
 
 
 def test_without_arrivals_two_known_ones_make_the_rate() -> None:

@@ -65,20 +65,22 @@ def fake_packets(count: int) -> list[bytes]:
     ]
 
 
-def media_of(dump_segment: object, run: int = 0) -> list[int]:
-    return dump_segment.runs[run].records["media_sample"].tolist()  # type: ignore[attr-defined,no-any-return]
+def media_of(dump_segment: object, packet_run: int = 0) -> list[int]:
+    return dump_segment.packet_runs[packet_run].records["media_sample"].tolist()  # type: ignore[attr-defined,no-any-return]
 
 
 def test_clean_segment_is_one_run_of_all_its_packets() -> None:
     packets = fake_packets(100)
     segment, dump = ingest_built(Segment(packets=packets, start_ms=2_500))
-    (run,) = segment.runs
+    (packet_run,) = segment.packet_runs
     assert run_packets(segment, dump) == packets
-    assert run.records["media_sample"].tolist() == [960 * k for k in range(100)]
-    assert run.records["duration_samples"].tolist() == [960] * 100
-    assert run.records["lost_before"].tolist() == [0] * 100
-    assert run.ssrc == 0x1234_5678
-    assert [p.server_start_unix_ns for p in pieces_of(run.clock)] == [CALL_START_NS + 2_500_000_000]
+    assert packet_run.records["media_sample"].tolist() == [960 * k for k in range(100)]
+    assert packet_run.records["duration_samples"].tolist() == [960] * 100
+    assert packet_run.records["lost_before"].tolist() == [0] * 100
+    assert packet_run.ssrc == 0x1234_5678
+    assert [p.server_start_unix_ns for p in pieces_of(packet_run.clock)] == [
+        CALL_START_NS + 2_500_000_000
+    ]
     assert segment.counts == PacketCounts(expected=100, received=100)
     assert (segment.channels, segment.codec, segment.warnings) == (1, "audio/opus", ())
     assert segment.jitter_ms == 0
@@ -104,7 +106,7 @@ def test_loss_is_counted_at_the_packet_behind_it() -> None:
     kept = [k for k in range(50) if k not in {10, 11, 12, 30}]
     assert run_packets(segment, dump) == [packets[k] for k in kept]
     assert media_of(segment) == [960 * k for k in kept]
-    lost = segment.runs[0].records["lost_before"]
+    lost = segment.packet_runs[0].records["lost_before"]
     assert {kept[k]: int(lost[k]) for k in np.flatnonzero(lost)} == {13: 3, 31: 1}
     assert segment.counts == PacketCounts(expected=50, received=46, lost=4)
 
@@ -113,7 +115,10 @@ def test_loss_at_the_ends_is_not_known() -> None:
     segment, _ = ingest_built(Segment(packets=fake_packets(50), lost={0, 1, 49}))
     assert segment.counts == PacketCounts(expected=47, received=47)
     assert media_of(segment)[0] == 0
-    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS + 40_000_000
+    assert (
+        pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns
+        == CALL_START_NS + 40_000_000
+    )
 
 
 def test_duplicates_are_dropped_and_counted() -> None:
@@ -130,18 +135,18 @@ def test_reordered_packets_are_put_in_order_and_counted() -> None:
     )
     assert run_packets(segment, dump) == packets
     assert segment.counts == PacketCounts(expected=50, received=50, reordered=3)
-    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS
+    assert pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns == CALL_START_NS
 
 
 def test_dtx_is_a_jump_of_time_without_loss() -> None:
     packets = fake_packets(30)
     sent = [*packets[:10], *[b""] * 45, *packets[10:20], *[b""] * 200, *packets[20:]]
     segment, dump = ingest_built(Segment(packets=sent))
-    assert len(segment.runs) == 1
+    assert len(segment.packet_runs) == 1
     assert run_packets(segment, dump) == packets
     assert media_of(segment) == [960 * k for k, packet in enumerate(sent) if packet]
     assert segment.counts == PacketCounts(expected=30, received=30)
-    assert not segment.runs[0].records["lost_before"].any()
+    assert not segment.packet_runs[0].records["lost_before"].any()
 
 
 def test_padding_only_probes_count_as_received_and_are_no_loss() -> None:
@@ -149,7 +154,7 @@ def test_padding_only_probes_count_as_received_and_are_no_loss() -> None:
     segment, dump = ingest_built(Segment(packets=packets, padding_only={3, 4, 30}))
     assert run_packets(segment, dump) == packets
     assert segment.counts == PacketCounts(expected=53, received=53)
-    assert not segment.runs[0].records["lost_before"].any()
+    assert not segment.packet_runs[0].records["lost_before"].any()
 
 
 def test_probe_lost_beside_audio_counts_once() -> None:
@@ -170,7 +175,7 @@ def test_probe_lost_beside_audio_counts_once() -> None:
         ],
     )
     segment = ingest(dump)
-    assert segment.runs[0].records["lost_before"].tolist() == [0, 0, 2, 0]
+    assert segment.packet_runs[0].records["lost_before"].tolist() == [0, 0, 2, 0]
     assert segment.counts == PacketCounts(expected=7, received=5, lost=2)
 
 
@@ -186,7 +191,7 @@ def test_loss_before_the_first_audio_is_not_this_track_s() -> None:
             )
         )
     segment = ingest(make_rtpdump(1_000_000, records))
-    assert segment.runs[0].records["lost_before"].tolist() == [0, 0, 0]
+    assert segment.packet_runs[0].records["lost_before"].tolist() == [0, 0, 0]
     assert (segment.counts.expected, segment.counts.received, segment.counts.lost) == (7, 4, 3)
 
 
@@ -204,7 +209,7 @@ def test_durations_are_read_from_the_packets(frame_ms: float) -> None:
     samples = round(frame_ms * 48)
     segment, dump = ingest_built(Segment(packets=packets, packet_samples=samples))
     assert run_packets(segment, dump) == packets
-    assert set(segment.runs[0].records["duration_samples"].tolist()) == {samples}
+    assert set(segment.packet_runs[0].records["duration_samples"].tolist()) == {samples}
 
 
 def test_invalid_packets_are_dropped_and_counted() -> None:
@@ -234,10 +239,12 @@ def test_each_source_is_a_run_of_its_own() -> None:
         at += struct.unpack_from(">H", later, at)[0]
     dump = one + bytes(later)
     segment = ingest(dump)
-    assert [run.ssrc for run in segment.runs] == [9, 4]
+    assert [packet_run.ssrc for packet_run in segment.packet_runs] == [9, 4]
     assert run_packets(segment, dump, 0) == first
     assert run_packets(segment, dump, 1) == second
-    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
+    starts = [
+        pieces_of(packet_run.clock)[0].server_start_unix_ns for packet_run in segment.packet_runs
+    ]
     assert starts == [CALL_START_NS, CALL_START_NS + 5_000_000_000]
     assert segment.counts == PacketCounts(expected=50, received=50)
 
@@ -264,22 +271,24 @@ def jump_dump(jump_ticks: int, at: int = 50, count: int = 100) -> bytes:
 )
 def test_jump_of_the_timestamps_begins_a_new_run_at_its_arrival(jump: int) -> None:
     segment = ingest(jump_dump(jump))
-    assert [len(run.records) for run in segment.runs] == [50, 50]
+    assert [len(packet_run.records) for packet_run in segment.packet_runs] == [50, 50]
     assert media_of(segment, 1) == [960 * k for k in range(50)]
-    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
+    starts = [
+        pieces_of(packet_run.clock)[0].server_start_unix_ns for packet_run in segment.packet_runs
+    ]
     assert starts == [CALL_START_NS, CALL_START_NS + 1_000_000_000]
     assert segment.counts == PacketCounts(expected=100, received=100)
 
 
 def test_small_jump_ahead_stays_one_run() -> None:
-    assert len(ingest(jump_dump(90_000)).runs) == 1
+    assert len(ingest(jump_dump(90_000)).packet_runs) == 1
 
 
 def test_stall_is_followed() -> None:
     segment, _ = ingest_built(Segment(packets=fake_packets(300), stalls_ms={100: 250}))
     pieces = [
         (p.media_start_sample, p.server_start_unix_ns - CALL_START_NS)
-        for p in pieces_of(segment.runs[0].clock)
+        for p in pieces_of(segment.packet_runs[0].clock)
     ]
     assert pieces == [(0, 0), (96_000, 2_250_000_000)]
 
@@ -302,7 +311,7 @@ def test_small_stall_is_followed_where_reports_confirm_it(
     segment, _ = ingest_built(built)
     pieces = [
         (p.media_start_sample, p.server_start_unix_ns - CALL_START_NS)
-        for p in pieces_of(segment.runs[0].clock)
+        for p in pieces_of(segment.packet_runs[0].clock)
     ]
     assert pieces == ([(0, 0), (480_000, 10_040_000_000)] if reports else [(0, 0)])
 
@@ -345,7 +354,7 @@ def test_reports_reach_the_run_they_belong_to(
     timestamps: dict[int, int], ssrc: int, is_followed: bool
 ) -> None:
     segment = ingest(_dump_with_reports(timestamps, ssrc))
-    assert len(pieces_of(segment.runs[0].clock)) == (2 if is_followed else 1)
+    assert len(pieces_of(segment.packet_runs[0].clock)) == (2 if is_followed else 1)
 
 
 def test_jitter_is_the_mean_difference_of_arrival_and_media_spacing() -> None:
@@ -382,7 +391,7 @@ def test_red_brings_lost_packets_back(copies: int, origin: int) -> None:
     assert segment.counts == PacketCounts(
         expected=60, received=50, lost=10, recovered_red=10 - len(gone)
     )
-    still = segment.runs[0].records["lost_before"]
+    still = segment.packet_runs[0].records["lost_before"]
     assert int(still.sum()) == len(gone)
     for position in np.flatnonzero(still):
         assert kept[position] - kept[position - 1] - 1 == still[position]
@@ -419,7 +428,7 @@ def test_red_copy_that_overlaps_what_came_is_not_used(back: int, fits: bool) -> 
         records.append((20 * number, packet, False))
     segment = ingest(make_rtpdump(1_000_000, records), RED_MAPS)
     assert segment.counts.recovered_red == int(fits)
-    assert len(segment.runs[0].records) == 2 + fits
+    assert len(segment.packet_runs[0].records) == 2 + fits
 
 
 def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
@@ -504,7 +513,7 @@ def test_memory_of_a_segment_grows_by_what_is_stated(red_copies: int) -> None:
         segment = ingest(dump, RED_MAPS, make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert [len(run.records) for run in segment.runs] == [count]
+        assert [len(packet_run.records) for packet_run in segment.packet_runs] == [count]
         return peak
 
     assert (peak_bytes(300_000) - peak_bytes(150_000)) / 150_000 < 110
@@ -566,7 +575,7 @@ def test_other_payload_types_are_received_but_not_audio() -> None:
     segment = ingest(dump)
     assert run_packets(segment, dump) == [packets[0], packets[1], packets[3]]
     assert segment.counts == PacketCounts(expected=4, received=4)
-    assert not segment.runs[0].records["lost_before"].any()
+    assert not segment.packet_runs[0].records["lost_before"].any()
 
 
 def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
@@ -574,7 +583,7 @@ def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
         CALL_START_UNIX_MS * 1_000, [(0, make_rtp_packet(b"\x08a", payload_type=96), False)]
     )
     segment = ingest(dump)
-    assert segment.runs == ()
+    assert segment.packet_runs == ()
     assert segment.channels == 0
     (warning,) = segment.warnings
     assert isinstance(warning, SdpError)
@@ -638,14 +647,14 @@ def test_other_codec_raises_unsupported_codec(
 
 def test_dump_without_packets_has_no_runs() -> None:
     segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, []))
-    assert (segment.runs, segment.counts, segment.jitter_ms) == ((), PacketCounts(), None)
+    assert (segment.packet_runs, segment.counts, segment.jitter_ms) == ((), PacketCounts(), None)
 
 
 def test_metadata_s_first_arrival_counts_when_clocks_differ_much() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
     hour_later = CALL_START_UNIX_MS + 3_600_000
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=hour_later + 20))
-    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == hour_later * 1_000_000
+    assert pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns == hour_later * 1_000_000
     (warning,) = segment.warnings
     assert isinstance(warning, TimingMetadataError)
     assert (
@@ -658,7 +667,10 @@ def test_small_difference_of_the_clocks_is_no_warning() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20 - 900))
     assert segment.warnings == ()
-    assert pieces_of(segment.runs[0].clock)[0].server_start_unix_ns == CALL_START_NS - 900_000_000
+    assert (
+        pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns
+        == CALL_START_NS - 900_000_000
+    )
 
 
 def test_no_clock_at_all_raises_timeline_error() -> None:
@@ -677,9 +689,9 @@ def test_dump_without_receive_times_takes_its_place_from_the_metadata() -> None:
     segment = ingest(
         make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
     )
-    (run,) = segment.runs
-    assert run.clock.method == "metadata"
-    assert pieces_of(run.clock)[0].server_start_unix_ns == CALL_START_NS
+    (packet_run,) = segment.packet_runs
+    assert packet_run.clock.method == "metadata"
+    assert pieces_of(packet_run.clock)[0].server_start_unix_ns == CALL_START_NS
 
 
 def test_damaged_framing_keeps_what_came_before_with_a_warning() -> None:
@@ -738,7 +750,7 @@ def test_any_order_of_arrival_gives_the_same_records(
     )
     expected, found = ingest(plain), ingest(mixed)
     assert run_packets(found, mixed) == run_packets(expected, plain)
-    assert found.runs[0].records.tolist() == expected.runs[0].records.tolist()
+    assert found.packet_runs[0].records.tolist() == expected.packet_runs[0].records.tolist()
     assert dataclasses.replace(found.counts, reordered=0) == expected.counts
 
 
@@ -765,13 +777,13 @@ def test_runs_move_forward_and_counts_add_up_whatever_is_sent(
         for source, number, ticks, data in sent
     ]
     segment = ingest(make_rtpdump(1_000_000, records))
-    for run in segment.runs:
-        media = run.records["media_sample"]
+    for packet_run in segment.packet_runs:
+        media = packet_run.records["media_sample"]
         assert media[0] == 0
         assert (np.diff(media) > 0).all()
-        assert run.records["duration_samples"].min() > 0
-        assert run.records["lost_before"].min() >= 0
-        assert pieces_of(run.clock)[0].media_start_sample == 0
+        assert packet_run.records["duration_samples"].min() > 0
+        assert packet_run.records["lost_before"].min() >= 0
+        assert pieces_of(packet_run.clock)[0].media_start_sample == 0
     counts = segment.counts
     assert counts.expected == counts.received + counts.lost
     assert counts.received + counts.duplicate == len(sent)
@@ -808,15 +820,15 @@ def test_pause_in_a_dump_without_receive_times_keeps_its_length() -> None:
     segment = ingest(
         make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
     )
-    assert len(segment.runs) == 1
-    assert int(segment.runs[0].records["media_sample"][100]) == 96_000 + 240_000
+    assert len(segment.packet_runs) == 1
+    assert int(segment.packet_runs[0].records["media_sample"][100]) == 96_000 + 240_000
 
 
 def test_audio_that_came_only_as_a_duplicate_of_a_probe_is_no_run() -> None:
     first = make_rtp_packet(b"", sequence_number=7, rtp_timestamp=0)
     again = make_rtp_packet(b"\xf8\xff\xfe", sequence_number=7, rtp_timestamp=0)
     segment = ingest(make_rtpdump(1_000_000, [(0, first, False), (1, again, False)]))
-    assert segment.runs == ()
+    assert segment.packet_runs == ()
     assert segment.counts == PacketCounts(expected=1, received=1, duplicate=1)
 
 
@@ -848,9 +860,11 @@ def test_numbers_that_start_anew_lose_nothing(restart: int, jump: int) -> None:
     numbers = [*range(1_000, 1_600), *range(1_600 + restart, 2_200 + restart)]
     dump = counted_dump(numbers, {600: jump})
     segment = ingest(dump)
-    assert [len(run.records) for run in segment.runs] == [600, 600]
+    assert [len(packet_run.records) for packet_run in segment.packet_runs] == [600, 600]
     assert segment.counts == PacketCounts(expected=1_200, received=1_200)
-    starts = [pieces_of(run.clock)[0].server_start_unix_ns for run in segment.runs]
+    starts = [
+        pieces_of(packet_run.clock)[0].server_start_unix_ns for packet_run in segment.packet_runs
+    ]
     assert starts == [CALL_START_NS, CALL_START_NS + 12_000_000_000]
 
 
@@ -884,9 +898,9 @@ def test_long_outage_is_a_loss_and_no_restart() -> None:
         for place, number in enumerate(sent)
     ]
     segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
-    (run,) = segment.runs
+    (packet_run,) = segment.packet_runs
     assert segment.counts == PacketCounts(expected=2_200, received=200, lost=2_000)
-    assert int(run.records["media_sample"][100]) == 960 * 2_100
+    assert int(packet_run.records["media_sample"][100]) == 960 * 2_100
 
 
 def test_burst_with_a_hole_in_it_catches_up_and_is_no_jump() -> None:
@@ -907,7 +921,7 @@ def test_burst_with_a_hole_in_it_catches_up_and_is_no_jump() -> None:
         ],
     )
     segment = ingest(dump)
-    assert len(segment.runs) == 1
+    assert len(segment.packet_runs) == 1
     assert media_of(segment) == [960 * number for number in sent]
 
 
@@ -927,8 +941,15 @@ def test_source_that_comes_back_leaves_room_for_the_one_between() -> None:
         for n in range(300)
     ]
     segment = ingest(make_rtpdump(CALL_START_UNIX_MS * 1_000, records))
-    assert [(run.ssrc, len(run.records)) for run in segment.runs] == [(9, 100), (7, 100), (9, 100)]
-    starts = [pieces_of(run.clock)[0].server_start_unix_ns - CALL_START_NS for run in segment.runs]
+    assert [(packet_run.ssrc, len(packet_run.records)) for packet_run in segment.packet_runs] == [
+        (9, 100),
+        (7, 100),
+        (9, 100),
+    ]
+    starts = [
+        pieces_of(packet_run.clock)[0].server_start_unix_ns - CALL_START_NS
+        for packet_run in segment.packet_runs
+    ]
     assert starts == [0, 2_000_000_000, 4_000_000_000]
 
 
@@ -940,7 +961,7 @@ def test_reports_after_a_small_jump_back_are_the_new_run_s() -> None:
         simulated.dump,
         timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
     )
-    assert [len(pieces_of(run.clock)) for run in segment.runs] == [1, 2]
+    assert [len(pieces_of(packet_run.clock)) for packet_run in segment.packet_runs] == [1, 2]
 
 
 def test_red_copies_are_not_put_into_another_run() -> None:
@@ -971,7 +992,7 @@ def test_eight_hours_are_one_run() -> None:
         simulated.dump,
         timing=make_timing(first_rtp_unix_ms=simulated.timing["first_rtp_unix_timestamp"]),
     )
-    assert len(segment.runs) == 1
+    assert len(segment.packet_runs) == 1
 
 
 def test_runs_of_a_dump_without_receive_times_follow_each_other() -> None:
@@ -988,5 +1009,8 @@ def test_runs_of_a_dump_without_receive_times_follow_each_other() -> None:
     segment = ingest(
         make_rtpdump(0, records), timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20)
     )
-    starts = [pieces_of(run.clock)[0].server_start_unix_ns - CALL_START_NS for run in segment.runs]
+    starts = [
+        pieces_of(packet_run.clock)[0].server_start_unix_ns - CALL_START_NS
+        for packet_run in segment.packet_runs
+    ]
     assert starts == [0, 2_000_000_000]

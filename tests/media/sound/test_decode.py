@@ -46,14 +46,14 @@ def place(
             missing += 1
             cursor += duration
             continue
-        kinds = ((dtx, Hole.DTX), (stalls, Hole.STALLED), (restarts, Hole.BETWEEN_RUNS))
+        kinds = ((dtx, Hole.DTX), (stalls, Hole.STALLED), (restarts, Hole.BETWEEN_PACKET_RUNS))
         found = [
             (kind, lengths[number]) for lengths, kind in kinds if lengths and number in lengths
         ]
         hole = Hole.LOST if missing else (found[0][0] if found else Hole.NONE)
         cursor += found[0][1] if found else 0
         if not placed:
-            hole = Hole.BETWEEN_RUNS
+            hole = Hole.BETWEEN_PACKET_RUNS
         placed.append(PlacedPacket(0, cursor, cursor, duration, hole, cursor - reached, packet))
         cursor += duration
         reached, missing = cursor, 0

@@ -17,7 +17,7 @@ from transforms.media.sound.decode import FADE_SAMPLES, Chunk
 from transforms.media.sound.limiter import CEILING, Limiter
 from transforms.media.sound.mix import BLOCK_SAMPLES, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import lengthened, place_audio
-from transforms.media.track.staged_packets import RunIndex
+from transforms.media.track.staged_packets import StagedRun
 from transforms.media.track.timeline import Piece
 
 
@@ -198,7 +198,7 @@ def _piece(skew_ppm: float, server_start_ns: int = 0) -> Piece:
         is_fitted=True,
         sync_error_ns=0,
     )
-    run = RunIndex(
+    packet_run = StagedRun(
         base_filename="a",
         track_id="t",
         ssrc=1,
@@ -208,7 +208,9 @@ def _piece(skew_ppm: float, server_start_ns: int = 0) -> Piece:
         file_offset_bytes=0,
         clock=make_clock(),
     )
-    return Piece(part=0, run=run, clock=clock, media_stop_sample=1 << 40, opens_run=True)
+    return Piece(
+        part=0, packet_run=packet_run, clock=clock, media_stop_sample=1 << 40, opens_packet_run=True
+    )
 
 
 def _chunks(pcm: Pcm, size: int = 960, piece: int = 0, start: int = 0) -> list[Chunk]:
@@ -262,7 +264,7 @@ def test_sound_that_runs_on_is_not_cut_where_its_clock_bends(skew_ppm: float) ->
     before = _piece(skew_ppm)
     bend = 10 * 48_000
     clock = replace(_piece(30, before.server_unix_ns(bend)).clock, media_start_sample=bend)
-    after = replace(before, clock=clock, opens_run=False)
+    after = replace(before, clock=clock, opens_packet_run=False)
     sent = tone(440, 20, amplitude=0.5)
     chunks = [*_chunks(sent[:bend], 48_000), *_chunks(sent[bend:], 48_000, piece=1, start=bend)]
     heard = _laid(chunks, [before, after])

@@ -9,17 +9,17 @@ import io
 import numpy as np
 import pytest
 
-from tests.support.media import Packet, make_clock, staged_run
+from tests.support.media import Packet, make_clock, staged_packet_run
 from transforms.media.clock.model import ClockMethod
-from transforms.media.rtp.packet_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track import staged_packets
 from transforms.media.track.staged_packets import (
     PartIndex,
-    RunIndex,
+    StagedRun,
     dump_index,
     load_index,
-    write_run,
+    write_packet_run,
 )
 
 
@@ -30,8 +30,8 @@ def make_records(packets: list[Packet]) -> np.ndarray:
     )
 
 
-def make_run(packet_count: int, file_offset_bytes: int) -> RunIndex:
-    return RunIndex(
+def make_packet_run(packet_count: int, file_offset_bytes: int) -> StagedRun:
+    return StagedRun(
         base_filename="a",
         track_id="t",
         ssrc=1,
@@ -58,7 +58,7 @@ def stage(file: io.BytesIO, packets: list[Packet], order_seed: int) -> int:
         where[index] = len(source) + 3
         source += b"\xaa\xbb\xcc" + packets[index][3]
     start = file.tell()
-    write_run(
+    write_packet_run(
         file,
         make_records(packets),
         np.frombuffer(source, dtype=np.uint8),
@@ -71,16 +71,16 @@ def stage(file: io.BytesIO, packets: list[Packet], order_seed: int) -> int:
 def test_run_comes_back_whole(count: int) -> None:
     file, packets = io.BytesIO(), make_packets(count, seed=count)
     start = stage(file, packets, order_seed=2)
-    assert staged_run(file, make_run(count, start)) == packets
+    assert staged_packet_run(file, make_packet_run(count, start)) == packets
 
 
 def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staged_packets, "WINDOW_PACKETS", 10)
     file = io.BytesIO()
-    runs = [make_packets(count, seed=count) for count in (25, 10, 3)]
-    starts = [stage(file, packets, order_seed=3) for packets in runs]
-    for packets, start in reversed(list(zip(runs, starts, strict=True))):
-        assert staged_run(file, make_run(len(packets), start)) == packets
+    packet_runs = [make_packets(count, seed=count) for count in (25, 10, 3)]
+    starts = [stage(file, packets, order_seed=3) for packets in packet_runs]
+    for packets, start in reversed(list(zip(packet_runs, starts, strict=True))):
+        assert staged_packet_run(file, make_packet_run(len(packets), start)) == packets
 
 
 def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyP
     source = np.frombuffer(b"".join(packet for *_, packet in packets), dtype=np.uint8)
     records = make_records(packets)
     ends = np.cumsum(records["packet_bytes"], dtype=np.int64)
-    write_run(
+    write_packet_run(
         io.BytesIO(), records, source, ends - records["packet_bytes"], lambda: calls.append(None)
     )
     assert len(calls) == 3
@@ -108,13 +108,13 @@ def test_packets_are_found_wherever_they_lie(between: int, late: bool) -> None:
         packets.insert(20, packets.pop())
         where.insert(20, where.pop())
     file = io.BytesIO()
-    write_run(
+    write_packet_run(
         file,
         make_records(packets),
         np.frombuffer(source, dtype=np.uint8),
         np.array(where, dtype=np.int64),
     )
-    assert list(staged_run(file, make_run(50, 0))) == packets
+    assert list(staged_packet_run(file, make_packet_run(50, 0))) == packets
 
 
 def test_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,11 +133,11 @@ def test_empty_packets_keep_their_place() -> None:
     packets: list[Packet] = [(0, 960, 0, b""), (960, 960, 0, b"x"), (1_920, 960, 4, b"")]
     file = io.BytesIO()
     start = stage(file, packets, order_seed=1)
-    assert staged_run(file, make_run(3, start)) == packets
+    assert staged_packet_run(file, make_packet_run(3, start)) == packets
 
 
 def test_index_comes_back_equal() -> None:
-    run = RunIndex(
+    packet_run = StagedRun(
         base_filename="ünï/a",
         track_id="",
         ssrc=0xFFFF_FFFF,
@@ -157,6 +157,6 @@ def test_index_comes_back_equal() -> None:
         segment_count=3,
         counts=counts,
         jitter_ms=0.1,
-        runs=(run, make_run(1, 0)),
+        packet_runs=(packet_run, make_packet_run(1, 0)),
     )
     assert load_index(dump_index(index)) == index

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.media import each_placed, make_clock
-from transforms.media.rtp.packet_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.track.staged_packets import PartIndex, RunIndex, write_run
+from transforms.media.track.staged_packets import PartIndex, StagedRun, write_packet_run
 from transforms.media.track.timeline import Hole, PlacedPacket, place_packets, plan_pieces
 from transforms.media.units import samples_to_ns
 
@@ -32,13 +32,15 @@ class Track:
         self.indexes: list[PartIndex] = []
         self.files: list[bytes] = []
 
-    def add_part(self, runs: Sequence[tuple[str, int, Sequence[Sent], Sequence[Line]]]) -> None:
+    def add_part(
+        self, packet_runs: Sequence[tuple[str, int, Sequence[Sent], Sequence[Line]]]
+    ) -> None:
         """Adds a part. Args: runs: (base_filename, ssrc, packets, clock pieces)."""
         file, found = io.BytesIO(), []
-        for base_filename, ssrc, sent, lines in runs:
+        for base_filename, ssrc, sent, lines in packet_runs:
             records = np.array([(*packet, 1) for packet in sent], dtype=PACKET_DTYPE)
             found.append(
-                RunIndex(
+                StagedRun(
                     base_filename=base_filename,
                     track_id="t",
                     ssrc=ssrc,
@@ -53,17 +55,17 @@ class Track:
                 )
             )
             source = np.arange(len(sent), dtype=np.uint8)
-            write_run(file, records, source, np.arange(len(sent), dtype=np.int64))
+            write_packet_run(file, records, source, np.arange(len(sent), dtype=np.int64))
         self.files.append(file.getvalue())
         self.indexes.append(
             PartIndex(
                 archive_uri=f"{len(self.indexes)}.tar.gz",
                 channels=1,
                 codec="audio/opus",
-                segment_count=len(runs),
+                segment_count=len(packet_runs),
                 counts=PacketCounts(),
                 jitter_ms=None,
-                runs=tuple(found),
+                packet_runs=tuple(found),
             )
         )
 
@@ -87,7 +89,7 @@ def holes_of(placed: Sequence[PlacedPacket]) -> list[tuple[int, Hole, int]]:
 def test_packets_in_a_row_lie_end_to_end() -> None:
     placed = place_one([(0, 960, 0), (960, 960, 0), (1_920, 480, 0)])
     assert placed == [
-        PlacedPacket(0, 0, 0, 960, Hole.BETWEEN_RUNS, 0, b"\x00"),
+        PlacedPacket(0, 0, 0, 960, Hole.BETWEEN_PACKET_RUNS, 0, b"\x00"),
         PlacedPacket(0, 960, 960, 960, Hole.NONE, 0, b"\x01"),
         PlacedPacket(0, 1_920, 1_920, 480, Hole.NONE, 0, b"\x02"),
     ]
@@ -138,12 +140,14 @@ def test_runs_of_a_part_follow_their_server_time() -> None:
     track.add_part([later, earlier])
     placed = track.place()
     assert holes_of(placed) == [
-        (0, Hole.BETWEEN_RUNS, 0),
+        (0, Hole.BETWEEN_PACKET_RUNS, 0),
         (960, Hole.NONE, 0),
-        (48_000, Hole.BETWEEN_RUNS, 46_080),
+        (48_000, Hole.BETWEEN_PACKET_RUNS, 46_080),
     ]
     pieces = plan_pieces(track.indexes)
-    assert [(p.run.base_filename, p.opens_run, p.media_stop_sample) for p in pieces] == [
+    assert [
+        (p.packet_run.base_filename, p.opens_packet_run, p.media_stop_sample) for p in pieces
+    ] == [
         ("a", True, 1_920),
         ("b", True, 960),
     ]
@@ -165,7 +169,7 @@ def test_run_that_reaches_over_the_next_pushes_it_behind() -> None:
             ("b", 2, [(0, 960, 0)], [(0, 9_000)]),
         ]
     )
-    assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_RUNS, 0)
+    assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_PACKET_RUNS, 0)
 
 
 def test_audio_that_an_earlier_run_gave_is_left_out() -> None:
@@ -179,12 +183,14 @@ def test_audio_that_an_earlier_run_gave_is_left_out() -> None:
 
 
 def test_run_that_two_archives_hold_is_taken_once() -> None:
-    track, run = Track(), ("a", 1, [(0, 960, 0), (960, 960, 0)], [(0, 0)])
+    track, packet_run = Track(), ("a", 1, [(0, 960, 0), (960, 960, 0)], [(0, 0)])
     later = ("b", 2, [(0, 960, 0)], [(0, 9_600)])
-    track.add_part([run, later])
-    track.add_part([run])
+    track.add_part([packet_run, later])
+    track.add_part([packet_run])
     assert [packet.start_sample for packet in track.place()] == [0, 960, 9_600]
-    assert [(piece.part, piece.run.base_filename) for piece in plan_pieces(track.indexes)] == [
+    assert [
+        (piece.part, piece.packet_run.base_filename) for piece in plan_pieces(track.indexes)
+    ] == [
         (0, "a"),
         (0, "b"),
     ]
@@ -198,7 +204,7 @@ def test_plan_ends_each_piece_where_the_next_begins() -> None:
     pieces = plan_pieces(track.indexes)
     edges = [(piece.clock.media_start_sample, piece.media_stop_sample) for piece in pieces]
     assert edges == [(0, 4_800), (4_800, 9_600), (9_600, 10_560)]
-    assert [p.opens_run for p in pieces] == [True, False, False]
+    assert [p.opens_packet_run for p in pieces] == [True, False, False]
 
 
 sent_packets = st.lists(

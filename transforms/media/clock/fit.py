@@ -59,7 +59,7 @@ _DUMP_RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
 
 
-def fit_clocks(runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
+def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
     """Returns, for each run of one participant session and track type, how its media time maps to
     server time.
 
@@ -67,10 +67,10 @@ def fit_clocks(runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], 
     where it moves their ends by more than 2 ms against each other. With less, or an absurd fit, the
     nominal rate.
     """
-    plateaus = [plateau for run in runs for plateau in run.plateaus]
+    plateaus = [plateau for packet_run in packet_runs for plateau in packet_run.plateaus]
     total = sum(plateau.media_stop_sample - plateau.media_start_sample for plateau in plateaus)
     common = _fit_skew(plateaus) if total >= _LEAST_FIT_SAMPLES else None
-    return tuple(_lay_lines(run, common) for run in runs)
+    return tuple(_lay_lines(packet_run, common) for packet_run in packet_runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +162,14 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     )
 
 
-def _lay_lines(run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
+def _lay_lines(packet_run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
     """Returns one piece per stretch between steps that count, each on the least delay of its
     plateaus.
     """
-    skews = _skews(run.plateaus, common)
+    skews = _skews(packet_run.plateaus, common)
     pieces = []
-    for stretch in _follow(run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
-        plateaus = run.plateaus[stretch.first : stretch.last + 1]
+    for stretch in _follow(packet_run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
+        plateaus = packet_run.plateaus[stretch.first : stretch.last + 1]
         skew, strange_rate = skews[stretch.first]
         rate = skew.rate if skew else 0.0
         start_sample = plateaus[0].media_start_sample
@@ -191,13 +191,13 @@ def _lay_lines(run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, .
         doubt += stretch.doubt_ns + stretch.excess_ns
         # Lines are drawn through what is nearly straight.
         doubt += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
-        if run.method == ClockMethod.METADATA:
+        if packet_run.method == ClockMethod.METADATA:
             by_line = abs(rate) if plateaus[0].point_count <= 2 else WALL_CLOCK_RATE
             doubt += METADATA_NOISE_NS + by_line * length_ns
         pieces.append(
             ClockPiece(
                 media_start_sample=start_sample,
-                server_start_unix_ns=run.base_unix_ns
+                server_start_unix_ns=packet_run.base_unix_ns
                 + start_ns
                 + round(stretch.level_ns + rate * start_ns),
                 skew_ppm=(1 / (1 + rate) - 1) * 1e6,

@@ -27,7 +27,7 @@ from transforms.media.errors import (
     TimingMetadataError,
     UnsupportedCodecError,
 )
-from transforms.media.rtp.packet_run import PACKET_DTYPE, PacketRun
+from transforms.media.rtp.ingested_run import PACKET_DTYPE, IngestedRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payloads import look_at_payloads
 from transforms.media.rtp.plausibility import MAX_REPORTS, MAX_RUNS, main_sources, mend_arrivals
@@ -68,7 +68,7 @@ _ODD_BREAKS = 50
 class IngestedSegment:
     """What a segment holds."""
 
-    runs: tuple[PacketRun, ...]
+    packet_runs: tuple[IngestedRun, ...]
     counts: PacketCounts
     channels: int
     """2 when any packet is stereo; 0 without packets."""
@@ -124,7 +124,7 @@ def ingest_segment(
     sources = [int(stream.ssrc[stretch.indices[0]]) for stretch in stretches]
     offsets, sizes = stream.payload_offset, stream.payload_bytes
     del stream  # what headers said is in the stretches now
-    runs: list[PacketRun] = []
+    packet_runs: list[IngestedRun] = []
     jitters: list[tuple[float, int]] = []
     for ssrc, its_reports in zip(sources, reports, strict=True):
         stretch = stretches.pop(0)
@@ -135,9 +135,9 @@ def ingest_segment(
             payloads.duration_samples[indices],
         )
         media -= origin
-        if not has_arrivals and runs:
+        if not has_arrivals and packet_runs:
             arrival_ns = np.full_like(
-                arrival_ns, _arrival_after(runs[-1], int(duration[0]), its_reports)
+                arrival_ns, _arrival_after(packet_runs[-1], int(duration[0]), its_reports)
             )
         clock = observe_clock(media, duration, arrival_ns, its_reports, last_ns)
         if len(indices) > 1:
@@ -154,8 +154,8 @@ def ingest_segment(
                 records, run_offsets, indices, copies, origin
             )
             counts += PacketCounts(recovered_red=recovered)
-        runs.append(
-            PacketRun(
+        packet_runs.append(
+            IngestedRun(
                 ssrc=ssrc,
                 records=records,
                 source_offset=run_offsets,
@@ -163,12 +163,14 @@ def ingest_segment(
                 reports=tuple(its_reports),
             )
         )
-    warnings += _what_is_odd(member, counts, break_count, len(runs))
+    warnings += _what_is_odd(member, counts, break_count, len(packet_runs))
     weight = sum(count for _, count in jitters)
     return IngestedSegment(
-        runs=tuple(sorted(runs, key=lambda run: run.clock.first_server_unix_ns)),
+        packet_runs=tuple(
+            sorted(packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
+        ),
         counts=counts,
-        channels=1 + payloads.is_stereo if runs else 0,
+        channels=1 + payloads.is_stereo if packet_runs else 0,
         codec="audio/red" if payloads.has_red else "audio/opus",
         jitter_ms=sum(value * count for value, count in jitters) / weight if weight else None,
         warnings=tuple(warnings),
@@ -454,7 +456,9 @@ def _last_arrival(stretches: list[Stretch], timing: SegmentTiming) -> int | None
     return timing.last_rtp_unix_ms * _NS_PER_MS - samples_to_ns(apart)
 
 
-def _arrival_after(before: PacketRun, duration_samples: int, reports: Sequence[ReportPoint]) -> int:
+def _arrival_after(
+    before: IngestedRun, duration_samples: int, reports: Sequence[ReportPoint]
+) -> int:
     """Returns when a run's first packet came where the dump does not say: by the sender's clock,
     else behind the run before.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.buffers import rows_at
-from transforms.media.rtp.packet_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_run import PACKET_DTYPE
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
 

@@ -109,7 +109,7 @@ def _decode_windows(
     stretches = ((window, first, stop) for window in windows for first, stop in _unbroken(window))
     for (window, first, stop), after in _with_next(stretches):
         hole, hole_samples = int(window.hole[first]), int(window.hole_samples[first])
-        if hole == Hole.BETWEEN_RUNS:
+        if hole == Hole.BETWEEN_PACKET_RUNS:
             if before is not None:
                 # A run's first 312 samples are not heard: even where it follows at once, the old
                 # one has that long to fade.

@@ -111,7 +111,9 @@ def _runs_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: 
     if piece == following:
         return True
     apart_ns = after.server_unix_ns(media_sample) - before.server_unix_ns(media_sample)
-    return after.run is before.run and abs(apart_ns) <= samples_to_ns(_MOST_BEND_SAMPLES)
+    return after.packet_run is before.packet_run and abs(apart_ns) <= samples_to_ns(
+        _MOST_BEND_SAMPLES
+    )
 
 
 def _in_step(

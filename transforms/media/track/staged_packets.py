@@ -21,7 +21,7 @@ from transforms.media.rtp.streams import PacketCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunIndex:
+class StagedRun:
     """An unbroken run of one SSRC's time stamps within a segment, and where its packets are
     staged.
     """
@@ -48,7 +48,7 @@ class PartIndex:
     segment_count: int
     counts: PacketCounts
     jitter_ms: float | None
-    runs: tuple[RunIndex, ...]
+    packet_runs: tuple[StagedRun, ...]
 
 
 WINDOW_PACKETS = 4_096
@@ -69,7 +69,7 @@ class PacketWindow:
     """Their Opus packets end to end."""
 
 
-def write_run(
+def write_packet_run(
     file: BinaryIO,
     records: npt.NDArray[np.void],
     source: npt.NDArray[np.uint8],
@@ -119,7 +119,7 @@ def _gather(
     return payload
 
 
-def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
+def read_packet_run(file: BinaryIO, packet_run: StagedRun) -> Iterator[PacketWindow]:
     """Yields one run's packets in order; memory holds one window.
 
     Args:
@@ -127,8 +127,8 @@ def read_run(file: BinaryIO, run: RunIndex) -> Iterator[PacketWindow]:
         through their own handle.
       run: which run, and where it begins.
     """
-    file.seek(run.file_offset_bytes)
-    left = run.packet_count
+    file.seek(packet_run.file_offset_bytes)
+    left = packet_run.packet_count
     while left > 0:
         records, payload = _read_array(file), _read_array(file)
         left -= len(records)
@@ -153,8 +153,9 @@ def load_index(text: bytes) -> PartIndex:
     """Returns what `dump_index` wrote."""
     data = json.loads(text)
     data["counts"] = PacketCounts(**data["counts"])
-    data["runs"] = tuple(
-        RunIndex(**{**run, "clock": _load_clock(run["clock"])}) for run in data["runs"]
+    data["packet_runs"] = tuple(
+        StagedRun(**{**packet_run, "clock": _load_clock(packet_run["clock"])})
+        for packet_run in data["packet_runs"]
     )
     return PartIndex(**data)
 

@@ -15,7 +15,12 @@ import numpy.typing as npt
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece
 from transforms.media.opus.packet import GRID_SAMPLES
-from transforms.media.track.staged_packets import PacketWindow, PartIndex, RunIndex, read_run
+from transforms.media.track.staged_packets import (
+    PacketWindow,
+    PartIndex,
+    StagedRun,
+    read_packet_run,
+)
 from transforms.media.units import SAMPLE_RATE_HZ, Ints, ns_to_samples
 
 
@@ -29,7 +34,7 @@ class Hole(IntEnum):
     """Missing sequence numbers."""
     STALLED = 3
     """The sender's media clock stood still."""
-    BETWEEN_RUNS = 4
+    BETWEEN_PACKET_RUNS = 4
     """Muted, unpublished, reconnected: another segment or a new origin of time stamps."""
 
 
@@ -39,10 +44,10 @@ class Piece:
 
     part: int
     """Index of the part the run is in."""
-    run: RunIndex
+    packet_run: StagedRun
     clock: ClockPiece
     media_stop_sample: int
-    opens_run: bool
+    opens_packet_run: bool
 
     def server_unix_ns(self, media_sample: int) -> int:
         """Returns the server time of a sample of the run's media time."""
@@ -106,22 +111,36 @@ def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
     A run that is there twice (an archive under two names, or beside its unpacked folder) is taken
     once.
     """
-    runs = [(part, run) for part, index in enumerate(parts) for run in index.runs]
-    runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
+    packet_runs = [
+        (part, packet_run) for part, index in enumerate(parts) for packet_run in index.packet_runs
+    ]
+    packet_runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
     once = {
-        (run.ssrc, run.clock, run.packet_count, run.media_stop_sample): (part, run)
-        for part, run in reversed(runs)
+        (
+            packet_run.ssrc,
+            packet_run.clock,
+            packet_run.packet_count,
+            packet_run.media_stop_sample,
+        ): (part, packet_run)
+        for part, packet_run in reversed(packet_runs)
     }
-    runs = list(reversed(once.values()))
+    packet_runs = list(reversed(once.values()))
     found = []
-    for (part, run), clock_pieces in zip(
-        runs, fit_clocks([run.clock for _, run in runs]), strict=True
+    for (part, packet_run), clock_pieces in zip(
+        packet_runs, fit_clocks([packet_run.clock for _, packet_run in packet_runs]), strict=True
     ):
-        edges = [*(piece.media_start_sample for piece in clock_pieces[1:]), run.media_stop_sample]
+        edges = [
+            *(piece.media_start_sample for piece in clock_pieces[1:]),
+            packet_run.media_stop_sample,
+        ]
         for number, (clock, stop) in enumerate(zip(clock_pieces, edges, strict=True)):
             found.append(
                 Piece(
-                    part=part, run=run, clock=clock, media_stop_sample=stop, opens_run=number == 0
+                    part=part,
+                    packet_run=packet_run,
+                    clock=clock,
+                    media_stop_sample=stop,
+                    opens_packet_run=number == 0,
                 )
             )
     return tuple(found)
@@ -151,14 +170,14 @@ def place_packets(
     handles: dict[int, BinaryIO] = {}
     try:
         while position < len(pieces):
-            run, part = pieces[position].run, pieces[position].part
+            packet_run, part = pieces[position].packet_run, pieces[position].part
             stop = position + 1
-            while stop < len(pieces) and not pieces[stop].opens_run:
+            while stop < len(pieces) and not pieces[stop].opens_packet_run:
                 stop += 1
             if part not in handles:
                 handles[part] = open_packets(part)
-            line = _RunLine(pieces[position:stop], position, begin_unix_ns)
-            for window in read_run(handles[part], run):
+            line = _PacketRunLine(pieces[position:stop], position, begin_unix_ns)
+            for window in read_packet_run(handles[part], packet_run):
                 placed = line.place(window, cursor)
                 if len(placed):
                     cursor = int(placed.start_sample[-1] + placed.duration_samples[-1])
@@ -169,7 +188,7 @@ def place_packets(
             handle.close()
 
 
-class _RunLine:
+class _PacketRunLine:
     """Lays one run's packets on the file's line, window by window."""
 
     def __init__(self, pieces: Sequence[Piece], first_piece: int, begin_unix_ns: int) -> None:
@@ -218,7 +237,7 @@ class _RunLine:
         hole[hole_samples == 0] = Hole.NONE
         if len(piece):
             if not self._is_open:
-                hole[0] = Hole.BETWEEN_RUNS
+                hole[0] = Hole.BETWEEN_PACKET_RUNS
             self._is_open, self._piece = True, int(piece[-1])
         return PlacedPackets(
             piece=piece + self._first,

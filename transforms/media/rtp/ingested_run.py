@@ -12,7 +12,7 @@ from transforms.media.units import Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PacketRun:
+class IngestedRun:
     """One unbroken run, ready to be staged."""
 
     ssrc: int
