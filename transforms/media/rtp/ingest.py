@@ -7,26 +7,22 @@ at (8 h at 20 ms: 150 MB). What is in the packets stays in the mapped dump.
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.clock.fit import fit_clocks
-from transforms.media.clock.model import ReportPoint
-from transforms.media.clock.observe import in_order, observe_clock
+from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import (
     RecordingError,
     RtpdumpError,
     RtpError,
     SdpError,
-    TimelineError,
-    TimingMetadataError,
     UnsupportedCodecError,
 )
+from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
 from transforms.media.rtp.ingested_run import PACKET_DTYPE, IngestedRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payloads import look_at_payloads
@@ -34,6 +30,7 @@ from transforms.media.rtp.plausibility import MAX_REPORTS, MAX_RUNS, main_source
 from transforms.media.rtp.red import recover_red
 from transforms.media.rtp.rtpdump import Rtpdump, read_rtpdump
 from transforms.media.rtp.sdp import RtpMap
+from transforms.media.rtp.sender_reports import share_out_reports
 from transforms.media.rtp.streams import (
     COLUMNS,
     PacketCounts,
@@ -49,17 +46,9 @@ from transforms.media.rtp.streams import (
 )
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import LimitSettings
-from transforms.media.units import SAMPLE_RATE_HZ, Bytes, Ints, samples_to_ns
-from transforms.media.wraparound import unwrap, unwrap_sequence
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, Bytes, Ints
+from transforms.media.wraparound import unwrap_sequence
 
-_NS_PER_MS = 1_000_000
-_CLOCKS_AGREE_NS = 1_000_000_000
-_REPORT_REACH_NS = 10_000_000_000
-"""A report further than this from a run's packets, in arrival or in media time, belongs to another
-run.
-"""
-_LONGEST_PAUSE_NS = 24 * 3_600 * 1_000_000_000
-_STRETCHES_TRIED = 64
 _ODD_PACKETS = 10
 _ODD_BREAKS = 50
 
@@ -110,7 +99,7 @@ def ingest_segment(
     invalid += _leave_out_strays(stream, member, warnings)
     opus_types, red_types = _payload_types(rtp_maps, stream, timing, member, warnings)
     payloads = look_at_payloads(stream, opus_types, red_types, dump_bytes, let_go)
-    base_ns = _arrival_base(stream, dump, timing, member, warnings)
+    base_ns = arrival_base(stream, dump, timing, member, warnings)
     # A packet whose header is broken has no sequence number to be counted by; one whose content is
     # has.
     counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + payloads.bad_count)
@@ -118,9 +107,9 @@ def ingest_segment(
     counts += more
     stretches = split_where_others_speak(stretches)
     stretches, break_count = longest_stretches(stretches), len(stretches)
-    reports = _share_out_reports(stream, stretches, base_ns)
+    reports = share_out_reports(stream, stretches, base_ns)
     has_arrivals = stream.has_arrivals
-    last_ns = None if has_arrivals else _last_arrival(stretches, timing)
+    last_ns = None if has_arrivals else last_arrival(stretches, timing)
     sources = [int(stream.ssrc[stretch.indices[0]]) for stretch in stretches]
     offsets, sizes = stream.payload_offset, stream.payload_bytes
     del stream  # what headers said is in the stretches now
@@ -137,11 +126,11 @@ def ingest_segment(
         media -= origin
         if not has_arrivals and packet_runs:
             arrival_ns = np.full_like(
-                arrival_ns, _arrival_after(packet_runs[-1], int(duration[0]), its_reports)
+                arrival_ns, arrival_after(packet_runs[-1], int(duration[0]), its_reports)
             )
         clock = observe_clock(media, duration, arrival_ns, its_reports, last_ns)
         if len(indices) > 1:
-            jitters.append((_mean_jitter_ns(arrival_ns, media) / _NS_PER_MS, len(indices) - 1))
+            jitters.append((_mean_jitter_ns(arrival_ns, media) / NS_PER_MS, len(indices) - 1))
         records = np.zeros(len(indices), dtype=PACKET_DTYPE)
         records["media_sample"] = media
         records["duration_samples"] = duration
@@ -243,7 +232,7 @@ def _unbroken(
             lost[0] = 0  # what came before the first packet was never this track's
             media = unwrap_sequence(stream.rtp_timestamp[picked], 32)
             arrival_ns = stream.arrival_offset_ms[picked]
-            arrival_ns *= _NS_PER_MS
+            arrival_ns *= NS_PER_MS
             arrival_ns += base_ns
             for part in split_at_jumps(media, arrival_ns, longest_honest_jump(media, timing)):
                 stretches.append(
@@ -349,133 +338,3 @@ def _payload_types(
         )
         warnings.append(SdpError(message, member=member))
     return opus, red
-
-
-def _arrival_base(
-    stream: Stream,
-    dump: Rtpdump,
-    timing: SegmentTiming,
-    member: str,
-    warnings: list[RecordingError],
-) -> int:
-    """Returns the server time of the dump's offset 0 in Unix ns."""
-    if not stream.arrival_offset_ms.size:
-        return dump.start_unix_ns
-    first_offset_ns = int(stream.arrival_offset_ms[0]) * _NS_PER_MS
-    by_dump = dump.start_unix_ns
-    if timing.first_rtp_unix_ms is None:
-        if not by_dump:
-            raise TimelineError(
-                f"{member}: neither the metadata nor the dump says when the first packet arrived",
-                member=member,
-            )
-        return by_dump
-    by_metadata = timing.first_rtp_unix_ms * _NS_PER_MS - first_offset_ns
-    apart = by_dump - by_metadata
-    if abs(apart) > _CLOCKS_AGREE_NS:
-        message = (
-            f"{member}: the dump's clock puts the first packet {apart / 1e9:+.3f} s from "
-            "first_rtp_unix_timestamp "
-            f"{timing.first_rtp_unix_ms}, expected within 1 s; the metadata was taken"
-        )
-        warnings.append(TimingMetadataError(message, member=member))
-    return by_metadata
-
-
-def _share_out_reports(
-    stream: Stream, stretches: list[Stretch], base_ns: int
-) -> list[list[ReportPoint]]:
-    """Returns each stretch's sender reports, on its media time.
-
-    A report belongs to the stretch that was being sent when it came, or just before or after. Its
-    timestamp may lie before the first packet's, and on the other side of a wrap: of all that are
-    equal to it modulo 2**32 the one nearest to the packets around is meant, and of two stretches
-    the one that has it nearer.
-    """
-    found: list[list[ReportPoint]] = [[] for _ in stretches]
-    has_arrivals = stream.has_arrivals
-    of_source: dict[int, list[int]] = {}
-    for number, stretch in enumerate(stretches):
-        of_source.setdefault(int(stream.ssrc[stretch.indices[0]]), []).append(number)
-    times: dict[int, Ints] = {}
-    begins = {}
-    for ssrc, numbers in of_source.items():
-        numbers.sort(key=lambda number: int(stretches[number].arrival_ns.min()))
-        begins[ssrc] = [int(stretches[number].arrival_ns.min()) for number in numbers]
-    for report in stream.sender_reports:
-        numbers = of_source.get(report.ssrc, [])
-        arrived = base_ns + report.arrival_offset_ms * _NS_PER_MS
-        if has_arrivals and numbers:
-            at = bisect.bisect_right(begins[report.ssrc], arrived)
-            numbers = numbers[max(0, at - 2) : at + 1]
-        best: tuple[int, int, int] | None = None
-        for number in numbers[:_STRETCHES_TRIED]:
-            stretch = stretches[number]
-            origin, end = int(stretch.media[0]), int(stretch.media[-1] - stretch.media[0])
-            if has_arrivals:
-                if number not in times:
-                    times[number] = in_order(stretch.arrival_ns)
-                if (
-                    not times[number][0] - _REPORT_REACH_NS
-                    <= arrived
-                    <= times[number][-1] + _REPORT_REACH_NS
-                ):
-                    continue
-                beside = min(int(np.searchsorted(times[number], arrived)), len(stretch.media) - 1)
-                expected = int(stretch.media[beside]) - origin
-                sample = unwrap(report.rtp_timestamp, origin + expected, 32) - origin
-                off = abs(sample - expected)
-            else:
-                sample = unwrap(report.rtp_timestamp, origin + end // 2, 32) - origin
-                off = max(0, -sample, sample - end)
-            if off <= _REPORT_REACH_NS * SAMPLE_RATE_HZ // 1_000_000_000 and (
-                best is None or off < best[0]
-            ):
-                best = (off, number, sample)
-        if best is not None:
-            found[best[1]].append(
-                ReportPoint(
-                    media_sample=best[2],
-                    sender_unix_ns=report.sender_unix_ns,
-                    arrival_unix_ns=arrived if has_arrivals else None,
-                )
-            )
-    return found
-
-
-def _last_arrival(stretches: list[Stretch], timing: SegmentTiming) -> int | None:
-    """Returns when the last packet arrived by the metadata, where that is all there is besides the
-    first; None if unknown.
-    """
-    if len(stretches) != 1 or timing.last_rtp_unix_ms is None or timing.last_rtp_timestamp is None:
-        return None
-    last = int(stretches[0].media[-1])
-    apart = unwrap(timing.last_rtp_timestamp, last, 32) - last
-    if abs(apart) > _REPORT_REACH_NS * SAMPLE_RATE_HZ // 1_000_000_000:
-        return None
-    return timing.last_rtp_unix_ms * _NS_PER_MS - samples_to_ns(apart)
-
-
-def _arrival_after(
-    before: IngestedRun, duration_samples: int, reports: Sequence[ReportPoint]
-) -> int:
-    """Returns when a run's first packet came where the dump does not say: by the sender's clock,
-    else behind the run before.
-
-    Args: duration_samples: of that packet.
-    """
-    end = int(before.records["media_sample"][-1] + before.records["duration_samples"][-1])
-    line = fit_clocks([before.clock])[0][-1]
-    stop_ns = line.server_start_unix_ns + round(
-        samples_to_ns(end - line.media_start_sample) * line.clock_rate_ratio
-    )
-    pause_ns = 0
-    if reports and before.reports:
-        last, first = before.reports[-1], reports[0]
-        told = (
-            first.sender_unix_ns
-            - last.sender_unix_ns
-            - samples_to_ns(end - last.media_sample + first.media_sample)
-        )
-        pause_ns = told if 0 < told <= _LONGEST_PAUSE_NS else 0
-    return stop_ns + pause_ns + samples_to_ns(duration_samples)
