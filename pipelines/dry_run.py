@@ -20,9 +20,10 @@ from pipelines.options import RunArguments
 from pipelines.run import beam_options, check_inputs, set_up_logging
 from pipelines.settings import load_settings
 from transforms.catalog import partitions, pending_replacement
-from transforms.context import RunContext, settings_fingerprint
+from transforms.context import RunContext
 from transforms.elements import Row
 from transforms.media.errors import StorageError
+from transforms.media.settings import settings_fingerprint
 from transforms.media.text import printable
 from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from transforms.elements import Row
@@ -18,16 +18,6 @@ from transforms.storage import uris
 VERSION = version("callpress")
 SCRATCH_FOLDERS = ("packets", "work")
 """Folders of a run's staging that are of no use to the next one."""
-
-
-def settings_fingerprint(settings: PressSettings) -> str:
-    """Returns a hash of the settings that change media or rows: not limits, and not this program's
-    version.
-    """
-    relevant = asdict(settings)
-    del relevant["limits"], relevant["max_failed_ratio"]
-    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

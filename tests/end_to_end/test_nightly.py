@@ -19,9 +19,9 @@ import pytest
 from tests.end_to_end.conftest import callpress, copy_tree, press, query
 from tests.support.beam import archive_row_of, write_rows
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
-from transforms.context import RunContext, settings_fingerprint
+from transforms.context import RunContext
 from transforms.filters import Filters
-from transforms.media.settings import PressSettings
+from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
 from transforms.sources import archive_files

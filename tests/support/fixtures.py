@@ -12,9 +12,9 @@ import pytest
 
 from tests.support import fake_store
 from transforms.codec.pool import POOL
-from transforms.context import RunContext, settings_fingerprint
+from transforms.context import RunContext
 from transforms.filters import Filters
-from transforms.media.settings import PressSettings
+from transforms.media.settings import PressSettings, settings_fingerprint
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
 """2026-01-07T02:00:00Z."""

@@ -4,7 +4,9 @@ made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from transforms.media.values import Container, OutputType
@@ -159,3 +161,13 @@ class PressSettings:
             raise ValueError(
                 "individual.enabled and composite.enabled are both false: nothing would be made"
             )
+
+
+def settings_fingerprint(settings: PressSettings) -> str:
+    """Returns a hash of the settings that change media or rows: not limits, and not this program's
+    version.
+    """
+    relevant = asdict(settings)
+    del relevant["limits"], relevant["max_failed_ratio"]
+    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
