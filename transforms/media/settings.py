@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from typing import Any
 
 from transforms.media.values import Container, OutputType
-
-# --- settings -------------------------------------------------------------------------------------
 
 
 class Mp3Mode(StrEnum):
@@ -163,11 +162,51 @@ class PressSettings:
             )
 
 
+FIRST_KEYS = frozenset(
+    {
+        "mp3.mode",
+        "mp3.bitrate_kbps",
+        "mp3.vbr_quality",
+        "mp3.channels",
+        "mp3.lame_level",
+        "individual.enabled",
+        "individual.container",
+        "individual.begin_with",
+        "individual.output_types",
+        "composite.enabled",
+        "composite.screenshare_audio",
+        "composite.target_lufs",
+    }
+)
+"""Keys that the fingerprint has always held, whatever their values. Never to grow: a key added here
+would change the fingerprint of every profile, and each archive would be pressed anew.
+"""
+KEYS_THAT_CHANGE_NOTHING_MADE = frozenset({"limits", "max_failed_ratio"})
+"""Sections and keys that change neither media nor rows, and so are never in the fingerprint."""
+
+
 def settings_fingerprint(settings: PressSettings) -> str:
-    """Returns a hash of the settings that change media or rows: not limits, and not this program's
-    version.
+    """Returns a short hash of the settings that change media or rows: an archive pressed with
+    another one is pressed again.
+
+    Settings may grow without that: a key that is not of `FIRST_KEYS` counts only where it differs
+    from its default. So the default of such a key must not change either: archives pressed with
+    the old one could not be told from those pressed with the new one.
     """
-    relevant = asdict(settings)
-    del relevant["limits"], relevant["max_failed_ratio"]
-    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_fingerprinted(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fingerprinted(section: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    default = type(section)()
+    for key in fields(section):
+        name, value = prefix + key.name, getattr(section, key.name)
+        if name in KEYS_THAT_CHANGE_NOTHING_MADE:
+            continue
+        if is_dataclass(value):
+            if part := _fingerprinted(value, f"{name}."):
+                found[key.name] = part
+        elif name in FIRST_KEYS or value != getattr(default, key.name):
+            found[key.name] = value
+    return found
