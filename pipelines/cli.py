@@ -19,7 +19,9 @@ from pipelines.options import (
     VerifyArguments,
     parse_arguments,
 )
+from pipelines.settings import load_settings
 from transforms.media.errors import CallpressError, ConfigError
+from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 
 
@@ -35,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pipelines.verify import verify
 
             return verify(arguments)
+        settings = load_settings(arguments.config)
         if arguments.dry_run:
             with _importing_beam():
                 from pipelines.dry_run import dry_run
 
-            return dry_run(arguments)
-        return _run(arguments)
+            return dry_run(arguments, settings)
+        return _run(arguments, settings)
     except UsageError as error:
         _tell(f"{error}; see callpress --help")
         return EXIT_USAGE
@@ -57,19 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def _run(arguments: RunArguments) -> int:
-    from pipelines.settings import load_settings
+def _run(arguments: RunArguments, settings: PressSettings) -> int:
     from transforms.codec.pool import POOL
 
     POOL.restart()
     try:
         if not any(argument.startswith("--runner") for argument in arguments.beam_args):
             # It is ready to unpack by the time that Beam is imported.
-            POOL.warm(load_settings(arguments.config).limits.codec_memory_bytes)
+            POOL.warm(settings.limits.codec_memory_bytes)
         with _importing_beam():
             from pipelines.run import run
 
-        return run(arguments)
+        return run(arguments, settings)
     finally:
         POOL.stop()
 

@@ -18,12 +18,11 @@ from rich.text import Text
 
 from pipelines.options import RunArguments
 from pipelines.run import beam_options, check_inputs, set_up_logging
-from pipelines.settings import load_settings
 from transforms.catalog import partitions, pending_replacement
 from transforms.context import RunContext
 from transforms.elements import Row
 from transforms.media.errors import StorageError
-from transforms.media.settings import settings_fingerprint
+from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.media.text import printable
 from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
@@ -43,7 +42,7 @@ _COLUMNS = (
 )
 
 
-def dry_run(arguments: RunArguments) -> int:
+def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     """Lists what the same command without `--dry_run` would do; returns the exit status.
 
     Reads listings and the catalog's table of archives, and no archive. Filters by call or
@@ -57,7 +56,6 @@ def dry_run(arguments: RunArguments) -> int:
         set_up_logging(arguments, "dry-run")
     else:
         logging.getLogger().addHandler(logging.NullHandler())
-    settings = load_settings(arguments.config)
     FileSystems.set_options(beam_options(arguments.beam_args))
     output = uris.absolute(arguments.output.rstrip("/"))
     catalog = uris.absolute((arguments.catalog or uris.join(output, "catalog")).rstrip("/"))

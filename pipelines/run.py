@@ -31,13 +31,12 @@ from pipelines import press, run_summary
 from pipelines.options import EXIT_FAILED, RunArguments, StrictParser, refuse_unknown
 from pipelines.progress_display import showing_progress
 from pipelines.runners.local import StoppedError, is_local, make_local_pipeline, stopping_cleanly
-from pipelines.settings import load_settings
 from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock, LockLostError
 from transforms.context import RunContext
 from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
 from transforms.media.opus.libopus import load_libopus
-from transforms.media.settings import settings_fingerprint
+from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.media.values import Status
 from transforms.recovery import take_up
 from transforms.sources import archive_files
@@ -55,7 +54,7 @@ class NothingToDoError(CallpressError):
     """No archive matches, or the output cannot be written."""
 
 
-def run(arguments: RunArguments) -> int:
+def run(arguments: RunArguments, settings: PressSettings) -> int:
     """Runs the main job; returns its exit status.
 
     Raises:
@@ -66,7 +65,6 @@ def run(arguments: RunArguments) -> int:
     started = datetime.fromtimestamp(started_unix_ns // 1_000_000_000, UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     log_file = set_up_logging(arguments, run_id)
-    settings = load_settings(arguments.config)
     options = beam_options(arguments.beam_args)
     local = is_local(options.view_as(StandardOptions).runner)
     output = uris.absolute(arguments.output.rstrip("/"))

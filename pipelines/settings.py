@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
 
@@ -26,6 +24,9 @@ def load_settings(path: str | None) -> PressSettings:
     """
     if path is None:
         return PressSettings()
+    # Imported only when there is a file: `inspect` most often has none and answers at once.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
