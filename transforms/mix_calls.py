@@ -198,7 +198,7 @@ class _MixFn(ParallelFn):
         # one each track is heard.
         lengths = [track.duration_samples for track in tracks]
         steps = (
-            max(lengths) * (1 if settings.composite.target_lufs == "off" else 2)
+            max(lengths) * (1 if settings.composite.wanted_lufs is None else 2)
             if writes
             else sum(lengths)
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from transforms.media.settings import (
     CompositeSettings,
     IndividualSettings,
     LimitSettings,
+    LoudnessTarget,
+    Mp3Channels,
     Mp3Mode,
     Mp3Settings,
     PressSettings,
@@ -167,3 +171,46 @@ def test_every_key_is_a_first_one_a_later_one_or_changes_nothing_made() -> None:
 def test_every_name_that_changes_nothing_made_is_a_key_or_section() -> None:
     keys = keys_of(PressSettings())
     assert keys | {key.partition(".")[0] for key in keys} >= KEYS_THAT_CHANGE_NOTHING_MADE
+
+
+# --- words and numbers in one key -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "fixed"), [("auto", None), (Mp3Channels.AUTO, None), (1, 1), (2, 2)]
+)
+def test_channels_are_a_number_or_left_to_the_voices(
+    channels: str | int, fixed: int | None
+) -> None:
+    settings = Mp3Settings(channels=channels)
+    assert settings.fixed_channels == fixed
+    assert json.dumps(asdict(settings)["channels"]) == json.dumps(channels)
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"), [("off", None), (LoudnessTarget.OFF, None), (-16.0, -16.0), (-20, -20.0)]
+)
+def test_loudness_is_a_number_or_off(target: str | float, wanted: float | None) -> None:
+    settings = CompositeSettings(target_lufs=target)
+    assert settings.wanted_lufs == wanted
+    assert json.dumps(asdict(settings)["target_lufs"]) == json.dumps(target)
+
+
+def test_words_that_stand_for_a_number_are_stored_as_they_always_were() -> None:
+    stored = json.dumps(asdict(PressSettings()))
+    assert '"channels": "auto"' in stored
+    assert '"target_lufs": "off"' in stored
+
+
+@pytest.mark.parametrize("channels", ["two", "", 0, 3, True])
+def test_other_channels_raise(channels: str | int) -> None:
+    message = f'channels is {channels!r}, expected "auto", 1 or 2'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Mp3Settings(channels=channels)
+
+
+@pytest.mark.parametrize("target", ["on", "", "-16", -41, -4.9])
+def test_other_loudness_raises(target: str | float) -> None:
+    message = f'target_lufs is {target!r}, expected "off" or -40 to -5'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CompositeSettings(target_lufs=target)

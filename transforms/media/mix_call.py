@@ -129,16 +129,16 @@ def _hear(
     if output is not None and mixed:
         origin = min(voice.first_unix_ns for voice in voices)
         sent = max(voice.channels for voice in mixed)
-        wanted = sent if mp3.channels == "auto" else int(mp3.channels)
+        wanted = mp3.fixed_channels or sent
         channels, copies = (
             min(sent, wanted),
             -(-wanted // sent),
         )  # voices that are all mono are mixed once for both sides
         gain = 1.0
-        if composite.target_lufs != "off":
+        if composite.wanted_lufs is not None:
             blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
             gain = _gain_to(
-                float(composite.target_lufs),
+                composite.wanted_lufs,
                 blocks,
                 LevelMeter(channels, copies),
                 host.tell_progress,

@@ -18,6 +18,13 @@ class Mp3Mode(StrEnum):
     VBR = "vbr"
 
 
+class Mp3Channels(StrEnum):
+    """What stands for a number of channels; else it is 1 or 2."""
+
+    AUTO = "auto"
+    """Two when any voice has two."""
+
+
 MP3_BITRATES_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 """MPEG-1 layer III (ISO/IEC 11172-3): what a constant bit rate at 48 kHz can be."""
 
@@ -31,7 +38,7 @@ class Mp3Settings:
     """Used by `cbr`."""
     vbr_quality: int = 2
     """Used by `vbr`: 0 best to 9 smallest, LAME's -V and FFmpeg's -qscale:a."""
-    channels: str | int = "auto"
+    channels: str | int = Mp3Channels.AUTO
     """`auto`: stereo when any voice is; else 1 or 2."""
     lame_level: int = 7
     """LAME's algorithm quality: 0 slowest and best, 9 fastest."""
@@ -45,10 +52,15 @@ class Mp3Settings:
             raise ValueError(
                 f"vbr_quality is {self.vbr_quality}, expected 0 (best) to 9 (smallest)"
             )
-        if self.channels not in ("auto", 1, 2) or isinstance(self.channels, bool):
+        if self.channels not in (Mp3Channels.AUTO, 1, 2) or isinstance(self.channels, bool):
             raise ValueError(f'channels is {self.channels!r}, expected "auto", 1 or 2')
         if not 0 <= self.lame_level <= 9:
             raise ValueError(f"lame_level is {self.lame_level}, expected 0 (best) to 9 (fastest)")
+
+    @property
+    def fixed_channels(self) -> int | None:
+        """1 or 2; None when the voices decide."""
+        return None if self.channels == Mp3Channels.AUTO else int(self.channels)
 
 
 class BeginWith(StrEnum):
@@ -78,6 +90,13 @@ class IndividualSettings:
             )
 
 
+class LoudnessTarget(StrEnum):
+    """What stands for a loudness; else it is a number of LUFS."""
+
+    OFF = "off"
+    """The mix stays as loud as it was sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositeSettings:
     """Whether the mix of each call is written, and what goes into it."""
@@ -85,16 +104,21 @@ class CompositeSettings:
     enabled: bool = True
     screenshare_audio: bool = True
     """Whether the sound of shared screens is heard in it."""
-    target_lufs: str | float = "off"
+    target_lufs: str | float = LoudnessTarget.OFF
     """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its
     whole length.
     """
 
     def __post_init__(self) -> None:
-        if self.target_lufs != "off" and not (
+        if self.target_lufs != LoudnessTarget.OFF and not (
             isinstance(self.target_lufs, int | float) and -40 <= self.target_lufs <= -5
         ):
             raise ValueError(f'target_lufs is {self.target_lufs!r}, expected "off" or -40 to -5')
+
+    @property
+    def wanted_lufs(self) -> float | None:
+        """The loudness the mix is brought to; None for unity gain."""
+        return None if self.target_lufs == LoudnessTarget.OFF else float(self.target_lufs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
