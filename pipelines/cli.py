@@ -29,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status. Errors are one line on standard error."""
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-        if isinstance(arguments, InspectArguments):
-            from pipelines.inspect_archives import inspect
-
-            return inspect(arguments)
         if isinstance(arguments, VerifyArguments):
             from pipelines.verify import verify
 
             return verify(arguments)
         settings = load_settings(arguments.config)
+        if isinstance(arguments, InspectArguments):
+            from pipelines.inspect_archives import inspect
+
+            return inspect(arguments, settings)
         if arguments.dry_run:
             with _importing_beam():
                 from pipelines.dry_run import dry_run

@@ -24,13 +24,13 @@ from transforms.media.rtp.timing_metadata import (
     SessionTiming,
     parse_timing_metadata,
 )
-from transforms.media.settings import LimitSettings
+from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.text import printable, printable_json
 from transforms.sources import archive_files
 from transforms.storage import objects
 
 
-def inspect(arguments: InspectArguments) -> int:
+def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not
     be read.
     """
@@ -46,7 +46,7 @@ def inspect(arguments: InspectArguments) -> int:
                     "sessions": [],
                 }
             )
-        found.extend(describe_archive(archive.uri) for archive in listed)
+        found.extend(describe_archive(archive.uri, settings.limits) for archive in listed)
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
@@ -60,7 +60,7 @@ def inspect(arguments: InspectArguments) -> int:
     return 1 if any(archive["error"] for archive in found) else 0
 
 
-def describe_archive(uri: str) -> dict[str, Any]:
+def describe_archive(uri: str, limits: LimitSettings) -> dict[str, Any]:
     """Returns an archive's sessions as plain values; `error` says what cut the reading short, null
     when nothing did.
     """
@@ -68,10 +68,10 @@ def describe_archive(uri: str) -> dict[str, Any]:
     dumps: dict[str, int] = {}
     error: str | None = None
     try:
-        for member in _members(uri):
+        for member in _members(uri, limits):
             name = member.name
             if name.lower().endswith(SUFFIX):
-                text = member.stream.read(LimitSettings().max_metadata_bytes)
+                text = member.stream.read(limits.max_metadata_bytes)
                 try:
                     sessions.append(parse_timing_metadata(text, name))
                 except RecordingError as unreadable:
@@ -86,8 +86,7 @@ def describe_archive(uri: str) -> dict[str, Any]:
     return {"uri": uri, "error": error, "sessions": [_session(session, dumps) for session in order]}
 
 
-def _members(uri: str) -> Iterator[Member]:
-    limits = LimitSettings()
+def _members(uri: str, limits: LimitSettings) -> Iterator[Member]:
     if uri.endswith("/"):
         yield from walk_folder(
             archive_files.folder_members(uri), lambda name: objects.open_input(uri + name), limits

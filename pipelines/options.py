@@ -60,6 +60,7 @@ class InspectArguments:
     """What `callpress inspect` was asked for."""
 
     archives: tuple[str, ...]
+    config: str | None
     as_json: bool
 
 
@@ -149,6 +150,9 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
     )
     inspect.add_argument(
+        "--config", metavar="FILE", help="job profile in TOML: its [limits] bound what is read"
+    )
+    inspect.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
     )
     verify = commands.add_parser(
@@ -187,7 +191,11 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
     if arguments.command == "inspect":
         if rest:
             raise UsageError(f"inspect does not know {rest[0]}")
-        return InspectArguments(archives=tuple(arguments.archives), as_json=arguments.as_json)
+        return InspectArguments(
+            archives=tuple(arguments.archives),
+            config=arguments.config,
+            as_json=arguments.as_json,
+        )
     if arguments.command == "verify":
         if rest:
             raise UsageError(f"verify does not know {rest[0]}")

@@ -186,6 +186,25 @@ def test_inspect_of_a_broken_archive_says_so(tmp_path: Path) -> None:
     assert "expected tar, gzipped tar or zip" in done.err
 
 
+def test_inspect_keeps_to_the_limits_of_its_config(tmp_path: Path) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text("[limits]\nmax_members = 3\n")
+    done = callpress("inspect", SAMPLE, "--config", config)
+    assert done.status == 1
+    assert "more than 3 members (limits.max_members)" in done.err
+    config.write_text("[limits]\nmax_members = 100\n")
+    done = callpress("inspect", SAMPLE, "--config", config)
+    assert (done.status, done.out) == (0, callpress("inspect", SAMPLE).out)
+
+
+def test_inspect_with_a_wrong_config_is_one_clear_line(tmp_path: Path) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text("[limits]\nmax_member = 3\n")
+    done = callpress("inspect", SAMPLE, "--config", config)
+    assert (done.status, done.out) == (2, "")
+    assert "unknown key limits.max_member, did you mean limits.max_members?" in done.err
+
+
 def test_an_unpacked_folder_and_a_glob_of_folders(tmp_path: Path) -> None:
     import tarfile
 
