@@ -9,7 +9,10 @@ setup(
     "Parquet catalogs",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
+    packages=find_packages(
+        include=["configs", "pipelines", "pipelines.*", "transforms", "transforms.*"]
+    ),
+    package_data={"configs": ["*.toml"]},
     install_requires=[
         "apache-beam[gcp]>=2.70,<2.80",
         "av>=16,<20",
@@ -37,6 +40,7 @@ setup(
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.5,<4",
             "ruff>=0.8,<1",
+            "setuptools>=77,<85",
         ],
         # Wheels for Linux on x86-64 only: not in `dev`, the suite drives the same targets with
         # hypothesis.

@@ -100,7 +100,10 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)"
     )
     run.add_argument(
-        "--config", metavar="FILE", help="job profile in TOML (default: as configs/default.toml)"
+        "--config",
+        metavar="PROFILE",
+        help="a TOML file, or the name of a profile that comes with the program, such as podcast "
+        "(default: default)",
     )
     run.add_argument(
         "--since",
@@ -150,7 +153,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
     )
     inspect.add_argument(
-        "--config", metavar="FILE", help="job profile in TOML: its [limits] bound what is read"
+        "--config", metavar="PROFILE", help="as of run: its [limits] bound what is read"
     )
     inspect.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of a table"

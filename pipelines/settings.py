@@ -15,25 +15,30 @@ from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
 
 
-def load_settings(path: str | None) -> PressSettings:
-    """Returns the settings of a config file, the defaults when there is none.
+def load_settings(config: str | None) -> PressSettings:
+    """Returns the settings of a job profile, the defaults when there is none.
+
+    Args:
+      config: the name of a profile that comes with the program, or the path of a TOML file. It is
+        a path when there is such a file, when it ends in `.toml` or has a slash.
 
     Raises:
-      ConfigError: it cannot be read, is not TOML, has a key that does not exist (the nearest one is
-        named), or a value that cannot be.
+      ConfigError: no profile has that name (the nearest one is named), the file cannot be read, is
+        not TOML, has a key that does not exist (the nearest one is named), or a value that cannot
+        be.
     """
-    if path is None:
+    if config is None:
         return PressSettings()
-    # Imported only when there is a file: `inspect` most often has none and answers at once.
+    # Imported only when there is a profile: `inspect` most often has none and answers at once.
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(_read(config))
     except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
+        raise ConfigError(f"--config {config}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not TOML: {error}") from None
-    _refuse_unknown(data, PressSettings, "", path)
+        raise ConfigError(f"--config {config}: not TOML: {error}") from None
+    _refuse_unknown(data, PressSettings, "", config)
     try:
         # By way of JSON, where strict means that text is not a number and still may name a choice.
         return TypeAdapter(PressSettings).validate_json(json.dumps(data, default=str), strict=True)
@@ -44,11 +49,31 @@ def load_settings(path: str | None) -> PressSettings:
         found = first["input"]
         shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
         raise ConfigError(
-            f"--config {path}: {where + ': ' if where else ''}{what}{shown}"
+            f"--config {config}: {where + ': ' if where else ''}{what}{shown}"
         ) from None
 
 
-def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, path: str) -> None:
+def _read(config: str) -> str:
+    if Path(config).is_file() or config.endswith(".toml") or "/" in config:
+        return Path(config).read_text(encoding="utf-8")
+    from importlib import resources
+
+    profiles = {
+        file.name.removesuffix(".toml"): file
+        for file in resources.files("configs").iterdir()
+        if file.name.endswith(".toml")
+    }
+    if config not in profiles:
+        near = difflib.get_close_matches(config, profiles, 1, 0.5)
+        hint = f", did you mean {near[0]}?" if near else "."
+        raise ConfigError(
+            f"--config {config}: no profile has this name{hint} "
+            f"There are {', '.join(sorted(profiles))}; any other is given by the path of its file"
+        )
+    return profiles[config].read_text(encoding="utf-8")
+
+
+def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, config: str) -> None:
     known = {field.name: field for field in fields(kind)}
     for key, value in data.items():
         if key not in known:
@@ -58,7 +83,7 @@ def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, path: str) -> 
                 if near
                 else f", expected one of {', '.join(known)}"
             )
-            raise ConfigError(f"--config {path}: unknown key {prefix}{key}{hint}")
+            raise ConfigError(f"--config {config}: unknown key {prefix}{key}{hint}")
         section: Any = known[key].default_factory  # of a section its own class
         if isinstance(value, dict) and is_dataclass(section):
-            _refuse_unknown(value, section, f"{prefix}{key}.", path)
+            _refuse_unknown(value, section, f"{prefix}{key}.", config)

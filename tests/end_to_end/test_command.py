@@ -71,6 +71,11 @@ from tests.support.builders import Participant, Segment, encode_opus, make_call_
             "cannot be written",
         ),
         (("run", "--input", "x", "--output", "y", "--config", "/nowhere.toml"), 2, "No such file"),
+        (
+            ("run", "--input", "x", "--output", "y", "--config", "podcats"),
+            2,
+            "did you mean podcast?",
+        ),
         (("run", "--input", "/nowhere/*", "--output", "OUT"), 1, "/nowhere/* matches nothing"),
         (("run", "--input", "EMPTY", "--output", "OUT"), 1, "is a folder without"),
         (("run", "--input", "SAMPLE", "--output", "/proc/nothing"), 1, "cannot be written"),

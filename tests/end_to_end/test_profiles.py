@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.settings import load_settings
 from tests.end_to_end.conftest import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
+from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
 
 PROFILES = {
@@ -62,6 +63,45 @@ def test_profiles_are_all_there_and_all_different() -> None:
     files = {path.stem: load_settings(str(path)) for path in (ROOT / "configs").glob("*.toml")}
     assert set(files) == set(PROFILES)
     assert len(set(map(repr, files.values()))) == len(files)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_is_found_by_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(name) == load_settings(str(ROOT / "configs" / f"{name}.toml"))
+
+
+@pytest.mark.parametrize("path", ["podcast", "podcast.toml", "./podcast"])
+def test_a_file_that_is_there_is_a_path(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(path).write_text("max_failed_ratio = 0.25\n")
+    assert load_settings(path) == PressSettings(max_failed_ratio=0.25)
+
+
+@pytest.mark.parametrize("path", ["default.toml", "./default", "configs/default"])
+def test_a_path_is_never_a_name(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^--config {path}: No such file or directory$"):
+        load_settings(path)
+
+
+def test_an_unknown_name_lists_those_there_are_and_the_nearest() -> None:
+    names = (
+        "There are archive, custom_mp3, default, meeting, podcast, transcription; any other is "
+        "given by the path of its file"
+    )
+    with pytest.raises(ConfigError) as near:
+        load_settings("podcats")
+    assert str(near.value) == (
+        f"--config podcats: no profile has this name, did you mean podcast? {names}"
+    )
+    with pytest.raises(ConfigError) as far:
+        load_settings("quiet")
+    assert str(far.value) == f"--config quiet: no profile has this name. {names}"
 
 
 def test_default_profile_spells_out_the_defaults() -> None:

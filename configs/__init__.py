@@ -1,0 +1,1 @@
+"""The job profiles that come with the program: `--config NAME` takes `NAME.toml` from here."""
