@@ -19,10 +19,10 @@ from rich.text import Text
 from pipelines.options import RunArguments
 from pipelines.run import beam_options, check_inputs, set_up_logging
 from transforms.catalog import partitions, pending_replacement
-from transforms.context import RunContext
+from transforms.context import JobSettings
 from transforms.elements import Row
 from transforms.media.errors import StorageError
-from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
@@ -61,20 +61,15 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     catalog = uris.absolute((arguments.catalog or uris.join(output, "catalog")).rstrip("/"))
     objects.find_credentials((*arguments.inputs, catalog))
     check_inputs(arguments.inputs)
-    context = RunContext(
-        run_id="",
-        started_unix_ns=0,
+    job = JobSettings(
         output_uri=output,
         catalog_uri=catalog,
-        staging_uri="",
         settings=settings,
-        settings_fingerprint=settings_fingerprint(settings),
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=1,
-        repeat_archives=pending_replacement.archives_to_repeat(catalog),
     )
-    plan = make_plan(arguments.inputs, context)
+    plan = make_plan(arguments.inputs, job)
     if arguments.summary_json:
         objects.write_bytes(
             uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n"
@@ -83,11 +78,11 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     return 0
 
 
-def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
+def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog
     cannot be read.
     """
-    since = context.filters.since_unix_ns
+    since = job.filters.since_unix_ns
     found = {
         listed.uri: listed
         for pattern in patterns
@@ -96,7 +91,8 @@ def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
     archives = [
         found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since
     ]
-    rows = _known(context.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
+    rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
+    repeat = pending_replacement.archives_to_repeat(job.catalog_uri)
     press, skip = [], []
     for listed in archives:
         entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
@@ -105,7 +101,8 @@ def make_plan(patterns: Iterable[str], context: RunContext) -> dict[str, Any]:
         except StorageError as error:
             press.append({**entry, "why": f"cannot be looked at: {error.message}", "attempt": 1})
             continue
-        verdict = judge(ref, rows.get((utc_date(listed.modified_unix_ns), listed.uri)), context)
+        row = rows.get((utc_date(listed.modified_unix_ns), listed.uri))
+        verdict = judge(ref, row, job, repeat)
         if verdict.todo is not None:
             press.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
         else:

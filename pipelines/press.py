@@ -23,7 +23,7 @@ from transforms import (
     skip_processed,
     unpack_archives,
 )
-from transforms.context import RunContext
+from transforms.context import JobSettings, RunIdentity
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
@@ -40,18 +40,19 @@ _TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_t
 
 
 def build(
-    pipeline: beam.Pipeline, patterns: Sequence[str], context: RunContext
+    pipeline: beam.Pipeline, patterns: Sequence[str], job: JobSettings, run: RunIdentity
 ) -> beam.PCollection[dict[str, object]]:
     """Wires one run into `pipeline`; returns the collection that holds its result, one element.
 
     Args:
       pipeline: empty.
       patterns: what to press: files, folders, globs.
-      context: where to and how.
+      job: where to and how.
+      run: which run it is.
     """
-    listed = pipeline | "ListArchives" >> ListArchives(patterns, context)
-    compared = listed.archives | "SkipProcessed" >> SkipProcessed(context)
-    unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(context)
+    listed = pipeline | "ListArchives" >> ListArchives(patterns, job)
+    compared = listed.archives | "SkipProcessed" >> SkipProcessed(job, run)
+    unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(job, run)
 
     touched = (
         unpacked.parts
@@ -63,18 +64,18 @@ def build(
         "tracks": (*_TRACK_COLUMNS, "status"),
         "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
     }
-    prior = touched | "FindPriorRows" >> FindPriorRows(context, wanted, _CALL_COLUMNS)
-    recalled = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(context)
+    prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
+    recalled = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(job, run)
 
     planned = {
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
         **{table: prior[table] for table in wanted},
         "failures": recalled[unpack_archives.FAILURES],
-    } | "PlanCalls" >> PlanCalls(context)
+    } | "PlanCalls" >> PlanCalls(job)
     extracted = (
         planned.plans
         | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources)
-        | "ExtractTracks" >> ExtractTracks(context)
+        | "ExtractTracks" >> ExtractTracks(job, run)
     )
     before_mix = (
         listed[list_archives.FAILURES],
@@ -83,12 +84,12 @@ def build(
         planned[plan_calls.FAILURES],
         extracted[extract_tracks.FAILURES],
     ) | "FailuresSoFar" >> beam.Flatten()
-    mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(context)
+    mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(job, run)
 
     touched_archives = compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
     of_them = {"archives": ("archive_uri",), "failures": ("archive_uri", "call_session_id")}
     of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
-        context, of_them, ("archive_uri",)
+        job, of_them, ("archive_uri",)
     )
     prior_archives = (
         tuple(of_archives[table] for table in of_them) | "PriorArchives" >> beam.Flatten()
@@ -98,7 +99,7 @@ def build(
         mixed[mix_calls.OUTCOMES],
         before_mix,
         prior_archives,
-    ) | "RecordArchives" >> RecordArchives(context)
+    ) | "RecordArchives" >> RecordArchives(job, run)
 
     failures = (
         before_mix | "WithoutCall" >> beam.Filter(lambda failure: failure.call is None),
@@ -111,4 +112,4 @@ def build(
         "failures": failures,
         "listed": listed.archives,
         "skipped": compared[skip_processed.SKIPPED],
-    } | "WriteCatalog" >> WriteCatalog(context)
+    } | "WriteCatalog" >> WriteCatalog(job, run)

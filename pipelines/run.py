@@ -33,10 +33,10 @@ from pipelines.progress_display import showing_progress
 from pipelines.runners.local import StoppedError, is_local, make_local_pipeline, stopping_cleanly
 from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock, LockLostError
-from transforms.context import RunContext
+from transforms.context import JobSettings, RunIdentity
 from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
 from transforms.media.opus.libopus import load_libopus
-from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.media.settings import PressSettings
 from transforms.media.values import Status
 from transforms.recovery import take_up
 from transforms.sources import archive_files
@@ -77,18 +77,19 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
     objects.find_credentials((*arguments.inputs, output, catalog, staging_root))
     check_inputs(arguments.inputs)
     _check_writable(output, catalog, staging_root, arguments.summary_json)
-    context = RunContext(
-        run_id=run_id,
-        started_unix_ns=started_unix_ns,
+    job = JobSettings(
         output_uri=output,
         catalog_uri=catalog,
-        staging_uri=uris.join(staging_root, run_id),
         settings=settings,
-        settings_fingerprint=settings_fingerprint(settings),
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=_codec_processes(arguments.beam_args, options) if local else 1,
         must_hold_lock=True,
+    )
+    identity = RunIdentity(
+        run_id=run_id,
+        started_unix_ns=started_unix_ns,
+        staging_uri=uris.join(staging_root, run_id),
     )
     farewell = (
         f"callpress: run {run_id} stopped. The same command again takes up the calls that are "
@@ -105,19 +106,18 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
                     f"--catalog {catalog}: cannot be written: {retry.plain(error)}"
                 ) from None
             objects.delete_partials(catalog)
-            if taken := take_up.take_up(staging_root, context):
+            if taken := take_up.take_up(staging_root, job, identity):
                 print(
                     f"callpress: took up {taken} calls that an earlier run had finished before it "
                     "ended",
                     file=sys.stderr,
                 )
-            context = replace(
-                context, repeat_archives=pending_replacement.archives_to_repeat(catalog)
-            )
-            return _press(arguments, context, options, local, staging_root)
+            repeat = pending_replacement.archives_to_repeat(catalog)
+            identity = replace(identity, repeat_archives=repeat)
+            return _press(arguments, job, identity, options, local, staging_root)
     except StoppedError:
         with contextlib.suppress(CallpressError):
-            take_up.keep_what_is_finished(context)
+            take_up.keep_completed_work(identity)
             _remove_empty(staging_root)
         if lock is not None:
             lock.release()
@@ -162,17 +162,18 @@ def _trouble_of(error: Exception) -> str | None:
 
 def _press(
     arguments: RunArguments,
-    context: RunContext,
+    job: JobSettings,
+    identity: RunIdentity,
     options: PipelineOptions,
     local: bool,
     staging_root: str,
 ) -> int:
     clock = time.monotonic()
     # Other engines report no progress to this process; what they print of their own stays visible.
-    with showing_progress(context.threads) if local else contextlib.nullcontext():
+    with showing_progress(job.threads) if local else contextlib.nullcontext():
         pipeline = make_local_pipeline(options) if local else beam.Pipeline(options=options)
         inputs = [uris.absolute(pattern) for pattern in arguments.inputs]
-        press.build(pipeline, inputs, context)
+        press.build(pipeline, inputs, job, identity)
         running = pipeline.run()
         try:
             running.wait_until_finish()
@@ -180,20 +181,18 @@ def _press(
             with contextlib.suppress(Exception):
                 running.cancel()  # a job elsewhere would go on without the lock
             raise
-    result: dict[str, Any] = json.loads(objects.read_bytes(context.staged("result.json")))
+    result: dict[str, Any] = json.loads(objects.read_bytes(identity.staged("result.json")))
     exit_status = EXIT_FAILED if result["status"] == Status.FAILED else 0
     summary = run_summary.summarise(result, exit_status, time.process_time())
     if arguments.summary_json:
         objects.write_bytes(
             uris.absolute(arguments.summary_json), json.dumps(summary, indent=2).encode() + b"\n"
         )
-    objects.delete_below(context.staging_uri)
+    objects.delete_below(identity.staging_uri)
     _remove_empty(staging_root)
-    run_summary.print_summary(
-        summary, time.monotonic() - clock, context.output_uri, context.catalog_uri
-    )
+    run_summary.print_summary(summary, time.monotonic() - clock, job.output_uri, job.catalog_uri)
     if exit_status:
-        limit = context.settings.max_failed_ratio
+        limit = job.settings.max_failed_ratio
         print(
             f"callpress: more than {limit:.0%} of the archives failed or are partial "
             "(max_failed_ratio)",

@@ -8,8 +8,10 @@ Beam cannot be imported.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -33,98 +35,52 @@ class Room:
     """Third-party packages; of its own work, not of what it imports."""
 
 
-def _room(name: str, modules: str, below: str = "", libraries: str = "") -> Room:
-    return Room(
-        name,
-        tuple(modules.split()),
-        tuple(filter(None, below.split("|"))),
-        frozenset(libraries.split()),
-    )
+# A row a room, from the bottom of the house up: its folder (and, where only some modules of it are
+# meant, their names); the rooms it may import from; the libraries it may use.
+TABLE = """
+base       | media: errors job settings text units values wall_time wraparound buffers
+           |                                                              | numpy
+opus       | media.opus       | base                                      | numpy
+clock      | media.clock      | base                                      | numpy
+rtp        | media.rtp        | base opus clock                           | numpy
+archive    | media.archive    | base rtp                                  |
+track      | media.track      | base opus clock rtp                       | numpy
+sound      | media.sound      | base opus track                           | numpy soxr
+containers | media.containers | base opus                                 | av fastcrc lameenc numpy
+jobs       | media: unpack_archive extract_track mix_call
+           | base opus clock rtp archive track sound containers           | numpy
+storage    | storage          | base
+           |                              | apache_beam google google_crc32c tenacity urllib3
+codec      | codec            | base jobs                                 | av
+sources    | sources          | base rtp storage                          |
+elements   | : elements context filters   | base jobs storage             |
+engine     | engine           | elements                                  | apache_beam
+catalog    | catalog          | base sound jobs storage elements          | google numpy pyarrow
+recovery   | recovery         | base storage sources elements catalog     | pydantic
+steps      | : list_archives skip_processed find_prior_rows unpack_archives recall_archives
+           : plan_calls extract_tracks mix_calls record_archives write_catalog
+           | base track jobs storage codec engine sources elements catalog recovery | apache_beam
+pipelines  | pipelines
+           | base opus rtp archive storage codec engine sources elements catalog recovery steps
+           | apache_beam numpy pydantic rich
+"""
 
 
-_MEDIA_BASE = " ".join(
-    f"transforms.media.{module}"
-    for module in (
-        "text",
-        "errors",
-        "units",
-        "values",
-        "settings",
-        "wraparound",
-        "buffers",
-        "wall_time",
-        "job",
-    )
-)
-ROOMS = (
-    _room("media base", _MEDIA_BASE, libraries="numpy"),
-    _room("opus", "transforms.media.opus", "media base", "numpy"),
-    _room("clock", "transforms.media.clock", "media base", "numpy"),
-    _room("rtp", "transforms.media.rtp", "media base|opus|clock", "numpy"),
-    _room("archive", "transforms.media.archive", "media base|rtp"),
-    _room("track", "transforms.media.track", "media base|opus|clock|rtp", "numpy"),
-    _room("sound", "transforms.media.sound", "media base|opus|track", "numpy soxr"),
-    _room(
-        "containers", "transforms.media.containers", "media base|opus", "av fastcrc lameenc numpy"
-    ),
-    _room(
-        "media jobs",
-        "transforms.media.unpack_archive transforms.media.extract_track transforms.media.mix_call",
-        "media base|opus|clock|rtp|archive|track|sound|containers",
-        "numpy",
-    ),
-    _room(
-        "storage",
-        "transforms.storage",
-        "media base",
-        "apache_beam google google_crc32c tenacity urllib3",
-    ),
-    _room("codec", "transforms.codec", "media base|media jobs", "av"),
-    _room("engine", "transforms.engine", libraries="apache_beam"),
-    _room("sources", "transforms.sources", "media base|rtp|storage"),
-    _room(
-        "elements",
-        "transforms.elements transforms.context transforms.filters",
-        "media base|media jobs|storage",
-    ),
-    _room(
-        "catalog",
-        "transforms.catalog",
-        "media base|sound|media jobs|storage|elements",
-        "google numpy pyarrow",
-    ),
-    _room(
-        "recovery", "transforms.recovery", "media base|storage|sources|elements|catalog", "pydantic"
-    ),
-    _room(
-        "transforms",
-        " ".join(
-            f"transforms.{verb}"
-            for verb in (
-                "list_archives",
-                "skip_processed",
-                "find_prior_rows",
-                "unpack_archives",
-                "recall_archives",
-                "plan_calls",
-                "extract_tracks",
-                "mix_calls",
-                "record_archives",
-                "write_catalog",
-            )
-        ),
-        "media base|archive|track|media "
-        "jobs|storage|codec|engine|sources|elements|catalog|recovery",
-        "apache_beam",
-    ),
-    _room(
-        "pipelines",
-        "pipelines",
-        "media "
-        "base|opus|rtp|archive|storage|codec|engine|sources|elements|catalog|recovery|transforms",
-        "apache_beam numpy pydantic rich",
-    ),
-)
+def _rooms() -> Iterator[Room]:
+    text = re.sub(r"\n +([|:])", lambda found: " " + found[1].replace(":", ""), TABLE.strip())
+    for line in text.splitlines():
+        name, modules, below, *libraries = (cell.strip() for cell in line.split("|"))
+        folder, _, names = modules.partition(":")
+        package = folder if folder == "pipelines" else f"transforms.{folder.strip()}".strip(".")
+        yield Room(
+            name,
+            tuple(f"{package}.{each}" for each in names.split()) or (package,),
+            tuple(below.split()),
+            frozenset(" ".join(libraries).split()),
+        )
+
+
+ROOMS = tuple(_rooms())
 MEDIA = ROOT / "transforms" / "media"
 
 

@@ -24,6 +24,7 @@ from pipelines.run import set_up_logging
 from tests.end_to_end.conftest import SAMPLE, callpress, query
 from tests.end_to_end.test_crashes import children_of
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.support.job_run import JobRun
 from transforms.media.text import printable, printable_json, without_secrets
 from transforms.storage import retry
 from transforms.write_catalog import _DeleteFn
@@ -291,7 +292,7 @@ def test_rows_keep_ids_as_they_are_and_the_summary_does_not(
 # --- nothing deleted that is not ours -------------------------------------------------------------
 
 
-def test_media_outside_the_output_is_never_deleted(tmp_path: Path) -> None:
+def test_media_outside_the_output_is_never_deleted(context: JobRun, tmp_path: Path) -> None:
     for name in (
         "out/recordings/a/b/c/x.mkv",
         "out/recordings-of-others/x.mkv",
@@ -300,7 +301,7 @@ def test_media_outside_the_output_is_never_deleted(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    delete = _DeleteFn(str(tmp_path / "out"))
+    delete = _DeleteFn(context.changed(output_uri=str(tmp_path / "out")).job)
 
     gone = [list(delete.process(str(path), None)) for path in sorted(tmp_path.rglob("x*"))]
 

@@ -1,64 +1,59 @@
-"""What every step of one run knows: where things go, how they are made, which part of the input is
-meant.
-"""
+"""What every step knows: what was asked for (the job's settings), and which run it is part of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from transforms.elements import Row
 from transforms.filters import Filters
-from transforms.media.settings import PressSettings
-from transforms.media.wall_time import to_time
+from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.storage import uris
 
 VERSION = version("callpress")
-SCRATCH_FOLDERS = ("packets", "work")
-"""Folders of a run's staging that are of no use to the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunContext:
-    """Frozen for the length of a run; pickled into every step."""
+class JobSettings:
+    """What was asked for: settings and flags. The same for every run of a job; pickled into steps.
 
-    run_id: str
-    started_unix_ns: int
+    Places are absolute paths or full URIs.
+    """
+
     output_uri: str
     catalog_uri: str
-    staging_uri: str
-    """This run's own folder for packets, rows and files being made; gone when the run has
-    published.
-    """
     settings: PressSettings
-    settings_fingerprint: str
     filters: Filters
     overwrite: bool
     threads: int
     """Codec processes per worker process."""
     must_hold_lock: bool = False
     """Whether publishing first makes sure that the catalog's lock is this run's still."""
+    settings_fingerprint: str = field(init=False)
+    """Of `settings`: archives pressed with another one are pressed anew."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings_fingerprint", settings_fingerprint(self.settings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """Which run this is: what is different each time that the same job is run."""
+
+    run_id: str
+    started_unix_ns: int
+    """The moment all rows of the run carry, in whole microseconds."""
+    staging_uri: str
+    """The run's own folder for packets, rows and files being made; gone when it has published."""
     repeat_archives: frozenset[str] = frozenset()
     """Archives to press whatever the catalog says: a run that was cut short had begun to replace
     what was made of them.
     """
 
     def staged(self, *parts: str) -> str:
-        """Returns the URI of something in this run's staging folder."""
+        """Returns the URI of something in the run's staging folder."""
         return uris.join(self.staging_uri, *parts)
-
-    def stamp(self, row: Row) -> Row:
-        """Returns a row with the columns every row has. All of a run's rows carry its start, so
-        that reruns compare.
-        """
-        return {
-            **row,
-            "run_id": self.run_id,
-            "created_at": to_time(self.started_unix_ns),
-            "settings_fingerprint": self.settings_fingerprint,
-        }
 
 
 def key_hash(*parts: str) -> str:

@@ -6,12 +6,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from transforms.media.errors import RecordingError
 from transforms.media.extract_track import PartFiles
 from transforms.media.values import ArchiveRef, CallKey, Failure, Status, TrackKey, TrackPart
 from transforms.media.wall_time import utc_date
+
+
+class Stage(StrEnum):
+    """The step a failure was met in, as the tables spell it."""
+
+    LIST_ARCHIVES = "ListArchives"
+    UNPACK_ARCHIVES = "UnpackArchives"
+    RECALL_ARCHIVES = "RecallArchives"
+    """An earlier archive of a call cannot be read any more."""
+    PLAN_CALLS = "PlanCalls"
+    EXTRACT_TRACKS = "ExtractTracks"
+    MIX_CALLS = "MixCalls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +136,11 @@ class TrackSource:
         """Length of the audio in its packets."""
         return sum(part.media_samples for part in self.parts)
 
+    @property
+    def archive_uris(self) -> tuple[str, ...]:
+        """The archives it comes from, sorted."""
+        return tuple(sorted({part.archive_uri for part in self.parts}))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
@@ -191,10 +209,6 @@ class FragmentRef:
     def count(self, table: str) -> int:
         """Returns how many rows of a table it has."""
         return next((count for name, count in self.row_counts if name == table), 0)
-
-
-RECALL_STAGE = "RecallArchives"
-"""Stage of failures that mean: an earlier archive of this call cannot be read any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

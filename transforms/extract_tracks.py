@@ -11,22 +11,30 @@ from apache_beam.metrics import Metrics
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.names import call_folder, individual_name
 from transforms.catalog.rows.ids import track_ids
-from transforms.catalog.rows.segments import segment_row
+from transforms.catalog.rows.recordings import individual_row
+from transforms.catalog.rows.segments import segment_rows
+from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.rows.tracks import track_row
 from transforms.codec.pool import run_in_codec_process
-from transforms.context import VERSION, RunContext, key_hash
-from transforms.elements import ExtractedTrack, Row, TrackSource, to_failure
+from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.elements import (
+    ExtractedTrack,
+    FragmentRef,
+    Row,
+    Stage,
+    TrackSource,
+    to_failure,
+)
 from transforms.engine import progress
-from transforms.engine.parallel import ParallelFn
+from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError
 from transforms.media.extract_track import PartFiles, TrackStats, extract_track
-from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, samples_to_ns
+from transforms.media.units import NS_PER_MS
 from transforms.media.values import TRACK_TYPE_OF, Tags
-from transforms.media.wall_time import to_time, utc_date
+from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
 
-STAGE = "ExtractTracks"
 FAILURES = "failures"
 
 
@@ -38,23 +46,23 @@ class ExtractTracks(beam.PTransform):
     one window of packets, in a codec process.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(self, sources: beam.PCollection[TrackSource]) -> beam.pvalue.DoOutputsTuple:
         return (
             sources
             | "SpreadTracks" >> beam.Reshuffle()
             | "Extract"
-            >> beam.ParDo(_ExtractFn(self._context)).with_outputs(FAILURES, main="tracks")
+            >> beam.ParDo(_ExtractFn(self._job, self._run)).with_outputs(FAILURES, main="tracks")
         )
 
 
-class _ExtractFn(ParallelFn):
-    def __init__(self, context: RunContext) -> None:
-        super().__init__(context.threads)
-        self._context = context
+class _ExtractFn(ParallelRunFn):
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
         self._tracks = Metrics.counter(ExtractTracks, "tracks_extracted")
         self._failures = Metrics.counter(ExtractTracks, "tracks_failed")
         self._samples = Metrics.counter(ExtractTracks, "media_samples")
@@ -71,11 +79,11 @@ class _ExtractFn(ParallelFn):
 
     def work(self, source: TrackSource) -> Iterator[Any]:
         try:
-            yield self._extract(source)
+            yield _extract(source, self.job, self.run)
         except RecordingError as error:
             progress.report("failures")
             failure = to_failure(
-                STAGE,
+                Stage.EXTRACT_TRACKS,
                 error,
                 call=source.track.call,
                 participant_id=source.track.participant_id,
@@ -86,78 +94,64 @@ class _ExtractFn(ParallelFn):
         progress.report("tracks")
         progress.report("samples_extracted", source.media_samples)
 
-    def _extract(self, source: TrackSource) -> ExtractedTrack:
-        context, track = self._context, source.track
-        individual, limits = context.settings.individual, context.settings.limits
-        wants_file = individual.enabled and track.output_type in individual.output_types
-        parts = tuple(
-            PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
-        )
-        name = individual_name(
-            track, source.timeline_start_unix_ns // NS_PER_MS, individual.container
-        )
-        uri = uris.join(context.output_uri, "recordings", call_folder(track.call), name)
-        with work_folders.work_folder(context.staging_uri) as folder:
-            output = folder / "track" if wants_file else None
-            facts, cpu_ns = run_in_codec_process(
-                limits,
-                STAGED_INPUTS,
-                lambda samples: progress.report("media_samples", samples),
-                extract_track,
-                parts,
-                output,
-                individual.container,
-                _tags(source),
-                source.begin_unix_ns,
-            )
-            if output is not None:
-                objects.publish(uri, output)
-        rows: dict[str, list[Row]] = {
-            "recordings": [self._recording_row(source, facts, name, uri)] if facts.file else [],
-            "segments": [
-                segment_row(source, facts, number) for number in range(len(facts.segments))
-            ],
-            "tracks": [track_row(source, facts)],
-        }
-        stamped = {table: [context.stamp(row) for row in found] for table, found in rows.items()}
-        staged = context.staged("rows", f"track-{key_hash(*track_ids(track).values())}.json")
-        return ExtractedTrack(
-            track=track,
-            rows=write_fragment(staged, utc_date(source.timeline_start_unix_ns), stamped, ()),
-            parts=parts,
-            begin_unix_ns=source.begin_unix_ns,
-            archive_uris=tuple(sorted({part.archive_uri for part in source.parts})),
-            duration_samples=facts.duration_samples,
-            bytes_written=facts.file.size_bytes if facts.file else 0,
-            cpu_ns=cpu_ns,
-        )
 
-    def _recording_row(self, source: TrackSource, facts: TrackStats, name: str, uri: str) -> Row:
-        assert facts.file is not None
-        length = facts.file.duration_samples
-        return {
-            **track_ids(source.track),
-            "recording_type": "individual",
-            "track_type": TRACK_TYPE_OF[source.track.output_type],
-            "filename": name,
-            "uri": uri,
-            "container": self._context.settings.individual.container,
-            "codec": "opus",
-            "channels": facts.file.channels,
-            "sample_rate_hz": SAMPLE_RATE_HZ,
-            "bitrate_bps": facts.file.size_bytes * 8 * SAMPLE_RATE_HZ // length
-            if length > 0
-            else 0,
-            "size_bytes": facts.file.size_bytes,
-            "sha256": facts.file.sha256,
-            "start_time": to_time(facts.begin_unix_ns),
-            "end_time": to_time(facts.begin_unix_ns + samples_to_ns(length)),
-            "duration_ms": round(length / SAMPLES_PER_MS),
-            "duration_samples": length,
-            "offset_ms": round((facts.begin_unix_ns - source.timeline_start_unix_ns) / NS_PER_MS),
-            "archive_uris": list(facts.archive_uris),
-            "callpress_version": VERSION,
-        }
+def _extract(source: TrackSource, job: JobSettings, run: RunIdentity) -> ExtractedTrack:
+    """Makes a track's file (if it is wanted) and its rows. Raises: RecordingError."""
+    track, individual = source.track, job.settings.individual
+    parts = tuple(
+        PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
+    )
+    start_ms = source.timeline_start_unix_ns // NS_PER_MS
+    filename = individual_name(track, start_ms, individual.container)
+    uri = uris.join(job.output_uri, "recordings", call_folder(track.call), filename)
+    with work_folders.work_folder(run.staging_uri) as folder:
+        wants_file = individual.enabled and track.output_type in individual.output_types
+        output = folder / "track" if wants_file else None
+        stats, cpu_ns = run_in_codec_process(
+            job.settings.limits,
+            STAGED_INPUTS,
+            lambda samples: progress.report("media_samples", samples),
+            extract_track,
+            parts,
+            output,
+            individual.container,
+            _tags(source),
+            source.begin_unix_ns,
+        )
+        if output is not None:
+            objects.publish(uri, output)
+    return ExtractedTrack(
+        track=track,
+        rows=_stage_rows(source, stats, filename, uri, job, run),
+        parts=parts,
+        begin_unix_ns=source.begin_unix_ns,
+        archive_uris=source.archive_uris,
+        duration_samples=stats.duration_samples,
+        bytes_written=stats.file.size_bytes if stats.file else 0,
+        cpu_ns=cpu_ns,
+    )
+
+
+def _stage_rows(
+    source: TrackSource,
+    stats: TrackStats,
+    filename: str,
+    uri: str,
+    job: JobSettings,
+    run: RunIdentity,
+) -> FragmentRef:
+    """Writes the track's rows into staging, where those of its call are made of them."""
+    container = job.settings.individual.container
+    rows: dict[str, list[Row]] = {
+        "recordings": [individual_row(source, stats, container, filename, uri)]
+        if stats.file
+        else [],
+        "segments": segment_rows(source, stats),
+        "tracks": [track_row(source, stats)],
+    }
+    staged = run.staged("rows", f"track-{key_hash(*track_ids(source.track).values())}.json")
+    by_table = {table: stamped(found, job, run) for table, found in rows.items()}
+    return write_fragment(staged, utc_date(source.timeline_start_unix_ns), by_table, ())
 
 
 def _tags(source: TrackSource) -> Tags:

@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.catalog import partitions
-from transforms.context import RunContext
+from transforms.context import JobSettings
 
 
 class FindPriorRows(beam.PTransform):
@@ -20,13 +20,13 @@ class FindPriorRows(beam.PTransform):
     """
 
     def __init__(
-        self, context: RunContext, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]
+        self, job: JobSettings, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]
     ) -> None:
         """Args: columns: those wanted of each table; key_columns: those that a key names, the same
         in all.
         """
         super().__init__()
-        self._catalog_uri = context.catalog_uri
+        self._catalog_uri = job.catalog_uri
         self._columns = {table: tuple(names) for table, names in columns.items()}
         self._key_columns = tuple(key_columns)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.context import RunContext
-from transforms.elements import to_failure
+from transforms.context import JobSettings
+from transforms.elements import Stage, to_failure
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
 from transforms.media.values import ArchiveRef, Failure
@@ -28,10 +28,10 @@ class ListArchives(beam.PTransform):
     with the archives listed.
     """
 
-    def __init__(self, patterns: Sequence[str], context: RunContext) -> None:
+    def __init__(self, patterns: Sequence[str], job: JobSettings) -> None:
         super().__init__()
         self._patterns = tuple(patterns)
-        self._context = context
+        self._job = job
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.pvalue.DoOutputsTuple:
         return (
@@ -43,7 +43,7 @@ class ListArchives(beam.PTransform):
             | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
             | "SpreadArchives" >> beam.Reshuffle()
             | "Fingerprint"
-            >> beam.ParDo(_FingerprintFn(self._context)).with_outputs(FAILURES, main="archives")
+            >> beam.ParDo(_FingerprintFn(self._job)).with_outputs(FAILURES, main="archives")
         )
 
 
@@ -52,8 +52,8 @@ def _list_pattern(pattern: str) -> Iterable[Listed]:
 
 
 class _FingerprintFn(beam.DoFn):
-    def __init__(self, context: RunContext) -> None:
-        self._since = context.filters.since_unix_ns
+    def __init__(self, job: JobSettings) -> None:
+        self._since = job.filters.since_unix_ns
         self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
 
     def process(self, listed: Listed) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
@@ -72,7 +72,7 @@ class _FingerprintFn(beam.DoFn):
             progress.report("archives")
             progress.report("failures")
             failure: Failure = to_failure(
-                "ListArchives",
+                Stage.LIST_ARCHIVES,
                 error,
                 archive_uri=listed.uri,
                 archive_modified_unix_ns=listed.modified_unix_ns,

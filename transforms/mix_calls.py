@@ -3,59 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.names import call_folder
-from transforms.catalog.rows.calls import failed_track, make_call_rows, mix_name
+from transforms.catalog.rows.calls import failed_track, make_call_rows
+from transforms.catalog.rows.recordings import mix_name
 from transforms.codec.pool import run_in_codec_process
-from transforms.context import RunContext, key_hash
+from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import (
-    RECALL_STAGE,
     ArchiveOutcome,
     CallPlan,
     ExtractedTrack,
     PressedCall,
+    Stage,
     to_failure,
     track_ids_of,
     worst_failure,
 )
 from transforms.engine import progress
-from transforms.engine.parallel import ParallelFn
+from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
+from transforms.media.settings import PressSettings
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.values import Failure, OutputType, Status, Tags
-from transforms.media.wall_time import to_time
 from transforms.recovery import completed_work
-from transforms.recovery.completed_work import STAGED_CALL, FinishedCall
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
 
-STAGE = "MixCalls"
 OUTCOMES = "outcomes"
 _MAX_NAMED_ARTISTS = 20
 _LARGE_SAMPLES = 2 * 3_600 * SAMPLE_RATE_HZ
 """Two hours of media: about 20 s of decoding and mixing."""
+
+Group = tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
+"""A call session's key, and by name the plans, tracks and failures of it."""
 
 
 class MixCalls(beam.PTransform):
     """Input: `CallPlan`, `ExtractedTrack`, `Failure` with a call. Output: `PressedCall` (main),
     `ArchiveOutcome` (`outcomes`).
 
-    Groups by the call session. Listens to every track (levels, speech, repairs), writes the MP3 (if
+    Groups by the call session. Decodes and measures every track, writes the MP3 (if
     wanted) under a name that comes from ids, and the call's rows into staging: a retried bundle
     writes the same objects again. Parallel over calls; memory is a block of a second and a window
     of packets per track, in a codec process.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(
         self,
@@ -76,14 +80,13 @@ class MixCalls(beam.PTransform):
                 >> beam.Map(lambda failure: (failure.call.as_tuple(), failure)),
             }
             | "GroupByCall" >> beam.CoGroupByKey()
-            | "Mix" >> beam.ParDo(_MixFn(self._context)).with_outputs(OUTCOMES, main="calls")
+            | "Mix" >> beam.ParDo(_MixFn(self._job, self._run)).with_outputs(OUTCOMES, main="calls")
         )
 
 
-class _MixFn(ParallelFn):
-    def __init__(self, context: RunContext) -> None:
-        super().__init__(context.threads)
-        self._context = context
+class _MixFn(ParallelRunFn):
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
         self._calls = Metrics.counter(MixCalls, "calls_pressed")
         self._samples = Metrics.counter(MixCalls, "media_samples")
 
@@ -92,149 +95,184 @@ class _MixFn(ParallelFn):
             self._calls.inc()
             self._samples.inc(output.media_samples)
 
-    def size(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> int:
+    def size(self, group: Group) -> int:
         return sum(source.media_samples for plan in group[1]["plans"] for source in plan.sources)
 
-    def work(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
+    def work(self, group: Group) -> Iterator[Any]:
         found = group[1]
         plan: CallPlan | None = next(iter(found["plans"]), None)
-        if (
-            plan is None
-        ):  # an earlier archive of a call that nothing of this run turned out to be about
+        if plan is None:
+            # An earlier archive of a call that nothing of this run turned out to be about.
             return
+        # Threads cost some CPU, and a small call is done in seconds.
+        cores = self.cores_for(group) if self.size(group) >= _LARGE_SAMPLES else 1
         tracks = sorted(found["tracks"], key=lambda extracted: extracted.track)
         failures = sorted(
             found["failures"],
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
-        left_out = _left_out(plan, tracks)
-        failures += [
-            failure
-            for failure in left_out
-            if failed_track(failure) not in set(map(failed_track, failures))
-        ]
-        heard, cpu_ns = None, 0
-        uri = uris.join(
-            self._context.output_uri, "recordings", call_folder(plan.call), mix_name(plan)
+        pressed = _press(plan, tracks, failures, cores, self.job, self.run)
+        outcomes = tuple(
+            _outcome(archive, tracks, pressed.failures) for archive in plan.archive_uris
         )
-        # A mix of everybody is never replaced by one of fewer voices.
-        loses_voices = bool(left_out) and plan.has_prior_mix
-        if tracks:
-            try:
-                makes_mix = plan.makes_mix and not loses_voices
-                # Threads cost some CPU, and a small call is done in seconds.
-                cores = self.cores_for(group) if self.size(group) >= _LARGE_SAMPLES else 1
-                heard, cpu_ns, lost_mix = self._hear(plan, tracks, uri, cores, makes_mix=makes_mix)
-            except RecordingError as error:
-                lost_mix = error
-            if lost_mix is not None:
-                progress.report("failures")
-                failures.append(to_failure(STAGE, lost_mix, call=plan.call))
-        mixed = heard.mix if heard else None
-        rows = make_call_rows(plan, tracks, failures, heard, uri, self._context)
-        stamped = {
-            table: [row if "run_id" in row else self._context.stamp(row) for row in found_rows]
-            for table, found_rows in rows.items()
-        }
-        staged = self._context.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
-        pressed = PressedCall(
-            call=plan.call,
-            rows=write_fragment(staged, plan.call_date, stamped, (plan.call.as_tuple(),)),
-            status=Status(rows["calls"][0]["status"]),
-            failures=tuple(failures),
-            # A run about some tracks only does not mend the others, which a dead run may have begun
-            # to replace.
-            replaces_prior=plan.has_prior
-            and not (
-                plan.is_narrowed and self._context.repeat_archives.intersection(plan.archive_uris)
-            ),
-            files_written=sum(1 for track in tracks if track.bytes_written) + (mixed is not None),
-            media_samples=(mixed.file.duration_samples if mixed else 0)
-            + sum(track.duration_samples for track in tracks if track.bytes_written),
-            bytes_written=(mixed.file.size_bytes if mixed else 0)
-            + sum(track.bytes_written for track in tracks),
-            cpu_ns=cpu_ns + sum(track.cpu_ns for track in tracks),
-        )
-        outcomes = tuple(_outcome(archive, tracks, failures) for archive in plan.archive_uris)
-        record = FinishedCall(
-            pressed=pressed,
-            outcomes=outcomes,
-            fingerprints=plan.archive_fingerprints,
-            settings_fingerprint=self._context.settings_fingerprint,
-            noted_unix_ns=self._context.started_unix_ns,
-        )
-        completed_work.leave(self._context, STAGED_CALL, plan.call.as_tuple(), record)
+        completed_work.note_call(self.job, self.run, pressed, outcomes, plan.archive_fingerprints)
         progress.report("calls")
         yield pressed
         for outcome in outcomes:
             yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
 
-    def _hear(
-        self,
-        plan: CallPlan,
-        tracks: Sequence[ExtractedTrack],
-        uri: str,
-        cores: int,
-        *,
-        makes_mix: bool,
-    ) -> tuple[MixedCall, int, RecordingError | None]:
-        """Listens to the tracks and publishes their mix, if there is to be one, on so many cores.
 
-        Returns:
-          what was heard, the CPU time in ns, and why the mix was lost on the way to its place.
-        """
-        context, settings = self._context, self._context.settings
-        heard = tuple(
-            TrackToMix(
-                parts=track.parts,
-                begin_unix_ns=track.begin_unix_ns,
-                is_mixed=settings.composite.screenshare_audio
-                or track.track.output_type != OutputType.SCREENSHARE_AUDIO_ONLY,
-            )
-            for track in tracks
-        )
-        writes = makes_mix and settings.composite.enabled
-        # A mix is as long as its longest track, about, and for a loudness there are two; without
-        # one each track is heard.
-        lengths = [track.duration_samples for track in tracks]
-        steps = (
-            max(lengths) * (1 if settings.composite.wanted_lufs is None else 2)
-            if writes
-            else sum(lengths)
-        )
-        heard_part = progress.Portion(
-            "samples_heard", sum(source.media_samples for source in plan.sources), steps
-        )
-        made_part = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
+def _press(
+    plan: CallPlan,
+    tracks: Sequence[ExtractedTrack],
+    failures: Sequence[Failure],
+    cores: int,
+    job: JobSettings,
+    run: RunIdentity,
+) -> PressedCall:
+    """Mixes a call, and writes its rows into staging.
 
-        def tell(samples: int) -> None:
-            heard_part.advance(samples)
-            made_part.advance(samples)
+    Args:
+      plan: of the call.
+      tracks: those that were extracted, in order.
+      failures: those known so far.
+      cores: how many the mix may keep busy.
+      job, run: for whom.
 
-        with (
-            heard_part,
-            made_part,
-            work_folders.work_folder(context.staging_uri) as folder,
-        ):
-            output = folder / "mix" if writes else None
-            facts, cpu_ns = run_in_codec_process(
+    Raises:
+      StorageError: rows cannot be read or written.
+    """
+    told = {failed_track(failure) for failure in failures}
+    left_out = _left_out(plan, tracks)
+    failures = [*failures, *(f for f in left_out if failed_track(f) not in told)]
+    uri = uris.join(job.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
+    # A mix of everybody is never replaced by one of fewer voices.
+    makes_mix = plan.makes_mix and not (left_out and plan.has_prior_mix)
+    done = _Done()
+    if tracks:
+        done = _mix(plan, tracks, uri, cores, job, run, makes_mix=makes_mix)
+    if done.lost is not None:
+        progress.report("failures")
+        failures.append(to_failure(Stage.MIX_CALLS, done.lost, call=plan.call))
+    rows = make_call_rows(plan, tracks, failures, done.mixed, uri, job, run)
+    staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
+    files = [track for track in tracks if track.bytes_written]
+    mix = done.mixed.mix if done.mixed else None
+    return PressedCall(
+        call=plan.call,
+        rows=write_fragment(staged, plan.call_date, rows, (plan.call.as_tuple(),)),
+        status=Status(rows["calls"][0]["status"]),
+        failures=tuple(failures),
+        # A run about some tracks only does not mend the others, which a dead run may have begun to
+        # replace.
+        replaces_prior=plan.has_prior
+        and not (plan.is_narrowed and run.repeat_archives.intersection(plan.archive_uris)),
+        files_written=len(files) + (mix is not None),
+        media_samples=(mix.file.duration_samples if mix else 0)
+        + sum(track.duration_samples for track in files),
+        bytes_written=(mix.file.size_bytes if mix else 0)
+        + sum(track.bytes_written for track in files),
+        cpu_ns=done.cpu_ns + sum(track.cpu_ns for track in tracks),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What became of a mix."""
+
+    mixed: MixedCall | None = None
+    """What was measured, less the mix when that was lost; None when nothing could be decoded."""
+    cpu_ns: int = 0
+    lost: RecordingError | None = None
+    """Why there is no mix."""
+
+
+def _mix(
+    plan: CallPlan,
+    tracks: Sequence[ExtractedTrack],
+    uri: str,
+    cores: int,
+    job: JobSettings,
+    run: RunIdentity,
+    *,
+    makes_mix: bool,
+) -> _Done:
+    """Measures the tracks, and publishes their mix at `uri` if there is to be one."""
+    settings = job.settings
+    writes = makes_mix and settings.composite.enabled
+    progress_told = _ProgressOfMix(plan, tracks, settings, writes=writes)
+    with progress_told, work_folders.work_folder(run.staging_uri) as folder:
+        output = folder / "mix" if writes else None
+        try:
+            mixed, cpu_ns = run_in_codec_process(
                 settings.limits,
                 STAGED_INPUTS,
-                tell,
+                progress_told.advance,
                 mix_call,
-                heard,
+                tuple(_to_mix(track, settings) for track in tracks),
                 output,
                 settings.mp3,
                 settings.composite,
                 _tags(plan, tracks),
                 cores,
             )
-            try:
-                if facts.mix is not None:
-                    objects.publish(uri, folder / "mix")
-            except RecordingError as error:
-                return replace(facts, mix=None), cpu_ns, error
-        return facts, cpu_ns, None
+        except RecordingError as error:
+            return _Done(lost=error)
+        try:
+            if output is not None and mixed.mix is not None:
+                objects.publish(uri, output)
+        except RecordingError as error:
+            return _Done(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
+    return _Done(mixed=mixed, cpu_ns=cpu_ns)
+
+
+def _to_mix(track: ExtractedTrack, settings: PressSettings) -> TrackToMix:
+    is_screenshare = track.track.output_type == OutputType.SCREENSHARE_AUDIO_ONLY
+    return TrackToMix(
+        parts=track.parts,
+        begin_unix_ns=track.begin_unix_ns,
+        is_mixed=settings.composite.screenshare_audio or not is_screenshare,
+    )
+
+
+class _ProgressOfMix:
+    """Tells how far a mix is: in media measured, and in media made."""
+
+    def __init__(
+        self,
+        plan: CallPlan,
+        tracks: Sequence[ExtractedTrack],
+        settings: PressSettings,
+        *,
+        writes: bool,
+    ) -> None:
+        # A mix is as long as its longest track, about, and for a loudness there are two; without
+        # one each track is decoded by itself.
+        lengths = [track.duration_samples for track in tracks]
+        passes = 1 if settings.composite.wanted_lufs is None else 2
+        steps = max(lengths) * passes if writes else sum(lengths)
+        media_samples = sum(source.media_samples for source in plan.sources)
+        self._measured = progress.Portion("samples_heard", media_samples, steps)
+        self._made = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
+
+    def advance(self, samples: int) -> None:
+        """Takes steps, or takes them back."""
+        self._measured.advance(samples)
+        self._made.advance(samples)
+
+    def __enter__(self) -> Self:
+        self._measured.__enter__()
+        self._made.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._made.__exit__(kind, error, trace)
+        self._measured.__exit__(kind, error, trace)
 
 
 def _outcome(
@@ -242,7 +280,11 @@ def _outcome(
 ) -> ArchiveOutcome:
     # What an earlier archive lacks is missing from the call, and so for every archive of it
     # something is.
-    own = [f for f in failures if f.archive_uri in (None, archive_uri) or f.stage == RECALL_STAGE]
+    own = [
+        f
+        for f in failures
+        if f.archive_uri in (None, archive_uri) or f.stage == Stage.RECALL_ARCHIVES
+    ]
     return ArchiveOutcome(
         archive_uri=archive_uri,
         made_something=any(archive_uri in track.archive_uris for track in tracks),
@@ -259,7 +301,7 @@ def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]
     made = {track_ids_of(track.track) for track in tracks}
     return [
         to_failure(
-            STAGE,
+            Stage.MIX_CALLS,
             ArchiveError(
                 "what was made of this track before was kept: no archive of the call gives it any "
                 "more"
@@ -275,7 +317,7 @@ def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]
 
 
 def _tags(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> Tags:
-    date = to_time(plan.timeline_start_unix_ns).strftime("%Y-%m-%d")
+    date = plan.call_date
     names = list(dict.fromkeys(track.track.participant_id for track in tracks))
     more = f" and {len(names) - _MAX_NAMED_ARTISTS} more" if len(names) > _MAX_NAMED_ARTISTS else ""
     return {

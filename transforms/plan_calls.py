@@ -11,12 +11,12 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.catalog import pending_replacement
-from transforms.context import RunContext
+from transforms.context import JobSettings
 from transforms.elements import (
-    RECALL_STAGE,
     CallPlan,
     PriorCall,
     Row,
+    Stage,
     TrackIds,
     TrackSource,
     to_failure,
@@ -32,7 +32,6 @@ from transforms.media.values import TRACK_TYPE_OF, Failure, Status, TrackKey, Tr
 from transforms.media.wall_time import from_time
 from transforms.storage import objects
 
-STAGE = "PlanCalls"
 FAILURES = "failures"
 _HOUR_NS = 3_600_000_000_000
 _DAY_NS = 24 * _HOUR_NS
@@ -47,9 +46,9 @@ class PlanCalls(beam.PTransform):
     grows with the parts of one call, a few hundred bytes each.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
 
     def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.pvalue.DoOutputsTuple:
         keyed = {
@@ -58,7 +57,7 @@ class PlanCalls(beam.PTransform):
             "missing": inputs["failures"]
             | "KeepRecalled"
             >> beam.Filter(
-                lambda failure: failure.stage == RECALL_STAGE and failure.call is not None
+                lambda failure: failure.stage == Stage.RECALL_ARCHIVES and failure.call is not None
             )
             | "KeyFailuresByCall"
             >> beam.Map(lambda failure: (failure.call.as_tuple(), failure.archive_uri)),
@@ -70,13 +69,13 @@ class PlanCalls(beam.PTransform):
         return (
             keyed
             | "GroupByCall" >> beam.CoGroupByKey()
-            | "Plan" >> beam.ParDo(_PlanFn(self._context)).with_outputs(FAILURES, main="plans")
+            | "Plan" >> beam.ParDo(_PlanFn(self._job)).with_outputs(FAILURES, main="plans")
         )
 
 
 class _PlanFn(beam.DoFn):
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
+    def __init__(self, job: JobSettings) -> None:
+        self._job = job
 
     def process(
         self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
@@ -91,10 +90,10 @@ class _PlanFn(beam.DoFn):
             return
         missing = tuple(sorted(set(found["missing"])))
         prior = _prior_call(found)
-        plan, failures = plan_call(parts, prior, missing, self._context)
+        plan, failures = plan_call(parts, prior, missing, self._job)
         if plan.has_prior:
-            pending_replacement.note(
-                self._context.catalog_uri,
+            pending_replacement.announce(
+                self._job.catalog_uri,
                 plan.call,
                 plan.archive_uris,
                 prior.media_uris if prior else (),
@@ -133,7 +132,7 @@ def _ids(row: Row) -> TrackIds:
 
 
 def plan_call(
-    parts: list[TrackPart], prior: PriorCall | None, missing: tuple[str, ...], context: RunContext
+    parts: list[TrackPart], prior: PriorCall | None, missing: tuple[str, ...], job: JobSettings
 ) -> tuple[CallPlan, list[Failure]]:
     """Returns what to do about one call, and the tracks that cannot take part.
 
@@ -141,7 +140,7 @@ def plan_call(
       parts: of one call session, in order of time.
       prior: what the catalog has of it, None when it does not know the call.
       missing: earlier archives of it that cannot be read any more.
-      context: filters and limits.
+      job: filters and limits.
     """
     call = parts[0].call
     tracks: dict[TrackKey, list[TrackPart]] = {}
@@ -150,16 +149,16 @@ def plan_call(
             tracks.setdefault(part.track, []).append(part)
     heard = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
     heard = {track: found for track, found in heard.items() if found}
-    heard, failures = _drop_far_tracks(heard, context.settings.limits.max_call_hours)
+    heard, failures = _drop_far_tracks(heard, job.settings.limits.max_call_hours)
     start = _timeline_start(parts, heard, prior)
-    wanted = {track: found for track, found in heard.items() if context.filters.wants_track(track)}
+    wanted = {track: found for track, found in heard.items() if job.filters.wants_track(track)}
     if missing and prior is not None:
         for track in [track for track in wanted if track_ids_of(track) in prior.files]:
             failures.extend(_not_in_file(part, missing) for part in wanted.pop(track))
-    narrowed = context.filters.narrows_tracks
+    narrowed = job.filters.narrows_tracks
     makes_mix = not missing and not narrowed
     begin = None
-    if context.settings.individual.begin_with == BeginWith.MIX:
+    if job.settings.individual.begin_with == BeginWith.MIX:
         begin = None
         if prior is not None and not makes_mix:  # in step with the files that stay
             begin = (
@@ -202,7 +201,7 @@ def plan_call(
         prior_files=prior.files if prior else (),
         has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
     )
-    return plan, [f for f in failures if not narrowed or wants_failure(f, context.filters)]
+    return plan, [f for f in failures if not narrowed or wants_failure(f, job.filters)]
 
 
 def _earliest_media(heard: dict[TrackKey, list[TrackPart]]) -> int | None:
@@ -229,7 +228,7 @@ def _not_in_file(part: TrackPart, missing: tuple[str, ...]) -> Failure:
 
 def _track_failure(error: RecordingError, part: TrackPart) -> Failure:
     return to_failure(
-        STAGE,
+        Stage.PLAN_CALLS,
         error,
         archive_uri=part.archive_uri,
         archive_modified_unix_ns=part.archive_modified_unix_ns,

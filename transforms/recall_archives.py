@@ -9,7 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.context import RunContext
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Row
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
@@ -26,15 +26,15 @@ class RecallArchives(beam.PTransform):
     of each call it was wanted for.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(
         self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]
     ) -> beam.pvalue.DoOutputsTuple:
         parts, prior = inputs
-        context = self._context
         return (
             {
                 "now": parts
@@ -55,7 +55,9 @@ class RecallArchives(beam.PTransform):
             | "FindArchive" >> beam.Map(_find_archive)
             | "SpreadArchives" >> beam.Reshuffle()
             | "Unpack"
-            >> beam.ParDo(_UnpackFn(context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+            >> beam.ParDo(_UnpackFn(self._job, self._run)).with_outputs(
+                FAILURES, ARCHIVES, main="parts"
+            )
         )
 
 

@@ -13,8 +13,10 @@ from apache_beam.transforms.window import GlobalWindows
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
-from transforms.context import RunContext, key_hash
+from transforms.catalog.rows.stamp import stamped
+from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
+from transforms.engine.run_fn import RunFn
 from transforms.media.values import Failure, Status
 from transforms.media.wall_time import utc_date
 
@@ -30,9 +32,10 @@ class RecordArchives(beam.PTransform):
     staging. Groups by archive; memory is a few hundred rows.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(
         self,
@@ -59,14 +62,11 @@ class RecordArchives(beam.PTransform):
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
-            >> beam.ParDo(_RecordFn(self._context)).with_outputs(FRAGMENTS, main="archives")
+            >> beam.ParDo(_RecordFn(self._job, self._run)).with_outputs(FRAGMENTS, main="archives")
         )
 
 
-class _RecordFn(beam.DoFn):
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-
+class _RecordFn(RunFn):
     def start_bundle(self) -> None:
         # By date, and whether the archive is recorded as done: of one that is not its row in the
         # catalog stays.
@@ -88,9 +88,9 @@ class _RecordFn(beam.DoFn):
         rows = self._rows.setdefault(
             batch, {"archives": [], "failures": []} if recorded else {"failures": []}
         )
-        now = self._context.started_unix_ns
+        now = self.run.started_unix_ns
         found_rows = failure_rows(failures, now)
-        rows["failures"] += [self._context.stamp(row) for row in found_rows]
+        rows["failures"] += found_rows
         if summary is not None:
             row = archive_row(summary, list(found["outcomes"]), failures, now)
             yield RecordedArchive(
@@ -100,7 +100,7 @@ class _RecordFn(beam.DoFn):
                 failure_count=len(found_rows),
             )
             if recorded:
-                rows["archives"].append(self._context.stamp(row))
+                rows["archives"].append(row)
         else:
             yield RecordedArchive(
                 status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows)
@@ -121,5 +121,6 @@ class _RecordFn(beam.DoFn):
 
     def _flush(self, batch: tuple[str, bool]) -> FragmentRef:
         owners, rows = self._owners.pop(batch), self._rows.pop(batch)
-        uri = self._context.staged("rows", f"archives-{key_hash(*owners)}.json")
-        return write_fragment(uri, batch[0], rows, tuple((owner,) for owner in owners))
+        uri = self.run.staged("rows", f"archives-{key_hash(*owners)}.json")
+        by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
+        return write_fragment(uri, batch[0], by_table, tuple((owner,) for owner in owners))

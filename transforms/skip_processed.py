@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog import partitions
-from transforms.context import RunContext
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Row
 from transforms.engine import progress
+from transforms.engine.run_fn import RunFn
 from transforms.media.values import ArchiveRef, Status
 from transforms.media.wall_time import utc_date
 
@@ -27,34 +28,34 @@ class SkipProcessed(beam.PTransform):
     group reads one partition. Writes nothing; memory grows with the archives of one date.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(self, archives: beam.PCollection[ArchiveRef]) -> beam.pvalue.DoOutputsTuple:
         return (
             archives
             | "KeyByDate" >> beam.Map(lambda ref: (utc_date(ref.modified_unix_ns), ref))
             | "GroupByDate" >> beam.GroupByKey()
-            | "Compare" >> beam.ParDo(_CompareFn(self._context)).with_outputs(SKIPPED, main="todo")
+            | "Compare"
+            >> beam.ParDo(_CompareFn(self._job, self._run)).with_outputs(SKIPPED, main="todo")
         )
 
 
-class _CompareFn(beam.DoFn):
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
+class _CompareFn(RunFn):
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
         self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
 
     def process(self, group: tuple[str, Iterable[ArchiveRef]]) -> Iterator[Any]:
         date, refs = group
         listed = {ref.uri: ref for ref in refs}
         keys = {(uri,) for uri in listed}
-        rows = partitions.read_rows(
-            self._context.catalog_uri, "archives", date, ("archive_uri",), keys
-        )
+        rows = partitions.read_rows(self.job.catalog_uri, "archives", date, ("archive_uri",), keys)
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
-            verdict = judge(listed[uri], known.get(uri), self._context)
+            verdict = judge(listed[uri], known.get(uri), self.job, self.run.repeat_archives)
             if verdict.todo is not None:
                 progress.report("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
@@ -73,23 +74,30 @@ class Verdict:
     why: str
 
 
-def judge(ref: ArchiveRef, row: Row | None, context: RunContext) -> Verdict:
-    """Returns what is to be done with an archive of which the catalog has this row of `archives`,
-    or none.
+def judge(
+    ref: ArchiveRef, row: Row | None, job: JobSettings, repeat_archives: Collection[str]
+) -> Verdict:
+    """Returns what is to be done with an archive.
+
+    Args:
+      ref: the archive.
+      row: what the catalog has of it in `archives`; None for nothing.
+      job: what was asked for.
+      repeat_archives: those to press whatever the catalog says.
     """
     if row is None:
         return Verdict(todo=ref, why="new")
     if row["fingerprint"] != ref.fingerprint:
         return Verdict(todo=ref, why="changed")
-    if row["settings_fingerprint"] != context.settings_fingerprint:
+    if row["settings_fingerprint"] != job.settings_fingerprint:
         return Verdict(todo=ref, why="other settings")
-    if context.overwrite:
+    if job.overwrite:
         return Verdict(todo=ref, why="overwrite")
-    if ref.uri in context.repeat_archives:
+    if ref.uri in repeat_archives:
         return Verdict(todo=ref, why="unfinished")
     if not _may_go_better(row):
         return Verdict(todo=None, why=f"done: {row['status']}")
-    tries, most = int(row["attempts"] or 1), context.settings.limits.max_attempts
+    tries, most = int(row["attempts"] or 1), job.settings.limits.max_attempts
     if tries >= most:
         return Verdict(todo=None, why=f"{row['status']} {tries} times")
     return Verdict(

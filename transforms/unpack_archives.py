@@ -11,12 +11,11 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.codec.pool import run_in_codec_process
-from transforms.context import RunContext, key_hash
-from transforms.elements import RECALL_STAGE, ArchiveSummary, to_failure
+from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.elements import ArchiveSummary, Stage, to_failure
 from transforms.engine import progress
-from transforms.engine.parallel import ParallelFn
+from transforms.engine.run_fn import ParallelRunFn
 from transforms.filters import wants_failure
-from transforms.media.archive.read_members import STAGE
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.unpack_archive import (
     UnpackedArchive,
@@ -26,7 +25,6 @@ from transforms.media.unpack_archive import (
 )
 from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
 from transforms.recovery import completed_work
-from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
 from transforms.sources import archive_files
 from transforms.storage import objects, work_folders
 from transforms.storage.inputs import ARCHIVE_INPUTS
@@ -44,23 +42,25 @@ class UnpackArchives(beam.PTransform):
     longest segment (about 150 MB for 8 h), in a codec process.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(self, archives: beam.PCollection[ArchiveRef]) -> beam.pvalue.DoOutputsTuple:
         return (
             archives
             | "SpreadArchives" >> beam.Reshuffle()
             | "Unpack"
-            >> beam.ParDo(_UnpackFn(self._context)).with_outputs(FAILURES, ARCHIVES, main="parts")
+            >> beam.ParDo(_UnpackFn(self._job, self._run)).with_outputs(
+                FAILURES, ARCHIVES, main="parts"
+            )
         )
 
 
-class _UnpackFn(ParallelFn):
-    def __init__(self, context: RunContext) -> None:
-        super().__init__(context.threads)
-        self._context = context
+class _UnpackFn(ParallelRunFn):
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
         self._parts = Metrics.counter(UnpackArchives, "parts_staged")
         self._failures = Metrics.counter(UnpackArchives, "failures")
         self._bytes = Metrics.counter(UnpackArchives, "archive_bytes")
@@ -77,12 +77,12 @@ class _UnpackFn(ParallelFn):
         return ref.size_bytes
 
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
-        filters, limits = self._context.filters, self._context.settings.limits
+        filters, limits = self.job.filters, self.job.settings.limits
         try:
             members = archive_files.folder_members(ref.uri) if ref.uri.endswith("/") else ()
             with (
                 progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
-                work_folders.work_folder(self._context.staging_uri) as folder,
+                work_folders.work_folder(self.run.staging_uri) as folder,
             ):
                 unpacked, cpu_ns = run_in_codec_process(
                     limits,
@@ -108,7 +108,7 @@ class _UnpackFn(ParallelFn):
             )
             failures.append(
                 to_failure(
-                    RECALL_STAGE,
+                    Stage.RECALL_ARCHIVES,
                     gone,
                     archive_uri=ref.uri,
                     archive_modified_unix_ns=ref.modified_unix_ns,
@@ -135,23 +135,15 @@ class _UnpackFn(ParallelFn):
     def _note(self, summary: ArchiveSummary, failures: Iterable[Failure]) -> None:
         if summary.is_complete:
             own = tuple(failure for failure in failures if failure.call is None)
-            record = FinishedArchive(
-                summary=summary,
-                failures=own,
-                settings_fingerprint=self._context.settings_fingerprint,
-                noted_unix_ns=self._context.started_unix_ns,
-            )
-            completed_work.leave(self._context, STAGED_ARCHIVE, (summary.ref.uri,), record)
+            completed_work.note_archive(self.job, self.run, summary, own)
 
     def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
-        return (
-            call in ref.recalled_for if ref.recalled_for else self._context.filters.wants_call(call)
-        )
+        return call in ref.recalled_for if ref.recalled_for else self.job.filters.wants_call(call)
 
     def _is_about(self, ref: ArchiveRef, failure: Failure) -> bool:
         if failure.call is None:
             return not ref.recalled_for  # the archive's own run has told it
-        return self._wants(ref, failure.call) and wants_failure(failure, self._context.filters)
+        return self._wants(ref, failure.call) and wants_failure(failure, self.job.filters)
 
     def _failed(self, ref: ArchiveRef, error: RecordingError) -> Iterator[Any]:
         """An archive of which nothing can be used: a failure of its own, or of every call it was
@@ -165,13 +157,13 @@ class _UnpackFn(ParallelFn):
         progress.report("failures")
         for call in ref.recalled_for:
             yield beam.pvalue.TaggedOutput(
-                FAILURES, to_failure(RECALL_STAGE, error, call=call, **where)
+                FAILURES, to_failure(Stage.RECALL_ARCHIVES, error, call=call, **where)
             )
         if not ref.recalled_for:
             progress.report("archives")
-            failure = to_failure(STAGE, error, **where)
+            failure = to_failure(Stage.UNPACK_ARCHIVES, error, **where)
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
-            complete = not self._context.filters.narrows_tracks and not self._context.filters.calls
+            complete = not self.job.filters.narrows_tracks and not self.job.filters.calls
             summary = _summary(ref, None, failure, complete, 0)
             self._note(summary, [failure])
             yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
@@ -203,7 +195,7 @@ class _UnpackFn(ParallelFn):
             if not file:
                 return ""
             # Not a folder per archive: of short ones that would be most of the work on a disk.
-            uri = self._context.staged("packets", f"{prefix}-{file}")
+            uri = self.run.staged("packets", f"{prefix}-{file}")
             objects.move(uri, folder / file)
             return uri
 

@@ -1,7 +1,5 @@
 """WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then the run's own
-row.
-
-media (already published) -> new rows -> old rows under other dates -> old files -> runs
+row. The order is that of `catalog.publish`.
 """
 
 from __future__ import annotations
@@ -10,22 +8,24 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.catalog import partitions, pending_replacement
+from transforms.catalog import partitions, publish
 from transforms.catalog.fragments import write_fragment
-from transforms.catalog.lock import check_may_publish
+from transforms.catalog.partitions import MergedPartition
 from transforms.catalog.rows.failures import failure_rows
+from transforms.catalog.rows.runs import run_row
+from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
-from transforms.context import VERSION, RunContext
-from transforms.elements import FragmentRef, PressedCall, RecordedArchive, ReplacedKey
+from transforms.context import JobSettings, RunIdentity
+from transforms.elements import FragmentRef, PressedCall, RecordedArchive, Row
 from transforms.engine import progress
+from transforms.engine.run_fn import RunFn
 from transforms.media.values import Failure, Status
-from transforms.media.wall_time import to_time, utc_date
+from transforms.media.wall_time import utc_date
 from transforms.storage import objects
 
 RESULT_FAILURES = 100
@@ -41,43 +41,31 @@ class WriteCatalog(beam.PTransform):
     same rows. Memory is one shard and its new rows.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
         super().__init__()
-        self._context = context
+        self._job = job
+        self._run = run
 
     def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.PCollection[dict[str, Any]]:
-        context = self._context
+        job, run = self._job, self._run
         fragments = (
             inputs["fragments"],
             inputs["calls"] | "RowsOfCalls" >> beam.Map(lambda call: call.rows),
         ) | "AllFragments" >> beam.Flatten()
-        # An archive's row says that it is done: it comes when the rows of its calls are there.
-        of_calls = _merge(
-            fragments,
-            "Calls",
-            lambda table, fragment: fragment.uri and table != "archives",
-            None,
-            context,
-        )
-        of_archives = _merge(
-            fragments,
-            "Archives",
-            lambda table, fragment: fragment.uri and table == "archives",
-            of_calls,
-            context,
-        )
-        merged = (of_calls, of_archives) | "AllMerged" >> beam.Flatten()
-        removed = _merge(fragments, "Old", lambda _, fragment: not fragment.uri, merged, context)
+        of_calls, of_archives, of_old = publish.MERGES
+        calls = _merge(of_calls, fragments, None, job, run)
+        archives = _merge(of_archives, fragments, calls, job, run)
+        merged = (calls, archives) | "AllMerged" >> beam.Flatten()
+        removed = _merge(of_old, fragments, merged, job, run)
         deleted = (
             merged
             | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
-            | "DeleteOldFiles"
-            >> beam.ParDo(_DeleteFn(context.output_uri), beam.pvalue.AsIter(removed))
+            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(job), beam.pvalue.AsIter(removed))
         )
-        forgotten = (
+        settled = (
             inputs["calls"]
             | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
-            | "ForgetNotes" >> beam.ParDo(_ForgetFn(context), beam.pvalue.AsIter(merged))
+            | "SettleCalls" >> beam.ParDo(_SettleFn(job), beam.pvalue.AsIter(merged))
         )
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
@@ -94,59 +82,44 @@ class WriteCatalog(beam.PTransform):
             | "Finish" >> beam.Impulse()
             | "WriteRun"
             >> beam.ParDo(
-                _FinishFn(context),
+                _FinishFn(job, run),
                 tally=beam.pvalue.AsSingleton(total),
                 failures=beam.pvalue.AsSingleton(first_failures),
                 merged=beam.pvalue.AsIter(merged),
                 deleted=beam.pvalue.AsIter(deleted),
-                forgotten=beam.pvalue.AsIter(forgotten),
+                settled=beam.pvalue.AsIter(settled),
             )
         )
 
 
 def _merge(
-    fragments: beam.PCollection[FragmentRef], label: str, keep: Any, after: Any, context: RunContext
-) -> beam.PCollection[partitions.MergedPartition]:
-    """Merges the tables of fragments that `keep(table, fragment)` is true of, once all of `after`
-    is done.
-
-    A fragment comes once per table, and so as no more than that table needs of it.
-    """
-    grouped = (
-        fragments
-        | f"KeyByPartition{label}"
-        >> beam.FlatMap(
-            lambda fragment: [
-                ((table, fragment.call_date), (fragment.uri, count, fragment.replaced))
-                for table, count in fragment.row_counts
-                if keep(table, fragment)
-            ]
-        )
-        | f"GroupByPartition{label}" >> beam.GroupByKey()
-    )
+    step: publish.Step,
+    fragments: beam.PCollection[FragmentRef],
+    after: beam.PCollection[MergedPartition] | None,
+    job: JobSettings,
+    run: RunIdentity,
+) -> beam.PCollection[MergedPartition]:
+    """Does one step of the merging, once all of `after` is done."""
     waits = () if after is None else (beam.pvalue.AsIter(after),)
-    return grouped | f"Merge{label}" >> beam.ParDo(_MergeFn(context), *waits)
+    return (
+        fragments
+        | f"KeyByPartition{step.label}"
+        >> beam.FlatMap(lambda fragment: publish.by_partition(step, fragment))
+        | f"GroupByPartition{step.label}" >> beam.GroupByKey()
+        | f"Merge{step.label}" >> beam.ParDo(_MergeFn(job, run), *waits)
+    )
 
 
-class _MergeFn(beam.DoFn):
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
+class _MergeFn(RunFn):
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
         self._rows = Metrics.counter(WriteCatalog, "partition_rows")
 
     def process(
-        self,
-        group: tuple[tuple[str, str], Iterable[tuple[str, int, tuple[ReplacedKey, ...]]]],
-        _after: Any = None,
-    ) -> Iterator[partitions.MergedPartition]:
-        (table, call_date), found = group
-        check_may_publish(self._context)
-        ordered = [
-            FragmentRef(
-                uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced
-            )
-            for uri, count, replaced in sorted(found, key=itemgetter(2, 0))
-        ]
-        merged = partitions.merge_partition(self._context.catalog_uri, table, call_date, ordered)
+        self, group: tuple[tuple[str, str], Iterable[publish.Share]], _after: Any = None
+    ) -> Iterator[MergedPartition]:
+        (table, call_date), shares = group
+        merged = publish.merge(self.job, self.run, table, call_date, shares)
         self._rows.inc(merged.row_count)
         progress.report("partitions")
         yield merged
@@ -155,26 +128,24 @@ class _MergeFn(beam.DoFn):
 class _DeleteFn(beam.DoFn):
     """Deletes media of which the row is gone, and nothing that is not ours."""
 
-    def __init__(self, output_uri: str) -> None:
-        self._output_uri = output_uri
+    def __init__(self, job: JobSettings) -> None:
+        self._job = job
 
-    def process(self, uri: str, _after: Any) -> Iterator[str]:
-        if objects.delete_recording(self._output_uri, uri):
-            yield uri
+    def process(self, media_uri: str, _after: Any) -> Iterator[str]:
+        if publish.delete_dropped(self._job, media_uri):
+            yield media_uri
 
 
-class _ForgetFn(beam.DoFn):
+class _SettleFn(beam.DoFn):
     """Takes away the notes that calls are being replaced, once their rows are those of their files
     again.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
+    def __init__(self, job: JobSettings) -> None:
+        self._job = job
 
     def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        pending_replacement.forget(
-            self._context.catalog_uri, self._context.output_uri, call.call, call.rows.call_date
-        )
+        publish.settle(self._job, call)
         yield None
 
 
@@ -222,11 +193,8 @@ def _failure_order(failure: Failure) -> tuple[str, ...]:
     return (failure.archive_uri or "", failure.stage, failure.member or "", failure.message)
 
 
-class _FinishFn(beam.DoFn):
+class _FinishFn(RunFn):
     """Writes the `runs` row and leaves the result where the launcher finds it."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
 
     def process(
         self,
@@ -236,54 +204,36 @@ class _FinishFn(beam.DoFn):
         failures: list[Failure],
         merged: Iterable[Any],
         deleted: Iterable[str],
-        forgotten: Iterable[None],
+        settled: Iterable[None],
     ) -> Iterator[dict[str, Any]]:
-        for _done in (*merged, *forgotten):  # what is read here has been done before
+        for _done in (*merged, *settled):  # what is read here has been done before
             pass
         removed = sum(1 for _uri in deleted)
-        context = self._context
-        check_may_publish(context)
-        status = run_status(tally, context.settings.max_failed_ratio)
-        finished = time.time_ns()
-        row = context.stamp(
-            {
-                "started_at": to_time(context.started_unix_ns),
-                "finished_at": to_time(finished),
-                "status": status,
-                "callpress_version": VERSION,
-                "settings_json": json.dumps(asdict(context.settings), sort_keys=True),
-                **{
-                    name: tally.get(name, 0)
-                    for name in (
-                        "archives_listed", "archives_skipped", "archives_ok", "archives_partial",
-                        "archives_failed",
-                        "calls_pressed", "bytes_read", "bytes_written",
-                    )
-                },
-                "media_ms": tally.get("media_samples", 0) // 48,
-                "cpu_ms": tally.get("cpu_ns", 0) // 1_000_000,
-            }
-        )  # fmt: skip
-        # An archive in which nobody sent anything went as well as one can.
-        row["archives_ok"] += tally.get("archives_empty", 0)
-        date = utc_date(context.started_unix_ns)
-        fragment = write_fragment(
-            context.staged("rows", "run.json"), date, {"runs": [row]}, ((context.run_id,),)
-        )
-        for table in TABLES:
-            if table != "runs":
-                partitions.ensure_file(context.catalog_uri, table, date)
-        partitions.merge_partition(context.catalog_uri, "runs", date, [fragment])
+        publish.check_may_publish(self.job, self.run)
+        status = run_status(tally, self.job.settings.max_failed_ratio)
+        row = run_row(tally, status, time.time_ns(), self.job, self.run)
+        _write_run(row, self.job, self.run)
         result = {
-            "run_id": context.run_id,
+            "run_id": self.run.run_id,
             "status": status,
             "started_at": row["started_at"].isoformat(),
             "finished_at": row["finished_at"].isoformat(),
             "counts": {**tally, "files_removed": removed},
             "failures": [asdict(failure) for failure in failures],
         }
-        objects.write_bytes(context.staged("result.json"), json.dumps(result).encode())
+        objects.write_bytes(self.run.staged("result.json"), json.dumps(result).encode())
         yield result
+
+
+def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
+    """Writes the run's own row, once every other table has a file at least."""
+    date = utc_date(run.started_unix_ns)
+    rows = {"runs": stamped([row], job, run)}
+    fragment = write_fragment(run.staged("rows", "run.json"), date, rows, ((run.run_id,),))
+    for table in TABLES:
+        if table != "runs":
+            partitions.ensure_file(job.catalog_uri, table, date)
+    partitions.merge_partition(job.catalog_uri, "runs", date, [fragment])
 
 
 def run_status(tally: Tally, max_failed_ratio: float) -> Status:

@@ -30,8 +30,9 @@ from tests.support.beam import (
     write_call,
 )
 from tests.support.builders import Participant, Segment
+from tests.support.job_run import JobRun
 from transforms.catalog.rows.ids import track_ids
-from transforms.context import RunContext, key_hash
+from transforms.context import key_hash
 from transforms.elements import ExtractedTrack, Row, TrackSource
 from transforms.engine import progress
 from transforms.extract_tracks import ExtractTracks
@@ -44,27 +45,27 @@ ALICE = f"{FOLDER}/individual_default_standup_alice_sess-alice_audio_only_176760
 
 
 def _run(
-    context: RunContext,
+    context: JobRun,
     sources: Sequence[TrackSource],
     *,
     tracks: Check = anything,
     failures: Check = nothing,
 ) -> Any:
     pipeline = make_pipeline()
-    extracted = pipeline | beam.Create(sources) | ExtractTracks(context)
+    extracted = pipeline | beam.Create(sources) | ExtractTracks(*context)
     expect(tracks=(extracted.tracks, tracks), failures=(extracted.failures, failures))
     result = pipeline.run()
     result.wait_until_finish()
     return result
 
 
-def _rows(context: RunContext, table: str, source: TrackSource) -> list[Row]:
+def _rows(context: JobRun, table: str, source: TrackSource) -> list[Row]:
     name = f"track-{key_hash(*track_ids(source.track).values())}.json"
     return staged_rows(context.staged("rows", name), table)
 
 
 @pytest.fixture
-def alice(context: RunContext, tmp_path: Path) -> TrackSource:
+def alice(context: JobRun, tmp_path: Path) -> TrackSource:
     """One second of audio, half a second into the call."""
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice", start_ms=500)])
     (source,) = stage_sources(context, ref)
@@ -72,7 +73,7 @@ def alice(context: RunContext, tmp_path: Path) -> TrackSource:
 
 
 def test_track_becomes_a_file_under_the_name_of_its_ids(
-    context: RunContext, alice: TrackSource
+    context: JobRun, alice: TrackSource
 ) -> None:
     def check(tracks: list[ExtractedTrack]) -> None:
         (track,) = tracks
@@ -97,7 +98,7 @@ def test_track_becomes_a_file_under_the_name_of_its_ids(
     assert count_of(result, "media_samples") == 48_000 - 312
 
 
-def test_rows_describe_the_file(context: RunContext, alice: TrackSource) -> None:
+def test_rows_describe_the_file(context: JobRun, alice: TrackSource) -> None:
     _run(context, [alice])
 
     data = Path(context.output_uri, ALICE).read_bytes()
@@ -130,7 +131,7 @@ def test_rows_describe_the_file(context: RunContext, alice: TrackSource) -> None
     assert recording["created_at"] == to_time(context.started_unix_ns)
 
 
-def test_rows_describe_the_track_and_its_segments(context: RunContext, tmp_path: Path) -> None:
+def test_rows_describe_the_track_and_its_segments(context: JobRun, tmp_path: Path) -> None:
     segments = [
         Segment(packets=speak(1.0), ssrc=1, lost=(10, 11), base_filename="one"),
         Segment(packets=speak(0.5), ssrc=2, start_ms=3_000, base_filename="two"),
@@ -166,7 +167,7 @@ def test_rows_describe_the_track_and_its_segments(context: RunContext, tmp_path:
     assert abs(second["file_start_ms"] - 3_000) <= 5
 
 
-def test_file_may_begin_with_the_mix(context: RunContext, alice: TrackSource) -> None:
+def test_file_may_begin_with_the_mix(context: JobRun, alice: TrackSource) -> None:
     _run(context, [replace(alice, begin_unix_ns=CALL_START_UNIX_NS)])
 
     (recording,) = _rows(context, "recordings", alice)
@@ -178,7 +179,7 @@ def test_file_may_begin_with_the_mix(context: RunContext, alice: TrackSource) ->
     assert (track["offset_ms"], track["silence_ms"]) == (0, pytest.approx(500, abs=3))
 
 
-def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path) -> None:
+def test_parts_of_two_archives_make_one_file(context: JobRun, tmp_path: Path) -> None:
     first = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
     second = write_call(tmp_path / "b.tar.gz", [make_participant("alice", start_ms=5_000)])
     sources = [source for ref in (first, second) for source in stage_sources(context, ref)]
@@ -198,7 +199,7 @@ def test_parts_of_two_archives_make_one_file(context: RunContext, tmp_path: Path
 
 @pytest.mark.slow
 def test_retried_bundle_writes_the_same_objects(
-    context: RunContext, alice: TrackSource, tmp_path: Path
+    context: JobRun, alice: TrackSource, tmp_path: Path
 ) -> None:
     def digests() -> dict[str, bytes]:
         folders = (context.output_uri, context.staged("rows"))
@@ -218,7 +219,7 @@ def test_retried_bundle_writes_the_same_objects(
 
 
 def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
     alice, bob = stage_sources(context, ref)
@@ -249,9 +250,7 @@ def test_track_whose_packets_are_gone_is_a_failure_and_the_others_go_on(
     assert not [name for name in list_files(context.staging_uri) if name.startswith("work/")]
 
 
-def test_output_that_cannot_be_written_is_a_failure(
-    context: RunContext, alice: TrackSource
-) -> None:
+def test_output_that_cannot_be_written_is_a_failure(context: JobRun, alice: TrackSource) -> None:
     Path(context.output_uri).mkdir()
     Path(context.output_uri, "recordings").write_bytes(b"a file where a folder should be")
 
@@ -263,10 +262,10 @@ def test_output_that_cannot_be_written_is_a_failure(
     _run(context, [alice], tracks=nothing, failures=check)
 
 
-def test_container_is_a_setting(context: RunContext, alice: TrackSource) -> None:
+def test_container_is_a_setting(context: JobRun, alice: TrackSource) -> None:
     settings = PressSettings(individual=IndividualSettings(container=Container.OGG))
 
-    _run(replace(context, settings=settings), [alice])
+    _run(context.changed(settings=settings), [alice])
 
     assert list_files(context.output_uri) == [ALICE.replace(".mkv", ".ogg")]
     (recording,) = _rows(context, "recordings", alice)
@@ -282,21 +281,21 @@ def test_container_is_a_setting(context: RunContext, alice: TrackSource) -> None
     ids=["switched off", "other output type"],
 )
 def test_track_without_a_file_is_still_measured_for_the_mix(
-    context: RunContext, alice: TrackSource, individual: IndividualSettings
+    context: JobRun, alice: TrackSource, individual: IndividualSettings
 ) -> None:
     def check(tracks: list[ExtractedTrack]) -> None:
         (track,) = tracks
         assert (track.bytes_written, track.duration_samples) == (0, 48_000 - 312)
         assert dict(track.rows.row_counts)["recordings"] == 0
 
-    _run(replace(context, settings=PressSettings(individual=individual)), [alice], tracks=check)
+    _run(context.changed(settings=PressSettings(individual=individual)), [alice], tracks=check)
 
     assert list_files(context.output_uri) == []
     (row,) = _rows(context, "tracks", alice)
     assert (row["status"], row["media_ms"]) == ("ok", 1_000)
 
 
-def test_progress_tells_tracks_and_samples(context: RunContext, alice: TrackSource) -> None:
+def test_progress_tells_tracks_and_samples(context: JobRun, alice: TrackSource) -> None:
     heard: list[tuple[str, int]] = []
     stop = progress.listen(lambda what, count: heard.append((what, count)))
 

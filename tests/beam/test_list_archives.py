@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +12,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothing
-from transforms.context import RunContext
+from tests.support.job_run import JobRun
 from transforms.engine import progress
 from transforms.filters import Filters
 from transforms.list_archives import FAILURES, ListArchives
@@ -27,9 +26,9 @@ def _make(folder: Path, *names: str) -> None:
         os.utime(folder / name, (0, 1_767_607_200))
 
 
-def _expect(context: RunContext, patterns: Sequence[str], uris: Sequence[str]) -> None:
+def _expect(context: JobRun, patterns: Sequence[str], uris: Sequence[str]) -> None:
     pipeline = make_pipeline()
-    listed = pipeline | ListArchives(patterns, context)
+    listed = pipeline | ListArchives(patterns, context.job)
     found = listed.archives | beam.Map(lambda ref: ref.uri)
     expect(archives=(found, equal_to(uris)), failures=(listed.failures, nothing))
     result = pipeline.run()
@@ -37,9 +36,7 @@ def _expect(context: RunContext, patterns: Sequence[str], uris: Sequence[str]) -
     assert count_of(result, "archives_listed") == len(uris)
 
 
-def test_archive_has_uri_size_modification_and_fingerprint(
-    context: RunContext, tmp_path: Path
-) -> None:
+def test_archive_has_uri_size_modification_and_fingerprint(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/a.tar.gz")
     ref = ArchiveRef(
         uri=f"{tmp_path}/raw/a.tar.gz",
@@ -49,11 +46,11 @@ def test_archive_has_uri_size_modification_and_fingerprint(
     )
 
     with make_pipeline() as pipeline:
-        listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], context)
+        listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], context.job)
         assert_that(listed.archives | GroupOnce(), equal_to([ref]))
 
 
-def test_patterns_that_overlap_give_each_archive_once(context: RunContext, tmp_path: Path) -> None:
+def test_patterns_that_overlap_give_each_archive_once(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/a.tar.gz", "raw/b.tar.gz", "raw/call/p_timing_metadata.json")
     patterns = [
         f"{tmp_path}/none/*",
@@ -68,16 +65,16 @@ def test_patterns_that_overlap_give_each_archive_once(context: RunContext, tmp_p
     )
 
 
-def test_only_archives_modified_after_since_are_listed(context: RunContext, tmp_path: Path) -> None:
+def test_only_archives_modified_after_since_are_listed(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/before.zip", "raw/at.zip", "raw/after.zip")
     for name, second in (("before", 99), ("at", 100), ("after", 101)):
         os.utime(tmp_path / f"raw/{name}.zip", (0, second))
-    filtered = replace(context, filters=Filters(since_unix_ns=100 * 10**9))
+    filtered = context.changed(filters=Filters(since_unix_ns=100 * 10**9))
 
     _expect(filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/after.zip"])
 
 
-def test_odd_names_are_listed_and_fingerprinted(context: RunContext, tmp_path: Path) -> None:
+def test_odd_names_are_listed_and_fingerprinted(context: JobRun, tmp_path: Path) -> None:
     names = ["take [1].zip", "what*.zip", "ünï ✓.zip", "{a}.zip"]
     _make(tmp_path, *(f"raw/{name}" for name in names))
 
@@ -85,7 +82,7 @@ def test_odd_names_are_listed_and_fingerprinted(context: RunContext, tmp_path: P
 
 
 def test_archive_that_cannot_be_fingerprinted_is_a_failure(
-    context: RunContext, store: ModuleType
+    context: JobRun, store: ModuleType
 ) -> None:
     good = store.put("fake://bucket/raw/good.zip", b"x")
     bad = store.put("fake://bucket/raw/bad.zip", b"x")
@@ -104,7 +101,7 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(
         )
 
     with make_pipeline() as pipeline:
-        listed = pipeline | ListArchives(["fake://bucket/raw/*"], context)
+        listed = pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
         both = (
             listed.archives | "UriOfArchive" >> beam.Map(lambda ref: ref.uri),
             listed.failures | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
@@ -112,7 +109,7 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(
         expect(each_once=(both, equal_to([good, bad])), failures=(listed.failures, check))
 
 
-def test_named_pipe_is_a_failure_and_not_waited_for(context: RunContext, tmp_path: Path) -> None:
+def test_named_pipe_is_a_failure_and_not_waited_for(context: JobRun, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar.gz")
 
     def check(failures: list[Failure]) -> None:
@@ -120,14 +117,12 @@ def test_named_pipe_is_a_failure_and_not_waited_for(context: RunContext, tmp_pat
         assert failure.error_type == "ArchiveError"
         assert failure.message.endswith("a.tar.gz: prw-r--r--, expected a regular file")
 
-    listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], context)
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], context.job)
     expect(archives=(listed.archives, nothing), failures=(listed[FAILURES], check))
     listed.archives.pipeline.run().wait_until_finish()
 
 
-def test_pattern_that_cannot_be_listed_stops_the_run(
-    context: RunContext, store: ModuleType
-) -> None:
+def test_pattern_that_cannot_be_listed_stops_the_run(context: JobRun, store: ModuleType) -> None:
     """Nothing says what it stands for: a run without it would look complete."""
     store.TROUBLE["match"].extend([PermissionError(13, "Permission denied")] * 10)
 
@@ -135,23 +130,23 @@ def test_pattern_that_cannot_be_listed_stops_the_run(
         pytest.raises(Exception, match=r"fake://bucket/raw/\*: Permission denied"),
         make_pipeline() as pipeline,
     ):
-        pipeline | ListArchives(["fake://bucket/raw/*"], context)
+        pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
 
 
-def test_archives_found_are_reported(context: RunContext, tmp_path: Path) -> None:
+def test_archives_found_are_reported(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/a.zip", "raw/b.zip")
     heard: list[str] = []
     stop = progress.listen(lambda what, _: heard.append(what))
 
     with make_pipeline() as pipeline:
-        pipeline | ListArchives([f"{tmp_path}/raw/*"], context)
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
     stop()
 
     assert heard == ["archives_found", "archives_found"]
 
 
 def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     (tmp_path / "raw").mkdir()
     os.mkfifo(tmp_path / "raw/a.zip")
@@ -159,13 +154,13 @@ def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
     stop = progress.listen(lambda what, _: heard.append(what))
 
     with make_pipeline() as pipeline:
-        pipeline | ListArchives([f"{tmp_path}/raw/*"], context)
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
     stop()
 
     assert heard == ["archives_found", "archives", "failures"]
 
 
-def test_nothing_is_listed_while_the_graph_is_built(context: RunContext, store: ModuleType) -> None:
-    make_pipeline() | ListArchives(["fake://bucket/raw/*"], context)
+def test_nothing_is_listed_while_the_graph_is_built(context: JobRun, store: ModuleType) -> None:
+    make_pipeline() | ListArchives(["fake://bucket/raw/*"], context.job)
 
     assert store.CALLS["match"] == 0

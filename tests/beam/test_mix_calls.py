@@ -38,17 +38,18 @@ from tests.support.beam import (
     write_rows,
 )
 from tests.support.builders import Participant, Segment, encode_opus, silence, tone
+from tests.support.job_run import JobRun
 from transforms import mix_calls
 from transforms.catalog.schema import CALL_TABLES
 from transforms.codec.pool import CodecLoan
 from transforms.codec.process import Terms
-from transforms.context import RunContext, key_hash
+from transforms.context import key_hash
 from transforms.elements import (
-    RECALL_STAGE,
     ArchiveOutcome,
     CallPlan,
     PressedCall,
     Row,
+    Stage,
     TrackSource,
 )
 from transforms.extract_tracks import ExtractTracks
@@ -64,7 +65,7 @@ ALICE, BOB = ("alice", "sess-alice", "audio_only"), ("bob", "sess-bob", "audio_o
 
 
 def _run(
-    context: RunContext,
+    context: JobRun,
     plans: Sequence[CallPlan],
     *,
     failed: Sequence[Failure] = (),
@@ -75,9 +76,9 @@ def _run(
     """Extracts the tracks of the plans and mixes them."""
     pipeline = make_pipeline()
     planned = pipeline | "Plans" >> beam.Create(plans)
-    extracted = planned | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(context)
+    extracted = planned | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(*context)
     failures = (pipeline | "Failed" >> beam.Create(failed), extracted.failures) | beam.Flatten()
-    mixed = (planned, extracted.tracks, failures) | MixCalls(context)
+    mixed = (planned, extracted.tracks, failures) | MixCalls(*context)
     expect(
         calls=(mixed.calls, calls),
         outcomes=(mixed.outcomes, outcomes),
@@ -88,20 +89,20 @@ def _run(
     return result
 
 
-def _rows(context: RunContext, table: str, call: CallKey = CALL) -> list[Row]:
+def _rows(context: JobRun, table: str, call: CallKey = CALL) -> list[Row]:
     return staged_rows(context.staged("rows", f"call-{key_hash(*call.as_tuple())}.json"), table)
 
 
-def _statuses(context: RunContext) -> dict[str, str]:
+def _statuses(context: JobRun) -> dict[str, str]:
     return {row["participant_id"]: row["status"] for row in _rows(context, "tracks")}
 
 
-def _uris(context: RunContext) -> dict[str | None, str]:
+def _uris(context: JobRun) -> dict[str | None, str]:
     return {row["participant_id"]: row["uri"] for row in _rows(context, "recordings")}
 
 
 @pytest.fixture
-def sources(context: RunContext, tmp_path: Path) -> list[TrackSource]:
+def sources(context: JobRun, tmp_path: Path) -> list[TrackSource]:
     """Alice from 0.5 s to 1.5 s, Bob from 1 s to 3 s, one archive."""
     people = [make_participant("alice", start_ms=500), make_participant("bob", 2.0, start_ms=1_000)]
     return stage_sources(context, write_call(tmp_path / "a.tar.gz", people))
@@ -112,7 +113,7 @@ def sources(context: RunContext, tmp_path: Path) -> list[TrackSource]:
 
 @pytest.mark.parametrize(("large_samples", "cores"), [(1, 2), (1 << 40, 1)], ids=["large", "small"])
 def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
-    context: RunContext,
+    context: JobRun,
     sources: list[TrackSource],
     monkeypatch: pytest.MonkeyPatch,
     large_samples: int,
@@ -133,7 +134,7 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     def check(calls: list[PressedCall]) -> None:
         (call,) = calls
@@ -186,7 +187,7 @@ def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(
         assert file.metadata["artist"] == "alice, bob"
 
 
-def test_call_row_sums_its_tracks(context: RunContext, sources: list[TrackSource]) -> None:
+def test_call_row_sums_its_tracks(context: JobRun, sources: list[TrackSource]) -> None:
     plan = make_plan(
         sources,
         sessions=(
@@ -217,7 +218,7 @@ def test_call_row_sums_its_tracks(context: RunContext, sources: list[TrackSource
 
 
 @pytest.fixture
-def talk(context: RunContext, tmp_path: Path) -> list[TrackSource]:
+def talk(context: JobRun, tmp_path: Path) -> list[TrackSource]:
     """Alice talks from 1 s to 3 s of her 5 s, which begin 2 s into the call; Bob shares a screen
     that sounds from the start.
     """
@@ -238,7 +239,7 @@ def talk(context: RunContext, tmp_path: Path) -> list[TrackSource]:
     return stage_sources(context, write_call(tmp_path / "talk.tar.gz", people))
 
 
-def test_rows_tell_what_was_heard(context: RunContext, talk: list[TrackSource]) -> None:
+def test_rows_tell_what_was_heard(context: JobRun, talk: list[TrackSource]) -> None:
     _run(context, [make_plan(talk)])
 
     alice, bob = sorted(_rows(context, "tracks"), key=lambda row: row["participant_id"])
@@ -269,11 +270,11 @@ def test_rows_tell_what_was_heard(context: RunContext, talk: list[TrackSource]) 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_screenshare_audio_may_be_left_out_of_the_mix(
-    context: RunContext, talk: list[TrackSource], enabled: bool
+    context: JobRun, talk: list[TrackSource], enabled: bool
 ) -> None:
     settings = replace(context.settings, composite=CompositeSettings(screenshare_audio=enabled))
 
-    _run(replace(context, settings=settings), [make_plan(talk)])
+    _run(context.changed(settings=settings), [make_plan(talk)])
 
     (row,) = [row for row in _rows(context, "recordings") if row["recording_type"] == "composite"]
     assert row["offset_ms"] == 0  # with the earliest media of the call, mixed or not
@@ -283,12 +284,10 @@ def test_screenshare_audio_may_be_left_out_of_the_mix(
     assert np.abs(pcm[5_000:90_000]).max() == pytest.approx(0.25 if enabled else 0, abs=0.03)
 
 
-def test_tracks_are_heard_where_no_mix_is_made(
-    context: RunContext, talk: list[TrackSource]
-) -> None:
+def test_tracks_are_heard_where_no_mix_is_made(context: JobRun, talk: list[TrackSource]) -> None:
     settings = replace(context.settings, composite=CompositeSettings(enabled=False))
 
-    _run(replace(context, settings=settings), [make_plan(talk)])
+    _run(context.changed(settings=settings), [make_plan(talk)])
 
     assert set(_uris(context)) == {"alice", "bob"}
     assert all(row["loudness_lufs"] is not None for row in _rows(context, "tracks"))
@@ -299,7 +298,7 @@ def test_tracks_are_heard_where_no_mix_is_made(
 
 
 def test_every_archive_of_a_call_has_an_outcome(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     archive = sources[0].parts[0].archive_uri
     about_other = make_failure(call=CALL, archive_uri="/raw/silent.zip", retryable=True)
@@ -317,9 +316,7 @@ def test_every_archive_of_a_call_has_an_outcome(
     _run(context, [plan], failed=[about_other, about_all], outcomes=check)
 
 
-def test_calls_are_kept_apart(
-    context: RunContext, tmp_path: Path, sources: list[TrackSource]
-) -> None:
+def test_calls_are_kept_apart(context: JobRun, tmp_path: Path, sources: list[TrackSource]) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     archive = write_call(
         tmp_path / "b.zip", [make_participant("carol")], kind="zip", call_session_id="session-2"
@@ -338,7 +335,7 @@ def test_calls_are_kept_apart(
 
 @pytest.mark.slow
 def test_retried_bundle_writes_the_same_objects(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     def contents() -> dict[str, bytes]:
         folders = (context.output_uri, context.staged("rows"))
@@ -361,7 +358,7 @@ def test_retried_bundle_writes_the_same_objects(
 
 
 def test_failed_track_leaves_the_call_partial_and_the_mix_without_it(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     Path(sources[1].parts[0].packets_uri).unlink()
 
@@ -389,7 +386,7 @@ def test_failed_track_leaves_the_call_partial_and_the_mix_without_it(
 
 
 def test_damage_in_a_track_leaves_it_and_the_call_partial(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     damage = make_failure(
         call=CALL,
@@ -407,7 +404,7 @@ def test_damage_in_a_track_leaves_it_and_the_call_partial(
 
 
 def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     Path(context.output_uri, MIX).mkdir(parents=True)  # where the file should go
 
@@ -440,7 +437,7 @@ def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(
     assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [None]
 
 
-def test_call_in_which_nobody_sent_anything_is_empty(context: RunContext) -> None:
+def test_call_in_which_nobody_sent_anything_is_empty(context: JobRun) -> None:
     plan = make_plan(
         [],
         empty_tracks=(make_track(),),
@@ -462,7 +459,7 @@ def test_call_in_which_nobody_sent_anything_is_empty(context: RunContext) -> Non
 
 
 def test_call_of_which_nothing_could_be_made_is_failed(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     for source in sources:
         Path(source.parts[0].packets_uri).unlink()
@@ -478,14 +475,14 @@ def test_call_of_which_nothing_could_be_made_is_failed(
     assert _statuses(context) == {"alice": "failed", "bob": "failed"}
 
 
-def test_failure_of_a_call_without_a_plan_makes_nothing(context: RunContext) -> None:
+def test_failure_of_a_call_without_a_plan_makes_nothing(context: JobRun) -> None:
     _run(context, [], failed=[make_failure(call=CALL)], calls=nothing, outcomes=nothing)
 
 
 # --- a call the catalog has already ---------------------------------------------------------------
 
 
-def _prior(context: RunContext, *participants: str) -> dict[str, Any]:
+def _prior(context: JobRun, *participants: str) -> dict[str, Any]:
     """Puts a call with its mix into the catalog; returns what its plan says of it."""
     files = [recording_row(name, f"/old/{name}.mkv") for name in participants]
     write_rows(context, "recordings", [recording_row(None, "/old/mix.mp3"), *files])
@@ -514,7 +511,7 @@ def track_row_ids(participant_id: str) -> Row:
 
 
 def test_call_pressed_anew_replaces_all_its_rows(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     def check(calls: list[PressedCall]) -> None:
         assert [(call.status, call.replaces_prior) for call in calls] == [("ok", True)]
@@ -528,7 +525,7 @@ def test_call_pressed_anew_replaces_all_its_rows(
 
 
 def test_track_that_no_archive_gives_any_more_keeps_its_file_and_the_mix_with_it(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     prior = _prior(context, "alice", "bob", "carol")
 
@@ -557,7 +554,7 @@ def test_track_that_no_archive_gives_any_more_keeps_its_file_and_the_mix_with_it
 
 
 def test_track_that_fails_now_keeps_what_was_made_of_it(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     prior = _prior(context, "alice", "bob")
     Path(sources[1].parts[0].packets_uri).unlink()
@@ -569,9 +566,7 @@ def test_track_that_fails_now_keeps_what_was_made_of_it(
     assert _statuses(context) == {"alice": "ok", "bob": "partial"}
 
 
-def test_mix_that_fails_now_keeps_the_old_one(
-    context: RunContext, sources: list[TrackSource]
-) -> None:
+def test_mix_that_fails_now_keeps_the_old_one(context: JobRun, sources: list[TrackSource]) -> None:
     prior = _prior(context, "alice", "bob")
     Path(context.output_uri, MIX).mkdir(parents=True)
 
@@ -581,22 +576,18 @@ def test_mix_that_fails_now_keeps_the_old_one(
     assert [row["status"] for row in _rows(context, "calls")] == ["partial"]
 
 
-def test_switching_the_mix_off_takes_none_away(
-    context: RunContext, sources: list[TrackSource]
-) -> None:
+def test_switching_the_mix_off_takes_none_away(context: JobRun, sources: list[TrackSource]) -> None:
     prior = _prior(context, "alice", "bob")
     settings = PressSettings(composite=CompositeSettings(enabled=False))
 
-    _run(replace(context, settings=settings), [make_plan(sources, **prior)])
+    _run(context.changed(settings=settings), [make_plan(sources, **prior)])
 
     assert _uris(context)[None] == "/old/mix.mp3"
     assert _uris(context)["alice"].startswith(context.output_uri)
     assert [row["status"] for row in _rows(context, "calls")] == ["ok"]
 
 
-def test_run_about_some_tracks_leaves_all_else(
-    context: RunContext, sources: list[TrackSource]
-) -> None:
+def test_run_about_some_tracks_leaves_all_else(context: JobRun, sources: list[TrackSource]) -> None:
     prior = _prior(context, "alice", "bob", "carol")
     about_carol = {
         "participant_id": "carol",
@@ -641,12 +632,12 @@ def test_run_about_some_tracks_leaves_all_else(
 
 
 def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(
-    context: RunContext, sources: list[TrackSource]
+    context: JobRun, sources: list[TrackSource]
 ) -> None:
     prior = _prior(context, "alice")
     archive = sources[0].parts[0].archive_uri
     gone = make_failure(
-        stage=RECALL_STAGE,
+        stage=Stage.RECALL_ARCHIVES,
         call=CALL,
         archive_uri="/raw/gone",
         retryable=True,

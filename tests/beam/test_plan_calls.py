@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -27,9 +26,9 @@ from tests.support.beam import (
     track_row,
     write_call,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog.pending_replacement import archives_to_repeat
-from transforms.context import RunContext
-from transforms.elements import RECALL_STAGE, CallPlan, PriorCall, Row, TrackSource
+from transforms.elements import CallPlan, PriorCall, Row, Stage, TrackSource
 from transforms.filters import Filters
 from transforms.media.settings import BeginWith, IndividualSettings, LimitSettings, PressSettings
 from transforms.media.values import CallKey, Failure, OutputType, TrackPart
@@ -41,12 +40,12 @@ MS_NS = 10**6
 
 
 def _plan(
-    context: RunContext,
+    context: JobRun,
     *parts: TrackPart,
     prior: PriorCall | None = None,
     missing: Sequence[str] = (),
 ) -> tuple[CallPlan, list[Failure]]:
-    return plan_call(list(parts), prior, tuple(missing), context)
+    return plan_call(list(parts), prior, tuple(missing), context.job)
 
 
 def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:
@@ -64,7 +63,7 @@ def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:
 # --- time zero ------------------------------------------------------------------------------------
 
 
-def test_time_zero_is_the_calls_stated_start(context: RunContext) -> None:
+def test_time_zero_is_the_calls_stated_start(context: JobRun) -> None:
     plan, failures = _plan(
         context, make_part(first_server_unix_ns=CALL_START_UNIX_NS + 7 * HOUR_NS)
     )
@@ -75,14 +74,14 @@ def test_time_zero_is_the_calls_stated_start(context: RunContext) -> None:
     assert failures == []
 
 
-def test_time_zero_is_the_earliest_of_differing_starts(context: RunContext) -> None:
+def test_time_zero_is_the_earliest_of_differing_starts(context: JobRun) -> None:
     later = make_part("bob", call_start_unix_ns=CALL_START_UNIX_NS + 5 * MS_NS)
 
     assert _plan(context, later, make_part())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
 def test_time_zero_without_a_stated_start_is_the_earliest_media_to_the_ms(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     media = CALL_START_UNIX_NS + 250 * MS_NS + 999_999
     parts = [
@@ -94,25 +93,25 @@ def test_time_zero_without_a_stated_start_is_the_earliest_media_to_the_ms(
 
 
 @pytest.mark.parametrize("hours", [-25, 25])
-def test_stated_start_a_day_off_gives_way_to_the_media(context: RunContext, hours: int) -> None:
+def test_stated_start_a_day_off_gives_way_to_the_media(context: JobRun, hours: int) -> None:
     media = CALL_START_UNIX_NS + hours * HOUR_NS
 
     assert _plan(context, make_part(first_server_unix_ns=media))[0].timeline_start_unix_ns == media
 
 
-def test_start_that_one_session_states_wrongly_moves_nobody(context: RunContext) -> None:
+def test_start_that_one_session_states_wrongly_moves_nobody(context: JobRun) -> None:
     parts = [make_part("alice"), make_part("bob", call_start_unix_ns=157_766_400 * 10**9)]
     assert _plan(context, *parts)[0].timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_stated_start_within_a_day_stands(context: RunContext, hours: int) -> None:
+def test_stated_start_within_a_day_stands(context: JobRun, hours: int) -> None:
     part = make_part(first_server_unix_ns=CALL_START_UNIX_NS + hours * HOUR_NS)
 
     assert _plan(context, part)[0].timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
-def test_time_zero_of_the_catalog_stays(context: RunContext) -> None:
+def test_time_zero_of_the_catalog_stays(context: JobRun) -> None:
     prior = PriorCall(timeline_start_unix_ns=CALL_START_UNIX_NS - 5 * HOUR_NS)
 
     plan, _ = _plan(context, make_part(), prior=prior)
@@ -122,7 +121,7 @@ def test_time_zero_of_the_catalog_stays(context: RunContext) -> None:
 
 
 def test_time_zero_of_a_silent_call_is_its_stated_start_or_the_archives_modification(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     assert _plan(context, _silent())[0].timeline_start_unix_ns == CALL_START_UNIX_NS
     unstated = _silent(
@@ -134,7 +133,7 @@ def test_time_zero_of_a_silent_call_is_its_stated_start_or_the_archives_modifica
 # --- tracks ---------------------------------------------------------------------------------------
 
 
-def test_parts_of_several_archives_make_one_source(context: RunContext) -> None:
+def test_parts_of_several_archives_make_one_source(context: JobRun) -> None:
     first = make_part()
     second = make_part(
         archive_uri="/raw/b.tar.gz", first_server_unix_ns=CALL_START_UNIX_NS + HOUR_NS
@@ -153,7 +152,7 @@ def test_parts_of_several_archives_make_one_source(context: RunContext) -> None:
     assert plan.sessions == (("alice", "sess-alice"),)
 
 
-def test_sources_are_in_order_of_their_keys(context: RunContext) -> None:
+def test_sources_are_in_order_of_their_keys(context: JobRun) -> None:
     screen = OutputType.SCREENSHARE_AUDIO_ONLY
     parts = [make_part("bob"), make_part("alice", output_type=screen), make_part("alice")]
 
@@ -166,14 +165,14 @@ def test_sources_are_in_order_of_their_keys(context: RunContext) -> None:
     ]
 
 
-def test_rejoined_session_is_another_track(context: RunContext) -> None:
+def test_rejoined_session_is_another_track(context: JobRun) -> None:
     plan, _ = _plan(context, make_part(), make_part(user_session_id="sess-2"))
 
     assert [source.track.user_session_id for source in plan.sources] == ["sess-2", "sess-alice"]
     assert plan.sessions == (("alice", "sess-2"), ("alice", "sess-alice"))
 
 
-def test_track_without_packets_is_empty_and_its_session_counts(context: RunContext) -> None:
+def test_track_without_packets_is_empty_and_its_session_counts(context: JobRun) -> None:
     plan, failures = _plan(
         context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol")
     )
@@ -184,7 +183,7 @@ def test_track_without_packets_is_empty_and_its_session_counts(context: RunConte
     assert failures == []
 
 
-def test_part_without_packets_is_left_out_of_a_track_with_some(context: RunContext) -> None:
+def test_part_without_packets_is_left_out_of_a_track_with_some(context: JobRun) -> None:
     plan, _ = _plan(context, make_part(packets_uri="", archive_uri="/raw/b.tar.gz"), make_part())
 
     assert [part.archive_uri for part in plan.sources[0].parts] == ["/raw/a.tar.gz"]
@@ -192,7 +191,7 @@ def test_part_without_packets_is_left_out_of_a_track_with_some(context: RunConte
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
 
 
-def test_track_far_from_the_calls_median_is_a_timeline_error(context: RunContext) -> None:
+def test_track_far_from_the_calls_median_is_a_timeline_error(context: JobRun) -> None:
     near = [make_part(name) for name in ("alice", "bob")]
     far = make_part(
         "carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS, archive_uri="/raw/c.tar.gz"
@@ -217,7 +216,7 @@ def test_track_far_from_the_calls_median_is_a_timeline_error(context: RunContext
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/c.tar.gz")
 
 
-def test_far_track_does_not_move_time_zero(context: RunContext) -> None:
+def test_far_track_does_not_move_time_zero(context: JobRun) -> None:
     near = [make_part(name, call_start_unix_ns=None) for name in ("alice", "bob")]
     far = make_part(
         "carol", first_server_unix_ns=CALL_START_UNIX_NS - 30 * HOUR_NS, call_start_unix_ns=None
@@ -228,13 +227,13 @@ def test_far_track_does_not_move_time_zero(context: RunContext) -> None:
     assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
-def test_limit_of_call_hours_is_a_setting(context: RunContext) -> None:
+def test_limit_of_call_hours_is_a_setting(context: JobRun) -> None:
     parts = [
         make_part("alice"),
         make_part("bob"),
         make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 3 * HOUR_NS),
     ]
-    short = replace(context, settings=PressSettings(limits=LimitSettings(max_call_hours=2)))
+    short = context.changed(settings=PressSettings(limits=LimitSettings(max_call_hours=2)))
 
     assert len(_plan(context, *parts)[0].sources) == 3
     plan, failures = _plan(short, *parts)
@@ -245,7 +244,7 @@ def test_limit_of_call_hours_is_a_setting(context: RunContext) -> None:
 # --- what is written ------------------------------------------------------------------------------
 
 
-def test_whole_call_gets_a_mix_and_replaces_its_rows(context: RunContext) -> None:
+def test_whole_call_gets_a_mix_and_replaces_its_rows(context: JobRun) -> None:
     plan, _ = _plan(context, make_part())
 
     assert (plan.makes_mix, plan.is_whole, plan.has_prior) == (True, True, False)
@@ -268,7 +267,7 @@ def test_whole_call_gets_a_mix_and_replaces_its_rows(context: RunContext) -> Non
     ids=["participant", "user session", "output type", "both"],
 )
 def test_filters_choose_tracks_and_make_no_mix(
-    context: RunContext, filters: Filters, kept: list[tuple[str, str]]
+    context: JobRun, filters: Filters, kept: list[tuple[str, str]]
 ) -> None:
     parts = [
         make_part(),
@@ -276,7 +275,7 @@ def test_filters_choose_tracks_and_make_no_mix(
         make_part("bob"),
     ]
 
-    plan, failures = _plan(replace(context, filters=filters), *parts)
+    plan, failures = _plan(context.changed(filters=filters), *parts)
 
     assert [
         (source.track.participant_id, source.track.output_type) for source in plan.sources
@@ -285,7 +284,7 @@ def test_filters_choose_tracks_and_make_no_mix(
     assert failures == []
 
 
-def test_filters_do_not_move_time_zero(context: RunContext) -> None:
+def test_filters_do_not_move_time_zero(context: JobRun) -> None:
     parts = [
         make_part("alice", call_start_unix_ns=None),
         make_part(
@@ -293,13 +292,13 @@ def test_filters_do_not_move_time_zero(context: RunContext) -> None:
         ),
     ]
 
-    plan, _ = _plan(replace(context, filters=Filters(participants=("bob",))), *parts)
+    plan, _ = _plan(context.changed(filters=Filters(participants=("bob",))), *parts)
 
     assert plan.timeline_start_unix_ns == CALL_START_UNIX_NS
 
 
 def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_not_in_them(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     late = [
         make_part(archive_uri="/raw/late.tar.gz"),
@@ -330,13 +329,13 @@ def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_no
 
 
 @pytest.fixture
-def side_by_side(context: RunContext) -> RunContext:
+def side_by_side(context: JobRun) -> JobRun:
     individual = IndividualSettings(begin_with=BeginWith.MIX)
-    return replace(context, settings=PressSettings(individual=individual))
+    return context.changed(settings=PressSettings(individual=individual))
 
 
 @pytest.fixture
-def parts(context: RunContext, tmp_path: Path) -> list[TrackPart]:
+def parts(context: JobRun, tmp_path: Path) -> list[TrackPart]:
     """Alice 700 ms into the call, Bob 200 ms into it; her sound is on the shared screen."""
     people = [
         make_participant("alice", start_ms=700, track_type="TRACK_TYPE_SCREEN_SHARE_AUDIO"),
@@ -351,13 +350,13 @@ def _begins(plan: CallPlan) -> dict[str, int | None]:
 
 
 def test_files_begin_with_their_first_packets_unless_asked(
-    context: RunContext, parts: list[TrackPart]
+    context: JobRun, parts: list[TrackPart]
 ) -> None:
     assert _begins(_plan(context, *parts)[0]) == {"alice": None, "bob": None}
 
 
 def test_files_begin_with_the_earliest_media_where_asked(
-    side_by_side: RunContext, parts: list[TrackPart]
+    side_by_side: JobRun, parts: list[TrackPart]
 ) -> None:
     plan, failures = _plan(side_by_side, *parts)
 
@@ -370,15 +369,15 @@ def test_files_begin_with_the_earliest_media_where_asked(
 
 
 def test_file_made_alone_begins_where_the_whole_call_does(
-    side_by_side: RunContext, parts: list[TrackPart]
+    side_by_side: JobRun, parts: list[TrackPart]
 ) -> None:
-    plan, _ = _plan(replace(side_by_side, filters=Filters(participants=("alice",))), *parts)
+    plan, _ = _plan(side_by_side.changed(filters=Filters(participants=("alice",))), *parts)
 
     assert _begins(plan) == {"alice": pytest.approx(CALL_START_UNIX_NS + 200 * MS_NS, abs=MS_NS)}
 
 
 def test_file_made_beside_a_mix_that_stays_begins_with_it(
-    side_by_side: RunContext, parts: list[TrackPart]
+    side_by_side: JobRun, parts: list[TrackPart]
 ) -> None:
     prior = PriorCall(
         timeline_start_unix_ns=CALL_START_UNIX_NS, mix_start_unix_ns=CALL_START_UNIX_NS - 5
@@ -393,7 +392,7 @@ def test_file_made_beside_a_mix_that_stays_begins_with_it(
 
 
 def test_file_made_beside_files_that_stay_begins_with_their_first(
-    side_by_side: RunContext, parts: list[TrackPart]
+    side_by_side: JobRun, parts: list[TrackPart]
 ) -> None:
     prior = PriorCall(
         timeline_start_unix_ns=CALL_START_UNIX_NS, first_start_unix_ns=CALL_START_UNIX_NS - 7
@@ -405,7 +404,7 @@ def test_file_made_beside_files_that_stay_begins_with_their_first(
 
 
 def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(
-    side_by_side: RunContext, parts: list[TrackPart]
+    side_by_side: JobRun, parts: list[TrackPart]
 ) -> None:
     Path(parts[0].index_uri).unlink()
 
@@ -422,7 +421,7 @@ def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(
 
 
 def _run(
-    context: RunContext,
+    context: JobRun,
     parts: Sequence[TrackPart],
     plans: Check,
     *,
@@ -442,11 +441,11 @@ def _run(
     with make_pipeline() as pipeline:
         planned = {
             name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()
-        } | PlanCalls(context)
+        } | PlanCalls(context.job)
         expect(plans=(planned.plans, plans), failures=(planned.failures, failures))
 
 
-def test_parts_are_grouped_by_call_session_and_put_in_order_of_time(context: RunContext) -> None:
+def test_parts_are_grouped_by_call_session_and_put_in_order_of_time(context: JobRun) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     times = (("c", 5), ("b", 0), ("a", 0))
     c, b, a = [
@@ -462,14 +461,14 @@ def test_parts_are_grouped_by_call_session_and_put_in_order_of_time(context: Run
     )
 
 
-def test_sources_are_shuffled_unchanged(context: RunContext) -> None:
+def test_sources_are_shuffled_unchanged(context: JobRun) -> None:
     plan, _ = _plan(context, make_part(), _silent())
 
     with make_pipeline() as pipeline:
         expect(sources=(pipeline | beam.Create(plan.sources), equal_to(plan.sources)))
 
 
-def test_track_that_cannot_take_part_reaches_the_failed_output(context: RunContext) -> None:
+def test_track_that_cannot_take_part_reaches_the_failed_output(context: JobRun) -> None:
     far = make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 25 * HOUR_NS)
     parts = [make_part("alice"), make_part("bob"), far]
     plan, failures = _plan(context, *parts)
@@ -477,14 +476,14 @@ def test_track_that_cannot_take_part_reaches_the_failed_output(context: RunConte
     _run(context, parts, equal_to([plan]), failures=equal_to(failures))
 
 
-def test_prior_row_of_a_call_nobody_speaks_of_makes_no_plan(context: RunContext) -> None:
-    failed = make_failure(stage=RECALL_STAGE, call=CALL, archive_uri="/raw/gone.zip")
+def test_prior_row_of_a_call_nobody_speaks_of_makes_no_plan(context: JobRun) -> None:
+    failed = make_failure(stage=Stage.RECALL_ARCHIVES, call=CALL, archive_uri="/raw/gone.zip")
 
     _run(context, [], nothing, calls=[call_row()], tracks=[track_row("alice")], failed=[failed])
     assert archives_to_repeat(context.catalog_uri) == frozenset()
 
 
-def test_plan_knows_what_the_catalog_has_of_its_call(context: RunContext) -> None:
+def test_plan_knows_what_the_catalog_has_of_its_call(context: JobRun) -> None:
     zero = to_time(CALL_START_UNIX_NS - HOUR_NS)
     tracks = [
         track_row("bob"),
@@ -514,7 +513,7 @@ def test_plan_knows_what_the_catalog_has_of_its_call(context: RunContext) -> Non
 
 
 def test_call_of_the_catalog_is_noted_as_being_replaced_and_a_new_one_is_not(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     parts = [
@@ -532,8 +531,8 @@ def _are_two(plans: list[CallPlan]) -> None:
     assert len(plans) == 2
 
 
-def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: RunContext) -> None:
-    failed = make_failure(stage=RECALL_STAGE, call=CALL, archive_uri="/raw/gone.zip")
+def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: JobRun) -> None:
+    failed = make_failure(stage=Stage.RECALL_ARCHIVES, call=CALL, archive_uri="/raw/gone.zip")
     recordings = [recording_row("alice", "/out/alice.mkv"), recording_row(None, "/out/mix.mp3")]
 
     def check(plans: list[CallPlan]) -> None:
@@ -557,9 +556,9 @@ def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: RunCon
     )
 
 
-def test_other_failures_do_not_stop_the_mix(context: RunContext) -> None:
+def test_other_failures_do_not_stop_the_mix(context: JobRun) -> None:
     of_this_run = make_failure(call=CALL, archive_uri="/raw/b.zip")
-    of_no_call = make_failure(stage=RECALL_STAGE, archive_uri="/raw/b.zip")
+    of_no_call = make_failure(stage=Stage.RECALL_ARCHIVES, archive_uri="/raw/b.zip")
 
     _run(
         context,

@@ -11,16 +11,14 @@ from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
 from pipelines import press
 from pipelines.runners.local import make_local_pipeline
 from tests.support.beam import make_pipeline
-from transforms.context import RunContext
+from tests.support.job_run import JobRun
 
 
-def test_types_of_the_graph_fit_where_beam_checks_them(
-    context: RunContext, store: ModuleType
-) -> None:
+def test_types_of_the_graph_fit_where_beam_checks_them(context: JobRun, store: ModuleType) -> None:
     pipeline = make_pipeline()
     assert pipeline.options.view_as(TypeOptions).pipeline_type_check
 
-    press.build(pipeline, ["fake://bucket/raw/*"], context)
+    press.build(pipeline, ["fake://bucket/raw/*"], *context)
 
     assert store.CALLS["match"] == 0
 

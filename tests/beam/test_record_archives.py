@@ -27,10 +27,10 @@ from tests.support.beam import (
     stamp,
     write_rows,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog.fragments import read_fragment
 from transforms.catalog.partitions import merge_partition
 from transforms.catalog.rows.archives import archive_row
-from transforms.context import RunContext
 from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
 from transforms.media.values import ArchiveRef, Failure, Status
 from transforms.media.wall_time import to_time
@@ -157,7 +157,7 @@ def test_archive_row_is_as_good_as_the_worst_of_it(
 
 
 def _run(
-    context: RunContext,
+    context: JobRun,
     summaries: Sequence[ArchiveSummary],
     *,
     outcomes: Sequence[ArchiveOutcome] = (),
@@ -172,11 +172,11 @@ def _run(
             pipeline | str(number) >> beam.Create(elements)
             for number, elements in enumerate(inputs)
         )
-        recorded = created | RecordArchives(context)
+        recorded = created | RecordArchives(*context)
         expect(archives=(recorded.archives, archives), fragments=(recorded.fragments, fragments))
 
 
-def test_archives_are_recorded_with_the_failures_of_no_call(context: RunContext) -> None:
+def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> None:
     bad, failure = _unread("/raw/bad")
     of_call = make_failure(archive_uri="/raw/a", call=CALL)
 
@@ -212,7 +212,7 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: RunContext)
     )
 
 
-def test_archives_go_to_the_date_of_their_modification(context: RunContext) -> None:
+def test_archives_go_to_the_date_of_their_modification(context: JobRun) -> None:
     later = _summary("/raw/b")
     later = replace(later, ref=replace(later.ref, modified_unix_ns=CALL_START_UNIX_NS + DAY_NS))
 
@@ -225,7 +225,7 @@ def test_archives_go_to_the_date_of_their_modification(context: RunContext) -> N
     _run(context, [_summary(), later], outcomes=[_outcome(), _outcome("/raw/b")], fragments=check)
 
 
-def test_archive_recorded_under_another_date_is_removed_there(context: RunContext) -> None:
+def test_archive_recorded_under_another_date_is_removed_there(context: JobRun) -> None:
     prior = [
         {"archive_uri": "/raw/a", "call_date": "2026-01-03"},
         {"archive_uri": "/raw/a", "call_date": CALL_DATE},
@@ -247,7 +247,7 @@ def test_archive_recorded_under_another_date_is_removed_there(context: RunContex
     _run(context, [_summary()], outcomes=[_outcome()], prior=prior, fragments=check)
 
 
-def test_archive_that_was_not_wanted_whole_keeps_its_row(context: RunContext) -> None:
+def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> None:
     """A run about some tracks or calls only does not record an archive as done, nor forget that it
     was.
     """
@@ -282,7 +282,7 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: RunContext) ->
     assert [row["message"] for row in read_catalog(context, "failures")] == ["new"]
 
 
-def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: RunContext) -> None:
+def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: JobRun) -> None:
     failure = make_failure(
         stage="ListArchives", archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
     )
@@ -303,7 +303,7 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: RunC
     )
 
 
-def test_recalled_archive_keeps_its_row(context: RunContext) -> None:
+def test_recalled_archive_keeps_its_row(context: JobRun) -> None:
     _run(
         context,
         [],
@@ -314,7 +314,7 @@ def test_recalled_archive_keeps_its_row(context: RunContext) -> None:
     )
 
 
-def test_many_archives_make_fragments_of_bounded_size(context: RunContext) -> None:
+def test_many_archives_make_fragments_of_bounded_size(context: JobRun) -> None:
     count = 1_100
 
     def check(fragments: list[FragmentRef]) -> None:
@@ -327,7 +327,7 @@ def test_many_archives_make_fragments_of_bounded_size(context: RunContext) -> No
 
 
 @pytest.mark.slow
-def test_retried_bundle_writes_the_same_fragment(context: RunContext) -> None:
+def test_retried_bundle_writes_the_same_fragment(context: JobRun) -> None:
     seen: list[tuple[str, bytes]] = []
     for _ in range(2):
         _run(context, [_summary(), _summary("/raw/b")], outcomes=[_outcome()], fragments=anything)

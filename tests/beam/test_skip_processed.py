@@ -21,8 +21,8 @@ from tests.support.beam import (
     write_archive_row,
     write_rows,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog.partitions import merge_partition
-from transforms.context import RunContext
 from transforms.find_prior_rows import FindPriorRows
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.values import ArchiveRef, CallKey
@@ -40,26 +40,26 @@ def _ref(name: str, fingerprint: str = "3-1", modified_unix_ns: int = DAY_1_NS) 
 
 
 def _expect(
-    context: RunContext,
+    context: JobRun,
     refs: Sequence[ArchiveRef],
     todo: Sequence[ArchiveRef],
     skipped: Sequence[ArchiveRef],
 ) -> None:
     pipeline = make_pipeline()
-    compared = pipeline | beam.Create(refs) | SkipProcessed(context)
+    compared = pipeline | beam.Create(refs) | SkipProcessed(*context)
     expect(todo=(compared.todo, equal_to(todo)), skipped=(compared.skipped, equal_to(skipped)))
     result = pipeline.run()
     result.wait_until_finish()
     assert count_of(result, "archives_skipped") == len(skipped)
 
 
-def test_empty_catalog_skips_nothing(context: RunContext) -> None:
+def test_empty_catalog_skips_nothing(context: JobRun) -> None:
     refs = [_ref("a"), _ref("b", modified_unix_ns=DAY_1_NS + DAY_NS)]
 
     _expect(context, refs, refs, [])
 
 
-def test_archives_that_went_well_are_skipped_on_every_date(context: RunContext) -> None:
+def test_archives_that_went_well_are_skipped_on_every_date(context: JobRun) -> None:
     done = [_ref("a"), _ref("b", modified_unix_ns=DAY_1_NS + DAY_NS)]
     new = [_ref("c"), _ref("d", modified_unix_ns=DAY_1_NS + DAY_NS)]
     for ref in done:
@@ -68,7 +68,7 @@ def test_archives_that_went_well_are_skipped_on_every_date(context: RunContext) 
     _expect(context, [*done, *new], new, done)
 
 
-def test_row_of_the_catalog_decides(context: RunContext) -> None:
+def test_row_of_the_catalog_decides(context: JobRun) -> None:
     cases: list[
         tuple[dict[str, Any], int | None]
     ] = [  # None for an archive that is left out, else which try at it this is
@@ -100,42 +100,42 @@ def test_row_of_the_catalog_decides(context: RunContext) -> None:
     )
 
 
-def test_limit_of_attempts_is_a_setting(context: RunContext) -> None:
+def test_limit_of_attempts_is_a_setting(context: JobRun) -> None:
     ref = _ref("a")
     write_archive_row(context, ref, status="failed", error_type="ArchiveError", attempts=1)
-    once = replace(context, settings=PressSettings(limits=LimitSettings(max_attempts=1)))
+    once = context.changed(settings=PressSettings(limits=LimitSettings(max_attempts=1)))
 
     _expect(once, [ref], [], [ref])
 
 
-def test_overwrite_skips_nothing(context: RunContext) -> None:
+def test_overwrite_skips_nothing(context: JobRun) -> None:
     ref = _ref("a")
     write_archive_row(context, ref)
 
-    _expect(replace(context, overwrite=True), [ref], [ref], [])
+    _expect(context.changed(overwrite=True), [ref], [ref], [])
 
 
-def test_archive_of_the_same_name_elsewhere_is_another(context: RunContext) -> None:
+def test_archive_of_the_same_name_elsewhere_is_another(context: JobRun) -> None:
     write_archive_row(context, _ref("a"))
     other = replace(_ref("a"), uri="/elsewhere/a")
 
     _expect(context, [other], [other], [])
 
 
-def test_changed_archive_keeps_nothing_of_the_row_under_its_old_date(context: RunContext) -> None:
+def test_changed_archive_keeps_nothing_of_the_row_under_its_old_date(context: JobRun) -> None:
     write_archive_row(context, _ref("a"))
     touched = _ref("a", fingerprint="3-2", modified_unix_ns=DAY_1_NS + DAY_NS)
 
     _expect(context, [touched], [touched], [])
 
 
-def test_catalog_that_cannot_be_read_fails_the_run(context: RunContext) -> None:
+def test_catalog_that_cannot_be_read_fails_the_run(context: JobRun) -> None:
     write_archive_row(context, _ref("a"))
     (path,) = Path(context.catalog_uri).glob("archives/*/*.parquet")
     path.write_bytes(b"no parquet")
 
     with pytest.raises(Exception, match=r"(?i)parquet"), make_pipeline() as pipeline:
-        pipeline | beam.Create([_ref("a")]) | SkipProcessed(context)
+        pipeline | beam.Create([_ref("a")]) | SkipProcessed(*context)
 
 
 # --- FindPriorRows --------------------------------------------------------------------------------
@@ -145,14 +145,14 @@ def _call(number: int) -> CallKey:
     return CallKey(call_type="default", call_id="standup", call_session_id=f"session-{number}")
 
 
-def _find(context: RunContext, numbers: Sequence[int], expected: Sequence[Any]) -> None:
+def _find(context: JobRun, numbers: Sequence[int], expected: Sequence[Any]) -> None:
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([_call(number).as_tuple() for number in numbers])
         columns = {
             "calls": (*CALL_COLUMNS, "status", "timeline_start_time"),
             "tracks": CALL_COLUMNS,
         }
-        rows = keys | FindPriorRows(context, columns, CALL_COLUMNS)
+        rows = keys | FindPriorRows(context.job, columns, CALL_COLUMNS)
         assert_that(rows["tracks"], equal_to([]), label="tracks")
         found = (
             rows["calls"]
@@ -162,7 +162,7 @@ def _find(context: RunContext, numbers: Sequence[int], expected: Sequence[Any]) 
         assert_that(found, equal_to(expected))
 
 
-def test_prior_rows_are_found_under_any_date_and_in_any_shard(context: RunContext) -> None:
+def test_prior_rows_are_found_under_any_date_and_in_any_shard(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1))], "2026-01-04")
     write_rows(
         context, "calls", [call_row(_call(2), status="partial"), call_row(_call(3))], "2026-01-05"
@@ -176,17 +176,17 @@ def test_prior_rows_are_found_under_any_date_and_in_any_shard(context: RunContex
     )
 
 
-def test_no_keys_find_no_rows(context: RunContext) -> None:
+def test_no_keys_find_no_rows(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1))])
 
     _find(context, [], [])
 
 
-def test_empty_catalog_has_no_prior_rows(context: RunContext) -> None:
+def test_empty_catalog_has_no_prior_rows(context: JobRun) -> None:
     _find(context, [1], [])
 
 
-def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext) -> None:
+def test_prior_rows_hold_the_asked_columns_with_their_types(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1), archive_uris=["/raw/a", "/raw/b"])])
     columns = (*CALL_COLUMNS, "timeline_start_time", "archive_uris")
 
@@ -194,7 +194,7 @@ def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext)
         rows = (
             pipeline
             | beam.Create([_call(1).as_tuple()])
-            | FindPriorRows(context, {"calls": columns}, CALL_COLUMNS)
+            | FindPriorRows(context.job, {"calls": columns}, CALL_COLUMNS)
         )
         expected = {
             "call_type": "default",
@@ -207,13 +207,13 @@ def test_prior_rows_hold_the_asked_columns_with_their_types(context: RunContext)
         assert_that(rows["calls"] | GroupOnce(), equal_to([expected]))
 
 
-def test_key_columns_need_not_be_all_of_a_key(context: RunContext) -> None:
+def test_key_columns_need_not_be_all_of_a_key(context: JobRun) -> None:
     write_archive_row(context, _ref("a"))
     write_archive_row(context, _ref("b"))
 
     with make_pipeline() as pipeline:
         keys = pipeline | beam.Create([("/raw/b",)])
-        rows = keys | FindPriorRows(context, {"archives": ("archive_uri",)}, ("archive_uri",))
+        rows = keys | FindPriorRows(context.job, {"archives": ("archive_uri",)}, ("archive_uri",))
         assert_that(
             rows["archives"], equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}])
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,8 +35,8 @@ from tests.support.builders import (
     make_call_members,
     write_folder,
 )
-from transforms.context import RunContext
-from transforms.elements import RECALL_STAGE, ArchiveSummary, Row
+from tests.support.job_run import JobRun
+from transforms.elements import ArchiveSummary, Row, Stage
 from transforms.engine import progress
 from transforms.filters import Filters
 from transforms.media.settings import LimitSettings, PressSettings
@@ -51,7 +50,7 @@ OTHER_CALL = CallKey(call_type="default", call_id="retro", call_session_id="sess
 
 
 def _run(
-    context: RunContext,
+    context: JobRun,
     refs: Sequence[ArchiveRef],
     *,
     parts: Check = anything,
@@ -59,7 +58,7 @@ def _run(
     archives: Check = anything,
 ) -> Any:
     pipeline = make_pipeline()
-    unpacked = pipeline | beam.Create(refs) | UnpackArchives(context)
+    unpacked = pipeline | beam.Create(refs) | UnpackArchives(*context)
     expect(
         parts=(unpacked.parts, parts),
         failures=(unpacked.failures, failures),
@@ -85,7 +84,7 @@ def _digests(folder: str) -> dict[str, str]:
 
 
 def test_each_session_and_track_type_becomes_a_part_with_staged_packets(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     alice = Participant(
         participant_id="alice",
@@ -143,9 +142,7 @@ def test_each_session_and_track_type_becomes_a_part_with_staged_packets(
     }
 
 
-def test_all_containers_hold_the_same(
-    context: RunContext, tmp_path: Path, store: ModuleType
-) -> None:
+def test_all_containers_hold_the_same(context: JobRun, tmp_path: Path, store: ModuleType) -> None:
     """A tar, a gzipped tar, a zip, a folder, and archives in an object store."""
     people = [make_participant("alice"), make_participant("bob", 0.5)]
     refs = [
@@ -180,7 +177,7 @@ def test_all_containers_hold_the_same(
 
 
 @pytest.mark.slow
-def test_retried_bundle_stages_the_same_objects(context: RunContext, tmp_path: Path) -> None:
+def test_retried_bundle_stages_the_same_objects(context: JobRun, tmp_path: Path) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
     _run(context, [ref])
     first = _digests(context.staged("packets"))
@@ -192,7 +189,7 @@ def test_retried_bundle_stages_the_same_objects(context: RunContext, tmp_path: P
 
 
 def test_unreadable_archive_is_a_failure_and_the_others_go_on(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     good = write_call(tmp_path / "good.zip", [make_participant("alice")], kind="zip")
     (tmp_path / "bad.zip").write_bytes(b"not an archive at all" * 100)
@@ -239,7 +236,7 @@ def _expect_tracks(parts: list[TrackPart], expected: list[tuple[str, str]]) -> N
 
 
 def test_archive_that_is_gone_is_a_storage_error(
-    context: RunContext, tmp_path: Path, store: ModuleType
+    context: JobRun, tmp_path: Path, store: ModuleType
 ) -> None:
     here = write_call(tmp_path / "a.zip", [make_participant("alice")], kind="zip")
     Path(here.uri).unlink()
@@ -257,9 +254,7 @@ def test_archive_that_is_gone_is_a_storage_error(
     _run(context, [here, there], parts=nothing, failures=check)
 
 
-def test_segment_without_its_dump_fails_alone_and_is_named(
-    context: RunContext, tmp_path: Path
-) -> None:
+def test_segment_without_its_dump_fails_alone_and_is_named(context: JobRun, tmp_path: Path) -> None:
     bob = Participant(
         participant_id="bob",
         segments=[Segment(packets=speak(), with_dump=False, base_filename="bob_1")],
@@ -296,7 +291,7 @@ def test_segment_without_its_dump_fails_alone_and_is_named(
 
 
 def test_session_that_sentnothing_and_track_without_packets_are_told(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     people = [
         Participant(participant_id="mute"),
@@ -330,10 +325,10 @@ def _two_calls(path: Path) -> ArchiveRef:
 
 
 def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     ref = _two_calls(tmp_path / "calls")
-    filtered = replace(context, filters=Filters(calls=("default:retro",)))
+    filtered = context.changed(filters=Filters(calls=("default:retro",)))
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         assert [(summary.is_complete, summary.track_count) for summary in summaries] == [(False, 1)]
@@ -347,10 +342,10 @@ def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(
 
 
 def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
-    filtered = replace(context, filters=Filters(calls=("default:standup",)))
+    filtered = context.changed(filters=Filters(calls=("default:standup",)))
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         assert [summary.is_complete for summary in summaries] == [True]
@@ -359,11 +354,11 @@ def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(
 
 
 def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     """Who else is in the call decides on its time line."""
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice"), make_participant("bob")])
-    filtered = replace(context, filters=Filters(participants=("bob",)))
+    filtered = context.changed(filters=Filters(participants=("bob",)))
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         assert [summary.is_complete for summary in summaries] == [False]
@@ -376,9 +371,9 @@ def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(
     )
 
 
-def test_limit_on_members_is_a_failure(context: RunContext, tmp_path: Path) -> None:
+def test_limit_on_members_is_a_failure(context: JobRun, tmp_path: Path) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
-    limited = replace(context, settings=PressSettings(limits=LimitSettings(max_members=2)))
+    limited = context.changed(settings=PressSettings(limits=LimitSettings(max_members=2)))
 
     def check(failures: list[Failure]) -> None:
         limit, unlisted = [failure.message for failure in failures]
@@ -389,7 +384,7 @@ def test_limit_on_members_is_a_failure(context: RunContext, tmp_path: Path) -> N
 
 
 def test_staging_that_cannot_be_written_is_a_failure_of_the_archive(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
     packets = Path(context.staging_uri, "packets")
@@ -404,7 +399,7 @@ def test_staging_that_cannot_be_written_is_a_failure_of_the_archive(
     _run(context, [ref], parts=nothing, failures=check)
 
 
-def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_path: Path) -> None:
+def test_progress_tells_archives_tracks_and_failures(context: JobRun, tmp_path: Path) -> None:
     good = write_call(
         tmp_path / "good.zip", [make_participant("alice"), make_participant("bob")], kind="zip"
     )
@@ -430,7 +425,7 @@ def test_progress_tells_archives_tracks_and_failures(context: RunContext, tmp_pa
 
 
 def _recall(
-    context: RunContext,
+    context: JobRun,
     parts: Sequence[TrackPart],
     prior: Sequence[Row],
     *,
@@ -441,7 +436,7 @@ def _recall(
         found = (
             pipeline | "Parts" >> beam.Create(parts),
             pipeline | "Prior" >> beam.Create(prior),
-        ) | RecallArchives(context)
+        ) | RecallArchives(*context)
         expect(
             parts=(found.parts, recalled),
             failures=(found.failures, failures),
@@ -450,7 +445,7 @@ def _recall(
 
 
 def test_earlier_archive_of_a_touched_call_is_unpacked_for_that_call_only(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     earlier = _two_calls(tmp_path / "earlier")
     now = make_part("bob", archive_uri="/raw/late.zip")
@@ -465,7 +460,7 @@ def test_earlier_archive_of_a_touched_call_is_unpacked_for_that_call_only(
 
 
 def test_earlier_archive_of_two_touched_calls_is_unpacked_once_for_both(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     earlier = _two_calls(tmp_path / "earlier")
     now = [
@@ -483,20 +478,20 @@ def test_earlier_archive_of_two_touched_calls_is_unpacked_once_for_both(
     _recall(context, now, prior, recalled=check)
 
 
-def test_archive_of_this_run_is_not_recalled(context: RunContext) -> None:
+def test_archive_of_this_run_is_not_recalled(context: JobRun) -> None:
     _recall(context, [make_part()], [call_row(archive_uris=["/raw/a.tar.gz"])], recalled=nothing)
 
 
-def test_call_that_is_new_recallsnothing(context: RunContext) -> None:
+def test_call_that_is_new_recallsnothing(context: JobRun) -> None:
     _recall(context, [make_part()], [], recalled=nothing)
 
 
-def test_prior_row_without_archives_recallsnothing(context: RunContext) -> None:
+def test_prior_row_without_archives_recallsnothing(context: JobRun) -> None:
     _recall(context, [make_part()], [call_row(archive_uris=None)], recalled=nothing)
 
 
 def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     file, folder, unreadable = f"{tmp_path}/gone.zip", f"{tmp_path}/gone/", f"{tmp_path}/bad.zip"
     Path(unreadable).write_bytes(b"no archive")
@@ -510,7 +505,7 @@ def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(
     ]
 
     def check(failures: list[Failure]) -> None:
-        assert {failure.stage for failure in failures} == {RECALL_STAGE}
+        assert {failure.stage for failure in failures} == {Stage.RECALL_ARCHIVES}
         found = sorted((failure.archive_uri, failure.call) for failure in failures)
         assert found == sorted(
             [(file, CALL), (file, OTHER_CALL), (folder, CALL), (unreadable, OTHER_CALL)]
@@ -520,7 +515,7 @@ def test_earlier_archives_that_cannot_be_read_are_failures_of_each_call(
 
 
 def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(
-    context: RunContext, tmp_path: Path
+    context: JobRun, tmp_path: Path
 ) -> None:
     earlier = write_call(
         tmp_path / "a.zip", [make_participant("bob")], kind="zip", call_session_id="another"
@@ -528,7 +523,7 @@ def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(
 
     def check(failures: list[Failure]) -> None:
         assert [(failure.stage, failure.archive_uri, failure.call) for failure in failures] == [
-            (RECALL_STAGE, earlier.uri, CALL)
+            (Stage.RECALL_ARCHIVES, earlier.uri, CALL)
         ]
 
     now = make_part(archive_uri="/raw/late.zip")

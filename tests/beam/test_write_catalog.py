@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from tests.support.beam import (
     track_row,
     write_rows,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog import pending_replacement
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.schema import CALL_TABLES, TABLES
-from transforms.context import RunContext
 from transforms.elements import FragmentRef, PressedCall, RecordedArchive, Row
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey, Failure, Status
@@ -41,7 +41,7 @@ from transforms.write_catalog import WriteCatalog, run_status
 
 
 def _pressed(
-    context: RunContext,
+    context: JobRun,
     rows: dict[str, Sequence[Row]] | None = None,
     call: CallKey = CALL,
     **fields: Any,
@@ -68,7 +68,7 @@ def _pressed(
     )
 
 
-def _archives(context: RunContext, uri: str = "/raw/a") -> FragmentRef:
+def _archives(context: JobRun, uri: str = "/raw/a") -> FragmentRef:
     rows = {"archives": [stamp({"archive_uri": uri, "status": "ok"})], "failures": []}
     return write_fragment(
         context.staged("rows", f"archives-{uri.rpartition('/')[2]}.json"),
@@ -91,19 +91,19 @@ def _recorded(status: Status = Status.OK, failures: int = 0) -> RecordedArchive:
     return RecordedArchive(status=status, bytes_read=500, cpu_ns=2_000_000, failure_count=failures)
 
 
-def _run(context: RunContext, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
+def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
     """Writes; returns the result left in staging."""
     with make_pipeline() as pipeline:
         created = {
             name: pipeline | name >> beam.Create(inputs.get(name, ()))
             for name in ("fragments", "calls", "archives", "failures", "listed", "skipped")
         }
-        expect(result=(created | WriteCatalog(context), check))
+        expect(result=(created | WriteCatalog(*context), check))
     result: dict[str, Any] = json.loads(Path(context.staged("result.json")).read_bytes())
     return result
 
 
-def _write_media(context: RunContext, name: str) -> str:
+def _write_media(context: JobRun, name: str) -> str:
     path = Path(context.output_uri, "recordings", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"media")
@@ -113,7 +113,7 @@ def _write_media(context: RunContext, name: str) -> str:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def test_rows_land_in_their_tables_and_the_run_is_told(context: RunContext) -> None:
+def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
     failure = make_failure(archive_uri="/raw/b")
     call = _pressed(
         context,
@@ -177,7 +177,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: RunContext) -> N
     assert [found["archive_uri"] for found in result["failures"]] == ["/raw/b"]
 
 
-def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: RunContext) -> None:
+def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: JobRun) -> None:
     result = _run(context)
 
     for table in TABLES:
@@ -187,11 +187,11 @@ def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: RunConte
     assert all(name.endswith(".parquet") for name in list_files(context.catalog_uri))
 
 
-def test_second_run_adds_a_run_and_replaces_its_calls(context: RunContext) -> None:
+def test_second_run_adds_a_run_and_replaces_its_calls(context: JobRun) -> None:
     first = _pressed(context, {"tracks": [track_row("alice"), track_row("bob")]})
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     _run(context, calls=[first, _pressed(context, {"tracks": [track_row("carol", other)]}, other)])
-    second = replace(context, run_id="run-2", staging_uri=context.staging_uri + "-2")
+    second = context.changed(run_id="run-2", staging_uri=context.staging_uri + "-2")
 
     _run(second, calls=[_pressed(second, {"tracks": [track_row("alice")]})])
 
@@ -207,7 +207,7 @@ def test_second_run_adds_a_run_and_replaces_its_calls(context: RunContext) -> No
 
 
 @pytest.mark.slow
-def test_publishing_twice_gives_the_same_rows(context: RunContext) -> None:
+def test_publishing_twice_gives_the_same_rows(context: JobRun) -> None:
     inputs = {
         "fragments": [_archives(context)],
         "calls": [_pressed(context)],
@@ -232,7 +232,7 @@ def test_publishing_twice_gives_the_same_rows(context: RunContext) -> None:
     assert len(read_catalog(context, "runs")) == 1
 
 
-def test_archive_under_another_date_is_removed_there(context: RunContext) -> None:
+def test_archive_under_another_date_is_removed_there(context: JobRun) -> None:
     write_rows(
         context,
         "archives",
@@ -257,7 +257,7 @@ def test_archive_under_another_date_is_removed_there(context: RunContext) -> Non
 # --- media of rows that went ----------------------------------------------------------------------
 
 
-def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext) -> None:
+def test_media_without_a_row_goes_once_and_other_media_stays(context: JobRun) -> None:
     old, kept = _write_media(context, "old.mkv"), _write_media(context, "kept.mp3")
     foreign = Path(context.output_uri, "mine.mkv")
     foreign.write_bytes(b"not ours")
@@ -281,10 +281,10 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: RunContext
     assert [row["uri"] for row in read_catalog(context, "recordings")] == [kept]
 
 
-def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunContext) -> None:
+def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: JobRun) -> None:
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    pending_replacement.note(context.catalog_uri, CALL, ["/raw/a"], [])
-    pending_replacement.note(context.catalog_uri, other, ["/raw/b"], [])
+    pending_replacement.announce(context.catalog_uri, CALL, ["/raw/a"], [])
+    pending_replacement.announce(context.catalog_uri, other, ["/raw/b"], [])
 
     _run(context, calls=[_pressed(context, replaces_prior=True)])
 
@@ -297,7 +297,7 @@ def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: RunCont
 @pytest.mark.slow
 @pytest.mark.parametrize("blocked", CALL_TABLES)
 def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
-    context: RunContext, blocked: str
+    context: JobRun, blocked: str
 ) -> None:
     """As long as rows of a call are missing its archive is not recorded as done, old media is kept,
     no run is written.
@@ -309,7 +309,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
         parents=True
     )
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
-    pending_replacement.note(context.catalog_uri, other, ["/raw/b"], [])
+    pending_replacement.announce(context.catalog_uri, other, ["/raw/b"], [])
     rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
     calls = [
         _pressed(context, {**rows, "recordings": [recording_row("alice", "/out/a.mkv")]}),
@@ -341,7 +341,7 @@ def _ids(table: str) -> Row:
     return {**ids, **numbers.get(table, {})}
 
 
-def test_result_names_the_first_hundred_failures_in_order(context: RunContext) -> None:
+def test_result_names_the_first_hundred_failures_in_order(context: JobRun) -> None:
     failures: list[Failure] = [
         make_failure(archive_uri=f"/raw/{number:03d}") for number in range(150)
     ]
@@ -374,7 +374,7 @@ def test_run_fails_when_more_than_the_allowed_ratio_of_attempted_archives_did(
     assert run_status(tally, ratio) == status
 
 
-def test_allowed_ratio_is_a_setting(context: RunContext) -> None:
-    lenient = replace(context, settings=PressSettings(max_failed_ratio=1.0))
+def test_allowed_ratio_is_a_setting(context: JobRun) -> None:
+    lenient = context.changed(settings=PressSettings(max_failed_ratio=1.0))
 
     assert _run(lenient, archives=[_recorded(Status.FAILED)])["status"] == "partial"

@@ -22,14 +22,14 @@ from tests.support.beam import (
     recording_row,
     track_row,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog.fragments import read_fragment, read_fragments, write_fragment
 from transforms.catalog.schema import TABLES, to_table
-from transforms.context import RunContext
 from transforms.elements import FragmentRef
 from transforms.media.errors import StorageError
 
 
-def test_rows_come_back_as_written(context: RunContext) -> None:
+def test_rows_come_back_as_written(context: JobRun) -> None:
     moment = datetime(2026, 1, 5, 10, 0, 0, 123_457, tzinfo=UTC)
     call = call_row(start_time=moment, duration_ms=1 << 40, loudness_lufs=-16.25)
     tracks = [
@@ -51,7 +51,7 @@ def test_rows_come_back_as_written(context: RunContext) -> None:
     assert read_fragment(ref, "tracks") == to_table("tracks", tracks).to_pylist()
 
 
-def test_reference_counts_rows_per_table_also_none(context: RunContext) -> None:
+def test_reference_counts_rows_per_table_also_none(context: JobRun) -> None:
     rows = {
         "calls": [call_row()],
         "recordings": [recording_row("alice", "/a.mkv")] * 2,
@@ -81,14 +81,14 @@ def test_fragment_is_opened_once_for_all_its_tables(store: ModuleType) -> None:
     assert store.CALLS["open"] == 1
 
 
-def test_table_that_is_not_in_a_fragment_has_no_rows(context: RunContext) -> None:
+def test_table_that_is_not_in_a_fragment_has_no_rows(context: JobRun) -> None:
     ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, {"calls": [call_row()]}, ())
 
     assert read_fragment(ref, "tracks") == []
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_fits_into_a_fragment(context: RunContext, table: str) -> None:
+def test_every_table_fits_into_a_fragment(context: JobRun, table: str) -> None:
     ref = write_fragment(
         context.staged("rows", "x.json"), CALL_DATE, {table: [{"run_id": "run-1"}]}, ()
     )
@@ -98,21 +98,21 @@ def test_every_table_fits_into_a_fragment(context: RunContext, table: str) -> No
     assert set(row) == set(to_table(table, []).column_names)
 
 
-def test_column_the_table_does_not_have_is_a_mistake_of_ours(context: RunContext) -> None:
+def test_column_the_table_does_not_have_is_a_mistake_of_ours(context: JobRun) -> None:
     with pytest.raises(ValueError, match="table calls has no column \\['colour'\\]"):
         write_fragment(
             context.staged("rows", "x.json"), CALL_DATE, {"calls": [{"colour": "red"}]}, ()
         )
 
 
-def test_value_of_another_type_is_a_mistake_of_ours(context: RunContext) -> None:
+def test_value_of_another_type_is_a_mistake_of_ours(context: JobRun) -> None:
     with pytest.raises(ValueError, match="duration_ms of table calls is 'long', expected int"):
         write_fragment(
             context.staged("rows", "x.json"), CALL_DATE, {"calls": [{"duration_ms": "long"}]}, ()
         )
 
 
-def test_fragment_that_is_gone_is_a_storage_error(context: RunContext) -> None:
+def test_fragment_that_is_gone_is_a_storage_error(context: JobRun) -> None:
     ref = FragmentRef(
         uri=context.staged("rows", "gone.json"),
         call_date=CALL_DATE,
@@ -125,9 +125,7 @@ def test_fragment_that_is_gone_is_a_storage_error(context: RunContext) -> None:
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 40, -1, -200])
-def test_fragment_that_was_cut_short_is_a_storage_error(
-    context: RunContext, kept_bytes: int
-) -> None:
+def test_fragment_that_was_cut_short_is_a_storage_error(context: JobRun, kept_bytes: int) -> None:
     rows = {"tracks": [track_row("alice")], "calls": [call_row(), call_row(call_id="other")]}
     ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, rows, ())
     data = Path(ref.uri).read_bytes()
@@ -137,7 +135,7 @@ def test_fragment_that_was_cut_short_is_a_storage_error(
         read_fragment(ref, "calls")
 
 
-def test_fragment_with_rows_of_another_try_is_a_storage_error(context: RunContext) -> None:
+def test_fragment_with_rows_of_another_try_is_a_storage_error(context: JobRun) -> None:
     ref = write_fragment(
         context.staged("rows", "x.json"),
         CALL_DATE,
@@ -150,7 +148,7 @@ def test_fragment_with_rows_of_another_try_is_a_storage_error(context: RunContex
         read_fragment(ref, "calls")
 
 
-def test_line_ends_in_text_do_not_part_rows(context: RunContext) -> None:
+def test_line_ends_in_text_do_not_part_rows(context: JobRun) -> None:
     odd = "a\nb\r\u2028\x85\0"
     ref = write_fragment(
         context.staged("rows", "x.json"),
@@ -163,7 +161,7 @@ def test_line_ends_in_text_do_not_part_rows(context: RunContext) -> None:
     assert len(read_fragment(ref, "calls")) == 1
 
 
-def test_numbers_of_numpy_are_numbers(context: RunContext) -> None:
+def test_numbers_of_numpy_are_numbers(context: JobRun) -> None:
     row = call_row(duration_ms=np.int64(7), loudness_lufs=np.float32(-16.25))
     ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, {"calls": [row]}, ())
 

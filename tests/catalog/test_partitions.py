@@ -24,6 +24,7 @@ from tests.support.beam import (
     write_new,
     write_rows,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog import partitions
 from transforms.catalog.partitions import (
     MergedPartition,
@@ -33,7 +34,6 @@ from transforms.catalog.partitions import (
     scan,
 )
 from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
-from transforms.context import RunContext
 from transforms.elements import FragmentRef, Row
 from transforms.media.errors import StorageError
 from transforms.media.values import CallKey
@@ -47,7 +47,7 @@ def _call(number: int) -> CallKey:
 
 
 def _merge(
-    context: RunContext,
+    context: JobRun,
     table: str,
     rows: Sequence[Row],
     *,
@@ -65,7 +65,7 @@ def _merge(
 
 
 def _write_file(
-    context: RunContext, table: str, name: str, rows: Sequence[Row], schema: pa.Schema | None = None
+    context: JobRun, table: str, name: str, rows: Sequence[Row], schema: pa.Schema | None = None
 ) -> Path:
     """Puts an object where an earlier run left it."""
     path = Path(context.catalog_uri, table, f"call_date={CALL_DATE}", name)
@@ -79,14 +79,14 @@ def _sessions(rows: Sequence[Row]) -> list[str]:
     return [row["call_session_id"] for row in rows]
 
 
-def _names(context: RunContext, table: str) -> list[str]:
+def _names(context: JobRun, table: str) -> list[str]:
     return [path.name for path in list_parquet(context, table)]
 
 
 # --- what is replaced -----------------------------------------------------------------------------
 
 
-def test_first_merge_makes_one_typed_file_sorted_by_key(context: RunContext) -> None:
+def test_first_merge_makes_one_typed_file_sorted_by_key(context: JobRun) -> None:
     merged = _merge(context, "calls", [call_row(_call(2)), call_row(_call(1))])
 
     (path,) = list_parquet(context, "calls")
@@ -96,7 +96,7 @@ def test_first_merge_makes_one_typed_file_sorted_by_key(context: RunContext) -> 
     assert (merged.table, merged.row_count, merged.dropped_media) == ("calls", 2, ())
 
 
-def test_rows_are_ordered_by_their_keys_with_nulls_first(context: RunContext) -> None:
+def test_rows_are_ordered_by_their_keys_with_nulls_first(context: JobRun) -> None:
     write_rows(
         context, "recordings", [recording_row(who, f"/out/{who}") for who in ("bob", None, "alice")]
     )
@@ -108,7 +108,7 @@ def test_rows_are_ordered_by_their_keys_with_nulls_first(context: RunContext) ->
     ]
 
 
-def test_only_rows_of_the_given_owners_are_replaced(context: RunContext) -> None:
+def test_only_rows_of_the_given_owners_are_replaced(context: JobRun) -> None:
     old = [track_row(name, _call(number)) for number in (1, 2) for name in ("alice", "bob")]
     write_rows(context, "tracks", old)
 
@@ -122,7 +122,7 @@ def test_only_rows_of_the_given_owners_are_replaced(context: RunContext) -> None
     ]
 
 
-def test_owner_given_without_rows_loses_them(context: RunContext) -> None:
+def test_owner_given_without_rows_loses_them(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1)), call_row(_call(2))])
 
     merged = _merge(context, "calls", [], removed=[_call(1)])
@@ -131,7 +131,7 @@ def test_owner_given_without_rows_loses_them(context: RunContext) -> None:
     assert merged.row_count == 1
 
 
-def test_last_owner_gone_leaves_an_empty_typed_file(context: RunContext) -> None:
+def test_last_owner_gone_leaves_an_empty_typed_file(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1))])
 
     _merge(context, "calls", [], removed=[_call(1)])
@@ -140,13 +140,13 @@ def test_last_owner_gone_leaves_an_empty_typed_file(context: RunContext) -> None
     assert pq.read_metadata(path).num_rows == 0
 
 
-def test_removal_in_a_date_without_files_makes_none(context: RunContext) -> None:
+def test_removal_in_a_date_without_files_makes_none(context: JobRun) -> None:
     _merge(context, "calls", [], removed=[_call(1)])
 
     assert list_parquet(context, "calls") == []
 
 
-def test_other_dates_and_tables_are_left_alone(context: RunContext) -> None:
+def test_other_dates_and_tables_are_left_alone(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1))], "2026-01-04")
     write_rows(context, "tracks", [track_row("alice", _call(1))])
 
@@ -159,7 +159,7 @@ def test_other_dates_and_tables_are_left_alone(context: RunContext) -> None:
     assert len(read_catalog(context, "tracks")) == 1
 
 
-def test_failures_belong_to_their_call_or_else_to_their_archive(context: RunContext) -> None:
+def test_failures_belong_to_their_call_or_else_to_their_archive(context: JobRun) -> None:
     ids = {"call_type": "default", "call_id": "standup", "call_session_id": "session-001"}
     base = {"stage": "UnpackArchives", "archive_uri": "/raw/a.tar.gz", "error_type": "ArchiveError"}
     of_call = stamp({**base, **ids, "message": "of the call"})
@@ -179,7 +179,7 @@ def test_failures_belong_to_their_call_or_else_to_their_archive(context: RunCont
     [("archives", {"archive_uri": "/raw/a.tar.gz"}), ("runs", {"run_id": "run-1"})],
     ids=["archives", "runs"],
 )
-def test_archives_and_runs_own_themselves(context: RunContext, table: str, row: Row) -> None:
+def test_archives_and_runs_own_themselves(context: JobRun, table: str, row: Row) -> None:
     other = {**row, next(iter(row)): "other"}
     write_rows(context, table, [{**row, "status": "failed"}, {**other, "status": "ok"}])
 
@@ -191,7 +191,7 @@ def test_archives_and_runs_own_themselves(context: RunContext, table: str, row: 
 # --- twice, and after a killed run ----------------------------------------------------------------
 
 
-def test_merging_twice_gives_equal_bytes(context: RunContext) -> None:
+def test_merging_twice_gives_equal_bytes(context: JobRun) -> None:
     write_rows(context, "tracks", [track_row("zoe", _call(9))])
     fragments = [
         write_new(context, "tracks", [track_row(name, _call(n))])
@@ -207,7 +207,7 @@ def test_merging_twice_gives_equal_bytes(context: RunContext) -> None:
     assert len(read_catalog(context, "tracks")) == 3
 
 
-def test_order_of_the_fragments_does_not_matter(context: RunContext) -> None:
+def test_order_of_the_fragments_does_not_matter(context: JobRun) -> None:
     fragments = [write_new(context, "calls", [call_row(_call(number))]) for number in range(5)]
     merge_partition(context.catalog_uri, "calls", CALL_DATE, fragments)
     (path,) = list_parquet(context, "calls")
@@ -218,7 +218,7 @@ def test_order_of_the_fragments_does_not_matter(context: RunContext) -> None:
     assert path.read_bytes() == first
 
 
-def test_merging_the_same_rows_again_does_not_split(context: RunContext) -> None:
+def test_merging_the_same_rows_again_does_not_split(context: JobRun) -> None:
     """Six rows that replace six are six: no more shards than before."""
     rows = [call_row(_call(number)) for number in range(6)]
     for _ in range(3):
@@ -228,7 +228,7 @@ def test_merging_the_same_rows_again_does_not_split(context: RunContext) -> None
     assert len(read_catalog(context, "calls")) == 6
 
 
-def test_of_a_row_left_twice_the_newest_stays(context: RunContext) -> None:
+def test_of_a_row_left_twice_the_newest_stays(context: JobRun) -> None:
     older = call_row(_call(1), status="failed")
     newer = {**older, "status": "ok", "created_at": to_time(LATER_NS)}
     _write_file(context, "calls", "part-0.parquet", [older])
@@ -249,7 +249,7 @@ def test_of_a_row_left_twice_the_newest_stays(context: RunContext) -> None:
     ]
 
 
-def test_run_killed_while_it_split_a_shard_leaves_no_stale_row(context: RunContext) -> None:
+def test_run_killed_while_it_split_a_shard_leaves_no_stale_row(context: JobRun) -> None:
     """The finer file is there, the coarser one was not yet deleted: what it alone has of an owner
     is obsolete.
     """
@@ -274,7 +274,7 @@ def test_run_killed_while_it_split_a_shard_leaves_no_stale_row(context: RunConte
 # --- shards ---------------------------------------------------------------------------------------
 
 
-def test_too_many_rows_are_split_by_the_hash_of_their_owner(context: RunContext) -> None:
+def test_too_many_rows_are_split_by_the_hash_of_their_owner(context: JobRun) -> None:
     rows = [call_row(_call(number)) for number in range(30)]
     write_rows(context, "calls", rows[:1])
     assert _names(context, "calls") == ["part-0.parquet"]
@@ -292,7 +292,7 @@ def test_too_many_rows_are_split_by_the_hash_of_their_owner(context: RunContext)
     assert merged.row_count == 30
 
 
-def test_rows_of_one_call_stay_in_one_shard(context: RunContext) -> None:
+def test_rows_of_one_call_stay_in_one_shard(context: JobRun) -> None:
     rows = [track_row(f"p{number}", _call(call)) for call in range(6) for number in range(4)]
     write_rows(context, "tracks", rows)
 
@@ -307,7 +307,7 @@ def test_rows_of_one_call_stay_in_one_shard(context: RunContext) -> None:
     assert all(len(names) == 1 for names in holders.values())
 
 
-def test_files_of_a_coarser_split_go(context: RunContext) -> None:
+def test_files_of_a_coarser_split_go(context: JobRun) -> None:
     rows = [call_row(_call(number)) for number in range(40)]
     write_rows(context, "calls", rows[:3])
     _merge(context, "calls", rows[:20], shard_rows=10)
@@ -321,7 +321,7 @@ def test_files_of_a_coarser_split_go(context: RunContext) -> None:
     assert len({name.split("-")[1] for name in after}) == 1
 
 
-def test_partition_never_goes_back_to_fewer_shards(context: RunContext) -> None:
+def test_partition_never_goes_back_to_fewer_shards(context: JobRun) -> None:
     rows = [call_row(_call(number)) for number in range(30)]
     _merge(context, "calls", rows, shard_rows=8)
     names = _names(context, "calls")
@@ -332,7 +332,7 @@ def test_partition_never_goes_back_to_fewer_shards(context: RunContext) -> None:
     assert _sessions(read_catalog(context, "calls")) == ["session-029"]
 
 
-def test_fragment_of_many_owners_is_spread_over_the_shards(context: RunContext) -> None:
+def test_fragment_of_many_owners_is_spread_over_the_shards(context: JobRun) -> None:
     rows = [stamp({"archive_uri": f"/raw/{number}.tar.gz", "status": "ok"}) for number in range(30)]
     fragment = write_new(context, "archives", rows)
 
@@ -347,7 +347,7 @@ def test_fragment_of_many_owners_is_spread_over_the_shards(context: RunContext) 
 # --- older files, foreign files -------------------------------------------------------------------
 
 
-def test_file_of_an_older_schema_gets_null_columns(context: RunContext) -> None:
+def test_file_of_an_older_schema_gets_null_columns(context: JobRun) -> None:
     schema = SCHEMAS["calls"]
     older = pa.schema(
         [
@@ -380,7 +380,7 @@ def test_file_of_an_older_schema_gets_null_columns(context: RunContext) -> None:
     ]
 
 
-def test_column_of_a_newer_version_does_not_stop_a_merge(context: RunContext) -> None:
+def test_column_of_a_newer_version_does_not_stop_a_merge(context: JobRun) -> None:
     found = to_table("calls", [call_row(_call(1))])
     path = _write_file(context, "calls", "part-0.parquet", [])
     pq.write_table(found.append_column("mood", pa.array(["good"])), path)
@@ -390,7 +390,7 @@ def test_column_of_a_newer_version_does_not_stop_a_merge(context: RunContext) ->
     assert _sessions(read_catalog(context, "calls")) == ["session-001", "session-002"]
 
 
-def test_files_that_are_not_ours_are_not_read(context: RunContext) -> None:
+def test_files_that_are_not_ours_are_not_read(context: JobRun) -> None:
     _merge(context, "calls", [call_row(_call(1))])
     folder = Path(context.catalog_uri, "calls")
     for name in (
@@ -406,7 +406,7 @@ def test_files_that_are_not_ours_are_not_read(context: RunContext) -> None:
     assert [(file.call_date, file.bits, file.shard) for file in files] == [(CALL_DATE, 0, 0)]
 
 
-def test_files_are_listed_with_their_shard(context: RunContext) -> None:
+def test_files_are_listed_with_their_shard(context: JobRun) -> None:
     for name in ("part-0.parquet", "part-1-1.parquet", "part-3-101.parquet"):
         _write_file(context, "calls", name, [])
 
@@ -416,7 +416,7 @@ def test_files_are_listed_with_their_shard(context: RunContext) -> None:
     assert partitions.list_files(context.catalog_uri, "calls", "2026-01-06") == []
 
 
-def test_broken_file_of_ours_stops_the_merge_and_stays(context: RunContext) -> None:
+def test_broken_file_of_ours_stops_the_merge_and_stays(context: JobRun) -> None:
     path = _write_file(context, "calls", "part-0.parquet", [])
     path.write_bytes(b"no parquet")
 
@@ -426,7 +426,7 @@ def test_broken_file_of_ours_stops_the_merge_and_stays(context: RunContext) -> N
     assert path.read_bytes() == b"no parquet"
 
 
-def test_catalog_that_cannot_be_written_is_a_storage_error(context: RunContext) -> None:
+def test_catalog_that_cannot_be_written_is_a_storage_error(context: JobRun) -> None:
     folder = Path(context.catalog_uri, "calls")
     folder.parent.mkdir()
     folder.write_bytes(b"a file where the table's folder should be")
@@ -438,7 +438,7 @@ def test_catalog_that_cannot_be_written_is_a_storage_error(context: RunContext) 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: RunContext) -> None:
+def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: JobRun) -> None:
     rows = [call_row(_call(number)) for number in range(20)]
     _merge(context, "calls", rows, shard_rows=4)
     write_rows(context, "calls", [call_row(_call(3), status="partial")], "2026-01-04")
@@ -453,7 +453,7 @@ def test_read_rows_gives_the_asked_keys_of_the_asked_date(context: RunContext) -
     assert read_rows(context.catalog_uri, "calls", "2026-02-01", CALL_COLUMNS, keys) == []
 
 
-def test_scan_gives_some_columns_and_the_date(context: RunContext) -> None:
+def test_scan_gives_some_columns_and_the_date(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1)), call_row(_call(2))])
     (file,) = partitions.list_files(context.catalog_uri, "calls")
 
@@ -482,12 +482,12 @@ def test_scan_gives_some_columns_and_the_date(context: RunContext) -> None:
 # --- media of rows that went ----------------------------------------------------------------------
 
 
-def _recordings(context: RunContext, *rows: Row) -> tuple[str, ...]:
+def _recordings(context: JobRun, *rows: Row) -> tuple[str, ...]:
     fragment = write_new(context, "recordings", rows)
     return merge_partition(context.catalog_uri, "recordings", CALL_DATE, [fragment]).dropped_media
 
 
-def test_media_of_which_no_row_is_left_is_dropped(context: RunContext) -> None:
+def test_media_of_which_no_row_is_left_is_dropped(context: JobRun) -> None:
     assert (
         _recordings(
             context, recording_row(None, "/out/mix.mp3"), recording_row("alice", "/out/alice.mkv")
@@ -502,7 +502,7 @@ def test_media_of_which_no_row_is_left_is_dropped(context: RunContext) -> None:
     assert dropped == ("/out/alice.mkv",)
 
 
-def test_media_of_other_calls_is_not_dropped(context: RunContext) -> None:
+def test_media_of_other_calls_is_not_dropped(context: JobRun) -> None:
     _recordings(context, recording_row(None, "/out/1.mp3", _call(1)))
     _recordings(context, recording_row(None, "/out/2.mp3", _call(2)))
 
@@ -513,7 +513,7 @@ def test_media_of_other_calls_is_not_dropped(context: RunContext) -> None:
     ]
 
 
-def test_media_is_not_dropped_when_a_split_moves_its_row(context: RunContext) -> None:
+def test_media_is_not_dropped_when_a_split_moves_its_row(context: JobRun) -> None:
     for number in range(20):
         _recordings(context, recording_row(None, f"/out/{number}.mp3", _call(number)))
     fragment = write_new(context, "recordings", [recording_row(None, "/out/99.mp3", _call(99))])
@@ -525,7 +525,7 @@ def test_media_is_not_dropped_when_a_split_moves_its_row(context: RunContext) ->
 
 
 def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     rows = [recording_row(None, f"/out/{number}.mp3", _call(number)) for number in range(20)]
     _recordings(context, *rows)
@@ -537,7 +537,7 @@ def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(
     assert merged.dropped_media == ()
 
 
-def test_media_of_removed_calls_is_dropped(context: RunContext) -> None:
+def test_media_of_removed_calls_is_dropped(context: JobRun) -> None:
     _recordings(
         context,
         recording_row(None, "/out/1.mp3", _call(1)),
@@ -553,7 +553,7 @@ def test_media_of_removed_calls_is_dropped(context: RunContext) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_ensure_file_gives_an_empty_typed_file(context: RunContext, table: str) -> None:
+def test_ensure_file_gives_an_empty_typed_file(context: JobRun, table: str) -> None:
     ensure_file(context.catalog_uri, table, CALL_DATE)
 
     (path,) = list_parquet(context, table)
@@ -567,7 +567,7 @@ def test_ensure_file_gives_an_empty_typed_file(context: RunContext, table: str) 
     assert "call_date" not in found.schema_arrow.names
 
 
-def test_ensure_file_adds_nothing_to_a_table_with_files(context: RunContext) -> None:
+def test_ensure_file_adds_nothing_to_a_table_with_files(context: JobRun) -> None:
     write_rows(context, "calls", [call_row(_call(1))], "2026-01-04")
 
     ensure_file(context.catalog_uri, "calls", CALL_DATE)
@@ -575,7 +575,7 @@ def test_ensure_file_adds_nothing_to_a_table_with_files(context: RunContext) -> 
     assert list_files(context.catalog_uri) == ["calls/call_date=2026-01-04/part-0.parquet"]
 
 
-def test_catalog_in_an_object_store(context: RunContext, store: Any) -> None:
+def test_catalog_in_an_object_store(context: JobRun, store: Any) -> None:
     fragment = write_new(context, "calls", [call_row(_call(number)) for number in range(6)])
     merge_partition("fake://bucket/catalog", "calls", CALL_DATE, [fragment])
     merge_partition("fake://bucket/catalog", "calls", CALL_DATE, [fragment], 2)

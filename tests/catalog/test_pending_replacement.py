@@ -7,47 +7,47 @@ from pathlib import Path
 import pytest
 
 from tests.support.beam import CALL, CALL_DATE, list_files, recording_row, write_rows
-from transforms.catalog.pending_replacement import archives_to_repeat, forget, note
-from transforms.context import RunContext
+from tests.support.job_run import JobRun
+from transforms.catalog.pending_replacement import announce, archives_to_repeat, settle
 from transforms.media.values import CallKey
 
 OTHER = CallKey(call_type="default", call_id="stand/up", call_session_id="session 2")
 
 
 @pytest.fixture(params=["disk", "object store"])
-def catalog(request: pytest.FixtureRequest, context: RunContext, store: object) -> str:
+def catalog(request: pytest.FixtureRequest, context: JobRun, store: object) -> str:
     return context.catalog_uri if request.param == "disk" else "fake://bucket/catalog"
 
 
 def test_noted_archives_are_repeated_until_their_call_is_forgotten(catalog: str) -> None:
-    note(catalog, CALL, ["/raw/b", "/raw/a"], [])
-    note(catalog, OTHER, ["/raw/c [1]", "/raw/a"], [])
+    announce(catalog, CALL, ["/raw/b", "/raw/a"], [])
+    announce(catalog, OTHER, ["/raw/c [1]", "/raw/a"], [])
     assert archives_to_repeat(catalog) == {"/raw/a", "/raw/b", "/raw/c [1]"}
 
-    forget(catalog, "/out", CALL, CALL_DATE)
+    settle(catalog, "/out", CALL, CALL_DATE)
 
     assert archives_to_repeat(catalog) == {"/raw/a", "/raw/c [1]"}
 
 
 def test_catalog_without_notes_repeats_nothing(catalog: str) -> None:
     assert archives_to_repeat(catalog) == frozenset()
-    forget(catalog, "/out", CALL, CALL_DATE)
+    settle(catalog, "/out", CALL, CALL_DATE)
 
 
-def test_noting_twice_makes_one_note_with_the_same_bytes(context: RunContext) -> None:
-    note(context.catalog_uri, CALL, ["/raw/b", "/raw/a"], ["/out/2", "/out/1"])
+def test_noting_twice_makes_one_note_with_the_same_bytes(context: JobRun) -> None:
+    announce(context.catalog_uri, CALL, ["/raw/b", "/raw/a"], ["/out/2", "/out/1"])
     (name,) = list_files(context.catalog_uri)
     with open(f"{context.catalog_uri}/{name}", "rb") as file:
         first = file.read()
 
-    note(context.catalog_uri, CALL, ["/raw/a", "/raw/b"], ["/out/1"])
+    announce(context.catalog_uri, CALL, ["/raw/a", "/raw/b"], ["/out/1"])
 
     assert list_files(context.catalog_uri) == [name]
     with open(f"{context.catalog_uri}/{name}", "rb") as file:
         assert file.read() == first
 
 
-def test_files_that_no_row_names_any_more_go_with_the_note(context: RunContext) -> None:
+def test_files_that_no_row_names_any_more_go_with_the_note(context: JobRun) -> None:
     """A run was killed between the new rows and the removal of the old files."""
     folder = Path(context.output_uri, "recordings")
     folder.mkdir(parents=True)
@@ -58,13 +58,13 @@ def test_files_that_no_row_names_any_more_go_with_the_note(context: RunContext) 
     )
     for path in (old, new, foreign):
         path.write_bytes(b"media")
-    note(context.catalog_uri, CALL, ["/raw/a"], [str(old), str(foreign)])
+    announce(context.catalog_uri, CALL, ["/raw/a"], [str(old), str(foreign)])
     write_rows(context, "recordings", [recording_row("alice", str(new))])
-    note(
+    announce(
         context.catalog_uri, CALL, ["/raw/a"], [str(new)]
     )  # the next run knows of the new one only
 
-    forget(context.catalog_uri, context.output_uri, CALL, CALL_DATE)
+    settle(context.catalog_uri, context.output_uri, CALL, CALL_DATE)
 
     assert [path.exists() for path in (old, new, foreign)] == [False, True, True]
     assert archives_to_repeat(context.catalog_uri) == frozenset()

@@ -19,9 +19,7 @@ import pytest
 from tests.end_to_end.conftest import callpress, copy_tree, press, query
 from tests.support.beam import archive_row_of, write_rows
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
-from transforms.context import RunContext
-from transforms.filters import Filters
-from transforms.media.settings import PressSettings, settings_fingerprint
+from tests.support.job_run import JobRun
 from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
 from transforms.sources import archive_files
@@ -142,20 +140,8 @@ def test_dry_run_fails_as_the_run_would(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dry_run_over_ten_thousand_archives_takes_seconds(tmp_path: Path) -> None:
-    settings = PressSettings()
-    context = RunContext(
-        run_id="before",
-        started_unix_ns=1,
-        output_uri=str(tmp_path / "out"),
-        catalog_uri=str(tmp_path / "out" / "catalog"),
-        staging_uri=str(tmp_path / "staging"),
-        settings=settings,
-        settings_fingerprint=settings_fingerprint(settings),
-        filters=Filters(),
-        overwrite=False,
-        threads=1,
-    )
+def test_dry_run_over_ten_thousand_archives_takes_seconds(context: JobRun, tmp_path: Path) -> None:
+    context = context.changed(catalog_uri=str(tmp_path / "out" / "catalog"))
     (tmp_path / "raw").mkdir()
     rows: dict[str, list[dict[str, Any]]] = {}
     for number in range(10_000):

@@ -389,7 +389,7 @@ def test_a_call_whose_replacing_was_cut_short_is_pressed_again(
     call = CallKey(
         call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"]
     )
-    pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
+    pending_replacement.announce(str(out / "catalog"), call, row["archive_uris"], [])
     press(out, archives / "*")
     _check_files(out)
     assert pending_replacement.archives_to_repeat(str(out / "catalog")) == frozenset()
@@ -438,7 +438,7 @@ def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(
     call = CallKey(
         call_type=row["call_type"], call_id=row["call_id"], call_session_id=row["call_session_id"]
     )
-    pending_replacement.note(str(out / "catalog"), call, row["archive_uris"], [])
+    pending_replacement.announce(str(out / "catalog"), call, row["archive_uris"], [])
 
     press(out, archives / "*", flags=("--participant", "bob"))
 

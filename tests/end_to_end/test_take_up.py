@@ -1,4 +1,4 @@
-"""Runs killed at any moment: what they had finished is taken up, byte for byte, and only the rest
+"""Runs killed at any moment: what they had completed is taken up, byte for byte, and only the rest
 is pressed.
 """
 
@@ -76,10 +76,10 @@ def kill_when(
     return run.wait(20)
 
 
-def finished(output: Path) -> set[str]:
-    """Returns the calls that a dead run has left as finished."""
+def completed(output: Path) -> set[str]:
+    """Returns the calls that a dead run has left as completed."""
     found = set()
-    for note in output.glob(".staging/*/*/finished/call-*.json"):
+    for note in output.glob(".staging/*/*/completed/call-*.json"):
         with contextlib.suppress(ValueError):  # one that is being written is none yet
             found.add(json.loads(note.read_bytes())["pressed"]["call"]["call_id"])
     return found
@@ -117,11 +117,11 @@ def check_whole(output: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "int"]
 )
-def test_finished_calls_are_taken_up_and_the_rest_is_pressed(
+def test_completed_calls_are_taken_up_and_the_rest_is_pressed(
     raw: Path, whole: Path, tmp_path: Path, number: int
 ) -> None:
-    kill_when(tmp_path, raw, lambda output: bool(finished(output)), number)
-    done = finished(tmp_path)
+    kill_when(tmp_path, raw, lambda output: bool(completed(output)), number)
+    done = completed(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recordings").rglob("*.mp3")}
 
     again = press(tmp_path, raw / "*.tar.gz")
@@ -164,13 +164,13 @@ def killed(raw: Path, tmp_path: Path) -> tuple[Path, Path]:
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)
     output = tmp_path / "out"
-    kill_when(output, folder, lambda output: len(finished(output)) == len(CALLS))
+    kill_when(output, folder, lambda output: len(completed(output)) == len(CALLS))
     shutil.rmtree(output / "catalog", ignore_errors=True)  # the same as killed a moment earlier
     return folder, output
 
 
 @pytest.mark.slow
-def test_finished_call_of_which_the_archive_is_gone_is_taken_up(
+def test_completed_call_of_which_the_archive_is_gone_is_taken_up(
     killed: tuple[Path, Path], whole: Path
 ) -> None:
     folder, output = killed

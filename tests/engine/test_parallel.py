@@ -21,7 +21,7 @@ from tests.support.beam import (
     make_plan,
     make_track,
 )
-from transforms.context import RunContext
+from tests.support.job_run import JobRun
 from transforms.elements import TrackSource
 from transforms.engine.parallel import ParallelFn
 from transforms.extract_tracks import _ExtractFn
@@ -224,7 +224,7 @@ def test_piece_of_work_may_keep_its_share_of_the_cores_busy(
 
 
 def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(
-    context: RunContext,
+    context: JobRun,
 ) -> None:
     parts = [
         make_part("alice", media_samples=3),
@@ -237,13 +237,13 @@ def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(
     )
     archive = ArchiveRef(uri="/raw/a.tar.gz", size_bytes=9, modified_unix_ns=0, fingerprint="9-0")
 
-    assert _UnpackFn(context).size(archive) == 9
-    assert [_ExtractFn(context).size(source) for source in (alice, bob)] == [7, 5]
+    assert _UnpackFn(*context).size(archive) == 9
+    assert [_ExtractFn(*context).size(source) for source in (alice, bob)] == [7, 5]
     assert (
-        _MixFn(context).size((CALL.as_tuple(), {"plans": [make_plan([alice, bob])], "tracks": []}))
+        _MixFn(*context).size((CALL.as_tuple(), {"plans": [make_plan([alice, bob])], "tracks": []}))
         == 12
     )
-    assert _MixFn(context).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
+    assert _MixFn(*context).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
 
 
 def test_one_thread_works_in_the_order_of_arrival() -> None:

@@ -23,24 +23,24 @@ from tests.support.beam import (
     write_call,
     write_rows,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.schema import TABLES
-from transforms.context import RunContext
 from transforms.elements import ArchiveSummary, Row
 from transforms.extract_tracks import ExtractTracks
+from transforms.media.settings import Mp3Settings, PressSettings
 from transforms.media.values import ArchiveRef, Failure
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 from transforms.recovery import completed_work
-from transforms.recovery.completed_work import STAGED_ARCHIVE, FinishedArchive
-from transforms.recovery.take_up import keep_what_is_finished, take_up
+from transforms.recovery.take_up import keep_completed_work, take_up
 from transforms.storage import objects
 
-Dead = tuple[RunContext, ArchiveRef]
+Dead = tuple[JobRun, ArchiveRef]
 
 
 @pytest.fixture
-def dead(context: RunContext, tmp_path: Path) -> Dead:
+def dead(context: JobRun, tmp_path: Path) -> Dead:
     """A run that finished one call of one archive, and the reference to that."""
     ref = write_call(
         tmp_path / "raw" / "a.tar.gz", [make_participant("alice"), make_participant("bob")]
@@ -49,7 +49,7 @@ def dead(context: RunContext, tmp_path: Path) -> Dead:
     return context, ref
 
 
-def press(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
+def press(context: JobRun, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
     """Does all that a run does before it publishes rows."""
     sources = stage_sources(context, ref)
     sources = [
@@ -58,41 +58,34 @@ def press(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = 
     ]
     pipeline = make_pipeline()
     plans = pipeline | "Plans" >> beam.Create([make_plan(sources)])
-    extracted = plans | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(context)
-    (plans, extracted.tracks, extracted.failures) | MixCalls(context)
+    extracted = plans | beam.FlatMap(lambda plan: plan.sources) | ExtractTracks(*context)
+    (plans, extracted.tracks, extracted.failures) | MixCalls(*context)
     pipeline.run().wait_until_finish()
     leave_archive(context, ref, failures)
 
 
-def leave_archive(context: RunContext, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
+def leave_archive(context: JobRun, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
     summary = ArchiveSummary(
         ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True,
         bytes_read=1, cpu_ns=1,
         first_failure=failures[0] if failures else None,
     )  # fmt: skip
-    record = FinishedArchive(
-        summary=summary,
-        failures=failures,
-        settings_fingerprint=context.settings_fingerprint,
-        noted_unix_ns=context.started_unix_ns,
-    )
-    completed_work.leave(context, STAGED_ARCHIVE, (ref.uri,), record)
+    completed_work.note_archive(*context, summary, failures)
 
 
-def next_run(context: RunContext) -> RunContext:
-    return replace(
-        context,
+def next_run(context: JobRun) -> JobRun:
+    return context.changed(
         run_id="run-2",
         staging_uri=str(Path(context.staging_uri).parent / "run-2"),
         started_unix_ns=context.started_unix_ns + 10**9,
     )
 
 
-def take(context: RunContext) -> int:
-    return take_up(str(Path(context.staging_uri).parent), next_run(context))
+def take(context: JobRun) -> int:
+    return take_up(str(Path(context.staging_uri).parent), *next_run(context))
 
 
-def rows_of(context: RunContext, table: str) -> list[Row]:
+def rows_of(context: JobRun, table: str) -> list[Row]:
     files = partitions.list_files(context.catalog_uri, table)
     return [row for file in files for row in partitions.read_table(file, table).to_pylist()]
 
@@ -125,7 +118,7 @@ def test_finished_call_and_archive_go_into_the_catalog(dead: Dead) -> None:
     assert take(context) == 0
 
 
-def test_failures_of_the_archive_come_with_it(context: RunContext, tmp_path: Path) -> None:
+def test_failures_of_the_archive_come_with_it(context: JobRun, tmp_path: Path) -> None:
     ref = write_call(tmp_path / "raw" / "a.tar.gz", [make_participant("alice")])
     press(
         context,
@@ -150,7 +143,7 @@ def test_failures_of_the_archive_come_with_it(context: RunContext, tmp_path: Pat
 def test_the_runs_own_staging_stays(dead: Dead) -> None:
     context, _ = dead
 
-    assert take_up(str(Path(context.staging_uri).parent), context) == 0
+    assert take_up(str(Path(context.staging_uri).parent), *context) == 0
 
     assert Path(context.staging_uri).exists()
 
@@ -163,58 +156,58 @@ def test_run_that_is_stopped_keeps_what_is_finished_and_touches_no_other(dead: D
     stopped = next_run(context)
     Path(stopped.staged("packets")).mkdir(parents=True)
 
-    keep_what_is_finished(context)
-    keep_what_is_finished(stopped)
+    keep_completed_work(context.run)
+    keep_completed_work(stopped.run)
 
     assert other.exists()
     assert not Path(stopped.staging_uri).exists()
-    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"finished", "rows"}
+    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"completed", "rows"}
 
 
-def break_mix(context: RunContext, ref: ArchiveRef) -> None:
+def break_mix(context: JobRun, ref: ArchiveRef) -> None:
     (mix,) = Path(context.output_uri).rglob("*.mp3")
     mix.write_bytes(mix.read_bytes()[:-1] + b"\0")
 
 
-def cut_track(context: RunContext, ref: ArchiveRef) -> None:
+def cut_track(context: JobRun, ref: ArchiveRef) -> None:
     track = next(Path(context.output_uri).rglob("*.mkv"))
     os.truncate(track, 100)
 
 
-def remove_track(context: RunContext, ref: ArchiveRef) -> None:
+def remove_track(context: JobRun, ref: ArchiveRef) -> None:
     next(Path(context.output_uri).rglob("*.mkv")).unlink()
 
 
-def touch_archive(context: RunContext, ref: ArchiveRef) -> None:
+def touch_archive(context: JobRun, ref: ArchiveRef) -> None:
     os.utime(ref.uri, (5, 5_000_000_000))
 
 
-def lose_rows(context: RunContext, ref: ArchiveRef) -> None:
+def lose_rows(context: JobRun, ref: ArchiveRef) -> None:
     for path in Path(context.staging_uri, "rows").glob("call-*"):
         path.unlink()
 
 
-def garble_note(context: RunContext, ref: ArchiveRef) -> None:
+def garble_note(context: JobRun, ref: ArchiveRef) -> None:
     for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
         path.write_text('{"pressed": "of another version"}')
 
 
-def cut_rows(context: RunContext, ref: ArchiveRef) -> None:
+def cut_rows(context: JobRun, ref: ArchiveRef) -> None:
     for path in Path(context.staging_uri, "rows").glob("call-*"):
         os.truncate(path, 100)
 
 
-def cut_last_rows(context: RunContext, ref: ArchiveRef) -> None:
+def cut_last_rows(context: JobRun, ref: ArchiveRef) -> None:
     for path in Path(context.staging_uri, "rows").glob("call-*"):
         os.truncate(path, path.stat().st_size - 3)
 
 
-def cut_note(context: RunContext, ref: ArchiveRef) -> None:
+def cut_note(context: JobRun, ref: ArchiveRef) -> None:
     for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
         os.truncate(path, path.stat().st_size - 3)
 
 
-def pipe_for_archive(context: RunContext, ref: ArchiveRef) -> None:
+def pipe_for_archive(context: JobRun, ref: ArchiveRef) -> None:
     os.unlink(ref.uri)
     os.mkfifo(ref.uri)
 
@@ -258,9 +251,9 @@ def test_note_older_than_the_catalogs_row_is_left(dead: Dead, table: str) -> Non
 
 def test_other_settings_take_nothing_up(dead: Dead) -> None:
     context, _ = dead
-    other = replace(next_run(context), settings_fingerprint="other")
+    other = next_run(context).changed(settings=PressSettings(mp3=Mp3Settings(channels=1)))
 
-    assert take_up(str(Path(context.staging_uri).parent), other) == 0
+    assert take_up(str(Path(context.staging_uri).parent), *other) == 0
 
     assert all(not rows_of(context, table) for table in TABLES)
 
@@ -296,7 +289,7 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
         "archives",
         [archive_row_of(replace(ref, modified_unix_ns=1_600_000_000 * 10**9), context)],
     )
-    pending_replacement.note(context.catalog_uri, CALL, [ref.uri], [])
+    pending_replacement.announce(context.catalog_uri, CALL, [ref.uri], [])
 
     assert take(context) == 1
 
@@ -310,7 +303,7 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
     assert pending_replacement.archives_to_repeat(context.catalog_uri) == frozenset()
 
 
-def rows_like(context: RunContext) -> Row:
+def rows_like(context: JobRun) -> Row:
     """Returns a row of `recordings` that the dead run left."""
     (rows,) = Path(context.staging_uri, "rows").glob("call-*")
     return staged_rows(str(rows), "recordings")[0]
@@ -318,7 +311,7 @@ def rows_like(context: RunContext) -> Row:
 
 def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:
     context, ref = dead
-    later = replace(context, run_id="run-1b", staging_uri=f"{context.staging_uri}b")
+    later = context.changed(run_id="run-1b", staging_uri=f"{context.staging_uri}b")
     press(later, ref)
 
     assert take(context) == 2
@@ -327,6 +320,6 @@ def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:
     assert {row["run_id"] for row in rows_of(context, "tracks")} == {"run-1b"}
 
 
-def test_storage_lists_nothing_where_no_run_ever_was(context: RunContext) -> None:
+def test_storage_lists_nothing_where_no_run_ever_was(context: JobRun) -> None:
     assert objects.list_below(str(Path(context.staging_uri).parent)) == []
     assert take(context) == 0

@@ -25,11 +25,12 @@ from tests.support.builders import (
     make_call_archive,
     tone,
 )
+from tests.support.job_run import JobRun
 from transforms.catalog import partitions
 from transforms.catalog.fragments import read_fragment, write_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
-from transforms.context import RunContext, key_hash
+from transforms.context import key_hash
 from transforms.elements import CallPlan, FragmentRef, Row, TrackSource
 from transforms.media.job import JobHost
 from transforms.media.unpack_archive import unpack_archive
@@ -182,7 +183,7 @@ def _open_local(name: str) -> BinaryIO:
     return Path(name).open("rb")
 
 
-def stage_sources(context: RunContext, ref: ArchiveRef) -> list[TrackSource]:
+def stage_sources(context: JobRun, ref: ArchiveRef) -> list[TrackSource]:
     """Unpacks an archive into staging without Beam; returns a source per track, in order of the
     keys.
     """
@@ -325,7 +326,7 @@ def track_row(participant_id: str, call: CallKey = CALL, **fields: Any) -> Row:
     return stamp({**ids, "status": "ok", "archive_uris": ["/raw/a.tar.gz"], **numbers, **fields})
 
 
-def archive_row_of(ref: ArchiveRef, context: RunContext, **fields: Any) -> Row:
+def archive_row_of(ref: ArchiveRef, context: JobRun, **fields: Any) -> Row:
     """Returns the row of `archives` of an archive that went well with the settings of `context`."""
     row = {
         "archive_uri": ref.uri,
@@ -347,7 +348,7 @@ def staged_rows(uri: str, table: str) -> list[Row]:
 
 
 def write_rows(
-    context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
+    context: JobRun, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
 ) -> None:
     """Adds rows to a partition of the catalog."""
     partitions.merge_partition(
@@ -355,7 +356,7 @@ def write_rows(
     )
 
 
-def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> None:
+def write_archive_row(context: JobRun, ref: ArchiveRef, **fields: Any) -> None:
     """Adds an archive's row where the catalog keeps it."""
     write_rows(
         context,
@@ -366,7 +367,7 @@ def write_archive_row(context: RunContext, ref: ArchiveRef, **fields: Any) -> No
 
 
 def write_new(
-    context: RunContext, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
+    context: JobRun, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
 ) -> FragmentRef:
     """Writes a fragment whose rows replace those of the same owners."""
     owners = tuple(sorted({owner_key(table, row) for row in rows}))
@@ -374,7 +375,7 @@ def write_new(
     return write_fragment(context.staged("rows", name), call_date, {table: rows}, owners)
 
 
-def read_catalog(context: RunContext, table: str) -> list[Row]:
+def read_catalog(context: JobRun, table: str) -> list[Row]:
     """Returns all rows of a table as they lie there, with `call_date`, in order of files and
     rows.
     """
@@ -385,7 +386,7 @@ def read_catalog(context: RunContext, table: str) -> list[Row]:
     return rows
 
 
-def list_parquet(context: RunContext, table: str) -> list[Path]:
+def list_parquet(context: JobRun, table: str) -> list[Path]:
     """Returns a table's files, sorted."""
     return sorted(Path(context.catalog_uri, table).glob("*/*.parquet"))
 

@@ -11,29 +11,32 @@ from types import ModuleType
 import pytest
 
 from tests.support import fake_store
+from tests.support.job_run import JobRun
 from transforms.codec.pool import POOL
-from transforms.context import RunContext
+from transforms.context import JobSettings, RunIdentity
 from transforms.filters import Filters
-from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.media.settings import PressSettings
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
 """2026-01-07T02:00:00Z."""
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> RunContext:
-    settings = PressSettings()
-    return RunContext(
-        run_id="run-1",
-        started_unix_ns=STARTED_UNIX_NS,
-        output_uri=str(tmp_path / "pressed"),
-        catalog_uri=str(tmp_path / "catalog"),
-        staging_uri=str(tmp_path / "staging" / "run-1"),
-        settings=settings,
-        settings_fingerprint=settings_fingerprint(settings),
-        filters=Filters(),
-        overwrite=False,
-        threads=2,
+def context(tmp_path: Path) -> JobRun:
+    return JobRun(
+        JobSettings(
+            output_uri=str(tmp_path / "pressed"),
+            catalog_uri=str(tmp_path / "catalog"),
+            settings=PressSettings(),
+            filters=Filters(),
+            overwrite=False,
+            threads=2,
+        ),
+        RunIdentity(
+            run_id="run-1",
+            started_unix_ns=STARTED_UNIX_NS,
+            staging_uri=str(tmp_path / "staging" / "run-1"),
+        ),
     )
 
 

@@ -23,7 +23,6 @@ from typing import Any, Protocol
 
 from google.api_core import exceptions as google_errors
 
-from transforms.context import RunContext
 from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.storage import credentials, retry, uris
 
@@ -209,14 +208,6 @@ def check_held(catalog_uri: str, run_id: str) -> None:
             f"run {run_id} lost the catalog's lock {uri} ({now}); its rows were not published, "
             "run again"
         )
-
-
-def check_may_publish(context: RunContext) -> None:
-    """Raises: LockLostError: another run has taken the catalog over. StorageError: its lock cannot
-    be read.
-    """
-    if context.must_hold_lock:
-        check_held(context.catalog_uri, context.run_id)
 
 
 def look(catalog_uri: str) -> LockState | None:

@@ -1,4 +1,5 @@
-"""Notes of calls whose media is being replaced while the catalog still has the rows of before.
+"""Pending replacements: notes of calls whose files are being replaced while the catalog still has
+the rows of before.
 
 A run that dies in between leaves files that their rows no longer describe. Its notes stay beside
 the tables, and the next run presses the archives they name again, whatever the catalog says of
@@ -21,10 +22,10 @@ from transforms.storage import globs, objects, uris
 FOLDER = "callpress.unfinished"
 
 
-def note(
+def announce(
     catalog_uri: str, call: CallKey, archive_uris: Iterable[str], media_uris: Iterable[str]
 ) -> None:
-    """Says that a call is being replaced. Raises: StorageError.
+    """Notes that a call is being replaced; the same note each time. Raises: StorageError.
 
     Args:
       catalog_uri: root of the catalog.
@@ -42,9 +43,9 @@ def note(
     objects.write_bytes(_uri(catalog_uri, call), json.dumps(data).encode())
 
 
-def forget(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
-    """Says that a call's rows are those of its files again, and deletes what is left of files that
-    no row names any more.
+def settle(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
+    """Takes a call's note away, whose rows are those of its files again, and deletes what is left
+    of files that no row names any more.
 
     Args:
       catalog_uri: root of the catalog.

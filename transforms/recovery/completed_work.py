@@ -1,36 +1,33 @@
-"""Notes of what a run has finished, in its staging folder: should it die before it publishes, the
-next one takes that up.
+"""Completed work: notes in a run's staging folder of the calls and archives it is done with, but
+for their rows in the catalog. Should it die before it publishes them, the next run takes them up.
 
-<staging>/finished/<kind>-<key>.json    JSON of a dataclass; half of one is none
+    <staging>/completed/<call|archive>-<key>.json    JSON of a dataclass; half of one is none
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from transforms.context import RunContext, key_hash
-from transforms.elements import (
-    ArchiveOutcome,
-    ArchiveSummary,
-    PressedCall,
-)
+from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.elements import ArchiveOutcome, ArchiveSummary, PressedCall
 from transforms.media.errors import StorageError
 from transforms.media.values import Failure
 from transforms.storage import objects, uris
 
-STAGED_CALL = "call"
+logger = logging.getLogger(__name__)
+
+FOLDER = "completed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedCall:
-    """A call that is done but for its rows in the catalog, as noted for a later run
-    (`transforms.recovery.completed_work`).
-    """
+class CompletedCall:
+    """A call that is done but for its rows in the catalog."""
 
     pressed: PressedCall
     outcomes: tuple[ArchiveOutcome, ...]
@@ -41,14 +38,9 @@ class FinishedCall:
     """When the run began that left the note."""
 
 
-STAGED_ARCHIVE = "archive"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedArchive:
-    """An archive that was read to its end, as noted for a later run
-    (`transforms.recovery.completed_work`).
-    """
+class CompletedArchive:
+    """An archive that was read to its end."""
 
     summary: ArchiveSummary
     failures: tuple[Failure, ...]
@@ -58,48 +50,77 @@ class FinishedArchive:
     """When the run began that left the note."""
 
 
-logger = logging.getLogger(__name__)
-FOLDER = "finished"
-T = TypeVar("T")
-_adapters: dict[Any, TypeAdapter[Any]] = {}
-"""Made once per dataclass: that costs more than using them."""
+_NAMES: dict[Any, str] = {CompletedCall: "call", CompletedArchive: "archive"}
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return _adapters.setdefault(kind, _adapters.get(kind) or TypeAdapter(kind))
+def note_call(
+    job: JobSettings,
+    run: RunIdentity,
+    pressed: PressedCall,
+    outcomes: tuple[ArchiveOutcome, ...],
+    fingerprints: tuple[tuple[str, str], ...],
+) -> None:
+    """Notes that a call is done. Args: fingerprints: (URI, fingerprint) of its archives."""
+    work = CompletedCall(
+        pressed=pressed,
+        outcomes=outcomes,
+        fingerprints=fingerprints,
+        settings_fingerprint=job.settings_fingerprint,
+        noted_unix_ns=run.started_unix_ns,
+    )
+    _note(run, work, *pressed.call.as_tuple())
 
 
-def leave(context: RunContext, kind: str, key: tuple[str, ...], record: Any) -> None:
-    """Notes that something is finished; the same note each time.
+def note_archive(
+    job: JobSettings, run: RunIdentity, summary: ArchiveSummary, failures: tuple[Failure, ...]
+) -> None:
+    """Notes that an archive is done. Args: failures: those of it that belong to no call."""
+    work = CompletedArchive(
+        summary=summary,
+        failures=failures,
+        settings_fingerprint=job.settings_fingerprint,
+        noted_unix_ns=run.started_unix_ns,
+    )
+    _note(run, work, summary.ref.uri)
 
-    A note that cannot be written costs no more than the work it would have saved.
 
-    Args:
-      context: of this run.
-      kind: `call` or `archive`.
-      key: what names it.
-      record: a dataclass.
+def _note(run: RunIdentity, work: CompletedCall | CompletedArchive, *key: str) -> None:
+    """Writes a note, the same each time.
+
+    One that cannot be written costs no more than the work it would have saved.
     """
-    uri = context.staged(FOLDER, f"{kind}-{key_hash(*key)}.json")
+    kind: Any = type(work)
     try:
-        objects.write_staged(uri, _adapter(type(record)).dump_json(record))
+        objects.write_staged(
+            run.staged(FOLDER, f"{_NAMES[kind]}-{key_hash(*key)}.json"),
+            _adapter(kind).dump_json(work),
+        )
     except StorageError as error:
         logger.warning("%s", error.message)
 
 
-def find(staging_uri: str, kind: str, record: type[T]) -> Iterator[T]:
-    """Yields what a run has left; what cannot be read was not left by this version and is passed
-    over. Raises: StorageError.
+def calls_in(staging_uri: str) -> Iterator[CompletedCall]:
+    """Yields the calls a run was done with. Raises: StorageError."""
+    return _find(staging_uri, CompletedCall)
 
-    Args:
-      staging_uri: that run's staging folder.
-      kind: `call` or `archive`.
-      record: the dataclass.
-    """
-    for metadata in objects.list_below(uris.join(staging_uri, FOLDER)):
-        name = metadata.path.rsplit("/", 1)[-1]
-        if name.startswith(f"{kind}-") and name.endswith(".json"):
+
+def archives_in(staging_uri: str) -> Iterator[CompletedArchive]:
+    """Yields the archives a run was done with. Raises: StorageError."""
+    return _find(staging_uri, CompletedArchive)
+
+
+def _find(staging_uri: str, kind: Any) -> Iterator[Any]:
+    """Yields notes; what cannot be read was not left by this version and is passed over."""
+    for listed in objects.list_below(uris.join(staging_uri, FOLDER)):
+        name = listed.path.rsplit("/", 1)[-1]
+        if name.startswith(f"{_NAMES[kind]}-") and name.endswith(".json"):
             try:
-                yield _adapter(record).validate_json(objects.read_bytes(metadata.path))
+                yield _adapter(kind).validate_json(objects.read_bytes(listed.path))
             except ValidationError:
                 continue
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made once per dataclass: that costs more than using it."""
+    return TypeAdapter(kind)

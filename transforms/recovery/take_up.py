@@ -1,10 +1,10 @@
-"""Takes up what a killed run had finished: its calls and archives go into the catalog before this
+"""Takes up what a killed run had completed: its calls and archives go into the catalog before this
 run looks what is to do.
 
 A run publishes rows at its end. One that is killed before leaves media under final names, their
-rows in staging, and a note of each finished call and archive (`completed_work`). Under the
-catalog's lock the next run does what the dead one would have done with them, in the same order:
-rows of calls, rows of archives, old rows, old files.
+rows in staging, and a note of each completed call and archive (`completed_work`). Under the
+catalog's lock the next run does what the dead one would have done with them, in the order of
+`catalog.publish`.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import cast
 
-from transforms.catalog import partitions, pending_replacement
+from transforms.catalog import partitions, publish
 from transforms.catalog.fragments import read_fragments, write_fragment
 from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
+from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import CALL_TABLES, KEYS
-from transforms.context import SCRATCH_FOLDERS, RunContext, key_hash
+from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import FragmentRef
 from transforms.media.errors import RecordingError
 from transforms.media.wall_time import from_time, utc_date
 from transforms.recovery import completed_work
-from transforms.recovery.completed_work import (
-    STAGED_ARCHIVE,
-    STAGED_CALL,
-    FinishedArchive,
-    FinishedCall,
-)
+from transforms.recovery.completed_work import CompletedArchive, CompletedCall
 from transforms.sources import archive_files
 from transforms.storage import globs, objects, uris
 
 logger = logging.getLogger(__name__)
 
+SCRATCH_FOLDERS = ("packets", "work")
+"""Folders of a run's staging that are of no use to the next one."""
 
-def take_up(staging_root: str, context: RunContext) -> int:
-    """Publishes the rows of all that dead runs had finished with these settings, and sweeps their
+
+def take_up(staging_root: str, job: JobSettings, run: RunIdentity) -> int:
+    """Publishes the rows of all that dead runs had completed with these settings, and sweeps their
     staging.
 
     A call counts when no later run has written rows of it, its archives are as they were (or gone:
@@ -48,7 +47,7 @@ def take_up(staging_root: str, context: RunContext) -> int:
 
     Args:
       staging_root: the folder of all runs over this catalog; the caller holds the catalog's lock.
-      context: of this run.
+      job, run: for whom.
 
     Returns:
       how many calls were taken up.
@@ -58,43 +57,57 @@ def take_up(staging_root: str, context: RunContext) -> int:
     """
     taken = 0
     folders = {
-        _run_folder(metadata.path, staging_root) for metadata in objects.list_below(staging_root)
+        _run_folder(listed.path, staging_root) for listed in objects.list_below(staging_root)
     }
-    for folder in sorted(folders - {context.staging_uri}):
-        noted = list(completed_work.find(folder, STAGED_CALL, FinishedCall))
-        newer = _written_after(
-            context, "calls", {call.pressed.call.as_tuple(): call.noted_unix_ns for call in noted}
-        )
-        calls = [
-            call
-            for call in noted
-            if call.pressed.call.as_tuple() not in newer and _is_usable(call, context)
+    for folder in sorted(folders - {run.staging_uri}):
+        calls = _usable_calls(folder, job)
+        archives = _whole_archives(folder, calls, job)
+        fragments = [
+            *(call.pressed.rows for call in calls),
+            *_archive_fragments(calls, archives, job, run),
+            *_removals(archives, job),
         ]
-        read = list(completed_work.find(folder, STAGED_ARCHIVE, FinishedArchive))
-        newer = _written_after(
-            context, "archives", {(a.summary.ref.uri,): a.noted_unix_ns for a in read}
-        )
-        archives = [
-            a for a in read if (a.summary.ref.uri,) not in newer and _is_whole(a, calls, context)
-        ]
-        _publish(calls, archives, context)
+        publish.publish(job, run, [call.pressed for call in calls], fragments)
         objects.delete_below(folder)
         taken += len(calls)
         logger.info("took up %d calls and %d archives of %s", len(calls), len(archives), folder)
     return taken
 
 
+def _usable_calls(folder: str, job: JobSettings) -> list[CompletedCall]:
+    """Returns the calls of a dead run that hold still."""
+    noted = list(completed_work.calls_in(folder))
+    noted_unix_ns: dict[tuple[str, ...], int] = {
+        call.pressed.call.as_tuple(): call.noted_unix_ns for call in noted
+    }
+    newer = _written_after(job, "calls", noted_unix_ns)
+    return [
+        call
+        for call in noted
+        if call.pressed.call.as_tuple() not in newer and _is_usable(call, job)
+    ]
+
+
+def _whole_archives(
+    folder: str, calls: Sequence[CompletedCall], job: JobSettings
+) -> list[CompletedArchive]:
+    """Returns the archives of a dead run of which every call is among `calls`."""
+    noted = list(completed_work.archives_in(folder))
+    newer = _written_after(job, "archives", {(a.summary.ref.uri,): a.noted_unix_ns for a in noted})
+    return [a for a in noted if (a.summary.ref.uri,) not in newer and _is_whole(a, calls, job)]
+
+
 def _written_after(
-    context: RunContext, table: str, noted_unix_ns: dict[tuple[str, ...], int]
+    job: JobSettings, table: str, noted_unix_ns: dict[tuple[str, ...], int]
 ) -> set[tuple[str, ...]]:
     """Returns the keys of which the catalog has a row of a run that began after the one that left
     the note.
     """
     columns = KEYS[table]
     found = set()
-    for file in partitions.list_files(context.catalog_uri, table) if noted_unix_ns else ():
+    for file in partitions.list_files(job.catalog_uri, table) if noted_unix_ns else ():
         for row in partitions.scan(
-            context.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)
+            job.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)
         ):
             key = tuple(row[column] for column in columns)
             if from_time(row["created_at"]) > noted_unix_ns[key]:
@@ -102,28 +115,28 @@ def _written_after(
     return found
 
 
-def keep_what_is_finished(context: RunContext) -> None:
+def keep_completed_work(run: RunIdentity) -> None:
     """Sweeps the staging of a run that is being stopped, less what the next one can take up.
 
     Raises:
       StorageError: staging cannot be listed or emptied.
     """
-    if any(completed_work.find(context.staging_uri, STAGED_CALL, FinishedCall)):
-        for part in SCRATCH_FOLDERS:
-            objects.delete_below(context.staged(part))
+    if any(completed_work.calls_in(run.staging_uri)):
+        for folder in SCRATCH_FOLDERS:
+            objects.delete_below(run.staged(folder))
     else:
-        objects.delete_below(context.staging_uri)
+        objects.delete_below(run.staging_uri)
 
 
 def _run_folder(path: str, staging_root: str) -> str:
     return uris.join(staging_root, path[len(staging_root) + 1 :].split("/", 1)[0])
 
 
-def _is_usable(call: FinishedCall, context: RunContext) -> bool:
+def _is_usable(call: CompletedCall, job: JobSettings) -> bool:
     """Whether a call's note holds still; what cannot be found out makes it one to be pressed
     again.
     """
-    if call.settings_fingerprint != context.settings_fingerprint:
+    if call.settings_fingerprint != job.settings_fingerprint:
         return False
     try:
         if not all(_is_unchanged(uri, fingerprint) for uri, fingerprint in call.fingerprints):
@@ -134,7 +147,7 @@ def _is_usable(call: FinishedCall, context: RunContext) -> bool:
             _is_there(row["uri"], row["size_bytes"], row["sha256"]) for row in rows["recordings"]
         )
     except RecordingError as error:
-        logger.warning("a finished call is pressed again: %s", error.message)
+        logger.warning("a completed call is pressed again: %s", error.message)
         return False
 
 
@@ -151,10 +164,10 @@ def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
         return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest() == sha256
 
 
-def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: RunContext) -> bool:
+def _is_whole(archive: CompletedArchive, calls: Sequence[CompletedCall], job: JobSettings) -> bool:
     ref = archive.summary.ref
     taken = {call.pressed.call for call in calls if (ref.uri, ref.fingerprint) in call.fingerprints}
-    if archive.settings_fingerprint != context.settings_fingerprint or not taken.issuperset(
+    if archive.settings_fingerprint != job.settings_fingerprint or not taken.issuperset(
         archive.summary.calls
     ):
         return False
@@ -165,41 +178,15 @@ def _is_whole(archive: FinishedArchive, calls: Sequence[FinishedCall], context: 
         return False
 
 
-def _publish(
-    calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext
-) -> None:
-    dropped = _merge([call.pressed.rows for call in calls], context)
-    _merge(_archive_fragments(calls, archives, context), context)
-    _merge(_removals(archives, context), context)
-    for uri in dropped:
-        objects.delete_recording(context.output_uri, uri)
-    for call in calls:
-        pending_replacement.forget(
-            context.catalog_uri, context.output_uri, call.pressed.call, call.pressed.rows.call_date
-        )
-
-
-def _merge(fragments: Sequence[FragmentRef], context: RunContext) -> list[str]:
-    """Merges fragments into every table and date they are about; returns files of which the last
-    row is gone.
-    """
-    by_partition: dict[tuple[str, str], list[FragmentRef]] = defaultdict(list)
-    for fragment in fragments:
-        for table, _ in fragment.row_counts:
-            by_partition[table, fragment.call_date].append(fragment)
-    dropped: list[str] = []
-    for (table, call_date), found in sorted(by_partition.items(), key=lambda item: item[0]):
-        dropped += partitions.merge_partition(
-            context.catalog_uri, table, call_date, found
-        ).dropped_media
-    return dropped
-
-
 def _archive_fragments(
-    calls: Sequence[FinishedCall], archives: Sequence[FinishedArchive], context: RunContext
+    calls: Sequence[CompletedCall],
+    archives: Sequence[CompletedArchive],
+    job: JobSettings,
+    run: RunIdentity,
 ) -> list[FragmentRef]:
+    """Writes the rows of archives, a fragment for each date."""
     fragments = []
-    by_date: dict[str, list[FinishedArchive]] = defaultdict(list)
+    by_date: dict[str, list[CompletedArchive]] = defaultdict(list)
     for archive in archives:
         by_date[utc_date(archive.summary.ref.modified_unix_ns)].append(archive)
     for date, found in sorted(by_date.items()):
@@ -209,25 +196,20 @@ def _archive_fragments(
             outcomes = [
                 outcome for call in calls for outcome in call.outcomes if outcome.archive_uri == uri
             ]
-            row = archive_row(
-                archive.summary, outcomes, list(archive.failures), context.started_unix_ns
-            )
-            rows.append(context.stamp(row))
-            failures += [
-                context.stamp(row)
-                for row in failure_rows(archive.failures, context.started_unix_ns)
-            ]
+            own = list(archive.failures)
+            rows.append(archive_row(archive.summary, outcomes, own, run.started_unix_ns))
+            failures += failure_rows(own, run.started_unix_ns)
         owners = tuple((archive.summary.ref.uri,) for archive in found)
-        uri = context.staged(
-            "rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json"
-        )
-        fragments.append(
-            write_fragment(uri, date, {"archives": rows, "failures": failures}, owners)
-        )
+        uri = run.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json")
+        by_table = {
+            "archives": stamped(rows, job, run),
+            "failures": stamped(failures, job, run),
+        }
+        fragments.append(write_fragment(uri, date, by_table, owners))
     return fragments
 
 
-def _removals(archives: Sequence[FinishedArchive], context: RunContext) -> list[FragmentRef]:
+def _removals(archives: Sequence[CompletedArchive], job: JobSettings) -> list[FragmentRef]:
     """Returns what takes away the rows that these archives have under other dates."""
     dates = {
         archive.summary.ref.uri: utc_date(archive.summary.ref.modified_unix_ns)
@@ -239,9 +221,9 @@ def _removals(archives: Sequence[FinishedArchive], context: RunContext) -> list[
         ("archives", ("archive_uri",)),
         ("failures", ("archive_uri", "call_session_id")),
     ):
-        for file in partitions.list_files(context.catalog_uri, table) if keys else ():
+        for file in partitions.list_files(job.catalog_uri, table) if keys else ():
             for row in partitions.scan(
-                context.catalog_uri, table, file, columns, ("archive_uri",), keys
+                job.catalog_uri, table, file, columns, ("archive_uri",), keys
             ):
                 if (
                     row.get("call_session_id") is None

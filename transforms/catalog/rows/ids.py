@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transforms.elements import Row
 from transforms.media.values import CallKey, TrackKey
+
+CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
+"""What names a call session in every table of one."""
 
 
 def call_ids(call: CallKey) -> Row:
@@ -24,3 +29,8 @@ def track_ids(track: TrackKey) -> Row:
         "user_session_id": track.user_session_id,
         "output_type": track.output_type,
     }
+
+
+def track_columns(row: Row) -> tuple[Any, Any, Any]:
+    """Returns what names a track within its call, as a row has it; each None where it has none."""
+    return (row.get("participant_id"), row.get("user_session_id"), row.get("output_type"))

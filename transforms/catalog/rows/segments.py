@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row, TrackSource
-from transforms.media.extract_track import TrackStats
+from transforms.media.extract_track import FileSegment, TrackStats
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 
 
-def segment_row(source: TrackSource, facts: TrackStats, number: int) -> Row:
-    segment = facts.segments[number]
+def segment_rows(source: TrackSource, stats: TrackStats) -> list[Row]:
+    """Returns a row for each stretch of a track's file that lies on one straight clock."""
+    return [_segment_row(source, segment) for segment in stats.segments]
+
+
+def _segment_row(source: TrackSource, segment: FileSegment) -> Row:
     zero = source.timeline_start_unix_ns
     return {
         **track_ids(source.track),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row, TrackSource
 from transforms.media.extract_track import TrackStats
+from transforms.media.mix_call import TrackSoundStats
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 from transforms.media.values import TRACK_TYPE_OF, Status, TrackKey
 
@@ -20,22 +21,23 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
     }
 
 
-def track_row(source: TrackSource, facts: TrackStats) -> Row:
-    counts = facts.counts
-    methods = sorted({segment.clock_method for segment in facts.segments})
+def track_row(source: TrackSource, stats: TrackStats) -> Row:
+    """Returns the row of a track that was extracted, less what only its sound can tell."""
+    counts = stats.counts
+    methods = sorted({segment.clock_method for segment in stats.segments})
     longest = max(
-        facts.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample
+        stats.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample
     )
     return {
         **track_ids(source.track),
         "track_type": TRACK_TYPE_OF[source.track.output_type],
         "status": Status.OK,
-        "channels": facts.channels,
-        "archive_uris": list(facts.archive_uris),
-        "track_ids": list(facts.track_ids),
-        "segment_count": facts.segment_count,
-        "ssrcs": list(facts.ssrcs),
-        "codec": facts.codec,
+        "channels": stats.channels,
+        "archive_uris": list(source.archive_uris),
+        "track_ids": list(stats.track_ids),
+        "segment_count": stats.segment_count,
+        "ssrcs": list(stats.ssrcs),
+        "codec": stats.codec,
         "packets_expected": counts.expected,
         "packets_received": counts.received,
         "packets_lost": counts.lost,
@@ -43,13 +45,28 @@ def track_row(source: TrackSource, facts: TrackStats) -> Row:
         "packets_reordered": counts.reordered,
         "packets_invalid": counts.invalid,
         "packets_recovered_red": counts.recovered_red,
-        "silence_ms": round(facts.hole_samples / SAMPLES_PER_MS),
-        "dtx_ms": round(facts.dtx_samples / SAMPLES_PER_MS),
-        "media_ms": round(facts.media_samples / SAMPLES_PER_MS),
-        "duration_ms": round(facts.duration_samples / SAMPLES_PER_MS),
-        "offset_ms": round((facts.begin_unix_ns - source.timeline_start_unix_ns) / NS_PER_MS),
+        "silence_ms": round(stats.hole_samples / SAMPLES_PER_MS),
+        "dtx_ms": round(stats.dtx_samples / SAMPLES_PER_MS),
+        "media_ms": round(stats.media_samples / SAMPLES_PER_MS),
+        "duration_ms": round(stats.duration_samples / SAMPLES_PER_MS),
+        "offset_ms": round((stats.begin_unix_ns - source.timeline_start_unix_ns) / NS_PER_MS),
         "clock_method": methods[0] if len(methods) == 1 else "mixed",
         "clock_skew_ppm": longest.clock_skew_ppm,
-        "sync_error_ms": max(segment.sync_error_ns for segment in facts.segments) / NS_PER_MS,
-        "jitter_ms": facts.jitter_ms,
+        "sync_error_ms": max(segment.sync_error_ns for segment in stats.segments) / NS_PER_MS,
+        "jitter_ms": stats.jitter_ms,
     }
+
+
+def add_sound(row: Row, sound: TrackSoundStats) -> None:
+    """Fills the columns that only the decoded sound can tell, in place."""
+    repairs, speech = sound.repairs, sound.speech
+    repaired_samples = repairs.concealed_samples + repairs.fec_samples
+    speech_samples = int((speech.file_stop_sample - speech.file_start_sample).sum())
+    row.update(
+        packets_recovered_fec=repairs.fec_packets,
+        concealed_ms=round(repairs.concealed_samples / SAMPLES_PER_MS),
+        silence_ms=max(0, row["silence_ms"] - round(repaired_samples / SAMPLES_PER_MS)),
+        loudness_lufs=sound.loudness_lufs,
+        peak_dbfs=sound.peak_dbfs,
+        speech_ms=round(speech_samples / SAMPLES_PER_MS),
+    )

@@ -1,0 +1,121 @@
+"""The one order in which a catalog is published: by a run at its end, and by one that takes up what
+a dead run had completed.
+
+    media (published already) -> rows of calls -> rows of archives -> old rows under other dates
+        -> old files -> notes of replaced calls -> the run's own row
+
+An archive's row says that it is done, so it comes when the rows of its calls are there. Old rows go
+before old files: no row ever names a file that is gone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from transforms.catalog import lock, partitions, pending_replacement
+from transforms.catalog.partitions import MergedPartition
+from transforms.context import JobSettings, RunIdentity
+from transforms.elements import FragmentRef, PressedCall, ReplacedKey
+from transforms.storage import objects
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Some of the merging, begun when all steps before it are done."""
+
+    label: str
+    takes: Callable[[str, FragmentRef], bool]
+    """Whether a table of a fragment is merged in this step."""
+
+
+MERGES = (
+    Step("Calls", lambda table, fragment: bool(fragment.uri) and table != "archives"),
+    Step("Archives", lambda table, fragment: bool(fragment.uri) and table == "archives"),
+    Step("Old", lambda table, fragment: not fragment.uri),
+)
+
+
+Share = tuple[str, int, tuple[ReplacedKey, ...]]
+"""What one table needs of a fragment: its URI, how many rows, and whose old rows go. A plain tuple,
+since one crosses a shuffle for each table of each fragment.
+"""
+
+
+def by_partition(step: Step, fragment: FragmentRef) -> Iterator[tuple[tuple[str, str], Share]]:
+    """Yields what a step merges of a fragment, by table and date."""
+    for table, count in fragment.row_counts:
+        if step.takes(table, fragment):
+            yield (table, fragment.call_date), (fragment.uri, count, fragment.replaced)
+
+
+def merge(
+    job: JobSettings, run: RunIdentity, table: str, call_date: str, shares: Iterable[Share]
+) -> MergedPartition:
+    """Merges shares of fragments into one date of a table; doing it twice gives the same rows.
+
+    Raises:
+      LockLostError: another run has the catalog by now.
+      StorageError: reading or writing fails.
+    """
+    check_may_publish(job, run)
+    ordered = [
+        FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
+        for uri, count, replaced in sorted(shares, key=itemgetter(2, 0))
+    ]
+    return partitions.merge_partition(job.catalog_uri, table, call_date, ordered)
+
+
+def check_may_publish(job: JobSettings, run: RunIdentity) -> None:
+    """Raises: LockLostError: another run has the catalog by now. StorageError: cannot be told."""
+    if job.must_hold_lock:
+        lock.check_held(job.catalog_uri, run.run_id)
+
+
+def delete_dropped(job: JobSettings, media_uri: str) -> bool:
+    """Deletes a file that no row names any more; returns whether it was one of ours.
+
+    Raises: StorageError.
+    """
+    return objects.delete_recording(job.output_uri, media_uri)
+
+
+def settle(job: JobSettings, call: PressedCall) -> None:
+    """Ends the replacement of a call, whose rows are those of its files again.
+
+    Raises: StorageError.
+    """
+    pending_replacement.settle(job.catalog_uri, job.output_uri, call.call, call.rows.call_date)
+
+
+def publish(
+    job: JobSettings,
+    run: RunIdentity,
+    calls: Sequence[PressedCall],
+    fragments: Sequence[FragmentRef],
+) -> None:
+    """Publishes in this process, one step after the other: all but the run's own row.
+
+    Args:
+      job, run: for whom.
+      calls: whose media is in place.
+      fragments: rows of theirs and of archives.
+
+    Raises:
+      LockLostError: another run has the catalog by now.
+      StorageError: reading or writing fails.
+    """
+    dropped: list[str] = []
+    for step in MERGES:
+        shares: dict[tuple[str, str], list[Share]] = defaultdict(list)
+        for fragment in fragments:
+            for partition, share in by_partition(step, fragment):
+                shares[partition].append(share)
+        for (table, call_date), found in sorted(shares.items(), key=lambda item: item[0]):
+            dropped += merge(job, run, table, call_date, found).dropped_media
+    for uri in dropped:
+        delete_dropped(job, uri)
+    for call in calls:
+        settle(job, call)
