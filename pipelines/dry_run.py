@@ -28,7 +28,7 @@ from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
 from transforms.skip_processed import judge
 from transforms.sources import archive_files
-from transforms.sources.archive_files import Listed
+from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects, uris
 
 _COLUMNS = (
@@ -117,7 +117,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     }
 
 
-def _refer(listed: Listed) -> ArchiveRef:
+def _refer(listed: ListedArchive) -> ArchiveRef:
     return ArchiveRef(
         uri=listed.uri,
         size_bytes=listed.size_bytes,

@@ -15,7 +15,7 @@ from transforms.engine import progress
 from transforms.media.errors import RecordingError
 from transforms.media.values import ArchiveRef, Failure
 from transforms.sources import archive_files
-from transforms.sources.archive_files import Listed
+from transforms.sources.archive_files import ListedArchive
 
 FAILURES = "failures"
 
@@ -47,7 +47,7 @@ class ListArchives(beam.PTransform):
         )
 
 
-def _list_pattern(pattern: str) -> Iterable[Listed]:
+def _list_pattern(pattern: str) -> Iterable[ListedArchive]:
     return archive_files.list_archives(pattern)
 
 
@@ -56,7 +56,7 @@ class _FingerprintFn(beam.DoFn):
         self._since = job.filters.since_unix_ns
         self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
 
-    def process(self, listed: Listed) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
+    def process(self, listed: ListedArchive) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
         if self._since is not None and listed.modified_unix_ns <= self._since:
             return
         self._archives_listed.inc()

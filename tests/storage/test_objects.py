@@ -43,7 +43,7 @@ def _make_files(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(name.encode())
 
 
-def _uris(found: list[archive_files.Listed]) -> list[str]:
+def _uris(found: list[archive_files.ListedArchive]) -> list[str]:
     return [listed.uri for listed in found]
 
 

@@ -19,7 +19,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedArchive:
     """A file or unpacked folder that a pattern matched."""
 
     uri: str
@@ -31,7 +31,7 @@ class Listed:
     """
 
 
-def list_archives(pattern: str) -> list[Listed]:
+def list_archives(pattern: str) -> list[ListedArchive]:
     """Returns what a pattern matches: files, and unpacked folders (those with timing metadata in
     them).
 
@@ -123,7 +123,7 @@ def fingerprint(uri: str) -> str:
     return _one_fingerprint(found[0])
 
 
-def stat_archive(uri: str) -> Listed | None:
+def stat_archive(uri: str) -> ListedArchive | None:
     """Returns one archive as listed, None when it is gone. Raises: StorageError."""
     if uri.endswith("/"):
         members = objects.list_below(uri.rstrip("/"))
@@ -155,8 +155,8 @@ def _one_fingerprint(metadata: store.Listed) -> str:
     return f"{metadata.size_in_bytes}-{checksum}"
 
 
-def _listed(metadata: store.Listed) -> Listed:
-    return Listed(
+def _listed(metadata: store.Listed) -> ListedArchive:
+    return ListedArchive(
         uri=metadata.path,
         size_bytes=int(metadata.size_in_bytes),
         modified_unix_ns=int(metadata.last_updated_in_seconds * 1_000_000) * 1_000,
@@ -176,8 +176,8 @@ def _fingerprint_at_hand(metadata: store.Listed) -> str:
         return ""
 
 
-def _listed_folder(uri: str, members: list[store.Listed]) -> Listed:
-    return Listed(
+def _listed_folder(uri: str, members: list[store.Listed]) -> ListedArchive:
+    return ListedArchive(
         uri=uri,
         size_bytes=sum(int(member.size_in_bytes) for member in members),
         modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
