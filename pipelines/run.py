@@ -40,7 +40,8 @@ from transforms.media.settings import PressSettings
 from transforms.media.values import Status
 from transforms.recovery import take_up
 from transforms.sources import archive_files
-from transforms.storage import objects, retry, uris
+from transforms.storage import objects, uris
+from transforms.storage.errors import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
                 lock.acquire()
             except OSError as error:
                 raise NothingToDoError(
-                    f"--catalog {catalog}: cannot be written: {retry.plain(error)}"
+                    f"--catalog {catalog}: cannot be written: {describe_error(error)}"
                 ) from None
             objects.delete_partials(catalog)
             if taken := take_up.take_up(staging_root, job, identity):
@@ -134,7 +135,7 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
         if isinstance(error, CallpressError):
             raise
         logger.exception("run %s failed", run_id)
-        line = retry.plain(error)
+        line = describe_error(error)
         print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
         print(
             f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",

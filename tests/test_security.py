@@ -26,7 +26,7 @@ from tests.end_to_end.test_crashes import children_of
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.job_run import JobRun
 from transforms.media.text import printable, printable_json, without_secrets
-from transforms.storage import retry
+from transforms.storage import errors
 from transforms.write_catalog import _DeleteFn
 
 ROOT = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def test_other_text_is_left_alone(text: str) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_storage_errors_carry_no_signature(error: Exception) -> None:
-    told = retry.plain(error)
+    told = errors.describe_error(error)
     assert "Signature" not in told or "SECRET0123456789" not in told
     assert "SECRET0123456789" not in told
     assert "SECRET body" not in told

@@ -78,20 +78,20 @@ def was_retried(error: object) -> bool:
     return isinstance(error, google_errors.RetryError)
 
 
-def plain(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Returns an error in one line, without a query string, a token or a payload."""
     if isinstance(error, BeamIOError) and error.exception_details:
         return "; ".join(
             sorted(
                 {
-                    _plain_cause(cause)
+                    _describe_cause(cause)
                     for cause in error.exception_details.values()
                     if cause is not None
                 }
             )
         )
     if isinstance(error, google_errors.RetryError) and error.cause is not None:
-        return plain(error.cause)
+        return describe_error(error.cause)
     if isinstance(error, InvalidResponse):
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
@@ -108,5 +108,5 @@ def plain(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _plain_cause(cause: object) -> str:
-    return plain(cause) if isinstance(cause, BaseException) else f"HTTP status {cause}"
+def _describe_cause(cause: object) -> str:
+    return describe_error(cause) if isinstance(cause, BaseException) else f"HTTP status {cause}"

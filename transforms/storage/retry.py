@@ -82,7 +82,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
 
             if not isinstance(error, errors.STORE_ERRORS):
                 raise
-            why = errors.plain(error)
+            why = errors.describe_error(error)
             if errors.is_passing(error) or errors.was_retried(error):
                 _health.gave_up(uri, why, began)
             else:
@@ -98,10 +98,3 @@ def _may_pass(error: BaseException) -> bool:
     from transforms.storage import errors
 
     return errors.is_passing(error)
-
-
-def plain(error: BaseException) -> str:
-    """Returns an error in one line, without a query string, a token or a payload."""
-    from transforms.storage import errors
-
-    return errors.plain(error)
