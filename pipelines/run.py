@@ -279,27 +279,33 @@ def _staging_root(temp_location: str | None, local: bool, output: str, catalog: 
         raise ConfigError(
             "--temp_location is needed with --runner: a place that all workers can read and write"
         )
-    if uris.is_local(output):
-        return uris.join(output, ".staging", name)
-    return os.path.join(tempfile.gettempdir(), name)
+    return objects.default_staging(output, name)
 
 
 def _check_writable(output: str, catalog: str, staging_root: str, summary_json: str | None) -> None:
-    summary = (
-        [os.path.dirname(uris.absolute(summary_json))]
-        if summary_json and uris.is_local(summary_json)
-        else []
-    )
-    for uri in (output, catalog, staging_root, *summary):
-        if not uris.is_local(uri):
-            objects.check_bucket(uri)
-            continue
-        try:
-            os.makedirs(uri, exist_ok=True)
-            with tempfile.TemporaryFile(dir=uri):
-                pass
-        except OSError as error:
-            raise NothingToDoError(f"{uri}: cannot be written: {error.strerror}") from None
+    """Raises: NothingToDoError, StorageError: a place cannot be written."""
+    for folder in (output, catalog, staging_root):
+        _prepare_folder(folder)
+        objects.check_reachable(folder)
+    if summary_json:
+        _prepare_folder(os.path.dirname(uris.absolute(summary_json)))
+
+
+def _prepare_folder(folder: str) -> None:
+    try:
+        objects.prepare_folder(folder)
+    except StorageError as error:
+        raise _refusal(folder, folder, error) from None
+
+
+def _refusal(what: str, uri: str, error: StorageError) -> CallpressError:
+    """Returns the error to end with when a place cannot be written: a store that can be down speaks
+    for itself, a disk is the operator's to mend.
+    """
+    if objects.can_be_down(uri):
+        return error
+    why = describe_error(error.__cause__ or error)
+    return NothingToDoError(f"{what}: cannot be written: {why}")
 
 
 def check_inputs(patterns: Sequence[str]) -> None:
@@ -313,9 +319,6 @@ def check_inputs(patterns: Sequence[str]) -> None:
 
 
 def _remove_empty(staging_root: str) -> None:
-    if uris.is_local(staging_root):
-        with contextlib.suppress(
-            OSError
-        ):  # other runs, or those over another catalog, may be at work beside
-            os.rmdir(staging_root)
-            os.rmdir(os.path.dirname(staging_root))
+    # Other runs, or those over another catalog, may be at work beside.
+    if objects.delete_empty_folder(staging_root):
+        objects.delete_empty_folder(os.path.dirname(staging_root))

@@ -25,7 +25,7 @@ from transforms.catalog.schema import KEYS, TABLES
 from transforms.elements import Row
 from transforms.media.errors import RecordingError
 from transforms.media.text import printable, printable_json
-from transforms.storage import credentials, objects, uris
+from transforms.storage import objects, uris
 
 _BLOCK_BYTES = 1 << 20
 _LEVELS_BELOW_OUTPUT = 5
@@ -48,8 +48,7 @@ def verify(arguments: VerifyArguments) -> int:
     """
     catalog = uris.absolute(arguments.catalog.rstrip("/"))
     output = uris.absolute(arguments.output.rstrip("/")) if arguments.output else None
-    if any(uri and uri.startswith("gs://") for uri in (catalog, output)):
-        credentials.have_credentials()
+    objects.find_credentials(filter(None, (catalog, output)))
     checked = Checked(catalog, output, fast=arguments.fast)
     problems = 0
     found: list[dict[str, str]] = []
@@ -169,7 +168,7 @@ class Checked:
         there: dict[str, int] = {}
         for output in self._outputs(rows):
             for metadata in objects.list_below(uris.join(output, "recordings")):
-                there[metadata.path] = int(metadata.size_in_bytes)
+                there[metadata.path] = metadata.size_bytes
         self.file_count, self.size_bytes = len(there), sum(there.values())
         whole = []
         for uri, (size_bytes, sha256) in rows.items():

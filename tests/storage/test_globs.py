@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transforms.media.errors import StorageError
 from transforms.storage import objects
 from transforms.storage.globs import compile_glob, plain_prefix, quote
-from transforms.storage.local import match_files
+from transforms.storage.local import LocalStore
 
 TREE = [
     "a.tar.gz",
@@ -44,10 +44,10 @@ def test_glob_on_a_disk_finds_what_beam_finds(tmp_path: Path, pattern: str) -> N
         os.utime(tmp_path / name, (0, 1_767_607_200.25))
     (theirs,) = FileSystems.match([f"{tmp_path}/{pattern}"])
 
-    ours = match_files(f"{tmp_path}/{pattern}")
+    ours = LocalStore().match(f"{tmp_path}/{pattern}")
 
     assert sorted(
-        (found.path, found.size_in_bytes, found.last_updated_in_seconds) for found in ours
+        (found.path, found.size_bytes, found.modified_unix_s) for found in ours
     ) == sorted(
         (found.path, found.size_in_bytes, found.last_updated_in_seconds)
         for found in theirs.metadata_list
@@ -90,9 +90,9 @@ def test_only_two_stars_walk_into_folders_below(
 
     monkeypatch.setattr(os, "scandir", note)
 
-    assert not list(match_files(f"{tmp_path}/*"))
+    assert not list(LocalStore().match(f"{tmp_path}/*"))
     assert entered == ["."]
-    assert not list(match_files(f"{tmp_path}/*/x"))
+    assert not list(LocalStore().match(f"{tmp_path}/*/x"))
     assert entered == [".", ".", "a"]
-    assert not list(match_files(f"{tmp_path}/**x"))
+    assert not list(LocalStore().match(f"{tmp_path}/**x"))
     assert entered == [".", ".", "a", ".", "a", "a/b", "a/b/c"]

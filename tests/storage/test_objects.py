@@ -20,7 +20,7 @@ from tests.support.beam import list_files
 from tests.support.builders import make_timing_metadata
 from transforms.media.errors import StorageError
 from transforms.sources import archive_files
-from transforms.storage import objects, uris, work_folders
+from transforms.storage import objects, registry, uris, work_folders
 
 ODD_NAMES = [
     "take [1].tar.gz",
@@ -62,17 +62,18 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("uri", "local"),
+    ("uri", "scheme"),
     [
-        ("/a/b", True),
-        ("a:b/c", True),
-        ("gs://bucket/a", False),
-        ("s3://bucket/a", False),
-        ("../x", True),
+        ("/a/b", ""),
+        ("a:b/c", ""),
+        ("gs://bucket/a", "gs"),
+        ("s3://bucket/a", "s3"),
+        ("../x", ""),
     ],
 )
-def test_is_local_goes_by_the_scheme(uri: str, local: bool) -> None:
-    assert uris.is_local(uri) is local
+def test_path_has_no_scheme(uri: str, scheme: str) -> None:
+    assert uris.scheme_of(uri) == scheme
+    assert (registry.store_of(uri).local_path(uri) == uri) is (not scheme)
 
 
 def test_absolute_is_the_same_however_a_path_is_spelled(

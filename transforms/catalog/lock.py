@@ -217,7 +217,7 @@ def look(catalog_uri: str) -> LockState | None:
 
 def _store(catalog_uri: str) -> _Store:
     uri = uris.join(catalog_uri, NAME)
-    if uris.is_local(catalog_uri):
+    if not uris.scheme_of(catalog_uri):
         return _DiskStore(uri)
     if catalog_uri.startswith("gs://"):
         return _GcsStore(uri)

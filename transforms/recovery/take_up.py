@@ -158,7 +158,7 @@ def _is_unchanged(uri: str, fingerprint: str) -> bool:
 
 def _is_there(uri: str, size_bytes: int, sha256: str) -> bool:
     found = objects.match(globs.quote(uri))
-    if not found or int(found[0].size_in_bytes) != size_bytes:
+    if not found or found[0].size_bytes != size_bytes:
         return False
     with objects.open_input(uri) as file:
         return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest() == sha256

@@ -8,12 +8,12 @@ import errno
 import hashlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 
 from transforms.media.errors import ArchiveError
 from transforms.media.rtp.timing_metadata import SUFFIX
-from transforms.storage import globs, objects, retry, store, uris
+from transforms.storage import globs, objects, retry, uris
+from transforms.storage.store import ListedObject
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -62,7 +62,7 @@ def list_archives(pattern: str) -> list[ListedArchive]:
         # Globs match files only: a folder is found by the metadata in it, cut to as many levels as
         # the pattern has.
         levels = plain.count("/") + 1
-        below: dict[str, list[store.Listed]] = {}
+        below: dict[str, list[ListedObject]] = {}
         for metadata in objects.match(plain + "/**"):
             folder = "/".join(metadata.path.split("/")[:levels]) + "/"
             below.setdefault(folder, []).append(metadata)
@@ -79,7 +79,7 @@ def why_nothing_matches(pattern: str) -> str | None:
     plain = uris.absolute(pattern).rstrip("/")
     # Beam takes a folder on a disk for a match of itself.
     name = globs.quote(plain) if _is_spelled_out(plain) else plain
-    if not pattern.endswith("/") and not os.path.isdir(plain) and objects.has_match(name):
+    if not pattern.endswith("/") and not objects.is_folder(plain) and objects.has_match(name):
         return None
     below = uris.join(name, "**")
     if not objects.has_match(below):
@@ -93,16 +93,14 @@ def _is_spelled_out(plain: str) -> bool:
     """Whether a pattern is the name of one thing: it has no wildcard, or there is a file or folder
     of just that name.
     """
-    return not _GLOB.search(plain) or (uris.is_local(plain) and os.path.exists(plain))
+    return not _GLOB.search(plain) or objects.exists_literally(plain)
 
 
 def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
     """Returns the relative path and size of every file of an unpacked folder. Raises:
     StorageError.
     """
-    return tuple(
-        (m.path[len(uri) :], int(m.size_in_bytes)) for m in objects.list_below(uri.rstrip("/"))
-    )
+    return tuple((m.path[len(uri) :], m.size_bytes) for m in objects.list_below(uri.rstrip("/")))
 
 
 @retry.retried
@@ -132,56 +130,38 @@ def stat_archive(uri: str) -> ListedArchive | None:
     return _listed(found[0]) if found else None
 
 
-def _folder_fingerprint(members: list[store.Listed]) -> str:
+def _folder_fingerprint(members: list[ListedObject]) -> str:
     digest = hashlib.sha256()
     for member in members:
         digest.update(f"{member.path}\n{_one_fingerprint(member)}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _one_fingerprint(metadata: store.Listed) -> str:
-    if uris.is_local(metadata.path):
-        found = os.stat(metadata.path)
-        if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
-            raise ArchiveError(
-                f"{metadata.path}: {stat.filemode(found.st_mode)}, expected a regular file"
-            )
-        return f"{metadata.size_in_bytes}-{found.st_mtime_ns}"
-    checksum = (
-        metadata.checksum
-        if isinstance(metadata, store.StoredObject)
-        else objects.checksum(metadata.path)
-    )
-    return f"{metadata.size_in_bytes}-{checksum}"
+def _one_fingerprint(file: ListedObject) -> str:
+    if file.special_mode:  # a named pipe would be waited for
+        raise ArchiveError(f"{file.path}: {file.special_mode}, expected a regular file")
+    return f"{file.size_bytes}-{file.change_token or objects.change_token(file.path)}"
 
 
-def _listed(metadata: store.Listed) -> ListedArchive:
+def _listed(file: ListedObject) -> ListedArchive:
     return ListedArchive(
-        uri=metadata.path,
-        size_bytes=int(metadata.size_in_bytes),
-        modified_unix_ns=int(metadata.last_updated_in_seconds * 1_000_000) * 1_000,
-        fingerprint=_fingerprint_at_hand(metadata),
+        uri=file.path,
+        size_bytes=file.size_bytes,
+        modified_unix_ns=_modified_unix_ns(file),
+        fingerprint=_one_fingerprint(file) if file.change_token else "",
     )
 
 
-def _fingerprint_at_hand(metadata: store.Listed) -> str:
-    """Returns an archive's fingerprint where it costs no request; empty where it does, or the
-    archive is gone by now.
-    """
-    if not (uris.is_local(metadata.path) or isinstance(metadata, store.StoredObject)):
-        return ""
-    try:
-        return _one_fingerprint(metadata)
-    except (OSError, ArchiveError):
-        return ""
-
-
-def _listed_folder(uri: str, members: list[store.Listed]) -> ListedArchive:
+def _listed_folder(uri: str, members: list[ListedObject]) -> ListedArchive:
     return ListedArchive(
         uri=uri,
-        size_bytes=sum(int(member.size_in_bytes) for member in members),
-        modified_unix_ns=max(_listed(member).modified_unix_ns for member in members),
+        size_bytes=sum(member.size_bytes for member in members),
+        modified_unix_ns=max(map(_modified_unix_ns, members)),
         fingerprint=_folder_fingerprint(members)
-        if all(isinstance(member, store.StoredObject) for member in members)
+        if all(member.change_token for member in members)
         else "",
     )
+
+
+def _modified_unix_ns(file: ListedObject) -> int:
+    return int(file.modified_unix_s * 1_000_000) * 1_000

@@ -1,10 +1,9 @@
-"""Objects in Google Cloud Storage, whole and checked: what `transforms.storage.objects` does for
-names that begin with `gs://`.
+"""Objects in Google Cloud Storage, read and written whole, and checked.
 
 Beam's own file system for it was seen (2.77) to hand out half an object without a word when a body
 came short, to answer 503 to a delete with 69 s of waiting, and to make a new connection for each
 call. Here each call is one request over one client, its size and checksum are compared, and it is
-not retried: `storage.retried` does that, once and for all.
+not retried: `storage.retry` does that, once and for all.
 """
 
 from __future__ import annotations
@@ -23,31 +22,32 @@ from google_crc32c import Checksum
 
 from transforms.storage import credentials
 from transforms.storage.globs import compile_glob, plain_prefix
-from transforms.storage.store import Listed, OpenObject, ShortTransferError, StoredObject
+from transforms.storage.object_store import ObjectStore
+from transforms.storage.store import ListedObject, OpenObject, ShortTransferError
 
 _PREFIX = "gs://"
-READ_BYTES = 16 << 20
-"""Read at a time: a request per megabyte would wait more than it reads."""
 _TIMEOUT_SECONDS = 60
 """To connect, and between two pieces of an answer."""
+_SWAP_TIMEOUT_SECONDS = 20
+"""The same for small objects by which processes agree: others wait for them."""
 # A listing has many pages, and each may fail by itself: tried again one by one, all of them
 # together soon enough succeed.
 _PAGE_RETRY = DEFAULT_RETRY.with_timeout(10.0)
 _BATCH_OBJECTS = 100
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _bucket_and_name(uri: str) -> tuple[str, str]:
     bucket, _, name = uri.removeprefix(_PREFIX).partition("/")
     return bucket, name
 
 
 def _blob(uri: str) -> google_storage.Blob:
-    bucket, name = _split(uri)
+    bucket, name = _bucket_and_name(uri)
     return credentials.storage_client().bucket(bucket).blob(name)
 
 
-class ObjectReader:
-    """One generation of an object: replaced while it is read, it is an error and never a
+class _OpenGeneration:
+    """One generation of an object: one replaced while it is read is an error and never a
     mixture.
     """
 
@@ -56,8 +56,8 @@ class ObjectReader:
         found.reload(retry=None, timeout=_TIMEOUT_SECONDS)
         self.size_bytes: int = found.size
         self.checksum: str = found.crc32c or ""
-        # Another of it, that has no link to its media: such a link may lead by another way than all
-        # other requests go.
+        # A second blob without the first one's link to its media, which may lead by another way
+        # than all other requests go.
         self._blob = found.bucket.blob(found.name, generation=found.generation)
 
     def read_at(self, position: int, size: int) -> bytes:
@@ -85,45 +85,124 @@ class ObjectReader:
         return data
 
     def close(self) -> None:
-        """There is nothing to let go of: each read is a request."""
+        """Closes nothing: each read is a request of its own."""
 
 
-def open_object(uri: str) -> OpenObject:
-    """Opens an object for reading."""
-    return ObjectReader(uri)
+class GcsStore(ObjectStore):
+    """Buckets of Google Cloud Storage."""
 
+    read_buffer_bytes = 16 << 20
+    """A request per megabyte would wait more than it reads."""
 
-def has_match(pattern: str) -> bool:
-    """Whether a glob matches anything at all."""
-    return next(match(pattern), None) is not None
+    def find_credentials(self) -> None:
+        """Looks for Google's credentials, and goes on without where there are none."""
+        credentials.have_credentials()
 
+    # --- reading ----------------------------------------------------------------------------------
 
-def checksum(uri: str) -> str:
-    """Returns an object's CRC32C as Cloud Storage spells it."""
-    return ObjectReader(uri).checksum
+    def open(self, uri: str) -> OpenObject:
+        """Opens an object for reading."""
+        return _OpenGeneration(uri)
 
+    def read(self, uri: str) -> bytes:
+        """Returns a whole object. Raises: ShortTransferError."""
+        reader = _OpenGeneration(uri)
+        data = reader.read_at(0, reader.size_bytes)
+        checksum = Checksum(data)
+        if reader.checksum and _spell(checksum) != reader.checksum:
+            raise ShortTransferError(
+                f"what came has checksum {_spell(checksum)}, expected {reader.checksum}"
+            )
+        return data
 
-def read(uri: str) -> bytes:
-    """Returns a whole object. Raises: ShortTransferError."""
-    reader = ObjectReader(uri)
-    data = reader.read_at(0, reader.size_bytes)
-    checksum = Checksum(data)
-    if reader.checksum and _spell(checksum) != reader.checksum:
-        raise ShortTransferError(
-            f"what came has checksum {_spell(checksum)}, expected {reader.checksum}"
+    def match(self, pattern: str) -> Iterator[ListedObject]:
+        """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does
+        not.
+        """
+        bucket, name = _bucket_and_name(pattern)
+        wanted = compile_glob(pattern)
+        found = credentials.storage_client().list_blobs(
+            bucket,
+            prefix=plain_prefix(name) or None,
+            fields="items(name,size,updated,crc32c),nextPageToken",
+            retry=_PAGE_RETRY,
+            timeout=_TIMEOUT_SECONDS,
         )
-    return data
+        for blob in found:
+            path = f"{_PREFIX}{bucket}/{blob.name}"
+            if wanted.fullmatch(path):
+                yield ListedObject(
+                    path=path,
+                    size_bytes=blob.size or 0,
+                    modified_unix_s=blob.updated.timestamp(),
+                    change_token=blob.crc32c or "",
+                )
 
+    def has_match(self, pattern: str) -> bool:
+        """Whether a glob matches anything at all."""
+        return next(self.match(pattern), None) is not None
 
-def write(uri: str, data: bytes) -> None:
-    """Writes a whole object in one upload. Raises: ShortTransferError."""
-    _upload(uri, io.BytesIO(data), len(data))
+    def change_token(self, uri: str) -> str:
+        """Returns an object's CRC32C as Cloud Storage spells it."""
+        return _OpenGeneration(uri).checksum
 
+    # --- writing ----------------------------------------------------------------------------------
 
-def write_file(uri: str, source: Path) -> None:
-    """Writes an object from a local file in one upload. Raises: ShortTransferError."""
-    with source.open("rb") as file:
-        _upload(uri, file, source.stat().st_size)
+    def write(self, uri: str, data: bytes) -> None:
+        """Writes a whole object in one upload. Raises: ShortTransferError."""
+        _upload(uri, io.BytesIO(data), len(data))
+
+    def write_file(self, uri: str, source: Path) -> None:
+        """Writes an object from a local file in one upload. Raises: ShortTransferError."""
+        with source.open("rb") as file:
+            _upload(uri, file, source.stat().st_size)
+
+    def delete(self, uri: str) -> None:
+        """Deletes an object; one that is gone already is no error."""
+        with contextlib.suppress(google_errors.NotFound):
+            _blob(uri).delete(retry=None, timeout=_TIMEOUT_SECONDS)
+
+    def delete_many(self, uris: list[str]) -> None:
+        """Deletes objects, many with a request; those gone already are no error."""
+        client = credentials.storage_client()
+        for start in range(0, len(uris), _BATCH_OBJECTS):
+            with client.batch(raise_exception=False) as batch:
+                for uri in uris[start : start + _BATCH_OBJECTS]:
+                    _blob(uri).delete(retry=None, timeout=_TIMEOUT_SECONDS)
+            for answer in batch._responses:
+                if answer.status_code >= 400 and answer.status_code != 404:
+                    raise google_errors.from_http_response(answer)
+
+    # --- agreeing with other processes ------------------------------------------------------------
+
+    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
+        """Returns an object's content and its generation; nothing and None when it is not there."""
+        while True:
+            blob = _blob(uri)
+            try:
+                blob.reload(retry=None, timeout=_SWAP_TIMEOUT_SECONDS)
+                data = blob.download_as_bytes(
+                    if_generation_match=blob.generation, retry=None, timeout=_SWAP_TIMEOUT_SECONDS
+                )
+                return cast(bytes, data), _token(blob)
+            except google_errors.PreconditionFailed:
+                continue  # replaced between the two requests
+            except google_errors.NotFound:
+                return b"", None
+
+    def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
+        """Writes an object if it is still of the generation `expected`."""
+        blob = _blob(uri)
+        try:
+            blob.upload_from_string(
+                data,
+                if_generation_match=_generation_of(expected),
+                retry=None,
+                timeout=_SWAP_TIMEOUT_SECONDS,
+            )
+        except (google_errors.NotFound, google_errors.PreconditionFailed):
+            return None
+        return _token(blob)
 
 
 def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
@@ -152,47 +231,18 @@ def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
         )
 
 
+def _token(blob: google_storage.Blob) -> str:
+    return str(blob.generation or "")  # some emulators tell no generation
+
+
+def _generation_of(token: str | None) -> int | None:
+    """Returns the generation for a condition: 0 where there is to be no object, None for no
+    condition.
+    """
+    if token is None:
+        return 0
+    return int(token) if token else None
+
+
 def _spell(checksum: Checksum) -> str:
     return base64.b64encode(checksum.digest()).decode("ascii")
-
-
-def match(pattern: str) -> Iterator[Listed]:
-    """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does
-    not.
-    """
-    bucket, name = _split(pattern)
-    wanted = compile_glob(pattern)
-    found = credentials.storage_client().list_blobs(
-        bucket,
-        prefix=plain_prefix(name) or None,
-        fields="items(name,size,updated,crc32c),nextPageToken",
-        retry=_PAGE_RETRY,
-        timeout=_TIMEOUT_SECONDS,
-    )
-    for blob in found:
-        path = f"{_PREFIX}{bucket}/{blob.name}"
-        if wanted.fullmatch(path):
-            yield StoredObject(
-                path=path,
-                size_in_bytes=blob.size or 0,
-                last_updated_in_seconds=blob.updated.timestamp(),
-                checksum=blob.crc32c or "",
-            )
-
-
-def delete(uri: str) -> None:
-    """Deletes an object; one that is gone already is no error."""
-    with contextlib.suppress(google_errors.NotFound):
-        _blob(uri).delete(retry=None, timeout=_TIMEOUT_SECONDS)
-
-
-def delete_all(uris: list[str]) -> None:
-    """Deletes objects, many with a request; those gone already are no error."""
-    client = credentials.storage_client()
-    for start in range(0, len(uris), _BATCH_OBJECTS):
-        with client.batch(raise_exception=False) as batch:
-            for uri in uris[start : start + _BATCH_OBJECTS]:
-                _blob(uri).delete(retry=None, timeout=_TIMEOUT_SECONDS)
-        for answer in batch._responses:
-            if answer.status_code >= 400 and answer.status_code != 404:
-                raise google_errors.from_http_response(answer)

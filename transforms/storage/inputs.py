@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-from transforms.storage import objects, uris
+from transforms.storage import objects
+from transforms.storage.registry import store_of
 
 
 class Inputs:
@@ -19,7 +20,7 @@ class Inputs:
 
     def local_path(self, name: str) -> str | None:
         """Returns the path of a file on this machine's disks; None when it is in another store."""
-        return name if uris.is_local(name) else None
+        return store_of(name).local_path(name)
 
     def open(self, name: str) -> BinaryIO:
         """Opens a file for reading; seekable. Raises: StorageError, also from its reads."""

@@ -3,22 +3,189 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from transforms.storage.globs import compile_glob, plain_prefix
-from transforms.storage.retry import (
-    T,
-)
-from transforms.storage.store import Listed, ShortTransferError
+from transforms.storage.globs import compile_glob, plain_prefix, quote
+from transforms.storage.store import ListedObject, OpenFile, OpenObject, ShortTransferError
+from transforms.storage.uris import join
+
+T = TypeVar("T")
+
+
+class LocalStore:
+    """Files in folders. A path that ends in an object makes the folders it needs."""
+
+    read_buffer_bytes = 1 << 20
+    can_be_down = False
+
+    def find_credentials(self) -> None:
+        """Looks for nothing: a disk asks for no credentials."""
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def open(self, uri: str) -> OpenObject:
+        """Opens a file for reading."""
+        return OpenFile(open(uri, "rb"))
+
+    def read(self, uri: str) -> bytes:
+        """Returns a whole file."""
+        with open(uri, "rb") as file:
+            return file.read()
+
+    def match(self, pattern: str) -> Iterator[ListedObject]:
+        """Yields the files a glob matches; a folder only where it is spelled out."""
+        prefix = plain_prefix(pattern)
+        if prefix == pattern:
+            yield from _look_at(pattern)
+            return
+        wanted = compile_glob(pattern)
+        # `?` and sets match a slash, too.
+        deepest = (
+            None
+            if "**" in pattern
+            else pattern.count("/") + pattern.count("?") + pattern.count("[")
+        )
+        for folder, below, names in os.walk(os.path.dirname(prefix)):
+            for name in names:
+                path = os.path.join(folder, name)
+                if wanted.fullmatch(path):
+                    yield from _look_at(path)
+            if deepest is not None and os.path.join(folder, "").count("/") >= deepest:
+                below.clear()
+
+    def has_match(self, pattern: str) -> bool:
+        """Whether a glob matches anything at all."""
+        return next(self.match(pattern), None) is not None
+
+    def list_below(self, folder: str) -> Iterator[ListedObject]:
+        """Yields every file below a folder; none when it is not there."""
+        if os.path.isdir(folder):
+            yield from self.match(join(quote(folder), "**"))
+
+    def change_token(self, uri: str) -> str:
+        """Returns the time of a file's last modification, in ns since 1970."""
+        return str(os.stat(uri).st_mtime_ns)
+
+    def exists_literally(self, name: str) -> bool:
+        """Whether a file or folder has just this name."""
+        return os.path.exists(name)
+
+    def is_folder(self, name: str) -> bool:
+        """Whether a name is that of a folder."""
+        return os.path.isdir(name)
+
+    def local_path(self, uri: str) -> str | None:
+        """Returns the name itself: it is a path."""
+        return uri
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def prepare_folder(self, folder: str) -> None:
+        """Makes a folder and a file in it, which is gone again at once."""
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Writes a whole file beside its name and renames it. Raises: ShortTransferError."""
+        with _beside(uri, len(data)) as partial:
+            partial.write_bytes(data)
+
+    def write_in_place(self, uri: str, data: bytes) -> None:
+        """Writes a file under its name: a second name and a wait for the disk cost more than a
+        small file itself.
+        """
+        with in_folder(uri, lambda: open(uri, "wb")) as file:
+            file.write(data)
+
+    def move(self, uri: str, source: Path) -> None:
+        """Renames a file, over file systems copies it beside its name first."""
+        try:
+            in_folder(uri, lambda: os.replace(source, uri))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with _beside(uri, source.stat().st_size) as partial:
+                shutil.copyfile(source, partial)
+            source.unlink()
+
+    def publish(self, uri: str, source: Path) -> None:
+        """Moves a file once its content is on the disk: a rename may outlive a power cut that the
+        content does not.
+        """
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+        self.move(uri, source)
+
+    def default_staging(self, output: str, name: str) -> str:
+        """Returns a folder below the output: on one disk, moving is renaming."""
+        return join(output, ".staging", name)
+
+    # --- deleting ---------------------------------------------------------------------------------
+
+    def delete(self, uri: str) -> None:
+        """Deletes a file; one that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(uri)
+
+    def delete_below(self, folder: str) -> None:
+        """Deletes a folder with all that is in it."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def delete_partials(self, folder: str) -> None:
+        """Deletes the temporary files of `write` below a folder. Nobody may be writing there."""
+        for path in Path(folder).rglob(".*.partial"):
+            path.unlink(missing_ok=True)
+
+    def delete_empty_folder(self, folder: str) -> bool:
+        """Deletes a folder unless something is in it; returns whether it did."""
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return False
+        return True
+
+    # --- agreeing with other processes ------------------------------------------------------------
+
+    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
+        """Returns a file's content and the token for it. A file without content is as good as
+        none.
+        """
+        try:
+            data = self.read(uri)
+        except FileNotFoundError:
+            data = b""
+        return data, _token(data)
+
+    def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
+        """Writes a file if it is still the one that `expected` stands for: the SHA-256 of its
+        content, compared under an advisory lock of the file.
+
+        The write is in place, since the lock belongs to the file and not to its name. Who only
+        reads never sees a half of it where all contents are of one length, below a disk's block.
+        """
+        try:
+            with _locked(uri, make=expected is None) as file:
+                if _token(os.pread(file, os.fstat(file).st_size, 0)) != expected:
+                    return None
+                os.pwrite(file, data, 0)
+                os.ftruncate(file, len(data))
+        except FileNotFoundError:
+            return None
+        return _token(data)
 
 
 def in_folder(path: str, act: Callable[[], T]) -> T:
-    """Does something with a path of which the folder is there as a rule; makes the folder when it
-    was not.
-    """
+    """Does something with a path, and again with the folder made when that was missing."""
     try:
         return act()
     except FileNotFoundError:
@@ -27,7 +194,7 @@ def in_folder(path: str, act: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def beside(path: str, size_bytes: int) -> Iterator[Path]:
+def _beside(path: str, size_bytes: int) -> Iterator[Path]:
     """Gives a temporary name beside `path`, renamed onto it when the block ends well and all bytes
     are there.
     """
@@ -46,40 +213,43 @@ def beside(path: str, size_bytes: int) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedFile:
-    """A file of a disk as listed."""
-
-    path: str
-    size_in_bytes: int
-    last_updated_in_seconds: float
-
-
-def match_files(pattern: str) -> Iterator[Listed]:
-    """Yields the files of this machine's disks that a glob matches; a folder only where it is
-    spelled out.
-    """
-    prefix = plain_prefix(pattern)
-    if prefix == pattern:
-        yield from _look_at(pattern)
-        return
-    wanted = compile_glob(pattern)
-    # `?` and sets match a slash, too.
-    deepest = (
-        None if "**" in pattern else pattern.count("/") + pattern.count("?") + pattern.count("[")
-    )
-    for folder, below, names in os.walk(os.path.dirname(prefix)):
-        for name in names:
-            path = os.path.join(folder, name)
-            if wanted.fullmatch(path):
-                yield from _look_at(path)
-        if deepest is not None and os.path.join(folder, "").count("/") >= deepest:
-            below.clear()
-
-
-def _look_at(path: str) -> Iterator[Listed]:
+def _look_at(path: str) -> Iterator[ListedObject]:
     with contextlib.suppress(OSError, ValueError):  # it may have gone a moment ago
         found = os.stat(path)
-        yield ListedFile(
-            path=path, size_in_bytes=found.st_size, last_updated_in_seconds=found.st_mtime
+        is_regular = stat.S_ISREG(found.st_mode)
+        yield ListedObject(
+            path=path,
+            size_bytes=found.st_size,
+            modified_unix_s=found.st_mtime,
+            change_token=str(found.st_mtime_ns) if is_regular else "",
+            special_mode="" if is_regular else stat.filemode(found.st_mode),
         )
+
+
+def _token(data: bytes) -> str | None:
+    return hashlib.sha256(data).hexdigest() if data else None
+
+
+@contextlib.contextmanager
+def _locked(path: str, *, make: bool) -> Iterator[int]:
+    """Opens a file and keeps everybody else out until the block ends. Raises: FileNotFoundError,
+    unless it is to be made.
+    """
+    if make:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    while True:
+        file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _has_name(file, path):  # else it was replaced while we waited
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _has_name(file: int, path: str) -> bool:
+    try:
+        return os.fstat(file).st_ino == os.stat(path).st_ino
+    except FileNotFoundError:
+        return False

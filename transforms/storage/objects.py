@@ -1,83 +1,42 @@
-"""The only code that knows URIs: opens, lists, stages and publishes whole objects, on disks and
-object stores alike.
+"""Whole objects on disks and in object stores alike, by URI: what the rest of the program calls.
 
-Disks are used directly, gs:// through `transforms.storage.gcs`, other stores through
-`transforms.storage.beam`. What was read and written is compared with its size, where the store
-tells one with its checksum. Trouble that may pass is retried with back-off; what stays becomes a
-`StorageError`, and a `StoreDownError` where a store does not answer any more at all.
-
-The stores' libraries take a second to import: they are not before there is a name, or trouble, that
-needs them.
+Each function asks the store of its URI (`registry`). What was read and written is compared with its
+size, where the store tells one with its checksum. Trouble that may pass is retried with back-off;
+what stays becomes a `StorageError`, and a `StoreDownError` where a store has stopped answering.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from transforms.media.buffers import PositionedFile
 from transforms.media.errors import StorageError
 from transforms.media.text import printable
-from transforms.storage import local
 from transforms.storage.globs import quote
-from transforms.storage.local import beside, in_folder
-from transforms.storage.retry import (
-    retried,
-)
-from transforms.storage.store import Listed, OpenFile, OpenObject
-from transforms.storage.uris import is_local, join
+from transforms.storage.registry import store_of
+from transforms.storage.retry import retried
+from transforms.storage.store import ListedObject, OpenObject
+from transforms.storage.uris import join
 
-_COPY_BYTES = 1 << 20
-_CLOUD = "gs://"
-
-
-class _Store(Protocol):
-    """A module that reads and writes one kind of store. Its errors are those of its libraries."""
-
-    READ_BYTES: int
-
-    def open_object(self, uri: str) -> OpenObject: ...
-    def match(self, pattern: str) -> Iterator[Listed]: ...
-    def has_match(self, pattern: str) -> bool: ...
-    def checksum(self, uri: str) -> str: ...
-    def read(self, uri: str) -> bytes: ...
-    def write(self, uri: str, data: bytes) -> None: ...
-    def write_file(self, uri: str, source: Path) -> None: ...
-    def delete(self, uri: str) -> None: ...
-    def delete_all(self, uris: list[str]) -> None: ...
-
-
-def _store(uri: str) -> _Store:
-    if uri.startswith(_CLOUD):
-        from transforms.storage import gcs
-
-        return gcs
-    from transforms.storage import beam
-
-    return beam
+_STAGED_BUFFER_BYTES = 1 << 20
 
 
 def find_credentials(uris: Iterable[str]) -> None:
-    """Looks for Google's credentials, once and before any work, when one of these names needs
-    them.
-    """
-    if any(uri.startswith(_CLOUD) for uri in uris):
-        from transforms.storage import credentials
+    """Looks for the credentials that the stores of these URIs need; once, before any work."""
+    for uri in uris:
+        store_of(uri).find_credentials()
 
-        credentials.have_credentials()
+
+def can_be_down(uri: str) -> bool:
+    """Whether what fails now may go well later, without anybody's doing: the store may be down."""
+    return store_of(uri).can_be_down
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
-def _open_object(uri: str) -> OpenObject:
-    return OpenFile(open(uri, "rb")) if is_local(uri) else _store(uri).open_object(uri)
 
 
 class _Input(PositionedFile):
@@ -112,7 +71,7 @@ class _Input(PositionedFile):
     def _opened(self) -> Iterator[OpenObject]:
         try:
             if self._reader is None:
-                self._reader = _open_object(self._uri)
+                self._reader = store_of(self._uri).open(self._uri)
                 found = (self._reader.size_bytes, self._reader.checksum)
                 if self._known not in (None, found):
                     raise StorageError(
@@ -142,35 +101,28 @@ def _size_of(_uri: str, opened: _Opened) -> int:
 
 def open_input(uri: str) -> BinaryIO:
     """Opens an object for reading; seekable. Raises: StorageError, also from its reads."""
-    return cast(
-        BinaryIO,
-        io.BufferedReader(_Input(uri), _COPY_BYTES if is_local(uri) else _store(uri).READ_BYTES),
-    )
+    return cast(BinaryIO, io.BufferedReader(_Input(uri), store_of(uri).read_buffer_bytes))
 
 
 def open_staged(uri: str) -> BinaryIO:
     """As `open_input`, with a small buffer: all tracks of a call are open at a time. Raises:
     StorageError.
     """
-    return cast(BinaryIO, io.BufferedReader(_Input(uri), _COPY_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_Input(uri), _STAGED_BUFFER_BYTES))
 
 
 @retried
 def read_bytes(uri: str) -> bytes:
     """Returns a whole small object. Raises: StorageError."""
-    if not is_local(uri):
-        return _store(uri).read(uri)
-    with open(uri, "rb") as file:
-        return file.read()
+    return store_of(uri).read(uri)
 
 
 @retried
-def match(pattern: str) -> list[Listed]:
+def match(pattern: str) -> list[ListedObject]:
     """Returns the objects a glob matches, sorted by name; none when nothing does. Raises:
     StorageError.
     """
-    found = local.match_files(pattern) if is_local(pattern) else _store(pattern).match(pattern)
-    return sorted(found, key=lambda listed: listed.path)
+    return _sorted(store_of(pattern).match(pattern))
 
 
 @retried
@@ -178,27 +130,64 @@ def has_match(pattern: str) -> bool:
     """Whether a glob matches anything at all; cheap also where it matches much. Raises:
     StorageError.
     """
-    if is_local(pattern):
-        return next(local.match_files(pattern), None) is not None
-    return _store(pattern).has_match(pattern)
+    return store_of(pattern).has_match(pattern)
 
 
 @retried
-def checksum(uri: str) -> str:
-    """Returns what an object store tells an object's content by. Raises: StorageError."""
-    return _store(uri).checksum(uri)
+def list_below(folder: str) -> list[ListedObject]:
+    """Returns every object below a folder, sorted by name. Raises: StorageError."""
+    return _sorted(store_of(folder).list_below(folder))
 
 
-def check_bucket(uri: str) -> None:
-    """Finds out whether an object store can be reached at all. Raises: StorageError."""
-    has_match(join(quote(uri), "**"))
+def _sorted(found: Iterable[ListedObject]) -> list[ListedObject]:
+    return sorted(found, key=lambda listed: listed.path)
 
 
-def list_below(prefix: str) -> list[Listed]:
-    """Returns every object below a folder. Raises: StorageError."""
-    if is_local(prefix) and not os.path.isdir(prefix):
-        return []
-    return match(join(quote(prefix), "**"))
+@retried
+def change_token(uri: str) -> str:
+    """Returns what differs whenever an object's content may: a checksum, or the time of the last
+    change. Raises: StorageError.
+    """
+    return store_of(uri).change_token(uri)
+
+
+def exists_literally(name: str) -> bool:
+    """Whether a file or folder has just this name, wildcards taken as letters; False where that
+    takes a request.
+    """
+    return store_of(name).exists_literally(name)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is that of a folder, in a store that has folders."""
+    return store_of(name).is_folder(name)
+
+
+# --- places to write to ---------------------------------------------------------------------------
+
+
+def default_staging(output: str, name: str) -> str:
+    """Returns where a run that writes to `output` stages by default: a folder of this machine."""
+    return store_of(output).default_staging(output, name)
+
+
+@retried
+def prepare_folder(folder: str) -> None:
+    """Makes a folder and finds out whether it can be written, where the store has folders. Raises:
+    StorageError.
+    """
+    store_of(folder).prepare_folder(folder)
+
+
+def check_reachable(uri: str) -> None:
+    """Finds out whether the store of a place answers, if it can be down. Raises: StorageError."""
+    if can_be_down(uri):
+        has_match(join(quote(uri), "**"))
+
+
+def delete_empty_folder(folder: str) -> bool:
+    """Deletes a folder unless something is in it; returns whether it did."""
+    return store_of(folder).delete_empty_folder(folder)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -207,80 +196,41 @@ def list_below(prefix: str) -> list[Listed]:
 @retried
 def write_bytes(uri: str, data: bytes) -> None:
     """Writes a whole object; it is not visible before it is complete. Raises: StorageError."""
-    if is_local(uri):
-        with beside(uri, len(data)) as partial:
-            partial.write_bytes(data)
-    else:
-        _store(uri).write(uri, data)
+    store_of(uri).write(uri, data)
 
 
 @retried
 def write_staged(uri: str, data: bytes) -> None:
-    """As `write_bytes`, of what is named to others only when it is there, and what nobody needs
-    after a power cut.
-
-    On a disk that spares a second name and a wait for the disk, which cost more than the small
-    objects themselves.
+    """Writes a whole object that others hear of only afterwards, and that nobody needs after a
+    power cut; on a disk this costs much less than `write_bytes`. Raises: StorageError.
     """
-    if is_local(uri):
-        with in_folder(uri, lambda: open(uri, "wb")) as file:
-            file.write(data)
-    else:
-        _store(uri).write(uri, data)
+    store_of(uri).write_in_place(uri, data)
 
 
+@retried
 def publish(uri: str, source: Path) -> None:
     """Moves a finished local file to its final name; it is not visible before it is complete, nor
     short after a power cut.
 
-    On a disk a rename, over file systems a copy beside it first; on an object store one upload.
-    Raises: StorageError.
+    On a disk this is a rename, over file systems a copy beside it first; in an object store one
+    upload. Raises: StorageError.
     """
-    if is_local(uri):
-        _sync(uri, source)
-    move(uri, source)
-
-
-@retried
-def _sync(_uri: str, source: Path) -> None:
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
+    store_of(uri).publish(uri, source)
 
 
 @retried
 def move(uri: str, source: Path) -> None:
     """As `publish`, of what nobody needs after a power cut. Raises: StorageError."""
-    if is_local(uri):
-        try:
-            in_folder(uri, lambda: os.replace(source, uri))
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            with beside(uri, source.stat().st_size) as partial:
-                shutil.copyfile(source, partial)
-            source.unlink()
-        return
-    _store(uri).write_file(uri, source)
-    source.unlink()
+    store_of(uri).move(uri, source)
 
 
-@retried
-def delete_partials(folder: str) -> None:
-    """Deletes what a process that was killed while it wrote left below a folder of a disk; nobody
-    else may be writing there.
-    """
-    for path in Path(folder).rglob(".*.partial") if is_local(folder) else ():
-        path.unlink(missing_ok=True)
+# --- deleting -------------------------------------------------------------------------------------
 
 
 @retried
 def delete(uri: str) -> None:
     """Deletes an object; one that is gone already is no error. Raises: StorageError."""
-    if is_local(uri):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(uri)
-    else:
-        _store(uri).delete(uri)
+    store_of(uri).delete(uri)
 
 
 def delete_recording(output_uri: str, uri: str) -> bool:
@@ -296,10 +246,55 @@ def delete_recording(output_uri: str, uri: str) -> bool:
 
 
 @retried
-def delete_below(prefix: str) -> None:
+def delete_below(folder: str) -> None:
     """Deletes a folder with all that is in it. Raises: StorageError."""
-    if is_local(prefix):
-        shutil.rmtree(prefix, ignore_errors=True)
-        return
-    store = _store(prefix)
-    store.delete_all([found.path for found in store.match(join(quote(prefix), "**"))])
+    store_of(folder).delete_below(folder)
+
+
+@retried
+def delete_partials(folder: str) -> None:
+    """Deletes what a process that was killed while it wrote left below a folder; nobody else may be
+    writing there. Raises: StorageError.
+    """
+    store_of(folder).delete_partials(folder)
+
+
+# --- agreeing with other processes ----------------------------------------------------------------
+
+
+@retried
+def read_for_swap(uri: str) -> tuple[bytes, str | None]:
+    """Returns a small object's content and the token for `compare_and_swap`; nothing and None when
+    it is not there.
+
+    Raises:
+      StorageError: it cannot be read.
+      SwapUnsupportedError: its store cannot compare and swap.
+    """
+    return store_of(uri).read_for_swap(uri)
+
+
+@retried
+def compare_and_swap(uri: str, expected: str | None, data: bytes) -> str | None:
+    """Writes a small object if it is still the one that a token stands for.
+
+    Args:
+      uri: the object.
+      expected: its token; None when there is to be no object yet.
+      data: its new content. No two processes may write the same: what is there already counts as
+        written by us.
+
+    Returns:
+      The new token; None when the object is another one by now, and nothing was written.
+
+    Raises:
+      StorageError: it cannot be read or written.
+      SwapUnsupportedError: its store cannot compare and swap.
+    """
+    store = store_of(uri)
+    found, token = store.read_for_swap(uri)
+    if found == data:
+        return token  # written by a try before this one, of which the answer was lost
+    if token != expected:
+        return None
+    return store.compare_and_swap(uri, expected, data)

@@ -14,7 +14,7 @@ import tenacity
 
 from transforms.media.errors import StorageError, StoreDownError
 from transforms.media.text import printable
-from transforms.storage.uris import is_local
+from transforms.storage.registry import store_of
 
 _TRIES = 6
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=0.2, max=10)
@@ -37,26 +37,28 @@ class _Health:
         """An operation went well, or was refused for good."""
         if self._silent:
             with self._lock:
-                self._silent.pop(_store_of(uri), None)
+                self._silent.pop(_place_of(uri), None)
 
     def gave_up(self, uri: str, why: str, began: float) -> None:
         """An operation that began at `began` used up its tries. Raises: StoreDownError: none went
         well for long.
         """
-        store = _store_of(uri)
+        place = _place_of(uri)
         with self._lock:
-            since, names = self._silent.setdefault(store, (began, set()))
+            since, names = self._silent.setdefault(place, (began, set()))
             names.add(uri)
             silent_seconds = time.monotonic() - since
-            if is_local(uri) or len(names) < _DOWN_OPERATIONS or silent_seconds < _DOWN_SECONDS:
+            is_long = len(names) >= _DOWN_OPERATIONS and silent_seconds >= _DOWN_SECONDS
+            if not (is_long and store_of(uri).can_be_down):
                 return
         raise StoreDownError(
-            f"{store} has not answered for {silent_seconds:.0f} s, last with: {why}; run again "
+            f"{place} has not answered for {silent_seconds:.0f} s, last with: {why}; run again "
             "when it does"
         )
 
 
-def _store_of(uri: str) -> str:
+def _place_of(uri: str) -> str:
+    """Returns the bucket, or whatever else goes down as a whole."""
     return "/".join(uri.split("/", 3)[:3])
 
 

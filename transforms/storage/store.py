@@ -1,36 +1,41 @@
-"""What all stores share: what a listing tells, and an object open for reading."""
+"""What a store is: the protocol that a disk, Cloud Storage and every later store fulfil, and the
+values that go in and out of it.
+
+A store makes one attempt at a time and raises the errors of its libraries. `objects` tries again,
+and turns what stays into a `StorageError`; `registry` knows which store a URI belongs to.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
 class ShortTransferError(OSError):
-    """Not all bytes came, or other ones than were sent."""
+    """Not all bytes arrived, or other bytes than were sent."""
 
 
-class Listed(Protocol):
-    """What a listing tells of an object; Beam's `FileMetadata` is one."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def size_in_bytes(self) -> int: ...
-    @property
-    def last_updated_in_seconds(self) -> float: ...
+class SwapUnsupportedError(Exception):
+    """The store cannot compare and swap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObject:
-    """An object of Cloud Storage as listed."""
+class ListedObject:
+    """What a listing tells of one object."""
 
     path: str
-    size_in_bytes: int
-    last_updated_in_seconds: float
-    checksum: str
-    """CRC32C as Cloud Storage spells it."""
+    """Its full URI, or path on a disk."""
+    size_bytes: int
+    modified_unix_s: float
+    change_token: str = ""
+    """As `Store.change_token` gives it, where the listing tells; else empty, and it has to be asked
+    for.
+    """
+    special_mode: str = ""
+    """Mode as `ls -l` spells it, of a pipe, a device or a folder; empty for what has content."""
 
 
 class OpenObject(Protocol):
@@ -46,7 +51,126 @@ class OpenObject(Protocol):
         """
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Gives up the connection or file behind it."""
+
+
+class Store(Protocol):
+    """One kind of store. Reads and writes whole objects by URI; a glob is a URI with wildcards.
+
+    What is written is not visible under its name before it is complete, but for `write_in_place`.
+    Raises: OSError, ShortTransferError and the errors of the store's own library, all known to
+    `errors`.
+    """
+
+    read_buffer_bytes: int
+    """To be read at a time where an object is read from start to end."""
+    can_be_down: bool
+    """Whether the store as a whole can stop answering, and may answer again later."""
+
+    def find_credentials(self) -> None:
+        """Looks for the credentials the store needs, once, before any work."""
+
+    # --- reading ---
+
+    def open(self, uri: str) -> OpenObject:
+        """Opens an object for reading."""
+
+    def read(self, uri: str) -> bytes:
+        """Returns a whole object."""
+
+    def match(self, pattern: str) -> Iterator[ListedObject]:
+        """Yields the objects a glob matches: `*` stays in its folder, `**` does not."""
+
+    def has_match(self, pattern: str) -> bool:
+        """Whether a glob matches anything at all; cheap also where it matches much."""
+
+    def list_below(self, folder: str) -> Iterator[ListedObject]:
+        """Yields every object below a folder; none when it is not there."""
+
+    def change_token(self, uri: str) -> str:
+        """Returns what differs whenever the object's content may: a checksum, or the time of the
+        last change.
+        """
+
+    def exists_literally(self, name: str) -> bool:
+        """Whether a file or folder has just this name, wildcards taken as letters; False where
+        that takes a request.
+        """
+
+    def is_folder(self, name: str) -> bool:
+        """Whether a name is that of a folder, in a store that has folders."""
+
+    def local_path(self, uri: str) -> str | None:
+        """Returns the path of an object on this machine's disks; None in any other store."""
+
+    # --- writing ---
+
+    def prepare_folder(self, folder: str) -> None:
+        """Makes a folder and tries to write in it, where the store has folders."""
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Writes a whole object."""
+
+    def write_in_place(self, uri: str, data: bytes) -> None:
+        """Writes a whole object under its final name at once, the cheapest way: it may be seen half
+        written, and be lost in a power cut.
+        """
+
+    def move(self, uri: str, source: Path) -> None:
+        """Makes an object of a local file, which is gone afterwards. It may be lost in a power
+        cut.
+        """
+
+    def publish(self, uri: str, source: Path) -> None:
+        """As `move`; the object is whole also after a power cut."""
+
+    def default_staging(self, output: str, name: str) -> str:
+        """Returns where to stage a run that writes to `output`: a folder of this machine, from
+        which a file gets into the store at the least cost.
+        """
+
+    # --- deleting ---
+
+    def delete(self, uri: str) -> None:
+        """Deletes an object; one that is gone already is no error."""
+
+    def delete_below(self, folder: str) -> None:
+        """Deletes a folder with all that is in it."""
+
+    def delete_partials(self, folder: str) -> None:
+        """Deletes what killed processes left of objects they were writing below a folder. Nobody
+        may be writing there.
+        """
+
+    def delete_empty_folder(self, folder: str) -> bool:
+        """Deletes a folder unless something is in it; returns whether it did."""
+
+    # --- agreeing with other processes ---
+
+    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
+        """Returns an object's content, and the token that stands for it in `compare_and_swap`;
+        nothing and None when there is no such object.
+
+        Raises:
+          SwapUnsupportedError: the store has no such thing.
+        """
+
+    def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
+        """Writes an object if it is still the one that `expected` stands for.
+
+        There is no conditional delete, since not every store has one.
+
+        Args:
+          uri: a small object.
+          expected: the object's token; None when there is to be no object yet.
+          data: its new content.
+
+        Returns:
+          The new token; None when the object is another one by now, and nothing was written.
+
+        Raises:
+          SwapUnsupportedError: the store has no such thing.
+        """
 
 
 class OpenFile:

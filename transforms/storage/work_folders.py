@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transforms.storage.local import in_folder
-from transforms.storage.uris import is_local, join
+from transforms.storage.registry import store_of
+from transforms.storage.uris import join
 
 _spare_folders: dict[str, list[str]] = {}
 """Empty work folders by the folder they lie in: making and removing one costs more than a short
@@ -25,11 +26,11 @@ def work_folder(staging_uri: str) -> Iterator[Path]:
 
     There it stays, empty, for whoever needs one next, until staging is swept.
     """
-    if not is_local(staging_uri):
+    parent = store_of(staging_uri).local_path(join(staging_uri, "work"))
+    if parent is None:
         with tempfile.TemporaryDirectory(prefix="callpress-") as folder:
             yield Path(folder)
         return
-    parent = join(staging_uri, "work")
     folder = _spare_folder(parent) or in_folder(
         join(parent, "x"), lambda: tempfile.mkdtemp(prefix="callpress-", dir=parent)
     )

@@ -1,0 +1,125 @@
+"""What every store does alike, and compare-and-swap on a disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from transforms.storage import objects
+from transforms.storage.local import LocalStore
+from transforms.storage.registry import store_of
+from transforms.storage.store import SwapUnsupportedError
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "can_be_down"),
+    [
+        ("/raw/a.tar.gz", "LocalStore", False),
+        ("raw/**", "LocalStore", False),
+        ("gs://bucket/raw/*", "GcsStore", True),
+        ("s3://bucket/raw", "BeamStore", True),
+    ],
+)
+def test_store_goes_by_the_scheme(uri: str, name: str, can_be_down: bool) -> None:
+    store = store_of(uri)
+
+    assert type(store).__name__ == name
+    assert store is store_of(uri)
+    assert store.can_be_down is can_be_down
+
+
+def test_object_store_has_no_folders(tmp_path: Path) -> None:
+    for uri in ("gs://bucket/a", "s3://bucket/a"):
+        assert not objects.is_folder(uri)
+        assert not objects.exists_literally(uri)
+        objects.prepare_folder(uri)
+        assert not objects.delete_empty_folder(uri)
+        assert store_of(uri).local_path(uri) is None
+        assert Path(objects.default_staging(uri, "x")).is_absolute()
+    assert objects.default_staging(f"{tmp_path}/out", "x") == f"{tmp_path}/out/.staging/x"
+
+
+def test_only_an_empty_folder_is_deleted(tmp_path: Path) -> None:
+    objects.prepare_folder(f"{tmp_path}/a/b")
+
+    assert not objects.delete_empty_folder(f"{tmp_path}/a")
+    assert objects.delete_empty_folder(f"{tmp_path}/a/b")
+    assert objects.delete_empty_folder(f"{tmp_path}/a")
+    assert not objects.delete_empty_folder(f"{tmp_path}/a")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- compare and swap -----------------------------------------------------------------------------
+
+
+def test_swap_makes_what_is_not_there_and_replaces_what_was_read(tmp_path: Path) -> None:
+    uri = f"{tmp_path}/deep/x"
+    assert objects.read_for_swap(uri) == (b"", None)
+    assert not (tmp_path / "deep").exists()  # reading makes nothing
+
+    first = objects.compare_and_swap(uri, None, b"longer than the second")
+    second = objects.compare_and_swap(uri, first, b"second")
+
+    assert None not in (first, second)
+    assert first != second
+    assert objects.read_for_swap(uri) == (b"second", second)
+    assert objects.read_bytes(uri) == b"second"
+
+
+@pytest.mark.parametrize("expected", ["stale", "none", "gone"])
+def test_swap_of_what_is_another_by_now_writes_nothing(tmp_path: Path, expected: str) -> None:
+    uri = f"{tmp_path}/x"
+    stale = objects.compare_and_swap(uri, None, b"one")
+    objects.write_bytes(uri, b"two")
+    if expected == "gone":
+        objects.delete(uri)
+
+    for store in (objects, LocalStore()):
+        token = None if expected == "none" else stale
+        assert store.compare_and_swap(uri, token, b"three") is None
+
+    assert [found.size_bytes for found in objects.match(uri)] == [3] * (expected != "gone")
+
+
+def test_file_without_content_counts_as_none(tmp_path: Path) -> None:
+    """As a process leaves it that is killed between making and writing it."""
+    (tmp_path / "x").touch()
+
+    assert objects.read_for_swap(f"{tmp_path}/x") == (b"", None)
+    assert objects.compare_and_swap(f"{tmp_path}/x", None, b"one") is not None
+
+
+def test_content_that_is_there_already_counts_as_written_by_us(tmp_path: Path) -> None:
+    """It is, when the answer to an earlier try was lost."""
+    token = objects.compare_and_swap(f"{tmp_path}/x", None, b"one")
+
+    assert objects.compare_and_swap(f"{tmp_path}/x", None, b"one") == token
+
+
+def test_no_swap_of_many_processes_is_lost(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+
+    def count() -> None:
+        for _ in range(50):
+            while True:
+                found, token = objects.read_for_swap(f"{tmp_path}/x")
+                following = b"%04d" % (int(found or b"0") + 1)
+                if LocalStore().compare_and_swap(f"{tmp_path}/x", token, following):
+                    break
+
+    processes = [context.Process(target=count) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+    assert objects.read_bytes(f"{tmp_path}/x") == b"0200"
+
+
+def test_store_of_beam_cannot_swap() -> None:
+    with pytest.raises(SwapUnsupportedError):
+        objects.read_for_swap("s3://bucket/x")
+    with pytest.raises(SwapUnsupportedError):
+        objects.compare_and_swap("s3://bucket/x", None, b"one")

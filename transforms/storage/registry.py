@@ -1,0 +1,45 @@
+"""Which store a URI belongs to, by its scheme. The modules of the stores and their libraries, which
+take a second to import, are imported only when a URI needs them.
+
+A new store is a class that fulfils `store.Store` and a line in `_STORES`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from transforms.storage import uris
+from transforms.storage.store import Store
+
+
+@functools.cache
+def _local() -> Store:
+    from transforms.storage.local import LocalStore
+
+    return LocalStore()
+
+
+@functools.cache
+def _gcs() -> Store:
+    from transforms.storage.gcs import GcsStore
+
+    return GcsStore()
+
+
+@functools.cache
+def _beam() -> Store:
+    from transforms.storage.beam import BeamStore
+
+    return BeamStore()
+
+
+_STORES: dict[str, Callable[[], Store]] = {"": _local, "gs": _gcs}
+"""By scheme; a path has none."""
+
+
+def store_of(uri: str) -> Store:
+    """Returns the store that a URI, a path or a glob belongs to: one that we know, or whatever Beam
+    knows by that scheme.
+    """
+    return _STORES.get(uris.scheme_of(uri), _beam)()
