@@ -34,6 +34,8 @@ _SWAP_TIMEOUT_SECONDS = 20
 # together soon enough succeed.
 _PAGE_RETRY = DEFAULT_RETRY.with_timeout(10.0)
 _BATCH_OBJECTS = 100
+_NO_OBJECT = 0
+"""As the generation in a condition: there is to be no object."""
 
 
 def _bucket_and_name(uri: str) -> tuple[str, str]:
@@ -181,10 +183,11 @@ class GcsStore(ObjectStore):
             blob = _blob(uri)
             try:
                 blob.reload(retry=None, timeout=_SWAP_TIMEOUT_SECONDS)
+                generation = blob.generation  # the client forgets it in a download from emulators
                 data = blob.download_as_bytes(
-                    if_generation_match=blob.generation, retry=None, timeout=_SWAP_TIMEOUT_SECONDS
+                    if_generation_match=generation, retry=None, timeout=_SWAP_TIMEOUT_SECONDS
                 )
-                return cast(bytes, data), _token(blob)
+                return cast(bytes, data), str(generation)
             except google_errors.PreconditionFailed:
                 continue  # replaced between the two requests
             except google_errors.NotFound:
@@ -196,13 +199,13 @@ class GcsStore(ObjectStore):
         try:
             blob.upload_from_string(
                 data,
-                if_generation_match=_generation_of(expected),
+                if_generation_match=int(expected or _NO_OBJECT),
                 retry=None,
                 timeout=_SWAP_TIMEOUT_SECONDS,
             )
         except (google_errors.NotFound, google_errors.PreconditionFailed):
             return None
-        return _token(blob)
+        return str(blob.generation)
 
 
 def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
@@ -229,19 +232,6 @@ def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:
         raise ShortTransferError(
             f"what arrived has checksum {blob.crc32c}, expected {_spell(checksum)}"
         )
-
-
-def _token(blob: google_storage.Blob) -> str:
-    return str(blob.generation or "")  # some emulators tell no generation
-
-
-def _generation_of(token: str | None) -> int | None:
-    """Returns the generation for a condition: 0 where there is to be no object, None for no
-    condition.
-    """
-    if token is None:
-        return 0
-    return int(token) if token else None
 
 
 def _spell(checksum: Checksum) -> str:
