@@ -102,10 +102,8 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
             lock = CatalogLock(catalog, run_id, on_lost=stopper.stop)
             try:
                 lock.acquire()
-            except OSError as error:
-                raise NothingToDoError(
-                    f"--catalog {catalog}: cannot be written: {describe_error(error)}"
-                ) from None
+            except StorageError as error:
+                raise _refusal(f"--catalog {catalog}", catalog, error) from None
             objects.delete_partials(catalog)
             if taken := take_up.take_up(staging_root, job, identity):
                 print(

@@ -55,7 +55,7 @@ codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp storage                          |
 elements   | : elements context filters   | base jobs storage             |
 engine     | engine           | elements                                  | apache_beam
-catalog    | catalog          | base sound jobs storage elements          | google numpy pyarrow
+catalog    | catalog          | base sound jobs storage elements          | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : list_archives skip_processed find_prior_rows unpack_archives recall_archives
            : plan_calls extract_tracks mix_calls record_archives write_catalog

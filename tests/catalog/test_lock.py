@@ -24,6 +24,7 @@ from transforms.catalog.lock import (
     LockLostError,
     _this_machine,
     check_held,
+    look,
 )
 from transforms.media.errors import CallpressError, ConfigError
 
@@ -146,16 +147,42 @@ def test_living_process_of_this_host_is_respected(catalog: Path) -> None:
         CatalogLock(str(catalog), "run-1").acquire()
 
 
-def test_release_removes_the_lock_and_lets_the_next_run_in(catalog: Path) -> None:
+def test_release_gives_the_lock_back_and_lets_the_next_run_in_without_a_warning(
+    catalog: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = CatalogLock(str(catalog), "run-1")
     first.acquire()
+    held = _read_state(catalog)
 
     first.release()
 
-    assert not (catalog / NAME).exists()
+    assert _read_state(catalog) == {**held, "expires_unix_s": 0}
+    assert look(str(catalog)) is None
     second = CatalogLock(str(catalog), "run-2")
     second.acquire()
+    assert not caplog.records
     second.release()
+
+
+def test_lock_that_was_given_back_may_be_removed(catalog: Path) -> None:
+    """Earlier versions remove theirs."""
+    for number in range(2):
+        lock = CatalogLock(str(catalog), f"run-{number}")
+        lock.acquire()
+        lock.release()
+        (catalog / NAME).unlink()
+
+
+def test_take_over_from_a_dead_run_is_told(catalog: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _write_state(catalog, expires_unix_s=time.time() - 1)
+    lock = CatalogLock(str(catalog), "run-1")
+
+    lock.acquire()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "took over the lock of run other, which is dead"
+    ]
+    lock.release()
 
 
 def test_release_twice_is_harmless(catalog: Path) -> None:
@@ -286,7 +313,7 @@ def test_garbage_lock_is_nobodys(catalog: Path, text: bytes) -> None:
 
     assert _read_state(catalog)["run_id"] == "run-1"
     lock.release()
-    assert not (catalog / NAME).exists()
+    assert look(str(catalog)) is None
 
 
 def test_lock_after_longer_garbage_is_readable(catalog: Path) -> None:
@@ -322,7 +349,7 @@ def test_of_many_runs_at_once_exactly_one_gets_it(catalog: Path) -> None:
         lock.release()
 
     assert len(refused) == len(locks) - 1
-    assert not (catalog / NAME).exists()
+    assert look(str(catalog)) is None
 
 
 # --- races between processes ----------------------------------------------------------------------
@@ -422,4 +449,6 @@ def test_never_are_two_inside_however_they_come_and_go(catalog: Path, tmp_path: 
 
 def test_other_stores_cannot_be_locked() -> None:
     with pytest.raises(ConfigError, match="--catalog s3://bucket/catalog: only folders and gs://"):
-        CatalogLock("s3://bucket/catalog", "run-1")
+        CatalogLock("s3://bucket/catalog", "run-1").acquire()
+    with pytest.raises(ConfigError, match="--catalog s3://bucket/catalog: only folders and gs://"):
+        look("s3://bucket/catalog")

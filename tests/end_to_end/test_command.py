@@ -311,7 +311,7 @@ def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
     assert process.returncode == status
     assert "same command again" in err
     assert "Traceback" not in err
-    assert not (out / "catalog" / "callpress.lock").exists()
+    assert json.loads((out / "catalog/callpress.lock").read_text())["expires_unix_s"] == 0
     assert not list(out.rglob("*.partial"))
     assert not (out / ".staging").exists()
     assert not list((out / "recordings").rglob("*.mp3"))

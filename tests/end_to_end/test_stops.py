@@ -19,6 +19,7 @@ from tests.end_to_end.conftest import callpress, query
 from tests.end_to_end.test_crashes import children_of, is_running, wait_until
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.storage_proxy import Faults, proxied
+from transforms.catalog import lock
 from transforms.storage import credentials, objects
 
 LIMIT_SECONDS = 5
@@ -99,7 +100,7 @@ def test_stop_in_the_middle_of_work(
     )  # an impatient finger changes nothing
 
     _check_stopped(status, expected, err, seconds)
-    assert not (out / "catalog" / "callpress.lock").exists()
+    assert lock.look(str(out / "catalog")) is None
     assert not list(out.rglob("*.partial"))
     assert not [
         path for part in ("packets", "work") for path in (out / ".staging").glob(f"*/*/{part}/*")
@@ -187,18 +188,18 @@ def test_stop_while_the_store_gives_no_answer(
 def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> None:
     """As after a machine was asleep for longer than the lease: another run has taken over."""
     out = tmp_path / "out"
-    lock = out / "catalog" / "callpress.lock"
+    lock_file = out / "catalog" / "callpress.lock"
     run = Run("--input", _write_long_call(tmp_path / "long.tar", 100), "--output", out)
     run.wait_until(lambda: list(out.glob(".staging/*/*/work/*/mix")))
     theirs = '{"run_id": "the-other", "host": "elsewhere", "pid": 1, "expires_unix_s": 4000000000}'
-    lock.write_text(theirs)
+    lock_file.write_text(theirs)
 
     _, err = run.process.communicate(timeout=120)
 
     assert run.process.returncode == 1
     assert "the-other on elsewhere has it now" in err
     assert "Traceback" not in err
-    assert lock.read_text() == theirs
+    assert lock_file.read_text() == theirs
     assert not list((out / "catalog").rglob("*.parquet"))
 
 

@@ -1,42 +1,43 @@
 """One run per catalog: a lock object with a lease, renewed while the run lives and taken over when
 the lease has run out.
 
-On a disk the object is read and replaced under an advisory file lock; in Cloud Storage by
-conditional requests on its generation, so of two runs only one ever gets it. A run that was away
-for longer than its lease (a machine asleep, a network cut) may find its lock with another: it is
-told so and ends, and before rows are published the lock is looked at once more.
+The object is only ever replaced by compare-and-swap, so of two runs only one gets the lock. A run
+gives it back by writing a lease that has run out: not every store can delete on a condition. A run
+that was away for longer than its lease (a machine asleep, a network cut) may find its lock with
+another: it is told so and ends, and before rows are published the lock is looked at once more.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-from google.api_core import exceptions as google_errors
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from transforms.media.errors import CallpressError, ConfigError, StorageError
-from transforms.storage import credentials, retry, uris
+from transforms.storage import objects, uris
+from transforms.storage.store import SwapUnsupportedError
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15 * 60
 NAME = "callpress.lock"
 _STATE_BYTES = 512
+"""States are padded to this, so that one write replaces all of one and nobody who just looks sees a
+half.
+"""
+_GIVEN_BACK_UNIX_S = 0.0
+"""When the lease of a lock ran out that was given back."""
 _LOOK_SECONDS = 5
 """Waits are this short, since the clock that counts them stands still while a machine sleeps, and a
 lease does not.
 """
 _RELEASE_SECONDS = 10
-_TIMEOUT_SECONDS = 20
 
 
 class LockHeldError(CallpressError):
@@ -75,17 +76,13 @@ class LockState:
         )
 
 
-class _Store(Protocol):
-    def swap(self, expected: LockState | None, new: LockState | None) -> bool:
-        """Replaces the state if it is `expected`; None stands for no lock. Returns whether it
-        did.
-        """
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The lock object as this run wrote it."""
 
-    def read(self) -> LockState | None:
-        """Returns the state, to be given to `swap`."""
-
-    def look(self) -> LockState | None:
-        """Returns the state; changes nothing."""
+    state: LockState
+    token: str
+    """For compare-and-swap."""
 
 
 class CatalogLock:
@@ -105,16 +102,13 @@ class CatalogLock:
           run_id: named to whoever comes second.
           lease_seconds: how long it holds without being renewed.
           on_lost: told why, in the renewing thread, when the lock turns out to be another's.
-
-        Raises:
-          ConfigError: some other store.
         """
         self._uri = uris.join(catalog_uri, NAME)
         self._run_id = run_id
         self._lease_seconds = lease_seconds
         self._on_lost = on_lost
-        self._store = _store(catalog_uri)
-        self._mine: LockState | None = None
+        self._catalog_uri = catalog_uri
+        self._mine: _Written | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -122,21 +116,15 @@ class CatalogLock:
         """Takes the lock, or takes it over from a dead run.
 
         Raises:
+          ConfigError: the store cannot compare and swap.
           LockHeldError: a living run has it.
-          OSError, StorageError: it cannot be read or written.
+          StorageError: it cannot be read or written.
         """
         for _ in range(10):
-            held = self._store.read()
+            held, token = _read(self._catalog_uri)
             if held is not None and not held.is_dead():
-                until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.expires_unix_s))
-                raise LockHeldError(
-                    f"run {held.run_id} on {held.host} (process {held.pid}) holds the catalog's "
-                    f"lock {self._uri} until "
-                    f"{until} unless it goes on renewing it; wait for it, or remove the lock if "
-                    "you know that run is dead"
-                )
-            mine = self._state()
-            if self._store.swap(held, mine):
+                raise LockHeldError(self._why_held(held))
+            if (mine := self._swap(token, self._state())) is not None:
                 if held is not None:
                     logger.warning("took over the lock of run %s, which is dead", held.run_id)
                 self._mine = mine
@@ -151,19 +139,32 @@ class CatalogLock:
         )
 
     def release(self) -> None:
-        """Gives the lock up; harmless when it is not held. One that cannot be given up now ends
+        """Gives the lock back; harmless when it is not held. One that cannot be given back now ends
         with its lease.
         """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_RELEASE_SECONDS)
             self._thread = None
-        if self._mine is not None:
-            mine, self._mine = self._mine, None
+        mine, self._mine = self._mine, None
+        if mine is not None:
             try:
-                self._store.swap(mine, None)
-            except (OSError, StorageError) as error:
+                self._swap(mine.token, replace(mine.state, expires_unix_s=_GIVEN_BACK_UNIX_S))
+            except StorageError as error:
                 logger.warning("the catalog's lock %s could not be given up: %s", self._uri, error)
+
+    def _why_held(self, held: LockState) -> str:
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held.expires_unix_s))
+        return (
+            f"run {held.run_id} on {held.host} (process {held.pid}) holds the catalog's lock "
+            f"{self._uri} until {until} unless it goes on renewing it; wait for it, or remove the "
+            "lock if you know that run is dead"
+        )
+
+    def _swap(self, expected: str | None, new: LockState) -> _Written | None:
+        """Writes a state over the one of a token; returns None when another process was faster."""
+        token = objects.compare_and_swap(self._uri, expected, _encode(new))
+        return _Written(new, token) if token is not None else None
 
     def _state(self) -> LockState:
         return LockState(
@@ -177,20 +178,24 @@ class CatalogLock:
     def _renew(self) -> None:
         while not self._stop.wait(min(_LOOK_SECONDS, self._lease_seconds / 3)):
             mine = self._mine
-            if mine is None or mine.expires_unix_s - time.time() > self._lease_seconds * 2 / 3:
+            if mine is None or not self._is_due(mine.state):
                 continue
             try:
-                renewed = self._state()
-                if not self._store.swap(mine, renewed):
-                    self._mine = None
-                    why = f"the catalog's lock {self._uri} was taken by another run, or removed"
-                    logger.error("%s", why)
-                    self._on_lost(why)
-                    return
-                if self._mine is not None:
-                    self._mine = renewed
-            except (OSError, CallpressError) as error:
+                renewed = self._swap(mine.token, self._state())
+            except CallpressError as error:
                 logger.warning("the catalog's lock %s could not be renewed: %s", self._uri, error)
+                continue
+            if renewed is None:
+                self._mine = None
+                why = f"the catalog's lock {self._uri} was taken by another run, or removed"
+                logger.error("%s", why)
+                self._on_lost(why)
+                return
+            if self._mine is not None:
+                self._mine = renewed
+
+    def _is_due(self, mine: LockState) -> bool:
+        return mine.expires_unix_s - time.time() <= self._lease_seconds * 2 / 3
 
 
 def check_held(catalog_uri: str, run_id: str) -> None:
@@ -211,29 +216,39 @@ def check_held(catalog_uri: str, run_id: str) -> None:
 
 
 def look(catalog_uri: str) -> LockState | None:
-    """Returns who has a catalog's lock, dead or alive; None for nobody. Raises: StorageError."""
-    return _store(catalog_uri).look()
+    """Returns who has a catalog's lock, dead or alive; None for nobody.
+
+    Raises:
+      ConfigError: the store cannot compare and swap.
+      StorageError: it cannot be read.
+    """
+    return _read(catalog_uri)[0]
 
 
-def _store(catalog_uri: str) -> _Store:
-    uri = uris.join(catalog_uri, NAME)
-    if not uris.scheme_of(catalog_uri):
-        return _DiskStore(uri)
-    if catalog_uri.startswith("gs://"):
-        return _GcsStore(uri)
-    raise ConfigError(
-        f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
-    )
+def _read(catalog_uri: str) -> tuple[LockState | None, str | None]:
+    """Returns who has the lock, None for nobody, and the object's token, None when there is no
+    object.
+    """
+    try:
+        data, token = objects.read_for_swap(uris.join(catalog_uri, NAME))
+    except SwapUnsupportedError:
+        raise ConfigError(
+            f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
+        ) from None
+    return _decode(data), token
 
 
 def _encode(state: LockState) -> bytes:
-    return json.dumps({name: getattr(state, name) for name in state.__slots__}).encode()
+    return json.dumps(asdict(state)).encode().ljust(_STATE_BYTES)
 
 
 def _decode(text: bytes) -> LockState | None:
+    """Returns what a lock object says; None when it is nobody's: given back, or cut short by a
+    crash.
+    """
     try:
         data: dict[str, Any] = json.loads(text)
-        return LockState(
+        state = LockState(
             run_id=str(data["run_id"]),
             host=str(data["host"]),
             pid=int(data["pid"]),
@@ -241,7 +256,8 @@ def _decode(text: bytes) -> LockState | None:
             machine=str(data.get("machine", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # cut short by a crash: nobody's
+        return None
+    return state if state.expires_unix_s != _GIVEN_BACK_UNIX_S else None
 
 
 def _this_machine() -> str:
@@ -261,104 +277,3 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-class _DiskStore:
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def read(self) -> LockState | None:
-        with self._locked() as fd:
-            return _decode(os.pread(fd, 1 << 16, 0))
-
-    def look(self) -> LockState | None:
-        try:
-            with open(self._path, "rb") as file:
-                return _decode(file.read(1 << 16))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"{self._path}: {error.strerror}") from error
-
-    def swap(self, expected: LockState | None, new: LockState | None) -> bool:
-        with self._locked() as fd:
-            if _decode(os.pread(fd, 1 << 16, 0)) != expected:
-                return False
-            if new is None:
-                os.unlink(self._path)
-            else:
-                # Padded, so that one write replaces all of it and nobody who just looks sees a
-                # half.
-                os.pwrite(fd, _encode(new).ljust(_STATE_BYTES), 0)
-                os.ftruncate(fd, _STATE_BYTES)
-            return True
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Opens the object and keeps everybody else out until the block ends."""
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        while True:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                with contextlib.suppress(FileNotFoundError):
-                    if os.fstat(fd).st_ino == os.stat(self._path).st_ino:
-                        yield fd
-                        return
-            finally:
-                os.close(fd)
-
-
-class _GcsStore:
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def read(self) -> LockState | None:
-        return _read_object(self._uri)[0]
-
-    look = read
-
-    def swap(self, expected: LockState | None, new: LockState | None) -> bool:
-        return _swap_object(self._uri, expected, new)
-
-
-@retry.retried
-def _read_object(uri: str) -> tuple[LockState | None, int]:
-    """Returns what a lock object says, and its generation: 0 when there is none."""
-    while True:
-        blob = _blob(uri)
-        try:
-            blob.reload(retry=None, timeout=_TIMEOUT_SECONDS)
-            text = blob.download_as_bytes(
-                if_generation_match=blob.generation, retry=None, timeout=_TIMEOUT_SECONDS
-            )
-            return _decode(text), blob.generation
-        except google_errors.PreconditionFailed:
-            continue  # replaced between the two requests
-        except google_errors.NotFound:
-            return None, 0
-
-
-@retry.retried
-def _swap_object(uri: str, expected: LockState | None, new: LockState | None) -> bool:
-    found, generation = _read_object(uri)
-    if found == new:
-        return True  # done by a try before this one, of which the answer was lost
-    if found != expected:
-        return False
-    blob = _blob(uri)
-    try:
-        if new is None:
-            blob.delete(if_generation_match=generation, retry=None, timeout=_TIMEOUT_SECONDS)
-        else:
-            blob.upload_from_string(
-                _encode(new), if_generation_match=generation, retry=None, timeout=_TIMEOUT_SECONDS
-            )
-    except (google_errors.NotFound, google_errors.PreconditionFailed):
-        return False
-    return True
-
-
-def _blob(uri: str) -> Any:
-    bucket, _, name = uri.removeprefix("gs://").partition("/")
-    return credentials.storage_client().bucket(bucket).blob(name)
