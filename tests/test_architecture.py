@@ -177,6 +177,28 @@ def test_no_folder_has_a_circle() -> None:
     TopologicalSorter({module: our_modules(path) for module, path in MODULES.items()}).prepare()
 
 
+_TESTS_OF_STORES = frozenset({"gs", "gs:", "gs://", "://", "is_local", "scheme_of"})
+_TO_BE_FREED = ("transforms.codec.", "transforms.media.")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_storage_tells_stores_apart(module: str) -> None:
+    """Others call `transforms.storage.objects`, which asks the store of a URI; texts that merely
+    name one are free to.
+    """
+    if module.startswith(("transforms.storage.", *_TO_BE_FREED)):
+        return
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant):
+            found.add(node.value)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(node.attr if node.value.id == "uris" else "")
+        elif isinstance(node, ast.ImportFrom) and node.module == "transforms.storage.uris":
+            found.update(alias.name for alias in node.names)
+    assert not found & _TESTS_OF_STORES
+
+
 @pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_nothing_imports_tests(path: Path) -> None:
     assert not {name for name in imports_of(path) if name.split(".")[0] in ("tests", "benchmarks")}
