@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media.clock.bends import find_bends
+from transforms.media.clock.evidence import judge_steps, wall_behind_media
 from transforms.media.clock.model import (
     ABSURD_RATE,
     MAX_SKEW,
@@ -23,14 +25,7 @@ from transforms.media.clock.model import (
     ReportPoint,
     StepEvidence,
 )
-from transforms.media.clock.steps import (
-    drop_ramps,
-    find_bends,
-    find_ramps,
-    find_steps,
-    judge_steps,
-    wall_behind_media,
-)
+from transforms.media.clock.steps import drop_ramps, find_ramps, find_steps
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, samples_to_ns
 
 _POINT_NS = 250 * NS_PER_MS
