@@ -1,5 +1,4 @@
-"""RTP time -> server time: the lower envelope of the arrivals, one skew per device, steps told
-apart by sender reports.
+"""Fits straight lines from RTP media time to server time, by the least delays of the arrivals.
 
 A packet's delay is its arrival less its media time. The network only ever adds to it, so the least
 delays tell the clocks:
@@ -10,12 +9,13 @@ delays tell the clocks:
           |__._____.___|                           the slope: the sender's clock runs slow or fast
           +------------------------------------ media time
 
-In two parts. `observe_clock` (in `observe`) looks at one run of packets and keeps little: plateaus
-between lasting steps (found in `clock_steps`), each with the lower hull of its delays, and what the
-sender reports say of each step. `fit_clocks`, here, lays straight lines under the plateaus of all
-runs of a participant session together (one device, one skew), by the linear program of Moon, Skelly
-and Towsley ("Estimation and Removal of Clock Skew from Network Delay Measurements", INFOCOM 1999):
-of all lines below every delay the one nearest to them.
+It is done in two parts. `observe_clock` (in `observe`) looks at one packet run and keeps little of
+it: its plateaus (the media time between two lasting steps), each with the lower convex hull of its
+delays, and what the sender reports say of each step. `fit_clocks`, here, lays straight lines under
+the plateaus of all packet runs of a participant session together, which come from one device and so
+have one skew. It solves the linear program of Moon, Skelly and Towsley ("Estimation and Removal of
+Clock Skew from Network Delay Measurements", INFOCOM 1999): of all lines below every delay the one
+nearest to them. `find_lines` (in `lines`) says which steps move the time line.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transforms.media.clock.lines import BURST_NS, Line, find_lines, lasts
 from transforms.media.clock.model import (
     BEND_S,
-    CHANCE,
     LEAST_STEP_NS,
     MAX_SKEW,
     METADATA_NOISE_NS,
     OWN_FIT_NS,
-    PATH_STEP_NS,
     WALL_CLOCK_RATE,
     ClockMethod,
     ClockPiece,
@@ -42,30 +41,25 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
-from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, samples_to_ns
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, samples_to_ns
 
-_MOST_CHANCE_NS = 15 * NS_PER_MS
-_BURST_NS = 3 * NS_PER_SECOND
-"""Packets that came late together, or could not overtake each other, are a burst, not a path of
-their own.
-"""
-_SLOW_START_NS = 10 * NS_PER_SECOND
-"""Delay that falls within this of a start was a network that was crowded at first."""
 _NOMINAL_SKEW_BOUND = 500e-6
 _LEAST_FIT_SAMPLES = 30 * SAMPLE_RATE_HZ
 _OWN_FIT_SAMPLES = 600 * SAMPLE_RATE_HZ
-_OWN_FIT_APART_NS = 2 * NS_PER_MS
+_OWN_FIT_GAIN_NS = 2 * NS_PER_MS
 _DUMP_RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
 
 
 def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
-    """Returns, for each run of one participant session and track type, how its media time maps to
-    server time.
+    """Returns how the media time of each packet run maps to server time, piece by piece.
 
-    One skew for all of them, given 30 s of media; 10 minutes or more without a step get their own
-    where it moves their ends by more than 2 ms against each other. With less, or an absurd fit, the
-    nominal rate.
+    All get one skew, given 30 s of media; 10 minutes or more without a step get their own where it
+    moves their ends by more than 2 ms against each other. With less media, or an absurd fit, they
+    get the nominal rate.
+
+    Args:
+      packet_runs: all of one participant session and track type.
     """
     plateaus = [plateau for packet_run in packet_runs for plateau in packet_run.plateaus]
     total = sum(plateau.media_stop_sample - plateau.media_start_sample for plateau in plateaus)
@@ -75,21 +69,23 @@ def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece,
 
 @dataclass(frozen=True, slots=True)
 class _Skew:
+    """How a sender's clock runs against the server's."""
+
     rate: float
-    """How much slower the sender's clock runs than the server's, as a part of one."""
+    """How much slower it runs, as a part of one."""
     error: float
+    """By how much the rate may be off."""
 
 
 def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
-    """Returns the slope of the lines nearest below all plateaus, None when it is absurd or not to
-    be known.
+    """Returns the slope of the lines nearest below all plateaus; None when it cannot be known.
 
-    Plateaus of less than 3 s are ramps of a queue, and tell no slope. Those between which a queue
-    came and went share a line.
+    A slope that no sound card has counts as unknown. Plateaus of less than 3 s are ramps of a
+    queue, and tell no slope. Those between which a queue came and went share a line.
     """
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
     usable = [
-        p for p in known if _lasts(p.media_start_sample, p.media_stop_sample, _BURST_NS)
+        p for p in known if lasts(p.media_start_sample, p.media_stop_sample, BURST_NS)
     ] or known
     if not usable:
         return None
@@ -99,9 +95,9 @@ def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
     for plateau in usable:
         if joined and plateau.evidence == StepEvidence.DENIED:
             before = joined[-1][-1]
-            apart = abs(_least_delay(plateau, skew.rate) - _least_delay(before, skew.rate))
-            distance = abs(plateau.mean_media_ns - before.mean_media_ns)
-            if apart < LEAST_STEP_NS + skew.error * distance:
+            step_ns = abs(plateau.least_delay_ns(skew.rate) - before.least_delay_ns(skew.rate))
+            distance_ns = abs(plateau.mean_media_ns - before.mean_media_ns)
+            if step_ns < LEAST_STEP_NS + skew.error * distance_ns:
                 joined[-1].append(plateau)
                 continue
         joined.append([plateau])
@@ -129,9 +125,7 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
     mean_y = np.add.reduceat(each * its_y, first) / weight
 
     def above(rate: float) -> float:
-        """How far the delays lie above the highest lines of this slope, summed: convex in the
-        slope.
-        """
+        """Returns how far delays lie above the highest lines of a slope, summed: it is convex."""
         level = np.minimum.reduceat(y - rate * x, starts)
         return float((weight * (mean_y - rate * mean_x - level)).sum())
 
@@ -163,54 +157,68 @@ def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
 
 
 def _lay_lines(packet_run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
-    """Returns one piece per stretch between steps that count, each on the least delay of its
-    plateaus.
-    """
+    """Returns one piece for each line of a packet run, on the least delay of its plateaus."""
     skews = _skews(packet_run.plateaus, common)
     pieces = []
-    for stretch in _follow(packet_run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
-        plateaus = packet_run.plateaus[stretch.first : stretch.last + 1]
-        skew, strange_rate = skews[stretch.first]
+    for line in find_lines(packet_run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
+        plateaus = packet_run.plateaus[line.first : line.last + 1]
+        skew, strange_rate = skews[line.first]
         rate = skew.rate if skew else 0.0
         start_sample = plateaus[0].media_start_sample
-        start_ns, length_ns = (
-            samples_to_ns(start_sample),
-            samples_to_ns(plateaus[-1].media_stop_sample - start_sample),
-        )
-        # How far the usual delay lies above the least one says how well the least one is known.
-        points = sum(plateau.point_count for plateau in plateaus)
-        usual = sum(
-            plateau.point_count
-            * (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate))
-            for plateau in plateaus
-        )
-        doubt = _DUMP_RESOLUTION_NS + max(0.0, usual / points) / math.sqrt(points) * 3
-        doubt += (
-            skew.error if skew else _NOMINAL_SKEW_BOUND
-        ) * length_ns + strange_rate * length_ns
-        doubt += stretch.doubt_ns + stretch.excess_ns
-        # Lines are drawn through what is nearly straight.
-        doubt += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
-        if packet_run.method == ClockMethod.METADATA:
-            by_line = abs(rate) if plateaus[0].point_count <= 2 else WALL_CLOCK_RATE
-            doubt += METADATA_NOISE_NS + by_line * length_ns
+        start_ns = samples_to_ns(start_sample)
         pieces.append(
             ClockPiece(
                 media_start_sample=start_sample,
                 server_start_unix_ns=packet_run.base_unix_ns
                 + start_ns
-                + round(stretch.level_ns + rate * start_ns),
+                + round(line.level_ns + rate * start_ns),
                 skew_ppm=(1 / (1 + rate) - 1) * 1e6,
                 is_fitted=skew is not None,
-                sync_error_ns=round(doubt),
+                sync_error_ns=round(
+                    _doubt_ns(line, plateaus, skew, strange_rate, packet_run.method)
+                ),
             )
         )
     return tuple(pieces)
 
 
+def _doubt_ns(
+    line: Line,
+    plateaus: Sequence[Plateau],
+    skew: _Skew | None,
+    strange_rate: float,
+    method: ClockMethod,
+) -> float:
+    """Returns how far server times on a line may be off.
+
+    Args:
+      line: that is asked about.
+      plateaus: those on it.
+      skew: their skew; None for the nominal rate.
+      strange_rate: by how much their own skew seems to be another one.
+      method: how the arrivals are known.
+    """
+    rate = skew.rate if skew else 0.0
+    length_ns = samples_to_ns(plateaus[-1].media_stop_sample - plateaus[0].media_start_sample)
+    # How far the usual delay lies above the least one says how well the least one is known.
+    points = sum(plateau.point_count for plateau in plateaus)
+    usual = sum(plateau.point_count * plateau.usual_excess_ns(rate) for plateau in plateaus)
+    doubt_ns = _DUMP_RESOLUTION_NS + max(0.0, usual / points) / math.sqrt(points) * 3
+    doubt_ns += (skew.error if skew else _NOMINAL_SKEW_BOUND) * length_ns + strange_rate * length_ns
+    doubt_ns += line.doubt_ns + line.excess_ns
+    # Lines are drawn through what is nearly straight.
+    doubt_ns += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
+    if method == ClockMethod.METADATA:
+        by_line = abs(rate) if plateaus[0].point_count <= 2 else WALL_CLOCK_RATE
+        doubt_ns += METADATA_NOISE_NS + by_line * length_ns
+    return doubt_ns
+
+
 def _skews(plateaus: Sequence[Plateau], common: _Skew | None) -> list[tuple[_Skew | None, float]]:
-    """Returns each plateau's skew, and by how much its own seems to be another though it is not
-    applied.
+    """Returns each plateau's skew (None for the nominal rate), and how far its own seems from it.
+
+    What plateaus without a confirmed step between them have of their own is applied only where
+    there is enough of it.
     """
     starts = [
         number
@@ -221,156 +229,13 @@ def _skews(plateaus: Sequence[Plateau], common: _Skew | None) -> list[tuple[_Ske
     for start, stop in itertools.pairwise([*starts, len(plateaus)]):
         length = plateaus[stop - 1].media_stop_sample - plateaus[start].media_start_sample
         own = _fit_skew(plateaus[start:stop]) if length >= _LEAST_FIT_SAMPLES else None
-        apart = max(0.0, abs(own.rate - common.rate) - own.error) if own and common else 0.0
+        strange_rate = max(0.0, abs(own.rate - common.rate) - own.error) if own and common else 0.0
         if (
             own
             and length >= _OWN_FIT_SAMPLES
-            and (common is None or apart * samples_to_ns(length) > _OWN_FIT_APART_NS)
+            and (common is None or strange_rate * samples_to_ns(length) > _OWN_FIT_GAIN_NS)
         ):
             found += [(own, 0.0)] * (stop - start)
         else:
-            found += [(common, apart)] * (stop - start)
+            found += [(common, strange_rate)] * (stop - start)
     return found
-
-
-def _least_delay(plateau: Plateau, rate: float) -> float:
-    return min(y - rate * x for x, y in plateau.hull)
-
-
-@dataclass(slots=True)
-class _Stretch:
-    """Plateaus between which the time line does not move."""
-
-    first: int
-    last: int
-    level_ns: float
-    """Their least delay, less what the network's path added."""
-    is_clear: bool = True
-    """Whether the level was taken while nothing was added."""
-    excess_ns: float = 0.0
-    """How far above it they end, for reasons unknown."""
-    doubt_ns: float = 0.0
-    """What is in doubt by falls of unknown reason."""
-
-
-def _follow(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[_Stretch]:
-    """Returns the stretches of a run, told apart by what its steps mean; the slope is the same
-    between confirmed steps.
-
-    A delay is the sum of what the sender's stalls add (never taken back) and what the network adds
-    to its least (which may be):
-
-    - confirmed by reports: a stall, the time line moves;
-    - denied: the network's, however large. It is measured from one plateau of 3 s or more to the
-      next: packets in between that could not overtake each other tell no level;
-    - unknown: a fall gives back what the network had added; a rise of 60 ms or more that stays to
-      the end is a stall; what is less moves nothing until it adds up to that.
-
-    The network's share is counted from the least of the whole run: a path that was slow at first
-    was slow, not early.
-    """
-    # Levels are heights of lines at media time 0. Where the slope changes, the lines meet at the
-    # step instead.
-    turns = [0.0]
-    for plateau, before, after in zip(plateaus[1:], rates, rates[1:], strict=False):
-        turns.append(turns[-1] + (before - after) * samples_to_ns(plateau.media_start_sample))
-    levels = [
-        _least_delay(plateau, rate) - turn
-        for plateau, rate, turn in zip(plateaus, rates, turns, strict=True)
-    ]
-    added = [
-        after - before if plateau.evidence == StepEvidence.DENIED else 0.0
-        for plateau, before, after in zip(plateaus, [0.0, *levels], levels, strict=False)
-    ]
-    denied = list(itertools.accumulate(added))
-    lowest_after = list(
-        itertools.accumulate(
-            (y - path for y, path in zip(levels[::-1], denied[::-1], strict=True)), min
-        )
-    )[::-1]
-    found: list[_Stretch] = []
-    by_path = least_path = unsure = 0.0
-    # Of n least delays the least lies about the n-th part of their usual excess above the
-    # network's.
-    noises = [
-        (plateau.mean_delay_ns - rate * plateau.mean_media_ns - _least_delay(plateau, rate))
-        / plateau.point_count
-        for plateau, rate in zip(plateaus, rates, strict=True)
-    ]
-    anchor: float | None = None  # the last long plateau of this stretch
-    anchored = 0
-    only_denied = True  # since then
-    for number, plateau in enumerate(plateaus):
-        is_long = _lasts(plateau.media_start_sample, plateau.media_stop_sample, _BURST_NS)
-        is_long &= CHANCE * noises[number] < _MOST_CHANCE_NS  # a ramp is no plateau
-        level = levels[number] - by_path
-        moves = not found or plateau.evidence == StepEvidence.CONFIRMED
-        if not moves:
-            stretch = found[-1]
-            before = stretch.level_ns if anchor is None else anchor
-            only_denied &= plateau.evidence == StepEvidence.DENIED
-            chance = (
-                min(LEAST_STEP_NS + CHANCE * (noises[number] + noises[anchored]), _MOST_CHANCE_NS)
-                if is_long
-                else 0.0
-            )
-            by_itself = abs(levels[number] - before)
-            if anchor is None and level < stretch.level_ns:
-                stretch.level_ns = (
-                    level  # packets that came late together tell no level, those behind them do
-                )
-            elif by_path and by_itself < chance and by_itself < abs(level - before):
-                # All that was added is gone: here the level shows as it is.
-                by_path, level = 0.0, levels[number]
-                stretch.level_ns = min(stretch.level_ns, level) if stretch.is_clear else level
-                stretch.is_clear = True
-                level = stretch.level_ns
-            elif abs(level - before) < chance:
-                stretch.level_ns = min(stretch.level_ns, level)
-                stretch.excess_ns = max(
-                    stretch.excess_ns, 0.0 if only_denied else level - stretch.level_ns
-                )
-                level = before = min(before, level)
-            elif only_denied:
-                by_path += level - before if is_long else 0.0
-                level = before
-            elif level < stretch.level_ns:
-                back = min(stretch.level_ns - level, max(by_path, 0.0))
-                by_path, level = by_path - back, level + back
-                fall = stretch.level_ns - level
-                lasted = _lasts(
-                    plateaus[stretch.first].media_start_sample,
-                    plateau.media_start_sample,
-                    _SLOW_START_NS,
-                )
-                moves = fall >= PATH_STEP_NS and lasted
-                if not moves:
-                    by_path, level = by_path - fall, stretch.level_ns
-                    stretch.doubt_ns += fall if lasted else 0.0
-            else:
-                # Delay that comes down again was a crowded network.
-                moves = (
-                    lowest_after[number] + denied[number] - by_path - stretch.level_ns
-                    >= PATH_STEP_NS
-                )
-        if moves:
-            if found and plateau.evidence == StepEvidence.UNKNOWN:
-                unsure += abs(
-                    level - found[-1].level_ns
-                )  # a stall by its size, but it may be the network's
-            found.append(_Stretch(number, number, level, is_clear=not by_path, doubt_ns=unsure))
-            anchor, anchored, only_denied = None, number, True
-        stretch = found[-1]
-        stretch.last = number
-        if not only_denied:
-            stretch.excess_ns = level - stretch.level_ns
-        if is_long:
-            anchor, anchored, only_denied = level, number, True
-            least_path = min(least_path, by_path)
-    for stretch in found:
-        stretch.level_ns += least_path + turns[stretch.first]
-    return found
-
-
-def _lasts(start_sample: int, stop_sample: int, length_ns: int) -> bool:
-    return samples_to_ns(stop_sample - start_sample) >= length_ns

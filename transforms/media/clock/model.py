@@ -83,6 +83,14 @@ class Plateau:
     evidence: StepEvidence
     """Of the step before it."""
 
+    def least_delay_ns(self, rate: float) -> float:
+        """Returns the height, at media time 0, of the highest line of a slope below all delays."""
+        return min(y - rate * x for x, y in self.hull)
+
+    def usual_excess_ns(self, rate: float) -> float:
+        """Returns how far the mean of the least delays lies above that line."""
+        return self.mean_delay_ns - rate * self.mean_media_ns - self.least_delay_ns(rate)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketRunClock:
