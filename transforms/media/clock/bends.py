@@ -1,4 +1,8 @@
-"""Where a sender's clock changes its rate between two steps (see `fit`)."""
+"""Where a sender's clock changes its rate between two steps.
+
+A microphone was changed, or a crystal warmed up. The delay of a network may drift as well, which
+looks the same in the arrivals; sender reports tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -26,54 +30,57 @@ _BEND_EDGE_BLOCKS = 3
 
 
 def find_bends(
-    media_ns: Ints, delay: Ints, points: Sequence[ReportPoint]
+    media_ns: Ints, delay_ns: Ints, points: Sequence[ReportPoint]
 ) -> list[tuple[int, StepEvidence]]:
-    """Returns where between two steps the clock changes its rate (index of the first packet), and
-    what is known of it.
+    """Returns where the clock changes its rate, as (index of the first packet, what is known).
 
-    A microphone was changed, or a crystal warmed up. The network's delay may drift as well: reports
-    tell. Without them a clock it is if delays run straight before and after.
+    Without reports a drift is the clock's if delays run straight before and after.
+
+    Args:
+      media_ns: media time at the end of each packet between two steps.
+      delay_ns: of each packet.
+      points: the sender reports of the whole packet run.
     """
     if media_ns[-1] - media_ns[0] < 2 * OWN_FIT_NS:
         return []
     block = (media_ns - media_ns[0]) // _BLOCK_NS
     firsts = np.flatnonzero(np.diff(block, prepend=-1))
-    trend = float(delay[firsts[-1] :].min() - delay[: firsts[1]].min()) / float(
+    trend = float(delay_ns[firsts[-1] :].min() - delay_ns[: firsts[1]].min()) / float(
         media_ns[firsts[-1]] - media_ns[0]
     )
-    flat = delay - trend * (media_ns - media_ns[0])
+    flat_ns = delay_ns - trend * (media_ns - media_ns[0])
     least = [
-        start + int(flat[start:stop].argmin())
-        for start, stop in itertools.pairwise([*firsts.tolist(), len(flat)])
+        start + int(flat_ns[start:stop].argmin())
+        for start, stop in itertools.pairwise([*firsts.tolist(), len(flat_ns)])
     ]
-    x, y = (media_ns[least] - media_ns[0]) / 1e9, flat[least] / 1e9
+    x, y = (media_ns[least] - media_ns[0]) / 1e9, flat_ns[least] / 1e9
     # The middle of five: a crowded minute or two is no bend.
     padded = np.concatenate([y[:2], y, y[-2:]])
     y = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
     edges = [0, *_break_lines(x, y, 0, len(x)), len(x)]
-    slopes, off = [], []
+    slopes, deviations_s = [], []
     for a, b in itertools.pairwise(edges):
         line = np.polyfit(x[a:b], y[a:b], 1)
         slopes.append(float(line[0]))
         # Of a short line only the ends are there, which say nothing.
-        off.append(
+        deviations_s.append(
             float(
                 np.abs(y[a:b] - np.polyval(line, x[a:b]))[_BEND_EDGE_BLOCKS:-_BEND_EDGE_BLOCKS].max(
                     initial=0.0
                 )
             )
         )
-    media, behind = wall_behind_media(points)
-    seconds = (media * NS_PER_SECOND / SAMPLE_RATE_HZ - media_ns[0]) / 1e9
+    report_sample, behind_ns = wall_behind_media(points)
+    report_s = (report_sample * NS_PER_SECOND / SAMPLE_RATE_HZ - media_ns[0]) / 1e9
     ends = [*(float(x[edge]) for edge in edges[:-1]), math.inf]
-    told = [_slope(seconds, behind / 1e9, a, b) for a, b in itertools.pairwise(ends)]
+    reported = [_slope(report_s, behind_ns / 1e9, a, b) for a, b in itertools.pairwise(ends)]
     found = []
     for number, edge in enumerate(edges[1:-1]):
         change = slopes[number + 1] - slopes[number]
-        (before, noise_before), (after, noise_after) = told[number], told[number + 1]
+        (before, noise_before), (after, noise_after) = reported[number], reported[number + 1]
         noise = 2 * (noise_before + noise_after)
         if noise >= abs(change):
-            if max(off[number : number + 2]) > 2 * BEND_S:
+            if max(deviations_s[number : number + 2]) > 2 * BEND_S:
                 continue  # it comes and goes: nothing a clock would do
             verdict = StepEvidence.CONFIRMED
         elif abs(after - before - change) <= max(noise, _BEND_NOISE, 0.35 * abs(change)):
@@ -85,8 +92,9 @@ def find_bends(
 
 
 def _slope(x: Reals, y: Reals, start: float, stop: float) -> tuple[float, float]:
-    """Returns the slope of the points between two places and how far it may be off; infinitely so
-    for few points.
+    """Returns the slope of the points between two places, and how far it may be off.
+
+    Of few points it may be off by any amount.
     """
     mine = (x >= start) & (x < stop)
     if mine.sum() < _BEND_REPORTS:
@@ -97,9 +105,7 @@ def _slope(x: Reals, y: Reals, start: float, stop: float) -> tuple[float, float]
 
 
 def _break_lines(x: Reals, y: Reals, start: int, stop: int) -> list[int]:
-    """Returns where straight lines break that follow the points closely, none shorter than 10
-    minutes.
-    """
+    """Returns where straight lines break that follow points closely; none is below 10 minutes."""
     if stop - start < 2 * _OWN_FIT_BLOCKS:
         return []
 

@@ -1,5 +1,7 @@
-"""The clock of one sender as values: what a packet run tells of it, and the straight lines laid
-through it.
+"""The clock of one sender as values: what a packet run tells of it, and the lines laid through it.
+
+Media time counts samples at 48 kHz from the first packet of a packet run, by the sender's clock.
+Server time is the clock of the machine that recorded, in Unix ns.
 """
 
 from __future__ import annotations
@@ -39,10 +41,10 @@ class ClockMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportPoint:
-    """A sender report on a run's own media time."""
+    """A sender report (RFC 3550 s6.4.1) on the media time of a packet run."""
 
     media_sample: int
-    """Its RTP timestamp, counted from the run's first packet."""
+    """Its RTP timestamp, counted from the first packet of the packet run."""
     sender_unix_ns: int
     """Its wall clock; wrong by any constant."""
     arrival_unix_ns: int | None = None
@@ -53,7 +55,7 @@ class StepEvidence(StrEnum):
     """What sender reports say of a lasting step between media time and arrivals."""
 
     NONE = "none"
-    """There is no step: a run begins."""
+    """There is no step: a packet run begins."""
     CONFIRMED = "confirmed"
     """The sender's own clock shows it: its capture stood still."""
     DENIED = "denied"
@@ -64,9 +66,7 @@ class StepEvidence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """A stretch of a run between lasting steps: its least delays, and enough to fit a line under
-    all of them.
-    """
+    """A part of a packet run between lasting steps: its least delays, and their lower hull."""
 
     media_start_sample: int
     media_stop_sample: int
@@ -77,8 +77,8 @@ class Plateau:
     spread_media_ns: int
     """Standard deviation of the points in media time."""
     hull: tuple[tuple[int, int], ...]
-    """Their lower convex hull: (media time of a packet's end in ns, delay above the run's base in
-    ns).
+    """Their lower convex hull, enough to fit a line under all of them: (media time of a packet's
+    end in ns, delay in ns above `PacketRunClock.base_unix_ns`).
     """
     evidence: StepEvidence
     """Of the step before it."""
@@ -94,9 +94,7 @@ class Plateau:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketRunClock:
-    """What one run's arrivals and sender reports tell of its sender's clock, before a line is
-    fitted.
-    """
+    """What one packet run tells of its sender's clock, before a line is fitted."""
 
     base_unix_ns: int
     """Server time of media time 0 if the first packet had come with the least delay."""
@@ -105,16 +103,16 @@ class PacketRunClock:
 
     @property
     def first_server_unix_ns(self) -> int:
-        """About when the run begins, at the nominal rate."""
+        """About when the packet run begins, at the nominal rate."""
         return self.base_unix_ns + min(y for _, y in self.plateaus[0].hull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockPiece:
-    """A stretch of one media clock that maps to server time by one straight line."""
+    """A part of a packet run whose media time maps to server time by one straight line."""
 
     media_start_sample: int
-    """First sample, counted from the run's first packet."""
+    """First sample, counted from the first packet of the packet run."""
     server_start_unix_ns: int
     """Server time of that sample, codec look-ahead not yet taken off (the containers' pre-skip does
     that).

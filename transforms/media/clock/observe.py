@@ -1,11 +1,12 @@
-"""What one run of packets tells of its sender's clock: plateaus of least delay between steps (see
-`fit`).
+"""What one packet run tells of its sender's clock: plateaus of least delay between steps.
+
+`fit` says what they are and what becomes of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,12 @@ _POINT_NS = 250 * NS_PER_MS
 
 
 def in_order(arrival_unix_ns: Ints) -> Ints:
-    """Returns when packets would have come at the latest had they kept their places: one that was
-    overtaken moves no other.
+    """Returns when packets would have arrived at the latest had they kept their places.
+
+    A packet that was overtaken by others moves none of them.
+
+    Args:
+      arrival_unix_ns: arrivals in sequence order; returned as they are if they rise.
     """
     if (arrival_unix_ns[1:] >= arrival_unix_ns[:-1]).all():
         return arrival_unix_ns
@@ -49,7 +54,7 @@ def observe_clock(
     reports: Sequence[ReportPoint],
     last_arrival_unix_ns: int | None = None,
 ) -> PacketRunClock:
-    """Returns what one run of one SSRC tells of its sender's clock.
+    """Returns the plateaus of a packet run, with what sender reports say of the steps between.
 
     Args:
       media_sample: unwrapped RTP time of each audio packet in sequence order, counted from the
@@ -61,61 +66,43 @@ def observe_clock(
         something else says so.
     """
     if media_sample.size == 0:
-        raise ValueError("a run without packets has no clock")
+        raise ValueError("a packet run without packets has no clock")
     points = sorted(reports, key=lambda point: (point.media_sample, point.sender_unix_ns))
     method = ClockMethod.ARRIVAL_ENVELOPE
     if media_sample[-1] > SAMPLE_RATE_HZ and not np.ptp(arrival_unix_ns):
         method = ClockMethod.METADATA
-        ends = media_sample + duration_samples
-        base = int(arrival_unix_ns[0]) - samples_to_ns(int(duration_samples[0]))
-        span = None
+        end_sample = media_sample + duration_samples
+        span_ns = None
         if last_arrival_unix_ns is not None:
-            span = last_arrival_unix_ns - int(arrival_unix_ns[0])
-        known = _arrivals_by_reports(ends, int(arrival_unix_ns[0]), span, points)
-        if known is None:
-            # Two arrivals make a line; of one the rate stays nominal. The error says so.
-            late = 0 if span is None else span - samples_to_ns(int(ends[-1] - ends[0]))
-            x, y = (
-                np.array([ends[0], ends[-1]]) * NS_PER_SECOND // SAMPLE_RATE_HZ,
-                np.array([0, late], dtype=np.int64),
-            )
-            used = slice(0, 1 if span is None else 2)
-            plateau = _plateau(0, int(ends[-1]), x[used], y[used], x[used], StepEvidence.NONE)
-            return PacketRunClock(base_unix_ns=base, plateaus=(plateau,), method=method)
-        arrival_unix_ns = known
+            span_ns = last_arrival_unix_ns - int(arrival_unix_ns[0])
+        by_reports = _arrivals_by_reports(end_sample, int(arrival_unix_ns[0]), span_ns, points)
+        if by_reports is None:
+            base_unix_ns = int(arrival_unix_ns[0]) - samples_to_ns(int(duration_samples[0]))
+            plateau = _plateau_by_ends(int(end_sample[0]), int(end_sample[-1]), span_ns)
+            return PacketRunClock(base_unix_ns=base_unix_ns, plateaus=(plateau,), method=method)
+        arrival_unix_ns = by_reports
     media_ns = media_sample + duration_samples
     media_ns *= NS_PER_SECOND
     media_ns //= SAMPLE_RATE_HZ
-    base = int(arrival_unix_ns[0] - media_ns[0])
-    delay = arrival_unix_ns - media_ns
-    delay -= base
-    time = in_order(arrival_unix_ns)
-    steps = find_steps(time, delay)
-    ramps = find_ramps(steps, time, delay - (arrival_unix_ns - time))
-    evidence = judge_steps(steps, ramps, media_sample, time, points)
+    base_unix_ns = int(arrival_unix_ns[0] - media_ns[0])
+    delay_ns = arrival_unix_ns - media_ns
+    delay_ns -= base_unix_ns
+    ordered_ns = in_order(arrival_unix_ns)
+    steps = find_steps(ordered_ns, delay_ns)
+    ramps = find_ramps(steps, ordered_ns, delay_ns - (arrival_unix_ns - ordered_ns))
+    evidence = judge_steps(steps, ramps, media_sample, ordered_ns, points)
     # Little by little, and no report says otherwise: a queue.
     evidence = [
         StepEvidence.DENIED if is_ramp and said == StepEvidence.UNKNOWN else said
         for is_ramp, said in zip(ramps, evidence, strict=True)
     ]
-    steps, evidence = drop_ramps(steps, evidence, time)
-    marks = [
+    steps, evidence = drop_ramps(steps, evidence, ordered_ns)
+    begins = [
         (0, StepEvidence.NONE),
         *((index, said) for (index, _), said in zip(steps, evidence, strict=True)),
     ]
-    parted: list[tuple[int, StepEvidence]] = []
-    for (start, said), (stop, _) in itertools.pairwise(
-        [*marks, (len(media_sample), StepEvidence.NONE)]
-    ):
-        parted.append((start, said))
-        parted += [
-            (start + place, bend)
-            for place, bend in find_bends(media_ns[start:stop], delay[start:stop], points)
-        ]
     plateaus = []
-    for (start, said), (stop, _) in itertools.pairwise(
-        [*parted, (len(media_sample), StepEvidence.NONE)]
-    ):
+    for start, stop, said in _part_at_bends(begins, media_ns, delay_ns, points):
         first_sample = int(media_sample[start]) if start else 0
         stop_sample = (
             int(media_sample[stop])
@@ -127,19 +114,56 @@ def observe_clock(
                 first_sample,
                 stop_sample,
                 media_ns[start:stop],
-                delay[start:stop],
-                time[start:stop],
+                delay_ns[start:stop],
+                ordered_ns[start:stop],
                 said,
             )
         )
-    return PacketRunClock(base_unix_ns=base, plateaus=tuple(plateaus), method=method)
+    return PacketRunClock(base_unix_ns=base_unix_ns, plateaus=tuple(plateaus), method=method)
+
+
+def _part_at_bends(
+    begins: Sequence[tuple[int, StepEvidence]],
+    media_ns: Ints,
+    delay_ns: Ints,
+    points: Sequence[ReportPoint],
+) -> Iterator[tuple[int, int, StepEvidence]]:
+    """Yields the packets of each plateau as (first, stop, evidence of what begins it)."""
+    parted: list[tuple[int, StepEvidence]] = []
+    end = (len(media_ns), StepEvidence.NONE)
+    for (start, said), (stop, _) in itertools.pairwise([*begins, end]):
+        parted.append((start, said))
+        parted += [
+            (start + place, bend)
+            for place, bend in find_bends(media_ns[start:stop], delay_ns[start:stop], points)
+        ]
+    for (start, said), (stop, _) in itertools.pairwise([*parted, end]):
+        yield start, stop, said
+
+
+def _plateau_by_ends(first_stop_sample: int, last_stop_sample: int, span_ns: int | None) -> Plateau:
+    """Returns the plateau of a packet run of which only the ends are known.
+
+    Two arrivals make a line; of one the rate stays nominal, and the error of the fit says so.
+
+    Args:
+      first_stop_sample: end of the first packet.
+      last_stop_sample: end of the last packet.
+      span_ns: from the first packet's arrival to the last one's; None if unknown.
+    """
+    late_ns = (
+        0 if span_ns is None else span_ns - samples_to_ns(last_stop_sample - first_stop_sample)
+    )
+    x = np.array([first_stop_sample, last_stop_sample]) * NS_PER_SECOND // SAMPLE_RATE_HZ
+    y = np.array([0, late_ns], dtype=np.int64)
+    known = slice(0, 1 if span_ns is None else 2)
+    return _plateau(0, last_stop_sample, x[known], y[known], x[known], StepEvidence.NONE)
 
 
 def _arrivals_by_reports(
-    ends: Ints, first_unix_ns: int, span_ns: int | None, points: Sequence[ReportPoint]
+    stop_sample: Ints, first_unix_ns: int, span_ns: int | None, points: Sequence[ReportPoint]
 ) -> Ints | None:
-    """Returns when packets would have arrived by the sender's reports, beginning with the one
-    arrival that is known.
+    """Returns when packets would have arrived by the sender reports, from a known first arrival.
 
     Where the last arrival is known too, and is further from what the reports say than a network or
     a clock would be, the sender's wall clock runs at another rate: it is brought to end there.
@@ -147,67 +171,73 @@ def _arrivals_by_reports(
     None when there are too few reports, or they imply an absurd rate.
 
     Args:
-      ends: media time at the end of each packet.
+      stop_sample: media time at the end of each packet.
       first_unix_ns: the first packet's arrival.
       span_ns: from the first packet's arrival to the last one's; None if unknown.
       points: by media time.
     """
-    media, behind = wall_behind_media(points)
-    if len(media) < 2:
+    report_sample, behind_ns = wall_behind_media(points)
+    if len(report_sample) < 2:
         return None
-    rate = float(np.median(np.diff(behind) / np.diff(media)))
+    rate = float(np.median(np.diff(behind_ns) / np.diff(report_sample)))
     if abs(rate) * SAMPLE_RATE_HZ / NS_PER_SECOND > ABSURD_RATE:
         return None
     # A report sent while the capture stood knows part of the stall.
-    moved = np.abs(np.diff(behind) - rate * np.diff(media)) > REPORT_NOISE_NS
-    keep = np.concatenate([[True], ~(moved[:-1] & moved[1:]), [True]])
-    media, behind = media[keep], behind[keep]
+    has_stall = np.abs(np.diff(behind_ns) - rate * np.diff(report_sample)) > REPORT_NOISE_NS
+    keep = np.concatenate([[True], ~(has_stall[:-1] & has_stall[1:]), [True]])
+    report_sample, behind_ns = report_sample[keep], behind_ns[keep]
     # Between two reports a stall is at the longest pause there: a mute, most likely.
-    moved = np.diff(behind) - rate * np.diff(media)
-    drift = rate * (ends - media[0]) + behind[0]
-    for number in np.flatnonzero(np.abs(moved) > REPORT_NOISE_NS).tolist():
+    stall_ns = np.diff(behind_ns) - rate * np.diff(report_sample)
+    drift_ns = rate * (stop_sample - report_sample[0]) + behind_ns[0]
+    for number in np.flatnonzero(np.abs(stall_ns) > REPORT_NOISE_NS).tolist():
         first, stop = np.searchsorted(
-            ends, [media[number], media[number + 1]], side="right"
+            stop_sample, [report_sample[number], report_sample[number + 1]], side="right"
         ).tolist()
-        stop = min(stop, len(ends) - 1)
+        stop = min(stop, len(stop_sample) - 1)
         if stop > first > 0:
-            pauses = np.diff(ends[first - 1 : stop + 1])
+            pauses = np.diff(stop_sample[first - 1 : stop + 1])
             longest = int(pauses.argmax())
             at = first + (
                 longest if pauses[longest] > 2 * int(np.median(pauses)) else len(pauses) // 2
             )
         else:
             at = first
-        drift[at:] += moved[number]
-    media_ns = ends / SAMPLE_RATE_HZ * NS_PER_SECOND
-    wall = media_ns + drift
-    wall -= wall[0]
-    if span_ns is not None and wall[-1] > 0:
-        off = span_ns - float(wall[-1])
+        drift_ns[at:] += stall_ns[number]
+    media_ns = stop_sample / SAMPLE_RATE_HZ * NS_PER_SECOND
+    wall_ns = media_ns + drift_ns
+    wall_ns -= wall_ns[0]
+    if span_ns is not None and wall_ns[-1] > 0:
+        missing_ns = span_ns - float(wall_ns[-1])
         if (
-            METADATA_NOISE_NS + WALL_CLOCK_RATE * wall[-1]
-            < abs(off)
-            < MAX_SKEW * wall[-1] + NS_PER_SECOND
+            METADATA_NOISE_NS + WALL_CLOCK_RATE * wall_ns[-1]
+            < abs(missing_ns)
+            < MAX_SKEW * wall_ns[-1] + NS_PER_SECOND
         ):
-            wall += off * (media_ns - media_ns[0]) / (media_ns[-1] - media_ns[0])
-    arrivals: Ints = first_unix_ns + np.rint(wall).astype(np.int64)
+            wall_ns += missing_ns * (media_ns - media_ns[0]) / (media_ns[-1] - media_ns[0])
+    arrivals: Ints = first_unix_ns + np.rint(wall_ns).astype(np.int64)
     return arrivals
 
 
 def _plateau(
-    start: int, stop: int, media_ns: Ints, delay: Ints, time: Ints, evidence: StepEvidence
+    start_sample: int,
+    stop_sample: int,
+    media_ns: Ints,
+    delay_ns: Ints,
+    ordered_ns: Ints,
+    evidence: StepEvidence,
 ) -> Plateau:
-    bins = (time - time[0]) // _POINT_NS
+    """Returns a plateau from its packets: media time at their ends, delays, arrivals in order."""
+    bins = (ordered_ns - ordered_ns[0]) // _POINT_NS
     firsts = np.flatnonzero(np.diff(bins, prepend=-1))
-    least = np.minimum.reduceat(delay, firsts)
+    least_ns = np.minimum.reduceat(delay_ns, firsts)
     # Of each quarter second the first packet of the least delay.
-    alike = np.flatnonzero(delay == np.repeat(least, np.diff(firsts, append=len(bins))))
+    alike = np.flatnonzero(delay_ns == np.repeat(least_ns, np.diff(firsts, append=len(bins))))
     picked = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
-    x, y = media_ns[picked], delay[picked]
+    x, y = media_ns[picked], delay_ns[picked]
     hull = _lower_hull(x, y)
     return Plateau(
-        media_start_sample=start,
-        media_stop_sample=stop,
+        media_start_sample=start_sample,
+        media_stop_sample=stop_sample,
         point_count=len(picked),
         mean_media_ns=int(x.mean()),
         mean_delay_ns=int(y.mean()),
