@@ -634,7 +634,7 @@ def test_many_reports_of_one_record_are_not_all_looked_at() -> None:
 
 
 def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.rtp.ingest.MAX_REPORTS", 30)
+    monkeypatch.setattr("transforms.media.caps.MAX_REPORTS", 30)
     reports = [(20 * n, make_rtcp_sender_report(ssrc=SSRC), True) for n in range(40)]
     segment = ingest(dump_of(sorted([*plain_packets(40), *reports])))
     assert sum(len(packet_run.reports) for packet_run in segment.packet_runs) == 30
@@ -665,8 +665,7 @@ def test_only_the_main_sources_are_kept() -> None:
 
 
 def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.rtp.streams.MAX_RUNS", 20)
-    monkeypatch.setattr("transforms.media.rtp.ingest.MAX_RUNS", 20)  # for what is said of it
+    monkeypatch.setattr("transforms.media.caps.MAX_RUNS", 20)
     draw = random.Random(1)
     packets = plain_packets(
         300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32)

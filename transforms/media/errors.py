@@ -7,9 +7,8 @@ and fails the run.
 
 from __future__ import annotations
 
+from transforms.media import caps
 from transforms.media.text import one_line
-
-_MAX_MESSAGE_CHARACTERS = 2_000
 
 
 class CallpressError(Exception):
@@ -41,7 +40,7 @@ class RecordingError(CallpressError):
     ) -> None:
         message = one_line(message)
         if (
-            len(message) > _MAX_MESSAGE_CHARACTERS
+            len(message) > caps.MAX_MESSAGE_CHARACTERS
         ):  # a hostile value in it: what is wrong stands at its ends
             message = f"{message[:1_500]} ... {message[-400:]}"
         super().__init__(message)

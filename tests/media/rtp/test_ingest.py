@@ -465,7 +465,7 @@ def test_dump_looked_at_in_many_stretches_gives_the_same(
 
 
 def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.rtp.payloads._MAX_COPIES", 3)
+    monkeypatch.setattr("transforms.media.caps.MAX_RED_COPIES", 3)
     segment, _ = ingest_built(
         Segment(packets=fake_packets(60), red_copies=1, lost=set(range(5, 55, 10)))
     )

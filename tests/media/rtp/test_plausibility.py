@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.media.rtp import plausibility
+from transforms.media import caps
 from transforms.media.rtp.plausibility import longest, main_sources, mend_arrivals
 
 
@@ -63,7 +63,7 @@ def test_mended_arrivals_rise_or_were_left_alone(offsets: list[int]) -> None:
 
 
 def test_sources_with_the_most_packets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plausibility, "MAX_SOURCES", 2)
+    monkeypatch.setattr(caps, "MAX_SOURCES", 2)
     assert main_sources(np.array([7, 7, 9, 9, 9], dtype=np.uint32)).all()
     assert main_sources(np.array([1, 7, 7, 9, 9, 9, 3], dtype=np.uint32)).tolist() == [
         False,

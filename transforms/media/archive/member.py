@@ -9,16 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
+from transforms.media import caps
 from transforms.media.errors import ArchiveError, CodecProcessError
 from transforms.media.settings import LimitSettings
 from transforms.media.text import utf8_text
 
-FREE_BYTES = 64 << 20
-"""Expanded bytes within which no ratio is looked at: zeros alone, or text, may well compress a
-thousandfold.
-"""
 BUFFER_BYTES = 1 << 18
-_NAME_SHOWN_CHARACTERS = 200
 
 
 class MemberStream(io.RawIOBase):
@@ -125,7 +121,9 @@ class Meter:
         self._check_time()
 
     def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
-        return expanded_bytes > max(FREE_BYTES, compressed_bytes * self.limits.max_expansion_ratio)
+        return expanded_bytes > max(
+            caps.UNQUESTIONED_EXPANDED_BYTES, compressed_bytes * self.limits.max_expansion_ratio
+        )
 
     def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
@@ -162,8 +160,8 @@ def make_member(
         return no_member(problem or "a member without a name")
     plain = utf8_text(name)
     parts = plain.replace("\\", "/").split("/")
-    shown = repr(plain[:_NAME_SHOWN_CHARACTERS]) + (
-        "..." if len(plain) > _NAME_SHOWN_CHARACTERS else ""
+    shown = repr(plain[: caps.MAX_NAME_CHARACTERS_SHOWN]) + (
+        "..." if len(plain) > caps.MAX_NAME_CHARACTERS_SHOWN else ""
     )
     if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
         return None  # resource forks

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
+from transforms.media import caps
 from transforms.media.archive.member import Member
 from transforms.media.archive.walk import walk_archive, walk_folder
 from transforms.media.errors import (
@@ -26,9 +27,6 @@ from transforms.media.values import ArchiveRef, CallKey, Failure, TrackKey
 
 STAGE = "UnpackArchives"
 _COPY_BYTES = 1 << 20
-_MAX_SDP_BYTES = 1 << 16
-_TOLD_EACH = 200
-"""Failures of one type that are told one by one; a hostile archive has a hundred thousand."""
 
 T = TypeVar("T")
 
@@ -78,17 +76,18 @@ class Failures:
         if failure in self._found:
             return
         self._counts[kind] += 1
-        if self._counts[kind] <= _TOLD_EACH:
+        if self._counts[kind] <= caps.MAX_FINDINGS_OF_A_KIND:
             self._found[failure] = None
 
     def all(self) -> tuple[Failure, ...]:
         """Returns the failures, and one more for each kind of which there were too many."""
         more = []
         for kind, count in self._counts.items():
-            if count > _TOLD_EACH:
+            if count > caps.MAX_FINDINGS_OF_A_KIND:
                 first = next(failure for failure in self._found if failure.error_type == kind)
                 message = (
-                    f"{count - _TOLD_EACH} more of this kind in the archive, not told one by one"
+                    f"{count - caps.MAX_FINDINGS_OF_A_KIND} more of this kind in the archive, "
+                    "not told one by one"
                 )
                 more.append(
                     replace(
@@ -297,7 +296,7 @@ def _read_description(
     asks for it.
     """
     try:
-        return parse_sdp(_read_metadata(member, contents, limits, _MAX_SDP_BYTES), member.name)
+        return parse_sdp(_read_metadata(member, contents, limits, caps.MAX_SDP_BYTES), member.name)
     except RecordingError as error:
         return error
 

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from transforms.media import caps
+
 BLOCK_BYTES = 512
 _SKIP_BYTES = 1 << 18
-# Of a name or a PAX header; one that is larger is not read, and the member it belongs to has no
-# known name.
-_MAX_EXTENDED_BYTES = 1 << 20
 _NONE = bytes(BLOCK_BYTES)
 
 _LONG_NAME, _LONG_LINK = b"L", b"K"
@@ -126,7 +125,7 @@ class TarReader:
             self.has_end = False
             if info.type in _EXTENDED:
                 self._set_content(info.size)
-                if info.size > _MAX_EXTENDED_BYTES:
+                if info.size > caps.MAX_TAR_EXTENDED_BYTES:
                     unread = f"a member whose name or header takes {info.size} bytes"
                     continue
                 data = self._read_whole(info.size)

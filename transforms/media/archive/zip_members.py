@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+from transforms.media import caps
 from transforms.media.archive.member import (
     Member,
     Meter,
@@ -22,9 +23,6 @@ from transforms.media.archive.member import (
 from transforms.media.archive.zip_scan import DamageError, ScannedMember, scan_zip
 from transforms.media.errors import ArchiveError
 
-# A zip's directory is read whole: this much by member that is allowed, 46 bytes and a name each.
-_DIRECTORY_BYTES_PER_MEMBER = 256
-_LEAST_DIRECTORY_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED_FLAGS = 0x2041  # encrypted, strongly encrypted, directory encrypted (APPNOTE 4.4.4)
 # What the standard library raises over damaged or hostile zips. None of them is a `RecordingError`,
@@ -48,7 +46,7 @@ def zip_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
     stream.seek(0)
     meter.compressed_bytes = size
     directory_bytes = max(
-        _LEAST_DIRECTORY_BYTES, meter.limits.max_members * _DIRECTORY_BYTES_PER_MEMBER
+        caps.MIN_ZIP_DIRECTORY_BYTES, meter.limits.max_members * caps.ZIP_DIRECTORY_BYTES_PER_MEMBER
     )
     try:
         archive = zipfile.ZipFile(cast("BinaryIO", _BoundedReads(stream, directory_bytes)))

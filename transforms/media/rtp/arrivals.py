@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from transforms.media import caps
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ReportPoint
 from transforms.media.errors import RecordingError, TimelineError, TimingMetadataError
@@ -16,7 +17,6 @@ from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, samples_to_ns
 from transforms.media.wraparound import unwrap
 
 _CLOCKS_AGREE_NS = 1_000_000_000
-_LONGEST_PAUSE_NS = 24 * 3_600 * 1_000_000_000
 
 
 def arrival_base(
@@ -84,5 +84,5 @@ def arrival_after(
             - last.sender_unix_ns
             - samples_to_ns(end - last.media_sample + first.media_sample)
         )
-        pause_ns = told if 0 < told <= _LONGEST_PAUSE_NS else 0
+        pause_ns = told if 0 < told <= caps.LONGEST_PAUSE_NS else 0
     return stop_ns + pause_ns + samples_to_ns(duration_samples)

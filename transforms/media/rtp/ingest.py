@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import (
     RecordingError,
@@ -26,7 +27,7 @@ from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arri
 from transforms.media.rtp.ingested_run import PACKET_DTYPE, IngestedRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payloads import look_at_payloads
-from transforms.media.rtp.plausibility import MAX_REPORTS, MAX_RUNS, main_sources, mend_arrivals
+from transforms.media.rtp.plausibility import main_sources, mend_arrivals
 from transforms.media.rtp.red import recover_red
 from transforms.media.rtp.rtpdump import Rtpdump, read_rtpdump
 from transforms.media.rtp.sdp import RtpMap
@@ -176,7 +177,7 @@ def _read_stream(
         for window in dump.windows:
             parsed = parse_rtp_window(window)
             report_count += len(parsed.sender_reports)
-            reports += parsed.sender_reports[: max(0, MAX_REPORTS - len(reports))]
+            reports += parsed.sender_reports[: max(0, caps.MAX_REPORTS - len(reports))]
             for name, dtype in COLUMNS.items():
                 columns[name] += getattr(parsed, name).astype(dtype).data
             invalid += parsed.invalid_count
@@ -193,10 +194,10 @@ def _read_stream(
             raise
         warnings.append(error)  # what was framed before the damage is whole
     warnings += dump.damage
-    if report_count > MAX_REPORTS:
+    if report_count > caps.MAX_REPORTS:
         message = (
-            f"{member}: {report_count} sender reports, expected at most {MAX_REPORTS}; the later "
-            "ones were left out"
+            f"{member}: {report_count} sender reports, expected at most {caps.MAX_REPORTS}; the "
+            "later ones were left out"
         )
         warnings.append(RtpError(message, member=member))
     arrays: dict[str, Any] = {
@@ -290,7 +291,7 @@ def _what_is_odd(
             f"{counts.invalid} of {counts.received} packets are no RTP or no Opus inside; they "
             "were dropped"
         )
-    if break_count >= MAX_RUNS or (
+    if break_count >= caps.MAX_RUNS or (
         break_count >= _ODD_BREAKS and 100 * break_count > counts.received
     ):
         left_out = (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.rtp.rtpdump import RecordWindow
 
@@ -33,8 +34,6 @@ _SENDER_INFO = struct.Struct(">IQI")
 # says.
 _RTCP_FIRST, _RTCP_LAST = 192, 223
 _NTP_UNIX_SECONDS = 2_208_988_800
-_MAX_COMPOUND_PACKETS = 64
-"""Of one RTCP record: reports of up to 31 sources and what goes with them (RFC 3550 s6.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +136,7 @@ def _sender_reports(
     first damaged one.
     """
     reports = []
-    for _ in range(_MAX_COMPOUND_PACKETS):
+    for _ in range(caps.MAX_COMPOUND_PACKETS):
         if position + 8 > end:
             break
         first, kind, words = _RTCP_HEADER.unpack_from(buffer, position)

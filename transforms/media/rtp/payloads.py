@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.opus.packet import MAX_PACKET_SAMPLES, is_valid_packet, packet_samples
 from transforms.media.rtp.red import unwrap_red, without_received
@@ -19,10 +20,6 @@ from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
 
 _STRETCH_BYTES = 4 << 20
-_MAX_COPIES = 3_000_000
-"""Redundant copies of one dump that are looked at and kept: 120 MB; two for each packet of 8 h, if
-all were lost.
-"""
 _MOST_OPUS_BYTES = 61_440
 _PLAIN_BYTES = 1_276
 _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
@@ -68,7 +65,7 @@ def look_at_payloads(
     is_red_type, is_audio_type = _is_one_of(red_types), _is_one_of([*opus_types, *red_types])
     is_block_type = _is_one_of(opus_types or range(128))
     copies: list[Ints] = []
-    room = _MAX_COPIES
+    room = caps.MAX_RED_COPIES
     for part in _stretches(stream.payload_offset):
         is_audio = found.is_audio[part]  # a view
         is_audio[:] = is_audio_type[stream.payload_type[part]] & (stream.payload_bytes[part] > 0)

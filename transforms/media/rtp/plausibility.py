@@ -1,6 +1,4 @@
-"""What of a dump is not believed or not looked at: random bytes in the right framing cost no hours,
-of work or of silence.
-"""
+"""What of a dump is not believed: arrival times out of order, and sources too many to be real."""
 
 from __future__ import annotations
 
@@ -9,24 +7,9 @@ import bisect
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.units import Ints
 
-MAX_SOURCES = 256
-"""SSRCs of one dump, the ones with the most packets; one track has one, and a new one when it is
-published again.
-"""
-MAX_RUNS = 2_000
-"""Stretches of one dump without a break in their time stamps, the longest ones; each has a clock of
-its own to be fitted.
-"""
-MAX_BREAKS = 100_000
-"""Breaks in the numbers or time stamps of one source that are looked at one by one."""
-MAX_REPORTS = 250_000
-"""Sender reports of one dump: 24 h at three a second."""
-LONGEST_JUMP_SAMPLES = 60 * 48_000
-"""How far time stamps may jump ahead where nothing else tells the time: DTX sends a packet every
-400 ms.
-"""
 _BACK_MS = 10_000
 """Arrivals that go back by no more are a clock being set, or threads of the recorder."""
 
@@ -66,10 +49,10 @@ def mend_arrivals(offset_ms: Ints) -> tuple[Ints, int]:
 def main_sources(ssrc: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
     """Returns which packets are of the sources with the most packets."""
     values, inverse, counts = np.unique(ssrc, return_inverse=True, return_counts=True)
-    if len(values) <= MAX_SOURCES:
+    if len(values) <= caps.MAX_SOURCES:
         return np.ones(len(ssrc), dtype=bool)
     kept = np.zeros(len(values), dtype=bool)
-    kept[np.argsort(-counts, kind="stable")[:MAX_SOURCES]] = True
+    kept[np.argsort(-counts, kind="stable")[: caps.MAX_SOURCES]] = True
     mask: npt.NDArray[np.bool_] = kept[inverse]
     return mask
 

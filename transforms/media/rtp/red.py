@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.rtp.ingested_run import PACKET_DTYPE
 from transforms.media.rtp.streams import Stream
@@ -14,9 +15,6 @@ from transforms.media.units import Bytes, Ints
 
 _HEADER = np.dtype([("word", ">u4")])
 _MORE_BLOCKS = 1 << 31
-_MAX_BYTES = 4 * 1_275
-_MAX_BLOCKS = 16
-"""Redundant blocks of one packet. Senders put in one to three, libwebrtc at most nine."""
 _NEAR_NUMBERS = 64
 BROKEN_BYTES = 1 << 20
 """The size of a broken payload: no Opus packet is this long."""
@@ -49,8 +47,8 @@ def unwrap_red(
     header_bytes, block_bytes, last_type = np.zeros((3, len(red)), dtype=np.int64)
     is_whole = np.zeros(len(red), dtype=bool)
     headers: list[tuple[Ints, Ints]] = []  # of each depth: which packets, and the header's 32 bits
-    unread = np.flatnonzero(size <= _MAX_BYTES)
-    for _ in range(_MAX_BLOCKS + 1):
+    unread = np.flatnonzero(size <= caps.MAX_RED_BYTES)
+    for _ in range(caps.MAX_RED_BLOCKS + 1):
         unread = unread[header_bytes[unread] < size[unread]]
         if not unread.size:
             break
@@ -106,7 +104,7 @@ def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool
     """Returns the copies of packets that are not among the last ones before their carrier: few,
     where little is lost.
     """
-    for back in range(1, _MAX_BLOCKS + 1):
+    for back in range(1, caps.MAX_RED_BLOCKS + 1):
         carrier = copies[:, 3]
         before = np.maximum(carrier - back, 0)
         came = (

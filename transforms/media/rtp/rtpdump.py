@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.errors import RtpdumpError
 
@@ -27,8 +28,6 @@ _READ_BYTES = 1 << 20
 _MAX_RECORD_BYTES = 1 << 16
 _CHAIN_RECORDS = 4
 """So many in a row are no accident."""
-_MAX_DAMAGE = 100
-"""Places of one dump that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +131,7 @@ def _windows(
                 skip = max(1, len(data) - _MAX_RECORD_BYTES * _CHAIN_RECORDS)
                 pending, offset = data[skip:], offset + skip
                 continue
-            if len(damage) < _MAX_DAMAGE:
+            if len(damage) < caps.MAX_DAMAGED_PLACES:
                 passed = offset + found - lost_at
                 damage.append(
                     _misframed(member, number, lost_at, f"{passed} bytes were passed over")

@@ -6,6 +6,7 @@ import bisect
 
 import numpy as np
 
+from transforms.media import caps
 from transforms.media.clock.model import ReportPoint
 from transforms.media.clock.observe import in_order
 from transforms.media.rtp.streams import Stream, Stretch
@@ -16,7 +17,6 @@ REPORT_REACH_NS = 10_000_000_000
 """A report further than this from a run's packets, in arrival or in media time, belongs to another
 run.
 """
-_STRETCHES_TRIED = 64
 
 
 def share_out_reports(
@@ -46,7 +46,7 @@ def share_out_reports(
             at = bisect.bisect_right(begins[report.ssrc], arrived)
             numbers = numbers[max(0, at - 2) : at + 1]
         best: tuple[int, int, int] | None = None
-        for number in numbers[:_STRETCHES_TRIED]:
+        for number in numbers[: caps.MAX_RUNS_TRIED_PER_REPORT]:
             stretch = stretches[number]
             origin, end = int(stretch.media[0]), int(stretch.media[-1] - stretch.media[0])
             if has_arrivals:

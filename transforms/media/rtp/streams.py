@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.clock.observe import in_order
 from transforms.media.opus.packet import MAX_PACKET_SAMPLES
 from transforms.media.rtp.packets import SenderReport
-from transforms.media.rtp.plausibility import LONGEST_JUMP_SAMPLES, MAX_BREAKS, MAX_RUNS, longest
+from transforms.media.rtp.plausibility import longest
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.units import SAMPLE_RATE_HZ, Bytes, Ints
 from transforms.media.wraparound import unwrap, unwrap_sequence
@@ -54,7 +55,6 @@ _RESTART_NUMBERS = 200
 """Numbers further than this from the one before are looked at: late, behind an outage, or counted
 anew.
 """
-_SEQUELS_TRIED = 4
 COLUMNS: dict[str, type[np.generic]] = {
     "sequence_number": np.uint16,
     "rtp_timestamp": np.uint32,
@@ -113,7 +113,7 @@ class Stretch:
 def longest_stretches(stretches: list[Stretch]) -> list[Stretch]:
     return [
         stretches[index]
-        for index in longest([len(stretch.media) for stretch in stretches], MAX_RUNS)
+        for index in longest([len(stretch.media) for stretch in stretches], caps.MAX_RUNS)
     ]
 
 
@@ -123,9 +123,9 @@ def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
     """
     if timing.first_rtp_unix_ms is not None and timing.last_rtp_unix_ms is not None:
         stated = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLE_RATE_HZ // 1_000
-        if abs(int(np.ptp(media)) - stated) <= LONGEST_JUMP_SAMPLES:
+        if abs(int(np.ptp(media)) - stated) <= caps.LONGEST_JUMP_SAMPLES:
             return None
-    return LONGEST_JUMP_SAMPLES
+    return caps.LONGEST_JUMP_SAMPLES
 
 
 def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
@@ -153,7 +153,7 @@ def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
         *(np.flatnonzero(np.abs(np.diff(number)) > _RESTART_NUMBERS) + 1).tolist(),
         len(mine),
     ]
-    if len(edges) == 2 or len(edges) > MAX_BREAKS:  # not once, or noise
+    if len(edges) == 2 or len(edges) > caps.MAX_BREAKS:  # not once, or noise
         return [mine]
     ticks = unwrap_sequence(stream.rtp_timestamp[mine], 32)
     offset_ms = stream.arrival_offset_ms[mine]
@@ -161,7 +161,12 @@ def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
     for start, stop in itertools.pairwise(edges):
         chunk = _Chunk(start, stop, int(number[start]), int(ticks[start]), int(offset_ms[start]))
         home = next(
-            (sequel for sequel in reversed(sequels[-_SEQUELS_TRIED:]) if sequel.takes(chunk)), None
+            (
+                sequel
+                for sequel in reversed(sequels[-caps.MAX_SEQUELS_TRIED :])
+                if sequel.takes(chunk)
+            ),
+            None,
         )
         if home is None:
             home = _Sequel()
@@ -281,9 +286,9 @@ def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> l
         back |= steps > longest_jump
     places = np.flatnonzero(back | ahead) + 1
     edges = [0]
-    if places.size > MAX_BREAKS:  # noise: not one by one
+    if places.size > caps.MAX_BREAKS:  # noise: not one by one
         bounds = np.concatenate([[0], places, [len(media)]])
-        kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[:MAX_RUNS])
+        kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[: caps.MAX_RUNS])
         return [slice(int(bounds[at]), int(bounds[at + 1])) for at in kept.tolist()]
     if places.size:
         starts = [0, *places.tolist()]

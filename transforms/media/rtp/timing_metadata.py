@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from transforms.media import caps
 from transforms.media.errors import RecordingError, TimingMetadataError
 from transforms.media.text import utf8_text
 from transforms.media.values import CallKey
@@ -50,12 +51,6 @@ class SessionTiming:
 
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
-_MAX_TEXT_CHARACTERS = 4_096
-"""Ids become keys of tables and of shuffles; the vendor's own are UUIDs, an application's may be
-long, but not books.
-"""
-_MAX_PROBLEMS = 1_000
-"""Of one file that are told; a hostile one has a million."""
 _UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 # 1971 to 2200. Senders write zeros and year 1 for "not set"; beyond lies what no table could hold.
 _EARLIEST_MS = 31_536_000_000
@@ -136,7 +131,7 @@ def _segments(
             _add_problem(problems, f"{where} is {_kind(entry)}, expected an object", member)
             continue
         base = entry.get("base_filename")
-        if not isinstance(base, str) or not base or len(base) > _MAX_TEXT_CHARACTERS:
+        if not isinstance(base, str) or not base or len(base) > caps.MAX_TEXT_CHARACTERS:
             found_kind = "empty" if base == "" else _kind(base)
             _add_problem(
                 problems, f"{where}.base_filename is {found_kind}, expected a name", member
@@ -160,7 +155,7 @@ def _segments(
 
 
 def _add_problem(problems: list[RecordingError], message: str, member: str) -> None:
-    if len(problems) < _MAX_PROBLEMS:
+    if len(problems) < caps.MAX_METADATA_FINDINGS:
         problems.append(TimingMetadataError(f"{message}; it was left out", member=member))
 
 
@@ -170,10 +165,10 @@ def _text(data: dict[str, Any], name: str, member: str) -> str:
         raise TimingMetadataError(
             f"{member}: {name} is {_kind(value)}, expected text", member=member
         )
-    if len(value) > _MAX_TEXT_CHARACTERS:
+    if len(value) > caps.MAX_TEXT_CHARACTERS:
         raise TimingMetadataError(
             f"{member}: {name} has {len(value)} characters, expected at most "
-            f"{_MAX_TEXT_CHARACTERS}",
+            f"{caps.MAX_TEXT_CHARACTERS}",
             member=member,
         )
     return utf8_text(value)
@@ -181,7 +176,7 @@ def _text(data: dict[str, Any], name: str, member: str) -> str:
 
 def _optional_text(data: dict[str, Any], name: str) -> str:
     value = data.get(name)
-    return utf8_text(value[:_MAX_TEXT_CHARACTERS]) if isinstance(value, str) else ""
+    return utf8_text(value[: caps.MAX_TEXT_CHARACTERS]) if isinstance(value, str) else ""
 
 
 def _integer(data: dict[str, Any], name: str) -> int | None:
