@@ -195,6 +195,10 @@ def test_parts_of_two_archives_make_one_file(context: JobRun, tmp_path: Path) ->
         "none",
         "not_recorded",
     ]
+    assert [row["archive_uri"] for row in _rows(context, "segments", whole)] == [
+        first.uri,
+        second.uri,
+    ]
 
 
 @pytest.mark.slow

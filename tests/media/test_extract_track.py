@@ -85,10 +85,11 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
         1,
         0,
     )
-    assert (facts.archive_uris, facts.ssrcs) == (("call.tar.gz",), (77,))
+    assert facts.ssrcs == (77,)
     assert facts.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
     assert facts.begin_unix_ns == CALL_START_NS + 1_500_000_000
     (segment,) = facts.segments
+    assert segment.part == 0
     assert (segment.file_start_sample, segment.file_stop_sample) == (0, 144_000)
     assert segment.server_start_unix_ns == CALL_START_NS + 1_500_000_000
     assert segment.server_stop_unix_ns == CALL_START_NS + 4_500_000_000
@@ -283,6 +284,7 @@ def test_parts_of_two_archives_make_one_file(tmp_path: Path) -> None:
         (0, "none"),
         (96_000, "not_recorded"),
     ]
+    assert [s.part for s in facts.segments] == [1, 0]
     assert facts.counts == PacketCounts(expected=100, received=100)
     assert facts.segment_count == 2
     assert loudest_hz(decode_with_pyav(tmp_path / "out.mkv")[:47_000]) == pytest.approx(440, abs=2)

@@ -54,7 +54,8 @@ class MediaFile:
 class FileSegment:
     """One row of `segments`: a stretch on one straight line between file time and server time."""
 
-    archive_uri: str
+    part: int
+    """Which of the track's parts it comes from, counted from 0."""
     base_filename: str
     track_id: str
     ssrc: int
@@ -80,7 +81,6 @@ class TrackStats:
     counts: PacketCounts
     jitter_ms: float | None
     segment_count: int
-    archive_uris: tuple[str, ...]
     track_ids: tuple[str, ...]
     ssrcs: tuple[int, ...]
     segments: tuple[FileSegment, ...]
@@ -196,10 +196,9 @@ def extract_track(
         counts=counts,
         jitter_ms=jitter / weight if weight else None,
         segment_count=sum(index.segment_count for index in used),
-        archive_uris=tuple(sorted({index.archive_uri for index in indexes})),
         track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
-        segments=_segments(pieces, indexes, starts, stops, media_starts, pushed, opened_by),
+        segments=_segments(pieces, starts, stops, media_starts, pushed, opened_by),
         duration_samples=total,
         media_samples=media,
         dtx_samples=int(holes[Hole.DTX]),
@@ -232,7 +231,6 @@ def _by_piece(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
 
 def _segments(
     pieces: Sequence[Piece],
-    indexes: Sequence[PartIndex],
     starts: Sequence[int],
     stops: Sequence[int],
     media_starts: Sequence[int],
@@ -264,7 +262,7 @@ def _segments(
         server_start = piece.server_unix_ns(media_starts[number])
         found.append(
             FileSegment(
-                archive_uri=indexes[piece.part].archive_uri,
+                part=piece.part,
                 base_filename=piece.packet_run.base_filename,
                 track_id=piece.packet_run.track_id,
                 ssrc=piece.packet_run.ssrc,

@@ -119,7 +119,7 @@ def unpack_archive(
         contents = read_contents(
             ref, folder_members, host.open_input, spool, limits, failures, gauge.read
         )
-        stager = _Stager(contents, folder, limits, failures, ref.uri, deadline, gauge)
+        stager = _Stager(contents, folder, limits, failures, deadline, gauge)
         sessions = []
         for number, timings in enumerate(_by_session(contents.sessions)):
             parts = stager.stage_session(number, timings)
@@ -245,7 +245,6 @@ class _Stager:
         folder: Path,
         limits: LimitSettings,
         failures: Failures,
-        archive_uri: str,
         deadline: float,
         gauge: _Gauge,
     ) -> None:
@@ -253,7 +252,6 @@ class _Stager:
         self._folder = folder
         self._limits = limits
         self._failures = failures
-        self._archive_uri = archive_uri
         self._deadline = deadline
         self._gauge = gauge
         self._is_late = False
@@ -372,7 +370,6 @@ class _Stager:
             )
         weight = sum(count for _, count in jitters)
         index = PartIndex(
-            archive_uri=self._archive_uri,
             channels=channels,
             codec=codec,
             segment_count=len(segments),

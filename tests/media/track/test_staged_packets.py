@@ -151,7 +151,6 @@ def test_index_comes_back_equal() -> None:
         expected=7, received=6, lost=5, duplicate=4, reordered=3, invalid=2, recovered_red=1
     )
     index = PartIndex(
-        archive_uri="gs://b/a.tar.gz",
         channels=2,
         codec="audio/red",
         segment_count=3,

@@ -59,7 +59,6 @@ class Track:
         self.files.append(file.getvalue())
         self.indexes.append(
             PartIndex(
-                archive_uri=f"{len(self.indexes)}.tar.gz",
                 channels=1,
                 codec="audio/opus",
                 segment_count=len(packet_runs),

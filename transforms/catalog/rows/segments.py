@@ -18,7 +18,7 @@ def _segment_row(source: TrackSource, segment: FileSegment) -> Row:
     return {
         **track_ids(source.track),
         "track_id": segment.track_id,
-        "archive_uri": segment.archive_uri,
+        "archive_uri": source.parts[segment.part].archive_uri,
         "base_filename": segment.base_filename,
         "ssrc": segment.ssrc,
         "file_start_ms": round(segment.file_start_sample / SAMPLES_PER_MS),

@@ -42,7 +42,6 @@ class StagedRun:
 class PartIndex:
     """What one archive holds of one track: the index beside its staged packets."""
 
-    archive_uri: str
     channels: int
     codec: str
     segment_count: int
