@@ -5,12 +5,13 @@ thousand.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from transforms.media.errors import RecordingError
 from transforms.media.extract_track import PartFiles
+from transforms.media.findings import Finding
 from transforms.media.values import ArchiveRef, CallKey, Failure, Status, TrackKey, TrackPart
 from transforms.media.wall_time import utc_date
 
@@ -59,6 +60,27 @@ def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
         byte_offset=error.byte_offset,
         retryable=error.retryable,
         **where,
+    )
+
+
+def finding_to_failure(stage: Stage, finding: Finding, **where: Any) -> Failure:
+    """Returns a finding as a dead letter of its owner.
+
+    Args:
+      stage: the transform whose work it was found in.
+      finding: what is wrong, and whose it is.
+      where: fields of `Failure` that say for what archive.
+    """
+    failure = to_failure(stage, finding.error, **where)
+    owner = finding.owner
+    if owner is None:
+        return failure
+    return replace(
+        failure,
+        call=owner.call,
+        participant_id=owner.participant_id,
+        user_session_id=owner.user_session_id,
+        output_type=owner.output_type if isinstance(owner, TrackKey) else None,
     )
 
 

@@ -12,17 +12,14 @@ from apache_beam.metrics import Metrics
 
 from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
-from transforms.elements import ArchiveSummary, Stage, to_failure
+from transforms.elements import ArchiveSummary, Stage, finding_to_failure, to_failure
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.filters import wants_failure
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.unpack_archive import (
-    UnpackedArchive,
-    UnpackedPart,
-    UnpackedSession,
-    unpack_archive,
-)
+from transforms.media.findings import Finding
+from transforms.media.track.stage_track import StagedPart
+from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
 from transforms.recovery import completed_work
 from transforms.sources import archive_files
@@ -79,7 +76,7 @@ class _UnpackFn(ParallelRunFn):
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
         filters, limits = self.job.filters, self.job.settings.limits
         try:
-            members = archive_files.folder_members(ref.uri) if ref.uri.endswith("/") else ()
+            archive = archive_files.archive_input(ref.uri, ref.size_bytes)
             with (
                 progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
                 work_folders.work_folder(self.run.staging_uri) as folder,
@@ -89,20 +86,20 @@ class _UnpackFn(ParallelRunFn):
                     ARCHIVE_INPUTS,
                     portion.advance,
                     unpack_archive,
-                    ref,
-                    members,
+                    archive,
                     folder,
                     limits,
                 )
                 wanted = [
-                    session for session in unpacked.sessions if self._wants(ref, session.call)
+                    session for session in unpacked.sessions if self._wants(ref, session.key.call)
                 ]
                 parts = [part for session in wanted for part in self._stage(ref, session, folder)]
         except RecordingError as error:
             yield from self._failed(ref, error)
             return
-        failures = [f for f in unpacked.failures if self._is_about(ref, f)]
-        for call in set(ref.recalled_for) - {session.call for session in unpacked.sessions}:
+        told = (_to_failure(finding, ref) for finding in unpacked.findings)
+        failures = [failure for failure in told if self._is_about(ref, failure)]
+        for call in set(ref.recalled_for) - {session.key.call for session in unpacked.sessions}:
             gone = ArchiveError(
                 f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"
             )
@@ -172,9 +169,9 @@ class _UnpackFn(ParallelRunFn):
         self, ref: ArchiveRef, session: UnpackedSession, folder: Path
     ) -> Iterable[TrackPart]:
         base = TrackPart(
-            call=session.call,
-            participant_id=session.participant_id,
-            user_session_id=session.user_session_id,
+            call=session.key.call,
+            participant_id=session.key.participant_id,
+            user_session_id=session.key.user_session_id,
             output_type=None,
             archive_uri=ref.uri,
             archive_modified_unix_ns=ref.modified_unix_ns,
@@ -187,7 +184,7 @@ class _UnpackFn(ParallelRunFn):
             yield self._stage_part(ref, base, part, folder)
 
     def _stage_part(
-        self, ref: ArchiveRef, base: TrackPart, part: UnpackedPart, folder: Path
+        self, ref: ArchiveRef, base: TrackPart, part: StagedPart, folder: Path
     ) -> TrackPart:
         prefix = key_hash(ref.uri)
 
@@ -210,6 +207,16 @@ class _UnpackFn(ParallelRunFn):
         )
 
 
+def _to_failure(finding: Finding, ref: ArchiveRef) -> Failure:
+    return finding_to_failure(
+        Stage.UNPACK_ARCHIVES,
+        finding,
+        archive_uri=ref.uri,
+        archive_modified_unix_ns=ref.modified_unix_ns,
+        attempt=ref.attempt,
+    )
+
+
 def _summary(
     ref: ArchiveRef,
     unpacked: UnpackedArchive | None,
@@ -223,7 +230,7 @@ def _summary(
         is_complete=complete,
         member_count=unpacked.member_count if unpacked else None,
         track_count=0,
-        calls=tuple(sorted({session.call for session in sessions})),
+        calls=tuple(sorted({session.key.call for session in sessions})),
         first_failure=failure,
         could_read=unpacked is not None,
         bytes_read=unpacked.bytes_read if unpacked else 0,

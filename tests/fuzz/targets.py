@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import RecordingError, RtpdumpError, SdpError, TimingMetadataError
 from transforms.media.job import JobHost
@@ -38,7 +39,6 @@ from transforms.media.rtp.streams import Stream
 from transforms.media.rtp.timing_metadata import SegmentTiming, parse_timing_metadata
 from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import unpack_archive
-from transforms.media.values import ArchiveRef
 
 LIMITS = LimitSettings(
     max_archive_bytes=4 << 20,
@@ -73,8 +73,8 @@ def archive(data: bytes) -> None:
     read_bytes = 0
     try:
         for member in walk_archive(io.BytesIO(data), LIMITS):
-            assert member.name or member.problem is not None
-            _assert_safe(member.name, has_problem=member.problem is not None)
+            assert member.name or member.finding is not None
+            _assert_safe(member.name, has_finding=member.finding is not None)
             read_bytes += len(member.stream.read(LIMITS.max_archive_bytes))
     except RecordingError as error:
         _assert_tells(error)
@@ -207,11 +207,11 @@ def ingest(data: bytes) -> None:
 
 def unpack(data: bytes) -> None:
     """Unpacks a whole archive."""
-    ref = ArchiveRef(uri="a", size_bytes=len(data), modified_unix_ns=0, fingerprint="")
+    archive = ArchiveInput(name="a", size_bytes=len(data))
     with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
         try:
             unpacked = unpack_archive(
-                JobHost(open_input=lambda _: io.BytesIO(data)), ref, (), Path(folder), LIMITS
+                JobHost(open_input=lambda _: io.BytesIO(data)), archive, Path(folder), LIMITS
             )
         except RecordingError as error:
             _assert_tells(error)
@@ -219,9 +219,9 @@ def unpack(data: bytes) -> None:
         parts = [part for session in unpacked.sessions for part in session.parts]
         files = {name for part in parts for name in (part.packets_file, part.index_file) if name}
         assert {path.name for path in Path(folder).iterdir()} == files
-        for failure in unpacked.failures:
-            assert failure.message.isprintable()
-            assert failure.message.encode("utf-8")
+        for finding in unpacked.findings:
+            assert finding.error.message.isprintable()
+            assert finding.error.message.encode("utf-8")
 
 
 def _assert_tells(error: RecordingError) -> None:
@@ -229,9 +229,9 @@ def _assert_tells(error: RecordingError) -> None:
     assert 0 < len(error.message) <= 2_000
 
 
-def _assert_safe(name: str, *, has_problem: bool) -> None:
+def _assert_safe(name: str, *, has_finding: bool) -> None:
     assert name.encode("utf-8") is not None
-    if not has_problem:
+    if not has_finding:
         parts = name.split("/")
         assert not {"", ".", ".."} & set(parts), name
         assert "\0" not in name

@@ -94,7 +94,7 @@ def find(unpacked: Unpacked, known: Known) -> tuple[PartFiles, PartIndex, Path]:
         part
         for session in archive.sessions
         for part in session.parts
-        if session.participant_id == known.who and part.track.output_type == wanted
+        if session.key.participant_id == known.who and part.track.output_type == wanted
     ]
     files = PartFiles(packets=part.packets_file, index=part.index_file)
     return files, load_part(folder, files), folder
@@ -108,7 +108,7 @@ def test_capture_is_read_without_a_failure(
     unpacked: Unpacked, name: str, members: int, people: int
 ) -> None:
     archive, _ = unpacked[name]
-    assert archive.failures == ()
+    assert archive.findings == ()
     assert archive.member_count == members
     assert len(archive.sessions) == people
     expected = {(t.who, t.shares_screen) for t in TRACKS if t.archive == name}

@@ -257,7 +257,7 @@ def test_new_source_within_a_segment_is_a_gap_of_unknown_cause(tmp_path: Path) -
         extra_members={"a.rtpdump": one + bytes(later)},
     )
     unpacked = unpack(archive, tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     facts = extract(tmp_path, part_files(unpacked))
     assert [(s.ssrc, s.file_start_sample, s.gap_before) for s in facts.segments] == [
         (1, 0, "none"),

@@ -249,7 +249,7 @@ def press(folder: Path, sent: Sequence[Sent], lost: Collection[int] = (), channe
         [Participant(participant_id="a", segments=[segment])], extra_members={"a.rtpdump": dump}
     )
     unpacked = unpack(archive, folder)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     parts = part_files(unpacked)
 
     total = sent[-1].media_sample + samples_of(sent[-1].packet) - LOOK_AHEAD

@@ -51,19 +51,22 @@ from tests.support.media import (
     RED_MAPS,
     ingest,
     load_part,
-    make_ref,
+    make_input,
     make_timing,
     open_in,
     part_files,
+    participant_of,
     staged_packet_run,
     unpack,
 )
-from transforms.media import unpack_archive as unpack_module
-from transforms.media.archive.read_members import Failures, Named, read_contents
+from transforms.media.archive.match_members import MembersByPath
+from transforms.media.archive.read_members import ArchiveInput, read_members
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
 from transforms.media.extract_track import PartFiles
+from transforms.media.findings import Finding, Findings
 from transforms.media.job import JobHost
+from transforms.media.rtp.ingest import ingest_segment
 from transforms.media.rtp.packets import parse_rtp_window
 from transforms.media.rtp.rtpdump import read_rtpdump
 from transforms.media.rtp.sdp import parse_sdp
@@ -71,22 +74,21 @@ from transforms.media.rtp.timing_metadata import SUFFIX, parse_timing_metadata
 from transforms.media.settings import LimitSettings
 from transforms.media.track.timeline import place_packets, plan_pieces
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
-from transforms.media.values import Failure
 
 BOMBS = [name for name in case_names() if "bomb" in name]
 
 
-def failures_of(
+def findings_of(
     data: bytes, folder: Path, limits: LimitSettings = LIMITS
-) -> tuple[UnpackedArchive | None, list[Failure]]:
-    """Unpacks an archive; one that is refused as a whole gives its one failure."""
+) -> tuple[UnpackedArchive | None, list[Finding]]:
+    """Unpacks an archive; one that is refused as a whole gives its one finding."""
     try:
         unpacked = unpack(data, folder, limits)
     except RecordingError as error:
-        failures = Failures(make_ref(data))
-        failures.add(error)
-        return None, list(failures.all())
-    return unpacked, list(unpacked.failures)
+        findings = Findings()
+        findings.add(error)
+        return None, list(findings.all())
+    return unpacked, list(unpacked.findings)
 
 
 def packets_by_participant(
@@ -106,7 +108,9 @@ def packets_by_participant(
                         for packet_run in index.packet_runs
                         for *_, packet in staged_packet_run(file, packet_run)
                     )
-                found[session.participant_id] = found.get(session.participant_id, ()) + packets
+                found[session.key.participant_id] = (
+                    found.get(session.key.participant_id, ()) + packets
+                )
     return found
 
 
@@ -114,9 +118,9 @@ def packets_by_participant(
 def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_path: Path) -> None:
     case = hostile_case(name)
     started = time.process_time()
-    unpacked, failures = failures_of(case.data, tmp_path / "out")
+    unpacked, findings = findings_of(case.data, tmp_path / "out")
     assert time.process_time() - started < 20
-    messages = [failure.message for failure in failures]
+    messages = [finding.error.message for finding in findings]
     if case.message is None:
         assert messages == []
     else:
@@ -124,11 +128,11 @@ def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_pat
     heard = packets_by_participant(unpacked, tmp_path / "out")
     for participant_id in case.whole:
         assert heard[participant_id] == good_packets(participant_id)
-    assert len(failures) <= 600
-    for failure in failures:
-        assert failure.error_type.endswith("Error")
-        assert failure.message.isprintable()
-        assert len(failure.message) <= 2_000
+    assert len(findings) <= 600
+    for finding in findings:
+        assert type(finding.error).__name__.endswith("Error")
+        assert finding.error.message.isprintable()
+        assert len(finding.error.message) <= 2_000
     assert not (tmp_path / "out" / "dumps").exists() or unpacked is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -186,17 +190,15 @@ def test_nothing_is_written_through_a_link_or_under_a_name_of_the_archive(tmp_pa
     data = gzip_of(b"".join(evil) + tar_of(good_members("links")) + TAR_END)
     spool = tmp_path / "spool"
     spool.mkdir()
-    failures = Failures(make_ref(data))
-    contents = read_contents(
-        make_ref(data), (), lambda _: io.BytesIO(data), spool, LIMITS, failures, lambda _: None
-    )
+    findings = Findings()
+    members = read_members(make_input(data), lambda _: io.BytesIO(data), spool, LIMITS, findings)
     assert list(outside.iterdir()) == []
     assert all(
         re.fullmatch(r"\d+\.rtpdump", path.name) and not path.is_symlink()
         for path in spool.iterdir()
     )
-    assert sorted(contents.dumps) == ["alice_1", "bob_1", "d/evil"]
-    told = [failure.message for failure in failures.all()]
+    assert sorted(members.dumps) == ["alice_1", "bob_1", "d/evil"]
+    told = [finding.error.message for finding in findings.all()]
     assert len([message for message in told if "link, expected a file" in message]) == 3
 
 
@@ -213,14 +215,18 @@ def test_folder_s_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     unpacked = unpack_archive(
         JobHost(open_input=lambda name: Path(name).open("rb")),  # noqa: SIM115
-        make_ref(uri=f"{folder}/"),
-        tuple(listing.items()),
+        ArchiveInput(
+            name=f"{folder}/",
+            size_bytes=0,
+            folder_members=tuple(listing.items()),
+            local_folder=folder,
+        ),
         tmp_path / "out",
         LIMITS,
     )
     heard = packets_by_participant(unpacked, tmp_path / "out")
     assert set(heard) == {"alice", "bob"}
-    messages = [failure.message for failure in unpacked.failures]
+    messages = [finding.error.message for finding in unpacked.findings]
     assert f"member '{MALLORY}_1.rtpdump' is a link out of its folder, expected a file" in messages
     assert "member 'pipe.rtpdump' is no regular file, expected a file" in messages
 
@@ -237,7 +243,7 @@ def test_metadata_names_no_file_of_this_machine(tmp_path: Path) -> None:
     unpacked = unpack(
         make_archive({**good_members("names"), f"z{SUFFIX}": metadata}), tmp_path / "out"
     )
-    assert [failure.message for failure in unpacked.failures] == [
+    assert [finding.error.message for finding in unpacked.findings] == [
         f"{name}.rtpdump: not in the archive, listed by z_timing_metadata.json"
         for name in sorted(listed)
     ]
@@ -251,9 +257,9 @@ def test_messages_hold_no_payload(tmp_path: Path) -> None:
         f"y{SUFFIX}": b'{"token": "' + secret + b'", ',
         f"z{SUFFIX}": secret,
     }
-    _, failures = failures_of(make_archive(members), tmp_path / "out")
-    assert len(failures) == 4
-    assert not any("SECRET" in failure.message for failure in failures)
+    _, findings = findings_of(make_archive(members), tmp_path / "out")
+    assert len(findings) == 4
+    assert not any("SECRET" in finding.error.message for finding in findings)
 
 
 # --- cut off at any byte --------------------------------------------------------------------------
@@ -298,9 +304,9 @@ def test_track_of_a_dump_that_is_cut_off_keeps_what_came(tmp_path: Path) -> None
     assert heard["alice"] == good_packets("alice")
     assert 0 < len(heard["bob"]) < 50
     assert heard["bob"] == good_packets("bob")[: len(heard["bob"])]
-    (failure,) = unpacked.failures
-    assert failure.participant_id == "bob"
-    assert failure.message.startswith("bob_1.rtpdump: damaged: cut off: ends at byte")
+    (finding,) = unpacked.findings
+    assert participant_of(finding) == "bob"
+    assert finding.error.message.startswith("bob_1.rtpdump: damaged: cut off: ends at byte")
 
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -318,8 +324,8 @@ def _sessions(count: int) -> bytes:
 
 def test_sessions_over_the_limit_are_told_and_the_others_kept(tmp_path: Path) -> None:
     unpacked = unpack(_sessions(5), tmp_path, LimitSettings(max_sessions=3))
-    assert [session.participant_id for session in unpacked.sessions] == ["p0", "p1", "p2"]
-    assert [failure.message for failure in unpacked.failures] == [
+    assert [session.key.participant_id for session in unpacked.sessions] == ["p0", "p1", "p2"]
+    assert [finding.error.message for finding in unpacked.findings] == [
         "more than 3 participant sessions (limits.max_sessions)"
     ]
 
@@ -329,8 +335,8 @@ def test_metadata_over_the_limit_of_one_file_is_told(tmp_path: Path) -> None:
     unpacked = unpack(
         make_archive(members), tmp_path, LimitSettings(max_metadata_member_bytes=9_000)
     )
-    (failure,) = unpacked.failures
-    assert failure.message.endswith(
+    (finding,) = unpacked.findings
+    assert finding.error.message.endswith(
         "expected at most 9000 bytes (limits.max_metadata_member_bytes)"
     )
     assert len(unpacked.sessions) == 2
@@ -339,7 +345,9 @@ def test_metadata_over_the_limit_of_one_file_is_told(tmp_path: Path) -> None:
 def test_descriptions_count_as_metadata(tmp_path: Path) -> None:
     members = {**good_members("many-sdp"), **{f"d/{n}.sdp": b"x" * 60_000 for n in range(20)}}
     unpacked = unpack(make_archive(members), tmp_path, LimitSettings(max_metadata_bytes=500_000))
-    assert any("limits.max_metadata_bytes" in failure.message for failure in unpacked.failures)
+    assert any(
+        "limits.max_metadata_bytes" in finding.error.message for finding in unpacked.findings
+    )
     assert len(unpacked.sessions) == 2
 
 
@@ -350,48 +358,54 @@ def test_time_over_the_limit_keeps_what_came_before(
     monkeypatch.setattr("transforms.media.archive.member.time.monotonic", lambda: next(clock))
     data = make_archive({**good_members("slow"), **{f"f{number}": b"" for number in range(200)}})
     unpacked = unpack(data, tmp_path, LimitSettings(max_archive_seconds=60))
-    (late,) = {failure.error_type for failure in unpacked.failures}
+    (late,) = {type(finding.error).__name__ for finding in unpacked.findings}
     assert late == "CodecProcessError"
-    assert all(failure.retryable for failure in unpacked.failures)
+    assert all(finding.error.retryable for finding in unpacked.findings)
     assert any(
-        "took more than 60 s (limits.max_archive_seconds)" in failure.message
-        for failure in unpacked.failures
+        "took more than 60 s (limits.max_archive_seconds)" in finding.error.message
+        for finding in unpacked.findings
     )
 
 
 def test_time_runs_out_between_two_dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_archive(good_members("slow"))
-    real = unpack_module.ingest_segment
+    real = ingest_segment
     now = [0.0]
-    monkeypatch.setattr("transforms.media.unpack_archive.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("transforms.media.archive.claims.time.monotonic", lambda: now[0])
 
     def slow(*arguments: Any) -> Any:
         now[0] += 100
         return real(*arguments)
 
-    monkeypatch.setattr(unpack_module, "ingest_segment", slow)
+    monkeypatch.setattr("transforms.media.track.stage_track.ingest_segment", slow)
     unpacked = unpack(data, tmp_path, LimitSettings(max_archive_seconds=60))
     assert [len(session.parts) for session in unpacked.sessions] == [1, 0]
-    (failure,) = unpacked.failures
-    assert (failure.error_type, failure.participant_id) == (CodecProcessError.__name__, "bob")
+    (finding,) = unpacked.findings
+    assert (type(finding.error).__name__, participant_of(finding)) == (
+        CodecProcessError.__name__,
+        "bob",
+    )
 
 
 def test_small_archives_never_trip_the_ratio(tmp_path: Path) -> None:
     data = make_archive({**good_members("zeros"), "x.bin": bytes(40 << 20)})
     assert len(data) < 300_000
-    assert unpack(data, tmp_path).failures == ()
+    assert unpack(data, tmp_path).findings == ()
 
 
 def test_ratio_is_a_setting(tmp_path: Path) -> None:
     data = make_archive({**good_members("zeros"), "x.bin": bytes(80 << 20)})
-    _, failures = failures_of(data, tmp_path / "a")
-    assert "expected at most 100 times as many (limits.max_expansion_ratio)" in failures[0].message
-    assert unpack(data, tmp_path / "b", LimitSettings(max_expansion_ratio=1_000)).failures == ()
+    _, findings = findings_of(data, tmp_path / "a")
+    assert (
+        "expected at most 100 times as many (limits.max_expansion_ratio)"
+        in findings[0].error.message
+    )
+    assert unpack(data, tmp_path / "b", LimitSettings(max_expansion_ratio=1_000)).findings == ()
 
 
 def test_flood_of_failures_is_summed_up(tmp_path: Path) -> None:
     data = make_archive({**good_members("flood"), **{f"d/{n}.rtpdump": b"" for n in range(700)}})
-    messages = [failure.message for failure in unpack(data, tmp_path).failures]
+    messages = [finding.error.message for finding in unpack(data, tmp_path).findings]
     assert len(messages) == 201
     assert messages[-1] == "500 more of this kind in the archive, not told one by one"
 
@@ -399,24 +413,28 @@ def test_flood_of_failures_is_summed_up(tmp_path: Path) -> None:
 def test_dump_that_takes_too_much_memory_costs_itself_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = unpack_module.ingest_segment
+    real = ingest_segment
 
     def hungry(*arguments: Any) -> Any:
         if arguments[2] == "bob_1.rtpdump":
             raise MemoryError
         return real(*arguments)
 
-    monkeypatch.setattr(unpack_module, "ingest_segment", hungry)
+    monkeypatch.setattr("transforms.media.track.stage_track.ingest_segment", hungry)
     unpacked = unpack(make_archive(good_members("hungry")), tmp_path)
     assert packets_by_participant(unpacked, tmp_path) == {"alice": good_packets("alice")}
-    (failure,) = unpacked.failures
-    assert (failure.error_type, failure.participant_id, failure.retryable) == (
+    (finding,) = unpacked.findings
+    assert (
+        type(finding.error).__name__,
+        participant_of(finding),
+        finding.error.retryable,
+    ) == (
         "CodecProcessError",
         "bob",
         True,
     )
     assert (
-        failure.message
+        finding.error.message
         == "bob_1.rtpdump: needs more memory than it may take (limits.codec_memory_bytes)"
     )
 
@@ -427,7 +445,7 @@ def test_full_disk_is_no_fault_of_the_archive(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("transforms.media.archive.read_members._spool", full)
+    monkeypatch.setattr("transforms.media.archive.read_members._Reader._take_dump", full)
     with pytest.raises(
         RecordingError, match=r"No space left on device, expected room for the expanded archive"
     ) as caught:
@@ -442,7 +460,7 @@ def test_full_disk_is_no_fault_of_the_archive(
     "name", [name for name in case_names() if name.startswith(("dump_", "time_"))]
 )
 def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
-    unpacked, _ = failures_of(hostile_case(name).data, tmp_path)
+    unpacked, _ = findings_of(hostile_case(name).data, tmp_path)
     for part in part_files(unpacked) if unpacked else ():
         index = load_part(tmp_path, part)
         last = None
@@ -610,13 +628,13 @@ def test_time_grows_with_the_input_and_not_with_its_square(
 def test_looking_for_dumps_takes_no_time_by_their_number() -> None:
     """Each of many segments is looked up among many dumps, and is not there."""
 
-    def make(count: int) -> Named[int]:
-        found: Named[int] = Named()
+    def make(count: int) -> MembersByPath[int]:
+        found: MembersByPath[int] = MembersByPath()
         for number in range(count):
             found.add(f"d/{number}.x", number)
         return found
 
-    def look_up(names: Named[int]) -> None:
+    def look_up(names: MembersByPath[int]) -> None:
         assert not any(names.find(f"y{number}", "z.json") for number in range(len(names)))
 
     assert any(_growth(look_up, make, 2_000) < 9 for _ in range(3))
@@ -687,7 +705,7 @@ def test_raw_entries_of_the_builders_are_a_tar(tmp_path: Path) -> None:
         assert tar.getnames() == list(good_members("raw"))
     assert (
         unpack_archive(
-            JobHost(open_input=lambda _: io.BytesIO(data)), make_ref(data), (), tmp_path, LIMITS
-        ).failures
+            JobHost(open_input=lambda _: io.BytesIO(data)), make_input(data), tmp_path, LIMITS
+        ).findings
         == ()
     )

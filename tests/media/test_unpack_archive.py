@@ -1,5 +1,5 @@
 """One archive -> staged parts: who sent what, what is kept of a damaged archive, and what each
-failure says.
+finding says.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ from tests.support.builders import (
 from tests.support.media import (
     LIMITS,
     load_part,
-    make_ref,
+    make_input,
     open_in,
     part_files,
+    participant_of,
     staged_packet_run,
     unpack,
 )
-from transforms.media.archive.read_members import Failures, read_contents
+from transforms.media.archive.read_members import ArchiveInput, read_members
 from transforms.media.errors import ArchiveError
+from transforms.media.findings import Findings
 from transforms.media.job import JobHost
 from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
-from transforms.media.values import Failure, OutputType
+from transforms.media.values import OutputType, SessionKey, TrackKey
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
@@ -78,7 +80,7 @@ def staged_packets(folder: Path, unpacked: UnpackedArchive) -> list[list[bytes]]
 
 
 def errors_of(unpacked: UnpackedArchive) -> list[tuple[str, str]]:
-    return [(failure.error_type, failure.message) for failure in unpacked.failures]
+    return [(type(finding.error).__name__, finding.error.message) for finding in unpacked.findings]
 
 
 def test_what_a_child_left_that_died_over_the_archive_is_in_nobody_s_way(tmp_path: Path) -> None:
@@ -99,15 +101,16 @@ def test_what_a_child_left_that_died_over_the_archive_is_in_nobody_s_way(tmp_pat
 def test_archive_of_any_kind_gives_its_tracks(tmp_path: Path, kind: str, nested: str) -> None:
     data = make_call_archive([ALICE, BOB], kind=kind, folder=nested)
     unpacked = unpack(data, tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     assert (unpacked.member_count, unpacked.bytes_read) == (8, len(data))
     assert [
-        (s.participant_id, s.user_session_id, s.call_start_unix_ns) for s in unpacked.sessions
+        (s.key.participant_id, s.key.user_session_id, s.call_start_unix_ns)
+        for s in unpacked.sessions
     ] == [
         ("alice", "sess-alice", CALL_START_NS),
         ("bob", "sess-bob", CALL_START_NS),
     ]
-    assert {s.call.cid for s in unpacked.sessions} == {"default:standup"}
+    assert {s.key.call.cid for s in unpacked.sessions} == {"default:standup"}
     parts = [part for session in unpacked.sessions for part in session.parts]
     assert [(part.track.participant_id, part.track.output_type) for part in parts] == [
         ("alice", OutputType.AUDIO_ONLY),
@@ -133,13 +136,12 @@ def test_unpacked_folder_gives_the_same_as_its_archive(tmp_path: Path) -> None:
     out.mkdir()
     unpacked = unpack_archive(
         JobHost(open_input=lambda name: (tmp_path / name).open("rb")),
-        make_ref(uri="in/"),
-        listing,
+        ArchiveInput(name="in/", size_bytes=0, folder_members=tuple(listing)),
         out,
         LIMITS,
     )
     assert unpacked.bytes_read == sum(map(len, members.values()))
-    assert (unpacked.failures, unpacked.member_count) == ((), 8)
+    assert (unpacked.findings, unpacked.member_count) == ((), 8)
     assert staged_packets(out, unpacked) == [
         fake_packets(20, 1),
         fake_packets(20, 2),
@@ -155,7 +157,7 @@ def test_order_of_the_members_does_not_matter(tmp_path: Path, order: str) -> Non
     else:
         members.sort(reverse=order == "reversed")
     unpacked = unpack(make_archive(dict(members)), tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     assert sorted(map(len, staged_packets(tmp_path, unpacked))) == [5, 20, 20]
 
 
@@ -168,7 +170,7 @@ def test_names_compare_without_case_and_with_a_leading_dot(tmp_path: Path) -> No
         for name, data in make_call_members([ALICE]).items()
     }
     unpacked = unpack(make_archive(renamed), tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
@@ -189,7 +191,7 @@ def test_same_names_in_two_folders_belong_to_the_metadata_beside_them(tmp_path: 
         [Participant(participant_id="b", segments=[segment(tag=2, base_filename="x")])], folder="2/"
     )
     unpacked = unpack(make_archive(one | two), tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1), fake_packets(20, 2)]
 
 
@@ -200,7 +202,7 @@ def test_dump_in_another_folder_is_found_when_its_name_is_there_once(tmp_path: P
         for name, data in members.items()
     }
     unpacked = unpack(make_archive(moved), tmp_path)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
@@ -247,7 +249,7 @@ def test_metadata_of_one_session_in_two_members_is_joined(tmp_path: Path) -> Non
 
 def test_session_that_sent_nothing_is_kept(tmp_path: Path) -> None:
     unpacked = unpack(make_call_archive([Participant(participant_id="mute"), ALICE]), tmp_path)
-    assert [(s.participant_id, len(s.parts)) for s in unpacked.sessions] == [
+    assert [(s.key.participant_id, len(s.parts)) for s in unpacked.sessions] == [
         ("mute", 0),
         ("alice", 1),
     ]
@@ -260,7 +262,7 @@ def test_segment_without_packets_makes_an_empty_part(tmp_path: Path) -> None:
     )
     (part,) = unpacked.sessions[0].parts
     assert (part.packets_file, part.index_file, part.media_samples) == ("", "", 0)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
 
 
 def test_other_members_are_counted_and_left_alone(tmp_path: Path) -> None:
@@ -268,10 +270,10 @@ def test_other_members_are_counted_and_left_alone(tmp_path: Path) -> None:
         [ALICE], extra_members={"README.txt": b"x", "metadata.json": b"not json", "noext": b""}
     )
     unpacked = unpack(data, tmp_path)
-    assert (unpacked.failures, unpacked.member_count) == ((), 6)
+    assert (unpacked.findings, unpacked.member_count) == ((), 6)
 
 
-def test_video_is_not_pressed_and_no_failure(tmp_path: Path) -> None:
+def test_video_is_not_pressed_and_no_finding(tmp_path: Path) -> None:
     metadata = make_timing_metadata(
         segments={
             "audio": None,
@@ -284,7 +286,7 @@ def test_video_is_not_pressed_and_no_failure(tmp_path: Path) -> None:
         make_archive({"v.rtpdump": b"x", "v.sdp": b"y", "v_timing_metadata.json": metadata}),
         tmp_path,
     )
-    assert (unpacked.failures, len(unpacked.sessions)) == ((), 1)
+    assert (unpacked.findings, len(unpacked.sessions)) == ((), 1)
 
 
 # --- what fails is one segment --------------------------------------------------------------------
@@ -297,20 +299,19 @@ def without(members: dict[str, bytes], *endings: str) -> dict[str, bytes]:
 def test_missing_dump_fails_its_track_alone(tmp_path: Path) -> None:
     people = [Participant(participant_id="alice", segments=[segment(with_dump=False)]), BOB]
     unpacked = unpack(make_call_archive(people), tmp_path)
-    (failure,) = unpacked.failures
+    (finding,) = unpacked.findings
     base = "p0_track_type_audio_0"
-    assert failure == Failure(
-        stage="UnpackArchives",
-        error_type="ArchiveError",
-        message=f"{base}.rtpdump: not in the archive, listed by p0_timing_metadata.json",
-        archive_uri="call.tar.gz",
-        archive_modified_unix_ns=7,
-        member=f"{base}.rtpdump",
-        call=unpacked.sessions[0].call,
+    assert type(finding.error) is ArchiveError
+    assert (
+        finding.error.message
+        == f"{base}.rtpdump: not in the archive, listed by p0_timing_metadata.json"
+    )
+    assert (finding.error.member, finding.error.byte_offset) == (f"{base}.rtpdump", None)
+    assert finding.owner == TrackKey(
+        call=unpacked.sessions[0].key.call,
         participant_id="alice",
         user_session_id="sess-alice",
         output_type=OutputType.AUDIO_ONLY,
-        attempt=2,
     )
     assert unpacked.sessions[0].parts == ()
     assert len(unpacked.sessions[1].parts) == 2
@@ -375,17 +376,18 @@ def test_unknown_track_type_is_a_failure_with_its_session(tmp_path: Path) -> Non
         )
     ]
     unpacked = unpack(make_call_archive(people), tmp_path)
-    (failure,) = unpacked.failures
-    assert "has track_type 'TRACK_TYPE_SMELL', expected TRACK_TYPE_AUDIO or" in failure.message
-    assert (failure.participant_id, failure.output_type, failure.member) == (
-        "a",
-        None,
-        "p0_timing_metadata.json",
+    (finding,) = unpacked.findings
+    assert (
+        "has track_type 'TRACK_TYPE_SMELL', expected TRACK_TYPE_AUDIO or" in finding.error.message
     )
+    assert finding.owner == SessionKey(
+        call=unpacked.sessions[0].key.call, participant_id="a", user_session_id="sess-a"
+    )
+    assert finding.error.member == "p0_timing_metadata.json"
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
 
 
-def test_unlisted_dump_is_a_failure(tmp_path: Path) -> None:
+def test_unlisted_dump_is_a_finding(tmp_path: Path) -> None:
     unpacked = unpack(make_call_archive([ALICE], extra_members={"stray.rtpdump": b"x"}), tmp_path)
     assert errors_of(unpacked) == [
         (
@@ -394,7 +396,7 @@ def test_unlisted_dump_is_a_failure(tmp_path: Path) -> None:
             "base_filename",
         )
     ]
-    assert unpacked.failures[0].member == "stray.rtpdump"
+    assert unpacked.findings[0].error.member == "stray.rtpdump"
 
 
 def test_second_member_of_a_name_is_a_failure_and_the_first_counts(tmp_path: Path) -> None:
@@ -453,12 +455,12 @@ def test_dump_that_two_sessions_list_is_the_first_one_s(tmp_path: Path) -> None:
     )
     unpacked = unpack(make_archive(members), tmp_path)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20)]
-    (failure,) = unpacked.failures
+    (finding,) = unpacked.findings
     assert (
-        failure.message
+        finding.error.message
         == "x.rtpdump: listed again by b_timing_metadata.json, expected one session to have it"
     )
-    assert failure.participant_id == "bob"
+    assert participant_of(finding) == "bob"
 
 
 def test_dump_listed_as_two_track_types_is_taken_once(tmp_path: Path) -> None:
@@ -469,7 +471,7 @@ def test_dump_listed_as_two_track_types_is_taken_once(tmp_path: Path) -> None:
     members["b_timing_metadata.json"] = make_timing_metadata(segments={"audio": [screen]})
     unpacked = unpack(make_archive(members), tmp_path)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20)]
-    assert len(unpacked.failures) == 1
+    assert len(unpacked.findings) == 1
 
 
 # --- what fails is the archive --------------------------------------------------------------------
@@ -511,7 +513,9 @@ def test_archive_of_unreadable_metadata_alone_tells_all_that_is_wrong(tmp_path: 
     )
     unpacked = unpack(data, tmp_path)
     assert (unpacked.sessions, unpacked.member_count) == ((), 4)
-    assert [(failure.error_type, failure.member) for failure in unpacked.failures] == [
+    assert [
+        (type(finding.error).__name__, finding.error.member) for finding in unpacked.findings
+    ] == [
         ("ArchiveError", "x.rtpdump"),
         ("TimingMetadataError", "a_timing_metadata.json"),
         ("TimingMetadataError", "b_timing_metadata.json"),
@@ -561,28 +565,22 @@ def test_every_text_that_leaves_has_a_utf8_form(tmp_path: Path) -> None:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     unpacked = unpack(out.getvalue(), tmp_path)
-    assert len(unpacked.failures) == 2
-    for failure in unpacked.failures:
-        assert failure.message.encode("utf-8")
-        assert (failure.member or "").encode("utf-8") is not None
+    assert len(unpacked.findings) == 2
+    for finding in unpacked.findings:
+        assert finding.error.message.encode("utf-8")
+        assert (finding.error.member or "").encode("utf-8") is not None
 
 
 def test_trouble_of_the_local_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
     data = make_call_archive([ALICE])
     with pytest.raises(FileNotFoundError):
-        read_contents(
-            make_ref(data),
-            (),
+        read_members(
+            make_input(data),
             lambda name: io.BytesIO(data),
             tmp_path / "missing",
             LIMITS,
-            Failures(make_ref(data)),
-            _unheard,
+            Findings(),
         )
-
-
-def _unheard(_: int) -> None:
-    """Progress that nobody asks for."""
 
 
 def test_progress_tells_half_of_the_bytes_when_read_and_half_when_staged(tmp_path: Path) -> None:
@@ -593,8 +591,7 @@ def test_progress_tells_half_of_the_bytes_when_read_and_half_when_staged(tmp_pat
 
     unpack_archive(
         JobHost(open_input=lambda name: io.BytesIO(data), tell_progress=told.append),
-        make_ref(data),
-        (),
+        make_input(data),
         tmp_path,
         LIMITS,
     )
@@ -616,8 +613,7 @@ def test_progress_of_what_expands_much_stays_within_the_archive(tmp_path: Path) 
 
     unpack_archive(
         JobHost(open_input=lambda name: io.BytesIO(data), tell_progress=told.append),
-        make_ref(data),
-        (),
+        make_input(data),
         tmp_path,
         LIMITS,
     )

@@ -32,6 +32,7 @@ from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
 from transforms.context import key_hash
 from transforms.elements import CallPlan, FragmentRef, Row, TrackSource
+from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.job import JobHost
 from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
@@ -190,16 +191,19 @@ def stage_sources(context: JobRun, ref: ArchiveRef) -> list[TrackSource]:
     folder = Path(context.staging_uri) / "packets" / key_hash(ref.uri)
     folder.mkdir(parents=True)
     unpacked = unpack_archive(
-        JobHost(open_input=_open_local), ref, (), folder, context.settings.limits
+        JobHost(open_input=_open_local),
+        ArchiveInput(name=ref.uri, size_bytes=ref.size_bytes),
+        folder,
+        context.settings.limits,
     )
     sources = [
         TrackSource(
             track=part.track,
             parts=(
                 TrackPart(
-                    call=session.call,
-                    participant_id=session.participant_id,
-                    user_session_id=session.user_session_id,
+                    call=session.key.call,
+                    participant_id=session.key.participant_id,
+                    user_session_id=session.key.user_session_id,
                     output_type=part.track.output_type,
                     archive_uri=ref.uri,
                     archive_modified_unix_ns=ref.modified_unix_ns,

@@ -28,6 +28,7 @@ from tests.support.builders import (
     make_call_archive,
     make_segment_dump,
 )
+from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import (
     ClockMethod,
@@ -37,6 +38,7 @@ from transforms.media.clock.model import (
     StepEvidence,
 )
 from transforms.media.extract_track import PartFiles
+from transforms.media.findings import Finding
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
@@ -51,7 +53,6 @@ from transforms.media.track.staged_packets import (
 )
 from transforms.media.track.timeline import Hole, PlacedPacket, PlacedPackets
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
-from transforms.media.values import ArchiveRef
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURES = DATA / "captures"
@@ -216,17 +217,22 @@ def is_filler(packet: bytes) -> bool:
     return is_empty and packet[0] >> 3 >= 16
 
 
-def make_ref(data: bytes = b"", uri: str = "call.tar.gz") -> ArchiveRef:
-    """Returns a reference to an archive of that content."""
-    return ArchiveRef(uri=uri, size_bytes=len(data), modified_unix_ns=7, fingerprint="f", attempt=2)
+def make_input(data: bytes = b"") -> ArchiveInput:
+    """Returns an archive of that content as a file to be read."""
+    return ArchiveInput(name="call.tar.gz", size_bytes=len(data))
 
 
 def unpack(data: bytes, folder: Path, limits: LimitSettings = LIMITS) -> UnpackedArchive:
     """Unpacks an archive into a folder, which is made."""
     folder.mkdir(exist_ok=True)
     return unpack_archive(
-        JobHost(open_input=lambda name: io.BytesIO(data)), make_ref(data), (), folder, limits
+        JobHost(open_input=lambda name: io.BytesIO(data)), make_input(data), folder, limits
     )
+
+
+def participant_of(finding: Finding) -> str | None:
+    """Returns whom a finding is about, None for the archive."""
+    return finding.owner.participant_id if finding.owner else None
 
 
 def open_in(folder: Path) -> Callable[[str], BinaryIO]:
@@ -249,7 +255,7 @@ def stage_call(participants: Sequence[Participant], folder: Path, **names: Any) 
     fail.
     """
     unpacked = unpack(make_call_archive(participants, **names), folder)
-    assert unpacked.failures == ()
+    assert unpacked.findings == ()
     return part_files(unpacked)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.builders import Pcm
-from tests.support.media import LIMITS, decode_with_pyav, mix_parts, open_in
+from tests.support.media import LIMITS, decode_with_pyav, make_input, mix_parts, open_in
 from tests.support.simulation import (
     CALL_START_NS,
     Heard,
@@ -42,7 +42,7 @@ from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.unpack_archive import unpack_archive
-from transforms.media.values import ArchiveRef, Container
+from transforms.media.values import Container
 
 MS = 1_000_000
 ENOUGH = 0.7
@@ -80,26 +80,21 @@ def press(
         folder = Path(name)
         for number, people in enumerate(archives):
             call = simulate_call(people)
-            uri = f"{number}.tar"
-            ref = ArchiveRef(
-                uri=uri, size_bytes=len(call.archive), modified_unix_ns=7, fingerprint="f"
-            )
             (folder / str(number)).mkdir()
             unpacked = unpack_archive(
                 JobHost(open_input=lambda _, data=call.archive: io.BytesIO(data)),
-                ref,
-                (),
+                make_input(call.archive),
                 folder / str(number),
                 LIMITS,
             )
-            assert unpacked.failures == ()
+            assert unpacked.findings == ()
             for session in unpacked.sessions:
                 for part in session.parts:
                     files = PartFiles(
                         packets=f"{number}/{part.packets_file}", index=f"{number}/{part.index_file}"
                     )
-                    parts[session.user_session_id] = (
-                        *parts.get(session.user_session_id, ()),
+                    parts[session.key.user_session_id] = (
+                        *parts.get(session.key.user_session_id, ()),
                         files,
                     )
             for session_id, segments in call.people.items():

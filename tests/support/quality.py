@@ -76,10 +76,10 @@ def decode_archive(data: bytes, channels: int = 1) -> dict[str, Pcm]:
     """
     with tempfile.TemporaryDirectory() as name:
         unpacked = unpack(data, Path(name))
-        if unpacked.failures:
-            raise ValueError(f"the archive has failures: {unpacked.failures}")
+        if unpacked.findings:
+            raise ValueError(f"the archive has findings: {unpacked.findings}")
         people = [
-            session.participant_id
+            session.key.participant_id
             for session in unpacked.sessions
             for part in session.parts
             if part.packets_file

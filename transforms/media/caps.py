@@ -31,6 +31,8 @@ MAX_MESSAGE_CHARACTERS = 2_000
 """One message: a hostile value in it may be as long as a file. Its two ends are kept."""
 MAX_NAME_CHARACTERS_SHOWN = 200
 """A member's name in a message about that name; it may be as long as a PAX header."""
+MAX_VALUE_CHARACTERS_SHOWN = 100
+"""A codec or track type of the metadata in a message about it."""
 MAX_FINDINGS_OF_A_KIND = 200
 """Findings of one error type in one archive that are told one by one; a hostile archive has a
 hundred thousand.

@@ -69,6 +69,24 @@ class CallKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class SessionKey:
+    """One participant session: one participant's stay in a call session."""
+
+    call: CallKey
+    participant_id: str
+    user_session_id: str
+
+    def track(self, output_type: OutputType) -> TrackKey:
+        """Returns the session's track of a type."""
+        return TrackKey(
+            call=self.call,
+            participant_id=self.participant_id,
+            user_session_id=self.user_session_id,
+            output_type=output_type,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class TrackKey:
     """One participant session's audio of one type within a call session: what becomes one
     individual file.

@@ -9,7 +9,9 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.errors import ArchiveError
 from transforms.media.rtp.timing_metadata import SUFFIX
 from transforms.storage import globs, objects, retry, uris
@@ -101,6 +103,18 @@ def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
     StorageError.
     """
     return tuple((m.path[len(uri) :], m.size_bytes) for m in objects.list_below(uri.rstrip("/")))
+
+
+def archive_input(uri: str, size_bytes: int) -> ArchiveInput:
+    """Returns an archive as the code that reads one takes it. Raises: StorageError."""
+    if not uri.endswith("/"):
+        return ArchiveInput(name=uri, size_bytes=size_bytes)
+    return ArchiveInput(
+        name=uri,
+        size_bytes=size_bytes,
+        folder_members=folder_members(uri),
+        local_folder=Path(uri) if uris.is_local(uri) else None,
+    )
 
 
 @retry.retried

@@ -32,21 +32,21 @@ KINDS = ("tar.gz", "tar", "zip")
 
 def read_all(data: bytes, limits: LimitSettings = LIMITS) -> dict[str, bytes]:
     """Returns all members of an archive, each read to its end as `unpack` does; those with a
-    problem are left out.
+    finding are left out.
     """
     found = {}
     for member in walk_archive(io.BytesIO(data), limits):
-        if member.problem is None:
+        if member.finding is None:
             found[member.name] = member.stream.read()
     return found
 
 
-def problems(data: bytes, limits: LimitSettings = LIMITS) -> list[str]:
+def findings_of(data: bytes, limits: LimitSettings = LIMITS) -> list[str]:
     """Returns what is wrong with the members of an archive that can be walked to its end."""
     return [
-        member.problem.message
+        member.finding.message
         for member in walk_archive(io.BytesIO(data), limits)
-        if member.problem is not None
+        if member.finding is not None
     ]
 
 
@@ -130,7 +130,7 @@ def make_info(
 def test_what_is_no_regular_file_is_told_and_not_read(kind: bytes, named: str) -> None:
     data = make_tar(make_info("x", kind, target="/etc/passwd"), make_info("b.sdp", size=3))
     assert read_all(data) == {"b.sdp": bytes(3)}
-    assert problems(data) == [f"member 'x' is {named}, expected a file"]
+    assert findings_of(data) == [f"member 'x' is {named}, expected a file"]
     first = next(walk_archive(io.BytesIO(data), LIMITS))
     assert (first.name, first.stream.read(), first.is_suspect) == ("x", b"", False)
 
@@ -171,9 +171,9 @@ UNSAFE = [
 def test_path_out_of_the_archive_is_told_and_its_neighbours_are_read(kind: str, name: str) -> None:
     data = make_archive({"a.sdp": b"1", name: b"evil", "b.sdp": b"2"}, kind)
     assert read_all(data) == {"a.sdp": b"1", "b.sdp": b"2"}
-    (problem,) = problems(data)
-    assert "leaves the archive, expected a relative path inside it" in problem
-    (unsafe,) = [member for member in walk_archive(io.BytesIO(data), LIMITS) if member.problem]
+    (finding,) = findings_of(data)
+    assert "leaves the archive, expected a relative path inside it" in finding
+    (unsafe,) = [member for member in walk_archive(io.BytesIO(data), LIMITS) if member.finding]
     assert (unsafe.stream.read(), unsafe.is_suspect) == (b"", True)
 
 
@@ -182,7 +182,7 @@ def test_path_out_of_a_folder_is_told_and_never_opened() -> None:
         raise AssertionError(f"{name} was opened")
 
     (member,) = walk_folder([("../a.sdp", 1)], refuse, LIMITS)  # type: ignore[arg-type]
-    assert member.problem is not None
+    assert member.finding is not None
     assert member.stream.read() == b""
 
 
@@ -222,7 +222,7 @@ def test_sparse_member_costs_nothing() -> None:
     }
     data = make_tar(info, tar_format=tarfile.PAX_FORMAT)
     assert read_all(data) == {}
-    assert problems(data) == ["member 'huge.rtpdump' is a sparse file, expected a file"]
+    assert findings_of(data) == ["member 'huge.rtpdump' is a sparse file, expected a file"]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def patched_zip(name: str, offset: int, value: bytes, method: int = zipfile.ZIP_
 def test_zip_that_lies_about_a_member_raises_or_tells(data: bytes) -> None:
     try:
         assert read_all(data) == {}
-        assert problems(data)
+        assert findings_of(data)
     except ArchiveError:
         pass
 
@@ -377,7 +377,7 @@ def test_any_damage_raises_nothing_but_archive_error(kind: str) -> None:
             del data[draw.randrange(len(data)) :]
         try:
             read_all(bytes(data))
-            errors += bool(problems(bytes(data)))
+            errors += bool(findings_of(bytes(data)))
         except ArchiveError:
             errors += 1
     assert errors > 50

@@ -324,9 +324,9 @@ def test_malformed_segments_raise(segments: Any, message: str) -> None:
 def test_entry_that_is_no_segment_is_left_out_and_told(entry: Any, message: str) -> None:
     session = parse(segments={"audio": [{"base_filename": "a"}, entry, {"base_filename": "b"}]})
     assert [segment.base_filename for segment in session.audio] == ["a", "b"]
-    (problem,) = session.problems
-    assert problem.message == f"{MEMBER}: {message}; it was left out"
-    assert problem.member == MEMBER
+    (finding,) = session.findings
+    assert finding.message == f"{MEMBER}: {message}; it was left out"
+    assert finding.member == MEMBER
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
@@ -354,7 +354,7 @@ def test_texts_of_a_segment_are_cut() -> None:
 
 
 def test_flood_of_bad_entries_is_not_told_one_by_one() -> None:
-    assert len(parse(segments={"audio": [1] * 5_000}).problems) == 1_000
+    assert len(parse(segments={"audio": [1] * 5_000}).findings) == 1_000
 
 
 @pytest.mark.parametrize(

@@ -67,17 +67,17 @@ class Member:
     """One entry of an archive that is no folder."""
 
     name: str
-    """Its path inside the archive; as it is spelled there, cut, when it has a problem, and empty
+    """Its path inside the archive; as it is spelled there, cut, when it has a finding, and empty
     where there is no name.
     """
     size_bytes: int
     """As the archive states it; the stream is what counts."""
     stream: BinaryIO
     """Valid until the next member is asked for."""
-    problem: ArchiveError | None = None
+    finding: ArchiveError | None = None
     """Why its bytes are not to be had; the stream is empty then."""
     is_suspect: bool = False
-    """Whether the problem is told whatever the name ends in: a path that leaves the archive, bytes
+    """Whether the finding is told whatever the name ends in: a path that leaves the archive, bytes
     that are nothing.
     """
 
@@ -183,7 +183,7 @@ def make_member(
             name=cut,
             size_bytes=size,
             stream=_empty(),
-            problem=ArchiveError(wrong, member=cut),
+            finding=ArchiveError(wrong, member=cut),
             is_suspect=is_suspect,
         )
     path = "/".join(part for part in parts if part not in ("", "."))
@@ -198,9 +198,18 @@ def make_member(
     return Member(name=path, size_bytes=size, stream=cast("BinaryIO", MemberStream(named)))
 
 
+def no_memory(member: str) -> CodecProcessError:
+    """Returns what one member's need for too much memory is: its own finding. What it took is free
+    again, and its neighbours are read.
+    """
+    return CodecProcessError(
+        f"{member}: needs more memory than it may take (limits.codec_memory_bytes)", member=member
+    )
+
+
 def no_member(problem: str) -> Member:
     return Member(
-        name="", size_bytes=0, stream=_empty(), problem=ArchiveError(problem), is_suspect=True
+        name="", size_bytes=0, stream=_empty(), finding=ArchiveError(problem), is_suspect=True
     )
 
 

@@ -2,7 +2,7 @@
 content.
 
 Nothing is extracted: a member is a name and a stream. What is no regular file, has a path that
-leaves the archive, or cannot be read is a member with a `problem` and without bytes: the walk goes
+leaves the archive, or cannot be read is a member with a `finding` and without bytes: the walk goes
 on behind it as long as there is a way to go on.
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 from transforms.media import caps
 from transforms.media.errors import RecordingError, TimingMetadataError
 from transforms.media.text import utf8_text
-from transforms.media.values import CallKey
+from transforms.media.values import CallKey, SessionKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,17 @@ class SessionTiming:
     user_session_id: str
     audio: tuple[SegmentTiming, ...]
     video: tuple[SegmentTiming, ...]
-    problems: tuple[RecordingError, ...] = ()
+    findings: tuple[RecordingError, ...] = ()
     """Entries that are no segment and were left out."""
+
+    @property
+    def session(self) -> SessionKey:
+        """Whose it is."""
+        return SessionKey(
+            call=self.call,
+            participant_id=self.participant_id,
+            user_session_id=self.user_session_id,
+        )
 
 
 SUFFIX = "_timing_metadata.json"
@@ -66,7 +75,7 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
 
     Raises:
       TimingMetadataError: not a JSON object, an id is missing, not text or too long, or a list of
-        segments is no list. An entry that is no segment is one of the `problems`.
+        segments is no list. An entry that is no segment is one of the `findings`.
     """
     if text.startswith(_UTF16_STARTS):
         raise TimingMetadataError(
@@ -99,7 +108,7 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
         raise TimingMetadataError(
             f"{member}: segments is {_kind(segments)}, expected an object", member=member
         )
-    problems: list[RecordingError] = []
+    findings: list[RecordingError] = []
     return SessionTiming(
         member=member,
         call=CallKey(
@@ -110,14 +119,14 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
         call_start_unix_ns=_time(data.get("call_start_time")),
         participant_id=_text(data, "participant_id", member),
         user_session_id=_text(data, "user_session_id", member),
-        audio=_segments(segments, "audio", member, problems),
-        video=_segments(segments, "video", member, problems),
-        problems=tuple(problems),
+        audio=_segments(segments, "audio", member, findings),
+        video=_segments(segments, "video", member, findings),
+        findings=tuple(findings),
     )
 
 
 def _segments(
-    segments: dict[str, Any], kind: str, member: str, problems: list[RecordingError]
+    segments: dict[str, Any], kind: str, member: str, findings: list[RecordingError]
 ) -> tuple[SegmentTiming, ...]:
     entries = segments.get(kind) or []
     if not isinstance(entries, list):
@@ -128,13 +137,13 @@ def _segments(
     for number, entry in enumerate(entries):
         where = f"{member}: segments.{kind}[{number}]"
         if not isinstance(entry, dict):
-            _add_problem(problems, f"{where} is {_kind(entry)}, expected an object", member)
+            _add_finding(findings, f"{where} is {_kind(entry)}, expected an object", member)
             continue
         base = entry.get("base_filename")
         if not isinstance(base, str) or not base or len(base) > caps.MAX_TEXT_CHARACTERS:
             found_kind = "empty" if base == "" else _kind(base)
-            _add_problem(
-                problems, f"{where}.base_filename is {found_kind}, expected a name", member
+            _add_finding(
+                findings, f"{where}.base_filename is {found_kind}, expected a name", member
             )
             continue
         # A segment listed twice is one segment: its dump is there once.
@@ -154,9 +163,9 @@ def _segments(
     return tuple(sorted(found.values(), key=lambda s: (s.first_rtp_unix_ms or 0, s.base_filename)))
 
 
-def _add_problem(problems: list[RecordingError], message: str, member: str) -> None:
-    if len(problems) < caps.MAX_METADATA_FINDINGS:
-        problems.append(TimingMetadataError(f"{message}; it was left out", member=member))
+def _add_finding(findings: list[RecordingError], message: str, member: str) -> None:
+    if len(findings) < caps.MAX_METADATA_FINDINGS:
+        findings.append(TimingMetadataError(f"{message}; it was left out", member=member))
 
 
 def _text(data: dict[str, Any], name: str, member: str) -> str:

@@ -1,0 +1,255 @@
+"""Stages one track of an archive: each segment's dump is ingested, and its packets written in order
+into one local file, with an index beside it.
+
+What is wrong with a segment is a finding of its track; the other segments are staged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from transforms.media import caps
+from transforms.media.archive.claims import Claims
+from transforms.media.archive.member import no_memory
+from transforms.media.buffers import MappedFile
+from transforms.media.errors import (
+    ArchiveError,
+    RecordingError,
+    TimelineError,
+    UnsupportedCodecError,
+)
+from transforms.media.findings import Findings
+from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
+from transforms.media.rtp.participant_sessions import ListedSegment
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.settings import LimitSettings
+from transforms.media.text import one_line
+from transforms.media.track.staged_packets import PartIndex, StagedRun, dump_index, write_packet_run
+from transforms.media.units import samples_to_ns
+from transforms.media.values import TrackKey
+
+_CODECS = ("audio/opus", "audio/red")
+_HOUR_NS = 3_600_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedPart:
+    """A track's share of an archive, its two files in a local folder."""
+
+    track: TrackKey
+    packets_file: str
+    """Empty, as `index_file`, when the track has segments but no packet was sent in them."""
+    index_file: str
+    media_samples: int
+    first_server_unix_ns: int
+    last_server_unix_ns: int
+
+
+@dataclass(slots=True)
+class _Staged:
+    """What was staged of a track so far."""
+
+    packet_runs: list[StagedRun] = field(default_factory=list)
+    media_samples: dict[int, int] = field(default_factory=dict)
+    """Of each packet run, by where it begins in the file."""
+    counts: PacketCounts = field(default_factory=PacketCounts)
+    channels: int = 0
+    codec: str = "audio/opus"
+    jitters: list[tuple[float, int]] = field(default_factory=list)
+    """Mean jitter in ms of each segment, and the packets it is the mean of."""
+
+
+def stage_track(
+    track: TrackKey,
+    segments: Sequence[ListedSegment],
+    claims: Claims,
+    stem: Path,
+    limits: LimitSettings,
+    findings: Findings,
+    on_staged: Callable[[int], None],
+) -> StagedPart | None:
+    """Stages a track, and deletes the dumps it was staged from.
+
+    Args:
+      track: whose segments these are.
+      segments: in order of time.
+      claims: gives their dumps and descriptions.
+      stem: path of the two files to write, without a suffix.
+      limits: bounds on packets and on time.
+      findings: what is wrong is added to them.
+      on_staged: told the bytes of each dump that is done.
+
+    Returns:
+      the part; None when nothing could be staged and something is wrong.
+    """
+    packets_path, index_path = stem.with_suffix(".packets"), stem.with_suffix(".json")
+    staged = _Staged()
+    with packets_path.open("wb") as packets:
+        for segment in segments:
+            try:
+                _stage_segment(packets, segment, track, claims, limits, findings, staged, on_staged)
+            except RecordingError as error:
+                findings.add(error, track)
+            except MemoryError:
+                findings.add(no_memory(segment.dump_member), track)
+    packet_runs = _near_packet_runs(staged, track, limits.max_call_hours, findings)
+    if not packet_runs:
+        packets_path.unlink()
+        if findings.has_of(track):
+            return None
+        return StagedPart(
+            track=track,
+            packets_file="",
+            index_file="",
+            media_samples=0,
+            first_server_unix_ns=0,
+            last_server_unix_ns=0,
+        )
+    weight = sum(count for _, count in staged.jitters)
+    index = PartIndex(
+        channels=staged.channels,
+        codec=staged.codec,
+        segment_count=len(segments),
+        counts=staged.counts,
+        jitter_ms=sum(value * count for value, count in staged.jitters) / weight
+        if weight
+        else None,
+        packet_runs=tuple(packet_runs),
+    )
+    index_path.write_bytes(dump_index(index))
+    return StagedPart(
+        track=track,
+        packets_file=packets_path.name,
+        index_file=index_path.name,
+        media_samples=sum(staged.media_samples[found.file_offset_bytes] for found in packet_runs),
+        first_server_unix_ns=min(found.clock.first_server_unix_ns for found in packet_runs),
+        last_server_unix_ns=max(found.clock.first_server_unix_ns for found in packet_runs),
+    )
+
+
+def _stage_segment(
+    packets: BinaryIO,
+    segment: ListedSegment,
+    track: TrackKey,
+    claims: Claims,
+    limits: LimitSettings,
+    findings: Findings,
+    staged: _Staged,
+    on_staged: Callable[[int], None],
+) -> None:
+    """Stages one segment, and deletes its dump. Raises: RecordingError."""
+    member = segment.dump_member
+    dump = claims.claim_dump(segment)
+    path = dump.path
+    assert path is not None, "dumps were passed over"
+    if dump.finding is not None:
+        findings.add(dump.finding, track)
+    codec = segment.timing.codec
+    if codec and codec.lower() not in _CODECS:
+        raise UnsupportedCodecError(
+            f"{segment.base_filename}: codec is "
+            f"{one_line(codec[: caps.MAX_VALUE_CHARACTERS_SHOWN])}, expected audio/opus or "
+            "audio/red",
+            member=segment.metadata_member,
+        )
+    rtp_maps = claims.read_description(segment, track, findings)
+    if os.path.getsize(path) == 0:
+        raise ArchiveError(f"{member}: empty, expected an rtpdump", member=member, byte_offset=0)
+    mapped = MappedFile(path)
+    ingested = ingest_segment(
+        lambda: path.open("rb"),
+        mapped.bytes,
+        member,
+        rtp_maps,
+        segment.timing,
+        limits,
+        mapped.let_go,
+    )
+    for error in ingested.warnings:
+        findings.add(error, track)
+    _write_packet_runs(packets, ingested, mapped, segment, staged)
+    path.unlink()
+    on_staged(len(mapped.bytes))
+    staged.counts += ingested.counts
+    staged.channels = max(staged.channels, ingested.channels)
+    if ingested.codec == "audio/red":
+        staged.codec = ingested.codec
+    if ingested.jitter_ms is not None:
+        staged.jitters.append((ingested.jitter_ms, ingested.counts.received))
+
+
+def _write_packet_runs(
+    packets: BinaryIO,
+    ingested: IngestedSegment,
+    dump: MappedFile,
+    segment: ListedSegment,
+    staged: _Staged,
+) -> None:
+    """Appends a segment's packet runs one after the other."""
+    for packet_run in ingested.packet_runs:
+        offset = packets.tell()
+        records = packet_run.records
+        write_packet_run(packets, records, dump.bytes, packet_run.source_offset, dump.let_go)
+        last = records[-1]
+        staged.packet_runs.append(
+            StagedRun(
+                base_filename=segment.base_filename,
+                track_id=segment.timing.track_id,
+                ssrc=packet_run.ssrc,
+                packet_count=len(records),
+                packets_lost=int(records["lost_before"].sum()),
+                media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
+                file_offset_bytes=offset,
+                clock=packet_run.clock,
+            )
+        )
+        staged.media_samples[offset] = int(records["duration_samples"].sum())
+
+
+def _near_packet_runs(
+    staged: _Staged, track: TrackKey, max_call_hours: int, findings: Findings
+) -> list[StagedRun]:
+    """Returns the packet runs less those that lie days from the rest of their track: their clock is
+    wrong, and the file would be silence.
+    """
+    if not staged.packet_runs:
+        return []
+    middle_unix_ns = _middle_unix_ns(staged)
+    kept = []
+    for packet_run in staged.packet_runs:
+        start = packet_run.clock.first_server_unix_ns
+        end = packet_run.clock.base_unix_ns + samples_to_ns(packet_run.media_stop_sample)
+        end += min(delay for _, delay in packet_run.clock.plateaus[-1].hull)
+        apart_ns = max(abs(start - middle_unix_ns), end - middle_unix_ns)
+        if apart_ns <= max_call_hours * _HOUR_NS:
+            kept.append(packet_run)
+            continue
+        message = (
+            f"{packet_run.base_filename}.rtpdump: {packet_run.packet_count} packets lie "
+            f"{apart_ns / _HOUR_NS:.1f} h from the rest of their track, expected at most "
+            f"{max_call_hours} h (limits.max_call_hours)"
+        )
+        findings.add(TimelineError(message, member=f"{packet_run.base_filename}.rtpdump"), track)
+    return kept
+
+
+def _middle_unix_ns(staged: _Staged) -> int:
+    """Returns the server time at which the packet run in the middle begins. The middle is by media,
+    so that a stray packet does not speak for hours of audio.
+    """
+    starts = sorted(
+        (packet_run.clock.first_server_unix_ns, staged.media_samples[packet_run.file_offset_bytes])
+        for packet_run in staged.packet_runs
+    )
+    half = sum(samples for _, samples in starts) / 2
+    middle = starts[0][0]
+    for start, samples in starts:
+        middle = start
+        half -= samples
+        if half <= 0:
+            break
+    return middle
