@@ -20,11 +20,10 @@ from pipelines.options import RunArguments
 from pipelines.run import beam_options, check_inputs, set_up_logging
 from transforms.catalog import partitions, pending_replacement
 from transforms.context import JobSettings
-from transforms.elements import Row
+from transforms.elements import ArchiveRef, Row
 from transforms.media.errors import StorageError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
-from transforms.media.values import ArchiveRef
 from transforms.media.wall_time import utc_date
 from transforms.skip_processed import judge
 from transforms.sources import archive_files

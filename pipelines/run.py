@@ -34,10 +34,10 @@ from pipelines.runners.local import StoppedError, is_local, make_local_pipeline,
 from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock, LockLostError
 from transforms.context import JobSettings, RunIdentity
+from transforms.elements import Status
 from transforms.media.errors import CallpressError, ConfigError, StorageError, StoreDownError
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
-from transforms.media.values import Status
 from transforms.recovery import take_up
 from transforms.sources import archive_files
 from transforms.storage import objects, uris

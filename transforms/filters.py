@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transforms.media.values import (
-    CallKey,
-    Failure,
-    OutputType,
-    TrackKey,
-)
+from transforms.elements import Failure
+from transforms.media.values import CallKey, OutputType, TrackKey
 
 
 def wants_failure(failure: Failure, filters: Filters) -> bool:

@@ -10,10 +10,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.context import JobSettings
-from transforms.elements import Stage, to_failure
+from transforms.elements import ArchiveRef, Failure, Stage, to_failure
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
-from transforms.media.values import ArchiveRef, Failure
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
 

@@ -20,8 +20,10 @@ from transforms.elements import (
     ArchiveOutcome,
     CallPlan,
     ExtractedTrack,
+    Failure,
     PressedCall,
     Stage,
+    Status,
     to_failure,
     track_ids_of,
     worst_failure,
@@ -32,7 +34,7 @@ from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.settings import PressSettings
 from transforms.media.units import SAMPLE_RATE_HZ
-from transforms.media.values import Failure, OutputType, Status, Tags
+from transforms.media.values import OutputType, Tags
 from transforms.recovery import completed_work
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS

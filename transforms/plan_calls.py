@@ -14,10 +14,13 @@ from transforms.catalog import pending_replacement
 from transforms.context import JobSettings
 from transforms.elements import (
     CallPlan,
+    Failure,
     PriorCall,
     Row,
     Stage,
+    Status,
     TrackIds,
+    TrackPart,
     TrackSource,
     to_failure,
     track_ids_of,
@@ -28,7 +31,7 @@ from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import PartFiles, load_parts
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
-from transforms.media.values import TRACK_TYPE_OF, Failure, Status, TrackKey, TrackPart
+from transforms.media.values import TRACK_TYPE_OF, TrackKey
 from transforms.media.wall_time import from_time
 from transforms.storage import objects
 

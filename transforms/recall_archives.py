@@ -10,10 +10,10 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Row
+from transforms.elements import ArchiveRef, Row, TrackPart
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
-from transforms.media.values import ArchiveRef, CallKey, TrackPart
+from transforms.media.values import CallKey
 from transforms.sources import archive_files
 from transforms.unpack_archives import ARCHIVES, FAILURES, _UnpackFn
 

@@ -15,9 +15,16 @@ from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
 from transforms.context import JobSettings, RunIdentity, key_hash
-from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
+from transforms.elements import (
+    ArchiveOutcome,
+    ArchiveSummary,
+    Failure,
+    FragmentRef,
+    RecordedArchive,
+    Row,
+    Status,
+)
 from transforms.engine.run_fn import RunFn
-from transforms.media.values import Failure, Status
 from transforms.media.wall_time import utc_date
 
 FRAGMENTS = "fragments"

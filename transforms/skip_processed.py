@@ -11,10 +11,9 @@ from apache_beam.metrics import Metrics
 
 from transforms.catalog import partitions
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Row
+from transforms.elements import ArchiveRef, Row, Status
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn
-from transforms.media.values import ArchiveRef, Status
 from transforms.media.wall_time import utc_date
 
 SKIPPED = "skipped"

@@ -12,7 +12,15 @@ from apache_beam.metrics import Metrics
 
 from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
-from transforms.elements import ArchiveSummary, Stage, finding_to_failure, to_failure
+from transforms.elements import (
+    ArchiveRef,
+    ArchiveSummary,
+    Failure,
+    Stage,
+    TrackPart,
+    finding_to_failure,
+    to_failure,
+)
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.filters import wants_failure
@@ -20,7 +28,7 @@ from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.findings import Finding
 from transforms.media.track.stage_track import StagedPart
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
-from transforms.media.values import ArchiveRef, CallKey, Failure, TrackPart
+from transforms.media.values import CallKey
 from transforms.recovery import completed_work
 from transforms.sources import archive_files
 from transforms.storage import objects, work_folders

@@ -21,10 +21,9 @@ from transforms.catalog.rows.runs import run_row
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import FragmentRef, PressedCall, RecordedArchive, Row
+from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn
-from transforms.media.values import Failure, Status
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects
 

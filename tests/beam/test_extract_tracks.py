@@ -33,11 +33,11 @@ from tests.support.builders import Participant, Segment
 from tests.support.job_run import JobRun
 from transforms.catalog.rows.ids import track_ids
 from transforms.context import key_hash
-from transforms.elements import ExtractedTrack, Row, TrackSource
+from transforms.elements import ExtractedTrack, Failure, Row, TrackSource
 from transforms.engine import progress
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.settings import IndividualSettings, PressSettings
-from transforms.media.values import Container, Failure, OutputType
+from transforms.media.values import Container, OutputType
 from transforms.media.wall_time import to_time
 
 FOLDER = "recordings/default/standup/session-1"

@@ -13,10 +13,10 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothing
 from tests.support.job_run import JobRun
+from transforms.elements import ArchiveRef, Failure
 from transforms.engine import progress
 from transforms.filters import Filters
 from transforms.list_archives import FAILURES, ListArchives
-from transforms.media.values import ArchiveRef, Failure
 
 
 def _make(folder: Path, *names: str) -> None:

@@ -47,6 +47,7 @@ from transforms.context import key_hash
 from transforms.elements import (
     ArchiveOutcome,
     CallPlan,
+    Failure,
     PressedCall,
     Row,
     Stage,
@@ -56,7 +57,7 @@ from transforms.extract_tracks import ExtractTracks
 from transforms.media.mix_call import mix_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, PressSettings
-from transforms.media.values import CallKey, Failure, OutputType
+from transforms.media.values import CallKey, OutputType
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 

@@ -28,10 +28,18 @@ from tests.support.beam import (
 )
 from tests.support.job_run import JobRun
 from transforms.catalog.pending_replacement import archives_to_repeat
-from transforms.elements import CallPlan, PriorCall, Row, Stage, TrackSource
+from transforms.elements import (
+    CallPlan,
+    Failure,
+    PriorCall,
+    Row,
+    Stage,
+    TrackPart,
+    TrackSource,
+)
 from transforms.filters import Filters
 from transforms.media.settings import BeginWith, IndividualSettings, LimitSettings, PressSettings
-from transforms.media.values import CallKey, Failure, OutputType, TrackPart
+from transforms.media.values import CallKey, OutputType
 from transforms.media.wall_time import to_time
 from transforms.plan_calls import PlanCalls, plan_call
 

@@ -31,8 +31,16 @@ from tests.support.job_run import JobRun
 from transforms.catalog.fragments import read_fragment
 from transforms.catalog.partitions import merge_partition
 from transforms.catalog.rows.archives import archive_row
-from transforms.elements import ArchiveOutcome, ArchiveSummary, FragmentRef, RecordedArchive, Row
-from transforms.media.values import ArchiveRef, Failure, Status
+from transforms.elements import (
+    ArchiveOutcome,
+    ArchiveRef,
+    ArchiveSummary,
+    Failure,
+    FragmentRef,
+    RecordedArchive,
+    Row,
+    Status,
+)
 from transforms.media.wall_time import to_time
 from transforms.record_archives import RecordArchives
 

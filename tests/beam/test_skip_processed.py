@@ -23,9 +23,10 @@ from tests.support.beam import (
 )
 from tests.support.job_run import JobRun
 from transforms.catalog.partitions import merge_partition
+from transforms.elements import ArchiveRef
 from transforms.find_prior_rows import FindPriorRows
 from transforms.media.settings import LimitSettings, PressSettings
-from transforms.media.values import ArchiveRef, CallKey
+from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.skip_processed import SkipProcessed
 

@@ -36,12 +36,12 @@ from tests.support.builders import (
     write_folder,
 )
 from tests.support.job_run import JobRun
-from transforms.elements import ArchiveSummary, Row, Stage
+from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row, Stage, TrackPart
 from transforms.engine import progress
 from transforms.filters import Filters
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.track.staged_packets import load_index
-from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackPart
+from transforms.media.values import CallKey, OutputType
 from transforms.recall_archives import RecallArchives
 from transforms.unpack_archives import UnpackArchives
 

@@ -33,9 +33,9 @@ from tests.support.job_run import JobRun
 from transforms.catalog import pending_replacement
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.schema import CALL_TABLES, TABLES
-from transforms.elements import FragmentRef, PressedCall, RecordedArchive, Row
+from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.media.settings import PressSettings
-from transforms.media.values import CallKey, Failure, Status
+from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.write_catalog import WriteCatalog, run_status
 

@@ -20,7 +20,7 @@ from tests.end_to_end.conftest import callpress, copy_tree, press, query
 from tests.support.beam import archive_row_of, write_rows
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.job_run import JobRun
-from transforms.media.values import ArchiveRef
+from transforms.elements import ArchiveRef
 from transforms.media.wall_time import utc_date
 from transforms.sources import archive_files
 

@@ -22,10 +22,9 @@ from tests.support.beam import (
     make_track,
 )
 from tests.support.job_run import JobRun
-from transforms.elements import TrackSource
+from transforms.elements import ArchiveRef, TrackSource
 from transforms.engine.parallel import ParallelFn
 from transforms.extract_tracks import _ExtractFn
-from transforms.media.values import ArchiveRef
 from transforms.mix_calls import _MixFn
 from transforms.unpack_archives import _UnpackFn
 

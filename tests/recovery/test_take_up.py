@@ -26,10 +26,9 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.schema import TABLES
-from transforms.elements import ArchiveSummary, Row
+from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.settings import Mp3Settings, PressSettings
-from transforms.media.values import ArchiveRef, Failure
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 from transforms.recovery import completed_work

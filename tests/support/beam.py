@@ -31,11 +31,19 @@ from transforms.catalog.fragments import read_fragment, write_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
 from transforms.context import key_hash
-from transforms.elements import CallPlan, FragmentRef, Row, TrackSource
+from transforms.elements import (
+    ArchiveRef,
+    CallPlan,
+    Failure,
+    FragmentRef,
+    Row,
+    TrackPart,
+    TrackSource,
+)
 from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.job import JobHost
 from transforms.media.unpack_archive import unpack_archive
-from transforms.media.values import ArchiveRef, CallKey, Failure, OutputType, TrackKey, TrackPart
+from transforms.media.values import CallKey, OutputType, TrackKey
 from transforms.media.wall_time import to_time, utc_date
 from transforms.sources import archive_files
 

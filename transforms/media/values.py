@@ -38,15 +38,6 @@ class Container(StrEnum):
     OGG = "ogg"
 
 
-class Status(StrEnum):
-    """How an archive, track or call ended; `outputs.md` defines the words."""
-
-    OK = "ok"
-    PARTIAL = "partial"
-    FAILED = "failed"
-    EMPTY = "empty"
-
-
 # --- keys -----------------------------------------------------------------------------------------
 
 
@@ -96,82 +87,6 @@ class TrackKey:
     participant_id: str
     user_session_id: str
     output_type: OutputType
-
-
-# --- what an archive is and holds -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveRef:
-    """One raw archive as listed: a file, or an unpacked folder."""
-
-    uri: str
-    """Absolute path or full URI; a folder's ends in `/`."""
-    size_bytes: int
-    modified_unix_ns: int
-    fingerprint: str
-    """Changes whenever the archive's content may have."""
-    attempt: int = 1
-    """1 for a first try; one more than the catalog counts for this fingerprint."""
-    recalled_for: tuple[CallKey, ...] = ()
-    """The calls an archive of an earlier run is read again for; empty for an archive of this run,
-    which is all wanted.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackPart:
-    """One archive's share of a track (or of a session that sent nothing), as it crosses a shuffle:
-    small.
-    """
-
-    call: CallKey
-    participant_id: str
-    user_session_id: str
-    output_type: OutputType | None
-    """None for a session in which nothing was sent."""
-    archive_uri: str
-    archive_modified_unix_ns: int
-    archive_fingerprint: str
-    call_start_unix_ns: int | None
-    packets_uri: str = ""
-    index_uri: str = ""
-    media_samples: int = 0
-    first_server_unix_ns: int = 0
-    last_server_unix_ns: int = 0
-
-    @property
-    def track(self) -> TrackKey | None:
-        if self.output_type is None:
-            return None
-        return TrackKey(
-            call=self.call,
-            participant_id=self.participant_id,
-            user_session_id=self.user_session_id,
-            output_type=self.output_type,
-        )
-
-
-# --- failures -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """The one shape of every dead letter: what could not be done, where, and for whom."""
-
-    stage: str
-    error_type: str
-    message: str
-    archive_uri: str | None = None
-    archive_modified_unix_ns: int | None = None
-    member: str | None = None
-    call: CallKey | None = None
-    participant_id: str | None = None
-    user_session_id: str | None = None
-    output_type: OutputType | None = None
-    byte_offset: int | None = None
-    attempt: int = 1
-    retryable: bool = False
 
 
 Tags = Mapping[str, str]

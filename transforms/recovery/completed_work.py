@@ -15,9 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from transforms.context import JobSettings, RunIdentity, key_hash
-from transforms.elements import ArchiveOutcome, ArchiveSummary, PressedCall
+from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, PressedCall
 from transforms.media.errors import StorageError
-from transforms.media.values import Failure
 from transforms.storage import objects, uris
 
 logger = logging.getLogger(__name__)

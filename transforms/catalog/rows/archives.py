@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from transforms.elements import ArchiveOutcome, ArchiveSummary, Row, worst_failure
-from transforms.media.values import Failure, Status
+from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, Row, Status, worst_failure
 from transforms.media.wall_time import to_time
 
 

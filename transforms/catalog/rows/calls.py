@@ -23,10 +23,10 @@ from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.rows.tracks import add_sound, track_failed_row
 from transforms.catalog.schema import CALL_TABLES
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import CallPlan, ExtractedTrack, Row, track_ids_of
+from transforms.elements import CallPlan, ExtractedTrack, Failure, Row, Status, track_ids_of
 from transforms.media.mix_call import MixedCall, MixStats
 from transforms.media.units import NS_PER_MS
-from transforms.media.values import Failure, Status, TrackKey
+from transforms.media.values import TrackKey
 from transforms.media.wall_time import from_time, to_time
 
 

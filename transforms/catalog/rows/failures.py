@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms.catalog.schema import KEYS
-from transforms.elements import Row
-from transforms.media.values import Failure
+from transforms.elements import Failure, Row
 from transforms.media.wall_time import to_time
 
 

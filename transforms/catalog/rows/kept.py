@@ -12,9 +12,8 @@ from transforms.catalog import partitions
 from transforms.catalog.rows.failures import failure_key
 from transforms.catalog.rows.ids import CALL_COLUMNS, track_columns
 from transforms.catalog.schema import CALL_TABLES
-from transforms.elements import CallPlan, ExtractedTrack, Row, track_ids_of
+from transforms.elements import CallPlan, ExtractedTrack, Row, Status, track_ids_of
 from transforms.media.mix_call import MixStats
-from transforms.media.values import Status
 
 Rows = dict[str, list[Row]]
 """Rows by table."""

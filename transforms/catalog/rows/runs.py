@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from transforms.context import VERSION, JobSettings, RunIdentity
-from transforms.elements import Row
+from transforms.elements import Row, Status
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
-from transforms.media.values import Status
 from transforms.media.wall_time import to_time
 
 _COUNTS = (

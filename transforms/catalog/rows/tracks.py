@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
-from transforms.elements import Row, TrackSource
+from transforms.elements import Row, Status, TrackSource
 from transforms.media.extract_track import TrackStats
 from transforms.media.mix_call import TrackSoundStats
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
-from transforms.media.values import TRACK_TYPE_OF, Status, TrackKey
+from transforms.media.values import TRACK_TYPE_OF, TrackKey
 
 
 def track_failed_row(track: TrackKey, status: Status) -> Row:
