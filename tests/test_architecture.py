@@ -38,13 +38,14 @@ class Room:
 # A row a room, from the bottom of the house up: its folder (and, where only some modules of it are
 # meant, their names); the rooms it may import from; the libraries it may use.
 TABLE = """
-base       | media: caps errors findings job settings text units values wall_time wraparound buffers
+base       | media: caps errors findings job settings text units values wall_time wraparound
+           : buffers positioned_file
            |                                                              | numpy
 opus       | media.opus       | base                                      | numpy
 clock      | media.clock      | base                                      | numpy
 rtp        | media.rtp        | base opus clock                           | numpy
 archive    | media.archive    | base rtp                                  |
-track      | media.track      | base opus clock rtp                       | numpy
+track      | media.track      | base opus clock rtp archive               | numpy
 sound      | media.sound      | base opus track                           | numpy soxr
 containers | media.containers | base opus                                 | av fastcrc lameenc numpy
 jobs       | media: unpack_archive extract_track mix_call
@@ -52,8 +53,8 @@ jobs       | media: unpack_archive extract_track mix_call
 storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
-sources    | sources          | base rtp storage                          |
-elements   | : elements context filters   | base jobs storage             |
+sources    | sources          | base rtp archive storage                  |
+elements   | : elements context filters   | base storage                  |
 engine     | engine           | elements                                  | apache_beam
 catalog    | catalog          | base sound jobs storage elements          | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
@@ -234,7 +235,7 @@ def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
 def test_inspect_of_a_local_archive_does_without_the_slow_libraries() -> None:
     code = (
         "import sys\n"
-        "for name in ('apache_beam', 'google', 'pyarrow', 'av', 'urllib3'):\n"
+        "for name in ('apache_beam', 'google', 'pyarrow', 'av', 'urllib3', 'numpy'):\n"
         "    sys.modules[name] = None\n"
         "from pipelines.cli import main\n"
         "sys.exit(main(['inspect', 'samples/weekly_sync.tar.gz']))\n"

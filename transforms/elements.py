@@ -10,9 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from transforms.media.errors import RecordingError
-from transforms.media.extract_track import PartFiles
 from transforms.media.findings import Finding
-from transforms.media.values import CallKey, OutputType, TrackKey
+from transforms.media.values import CallKey, OutputType, PartFiles, TrackKey
 from transforms.media.wall_time import utc_date
 
 

@@ -28,9 +28,9 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError
-from transforms.media.extract_track import PartFiles, TrackStats, extract_track
+from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.units import NS_PER_MS
-from transforms.media.values import TRACK_TYPE_OF, Tags
+from transforms.media.values import TRACK_TYPE_OF, PartFiles, Tags
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS

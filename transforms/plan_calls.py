@@ -28,10 +28,10 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.filters import wants_failure
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
-from transforms.media.extract_track import PartFiles, load_parts
+from transforms.media.extract_track import load_parts
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
-from transforms.media.values import TRACK_TYPE_OF, TrackKey
+from transforms.media.values import TRACK_TYPE_OF, PartFiles, TrackKey
 from transforms.media.wall_time import from_time
 from transforms.storage import objects
 

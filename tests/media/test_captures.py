@@ -24,11 +24,11 @@ from tests.support.media import (
     staged_packet_run,
     unpack,
 )
-from transforms.media.extract_track import PartFiles, extract_track
+from transforms.media.extract_track import extract_track
 from transforms.media.job import JobHost
 from transforms.media.track.staged_packets import PartIndex
 from transforms.media.unpack_archive import UnpackedArchive
-from transforms.media.values import Container, OutputType
+from transforms.media.values import Container, OutputType, PartFiles
 
 LOOK_AHEAD = 312
 ARCHIVES = {

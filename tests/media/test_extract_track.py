@@ -30,10 +30,10 @@ from tests.support.media import (
     unpack,
 )
 from transforms.media.errors import TimelineError
-from transforms.media.extract_track import PartFiles, TrackStats, extract_track
+from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.values import Container
+from transforms.media.values import Container, PartFiles
 
 LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000

@@ -63,7 +63,6 @@ from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.read_members import ArchiveInput, read_members
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
-from transforms.media.extract_track import PartFiles
 from transforms.media.findings import Finding, Findings
 from transforms.media.job import JobHost
 from transforms.media.rtp.ingest import ingest_segment
@@ -74,6 +73,7 @@ from transforms.media.rtp.timing_metadata import SUFFIX, parse_timing_metadata
 from transforms.media.settings import LimitSettings
 from transforms.media.track.timeline import place_packets, plan_pieces
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
+from transforms.media.values import PartFiles
 
 BOMBS = [name for name in case_names() if "bomb" in name]
 

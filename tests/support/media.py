@@ -37,7 +37,6 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
-from transforms.media.extract_track import PartFiles
 from transforms.media.findings import Finding
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
@@ -53,6 +52,7 @@ from transforms.media.track.staged_packets import (
 )
 from transforms.media.track.timeline import Hole, PlacedPacket, PlacedPackets
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
+from transforms.media.values import PartFiles
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURES = DATA / "captures"

@@ -31,18 +31,13 @@ from tests.support.simulation import (
     measure,
     simulate_call,
 )
-from transforms.media.extract_track import (
-    FileSegment,
-    PartFiles,
-    TrackStats,
-    extract_track,
-)
+from transforms.media.extract_track import FileSegment, TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.unpack_archive import unpack_archive
-from transforms.media.values import Container
+from transforms.media.values import Container, PartFiles
 
 MS = 1_000_000
 ENOUGH = 0.7

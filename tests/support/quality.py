@@ -26,12 +26,13 @@ from tests.support.builders import (
     make_call_archive,
 )
 from tests.support.media import SAMPLES, open_in, part_files, unpack
-from transforms.media.extract_track import PartFiles, load_parts
+from transforms.media.extract_track import load_parts
 from transforms.media.opus.libopus import OpusDecoder
 from transforms.media.sound.decode import Repairs, decode_track
 from transforms.media.sound.mix import TrackPlayer, mix_tracks
 from transforms.media.sound.place import place_audio
 from transforms.media.track.timeline import place_packets, plan_pieces
+from transforms.media.values import PartFiles
 
 LOOK_AHEAD_SAMPLES = 312
 FADE_SAMPLES = 240

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, BinaryIO, cast
 
-from transforms.media.buffers import PositionedFile
 from transforms.media.errors import RecordingError, StorageError
 from transforms.media.job import JobHost
+from transforms.media.positioned_file import PositionedFile
 
 _BUFFER_BYTES = 1 << 20
 _SWITCH_SECONDS = 0.0005

@@ -29,15 +29,7 @@ from transforms.media.track.timeline import (
     plan_pieces,
 )
 from transforms.media.units import samples_to_ns
-from transforms.media.values import Container, Tags
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartFiles:
-    """Names of a part's two staged files, for the job's host to open."""
-
-    packets: str
-    index: str
+from transforms.media.values import Container, PartFiles, Tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from transforms.media.containers.mp3 import Mp3File
-from transforms.media.extract_track import MediaFile, PartFiles, load_parts
+from transforms.media.extract_track import MediaFile, load_parts
 from transforms.media.job import JobHost
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
@@ -29,7 +29,7 @@ from transforms.media.sound.place import place_audio
 from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
 from transforms.media.track.timeline import Piece, place_packets, plan_pieces
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm
-from transforms.media.values import Tags
+from transforms.media.values import PartFiles, Tags
 
 _MOST_THREADS = 8
 """One thread encodes and all share an interpreter: more would wait for each other."""

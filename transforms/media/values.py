@@ -89,5 +89,13 @@ class TrackKey:
     output_type: OutputType
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFiles:
+    """Names of a part's two staged files, for the job's host to open."""
+
+    packets: str
+    index: str
+
+
 Tags = Mapping[str, str]
 """Container tags by FFmpeg's generic names: title, artist, album, date, and our own in capitals."""

@@ -15,6 +15,7 @@ from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.errors import ArchiveError
 from transforms.media.rtp.timing_metadata import SUFFIX
 from transforms.storage import globs, objects, retry, uris
+from transforms.storage.inputs import ARCHIVE_INPUTS
 from transforms.storage.store import ListedObject
 
 _GLOB = re.compile(r"[*?\[]")
@@ -109,11 +110,12 @@ def archive_input(uri: str, size_bytes: int) -> ArchiveInput:
     """Returns an archive as the code that reads one takes it. Raises: StorageError."""
     if not uri.endswith("/"):
         return ArchiveInput(name=uri, size_bytes=size_bytes)
+    local_path = ARCHIVE_INPUTS.local_path(uri)
     return ArchiveInput(
         name=uri,
         size_bytes=size_bytes,
         folder_members=folder_members(uri),
-        local_folder=Path(uri) if uris.is_local(uri) else None,
+        local_folder=None if local_path is None else Path(local_path),
     )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from transforms.media.buffers import PositionedFile
 from transforms.media.errors import StorageError
+from transforms.media.positioned_file import PositionedFile
 from transforms.media.text import printable
 from transforms.storage.globs import quote
 from transforms.storage.registry import store_of

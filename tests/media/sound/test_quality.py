@@ -43,10 +43,10 @@ from tests.support.quality import (
     runs_of,
     speakers,
 )
-from transforms.media.extract_track import PartFiles, TrackStats, extract_track
+from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.settings import Mp3Mode, Mp3Settings
-from transforms.media.values import Container
+from transforms.media.values import Container, PartFiles
 
 LOOK_AHEAD = 312
 TAIL_SAMPLES = 960
