@@ -24,7 +24,7 @@ def make_catalog_page() -> str:
     lines = [
         "# The catalog",
         "",
-        "Made by `scripts/make_docs` from the schemas in `transforms/catalog/schema.py`; do not",
+        "Made by `scripts/make_docs.py` from the schemas in `transforms/catalog/schema.py`; do not",
         "edit.",
         "",
         "Each table is a folder of Parquet objects:",
@@ -116,6 +116,6 @@ if __name__ == "__main__":
         sys.exit(
             0
             if page.read_text(encoding="utf-8") == text
-            else "docs/catalog.md is not what the schemas say: run scripts/make_docs"
+            else "docs/catalog.md is not what the schemas say: run scripts/make_docs.py"
         )
     page.write_text(text, encoding="utf-8")
