@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SAMPLE
+from tests.support.command import SAMPLE
 from tests.test_architecture import MODULES
 
 ROOT = Path(__file__).parents[1]

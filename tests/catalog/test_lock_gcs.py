@@ -9,20 +9,21 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tenacity
 from google.api_core import exceptions as google_errors
 
-from tests.support.storage_proxy import Faults, proxied
+from tests.support.storage_proxy import Faults
+from tests.support.storage_servers import (
+    client_with_faults,
+    forget_clients,
+    running_fake_gcs_server,
+)
 from transforms.catalog.lock import (
     NAME,
     CatalogLock,
@@ -33,7 +34,7 @@ from transforms.catalog.lock import (
     look,
 )
 from transforms.media.errors import StorageError
-from transforms.storage import credentials, objects, retry, uris
+from transforms.storage import credentials, objects, uris
 
 BUCKET = "locks"
 
@@ -41,62 +42,17 @@ BUCKET = "locks"
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of the server."""
-    beside = Path(sys.executable).parent / "fake-gcs-server"
-    program = str(beside) if beside.exists() else shutil.which("fake-gcs-server")
-    if program is None:
-        pytest.skip(
-            "needs fake-gcs-server: install Go (https://go.dev/dl), then scripts/test gets it by "
-            "itself"
-        )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [
-            program,
-            "-backend=memory",
-            "-scheme=http",
-            "-host=127.0.0.1",
-            f"-port={port}",
-            f"-external-url={address}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the storage server ended by itself"
-                assert time.monotonic() < deadline, "the storage server did not come up"
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _forget_clients() -> None:
-    credentials.have_credentials.cache_clear()
-    credentials.storage_client.cache_clear()
+    with running_fake_gcs_server() as url:
+        yield url
 
 
 @pytest.fixture
 def faults(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     """What is wrong between this process and the server; nothing at first."""
-    faults = Faults()
-    with proxied(server, faults) as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        monkeypatch.setattr(retry, "_BACK_OFF", tenacity.wait_random(0, 0.02))
-        _forget_clients()
+    with client_with_faults(server, monkeypatch) as faults:
         if not credentials.storage_client().bucket(BUCKET).exists():
             credentials.storage_client().create_bucket(BUCKET)
         yield faults
-    _forget_clients()
 
 
 @pytest.fixture
@@ -136,7 +92,7 @@ def _race(count: int, run: Callable[[int], bool]) -> list[bool]:
     barrier, results, ended = context.Barrier(count), context.SimpleQueue(), context.Event()
 
     def enter(number: int) -> None:
-        _forget_clients()
+        forget_clients()
         barrier.wait()
         try:
             results.put(run(number))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SAMPLE, callpress, decode_with_ffmpeg, press, query
 from tests.support.builders import (
     Participant,
     Segment,
@@ -22,6 +21,7 @@ from tests.support.builders import (
     make_call_members,
     tone,
 )
+from tests.support.command import SAMPLE, callpress, decode_with_ffmpeg, press, query
 
 
 def _segment(frequency_hz: float, name: str, **changes: object) -> Segment:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.end_to_end.conftest import (
+from tests.support.command import (
     DTX_STALLS,
     ROOT,
     SAMPLE,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import SAMPLE, callpress, callpress_process, press, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.support.command import SAMPLE, callpress, callpress_process, press, query
 
 
 @pytest.mark.parametrize(

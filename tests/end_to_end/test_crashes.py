@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import callpress, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
+from tests.support.command import callpress, query
 
 SABOTAGE = Path(__file__).parent / "sabotage"
 MARKED_BYTES = 1213

@@ -11,7 +11,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.end_to_end.conftest import (
+from tests.support.command import (
     SAMPLE,
     STEREO_STALLS,
     callpress_process,

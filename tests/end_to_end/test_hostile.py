@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Finished, callpress, decode_with_ffmpeg, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.command import Finished, callpress, decode_with_ffmpeg, query
 from tests.support.hostile import (
     IDS,
     MALLORY,

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.end_to_end.conftest import callpress, copy_tree, press, query
 from tests.support.beam import archive_row_of, write_rows
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.command import callpress, copy_tree, press, query
 from tests.support.job_run import JobRun
 from transforms.elements import ArchiveRef
 from transforms.media.wall_time import utc_date

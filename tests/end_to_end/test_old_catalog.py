@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.end_to_end.conftest import ROOT, SAMPLE, callpress, press, query
+from tests.support.command import ROOT, SAMPLE, callpress, press, query
 
 KEPT = ROOT / "tests" / "data" / "catalog_3a91846"
 MODIFIED_UNIX_NS = 1_795_348_800_000_000_000

@@ -26,8 +26,8 @@ from rich.console import Console
 from pipelines import progress_display, time_left
 from pipelines.progress_display import Watch, pause_after, spell_duration
 from pipelines.time_left import Stage, TimeLeft, stage_of
-from tests.end_to_end.conftest import SAMPLE, callpress, press
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.support.command import SAMPLE, callpress, press
 from transforms.engine import progress
 
 HOUR = 3600 * 48_000

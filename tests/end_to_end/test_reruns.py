@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
 from tests.support.builders import (
     Participant,
     Segment,
@@ -20,6 +19,7 @@ from tests.support.builders import (
     make_call_members,
     tone,
 )
+from tests.support.command import SAMPLE, callpress, copy_tree, decode_with_ffmpeg, press, query
 from transforms.catalog import pending_replacement
 from transforms.media.values import CallKey
 

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tenacity
 
-from tests.end_to_end.conftest import callpress, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
-from tests.support.storage_proxy import Faults, proxied
+from tests.support.command import callpress, query
+from tests.support.storage_proxy import Faults
+from tests.support.storage_servers import client_with_faults
 from transforms.catalog import lock
 from transforms.media.errors import StorageError, StoreDownError
-from transforms.storage import credentials, gcs, objects, retry
+from transforms.storage import gcs, objects, retry
 
 BUCKET = "gs://calls"
 BIG = bytes(range(256)) * (9 << 12)
@@ -32,15 +32,8 @@ BIG = bytes(range(256)) * (9 << 12)
 @pytest.fixture
 def faults(gcs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     """What is wrong between this process and the store; nothing at first."""
-    faults = Faults()
-    with proxied(gcs["STORAGE_EMULATOR_HOST"], faults) as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        for cached in (credentials.have_credentials, credentials.storage_client):
-            cached.cache_clear()
-        monkeypatch.setattr(retry, "_BACK_OFF", tenacity.wait_random(0, 0.02))
+    with client_with_faults(gcs["STORAGE_EMULATOR_HOST"], monkeypatch) as faults:
         yield faults
-    for cached in (credentials.have_credentials, credentials.storage_client):
-        cached.cache_clear()
     retry._health = retry._Health()
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import callpress, press, query
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.command import callpress, press, query
 
 CALLS = ("one", "two", "three")
 
