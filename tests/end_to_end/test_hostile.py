@@ -14,16 +14,11 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.command import Finished, callpress, decode_with_ffmpeg, query
-from tests.support.hostile import (
-    IDS,
-    MALLORY,
-    TAR_END,
-    good_members,
-    gzip_of,
-    hostile_case,
-    tar_entry,
-    tar_of,
-)
+from tests.support.hostile.cases import CASES
+from tests.support.hostile.good_call import entries_before
+from tests.support.hostile.guest import MALLORY
+from tests.support.hostile.ids import CONTROL_ID, LONG_ID, SLASH_ID
+from tests.support.hostile.raw_tar import tar_entry
 
 NAMES = [
     "path_up.tar.gz",
@@ -78,14 +73,12 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finishe
     raw.mkdir()
     outside.mkdir()
     for name in NAMES:
-        (raw / name).write_bytes(hostile_case(name).data)
+        (raw / name).write_bytes(CASES[name].build())
     linked = [
         tar_entry("d", kind=b"2", link=str(outside).encode()),
         tar_entry("d/evil.rtpdump", b"evil"),
     ]
-    (raw / "links.tar.gz").write_bytes(
-        gzip_of(b"".join(linked) + tar_of(good_members("links")) + TAR_END)
-    )
+    (raw / "links.tar.gz").write_bytes(entries_before("links", b"".join(linked)))
     people = [
         Participant(
             participant_id=name, segments=[Segment(packets=encode_opus(tone(hz, 3)), ssrc=hz)]
@@ -146,7 +139,7 @@ def test_each_archive_has_a_row_that_says_what_was_found(
         messages = [
             row["message"] for row in failures if row["archive_uri"] and _named(row) == name
         ]
-        wanted = hostile_case(name).message
+        wanted = CASES[name].message
         if wanted is None:
             assert messages == [], name
         else:
@@ -156,10 +149,7 @@ def test_each_archive_has_a_row_that_says_what_was_found(
         assert "bug" not in row["message"]
     statuses = {_named(row): row["status"] for row in _rows(hostile_run, "archives")}
     for name in NAMES:
-        case = hostile_case(name)
-        assert statuses[name] == (
-            "ok" if case.message is None else "partial" if case.whole else "failed"
-        ), name
+        assert statuses[name] == CASES[name].status, name
 
 
 def test_neighbours_in_the_archive_and_the_call_are_whole(
@@ -172,11 +162,11 @@ def test_neighbours_in_the_archive_and_the_call_are_whole(
         if row["recording_type"] == "composite"
     }
     for name in NAMES:
-        case = hostile_case(name)
-        for participant_id in case.whole:
+        case = CASES[name]
+        for participant_id in case.intact:
             assert tracks[case.call_id, participant_id]["status"] == "ok", name
             assert tracks[case.call_id, participant_id]["packets_received"] == 50
-        if case.whole:
+        if case.intact:
             assert mixes[case.call_id]["duration_ms"] < 60_000, name
 
 
@@ -199,7 +189,7 @@ def test_nothing_gets_out_and_each_file_has_its_row(hostile_run: tuple[Path, Fin
 def test_ids_that_look_alike_have_a_file_each(
     hostile_run: tuple[Path, Finished], name: str, count: int
 ) -> None:
-    call_id = hostile_case(name).call_id
+    call_id = CASES[name].call_id
     rows = [
         row
         for row in _rows(hostile_run, "recordings")
@@ -213,4 +203,4 @@ def test_ids_that_look_alike_have_a_file_each(
 
 def test_ids_are_in_the_tables_as_they_are(hostile_run: tuple[Path, Finished]) -> None:
     found = {row["participant_id"] for row in _rows(hostile_run, "tracks")}
-    assert {IDS["slash"], IDS["control"], IDS["long"], "zoe", "Zoe", "ZOE", MALLORY} <= found
+    assert {SLASH_ID, CONTROL_ID, LONG_ID, "zoe", "Zoe", "ZOE", MALLORY} <= found

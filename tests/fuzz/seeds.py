@@ -26,15 +26,10 @@ from tests.support.builders import (
     noise,
     tone,
 )
-from tests.support.hostile import (
-    case_names,
-    dump_of,
-    good_members,
-    hostile_case,
-    pax_entry,
-    plain_packets,
-    tar_entry,
-)
+from tests.support.hostile.cases import CASES
+from tests.support.hostile.good_call import good_members
+from tests.support.hostile.guest import dump_of, plain_packets
+from tests.support.hostile.raw_tar import pax_entry, tar_entry
 
 _MOST_BYTES = 20_000
 """A seed that is larger slows the fuzzer down."""
@@ -45,12 +40,12 @@ def seeds(target: str) -> Iterable[bytes]:
     small = {name: data for name, data in good_members("seed").items() if len(data) < 6_000}
     if target in ("archive", "unpack"):
         yield from (make_archive(small, kind) for kind in ("tar", "tar.gz", "zip"))
-        for name in case_names():
+        for name, case in CASES.items():
             if not any(
                 word in name
                 for word in ("bomb", "99000", "too_many", "20000", "100000", "more_segments")
             ):
-                yield hostile_case(name).data
+                yield case.build()
     elif target == "tar":
         yield tar_entry("b.sdp", make_sdp())
         yield pax_entry({b"path": b"c.sdp", b"size": b"5"}) + tar_entry("x", b"12345")
@@ -64,13 +59,13 @@ def seeds(target: str) -> Iterable[bytes]:
                 "video": None,
             }
         )
-        for name in case_names():
+        for name, case in CASES.items():
             if (
                 name.startswith(("json_", "id_"))
                 and "100000" not in name
                 and "more_segments" not in name
             ):
-                yield _member_of(hostile_case(name).data)
+                yield _member_of(case.build())
     elif target == "rtpdump":
         yield dump_of(plain_packets(20))
         yield make_rtpdump(0, [(0, b"", True), (5, b"x" * 30, False)])

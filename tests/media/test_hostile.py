@@ -30,21 +30,12 @@ from tests.support.builders import (
     make_timing_metadata,
     write_folder,
 )
-from tests.support.hostile import (
-    MALLORY,
-    TAR_END,
-    case_names,
-    dump_of,
-    good_members,
-    good_packets,
-    guest,
-    gzip_of,
-    hostile_archives,
-    hostile_case,
-    plain_packets,
-    tar_entry,
-    tar_of,
-)
+from tests.support.hostile.case import HostileCase
+from tests.support.hostile.cases import CASES
+from tests.support.hostile.good_call import good_members, good_packets
+from tests.support.hostile.guest import MALLORY, dump_of, guest, plain_packets
+from tests.support.hostile.raw_gzip import gzip_of
+from tests.support.hostile.raw_tar import TAR_END, tar_entry, tar_of
 from tests.support.media import (
     LIMITS,
     OPUS_MAP,
@@ -75,7 +66,7 @@ from transforms.media.track.timeline import place_packets, plan_pieces
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
 from transforms.media.values import PartFiles
 
-BOMBS = [name for name in case_names() if "bomb" in name]
+BOMBS = [name for name in CASES if "bomb" in name]
 
 
 def findings_of(
@@ -114,11 +105,13 @@ def packets_by_participant(
     return found
 
 
-@pytest.mark.parametrize("name", case_names())
-def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_path: Path) -> None:
-    case = hostile_case(name)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_good_comes_out_whole_and_what_is_not_is_told(
+    case: HostileCase, tmp_path: Path
+) -> None:
+    data = case.build()
     started = time.process_time()
-    unpacked, findings = findings_of(case.data, tmp_path / "out")
+    unpacked, findings = findings_of(data, tmp_path / "out")
     assert time.process_time() - started < 20
     messages = [finding.error.message for finding in findings]
     if case.message is None:
@@ -126,7 +119,7 @@ def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_pat
     else:
         assert any(re.search(case.message, message) for message in messages), messages
     heard = packets_by_participant(unpacked, tmp_path / "out")
-    for participant_id in case.whole:
+    for participant_id in case.intact:
         assert heard[participant_id] == good_packets(participant_id)
     assert len(findings) <= 600
     for finding in findings:
@@ -138,19 +131,19 @@ def test_what_is_good_comes_out_whole_and_what_is_not_is_told(name: str, tmp_pat
 
 
 def test_all_archives_are_small_and_many() -> None:
-    assert len(case_names()) >= 150
-    assert sum(map(len, hostile_archives().values())) < 60 << 20
+    assert len(CASES) >= 150
+    assert sum(len(case.build()) for case in CASES.values()) < 60 << 20
 
 
 def test_bombs_cost_little_memory_and_disk(tmp_path: Path) -> None:
     """In a process of its own: its peak is that of the bombs alone."""
     code = (
         "import os, resource, shutil, sys, tempfile, pathlib\n"
-        "from tests.support.hostile import hostile_case\n"
+        "from tests.support.hostile.cases import CASES\n"
         "from tests.support.media import unpack\n"
         "from transforms.media import unpack_archive as module\n"
         "from transforms.media.errors import RecordingError\n"
-        "cases = {name: hostile_case(name).data for name in sys.argv[2:]}\n"
+        "cases = {name: CASES[name].build() for name in sys.argv[2:]}\n"
         "peak, disk = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0\n"
         "remove = shutil.rmtree\n"
         "def measured(folder, **more):\n"
@@ -456,11 +449,9 @@ def test_full_disk_is_no_fault_of_the_archive(
 # --- silence, clocks ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in case_names() if name.startswith(("dump_", "time_"))]
-)
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("dump_", "time_"))])
 def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
-    unpacked, _ = findings_of(hostile_case(name).data, tmp_path)
+    unpacked, _ = findings_of(CASES[name].build(), tmp_path)
     for part in part_files(unpacked) if unpacked else ():
         index = load_part(tmp_path, part)
         last = None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.hostile import TAR_END, gnu_long_name, pax_entry, tar_entry, tar_header
+from tests.support.hostile.raw_tar import TAR_END, gnu_long_name, pax_entry, tar_entry, tar_header
 from transforms.media.archive.tar import CutOffError, Entry, TarReader, looks_like_tar, parse_header
 
 

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from tests.support.builders import make_archive
-from tests.support.hostile import zip_entry
+from tests.support.hostile.raw_zip import zip_entry
 from transforms.media.archive.zip_scan import DamageError, scan_zip
 
 MEMBERS = {
