@@ -4,7 +4,6 @@ nothing costs too much.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import random
@@ -14,7 +13,6 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from tests.support.builders import (
     make_rtcp_sender_report,
     make_rtp_packet,
     make_rtpdump,
-    make_sdp,
     make_timing_metadata,
     write_folder,
 )
@@ -38,19 +35,15 @@ from tests.support.hostile.raw_gzip import gzip_of
 from tests.support.hostile.raw_tar import TAR_END, tar_entry, tar_of
 from tests.support.media import (
     LIMITS,
-    OPUS_MAP,
-    RED_MAPS,
     ingest,
     load_part,
     make_input,
-    make_timing,
     open_in,
     part_files,
     participant_of,
     staged_packet_run,
     unpack,
 )
-from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.read_members import ArchiveInput, read_members
 from transforms.media.archive.walk import walk_archive
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
@@ -59,10 +52,9 @@ from transforms.media.job import JobHost
 from transforms.media.rtp.ingest import ingest_segment
 from transforms.media.rtp.packets import parse_rtp_window
 from transforms.media.rtp.rtpdump import read_rtpdump
-from transforms.media.rtp.sdp import parse_sdp
-from transforms.media.rtp.timing_metadata import SUFFIX, parse_timing_metadata
+from transforms.media.rtp.timing_metadata import SUFFIX
 from transforms.media.settings import LimitSettings
-from transforms.media.track.timeline import place_packets, plan_pieces
+from transforms.media.track.timeline import PlacedPacket, place_packets, plan_pieces
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
 from transforms.media.values import PartFiles
 
@@ -453,182 +445,15 @@ def test_full_disk_is_no_fault_of_the_archive(
 def test_no_dump_makes_hours_of_silence(name: str, tmp_path: Path) -> None:
     unpacked, _ = findings_of(CASES[name].build(), tmp_path)
     for part in part_files(unpacked) if unpacked else ():
-        index = load_part(tmp_path, part)
-        last = None
-        for placed in place_packets(
-            plan_pieces([index]), lambda _, file=part.packets: open_in(tmp_path)(file)
-        ):
-            last = placed[-1]
-        assert last is not None
+        last = _last_placed(part, tmp_path)
         assert last.start_sample + last.duration_samples <= 60 * 48_000
 
 
-# --- linear in time -------------------------------------------------------------------------------
-
-
-def _growth(run: Callable[[Any], object], make: Callable[[int], Any], count: int) -> float:
-    """Returns by how much the time grows when the input grows fourfold; 4 is linear, 16
-    quadratic.
-    """
-
-    def cost(size: int) -> float:
-        made = make(size)
-        best = float("inf")
-        for _ in range(2):
-            started = time.process_time()
-            run(made)
-            best = min(best, time.process_time() - started)
-        return max(best, 1e-4)
-
-    return cost(4 * count) / cost(count)
-
-
-def _unpack_quietly(data: bytes) -> None:
-    for member in walk_archive(io.BytesIO(data), LIMITS):
-        member.stream.read()
-
-
-def _quietly(function: Callable[..., object], *arguments: object) -> Callable[[Any], None]:
-    def run(data: Any) -> None:
-        with contextlib.suppress(RecordingError):
-            function(data, *arguments)
-
-    return run
-
-
-def _drain(data: bytes) -> None:
-    for window in read_rtpdump(io.BytesIO(data), "m").windows:
-        assert len(window.start)
-
-
-def _random_dump(**fields: int) -> Callable[[int], bytes]:
-    def make(count: int) -> bytes:
-        draw = random.Random(count)
-        changes = {
-            name: (lambda _, bits=bits: draw.getrandbits(bits)) for name, bits in fields.items()
-        }
-        return dump_of(plain_packets(count, **changes))
-
-    return make
-
-
-def _red_dump(count: int) -> bytes:
-    draw = random.Random(count)
-    headers = b"".join(
-        b"\xef" + (draw.getrandbits(14) << 10 | 1).to_bytes(3, "big") for _ in range(10)
-    )
-    return dump_of(
-        plain_packets(
-            count,
-            payload=headers + b"\x6f" + b"\x08" * 12,
-            payload_type=63,
-            sequence_number=lambda n: 2 * n,
-        )
-    )
-
-
-def _dump_with_flips(count: int) -> bytes:
-    dump = bytearray(
-        dump_of([(n, make_rtp_packet(b"x" * 30, sequence_number=n), False) for n in range(count)])
-    )
-    for n in range(20, count, 40):
-        dump[-50 * n] ^= 1
-    return bytes(dump)
-
-
-def linear_cases() -> Iterator[Any]:
-    sdp_line = lambda count: b"a=rtpmap:111 " + b" x/" * count  # noqa: E731
-
-    def rtcp(count: int) -> bytes:
-        return dump_of((n, make_rtcp_sender_report(cname=None), True) for n in range(count))
-
-    yield pytest.param(_quietly(parse_sdp, "m"), sdp_line, 100_000, id="sdp_line")
-    yield pytest.param(
-        _quietly(parse_sdp, "m"), lambda count: make_sdp() * count, 2_000, id="sdp_lines"
-    )
-    yield pytest.param(
-        _quietly(parse_timing_metadata, "m"),
-        lambda count: make_timing_metadata(
-            segments={"audio": [{"base_filename": str(n)} for n in range(count)]}
-        ),
-        5_000,
-        id="json_segments",
-    )
-    yield pytest.param(
-        _quietly(parse_timing_metadata, "m"),
-        lambda count: b"{" + b" " * count * 50,
-        50_000,
-        id="json_blanks",
-    )
-    yield pytest.param(
-        _drain,
-        lambda count: make_rtpdump(0, [(0, b"", True)] * count),
-        50_000,
-        id="dump_of_empty_records",
-    )
-    yield pytest.param(_quietly(ingest, OPUS_MAP), rtcp, 5_000, id="dump_of_reports")
-    yield pytest.param(
-        _quietly(ingest, RED_MAPS, make_timing(codec="audio/red")),
-        _red_dump,
-        400,
-        id="dump_of_red_blocks",
-    )
-    yield pytest.param(_drain, _dump_with_flips, 20_000, id="dump_of_flipped_lengths")
-    for name in ("ssrc", "rtp_timestamp", "sequence_number", "arrival_ms"):
-        bits = 16 if name == "sequence_number" else 32
-        yield pytest.param(
-            _quietly(ingest, OPUS_MAP),
-            _random_dump(**{name: bits}),
-            400,
-            id=f"dump_of_random_{name}",
-        )
-    yield pytest.param(
-        _unpack_quietly,
-        lambda count: gzip_of(b"".join(tar_entry(f"{n}") for n in range(count))),
-        1_000,
-        id="tar_members",
-    )
-    yield pytest.param(
-        _unpack_quietly,
-        lambda count: tar_entry("a") + b"\xff" * 512 * count + TAR_END,
-        10_000,
-        id="tar_of_foreign_blocks",
-    )
-    yield pytest.param(
-        _unpack_quietly,
-        lambda count: b"".join(tar_entry(f"{n}") + b"\xff" * 512 for n in range(count)) + TAR_END,
-        1_000,
-        id="tar_damaged_everywhere",
-    )
-    yield pytest.param(
-        _unpack_quietly,
-        lambda count: make_archive({f"{n}.sdp": b"x" for n in range(count)}, "zip"),
-        500,
-        id="zip",
-    )
-
-
-@pytest.mark.parametrize(("run", "make", "count"), list(linear_cases()))
-def test_time_grows_with_the_input_and_not_with_its_square(
-    run: Callable[[Any], object], make: Callable[[int], Any], count: int
-) -> None:
-    # A machine that is busy with other things gets another chance.
-    assert any(_growth(run, make, count) < 9 for _ in range(3))
-
-
-def test_looking_for_dumps_takes_no_time_by_their_number() -> None:
-    """Each of many segments is looked up among many dumps, and is not there."""
-
-    def make(count: int) -> MembersByPath[int]:
-        found: MembersByPath[int] = MembersByPath()
-        for number in range(count):
-            found.add(f"d/{number}.x", number)
-        return found
-
-    def look_up(names: MembersByPath[int]) -> None:
-        assert not any(names.find(f"y{number}", "z.json") for number in range(len(names)))
-
-    assert any(_growth(look_up, make, 2_000) < 9 for _ in range(3))
+def _last_placed(part: PartFiles, folder: Path) -> PlacedPacket:
+    """Returns the last packet of a track's part on its timeline."""
+    pieces = plan_pieces([load_part(folder, part)])
+    *_, window = place_packets(pieces, lambda _: (folder / part.packets).open("rb"))
+    return window[-1]
 
 
 # --- what only a long dump shows ------------------------------------------------------------------
