@@ -65,7 +65,11 @@ def build(
         "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
-    recalled = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(job, run)
+    recalled = (
+        (unpacked.parts, prior["calls"])
+        | "RecallArchives" >> RecallArchives()
+        | "UnpackRecalled" >> UnpackArchives(job, run)
+    )
 
     planned = {
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),

@@ -174,6 +174,12 @@ def test_every_room_below_is_needed() -> None:
         assert set(room.below) <= used, f"{room.name}: {set(room.below) - used}"
 
 
+def test_no_transform_imports_another() -> None:
+    (transforms,) = (set(room.modules) for room in ROOMS if room.name == "steps")
+    for module in transforms:
+        assert not our_modules(MODULES[module]) & transforms, module
+
+
 def test_no_folder_has_a_circle() -> None:
     TopologicalSorter({module: our_modules(path) for module, path in MODULES.items()}).prepare()
 

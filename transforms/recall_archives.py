@@ -1,6 +1,4 @@
-"""RecallArchives: calls that are pressed anew -> the earlier archives they were made from, unpacked
-too.
-"""
+"""RecallArchives: calls that are pressed anew -> the earlier archives they were made from."""
 
 from __future__ import annotations
 
@@ -9,31 +7,27 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.context import JobSettings, RunIdentity
 from transforms.elements import ArchiveRef, Row, TrackPart
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
 from transforms.media.values import CallKey
 from transforms.sources import archive_files
-from transforms.unpack_archives import ARCHIVES, FAILURES, _UnpackFn
 
 
 class RecallArchives(beam.PTransform):
-    """Input: `TrackPart` of this run and, by the name `prior`, rows of `calls` for the same calls.
+    """Input: `TrackPart` of this run, and the catalog's rows of `calls` for the same calls.
 
-    Output: as `UnpackArchives`, of the archives these calls were pressed from before and that are
-    not in this run: one hop through the catalog. An archive that is gone or unreadable is a failure
-    of each call it was wanted for.
+    Output: `ArchiveRef`, of each archive that one of these calls was pressed from before and that
+    is not in this run. It names the calls it is wanted for: only those are unpacked from it, and
+    they fail with it if it is gone by now. It is one hop through the catalog: other calls of such
+    an archive bring no further archives in.
+
+    Groups by call, then by archive. Writes nothing; memory grows with the calls of one archive.
     """
-
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__()
-        self._job = job
-        self._run = run
 
     def expand(
         self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]
-    ) -> beam.pvalue.DoOutputsTuple:
+    ) -> beam.PCollection[ArchiveRef]:
         parts, prior = inputs
         return (
             {
@@ -53,11 +47,6 @@ class RecallArchives(beam.PTransform):
             | "AskForEarlier" >> beam.FlatMap(_ask_for_earlier)
             | "GroupByArchive" >> beam.GroupByKey()
             | "FindArchive" >> beam.Map(_find_archive)
-            | "SpreadArchives" >> beam.Reshuffle()
-            | "Unpack"
-            >> beam.ParDo(_UnpackFn(self._job, self._run)).with_outputs(
-                FAILURES, ARCHIVES, main="parts"
-            )
         )
 
 

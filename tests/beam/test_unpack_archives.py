@@ -137,7 +137,7 @@ def test_each_session_and_track_type_becomes_a_part_with_staged_packets(
     assert count_of(result, "archive_bytes") == ref.size_bytes
     assert {name.split("/")[0] for name in list_files(context.staging_uri)} == {
         "packets",
-        "finished",
+        "completed",
     }
 
 
@@ -433,9 +433,10 @@ def _recall(
 ) -> None:
     with make_pipeline() as pipeline:
         found = (
-            pipeline | "Parts" >> beam.Create(parts),
-            pipeline | "Prior" >> beam.Create(prior),
-        ) | RecallArchives(*context)
+            (pipeline | "Parts" >> beam.Create(parts), pipeline | "Prior" >> beam.Create(prior))
+            | RecallArchives()
+            | "UnpackRecalled" >> UnpackArchives(*context)
+        )
         expect(
             parts=(found.parts, recalled),
             failures=(found.failures, failures),
