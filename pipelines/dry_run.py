@@ -16,8 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines import places
+from pipelines.beam_options import beam_options, engine_of
+from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
-from pipelines.run import beam_options, check_inputs, set_up_logging
+from pipelines.run import job_settings
 from transforms.catalog import partitions, pending_replacement
 from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Row
@@ -55,20 +58,13 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
         set_up_logging(arguments, "dry-run")
     else:
         logging.getLogger().addHandler(logging.NullHandler())
-    FileSystems.set_options(beam_options(arguments.beam_args))
-    output = uris.absolute(arguments.output.rstrip("/"))
-    catalog = uris.absolute((arguments.catalog or uris.join(output, "catalog")).rstrip("/"))
-    objects.find_credentials((*arguments.inputs, catalog))
-    check_inputs(arguments.inputs)
-    job = JobSettings(
-        output_uri=output,
-        catalog_uri=catalog,
-        settings=settings,
-        filters=arguments.filters,
-        overwrite=arguments.overwrite,
-        threads=1,
-    )
-    plan = make_plan(arguments.inputs, job)
+    options = beam_options(arguments.beam_args)
+    FileSystems.set_options(options)
+    where = places.places_of(arguments)
+    objects.find_credentials((*arguments.inputs, where.catalog_uri))
+    places.check_inputs(arguments.inputs)
+    job = job_settings(arguments, settings, where, engine_of(options, arguments.beam_args))
+    plan = make_plan(where.inputs, job)
     if arguments.summary_json:
         objects.write_bytes(
             uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n"
@@ -85,7 +81,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     found = {
         listed.uri: listed
         for pattern in patterns
-        for listed in archive_files.list_archives(uris.absolute(pattern))
+        for listed in archive_files.list_archives(pattern)
     }
     archives = [
         found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since

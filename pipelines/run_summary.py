@@ -1,10 +1,7 @@
-"""What a user is told of a run: the log while it goes on, a summary at the end. `progress_display`
-shows how far it is.
-"""
+"""What a user is told of a run at its end: the table on the terminal, and the JSON for programs."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,21 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transforms.media.text import printable, without_secrets
+from transforms.media.text import printable
 from transforms.media.units import SAMPLE_RATE_HZ
 
 _FAILURES_SHOWN = 10
-
-
-class LogFormatter(logging.Formatter):
-    """A line of the log: without secrets, and with nothing in it that a terminal would obey."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        # Last of all, so that it holds for tracebacks and for what the libraries below say, too.
-        return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
 
 
 def summarise(

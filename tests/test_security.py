@@ -19,8 +19,8 @@ import pytest
 from google.api_core import exceptions as google_errors
 
 from pipelines import run_summary
+from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments, parse_arguments
-from pipelines.run import set_up_logging
 from tests.end_to_end.test_crashes import children_of
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.command import SAMPLE, callpress, query

@@ -1,83 +1,44 @@
-"""What a local run adds to Beam's in-process engine: nothing fetched, nothing listening, clean ends
-on Ctrl-C and SIGTERM.
-"""
+"""The local engine: Beam's in-process one, with nothing fetched and nothing listening."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, TypeOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from transforms.codec.pool import POOL
+from pipelines.progress_display import showing_progress
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE_SECONDS = 4.0
-"""For cleaning up; then the process ends wherever it is. Nothing half made is ever under a final
-name.
-"""
-_SHOW_CURSOR = "\x1b[?25h"
-_LOCAL_RUNNERS = ("directrunner", "direct", "fnapirunner")
+_NAMES = ("directrunner", "direct", "fnapirunner")
 
 
 def is_local(runner: str | None) -> bool:
-    """Whether a value of `--runner` means this engine. By the name DirectRunner Beam would try to
-    download another one.
+    """Whether a value of `--runner` means this engine.
+
+    By the name DirectRunner Beam itself would try to download another one.
     """
-    return runner is None or runner.lower() in _LOCAL_RUNNERS
+    return runner is None or runner.lower() in _NAMES
 
 
-class StoppedError(BaseException):
-    """Ctrl-C or SIGTERM came, or the run may not go on."""
+class LocalEngine:
+    """Runs in this process; shows how far it is, live from the codec processes."""
 
+    shares_this_machine = True
 
-class Stopper:
-    """How a run is ended from outside of its own course, and what it says then."""
+    def __init__(self, options: PipelineOptions, beam_args: Sequence[str]) -> None:
+        """Args: beam_args: as they were given, since options do not tell what was given."""
+        self._options = options
+        self.codec_processes = _codec_processes(beam_args, options)
 
-    def __init__(self, farewell: str) -> None:
-        self._farewell = farewell
-        self._why: str | None = None
-        self._status: int | None = None
-        self._has_left = threading.Lock()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the end has begun."""
-        return self._status is not None
-
-    def stop(self, why: str) -> None:
-        """Ends the run, from any thread, as failed and not as interrupted."""
-        self._why = why
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-
-    def receive(self, number: int, _frame: FrameType | None = None) -> None:
-        """Handles a signal. Raises: StoppedError: the first time; a second signal must not disturb
-        the cleaning up.
-        """
-        if self._status is None:
-            self._status = 128 + number if self._why is None else 1
-            raise StoppedError(signal.Signals(number).name)
-
-    def leave(self, number: int = 0) -> NoReturn:
-        """Says farewell and ends the process: threads may still wait for storage."""
-        if self._has_left.acquire(blocking=False):
-            show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-            why = f"callpress: {self._why}\n" if self._why else ""
-            with contextlib.suppress(OSError, ValueError):
-                os.write(2, f"{show_cursor}\n{why}{self._farewell}\n".encode())
-            os._exit(self._status or (128 + number if number else 1))
-        threading.Event().wait()  # the other thread is about to end the process
-        raise AssertionError
+    def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
+        """Runs a pipeline to its end. Raises: whatever a step raised."""
+        with showing_progress(self.codec_processes):
+            pipeline = make_local_pipeline(self._options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
 
 
 def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
@@ -96,51 +57,11 @@ def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
     return beam.Pipeline(runner=FnApiRunner(), options=options)
 
 
-@contextmanager
-def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
-    """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
-    ended, however it did.
-
-    After a signal both are ignored for good, and the process ends within `_GRACE_SECONDS` also
-    where its main thread is stuck in a call that no signal interrupts, as in looking up a host's
-    name.
-
-    Args:
-      farewell: a line for standard error that says how to go on.
-    """
-    stopper = Stopper(farewell)
-    before = {number: signal.signal(number, stopper.receive) for number in _SIGNALS}
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    threading.Thread(
-        target=_leave_in_time, args=(ours, stopper), daemon=True, name="stop-watch"
-    ).start()
-    POOL.restart()
-    try:
-        yield stopper
-    except BaseException as error:
-        if stopper.is_stopped:  # Beam wraps whatever is raised inside a step
-            raise StoppedError from error
-        raise
-    finally:
-        if stopper.is_stopped:
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
-        POOL.stop()
-        if not stopper.is_stopped:
-            signal.set_wakeup_fd(wakeup_before)
-            theirs.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _leave_in_time(signals: socket.socket, stopper: Stopper) -> None:
-    """Ends the process some time after a signal: the C handler writes its number here whatever the
-    main thread does.
-    """
-    with signals:
-        while received := signals.recv(1):
-            if received[0] in _SIGNALS:
-                threading.Event().wait(_GRACE_SECONDS)
-                stopper.leave(received[0])
+def _codec_processes(beam_args: Sequence[str], options: PipelineOptions) -> int:
+    """Returns as many as there are cores, or as `--direct_num_workers` says."""
+    told = any(argument.startswith("--direct_num_workers") for argument in beam_args)
+    if told and (count := options.view_as(DirectOptions).direct_num_workers) > 0:
+        return int(count)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -226,7 +226,7 @@ def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
     """Runs code inside `stopping_cleanly`, and sends a signal once it prints a line."""
     script = (
         "import ctypes, threading, time\n"
-        "from pipelines.runners.local import StoppedError, stopping_cleanly\n"
+        "from pipelines.stopping import StoppedError, stopping_cleanly\n"
         "try:\n"
         "    with stopping_cleanly('farewell') as stopper:\n"
         "        print('ready', flush=True)\n"

@@ -1,0 +1,46 @@
+"""The options that are Beam's: checked, where Beam itself only warns of what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
+
+from pipelines.options import StrictParser, refuse_unknown
+from pipelines.runners.beam import BeamEngine
+from pipelines.runners.engine import Engine
+from pipelines.runners.local import LocalEngine, is_local
+from transforms.media.errors import ConfigError
+
+
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options.
+
+    Raises:
+      UsageError: a flag that no runner knows, a word that belongs to none, or a value that cannot
+        be.
+      ConfigError: no such runner.
+    """
+    parser = StrictParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for kind in PipelineOptions.__subclasses__():
+        add = getattr(kind, "_add_argparse_args", None)
+        if add is not None:
+            add(parser)
+    _, strays = parser.parse_known_args(list(arguments))
+    refuse_unknown(strays, {flag for action in parser._actions for flag in action.option_strings})
+    options = PipelineOptions(list(arguments))
+    runner = options.view_as(StandardOptions).runner
+    if not is_local(runner):
+        try:
+            create_runner(runner)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"--runner {runner}: {str(error).split(chr(10))[0]}") from None
+    return options
+
+
+def engine_of(options: PipelineOptions, arguments: Sequence[str]) -> Engine:
+    """Returns the engine that a command line asks for. Args: arguments: those of it for Beam."""
+    if is_local(options.view_as(StandardOptions).runner):
+        return LocalEngine(options, arguments)
+    return BeamEngine(options)

@@ -1,0 +1,48 @@
+"""The log of a run: where it goes, and what a line of it may hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+
+from pipelines.options import RunArguments
+from transforms.media.errors import ConfigError
+from transforms.media.text import printable, without_secrets
+
+
+class LogFormatter(logging.Formatter):
+    """A line of the log: without secrets, and with nothing in it that a terminal would obey."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Last of all, so that it holds for tracebacks and for what the libraries below say, too.
+        return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
+
+
+def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
+    """Sends the log to the terminal (-v) or a file, never both by itself; returns the file."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    # It has a line for each annotation that it leaves alone.
+    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)
+    if arguments.verbose:
+        terminal = logging.StreamHandler()
+        terminal.setFormatter(LogFormatter())
+        root.addHandler(terminal)
+        root.setLevel(logging.INFO)
+        return None
+    path = arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
+    try:
+        # Without being asked for, a log is only there when there is something to tell.
+        handler = logging.FileHandler(path, delay=arguments.log_file is None)
+    except OSError as error:
+        raise ConfigError(f"--log-file {path}: {error.strerror}") from None
+    handler.setFormatter(LogFormatter())
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if arguments.log_file else logging.WARNING)
+    logging.captureWarnings(True)
+    return path

@@ -1,0 +1,115 @@
+"""Where a run reads and writes, found out and tried before any work."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.options import RunArguments
+from transforms.media.errors import CallpressError, ConfigError, StorageError
+from transforms.sources import archive_files
+from transforms.storage import objects, uris
+from transforms.storage.errors import describe_error
+
+
+class NothingToDoError(CallpressError):
+    """No archive matches, or the output cannot be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Absolute paths or full URIs."""
+
+    inputs: tuple[str, ...]
+    """Patterns."""
+    output_uri: str
+    catalog_uri: str
+
+
+def places_of(arguments: RunArguments) -> Places:
+    """Returns the places a command line names."""
+    output = uris.absolute(arguments.output.rstrip("/"))
+    catalog = arguments.catalog or uris.join(output, "catalog")
+    return Places(
+        inputs=tuple(uris.absolute(pattern) for pattern in arguments.inputs),
+        output_uri=output,
+        catalog_uri=uris.absolute(catalog.rstrip("/")),
+    )
+
+
+def staging_root(places: Places, temp_location: str | None, *, shares_this_machine: bool) -> str:
+    """Returns the folder that all runs over one catalog stage in; each has its own inside.
+
+    Args:
+      places: of the run.
+      temp_location: Beam's option, if it was given.
+      shares_this_machine: whether the engine's workers see the files of this machine.
+
+    Raises:
+      ConfigError: an engine with workers elsewhere was given no `--temp_location`.
+    """
+    name = "callpress-" + hashlib.sha256(places.catalog_uri.encode()).hexdigest()[:12]
+    if temp_location:
+        return uris.join(uris.absolute(temp_location), name)
+    if not shares_this_machine:
+        raise ConfigError(
+            "--temp_location is needed with --runner: a place that all workers can read and write"
+        )
+    return objects.default_staging(places.output_uri, name)
+
+
+def delete_staging_root_if_empty(root: str) -> None:
+    """Deletes it, and the folder it is in: other runs, or those over another catalog, may be at
+    work in either.
+    """
+    if objects.delete_empty_folder(root):
+        objects.delete_empty_folder(os.path.dirname(root))
+
+
+def check_inputs(patterns: Sequence[str]) -> None:
+    """Warns of patterns that match nothing, as they were given.
+
+    Raises:
+      NothingToDoError: none of them matches anything.
+      StorageError: it cannot be found out.
+    """
+    reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
+    if all(reasons):
+        raise NothingToDoError(
+            f"nothing to press: {'; '.join(reason for reason in reasons if reason)}"
+        )
+    for reason in filter(None, reasons):
+        print(f"callpress: warning: {reason}", file=sys.stderr)
+
+
+def check_writable(places: Places, root: str, summary_json: str | None) -> None:
+    """Makes the folders of a run where its stores have folders.
+
+    Raises:
+      NothingToDoError, StorageError: a place cannot be written.
+    """
+    for folder in (places.output_uri, places.catalog_uri, root):
+        _prepare_folder(folder)
+        objects.check_reachable(folder)
+    if summary_json:
+        _prepare_folder(os.path.dirname(uris.absolute(summary_json)))
+
+
+def _prepare_folder(folder: str) -> None:
+    try:
+        objects.prepare_folder(folder)
+    except StorageError as error:
+        raise refusal(folder, folder, error) from None
+
+
+def refusal(what: str, uri: str, error: StorageError) -> CallpressError:
+    """Returns the error to end with when a place cannot be written: a store that can be down speaks
+    for itself, a disk is the operator's to mend.
+    """
+    if objects.can_be_down(uri):
+        return error
+    why = describe_error(error.__cause__ or error)
+    return NothingToDoError(f"{what}: cannot be written: {why}")

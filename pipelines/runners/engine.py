@@ -1,0 +1,25 @@
+"""What a run asks of the engine it runs on, whichever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import apache_beam as beam
+
+
+class Engine(Protocol):
+    """One of Beam's runners, and what we add to it."""
+
+    codec_processes: int
+    """How many a worker process keeps busy."""
+    shares_this_machine: bool
+    """Whether its workers see the files of this machine."""
+
+    def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
+        """Runs what `build` wires into an empty pipeline, to its end.
+
+        Raises:
+          StoppedError: it was stopped before.
+          Exception: whatever ended the job; an engine elsewhere hands on no more than its text.
+        """
