@@ -73,7 +73,8 @@ class Faults:
 @contextmanager
 def proxied(upstream: str, faults: Faults) -> Iterator[str]:
     """Runs the proxy before `upstream`, a URL; gives its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(upstream).netloc, faults))
+    members = {"upstream": urlsplit(upstream).netloc, "faults": faults}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), members))
     server.daemon_threads = True
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -86,125 +87,153 @@ def proxied(upstream: str, faults: Faults) -> Iterator[str]:
         server.server_close()
 
 
-def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # head and body leave together: apart, the second waits 40 ms for an acknowledgement of the
-        # first
-        wbufsize = -1
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    """Passes requests on to `upstream`, with `faults`."""
 
-        def log_message(self, *_: object) -> None:
-            pass
+    upstream: str
+    faults: Faults
+    protocol_version = "HTTP/1.1"
+    # head and body leave together: apart, the second waits 40 ms for an acknowledgement of the
+    # first
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
-        def _pass_on(self) -> None:
-            body = self._read_body()
-            # The name of an upload in one request stands in its body only.
-            names = (
-                " ".join(re.findall(r'"name": "([^"]*)"', body[:600].decode("latin-1")))
-                if "/upload/" in self.path
-                else ""
-            )
-            request = f"{self.command} {unquote(self.path)} {names}"
-            faults.counts["requests"] += 1
-            if faults.before is not None:
-                faults.before(request)
-            if faults.dead:
-                self._hang_up()
-                return
-            if faults.hit("unavailable", faults.unavailable_ratio, request):
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _pass_on(self) -> None:
+        body = self._read_body()
+        request = self._describe(body)
+        self.faults.counts["requests"] += 1
+        if self.faults.before is not None:
+            self.faults.before(request)
+        if self.faults.dead:
+            self._hang_up()
+        elif self.faults.hit("unavailable", self.faults.unavailable_ratio, request):
+            self._refuse()
+        else:
+            answer, data = self._ask_upstream(body, request)
+            if self._changes_something() and self.faults.hit(
+                "lost answer", self.faults.lost_answer_ratio, request
+            ):
                 self._refuse()
-                return
-            is_upload = self.path.startswith("/upload") and (
-                self.command == "PUT" or b"\r\n\r\n" in body[:2000]
-            )
-            if is_upload and faults.uploads_end_short > 0 and re.search(faults.only, request):
-                faults.uploads_end_short -= 1
-                faults.counts["short upload"] += 1
-                body = _without_last_byte(body, self.headers)
-            connection = http.client.HTTPConnection(upstream, timeout=60)
-            headers = {
-                name: value
-                for name, value in self.headers.items()
-                if name.lower() not in _HOP_BY_HOP
-            }
-            if "Content-Range" in headers and is_upload and self.command == "PUT":
-                headers["Content-Range"] = re.sub(
-                    r"^bytes \d+-\d+/\d+$",
-                    f"bytes 0-{len(body) - 1}/{len(body)}",
-                    headers["Content-Range"],
-                )
-            connection.request(
-                self.command,
-                self.path,
-                body=body,
-                headers={**headers, "Content-Length": str(len(body))},
-            )
-            answer = connection.getresponse()
-            data = answer.read()
-            connection.close()
-            changes = self.command in ("PUT", "DELETE") or (
-                self.command == "POST" and "uploadType=resumable" not in self.path
-            )
-            if changes and faults.hit("lost answer", faults.lost_answer_ratio, request):
-                self._refuse()
-                return
-            is_media = (
-                self.command == "GET"
-                and "alt=media" in self.path
-                and answer.status in (200, 206)
-                and len(data) > 1
-            )
-            if is_media and faults.hit("short", faults.short_ratio, request):
-                data = data[: len(data) // 2]
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in (*_HOP_BY_HOP, "date", "server"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if is_media and faults.hit("broken", faults.break_ratio, request):
-                self.wfile.write(data[: len(data) // 2])
-                self._hang_up()
-                return
-            if is_media and faults.bytes_per_second:
-                step = max(1, int(faults.bytes_per_second / 20))
-                for start in range(0, len(data), step):
-                    self.wfile.write(data[start : start + step])
-                    self.wfile.flush()
-                    time.sleep(0.05)
-                return
-            self.wfile.write(data)
-            self.wfile.flush()
+            elif self._is_download(answer, data):
+                self._hand_on_download(answer, data, request)
+            else:
+                self._hand_on(answer, data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _pass_on  # noqa: N815
 
-        def _read_body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-                chunks = []
-                while size := int(self.rfile.readline().strip() or b"0", 16):
-                    chunks.append(self.rfile.read(size))
-                    self.rfile.readline()
+    def _describe(self, body: bytes) -> str:
+        """Returns a request as `Faults.only` is matched with it."""
+        # The name of an upload in one request stands in its body only.
+        names = (
+            " ".join(re.findall(r'"name": "([^"]*)"', body[:600].decode("latin-1")))
+            if "/upload/" in self.path
+            else ""
+        )
+        return f"{self.command} {unquote(self.path)} {names}"
+
+    def _ask_upstream(self, body: bytes, request: str) -> tuple[http.client.HTTPResponse, bytes]:
+        """Returns the store's answer to a request, an upload's last byte lost if that is wanted."""
+        is_upload = self.path.startswith("/upload") and (
+            self.command == "PUT" or b"\r\n\r\n" in body[:2000]
+        )
+        if is_upload and self.faults.uploads_end_short > 0 and re.search(self.faults.only, request):
+            self.faults.uploads_end_short -= 1
+            self.faults.counts["short upload"] += 1
+            body = _without_last_byte(body, self.headers)
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP
+        }
+        if "Content-Range" in headers and is_upload and self.command == "PUT":
+            headers["Content-Range"] = re.sub(
+                r"^bytes \d+-\d+/\d+$",
+                f"bytes 0-{len(body) - 1}/{len(body)}",
+                headers["Content-Range"],
+            )
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        connection.request(
+            self.command,
+            self.path,
+            body=body,
+            headers={**headers, "Content-Length": str(len(body))},
+        )
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer, data
+
+    def _changes_something(self) -> bool:
+        return self.command in ("PUT", "DELETE") or (
+            self.command == "POST" and "uploadType=resumable" not in self.path
+        )
+
+    def _is_download(self, answer: http.client.HTTPResponse, data: bytes) -> bool:
+        return (
+            self.command == "GET"
+            and "alt=media" in self.path
+            and answer.status in (200, 206)
+            and len(data) > 1
+        )
+
+    def _hand_on_download(
+        self, answer: http.client.HTTPResponse, data: bytes, request: str
+    ) -> None:
+        faults = self.faults
+        if faults.hit("short", faults.short_ratio, request):
+            data = data[: len(data) // 2]
+        if faults.hit("broken", faults.break_ratio, request):
+            self._send_head(answer, len(data))
+            self.wfile.write(data[: len(data) // 2])
+            self._hang_up()
+        elif faults.bytes_per_second:
+            self._send_head(answer, len(data))
+            step = max(1, int(faults.bytes_per_second / 20))
+            for start in range(0, len(data), step):
+                self.wfile.write(data[start : start + step])
+                self.wfile.flush()
+                time.sleep(0.05)
+        else:
+            self._hand_on(answer, data)
+
+    def _hand_on(self, answer: http.client.HTTPResponse, data: bytes) -> None:
+        self._send_head(answer, len(data))
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def _send_head(self, answer: http.client.HTTPResponse, size_bytes: int) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in (*_HOP_BY_HOP, "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(size_bytes))
+        self.end_headers()
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            chunks = []
+            while size := int(self.rfile.readline().strip() or b"0", 16):
+                chunks.append(self.rfile.read(size))
                 self.rfile.readline()
-                return b"".join(chunks)
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.rfile.readline()
+            return b"".join(chunks)
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-        def _refuse(self) -> None:
-            data = b'{"error": {"code": 503, "message": "try later"}}'
-            self.send_response(503)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-            self.wfile.flush()
+    def _refuse(self) -> None:
+        data = b'{"error": {"code": 503, "message": "try later"}}'
+        self.send_response(503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
 
-        def _hang_up(self) -> None:
-            self.wfile.flush()
-            self.close_connection = True
-            with suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-    return Handler
+    def _hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _without_last_byte(body: bytes, headers: http.client.HTTPMessage) -> bytes:
