@@ -1,5 +1,5 @@
-"""Raw archives as files: what a pattern stands for, what is in a folder, what tells whether one
-changed.
+"""Raw archives as files: which ones a pattern stands for, what is in an unpacked one, and a
+fingerprint that tells whether one has changed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def why_nothing_matches(pattern: str) -> str | None:
     StorageError.
     """
     plain = uris.absolute(pattern).rstrip("/")
-    # Beam takes a folder on a disk for a match of itself.
+    # A folder on a disk matches its own name.
     name = globs.quote(plain) if _is_spelled_out(plain) else plain
     if not pattern.endswith("/") and not objects.is_folder(plain) and objects.has_match(name):
         return None

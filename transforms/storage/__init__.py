@@ -1,1 +1,3 @@
-"""Objects and their names, on disks and in object stores alike. The only code that knows URIs."""
+"""Objects and their names, on disks and in object stores alike: the only code that tells them
+apart.
+"""

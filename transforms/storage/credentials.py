@@ -1,5 +1,5 @@
-"""One way to Google's credentials: asked for once, and without Beam's 20 s of retries where there
-are none.
+"""Google's credentials and storage client, looked for once per process, and without Beam's 20 s of
+retries where there are none.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from google.cloud import storage
 
 @functools.cache
 def have_credentials() -> bool:
-    """Whether this process has Google credentials. Without, Beam is told to go on anonymously at
-    once.
+    """Whether this process has Google credentials. Where it has none, Beam is told to go on
+    anonymously at once.
     """
     if not os.environ.get("STORAGE_EMULATOR_HOST"):
         try:

@@ -1,5 +1,5 @@
-"""What goes wrong with stores: whether it may pass, and in plain words. Knows the errors of every
-library in between.
+"""Errors of stores, whichever library raised them: whether they may pass, and how to tell an
+operator.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _JSON_MESSAGE = re.compile(r'^\{.*?"message": "((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 def is_passing(error: object) -> bool:
-    """Whether a try later may go better."""
+    """Whether another try, a little later, may go well."""
     if isinstance(error, int):  # Beam's file systems give the status of a batch's parts bare
         return error in (408, 429) or error >= 500
     if isinstance(error, BeamIOError):
@@ -74,7 +74,7 @@ def is_passing(error: object) -> bool:
 
 
 def was_retried(error: object) -> bool:
-    """Whether a store's own library has tried again for long already."""
+    """Whether a store's own library has tried again already, for as long as it goes on."""
     return isinstance(error, google_errors.RetryError)
 
 

@@ -13,11 +13,11 @@ _PLAIN_PREFIX = re.compile(r"[^\[*?]*")
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Returns what a glob means, to be matched in full: by Beam's rules `*` stays in its folder,
-    `**` does not.
+    """Returns a glob as a regular expression for `fullmatch`. By Beam's rules `*` stays in its
+    folder, `**` does not.
 
     Raises:
-      OSError: a set such as `[z-a]`, that nothing can be in.
+      OSError: a set that nothing can be in, such as `[z-a]`.
     """
     spelled = []
     for token in _TOKEN.finditer(pattern):
@@ -44,7 +44,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
 
 
 def quote(text: str) -> str:
-    """Spells a literal path so that a glob matches nothing but it."""
+    """Returns a glob that matches just this path, wildcards in it taken as letters."""
     return re.sub(r"([*?\[])", r"[\1]", text)
 
 

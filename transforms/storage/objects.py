@@ -1,7 +1,7 @@
 """Whole objects on disks and in object stores alike, by URI: what the rest of the program calls.
 
 Each function asks the store of its URI (`registry`). What was read and written is compared with its
-size, where the store tells one with its checksum. Trouble that may pass is retried with back-off;
+size, where the store tells one with its checksum. Errors that may pass are tried again (`retry`);
 what stays becomes a `StorageError`, and a `StoreDownError` where a store has stopped answering.
 """
 
@@ -40,7 +40,7 @@ def can_be_down(uri: str) -> bool:
 
 
 class _Input(PositionedFile):
-    """An object being read: a read that fails in passing is tried again where it stood, on a new
+    """An object being read. A read that fails is tried again from where it stood, on a new
     connection.
     """
 
@@ -49,7 +49,7 @@ class _Input(PositionedFile):
         self._uri = uri
         self._reader: OpenObject | None = None
         self._known: tuple[int, str] | None = None
-        _size_of(uri, self._opened)  # an object that is not there is found out now
+        _size_of(uri, self._opened)  # raises now where there is no such object
 
     def read_at(self, position: int, size: int) -> bytes:
         return _read_at(self._uri, self._opened, position, size)

@@ -1,5 +1,5 @@
-"""One retry for all stores: what may pass is tried again; what stays is a `StorageError`, or a
-store that is down.
+"""The one retry for all stores: errors that may pass are tried again with back-off; what stays is a
+`StorageError`, or a `StoreDownError` where the store as a whole has stopped answering.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ T = TypeVar("T")
 
 
 class _Health:
-    """Tells a store that is gone from an object that is bad: a run that asks it for each of 10,000
-    archives never ends.
+    """Tells a store that is down from an object that cannot be read.
+
+    A run that went on to ask a store that is down for each of 10,000 archives would never end.
     """
 
     def __init__(self) -> None:
@@ -34,14 +35,21 @@ class _Health:
         self._silent: dict[str, tuple[float, set[str]]] = {}
 
     def answered(self, uri: str) -> None:
-        """An operation went well, or was refused for good."""
+        """Notes that an operation went well, or was refused for good."""
         if self._silent:
             with self._lock:
                 self._silent.pop(_place_of(uri), None)
 
     def gave_up(self, uri: str, why: str, began: float) -> None:
-        """An operation that began at `began` used up its tries. Raises: StoreDownError: none went
-        well for long.
+        """Notes that an operation used up its tries.
+
+        Args:
+          uri: what it was about.
+          why: its last error.
+          began: when it began, as `time.monotonic` gives it.
+
+        Raises:
+          StoreDownError: for long no operation on that store went well.
         """
         place = _place_of(uri)
         with self._lock:
@@ -66,7 +74,9 @@ _health = _Health()
 
 
 def retried(function: Callable[P, T]) -> Callable[P, T]:
-    """Retries passing trouble; what stays is a `StorageError` that names the first argument."""
+    """Decorates an operation of a store, whose first argument is a URI: it is tried again while its
+    error may pass; an error that stays becomes a `StorageError` that names the URI.
+    """
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),
         stop=tenacity.stop_after_attempt(_TRIES),
@@ -75,7 +85,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
     )
 
     @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
         uri, began = cast(str, args[0]), time.monotonic()
         try:
             result = attempts(function, *args, **kwargs)
@@ -93,7 +103,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
         _health.answered(uri)
         return result
 
-    return run
+    return call
 
 
 def _may_pass(error: BaseException) -> bool:

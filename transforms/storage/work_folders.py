@@ -1,4 +1,4 @@
-"""Empty local folders for files being made."""
+"""Local folders for files being made."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ recording's other files.
 
 @contextlib.contextmanager
 def work_folder(staging_uri: str) -> Iterator[Path]:
-    """Gives an empty local folder for files being made: on the staging disk where there is one, so
-    that moving is renaming.
+    """Gives an empty local folder for files being made, emptied again when the block ends.
 
-    There it stays, empty, for whoever needs one next, until staging is swept.
+    It lies on the disk of staging where staging is on a disk, so that moving a file from it is
+    renaming. There it stays for the next caller, until staging is deleted.
     """
     parent = store_of(staging_uri).local_path(join(staging_uri, "work"))
     if parent is None:
