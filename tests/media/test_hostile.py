@@ -472,9 +472,9 @@ def test_reports_of_a_dump_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     reports = [(20 * n, make_rtcp_sender_report(ssrc=SSRC), True) for n in range(40)]
     segment = ingest(dump_of(sorted([*plain_packets(40), *reports])))
     assert sum(len(packet_run.reports) for packet_run in segment.packet_runs) == 30
-    (warning,) = segment.warnings
+    (finding,) = segment.findings
     assert (
-        warning.message
+        finding.message
         == "a.rtpdump: 40 sender reports, expected at most 30; the later ones were left out"
     )
 
@@ -491,7 +491,7 @@ def test_only_the_main_sources_are_kept() -> None:
     segment = ingest(dump_of(sorted([*main, *strays])))
     assert max(len(packet_run.records) for packet_run in segment.packet_runs) == 300
     assert len({packet_run.ssrc for packet_run in segment.packet_runs}) == 256
-    (strange,) = [warning.message for warning in segment.warnings if "sources" in warning.message]
+    (strange,) = [finding.message for finding in segment.findings if "sources" in finding.message]
     assert (
         strange
         == "a.rtpdump: 401 sources in 700 packets, expected one or a few; 145 packets were left out"
@@ -508,7 +508,7 @@ def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(segment.packet_runs) == 20
     assert max(len(packet_run.records) for packet_run in segment.packet_runs) >= 100
     assert any(
-        "of which the longest 20 were taken" in warning.message for warning in segment.warnings
+        "of which the longest 20 were taken" in finding.message for finding in segment.findings
     )
 
 

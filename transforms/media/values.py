@@ -38,6 +38,14 @@ class Container(StrEnum):
     OGG = "ogg"
 
 
+class Codec(StrEnum):
+    """The vendor's words for what a track's packets are; with any other word they are not read."""
+
+    OPUS = "audio/opus"
+    RED = "audio/red"
+    """Opus with redundant copies of packets before it (RFC 2198)."""
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def test_clean_segment_is_one_run_of_all_its_packets() -> None:
         CALL_START_NS + 2_500_000_000
     ]
     assert segment.counts == PacketCounts(expected=100, received=100)
-    assert (segment.channels, segment.codec, segment.warnings) == (1, "audio/opus", ())
+    assert (segment.channels, segment.codec, segment.findings) == (1, "audio/opus", ())
     assert segment.jitter_ms == 0
 
 
@@ -448,13 +448,13 @@ def test_copy_that_is_no_opus_leaves_the_place_to_the_next_one() -> None:
     assert segment.counts == PacketCounts(expected=6, received=5, lost=1, recovered_red=1)
 
 
-@pytest.mark.parametrize("stretch_bytes", [1, 64, 1_000])
-def test_dump_looked_at_in_many_stretches_gives_the_same(
-    monkeypatch: pytest.MonkeyPatch, stretch_bytes: int
+@pytest.mark.parametrize("window_bytes", [1, 64, 1_000])
+def test_dump_looked_at_in_many_windows_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, window_bytes: int
 ) -> None:
     sent = Segment(packets=fake_packets(200), red_copies=2, lost={3, 50, 51, 120, 121, 122})
     whole, dump = ingest_built(sent)
-    monkeypatch.setattr("transforms.media.rtp.payloads._STRETCH_BYTES", stretch_bytes)
+    monkeypatch.setattr("transforms.media.rtp.payloads._WINDOW_BYTES", window_bytes)
     parted, _ = ingest_built(sent)
     assert run_packets(parted, dump) == run_packets(whole, dump)
     assert (
@@ -473,7 +473,7 @@ def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_was_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.rtp.payloads._STRETCH_BYTES", 1_000)
+    monkeypatch.setattr("transforms.media.rtp.payloads._WINDOW_BYTES", 1_000)
     dump, _ = make_segment_dump(Segment(packets=fake_packets(500)))
     calls = []
     bytes_ = np.frombuffer(dump, dtype=np.uint8)
@@ -585,13 +585,13 @@ def test_dump_of_other_payload_types_only_warns_and_has_no_runs() -> None:
     segment = ingest(dump)
     assert segment.packet_runs == ()
     assert segment.channels == 0
-    (warning,) = segment.warnings
-    assert isinstance(warning, SdpError)
+    (finding,) = segment.findings
+    assert isinstance(finding, SdpError)
     assert (
-        warning.message
+        finding.message
         == "a.rtpdump: payload types [96] in the dump, expected [111] by the session description"
     )
-    assert warning.member == "a.rtpdump"
+    assert finding.member == "a.rtpdump"
     assert segment.counts == PacketCounts(expected=1, received=1)
 
 
@@ -655,18 +655,18 @@ def test_metadata_s_first_arrival_counts_when_clocks_differ_much() -> None:
     hour_later = CALL_START_UNIX_MS + 3_600_000
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=hour_later + 20))
     assert pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns == hour_later * 1_000_000
-    (warning,) = segment.warnings
-    assert isinstance(warning, TimingMetadataError)
+    (finding,) = segment.findings
+    assert isinstance(finding, TimingMetadataError)
     assert (
         "the dump's clock puts the first packet -3600.000 s from first_rtp_unix_timestamp"
-        in warning.message
+        in finding.message
     )
 
 
 def test_small_difference_of_the_clocks_is_no_warning() -> None:
     dump, _ = make_segment_dump(Segment(packets=fake_packets(60)))
     segment = ingest(dump, timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20 - 900))
-    assert segment.warnings == ()
+    assert segment.findings == ()
     assert (
         pieces_of(segment.packet_runs[0].clock)[0].server_start_unix_ns
         == CALL_START_NS - 900_000_000
@@ -700,10 +700,10 @@ def test_damaged_framing_keeps_what_came_before_with_a_warning() -> None:
     broken = dump + bytes(40)
     segment = ingest(broken)
     assert run_packets(segment, broken) == packets
-    (warning,) = segment.warnings
-    assert isinstance(warning, RtpdumpError)
-    assert warning.message.endswith("length 0, need at least 8")
-    assert warning.byte_offset == len(dump)
+    (finding,) = segment.findings
+    assert isinstance(finding, RtpdumpError)
+    assert finding.message.endswith("length 0, need at least 8")
+    assert finding.byte_offset == len(dump)
 
 
 def test_damaged_framing_at_the_start_raises() -> None:

@@ -177,7 +177,7 @@ def read_on(dump: bytes) -> tuple[list[bytes], list[str]]:
         for window in opened.windows
         for at, stop in zip(window.start.tolist(), window.stop.tolist(), strict=True)
     ]
-    return packets, [error.message for error in opened.damage]
+    return packets, [error.message for error in opened.findings]
 
 
 @pytest.mark.parametrize("bit", range(16))
@@ -200,16 +200,16 @@ def test_flipped_bit_of_a_length_costs_its_packet_and_no_other(bit: int) -> None
 )
 def test_bytes_that_are_no_records_are_passed_over(junk: bytes) -> None:
     dump = make_rtpdump(START_US, SENT)
-    packets, damage = read_on(dump[: PLACES[30]] + junk + dump[PLACES[30] :])
+    packets, findings = read_on(dump[: PLACES[30]] + junk + dump[PLACES[30] :])
     assert {packet for _, packet, _ in SENT} - set(packets) == set()
-    assert len(damage) == 1
+    assert len(findings) == 1
 
 
 def test_bytes_missing_in_the_middle_cost_two_packets_at_most() -> None:
     dump = make_rtpdump(START_US, SENT)
-    packets, damage = read_on(dump[: PLACES[30] + 5] + dump[PLACES[31] - 9 :])
+    packets, findings = read_on(dump[: PLACES[30] + 5] + dump[PLACES[31] - 9 :])
     assert len({packet for _, packet, _ in SENT} - set(packets)) <= 2
-    assert len(damage) == 1
+    assert len(findings) == 1
 
 
 def test_damage_all_over_is_told_up_to_a_number() -> None:
@@ -218,9 +218,9 @@ def test_damage_all_over_is_told_up_to_a_number() -> None:
     size = len(sent[0][1]) + 8
     for n in range(5, 3_000, 10):
         dump[HEADER_BYTES + n * size] ^= 1
-    packets, damage = read_on(bytes(dump))
+    packets, findings = read_on(bytes(dump))
     assert len(packets) == 2_700
-    assert len(damage) == 100
+    assert len(findings) == 100
 
 
 @pytest.mark.parametrize("row", [1, 3, 60])
@@ -229,8 +229,8 @@ def test_records_cut_short_by_the_capture_are_believed(row: int) -> None:
     for n, (at, packet, _) in enumerate(SENT):
         kept = packet[:30] if n % 60 < row else packet
         dump += struct.pack(">HHI", len(kept) + 8, len(packet), at) + kept
-    packets, damage = read_on(dump)
-    assert (len(packets), damage) == (60, [])
+    packets, findings = read_on(dump)
+    assert (len(packets), findings) == (60, [])
 
 
 def test_records_padded_by_the_writer_are_believed() -> None:
@@ -238,11 +238,11 @@ def test_records_padded_by_the_writer_are_believed() -> None:
     for at, packet, _ in SENT:
         pad = -len(packet) % 4
         dump += struct.pack(">HHI", len(packet) + pad + 8, len(packet), at) + packet + bytes(pad)
-    packets, damage = read_on(dump)
+    packets, findings = read_on(dump)
     assert [packet[: len(sent)] for packet, (_, sent, _) in zip(packets, SENT, strict=True)] == [
         sent for _, sent, _ in SENT
     ]
-    assert damage == []
+    assert findings == []
 
 
 @given(st.lists(st.tuples(st.integers(0, PLACES[-1]), st.integers(0, 7)), max_size=6))

@@ -21,6 +21,7 @@ from transforms.media.track.staged_packets import (
     load_index,
     write_packet_run,
 )
+from transforms.media.values import Codec
 
 
 def make_records(packets: list[Packet]) -> np.ndarray:
@@ -152,7 +153,7 @@ def test_index_comes_back_equal() -> None:
     )
     index = PartIndex(
         channels=2,
-        codec="audio/red",
+        codec=Codec.RED,
         segment_count=3,
         counts=counts,
         jitter_ms=0.1,

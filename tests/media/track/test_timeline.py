@@ -17,6 +17,7 @@ from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.staged_packets import PartIndex, StagedRun, write_packet_run
 from transforms.media.track.timeline import Hole, PlacedPacket, place_packets, plan_pieces
 from transforms.media.units import samples_to_ns
+from transforms.media.values import Codec
 
 START_NS = 1_767_607_200_000_000_000
 Sent = tuple[int, int, int]
@@ -60,7 +61,7 @@ class Track:
         self.indexes.append(
             PartIndex(
                 channels=1,
-                codec="audio/opus",
+                codec=Codec.OPUS,
                 segment_count=len(packet_runs),
                 counts=PacketCounts(),
                 jitter_ms=None,

@@ -1,3 +1,1 @@
-"""From a packet dump to packet runs: rtpdump, RTP, RTCP, SDP, RED, order, loss, and the timing
-metadata beside it.
-"""
+"""From a packet dump, and the metadata beside it, to packet runs in order, with their loss."""

@@ -1,5 +1,4 @@
-"""One segment's dump -> its runs of ordered Opus packets: payload types, RED, order, duplicates,
-loss, jumps, clock.
+"""One segment's dump -> its packet runs: ordered Opus packets with the clock they were sent by.
 
 A whole segment is held as bare arrays: 31 bytes of each packet, some 100 while its clock is looked
 at (8 h at 20 ms: 150 MB). What is in the packets stays in the mapped dump.
@@ -7,7 +6,7 @@ at (8 h at 20 ms: 150 MB). What is in the packets stays in the mapped dump.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media import caps
+from transforms.media.clock.model import ReportPoint
 from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import (
     RecordingError,
@@ -26,7 +26,7 @@ from transforms.media.errors import (
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
 from transforms.media.rtp.ingested_run import PACKET_DTYPE, IngestedRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
-from transforms.media.rtp.payloads import look_at_payloads
+from transforms.media.rtp.payloads import Payloads, look_at_payloads
 from transforms.media.rtp.plausibility import main_sources, mend_arrivals
 from transforms.media.rtp.red import recover_red
 from transforms.media.rtp.rtpdump import Rtpdump, read_rtpdump
@@ -35,11 +35,11 @@ from transforms.media.rtp.sender_reports import share_out_reports
 from transforms.media.rtp.streams import (
     COLUMNS,
     PacketCounts,
+    PacketRun,
     Stream,
-    Stretch,
     by_source,
     longest_honest_jump,
-    longest_stretches,
+    longest_packet_runs,
     put_in_order,
     split_at_jumps,
     split_at_restarts,
@@ -48,6 +48,7 @@ from transforms.media.rtp.streams import (
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import LimitSettings
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, Bytes, Ints
+from transforms.media.values import Codec
 from transforms.media.wraparound import unwrap_sequence
 
 _ODD_PACKETS = 10
@@ -56,16 +57,19 @@ _ODD_BREAKS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestedSegment:
-    """What a segment holds."""
+    """What a segment's dump holds."""
 
     packet_runs: tuple[IngestedRun, ...]
     counts: PacketCounts
     channels: int
     """2 when any packet is stereo; 0 without packets."""
-    codec: str
+    codec: Codec
     jitter_ms: float | None
-    warnings: tuple[RecordingError, ...]
-    """What was found wrong and worked around, each worth a failure row."""
+    """Mean difference between the distances at which packets were sent and arrived; None where none
+    has two packets.
+    """
+    findings: tuple[RecordingError, ...]
+    """What is wrong with the segment and was worked around."""
 
 
 def ingest_segment(
@@ -77,7 +81,7 @@ def ingest_segment(
     limits: LimitSettings,
     let_go: Callable[[], None] = lambda: None,
 ) -> IngestedSegment:
-    """Reads one segment.
+    """Returns the packet runs of one segment, and what is wrong with it.
 
     Args:
       open_dump: opens the dump for a forward pass.
@@ -93,83 +97,105 @@ def ingest_segment(
       UnsupportedCodecError: the packets are not Opus.
       TimelineError: no time to place the packets at.
     """
-    warnings: list[RecordingError] = []
+    findings: list[RecordingError] = []
     with open_dump() as file:
         dump = read_rtpdump(file, member)
-        stream, invalid = _read_stream(dump, member, limits, warnings)
-    invalid += _leave_out_strays(stream, member, warnings)
-    opus_types, red_types = _payload_types(rtp_maps, stream, timing, member, warnings)
+        stream, invalid = _read_stream(dump, member, limits, findings)
+    invalid += _leave_out_strays(stream, member, findings)
+    opus_types, red_types = _payload_types(rtp_maps, stream, timing, member, findings)
     payloads = look_at_payloads(stream, opus_types, red_types, dump_bytes, let_go)
-    base_ns = arrival_base(stream, dump, timing, member, warnings)
+    base_unix_ns = arrival_base(stream, dump, timing, member, findings)
     # A packet whose header is broken has no sequence number to be counted by; one whose content is
     # has.
     counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + payloads.bad_count)
-    stretches, more = _unbroken(stream, payloads.is_audio, base_ns, timing)
+    packet_runs, more = _find_packet_runs(stream, payloads.is_audio, base_unix_ns, timing)
     counts += more
-    stretches = split_where_others_speak(stretches)
-    stretches, break_count = longest_stretches(stretches), len(stretches)
-    reports = share_out_reports(stream, stretches, base_ns)
-    has_arrivals = stream.has_arrivals
-    last_ns = None if has_arrivals else last_arrival(stretches, timing)
-    sources = [int(stream.ssrc[stretch.indices[0]]) for stretch in stretches]
-    offsets, sizes = stream.payload_offset, stream.payload_bytes
-    del stream  # what headers said is in the stretches now
-    packet_runs: list[IngestedRun] = []
-    jitters: list[tuple[float, int]] = []
+    packet_runs = split_where_others_speak(packet_runs)
+    packet_runs, break_count = longest_packet_runs(packet_runs), len(packet_runs)
+    reports = share_out_reports(stream, packet_runs, base_unix_ns)
+    last_unix_ns = None if stream.has_arrivals else last_arrival(packet_runs, timing)
+    sources = [int(stream.ssrc[packet_run.indices[0]]) for packet_run in packet_runs]
+    done = _IngestedRuns(stream, payloads, last_unix_ns)
+    del stream  # what headers said is in the packet runs now
     for ssrc, its_reports in zip(sources, reports, strict=True):
-        stretch = stretches.pop(0)
-        indices, origin = stretch.indices, int(stretch.media[0])
-        media, arrival_ns, duration = (
-            stretch.media,
-            stretch.arrival_ns,
-            payloads.duration_samples[indices],
-        )
-        media -= origin
-        if not has_arrivals and packet_runs:
-            arrival_ns = np.full_like(
-                arrival_ns, arrival_after(packet_runs[-1], int(duration[0]), its_reports)
-            )
-        clock = observe_clock(media, duration, arrival_ns, its_reports, last_ns)
-        if len(indices) > 1:
-            jitters.append((_mean_jitter_ns(arrival_ns, media) / NS_PER_MS, len(indices) - 1))
-        records = np.zeros(len(indices), dtype=PACKET_DTYPE)
-        records["media_sample"] = media
-        records["duration_samples"] = duration
-        records["lost_before"] = stretch.lost
-        records["packet_bytes"] = sizes[indices]
-        run_offsets = offsets[indices]
-        if ssrc in payloads.copies and stretch.lost.any():
-            copies = payloads.copies[ssrc]
-            records, run_offsets, recovered = recover_red(
-                records, run_offsets, indices, copies, origin
-            )
-            counts += PacketCounts(recovered_red=recovered)
-        packet_runs.append(
-            IngestedRun(
-                ssrc=ssrc,
-                records=records,
-                source_offset=run_offsets,
-                clock=clock,
-                reports=tuple(its_reports),
-            )
-        )
-    warnings += _what_is_odd(member, counts, break_count, len(packet_runs))
-    weight = sum(count for _, count in jitters)
+        done.add(ssrc, packet_runs.pop(0), its_reports)
+    counts += PacketCounts(recovered_red=done.recovered_count)
+    findings += _what_is_odd(member, counts, break_count, len(done.packet_runs))
     return IngestedSegment(
         packet_runs=tuple(
-            sorted(packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
+            sorted(done.packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
         ),
         counts=counts,
-        channels=1 + payloads.is_stereo if packet_runs else 0,
-        codec="audio/red" if payloads.has_red else "audio/opus",
-        jitter_ms=sum(value * count for value, count in jitters) / weight if weight else None,
-        warnings=tuple(warnings),
+        channels=1 + payloads.is_stereo if done.packet_runs else 0,
+        codec=Codec.RED if payloads.has_red else Codec.OPUS,
+        jitter_ms=done.jitter_ms(),
+        findings=tuple(findings),
     )
 
 
+class _IngestedRuns:
+    """Makes packet runs ready to be staged, one after the other, in order of their sources."""
+
+    def __init__(self, stream: Stream, payloads: Payloads, last_unix_ns: int | None) -> None:
+        """Args: last_unix_ns: when the last packet arrived, where the dump does not say."""
+        self.packet_runs: list[IngestedRun] = []
+        self.recovered_count = 0
+        """Packets that were lost, of which a redundant copy was there."""
+        # Not the stream itself: the rest of it is not to be held any longer.
+        self._offsets, self._sizes = stream.payload_offset, stream.payload_bytes
+        self._has_arrivals = stream.has_arrivals
+        self._payloads = payloads
+        self._last_unix_ns = last_unix_ns
+        self._jitters: list[tuple[float, int]] = []
+
+    def add(self, ssrc: int, packet_run: PacketRun, reports: Sequence[ReportPoint]) -> None:
+        """Takes a packet run. Its time stamps are changed in place."""
+        indices, origin = packet_run.indices, int(packet_run.timestamp[0])
+        duration_samples = self._payloads.duration_samples[indices]
+        media_sample, arrival_unix_ns = packet_run.timestamp, packet_run.arrival_unix_ns
+        media_sample -= origin
+        if not self._has_arrivals and self.packet_runs:
+            arrival_unix_ns = np.full_like(
+                arrival_unix_ns,
+                arrival_after(self.packet_runs[-1], int(duration_samples[0]), reports),
+            )
+        clock = observe_clock(
+            media_sample, duration_samples, arrival_unix_ns, reports, self._last_unix_ns
+        )
+        if len(indices) > 1:
+            jitter_ns = _mean_jitter_ns(arrival_unix_ns, media_sample)
+            self._jitters.append((jitter_ns / NS_PER_MS, len(indices) - 1))
+        records = np.zeros(len(indices), dtype=PACKET_DTYPE)
+        records["media_sample"] = media_sample
+        records["duration_samples"] = duration_samples
+        records["lost_before"] = packet_run.lost_before
+        records["packet_bytes"] = self._sizes[indices]
+        offsets = self._offsets[indices]
+        if ssrc in self._payloads.copies and packet_run.lost_before.any():
+            records, offsets, recovered = recover_red(
+                records, offsets, indices, self._payloads.copies[ssrc], origin
+            )
+            self.recovered_count += recovered
+        self.packet_runs.append(
+            IngestedRun(
+                ssrc=ssrc,
+                records=records,
+                source_offset=offsets,
+                clock=clock,
+                reports=tuple(reports),
+            )
+        )
+
+    def jitter_ms(self) -> float | None:
+        """Returns the mean over all packets; None where no packet run has two."""
+        weight = sum(count for _, count in self._jitters)
+        return sum(value * count for value, count in self._jitters) / weight if weight else None
+
+
 def _read_stream(
-    dump: Rtpdump, member: str, limits: LimitSettings, warnings: list[RecordingError]
+    dump: Rtpdump, member: str, limits: LimitSettings, findings: list[RecordingError]
 ) -> tuple[Stream, int]:
+    """Returns the RTP packets of a dump, and how many were none by their headers."""
     columns = {name: bytearray() for name in COLUMNS}  # grow where they lie: nothing is there twice
     reports: list[SenderReport] = []
     count = invalid = report_count = record_count = 0
@@ -192,70 +218,80 @@ def _read_stream(
     except RtpdumpError as error:
         if not count or count > limits.max_segment_packets:
             raise
-        warnings.append(error)  # what was framed before the damage is whole
-    warnings += dump.damage
+        findings.append(error)  # what was framed before the damage is whole
+    findings += dump.findings
     if report_count > caps.MAX_REPORTS:
         message = (
             f"{member}: {report_count} sender reports, expected at most {caps.MAX_REPORTS}; the "
             "later ones were left out"
         )
-        warnings.append(RtpError(message, member=member))
+        findings.append(RtpError(message, member=member))
     arrays: dict[str, Any] = {
         name: np.frombuffer(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()
     }
     return Stream(**arrays, sender_reports=tuple(reports)), invalid
 
 
-def _unbroken(
-    stream: Stream, is_audio: npt.NDArray[np.bool_], base_ns: int, timing: SegmentTiming
-) -> tuple[list[Stretch], PacketCounts]:
-    """Returns each source's audio in order, parted where numbers or timestamps break off, and the
-    counts of all packets.
+def _find_packet_runs(
+    stream: Stream, is_audio: npt.NDArray[np.bool_], base_unix_ns: int, timing: SegmentTiming
+) -> tuple[list[PacketRun], PacketCounts]:
+    """Returns each source's audio in order, parted where numbers or time stamps break off.
+
+    Args:
+      stream: all packets.
+      is_audio: of each of them.
+      base_unix_ns: server time of the dump's offset 0.
+      timing: the segment as the metadata states it.
+
+    Returns:
+      the packet runs, and the counts of all packets.
     """
     counts = PacketCounts()
-    stretches: list[Stretch] = []
+    packet_runs: list[PacketRun] = []
     for mine in by_source(stream.ssrc):
         if not is_audio[mine].any():
             counts += PacketCounts(expected=len(mine), received=len(mine))
             continue
         for sequel in split_at_restarts(stream, mine):
-            ordered, lost, its_counts = put_in_order(stream.sequence_number[sequel])
+            ordered, lost_before, its_counts = put_in_order(stream.sequence_number[sequel])
             counts += its_counts
             picked = sequel[ordered]
             del ordered
-            heard = is_audio[picked]
-            if not heard.any():  # the only ones with audio came twice, the first time without
+            has_audio = is_audio[picked]
+            if not has_audio.any():  # the only ones with audio came twice, the first time without
                 continue
-            if not heard.all():
+            if not has_audio.all():
                 # Loss before a packet without audio belongs to the next one with audio.
-                lost = np.diff(np.cumsum(lost)[heard], prepend=0)
-                picked = picked[heard]
-            lost[0] = 0  # what came before the first packet was never this track's
-            media = unwrap_sequence(stream.rtp_timestamp[picked], 32)
-            arrival_ns = stream.arrival_offset_ms[picked]
-            arrival_ns *= NS_PER_MS
-            arrival_ns += base_ns
-            for part in split_at_jumps(media, arrival_ns, longest_honest_jump(media, timing)):
-                stretches.append(
-                    Stretch(
-                        picked[part], media[part], arrival_ns[part], lost[part].astype(np.int32)
+                lost_before = np.diff(np.cumsum(lost_before)[has_audio], prepend=0)
+                picked = picked[has_audio]
+            lost_before[0] = 0  # what came before the first packet was never this track's
+            timestamp = unwrap_sequence(stream.rtp_timestamp[picked], 32)
+            arrival_unix_ns = stream.arrival_offset_ms[picked]
+            arrival_unix_ns *= NS_PER_MS
+            arrival_unix_ns += base_unix_ns
+            longest_jump_samples = longest_honest_jump(timestamp, timing)
+            for part in split_at_jumps(timestamp, arrival_unix_ns, longest_jump_samples):
+                packet_runs.append(
+                    PacketRun(
+                        picked[part],
+                        timestamp[part],
+                        arrival_unix_ns[part],
+                        lost_before[part].astype(np.int32),
                     )
                 )
-    return stretches, counts
+    return packet_runs, counts
 
 
-def _mean_jitter_ns(arrival_ns: Ints, media: Ints) -> float:
-    """Returns by how much packets come closer together or further apart than they were sent, on
-    average.
-    """
-    apart = np.diff(media).astype(np.float64)
-    apart *= 1e9
-    apart /= SAMPLE_RATE_HZ
-    np.subtract(np.diff(arrival_ns), apart, out=apart)
-    return float(np.abs(apart, out=apart).mean())
+def _mean_jitter_ns(arrival_unix_ns: Ints, media_sample: Ints) -> float:
+    """Returns by how much packets come closer or further apart than they were sent, on average."""
+    sent_ns = np.diff(media_sample).astype(np.float64)
+    sent_ns *= 1e9
+    sent_ns /= SAMPLE_RATE_HZ
+    jitter_ns = np.subtract(np.diff(arrival_unix_ns), sent_ns, out=sent_ns)
+    return float(np.abs(jitter_ns, out=jitter_ns).mean())
 
 
-def _leave_out_strays(stream: Stream, member: str, warnings: list[RecordingError]) -> int:
+def _leave_out_strays(stream: Stream, member: str, findings: list[RecordingError]) -> int:
     """Takes out of a stream what random bytes put in; returns how many packets."""
     stream.arrival_offset_ms, mended = mend_arrivals(stream.arrival_offset_ms)
     total = len(stream.ssrc)
@@ -264,7 +300,7 @@ def _leave_out_strays(stream: Stream, member: str, warnings: list[RecordingError
             f"{member}: {mended} of {total} packets with arrival times out of order, expected "
             "them to rise; not believed"
         )
-        warnings.append(RtpdumpError(message, member=member))
+        findings.append(RtpdumpError(message, member=member))
     keep = main_sources(stream.ssrc)
     strays = total - int(keep.sum())
     if strays:
@@ -272,7 +308,7 @@ def _leave_out_strays(stream: Stream, member: str, warnings: list[RecordingError
             f"{member}: {len(np.unique(stream.ssrc))} sources in {total} packets, expected one or "
             "a few"
         )
-        warnings.append(RtpError(f"{message}; {strays} packets were left out", member=member))
+        findings.append(RtpError(f"{message}; {strays} packets were left out", member=member))
         for name in COLUMNS:
             setattr(stream, name, getattr(stream, name)[keep])
     return strays
@@ -281,7 +317,7 @@ def _leave_out_strays(stream: Stream, member: str, warnings: list[RecordingError
 def _what_is_odd(
     member: str, counts: PacketCounts, break_count: int, run_count: int
 ) -> list[RtpError]:
-    """Returns what counts alone would hide: a dump that is mostly noise."""
+    """Returns findings on a dump that is mostly noise, which counts alone would hide."""
     found = []
     if (
         counts.invalid >= min(_ODD_PACKETS, max(1, counts.received))
@@ -310,18 +346,19 @@ def _payload_types(
     stream: Stream,
     timing: SegmentTiming,
     member: str,
-    warnings: list[RecordingError],
+    findings: list[RecordingError],
 ) -> tuple[list[int], list[int]]:
     """Returns the payload types that are Opus and those that are RED around it."""
     opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
     red = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "red"]
     codec = timing.codec.lower()
-    if not rtp_maps and codec in ("audio/opus", "audio/red") and stream.payload_type.size:
+    is_known = codec in tuple(Codec)
+    if not rtp_maps and is_known and stream.payload_type.size:
         # Without a session description the metadata's codec speaks, for the payload type most
         # packets have.
         common = int(np.bincount(stream.payload_type).argmax())
-        return ([common], []) if codec == "audio/opus" else ([], [common])
-    if not opus and not red and (rtp_maps or codec not in ("audio/opus", "audio/red")):
+        return ([common], []) if codec == Codec.OPUS else ([], [common])
+    if not opus and not red and (rtp_maps or not is_known):
         named = (
             ", ".join(f"{m.encoding}/{m.clock_rate_hz}" for m in rtp_maps.values())
             or timing.codec
@@ -330,12 +367,12 @@ def _payload_types(
         raise UnsupportedCodecError(
             f"{member}: codec is {named}, expected opus/48000 or red/48000", member=member
         )
-    heard = np.isin(stream.payload_type, opus + red)
-    if stream.payload_type.size and not heard.any():
+    has_audio = np.isin(stream.payload_type, opus + red)
+    if stream.payload_type.size and not has_audio.any():
         found = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
         message = (
             f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the "
             "session description"
         )
-        warnings.append(SdpError(message, member=member))
+        findings.append(SdpError(message, member=member))
     return opus, red

@@ -1,4 +1,4 @@
-"""A packet run: packets of one SSRC whose numbers and time stamps go on unbroken."""
+"""A packet run as a segment's dump gives it, ready to be staged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transforms.media.units import Ints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestedRun:
-    """One unbroken run, ready to be staged."""
+    """Packets of one SSRC whose numbers and time stamps go on unbroken, and their clock."""
 
     ssrc: int
     records: npt.NDArray[np.void]
@@ -26,7 +26,7 @@ class IngestedRun:
 
 PACKET_DTYPE = np.dtype(
     [
-        ("media_sample", "<i8"),  # start, in samples at 48 kHz from the run's first packet
+        ("media_sample", "<i8"),  # start, in samples at 48 kHz from the first packet
         ("duration_samples", "<i4"),
         ("lost_before", "<i4"),  # packets missing between the one before and this
         ("packet_bytes", "<i4"),

@@ -1,6 +1,7 @@
-"""RTP and RTCP as received: fixed header, CSRC list, header extension, padding (RFC 3550 s5, RFC
-8285), and sender reports (RFC 3550 s6.4.1). Works on whole windows of a dump; what is in payloads,
-order, loss and time are left to others.
+"""Parses RTP packets and RTCP sender reports as received, a window of a dump at a time.
+
+Of RTP: the fixed header, CSRC list, header extension and padding (RFC 3550 s5, RFC 8285); of RTCP
+the sender reports (RFC 3550 s6.4.1). Payloads, order, loss and time are left to others.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ _NTP_UNIX_SECONDS = 2_208_988_800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RtpWindow:
-    """The RTP packets of one window that parse, in arrival order; all arrays have shape
-    (packets,).
+    """The RTP packets of one window that parse, in arrival order.
+
+    All arrays have shape (packets,).
     """
 
     sequence_number: npt.NDArray[np.uint16]
@@ -52,9 +54,7 @@ class RtpWindow:
     payload_bytes: npt.NDArray[np.int64]
     """0 for padding-only packets."""
     invalid_count: int
-    """Packets left out: too short, cut off by the capture, not version 2, or lengths that
-    overrun.
-    """
+    """Packets left out: too short, cut off by the capture, not version 2, or of false lengths."""
     sender_reports: tuple[SenderReport, ...]
 
 
@@ -132,8 +132,9 @@ def parse_rtp_window(window: RecordWindow) -> RtpWindow:
 def _sender_reports(
     buffer: memoryview, position: int, end: int, arrival_offset_ms: int
 ) -> list[SenderReport]:
-    """Returns the sender reports of the compound RTCP packet at `position`; stops quietly at the
-    first damaged one.
+    """Returns the sender reports of the compound RTCP packet at `position`.
+
+    Those behind the first damaged one are left out.
     """
     reports = []
     for _ in range(caps.MAX_COMPOUND_PACKETS):

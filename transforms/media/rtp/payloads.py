@@ -1,5 +1,6 @@
-"""What lies in a dump's packets: Opus or RED around it, how long each lasts, what is broken. Some
-MB of the dump at a time.
+"""What lies in a dump's packets: Opus or RED around it, how long each lasts, what is broken.
+
+The dump is looked at some MB at a time, so that it need not lie in memory whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from transforms.media.rtp.red import unwrap_red, without_received
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
 
-_STRETCH_BYTES = 4 << 20
+_WINDOW_BYTES = 4 << 20
 _MOST_OPUS_BYTES = 61_440
 _PLAIN_BYTES = 1_276
 _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
@@ -27,7 +28,7 @@ _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
 
 @dataclass(slots=True, kw_only=True)
 class Payloads:
-    """What was found; the arrays have shape (packets,)."""
+    """What a stream's packets hold; the arrays have shape (packets,)."""
 
     is_audio: npt.NDArray[np.bool_]
     """Whether it holds Opus with whole framing."""
@@ -56,7 +57,7 @@ def look_at_payloads(
       opus_types: payload types.
       red_types: payload types; where there are no others every block is taken for Opus.
       dump: the bytes that payloads are positions in.
-      let_go: called when a stretch of them has been looked at.
+      let_go: called when a window of them has been looked at.
     """
     count = len(stream.ssrc)
     found = Payloads(
@@ -66,7 +67,7 @@ def look_at_payloads(
     is_block_type = _is_one_of(opus_types or range(128))
     copies: list[Ints] = []
     room = caps.MAX_RED_COPIES
-    for part in _stretches(stream.payload_offset):
+    for part in _windows(stream.payload_offset):
         is_audio = found.is_audio[part]  # a view
         is_audio[:] = is_audio_type[stream.payload_type[part]] & (stream.payload_bytes[part] > 0)
         is_red = is_red_type[stream.payload_type[part]]
@@ -96,12 +97,12 @@ def _is_one_of(types: Sequence[int]) -> npt.NDArray[np.bool_]:
     return table
 
 
-def _stretches(payload_offset: Ints) -> Iterator[slice]:
+def _windows(payload_offset: Ints) -> Iterator[slice]:
     """Yields the packets of some MB of the dump at a time."""
     if not payload_offset.size:
         return
     edges = np.arange(
-        int(payload_offset[0]), int(payload_offset[-1]) + _STRETCH_BYTES, _STRETCH_BYTES
+        int(payload_offset[0]), int(payload_offset[-1]) + _WINDOW_BYTES, _WINDOW_BYTES
     )
     for first, stop in itertools.pairwise(
         [*np.searchsorted(payload_offset, edges).tolist(), len(payload_offset)]

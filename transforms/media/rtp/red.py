@@ -1,5 +1,6 @@
-"""RED in a dump (RFC 2198): the primary blocks taken out, redundant copies put where packets were
-lost.
+"""RED in a dump (RFC 2198): packets that carry copies of the packets before them.
+
+The primary block of each becomes a plain packet; copies are put where packets were lost.
 """
 
 from __future__ import annotations
@@ -28,10 +29,9 @@ def unwrap_red(
     is_opus_type: npt.NDArray[np.bool_],
     dump: Bytes,
 ) -> Ints:
-    """Makes RED packets plain: their payload becomes the primary block. Returns the redundant
-    blocks.
+    """Makes the primary block of RED packets their payload; returns the redundant blocks.
 
-    They have shape (blocks, 5): RTP timestamp, position in the dump, size in bytes, which packet
+    These have shape (blocks, 5): RTP time stamp, position in the dump, size in bytes, which packet
     carried it, and room for their duration.
 
     Args:
@@ -81,8 +81,15 @@ def _copies(
     is_whole: npt.NDArray[np.bool_],
     is_opus_type: npt.NDArray[np.bool_],
 ) -> Ints:
-    """Returns the redundant blocks, by packet and oldest first. Args: at: where each packet's
-    blocks begin; is moved on.
+    """Returns the redundant blocks, by packet and oldest first.
+
+    Args:
+      stream: all packets.
+      red: places of the RED packets.
+      headers: of each depth, which of these have a block, and its header's 32 bits.
+      at: where each packet's blocks begin; changed in place.
+      is_whole: of each packet, whether its blocks fit into it.
+      is_opus_type: of each payload type.
     """
     found = [np.zeros((0, _COPY_COLUMNS), dtype=np.int64)]
     for packets, word in headers:
@@ -101,8 +108,9 @@ def _copies(
 
 
 def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool_]) -> Ints:
-    """Returns the copies of packets that are not among the last ones before their carrier: few,
-    where little is lost.
+    """Returns the copies of packets that are not among the last ones before their carrier.
+
+    They are few where little is lost.
     """
     for back in range(1, caps.MAX_RED_BLOCKS + 1):
         carrier = copies[:, 3]
@@ -112,7 +120,7 @@ def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool
             & (stream.rtp_timestamp[before] == copies[:, 0])
             & (stream.ssrc[before] == stream.ssrc[carrier])
         )
-        # Of the same row of numbers: what came before they began anew is another run's.
+        # Of the same row of numbers: what came before they began anew is of another packet run.
         came &= stream.sequence_number[carrier] - stream.sequence_number[before] <= _NEAR_NUMBERS
         copies = copies[~came]
     return copies
@@ -121,20 +129,22 @@ def without_received(copies: Ints, stream: Stream, is_audio: npt.NDArray[np.bool
 def recover_red(
     records: npt.NDArray[np.void], offsets: Ints, indices: Ints, copies: Ints, origin: int
 ) -> tuple[npt.NDArray[np.void], Ints, int]:
-    """Puts redundant copies of lost packets in their place (RFC 2198 s4); returns the arrays and
-    how many were put.
+    """Puts redundant copies of lost packets in their place (RFC 2198 s4).
 
     Args:
-      records: of `PACKET_DTYPE`, one run; its losses are changed in place.
+      records: of `PACKET_DTYPE`, one packet run; its losses are changed in place.
       offsets: where in the dump each packet begins.
       indices: which packets of the stream they are.
-      copies: redundant blocks of the run's source that are Opus, their durations filled in.
-      origin: the run's first RTP timestamp.
+      copies: redundant blocks of the same source that are Opus, their durations filled in.
+      origin: the first RTP time stamp of the packet run.
+
+    Returns:
+      records and offsets with the copies, and how many there are.
     """
     # After a jump of the timestamps other packets' copies may seem to belong here.
     copies = copies[np.isin(copies[:, 3], indices)]
     half = 1 << 31
-    # Near the run's own origin: a run is far shorter than half the number space.
+    # Near the packet run's own origin: it is far shorter than half the number space.
     wrapped = (copies[:, 0] - origin + half) % (1 << 32) - half
     media, unique = np.unique(wrapped, return_index=True)
     place = np.searchsorted(records["media_sample"], media)

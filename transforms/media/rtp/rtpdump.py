@@ -1,4 +1,5 @@
-"""Reads rtpdump files (rtptools, Wireshark, pion): arrival times and where each packet lies.
+"""Reads rtpdump files (rtptools, Wireshark, pion): arrival times, and where each packet lies.
+
 Packets are not looked into.
 """
 
@@ -56,10 +57,8 @@ class Rtpdump:
 
     start_unix_ns: int
     windows: Iterator[RecordWindow]
-    damage: list[RtpdumpError]
-    """Places where bytes were passed over for want of a record; grows while the windows are
-    read.
-    """
+    findings: list[RtpdumpError]
+    """Places where bytes were passed over for want of a record; grows while windows are read."""
 
 
 def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
@@ -99,18 +98,18 @@ def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
             byte_offset=len(head),
         )
     seconds, microseconds = struct.unpack_from(">II", head, body)
-    damage: list[RtpdumpError] = []
+    findings: list[RtpdumpError] = []
     return Rtpdump(
         start_unix_ns=seconds * 1_000_000_000 + microseconds * 1_000,
         windows=_windows(
-            stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, damage
+            stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, findings
         ),
-        damage=damage,
+        findings=findings,
     )
 
 
 def _windows(
-    stream: BinaryIO, pending: bytes, offset: int, member: str, damage: list[RtpdumpError]
+    stream: BinaryIO, pending: bytes, offset: int, member: str, findings: list[RtpdumpError]
 ) -> Iterator[RecordWindow]:
     """Yields windows; `offset` is the file position of `pending[0]`."""
     number = 0
@@ -131,9 +130,9 @@ def _windows(
                 skip = max(1, len(data) - _MAX_RECORD_BYTES * _CHAIN_RECORDS)
                 pending, offset = data[skip:], offset + skip
                 continue
-            if len(damage) < caps.MAX_DAMAGED_PLACES:
+            if len(findings) < caps.MAX_DAMAGED_PLACES:
                 passed = offset + found - lost_at
-                damage.append(
+                findings.append(
                     _misframed(member, number, lost_at, f"{passed} bytes were passed over")
                 )
             pending, offset, lost_at = data[found:], offset + found, None
@@ -248,9 +247,7 @@ def _well_framed(
 
 
 def _next_record(data: bytes, is_end: bool) -> int | None:
-    """Returns where a row of records begins that holds RTP or RTCP, None if there is none in
-    sight.
-    """
+    """Returns where a row of records begins that holds RTP or RTCP; None if none is in sight."""
     size = 1 << 13
     while True:
         found = _next_record_within(data[: size + _MAX_RECORD_BYTES * _CHAIN_RECORDS], size, is_end)

@@ -1,4 +1,4 @@
-"""The part of a session description (RFC 8866) that tells what a dump's payload types are."""
+"""Parses the part of a session description (RFC 8866) that says what payload types mean."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A dump's packets by source, in order, in stretches whose numbers and time stamps run on
-unbroken.
+"""A dump's packets by source, in order, as packet runs.
+
+A packet run is a row of audio packets of one SSRC whose numbers and time stamps go on unbroken. A
+new one begins where a sender counts anew, where media time jumps, and where others speak meanwhile.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ from transforms.media.opus.packet import MAX_PACKET_SAMPLES
 from transforms.media.rtp.packets import SenderReport
 from transforms.media.rtp.plausibility import longest
 from transforms.media.rtp.timing_metadata import SegmentTiming
-from transforms.media.units import SAMPLE_RATE_HZ, Bytes, Ints
+from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, SAMPLES_PER_MS, Bytes, Ints
 from transforms.media.wraparound import unwrap, unwrap_sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketCounts:
-    """What became of a track's packets. Foreign payloads and padding-only packets count as
-    received.
+    """What became of a track's packets.
+
+    Foreign payloads and padding-only packets count as received.
     """
 
     expected: int = 0
@@ -50,7 +53,7 @@ JUMP_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Media time running ahead of the arrivals by more than this between two packets is a new origin,
 not audio to come.
 """
-_OTHERS_PAUSE_NS = 1_000_000_000
+_OTHERS_PAUSE_NS = NS_PER_SECOND
 _RESTART_NUMBERS = 200
 """Numbers further than this from the one before are looked at: late, behind an outage, or counted
 anew.
@@ -64,7 +67,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "payload_offset": np.int64,
     "payload_bytes": np.int32,
 }
-"""Of a stream: what is kept of each packet, 31 bytes."""
+"""What a stream keeps of each packet, in 31 bytes."""
 
 
 @dataclass(slots=True)
@@ -82,56 +85,58 @@ class Stream:
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether the dump says when its packets arrived: some recorders write the same offset to
-        all.
-        """
+        """Whether the dump says when its packets arrived; some write the same offset to all."""
         return bool(self.arrival_offset_ms.size and np.ptp(self.arrival_offset_ms))
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Audio packets of one source whose timestamps run on, in sequence order; all arrays have shape
-    (packets,).
+class PacketRun:
+    """Audio packets of one SSRC whose numbers and time stamps go on unbroken, in sequence order.
+
+    All arrays have shape (packets,).
     """
 
     indices: Ints
     """Places in the stream."""
-    media: Ints
-    """Unwrapped RTP timestamps."""
-    arrival_ns: Ints
-    lost: npt.NDArray[np.int32]
+    timestamp: Ints
+    """Unwrapped RTP time stamps."""
+    arrival_unix_ns: Ints
+    lost_before: npt.NDArray[np.int32]
     """Packets missing before each."""
 
-    def cut(self, edges: list[int]) -> list[Stretch]:
+    def cut(self, edges: list[int]) -> list[PacketRun]:
         """Returns the parts between edges."""
         return [
-            Stretch(self.indices[a:b], self.media[a:b], self.arrival_ns[a:b], self.lost[a:b])
-            for a, b in itertools.pairwise(edges)
+            PacketRun(
+                self.indices[start:stop],
+                self.timestamp[start:stop],
+                self.arrival_unix_ns[start:stop],
+                self.lost_before[start:stop],
+            )
+            for start, stop in itertools.pairwise(edges)
         ]
 
 
-def longest_stretches(stretches: list[Stretch]) -> list[Stretch]:
-    return [
-        stretches[index]
-        for index in longest([len(stretch.media) for stretch in stretches], caps.MAX_RUNS)
-    ]
+def longest_packet_runs(packet_runs: list[PacketRun]) -> list[PacketRun]:
+    """Returns those with the most packets, as many as a dump may have, in their order."""
+    lengths = [len(packet_run.timestamp) for packet_run in packet_runs]
+    return [packet_runs[index] for index in longest(lengths, caps.MAX_RUNS)]
 
 
-def longest_honest_jump(media: Ints, timing: SegmentTiming) -> int | None:
-    """Returns how far timestamps may jump ahead where arrivals do not tell; None for any, where the
-    metadata bears them out.
+def longest_honest_jump(timestamp: Ints, timing: SegmentTiming) -> int | None:
+    """Returns how far time stamps may jump ahead where arrivals do not tell, in samples.
+
+    None for any, where the metadata states as long a time as they do.
     """
     if timing.first_rtp_unix_ms is not None and timing.last_rtp_unix_ms is not None:
-        stated = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLE_RATE_HZ // 1_000
-        if abs(int(np.ptp(media)) - stated) <= caps.LONGEST_JUMP_SAMPLES:
+        stated_samples = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLES_PER_MS
+        if abs(int(np.ptp(timestamp)) - stated_samples) <= caps.LONGEST_JUMP_SAMPLES:
             return None
     return caps.LONGEST_JUMP_SAMPLES
 
 
 def by_source(ssrc: npt.NDArray[np.uint32]) -> list[Ints]:
-    """Returns the places of each SSRC's packets, in order of arrival; the SSRCs in order of their
-    first.
-    """
+    """Returns the places of each SSRC's packets, the SSRCs in order of their first packet."""
     if ssrc.size and (ssrc == ssrc[0]).all():
         return [np.arange(len(ssrc), dtype=np.int64)]
     order = np.argsort(ssrc, kind="stable")
@@ -146,6 +151,10 @@ def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
     Numbers that go far from those before are a restart unless the timestamps say that packets came
     late, or that an outage lies between (RFC 3550 A.1 asks for two in a row that fit; a queue may
     hold back many).
+
+    Args:
+      stream: all packets.
+      mine: places of the source's packets, in order of arrival.
     """
     number = unwrap_sequence(stream.sequence_number[mine], 16)
     edges = [
@@ -180,9 +189,7 @@ def split_at_restarts(stream: Stream, mine: Ints) -> list[Ints]:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Packets in order of arrival whose numbers are near each other, and what the first one
-    says.
-    """
+    """Packets in order of arrival whose numbers are near each other, and what the first says."""
 
     start: int
     stop: int
@@ -193,7 +200,7 @@ class _Chunk:
 
 @dataclass(slots=True)
 class _Sequel:
-    """Chunks that count on from each other."""
+    """Chunks whose numbers count on from each other."""
 
     chunks: list[_Chunk] = field(default_factory=list)
     lowest: tuple[int, int] = (0, 0)
@@ -208,19 +215,21 @@ class _Sequel:
         """Whether a chunk fits by number and timestamp: late, or behind an outage."""
         slack = JUMP_SAMPLES
         ahead = _signed(chunk.number - self.highest[0], 16)
-        moved = _signed(chunk.ticks - self.highest[1], 32)
+        moved_samples = _signed(chunk.ticks - self.highest[1], 32)
         if ahead > 0:
-            waited = max(0, chunk.offset_ms - self.highest_offset_ms) * SAMPLE_RATE_HZ // 1_000
-            return ahead * self.ticks_per_number / 2 - slack <= moved <= waited + slack
+            waited_samples = max(0, chunk.offset_ms - self.highest_offset_ms) * SAMPLES_PER_MS
+            least = ahead * self.ticks_per_number / 2 - slack
+            return least <= moved_samples <= waited_samples + slack
         # Behind: within what came already the timestamp lies between; before it, as far back as its
         # number.
         least = _signed(self.lowest[1] - self.highest[1], 32) - slack
         if chunk.number < self.lowest[0]:
             least -= round(2 * self.ticks_per_number * (self.lowest[0] - chunk.number))
         most = ahead * self.ticks_per_number / 2 + slack
-        return least <= moved <= most
+        return least <= moved_samples <= most
 
     def add(self, chunk: _Chunk, number: Ints, ticks: Ints, offset_ms: Ints) -> None:
+        """Takes a chunk; the arrays are those of the whole source."""
         part = slice(chunk.start, chunk.stop)
         low, high = (
             int(number[part].argmin()) + chunk.start,
@@ -244,8 +253,10 @@ def _signed(difference: int, bits: int) -> int:
 
 
 def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, PacketCounts]:
-    """Returns indices in sequence order without duplicates, packets missing before each, and the
-    counts.
+    """Returns indices in sequence order without duplicates, packets missing before each, counts.
+
+    Args:
+      sequence_number: in order of arrival; at least one.
     """
     extended = unwrap_sequence(sequence_number, 16)
     lost_before = np.diff(extended, prepend=extended[0] - 1) - 1
@@ -266,56 +277,71 @@ def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, P
     return first_index.astype(np.int64), lost_before, counts
 
 
-def split_at_jumps(media: Ints, arrival_ns: Ints, longest_jump: int | None) -> list[slice]:
-    """Returns the parts within which media time runs forward and not ahead of the arrivals (if
-    there are any).
+def split_at_jumps(
+    timestamp: Ints, arrival_unix_ns: Ints, longest_jump_samples: int | None
+) -> list[slice]:
+    """Returns the parts within which media time runs forward, and not ahead of the arrivals.
 
     A network that held packets back lets media time catch up with the arrivals, never overtake
     them: what counts is by how much a packet comes earlier than any before it could have.
+
+    Args:
+      timestamp: unwrapped RTP time stamps in sequence order.
+      arrival_unix_ns: of the same packets; all equal where the dump has no arrivals.
+      longest_jump_samples: how far time stamps may jump ahead without arrivals; None for any.
     """
-    steps = np.diff(media)
-    back = steps <= 0
-    delay = in_order(arrival_ns) - arrival_ns.min()  # worked on in place: there are millions
-    delay *= SAMPLE_RATE_HZ
-    delay //= 1_000_000_000
-    delay -= media
-    delay += media[0]
-    has_arrivals = bool(np.ptp(arrival_ns))
-    ahead = np.diff(delay) < -JUMP_SAMPLES if has_arrivals else np.zeros_like(back)
-    if not has_arrivals and longest_jump is not None:
-        back |= steps > longest_jump
-    places = np.flatnonzero(back | ahead) + 1
+    steps_samples = np.diff(timestamp)
+    is_break = steps_samples <= 0
+    delay_samples = (
+        in_order(arrival_unix_ns) - arrival_unix_ns.min()
+    )  # in place: there are millions
+    delay_samples *= SAMPLE_RATE_HZ
+    delay_samples //= NS_PER_SECOND
+    delay_samples -= timestamp
+    delay_samples += timestamp[0]
+    has_arrivals = bool(np.ptp(arrival_unix_ns))
+    is_ahead = np.diff(delay_samples) < -JUMP_SAMPLES if has_arrivals else np.zeros_like(is_break)
+    if not has_arrivals and longest_jump_samples is not None:
+        is_break |= steps_samples > longest_jump_samples
+    places = np.flatnonzero(is_break | is_ahead) + 1
     edges = [0]
     if places.size > caps.MAX_BREAKS:  # noise: not one by one
-        bounds = np.concatenate([[0], places, [len(media)]])
+        bounds = np.concatenate([[0], places, [len(timestamp)]])
         kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[: caps.MAX_RUNS])
         return [slice(int(bounds[at]), int(bounds[at + 1])) for at in kept.tolist()]
     if places.size:
         starts = [0, *places.tolist()]
-        least = np.minimum.reduceat(delay, starts).tolist()
+        least = np.minimum.reduceat(delay_samples, starts).tolist()
         so_far = least[0]
         for number, place in enumerate(places.tolist(), 1):
-            if back[place - 1] or int(delay[place]) < so_far - JUMP_SAMPLES:
+            if is_break[place - 1] or int(delay_samples[place]) < so_far - JUMP_SAMPLES:
                 edges.append(place)
                 so_far = least[number]
             so_far = min(so_far, least[number])
-    return [slice(start, stop) for start, stop in itertools.pairwise([*edges, len(media)])]
+    return [slice(start, stop) for start, stop in itertools.pairwise([*edges, len(timestamp)])]
 
 
-def split_where_others_speak(stretches: list[Stretch]) -> list[Stretch]:
-    """Returns the stretches, parted where one pauses and another source is heard: what is said
-    there has its place between.
+def split_where_others_speak(packet_runs: list[PacketRun]) -> list[PacketRun]:
+    """Returns packet runs, parted where one pauses and packets of another source come.
+
+    What is said there has its place in between.
     """
-    if len(stretches) < 2:
-        return stretches
-    everyone = np.sort(np.concatenate([stretch.arrival_ns for stretch in stretches]))
-    found: list[Stretch] = []
-    for stretch in stretches:
-        own = np.sort(stretch.arrival_ns)
-        in_place = in_order(stretch.arrival_ns)
-        pauses = np.flatnonzero(np.diff(in_place) >= _OTHERS_PAUSE_NS)
-        begin, end = in_place[pauses], in_place[pauses + 1]
-        heard = np.searchsorted(everyone, end, "left") - np.searchsorted(everyone, begin, "right")
-        heard -= np.searchsorted(own, end, "left") - np.searchsorted(own, begin, "right")
-        found += stretch.cut([0, *(pauses[heard > 0] + 1).tolist(), len(stretch.media)])
+    if len(packet_runs) < 2:
+        return packet_runs
+    all_unix_ns = np.sort(np.concatenate([each.arrival_unix_ns for each in packet_runs]))
+    found: list[PacketRun] = []
+    for packet_run in packet_runs:
+        own_unix_ns = np.sort(packet_run.arrival_unix_ns)
+        ordered_unix_ns = in_order(packet_run.arrival_unix_ns)
+        pauses = np.flatnonzero(np.diff(ordered_unix_ns) >= _OTHERS_PAUSE_NS)
+        begin, end = ordered_unix_ns[pauses], ordered_unix_ns[pauses + 1]
+        others = _count_between(all_unix_ns, begin, end) - _count_between(own_unix_ns, begin, end)
+        edges = [0, *(pauses[others > 0] + 1).tolist(), len(packet_run.timestamp)]
+        found += packet_run.cut(edges)
     return found
+
+
+def _count_between(values: Ints, begin: Ints, end: Ints) -> Ints:
+    """Returns how many of rising values lie between each two ends, which do not count."""
+    count: Ints = np.searchsorted(values, end, "left") - np.searchsorted(values, begin, "right")
+    return count

@@ -30,9 +30,9 @@ from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
 from transforms.media.track.staged_packets import PartIndex, StagedRun, dump_index, write_packet_run
 from transforms.media.units import samples_to_ns
-from transforms.media.values import TrackKey
+from transforms.media.values import Codec, TrackKey
 
-_CODECS = ("audio/opus", "audio/red")
+_CODECS = tuple(Codec)
 _HOUR_NS = 3_600_000_000_000
 
 
@@ -58,7 +58,7 @@ class _Staged:
     """Of each packet run, by where it begins in the file."""
     counts: PacketCounts = field(default_factory=PacketCounts)
     channels: int = 0
-    codec: str = "audio/opus"
+    codec: Codec = Codec.OPUS
     jitters: list[tuple[float, int]] = field(default_factory=list)
     """Mean jitter in ms of each segment, and the packets it is the mean of."""
 
@@ -169,14 +169,14 @@ def _stage_segment(
         limits,
         mapped.let_go,
     )
-    for error in ingested.warnings:
+    for error in ingested.findings:
         findings.add(error, track)
     _write_packet_runs(packets, ingested, mapped, segment, staged)
     path.unlink()
     on_staged(len(mapped.bytes))
     staged.counts += ingested.counts
     staged.channels = max(staged.channels, ingested.channels)
-    if ingested.codec == "audio/red":
+    if ingested.codec == Codec.RED:
         staged.codec = ingested.codec
     if ingested.jitter_ms is not None:
         staged.jitters.append((ingested.jitter_ms, ingested.counts.received))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, StepEvidence
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.values import Codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class PartIndex:
     """What one archive holds of one track: the index beside its staged packets."""
 
     channels: int
-    codec: str
+    codec: Codec
     segment_count: int
     counts: PacketCounts
     jitter_ms: float | None
@@ -156,6 +157,7 @@ def load_index(text: bytes) -> PartIndex:
         StagedRun(**{**packet_run, "clock": _load_clock(packet_run["clock"])})
         for packet_run in data["packet_runs"]
     )
+    data["codec"] = Codec(data["codec"])
     return PartIndex(**data)
 
 
