@@ -117,7 +117,7 @@ def _twenty_with_dtx(folder: Path) -> None:
 def _batch(folder: Path) -> None:
     length = BATCH_SECONDS * PACKETS_PER_SECOND
     for number in range(BATCH_CALLS):
-        # Each call hears its own stretch of three of the voices.
+        # Each call hears its own part of three of the voices.
         start = number * (TALK_SECONDS * PACKETS_PER_SECOND - length) // (BATCH_CALLS - 1)
         said = [
             talk((number + voice) % 4)[start : start + length] for voice in range(BATCH_SPEAKERS)

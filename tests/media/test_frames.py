@@ -313,7 +313,7 @@ resamplers round.
 
 
 def lag_near(heard: Pcm, sent: Pcm, start_sample: int, stop_sample: int) -> int:
-    """Returns by how many samples that stretch is heard later than it was sent."""
+    """Returns by how many samples that part sounds later than it was sent."""
     return lag_in_samples(heard[start_sample:stop_sample], sent[start_sample:stop_sample])
 
 

@@ -73,9 +73,9 @@ def test_everyone_is_heard_at_their_moment(tmp_path: Path) -> None:
     assert len(heard) == len(decode_with_pyav(path)) == total
     assert len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * total
     only_alice, both, only_bob = heard[2_000:70_000], heard[74_000:142_000], heard[146_000:214_000]
-    for stretch, alice, bob in ((only_alice, 0.25, 0), (both, 0.25, 0.25), (only_bob, 0, 0.25)):
-        assert level_at(stretch, 440) == pytest.approx(alice, abs=0.03)
-        assert level_at(stretch, 1_000) == pytest.approx(bob, abs=0.03)
+    for span, alice, bob in ((only_alice, 0.25, 0), (both, 0.25, 0.25), (only_bob, 0, 0.25)):
+        assert level_at(span, 440) == pytest.approx(alice, abs=0.03)
+        assert level_at(span, 1_000) == pytest.approx(bob, abs=0.03)
 
 
 @pytest.mark.parametrize("start_ms", [0, 3, 1_007])

@@ -231,8 +231,8 @@ def test_in_band_fec_brings_back_the_packet_before(fec: bool, least: float, most
         Repairs(fec_packets=1, fec_samples=960) if fec else Repairs(concealed_samples=960)
     )
     assert len(heard) == len(whole) == 96_000 - LOOK_AHEAD
-    stretch = slice(48_100, 48_960 - LOOK_AHEAD)
-    assert least <= float(np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1]) <= most
+    span = slice(48_100, 48_960 - LOOK_AHEAD)
+    assert least <= float(np.corrcoef(heard[span, 0], whole[span, 0])[0, 1]) <= most
 
 
 def test_fec_is_used_for_the_last_of_several_lost() -> None:
@@ -271,11 +271,9 @@ def test_fec_covers_the_last_frame_of_a_longer_packet(
         fec_packets=1, fec_samples=covered, concealed_samples=duration - covered
     )
     whole = listen(place(packets, duration=duration))
-    stretch = slice((number + 1) * duration - covered + 100, (number + 1) * duration - LOOK_AHEAD)
+    span = slice((number + 1) * duration - covered + 100, (number + 1) * duration - LOOK_AHEAD)
     # Behind a concealed frame the copy begins from what the decoder made up.
-    assert np.corrcoef(heard[stretch, 0], whole[stretch, 0])[0, 1] > (
-        0.9 if covered == duration else 0.5
-    )
+    assert np.corrcoef(heard[span, 0], whole[span, 0])[0, 1] > (0.9 if covered == duration else 0.5)
 
 
 def test_packet_without_fec_behind_a_long_loss_begins_out_of_silence() -> None:

@@ -143,7 +143,7 @@ def test_silence_that_is_not_given_counts_as_silence() -> None:
 
 
 @pytest.mark.parametrize("gap", [1, 479, 480, 2_399, 2_400, 4_799, 4_801, 20_000])
-def test_stretches_may_follow_each_other_closely(gap: int) -> None:
+def test_pieces_may_follow_each_other_closely(gap: int) -> None:
     line = np.zeros((20 * (5_000 + gap), 1), dtype=np.float32)
     meter = LevelMeter(1)
     for number in range(20):
@@ -179,8 +179,8 @@ def test_filter_runs_on_in_sound_that_does() -> None:
 
 
 @pytest.mark.parametrize("size", [960, 2_400, 7_001, 48_000, 100_000])
-def test_cells_of_each_stretch_are_those_it_has_alone(size: int) -> None:
-    """Twenty stretches with holes between: however they share blocks, none is heard in another."""
+def test_cells_of_each_piece_are_those_it_has_alone(size: int) -> None:
+    """Twenty pieces with holes between: however they share blocks, none is measured in another."""
     draw = np.random.default_rng(size)
     together, alone, at = LevelMeter(1), [], 0
     told = []

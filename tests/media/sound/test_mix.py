@@ -289,7 +289,7 @@ def test_lengthened_audio_begins_and_ends_as_it_was(samples: int, channels: int)
 @pytest.mark.parametrize(
     ("seconds", "is_left"), [(0.02, True), (0.2, True), (0.4, False), (1.5, False), (4.0, False)]
 )
-def test_short_stretch_is_left_as_it_is_where_its_drift_is_nothing(
+def test_short_piece_is_left_as_it_is_where_its_drift_is_nothing(
     seconds: float, is_left: bool
 ) -> None:
     sent = noise(seconds)
@@ -298,7 +298,7 @@ def test_short_stretch_is_left_as_it_is_where_its_drift_is_nothing(
     assert abs(len(heard) - len(sent) / (1 + 500e-6)) <= 7
 
 
-def test_each_stretch_behind_a_hole_begins_at_its_own_time() -> None:
+def test_audio_behind_a_hole_begins_at_its_own_time() -> None:
     piece = _piece(200)
     sent = noise(0.5)
     chunks = [*_chunks(sent), *_chunks(sent, start=48_000 * 100)]
@@ -307,10 +307,10 @@ def test_each_stretch_behind_a_hole_begins_at_its_own_time() -> None:
     assert not heard[len(sent) + 100 : begins - 1].any()
     assert (
         best_lag(heard[begins : begins + 2_400], sent[:2_400]) == 0
-    )  # so short a part stretches by half a sample
+    )  # so short a part becomes longer by half a sample
 
 
-def test_overlap_of_two_stretches_is_heard_once() -> None:
+def test_overlap_of_two_packet_runs_sounds_once() -> None:
     first, second = tone(440, 1), noise(1)
     pieces = [_piece(0), _piece(0, 900_000_000)]  # the second begins 100 ms before the first ends
     heard = _laid([*_chunks(first), *_chunks(second, piece=1)], pieces)

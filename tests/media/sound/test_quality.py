@@ -346,7 +346,7 @@ def test_no_join_clicks(
     assert step <= allowed
 
 
-def silent_stretches(pcm: Pcm) -> list[tuple[int, int]]:
+def silent_parts(pcm: Pcm) -> list[tuple[int, int]]:
     """Returns where there is digital silence for 10 ms or more."""
     silent: npt.NDArray[np.intp] = np.flatnonzero(~pcm.any(axis=1))
     return [(start, stop) for start, stop in runs_of(silent.tolist()) if stop - start >= 480]
@@ -368,7 +368,7 @@ def test_sound_fades_out_and_in_where_it_ends_and_begins(
     end = JOIN * 960 - LOOK_AHEAD
     # Up to the hole it is what it would be without one.
     assert np.array_equal(pcm[FADE_SAMPLES:end], tones.whole[0][FADE_SAMPLES:end])
-    ((silent_from, silent_to),) = silent_stretches(pcm)
+    ((silent_from, silent_to),) = silent_parts(pcm)
     assert silent_from == pytest.approx(
         end + concealed, abs=2
     )  # the last samples of a fade may round to nothing

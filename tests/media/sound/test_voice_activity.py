@@ -1,4 +1,4 @@
-"""Stretches of speech: their ends against the truth, what is no speech, windows, pauses and
+"""Bursts of speech: their ends against the truth, what is no speech, windows, pauses and
 memory.
 """
 
@@ -125,13 +125,13 @@ def test_click_is_no_speech() -> None:
 
 
 @pytest.mark.parametrize(("pause_ms", "count"), [(250, 1), (400, 2)])
-def test_short_pauses_belong_to_the_stretch(pause_ms: int, count: int) -> None:
+def test_short_pauses_belong_to_the_burst(pause_ms: int, count: int) -> None:
     word = noise(0.4, amplitude=0.2)
     audio = np.concatenate([silence(1), word, silence(pause_ms / 1000), word, silence(1)])
     assert len(spans(detect(audio))) == count
 
 
-def test_stretch_over_several_windows_is_one() -> None:
+def test_burst_over_several_windows_is_one() -> None:
     syllables = np.concatenate([noise(0.2, amplitude=0.2), silence(0.1)] * 100)
     (found,) = spans(detect(np.concatenate([silence(3.333), syllables, silence(20)])))
     assert found == pytest.approx((3.333, 33.233), abs=0.05)
@@ -144,7 +144,7 @@ def test_edge_of_a_window_does_not_cut(start_s: float) -> None:
     assert found == pytest.approx((start_s, start_s + 0.5), abs=0.02)
 
 
-def test_level_is_the_mean_square_of_the_stretch() -> None:
+def test_level_is_the_mean_square_of_the_burst() -> None:
     facts = detect(
         np.concatenate([silence(1), tone(1_000, 2, 2, amplitude=0.5)[:, :1], silence(1)])
     )

@@ -1,1 +1,1 @@
-"""From placed packets to what is heard: decoding, placing, mixing, limiting, measuring."""
+"""From placed packets to audio: decoding, placing, mixing, limiting, measuring."""

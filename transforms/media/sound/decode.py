@@ -1,8 +1,7 @@
-"""Placed packets -> PCM through libopus itself: in-band FEC, concealment, silence, with short fades
-at every edge.
+"""Placed packets -> PCM, with repairs of what was lost and short fades at every edge of silence.
 
-libopus is the one inside the PyAV wheel, or the system's. It is called through ctypes, which lets
-go of the interpreter lock while it works.
+Loss is filled with the copy in the next packet (in-band FEC), else by concealment for 100 ms, then
+by silence. Silence by design (DTX) stays digital silence.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ CONCEALED_SAMPLES = 4_800
 FADE_SAMPLES = 240
 """5 ms: long enough not to click, short enough not to swallow an onset."""
 _DTX_TAIL_SAMPLES = 960
-_Stretch = tuple[PlacedPackets, int, int]
-"""Packets of a window that follow each other, as (window, first, stop)."""
+_DecoderWindow = tuple[PlacedPackets, int, int]
+"""Packets of a window that follow each other and are decoded in one go: (window, first, stop)."""
 
 
 class Chunk(NamedTuple):
-    """Decoded audio on its run's media time, the codec's look-ahead taken off."""
+    """Decoded audio on the media time of its packet run, the codec's look-ahead taken off."""
 
     piece: int
     media_sample: int
@@ -59,8 +58,7 @@ class Repairs:
 def decode_track(
     windows: Iterable[PlacedPackets], channels: int, repairs: Repairs
 ) -> Iterator[Chunk]:
-    """Yields a track's audio in order, in blocks of about a second; what is not yielded is digital
-    silence.
+    """Yields a track's audio in order, in blocks of about a second; the rest is digital silence.
 
     Positions have the codec's look-ahead taken off, as a container's pre-skip does: after each
     start of the decoder the first 312 samples are dropped.
@@ -106,13 +104,15 @@ def _decode_windows(
     before: PlacedPacket | None = None
     skip = 0
     fade_in = False
-    stretches = ((window, first, stop) for window in windows for first, stop in _unbroken(window))
-    for (window, first, stop), after in _with_next(stretches):
+    decoder_windows = (
+        (window, first, stop) for window in windows for first, stop in _cut_decoder_windows(window)
+    )
+    for (window, first, stop), after in _with_next(decoder_windows):
         hole, hole_samples = int(window.hole[first]), int(window.hole_samples[first])
         if hole == Hole.BETWEEN_PACKET_RUNS:
             if before is not None:
-                # A run's first 312 samples are not heard: even where it follows at once, the old
-                # one has that long to fade.
+                # A packet run's first 312 samples are dropped: even where it follows at once, the
+                # old one has that long to fade.
                 filled, skip = _skipped(
                     _tail(decoder, before, hole_samples + LOOK_AHEAD_SAMPLES), skip
                 )
@@ -128,22 +128,24 @@ def _decode_windows(
                     chunks = _tail(decoder, before, hole_samples)
                 filled, skip = _skipped(chunks, skip)
                 yield from filled
-        heard, skip = _skipped(_decode_unbroken(decoder, window, first, stop, repairs), skip)
-        if heard and fade_in:
-            _fade(heard[0].pcm, is_in=True)
+        chunks, skip = _skipped(_decode_window(decoder, window, first, stop, repairs), skip)
+        if chunks and fade_in:
+            _fade(chunks[0].pcm, is_in=True)
             fade_in = False
         next_hole = int(after[0].hole[after[1]]) if after else Hole.NONE
         # A packet between two pauses only keeps the noise fresh (DTX): its own end is faded,
         # nothing is made up behind it.
         is_refresh = hole == next_hole == Hole.DTX and stop - first == 1
-        if is_refresh and heard:
-            _fade(heard[-1].pcm, is_in=False)
+        if is_refresh and chunks:
+            _fade(chunks[-1].pcm, is_in=False)
         before = None if is_refresh or next_hole == Hole.NONE else window[stop - 1]
-        yield from heard
+        yield from chunks
 
 
-def _with_next(stretches: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, _Stretch | None]]:
-    source = iter(stretches)
+def _with_next(
+    decoder_windows: Iterable[_DecoderWindow],
+) -> Iterator[tuple[_DecoderWindow, _DecoderWindow | None]]:
+    source = iter(decoder_windows)
     current = next(source, None)
     while current is not None:
         following = next(source, None)
@@ -152,7 +154,7 @@ def _with_next(stretches: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, _Stret
 
 
 def _fade(pcm: Pcm, *, is_in: bool) -> None:
-    """Has audio begin or end softly, in place."""
+    """Makes audio begin or end softly, in place."""
     fade = min(FADE_SAMPLES, len(pcm))
     if is_in:
         pcm[:fade] *= ramp(fade)[:, None]
@@ -160,9 +162,10 @@ def _fade(pcm: Pcm, *, is_in: bool) -> None:
         pcm[len(pcm) - fade :] *= ramp(fade)[::-1, None]
 
 
-def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
-    """Yields stretches of packets, as (first, stop), that follow each other on one line, none much
-    longer than a second.
+def _cut_decoder_windows(window: PlacedPackets) -> Iterator[tuple[int, int]]:
+    """Yields packets that follow each other on one piece, as (first, stop).
+
+    None are much longer than a second.
     """
     ends = window.start_sample + window.duration_samples
     media_ends = window.media_sample + window.duration_samples
@@ -179,11 +182,12 @@ def _unbroken(window: PlacedPackets) -> Iterator[tuple[int, int]]:
             first = min(first + second, stop)
 
 
-def _decode_unbroken(
+def _decode_window(
     decoder: OpusDecoder, window: PlacedPackets, first: int, stop: int, repairs: Repairs
 ) -> list[Chunk]:
-    """Returns the audio of packets that follow each other; what libopus refuses is concealed, as a
-    lost packet is.
+    """Returns the audio of packets that follow each other.
+
+    What libopus refuses is concealed, as a lost packet is.
     """
     chunks = []
     while first < stop:
@@ -267,8 +271,7 @@ def _fill_loss(
 
 
 def _fec_samples(before: PlacedPacket, packet: PlacedPacket, hole: int) -> int:
-    """Returns how much of the hole's end the packet behind it carries: as much as one of its frames
-    lasts, or nothing.
+    """Returns how much of a hole's end the packet behind it carries: one of its frames, or nothing.
 
     libopus takes no copy after a packet without a SILK layer, nor part of one, and conceals
     instead.

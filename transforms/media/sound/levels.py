@@ -1,5 +1,4 @@
-"""How loud audio is: K-weighting, EBU R128 integrated loudness and peak, in one pass and in memory
-that does not grow.
+"""Measures how loud audio is: EBU R128 integrated loudness and peak, in memory that does not grow.
 
 The measure is that of ITU-R BS.1770-4 for one or two channels at 48 kHz: the K-weighted mean square
 of blocks of 400 ms, one begun every 100 ms, without those below -70 LUFS, then without those 10 LU
@@ -12,11 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from transforms.media.units import SAMPLE_RATE_HZ, Ints, Reals
+from transforms.media.units import SAMPLE_RATE_HZ, Ints, Pcm, Reals
 
-Samples = npt.NDArray[np.float32]
 CELL_SAMPLES = SAMPLE_RATE_HZ // 100
 """Energies are taken per 10 ms."""
 QUANTUM_SAMPLES = 5 * CELL_SAMPLES
@@ -33,7 +30,7 @@ _STATES = 4
 
 
 def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
-    """Returns what turns blocks of input into output at once, the filter being linear.
+    """Returns the matrices that turn blocks of input into output at once, the filter being linear.
 
     Stepping a recursive filter sample by sample is slow in numpy. Its output over a block is a
     fixed matrix times the input plus another times the state before; the states at the edges of
@@ -89,14 +86,14 @@ def _k_weighting_matrices() -> tuple[Reals, Reals, Reals, Reals]:
     )
 
 
-def _in_single(matrix: Reals) -> Samples:
+def _in_single(matrix: Reals) -> Pcm:
     return np.ascontiguousarray(matrix, dtype=np.float32)
 
 
 _BY_INPUT, _STATES_BY_GROUP, _STATES_BY_STATE, _BY_STATE = _k_weighting_matrices()
 _OVER_GROUP = _STATES_BY_STATE[:, -_STATES:]
 # What touches every sample is done in single precision (120 dB below the sound), the states that
-# run on in double.
+# go on in double.
 _OUTPUT_BY_INPUT, _STATE_BY_INPUT = (
     _in_single(_BY_INPUT[:, :_BLOCK]),
     _in_single(_BY_INPUT[:, _BLOCK:]),
@@ -111,7 +108,7 @@ class KWeighting:
     def __init__(self) -> None:
         self._state = np.zeros(_STATES)
 
-    def filter(self, audio: Samples, fresh: Ints = _NONE_FRESH) -> Samples:
+    def filter(self, audio: Pcm, fresh: Ints = _NONE_FRESH) -> Pcm:
         """Returns the weighted samples.
 
         Args:
@@ -147,16 +144,14 @@ _TOP_LUFS = 20.0
 
 
 def to_lufs(mean_square: Reals) -> Reals:
-    """Returns the loudness of K-weighted mean squares, summed over the channels (BS.1770-4 equation
-    2).
-    """
+    """Returns the loudness of K-weighted mean squares of all channels (BS.1770-4 equation 2)."""
     with np.errstate(divide="ignore"):
         lufs: Reals = -0.691 + 10 * np.log10(mean_square)
     return lufs
 
 
 class Loudness:
-    """Integrated loudness over a line of which silent stretches need not be given.
+    """Integrated loudness over a time line of which silence need not be given.
 
     Blocks are counted by their loudness, to a hundredth of a LU, so that memory does not grow with
     the programme.
@@ -212,9 +207,7 @@ class Loudness:
         np.add.at(self._sums, bins, blocks[loud])
 
     def integrated_lufs(self) -> float | None:
-        """Returns the loudness of all that was added, less a last 100 ms still open; None when it
-        is silent.
-        """
+        """Returns the loudness of all that was added, less a last 100 ms; None if silent."""
         if not self._counts.any():
             return None
         ungated = float(to_lufs(self._sums.sum() / self._counts.sum()))
@@ -229,7 +222,7 @@ class Cells(NamedTuple):
     """Energies of 10 ms each, in order."""
 
     start_sample: Ints
-    """Where each begins on the line."""
+    """Where each begins on the time line."""
     weighted: Reals
     """Sum of its K-weighted squares over all channels."""
     energy: Reals
@@ -241,17 +234,19 @@ _SAMPLES_AT_ONCE = 10 * SAMPLE_RATE_HZ
 
 
 class LevelMeter:
-    """Loudness and peak of one line of audio. What is digital silence need not be given, and costs
-    little when it is.
+    """Loudness and peak of the audio on one time line.
 
-    Audio is taken in blocks of about a second, whatever pieces it comes in. Short stretches share a
-    block: they lie on a tape one behind the other, each beginning with a quantum of its own and the
-    filter at rest.
+    What is digital silence need not be given, and costs little when it is. Audio is measured in
+    blocks of about a second. Short pieces with silence between them share a block: they lie on a
+    tape one behind the other, each beginning with a quantum of its own and the filter at rest.
     """
 
     def __init__(self, channels: int, copies: int = 1) -> None:
-        """Args: channels: 1 or 2, of what is given; copies: how many channels each of them sounds
-        on.
+        """Begins with nothing measured.
+
+        Args:
+          channels: 1 or 2, of what is given.
+          copies: how many channels each of them sounds on.
         """
         self._channels = channels
         self._copies = copies
@@ -262,28 +257,27 @@ class LevelMeter:
         self._energy: list[Reals] = []
         """Of the cells of the tape's beginning."""
         self._measured_samples = 0
-        self._held: list[Samples] = []
+        self._held: list[Pcm] = []
         """The rest of the tape."""
         self._held_samples = 0
-        self._stretches: list[tuple[int, int]] = []
-        """Where each stretch begins: on the tape, and on the line."""
+        self._pieces: list[tuple[int, int]] = []
+        """Where each piece begins: on the tape, and on the time line."""
         self._stops: list[int] = []
         """Where each but the last ends on the tape."""
         self._next_sample = 0
 
-    def add(self, start_sample: int, audio: Samples) -> Cells:
-        """Measures audio, float32, (samples, channels); returns what is ready, some ten seconds at
-        a time.
+    def add(self, start_sample: int, audio: Pcm) -> Cells:
+        """Measures audio; returns the cells that are ready, some ten seconds at a time.
 
         Args:
-          start_sample: its place on the line; behind what was given before.
-          audio: one piece.
+          start_sample: its place on the time line; behind what was given before.
+          audio: float32, (samples, channels); may go on where the audio before it ends.
         """
-        if not self._stretches or start_sample != self._next_sample:
-            if self._stretches:
+        if not self._pieces or start_sample != self._next_sample:
+            if self._pieces:
                 self._stops.append(self._measured_samples + self._held_samples)
                 self._hold_silence(-self._stops[-1] % QUANTUM_SAMPLES)
-            self._stretches.append((self._measured_samples + self._held_samples, start_sample))
+            self._pieces.append((self._measured_samples + self._held_samples, start_sample))
         self._held.append(audio)
         self._held_samples += len(audio)
         self._next_sample = start_sample + len(audio)
@@ -296,8 +290,8 @@ class LevelMeter:
         if self._measured_samples < _SAMPLES_AT_ONCE:
             return _NO_CELLS
         cells = self._tell(self._measured_samples)
-        # The stretch at hand began before the new tape: the filter is not at rest.
-        self._stretches = [
+        # The piece at hand began before the new tape: the filter is not at rest.
+        self._pieces = [
             (-QUANTUM_SAMPLES, self._next_sample - self._held_samples - QUANTUM_SAMPLES)
         ]
         return cells
@@ -306,7 +300,7 @@ class LevelMeter:
         """Measures what is held back, as nothing follows, and returns the rest of what is ready."""
         stop = self._measured_samples + self._held_samples
         if not stop:
-            self._stretches = []
+            self._pieces = []
             return _NO_CELLS
         if self._held_samples:
             self._hold_silence(-stop % QUANTUM_SAMPLES)
@@ -318,7 +312,7 @@ class LevelMeter:
         self._held.append(np.zeros((samples, self._channels), dtype=np.float32))
         self._held_samples += samples
 
-    def _measure(self, audio: Samples) -> None:
+    def _measure(self, audio: Pcm) -> None:
         """Measures the tape's next quanta."""
         weighted = energy = np.zeros(len(audio) // CELL_SAMPLES)
         peak = float(max(audio.max(), -audio.min()))
@@ -330,7 +324,7 @@ class LevelMeter:
             begins = np.array(
                 [
                     at - self._measured_samples
-                    for at, _ in self._stretches
+                    for at, _ in self._pieces
                     if at >= self._measured_samples
                 ]
             )
@@ -350,20 +344,21 @@ class LevelMeter:
         self._measured_samples += len(audio)
 
     def _tell(self, stop: int) -> Cells:
-        """Returns the cells of what was measured, whose last stretch ends at `stop` on the tape,
-        and begins a new tape.
+        """Returns the cells of what was measured, and begins a new tape.
+
+        Args: stop: where the last piece ends on the tape.
         """
         tape = np.arange(0, self._measured_samples, CELL_SAMPLES)
-        begins, starts = np.array(self._stretches, dtype=np.int64).T
-        stretch = np.searchsorted(begins, tape, side="right") - 1
-        kept = tape < np.array([*self._stops, stop])[stretch]
-        places = tape + (starts - begins)[stretch]
+        begins, starts = np.array(self._pieces, dtype=np.int64).T
+        piece = np.searchsorted(begins, tape, side="right") - 1
+        kept = tape < np.array([*self._stops, stop])[piece]
+        places = tape + (starts - begins)[piece]
         cells = Cells(
             places[kept], np.concatenate(self._weighted)[kept], np.concatenate(self._energy)[kept]
         )
         self._loudness.add(cells.start_sample, cells.weighted * self._copies)
         self._weighted, self._energy, self._measured_samples = [], [], 0
-        self._stretches, self._stops = [], []
+        self._pieces, self._stops = [], []
         return cells
 
     @property
@@ -377,7 +372,7 @@ class LevelMeter:
         return 20 * float(np.log10(self._peak)) if self._peak else None
 
 
-def _energies(channels: Sequence[Samples]) -> Reals:
+def _energies(channels: Sequence[Pcm]) -> Reals:
     """Returns the energy of each cell, summed over the channels."""
     energies: Reals = np.zeros(len(channels[0]) // CELL_SAMPLES)
     for samples in channels:

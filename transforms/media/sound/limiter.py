@@ -1,4 +1,4 @@
-"""Keeps a mix under its ceiling: a limiter that looks ahead."""
+"""A limiter that looks ahead: it keeps a mix under its ceiling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RELEASE_PER_CELL = float(np.exp(-1 / 80))
 
 
 class Limiter:
-    """A look-ahead limiter: gain falls within 5 ms before a peak, comes back slowly, and is 1
-    exactly while nothing is near.
+    """A look-ahead limiter for the blocks of one mix.
 
-    Gain is set per cell of 1 ms and runs straight between cells, so no sample passes the ceiling.
+    Gain falls within 5 ms before a peak, comes back slowly, and is 1 exactly while nothing is near.
+    It is set per cell of 1 ms and goes straight between cells, so no sample passes the ceiling.
     Output lags by the look-ahead; `flush` gives the rest.
     """
 
@@ -33,13 +33,14 @@ class Limiter:
 
     def process(self, block: Pcm) -> Pcm:
         """Returns limited audio, as much as the look-ahead allows."""
-        return self._run(np.concatenate([self._held, block]), keep_cells=_ATTACK_CELLS + 1)
+        return self._limit(np.concatenate([self._held, block]), keep_cells=_ATTACK_CELLS + 1)
 
     def flush(self) -> Pcm:
         """Returns what is left."""
-        return self._run(self._held, keep_cells=0)
+        return self._limit(self._held, keep_cells=0)
 
-    def _run(self, audio: Pcm, keep_cells: int) -> Pcm:
+    def _limit(self, audio: Pcm, keep_cells: int) -> Pcm:
+        """Returns limited audio, and holds back `keep_cells` of it."""
         cells = -(-len(audio) // _CELL_SAMPLES) if not keep_cells else len(audio) // _CELL_SAMPLES
         ready = cells - keep_cells
         if ready <= 0:

@@ -26,9 +26,7 @@ class TrackPlayer:
         """End of what was handed out so far."""
 
     def take(self, start_sample: int) -> list[tuple[int, Pcm]]:
-        """Returns what falls into the block that begins at `start_sample`, as (place in the block,
-        PCM).
-        """
+        """Returns what falls into the block that begins at a sample, as (place in it, PCM)."""
         parts: list[tuple[int, Pcm]] = []
         while True:
             found = self._rest or next(self._audio, None)

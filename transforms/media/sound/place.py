@@ -1,5 +1,7 @@
-"""Puts a track's decoded audio on the call's time line, in step with its clock however long it
-runs.
+"""Puts a track's decoded audio on the call's time line, in step with its clock for hours.
+
+The call's time line is the server's. A sender's clock is some parts in a million faster or slower,
+so audio that goes on for long is made longer or shorter by a few samples now and then.
 """
 
 from __future__ import annotations
@@ -20,51 +22,51 @@ _MOST_DRIFT_SAMPLES = 6
 a third of decoding it.
 """
 _MOST_BEND_SAMPLES = 12
-"""Where the clock bends by less in sound that runs on, the sound runs on."""
+"""Where the clock bends by less in audio that goes on, the audio goes on."""
 _LEAST_CONTEXT_SAMPLES = 512
-"""What the resampler has to hear on both sides of what it is to change."""
+"""What the resampler needs on both sides of what it is to change."""
 
 
 def place_audio(
     chunks: Iterable[Chunk], pieces: Sequence[Piece], origin_unix_ns: int
 ) -> Iterator[tuple[int, Pcm]]:
-    """Yields a track's audio on the call's line as (first sample, PCM): in order, not overlapping,
-    at the server's rate.
+    """Yields a track's audio on the call's time line as (first sample, PCM).
 
-    Audio that runs on unbroken is kept in step with its clock, so skew never accumulates and
-    nothing clicks; each stretch after a hole begins at its own server time.
+    It is in order, does not overlap, and has the server's rate. Audio that goes on unbroken is kept
+    in step with its clock, so skew never accumulates and nothing clicks; what comes after a hole
+    begins at its own server time.
 
     Args:
-      chunks: on media time, in order; of about a second where audio runs on, as `decode_track`
+      chunks: on media time, in order; of about a second where audio goes on, as `decode_track`
         gives them.
       pieces: what maps media time to server time.
       origin_unix_ns: server time of sample 0.
     """
     cursor = 0
     held: tuple[int, Pcm] | None = None  # handed out once it is known whether it has to end
-    for stretch in _unbroken(chunks, pieces):
-        first = next(stretch)
+    for unbroken in _group_unbroken(chunks, pieces):
+        first = next(unbroken)
         start = ns_to_samples(
             pieces[first.piece].server_unix_ns(first.media_sample) - origin_unix_ns
         )
-        # Where the stretch before reaches further than its clock says, that much is left out here:
+        # Where the audio before reaches further than its clock says, that much is left out here:
         # both are cut in full sound.
         is_cut = start < cursor
         if held is not None:
             yield (held[0], _faded(held[1][::-1])[::-1]) if is_cut else held
             held = None
-        for pcm in _in_step(itertools.chain([first], stretch), pieces, start, origin_unix_ns):
+        for pcm in _in_step(itertools.chain([first], unbroken), pieces, start, origin_unix_ns):
             skipped = min(max(cursor - start, 0), len(pcm))
-            heard = pcm[skipped:]
-            if len(heard):
+            kept = pcm[skipped:]
+            if len(kept):
                 if is_cut:
-                    heard, is_cut = _faded(heard), False
-                if held is not None and len(heard) < FADE_SAMPLES:  # too short to fade by itself
-                    held = (held[0], np.concatenate([held[1], heard]))
+                    kept, is_cut = _faded(kept), False
+                if held is not None and len(kept) < FADE_SAMPLES:  # too short to fade by itself
+                    held = (held[0], np.concatenate([held[1], kept]))
                 else:
                     if held is not None:
                         yield held
-                    held = (start + skipped, heard)
+                    held = (start + skipped, kept)
             start += len(pcm)
             cursor = max(cursor, start)
     if held is not None:
@@ -78,14 +80,15 @@ def _faded(pcm: Pcm) -> Pcm:
     return faded
 
 
-def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iterator[Chunk]]:
-    """Groups chunks that follow each other without a hole; each group is used up before the next is
-    asked for.
+def _group_unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iterator[Chunk]]:
+    """Yields chunks that follow each other without a hole, a group at a time.
+
+    Each group is used up before the next is asked for.
     """
     source = iter(chunks)
     ahead = next(source, None)
 
-    def run(first: Chunk) -> Iterator[Chunk]:
+    def follow_on(first: Chunk) -> Iterator[Chunk]:
         nonlocal ahead
         current: Chunk | None = first
         while current is not None:
@@ -95,39 +98,42 @@ def _unbroken(chunks: Iterable[Chunk], pieces: Sequence[Piece]) -> Iterator[Iter
             follows = (
                 ahead is not None
                 and ahead.media_sample == end
-                and _runs_on(pieces, current.piece, ahead.piece, end)
+                and _goes_on(pieces, current.piece, ahead.piece, end)
             )
             current = ahead if follows else None
 
     while ahead is not None:
-        yield run(ahead)
+        yield follow_on(ahead)
 
 
-def _runs_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: int) -> bool:
-    """Whether sound that goes on from one piece to another at a sample does so in server time,
-    too.
+def _goes_on(pieces: Sequence[Piece], piece: int, following: int, media_sample: int) -> bool:
+    """Tells whether audio that goes on from one piece to another does so in server time, too.
+
+    Args:
+      pieces: of the track.
+      piece: number of the one it comes from.
+      following: number of the one it goes on to.
+      media_sample: where it goes over.
     """
     before, after = pieces[piece], pieces[following]
     if piece == following:
         return True
-    apart_ns = after.server_unix_ns(media_sample) - before.server_unix_ns(media_sample)
-    return after.packet_run is before.packet_run and abs(apart_ns) <= samples_to_ns(
-        _MOST_BEND_SAMPLES
-    )
+    bend_ns = after.server_unix_ns(media_sample) - before.server_unix_ns(media_sample)
+    is_slight = abs(bend_ns) <= samples_to_ns(_MOST_BEND_SAMPLES)
+    return after.packet_run is before.packet_run and is_slight
 
 
 def _in_step(
-    stretch: Iterable[Chunk], pieces: Sequence[Piece], start: int, origin_unix_ns: int
+    unbroken: Iterable[Chunk], pieces: Sequence[Piece], start: int, origin_unix_ns: int
 ) -> Iterator[Pcm]:
-    """Yields audio that runs on from sample `start`: never further off its clock than about 0.2 ms,
-    however long it is.
+    """Yields audio that goes on from sample `start`, never further off its clock than 0.2 ms.
 
     Blocks pass as they are until the drift is too large; then one is made longer or shorter by
     whole samples, as many as bring it to the other side. The pitch changes by a hundredth of a
     semitone within it.
     """
     end = start
-    for chunk in stretch:
+    for chunk in unbroken:
         piece = pieces[chunk.piece]
         end += len(chunk.pcm)
         begun = (piece.server_unix_ns(chunk.media_sample) - origin_unix_ns) * (SAMPLE_RATE_HZ / 1e9)
@@ -143,8 +149,7 @@ def _in_step(
 
 
 def lengthened(pcm: Pcm, samples: int) -> Pcm:
-    """Returns audio that is longer by whole samples (shorter by negative ones), its edges as they
-    were.
+    """Returns audio made longer by whole samples, or shorter by negative ones; its edges stay.
 
     The part resampled is so long that a sample comes out on every sample's place at both its ends,
     and so nothing clicks.

@@ -1,4 +1,4 @@
-"""Where a track's owner speaks, told by the level of the decoded audio over the noise around it.
+"""Finds where a track's owner speaks, by the level of the decoded audio over the noise around it.
 
 The noise of a microphone is what is left when nobody speaks: a low percentile of the levels of the
 last half minute, as noise is tracked by minimum statistics (Martin, "Noise Power Spectral Density
@@ -23,24 +23,24 @@ _WINDOWS_BEFORE = 2
 _NOISE_PERCENT = 10
 _SPEECH_PERCENT = 95
 _LEAST_DBFS = -62.0
-"""Quieter than this nobody is meant to be heard."""
+"""Whoever is quieter than this does not speak to the others."""
 _LEAST_MARGIN_DB = 6.0
 _MOST_MARGIN_DB = 12.0
 _MARGIN_RATIO = 0.35
 """Of the distance between noise and speech: high above a clean floor, less where somebody talks
 without a pause.
 """
-_LEAST_RUN_CELLS = 3
+_LEAST_LOUD_CELLS = 3
 """A click is shorter."""
 _JOINED_CELLS = 30
-"""Pauses of up to 300 ms belong to the stretch: between words, in front of plosives."""
-_LEAST_STRETCH_CELLS = 10
+"""Pauses of up to 300 ms belong to the burst: between words, in front of plosives."""
+_LEAST_BURST_CELLS = 10
 _LOWEST_DB, _HIGHEST_DB = -120, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechBursts:
-    """Stretches of speech in order, as parallel arrays: a track of hours has thousands."""
+    """Bursts of speech in order, as parallel arrays: a track of hours has thousands."""
 
     file_start_sample: Ints
     file_stop_sample: Ints
@@ -51,16 +51,18 @@ class SpeechBursts:
 
 
 @dataclass(slots=True)
-class _Stretch:
+class _Burst:
+    """One burst of speech, while it is being found."""
+
     start_cell: int
     stop_cell: int
     file_start_sample: int
     file_stop_sample: int
     server_start_unix_ns: int
     server_stop_unix_ns: int
-    heard_before: float
+    energy_before: float
     """Energy of the track before it."""
-    heard_until: float
+    energy_until: float
 
 
 @dataclass(slots=True)
@@ -86,9 +88,7 @@ class _Cells:
 
 
 class SpeechDetector:
-    """Finds stretches of speech in a track given in cells of 10 ms; what is not given is
-    silence.
-    """
+    """Finds bursts of speech in a track given in cells of 10 ms; what is not given is silence."""
 
     def __init__(self, channels: int) -> None:
         """Args: channels: that the energies were summed over."""
@@ -96,9 +96,9 @@ class SpeechDetector:
         self._waiting: list[_Cells] = []
         self._waiting_from: int | None = None
         self._histograms: deque[Ints] = deque(maxlen=_WINDOWS_BEFORE)
-        self._open: _Stretch | None = None
-        self._heard = 0.0
-        self._found: list[_Stretch] = []
+        self._open: _Burst | None = None
+        self._energy = 0.0
+        self._found: list[_Burst] = []
 
     def add(self, file_sample: Ints, server_unix_ns: Ints, weighted: Reals, energy: Reals) -> None:
         """Adds cells in order, none of which overlap.
@@ -125,8 +125,9 @@ class SpeechDetector:
             self._judge_window()
 
     def finish(self, end_sample: int) -> SpeechBursts:
-        """Returns all stretches; nothing may be added after. Args: end_sample: end of the file, if
-        a cell reaches beyond.
+        """Returns all bursts; nothing may be added after.
+
+        Args: end_sample: end of the file, where a last cell may reach beyond it.
         """
         while self._waiting:
             self._judge_window()
@@ -136,7 +137,7 @@ class SpeechDetector:
         samples = np.array(
             [s.file_stop_sample - s.file_start_sample for s in found], dtype=np.float64
         )
-        energy = np.array([s.heard_until - s.heard_before for s in found], dtype=np.float64)
+        energy = np.array([s.energy_until - s.energy_before for s in found], dtype=np.float64)
         return SpeechBursts(
             file_start_sample=np.array([s.file_start_sample for s in found], dtype=np.int64),
             file_stop_sample=np.minimum(
@@ -164,8 +165,8 @@ class SpeechDetector:
         self._follow(window, window.level_db >= threshold)
 
     def _follow(self, cells: _Cells, loud: npt.NDArray[np.bool_]) -> None:
-        heard = self._heard + np.concatenate([[0.0], np.cumsum(cells.energy)])
-        self._heard = float(heard[-1])
+        energy_so_far = self._energy + np.concatenate([[0.0], np.cumsum(cells.energy)])
+        self._energy = float(energy_so_far[-1])
         follows = np.diff(cells.number, prepend=-2) == 1
         starts = np.flatnonzero(loud & ~(np.concatenate([[False], loud[:-1]]) & follows))
         ends = np.flatnonzero(
@@ -176,39 +177,40 @@ class SpeechDetector:
             at_edge = (
                 first == 0 or last == len(loud) - 1
             )  # a part of it may lie in the window beside
-            if stop_cell - start_cell < _LEAST_RUN_CELLS and not at_edge:
+            if stop_cell - start_cell < _LEAST_LOUD_CELLS and not at_edge:
                 continue
             file_stop = int(cells.file_sample[last]) + CELL_SAMPLES
             server_stop = int(cells.server_unix_ns[last]) + 10_000_000
             if self._open is not None and start_cell - self._open.stop_cell <= _JOINED_CELLS:
                 self._open.stop_cell, self._open.file_stop_sample = stop_cell, file_stop
-                self._open.server_stop_unix_ns, self._open.heard_until = (
+                self._open.server_stop_unix_ns, self._open.energy_until = (
                     server_stop,
-                    float(heard[last + 1]),
+                    float(energy_so_far[last + 1]),
                 )
                 continue
             if self._open is not None:
                 self._close(self._open)
-            self._open = _Stretch(
+            self._open = _Burst(
                 start_cell=start_cell,
                 stop_cell=stop_cell,
                 file_start_sample=int(cells.file_sample[first]),
                 file_stop_sample=file_stop,
                 server_start_unix_ns=int(cells.server_unix_ns[first]),
                 server_stop_unix_ns=server_stop,
-                heard_before=float(heard[first]),
-                heard_until=float(heard[last + 1]),
+                energy_before=float(energy_so_far[first]),
+                energy_until=float(energy_so_far[last + 1]),
             )
 
-    def _close(self, stretch: _Stretch) -> None:
+    def _close(self, burst: _Burst) -> None:
         self._open = None
-        if stretch.stop_cell - stretch.start_cell >= _LEAST_STRETCH_CELLS:
-            self._found.append(stretch)
+        if burst.stop_cell - burst.start_cell >= _LEAST_BURST_CELLS:
+            self._found.append(burst)
 
 
 def _histogram(cells: _Cells) -> Ints:
-    """Counts levels by the dB. Where a sender paused for less than a second (DTX), the noise went
-    on as it was before.
+    """Returns how many cells have each level, by the dB.
+
+    Where a sender paused for less than a second (DTX), the noise went on as it was before.
     """
     pause = np.diff(cells.number, append=cells.number[-1] + 1)
     weight = np.where(pause <= 100, pause, 1)
