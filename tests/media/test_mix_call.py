@@ -227,7 +227,7 @@ def voice(seconds: float, amplitude: float = 0.2) -> Pcm:
     return (buzz * (1 + 2 * tone(5, seconds))).astype(np.float32)
 
 
-def test_levels_of_tracks_and_mix_are_those_of_what_is_heard(tmp_path: Path) -> None:
+def test_levels_of_tracks_and_mix_are_those_of_their_audio(tmp_path: Path) -> None:
     sine = tone(1_000, 6, amplitude=10 ** (-23 / 20))
     parts = stage_call(
         [say("alice", sine), say("bob", sine * 0.5, 6_000), say("carol", silence(2))], tmp_path
@@ -280,7 +280,7 @@ def test_repairs_are_counted_per_track(tmp_path: Path) -> None:
     assert facts.tracks[1].repairs == Repairs(concealed_samples=4_800)
 
 
-def test_listening_without_a_mix_hears_the_same(tmp_path: Path) -> None:
+def test_measuring_without_a_mix_gives_the_same(tmp_path: Path) -> None:
     parts = stage_call([say("alice", voice(3)), say("bob", noise(2), 1_000)], tmp_path)
     mixed = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
     alone = hear_parts([[part] for part in parts], tmp_path, None)
@@ -294,7 +294,7 @@ def test_listening_without_a_mix_hears_the_same(tmp_path: Path) -> None:
         assert np.array_equal(one.speech.file_start_sample, other.speech.file_start_sample)
 
 
-def test_track_left_out_of_the_mix_is_heard_all_the_same_and_keeps_its_start(
+def test_track_left_out_of_the_mix_is_measured_all_the_same_and_keeps_its_start(
     tmp_path: Path,
 ) -> None:
     parts = stage_call([say("alice", tone(440, 2), 1_000), say("bob", tone(1_000, 2))], tmp_path)

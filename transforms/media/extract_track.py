@@ -1,5 +1,6 @@
-"""One track's parts -> one individual file and what the catalog says of it. Runs in a codec
-process.
+"""Copies one track's packets into one file, as they were sent, and says what is in it.
+
+A job: it runs in a codec process. The parts of a track come from any number of archives.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,12 +31,12 @@ from transforms.media.track.timeline import (
     plan_pieces,
 )
 from transforms.media.units import samples_to_ns
-from transforms.media.values import Container, PartFiles, Tags
+from transforms.media.values import Codec, Container, PartFiles, Tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaFile:
-    """A finished media file."""
+    """A media file that was written."""
 
     size_bytes: int
     sha256: str
@@ -42,9 +44,26 @@ class MediaFile:
     channels: int
 
 
+class GapBefore(StrEnum):
+    """Why there is nothing in a file before a segment of it."""
+
+    NONE = "none"
+    """It follows right behind the segment before, or is the first."""
+    MUTED = "muted"
+    """The vendor began another segment: a mute, an unpublished track, a new connection."""
+    STALLED = "stalled"
+    """The sender's media clock stood still."""
+    LOST = "lost"
+    """Packets were lost."""
+    NOT_RECORDED = "not_recorded"
+    """The next audio is in another part."""
+    UNKNOWN = "unknown"
+    """A new SSRC, or a jump of the time stamps, within one of the vendor's segments."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSegment:
-    """One row of `segments`: a stretch on one straight line between file time and server time."""
+    """A part of a file on one straight line between file time and server time."""
 
     part: int
     """Which of the track's parts it comes from, counted from 0."""
@@ -59,17 +78,18 @@ class FileSegment:
     clock_skew_ppm: float | None
     """None where it cannot be known and the nominal rate was taken."""
     sync_error_ns: int
-    gap_before: str
+    gap_before: GapBefore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackStats:
-    """What a track turned out to be."""
+    """Figures of a track, and the file that was written of it."""
 
     file: MediaFile | None
     """None when no file was asked for."""
     channels: int
-    codec: str
+    codec: Codec
+    """RED if any part has it."""
     counts: PacketCounts
     jitter_ms: float | None
     segment_count: int
@@ -88,7 +108,7 @@ class TrackStats:
 def load_parts(
     parts: Sequence[PartFiles], open_input: Callable[[str], BinaryIO]
 ) -> tuple[PartIndex, ...]:
-    """Reads the indexes of a track's parts."""
+    """Returns the indexes of a track's parts."""
     indexes = []
     for part in parts:
         with open_input(part.index) as file:
@@ -123,83 +143,107 @@ def extract_track(
     if not pieces:
         raise TimelineError("no packets to place, expected at least one")
     channels = max(index.channels for index in indexes)
-    starts, stops = [0] * len(pieces), [0] * len(pieces)
-    media_starts = [0] * len(pieces)
-    pushed = [0] * len(pieces)
-    holes = np.zeros(len(Hole), dtype=np.int64)
-    opened_by = [Hole.NONE] * len(pieces)
-    media = end = 0
-    seen = -1
+    layout = _Layout(len(pieces))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
         for window in place_packets(
             pieces, lambda part: host.open_input(parts[part].packets), begin_unix_ns
         ):
-            for piece, first, stop in _by_piece(window):
-                if piece != seen:
-                    for skipped in range(seen + 1, piece):
-                        starts[skipped] = stops[skipped] = int(window.start_sample[first])
-                    seen = piece
-                    starts[seen], media_starts[seen] = (
-                        int(window.start_sample[first]),
-                        int(window.media_sample[first]),
-                    )
-                    opened_by[seen] = Hole(int(window.hole[first]))
-                # How far the file has drifted from media time within the piece: what a row's
-                # straight line does not say.
-                off = (
-                    window.start_sample[first:stop]
-                    - window.media_sample[first:stop]
-                    - (starts[seen] - media_starts[seen])
-                )
-                pushed[seen] = max(pushed[seen], int(np.abs(off).max()))
-                stops[seen] = end = int(
-                    window.start_sample[stop - 1] + window.duration_samples[stop - 1]
-                )
-            holes += np.bincount(
-                window.hole, weights=window.hole_samples, minlength=len(Hole)
-            ).astype(np.int64)
-            media += int(window.duration_samples.sum())
+            layout.add(window)
             if file is not None:
                 _write(file, window)
-    total = end - LOOK_AHEAD_SAMPLES
-    host.tell_progress(total)
-    facts = None
-    if output is not None:
-        with output.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256").hexdigest()
-        facts = MediaFile(
-            size_bytes=output.stat().st_size,
-            sha256=digest,
-            duration_samples=total,
-            channels=channels,
-        )
-    # A part of which every run is there twice adds nothing, and so counts nothing.
+    duration_samples = layout.end_sample - LOOK_AHEAD_SAMPLES
+    host.tell_progress(duration_samples)
+    # A part of which every packet run is there twice adds nothing, and so counts nothing.
     used = [indexes[part] for part in sorted({piece.part for piece in pieces})]
-    counts = sum((index.counts for index in used), PacketCounts())
-    weight = sum(index.counts.received for index in used if index.jitter_ms is not None)
-    jitter = sum(
-        index.jitter_ms * index.counts.received for index in used if index.jitter_ms is not None
-    )
     return TrackStats(
-        file=facts,
+        file=describe_file(output, duration_samples, channels) if output is not None else None,
         channels=channels,
-        codec=next((index.codec for index in indexes if index.codec != "audio/opus"), "audio/opus"),
-        counts=counts,
-        jitter_ms=jitter / weight if weight else None,
+        codec=Codec.RED if any(index.codec == Codec.RED for index in indexes) else Codec.OPUS,
+        counts=sum((index.counts for index in used), PacketCounts()),
+        jitter_ms=_mean_jitter_ms(used),
         segment_count=sum(index.segment_count for index in used),
         track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
-        segments=_segments(pieces, starts, stops, media_starts, pushed, opened_by),
-        duration_samples=total,
-        media_samples=media,
-        dtx_samples=int(holes[Hole.DTX]),
-        hole_samples=end - media,
+        segments=_segments(pieces, layout),
+        duration_samples=duration_samples,
+        media_samples=layout.media_samples,
+        dtx_samples=int(layout.hole_samples[Hole.DTX]),
+        hole_samples=layout.end_sample - layout.media_samples,
         begin_unix_ns=file_begin_unix_ns(pieces, begin_unix_ns),
     )
 
 
+def describe_file(path: Path, duration_samples: int, channels: int) -> MediaFile:
+    """Returns a written file with its size and digest."""
+    with path.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    return MediaFile(
+        size_bytes=path.stat().st_size,
+        sha256=digest,
+        duration_samples=duration_samples,
+        channels=channels,
+    )
+
+
+def _mean_jitter_ms(indexes: Sequence[PartIndex]) -> float | None:
+    """Returns the mean jitter over the packets of all parts; None where none has any."""
+    known = [index for index in indexes if index.jitter_ms is not None]
+    weight = sum(index.counts.received for index in known)
+    total = sum((index.jitter_ms or 0.0) * index.counts.received for index in known)
+    return total / weight if weight else None
+
+
+class _Layout:
+    """Where the pieces of a track came to lie in its file, as the packets pass by."""
+
+    def __init__(self, piece_count: int) -> None:
+        self.start_sample = [0] * piece_count
+        """Of each piece, its first sample in the file."""
+        self.stop_sample = [0] * piece_count
+        self.media_start_sample = [0] * piece_count
+        """Of each piece, the media time of its first packet."""
+        self.pushed_samples = [0] * piece_count
+        """Of each piece, how far the file lies from its straight line at most."""
+        self.opened_by = [Hole.NONE] * piece_count
+        """Of each piece, what comes before its first packet."""
+        self.hole_samples = np.zeros(len(Hole), dtype=np.int64)
+        """By kind of hole."""
+        self.media_samples = 0
+        self.end_sample = 0
+        self._piece = -1
+
+    def add(self, window: PlacedPackets) -> None:
+        """Takes the next packets."""
+        for piece, first, stop in _by_piece(window):
+            start_sample, media_sample = window.start_sample[first], window.media_sample[first]
+            if piece != self._piece:
+                for skipped in range(self._piece + 1, piece):
+                    self.start_sample[skipped] = self.stop_sample[skipped] = int(start_sample)
+                self._piece = piece
+                self.start_sample[piece] = int(start_sample)
+                self.media_start_sample[piece] = int(media_sample)
+                self.opened_by[piece] = Hole(int(window.hole[first]))
+            # How far the file has drifted from media time within the piece: what a row's straight
+            # line does not say.
+            drift_samples = (
+                window.start_sample[first:stop]
+                - window.media_sample[first:stop]
+                - (self.start_sample[piece] - self.media_start_sample[piece])
+            )
+            self.pushed_samples[piece] = max(
+                self.pushed_samples[piece], int(np.abs(drift_samples).max())
+            )
+            self.end_sample = int(window.start_sample[stop - 1] + window.duration_samples[stop - 1])
+            self.stop_sample[piece] = self.end_sample
+        self.hole_samples += np.bincount(
+            window.hole, weights=window.hole_samples, minlength=len(Hole)
+        ).astype(np.int64)
+        self.media_samples += int(window.duration_samples.sum())
+
+
 def _write(file: OpusFile, window: PlacedPackets) -> None:
+    """Appends packets to a file, and what fills the holes before them."""
     payload = window.payload.tobytes()
     columns = (
         window.hole_samples,
@@ -221,53 +265,57 @@ def _by_piece(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
     )
 
 
-def _segments(
-    pieces: Sequence[Piece],
-    starts: Sequence[int],
-    stops: Sequence[int],
-    media_starts: Sequence[int],
-    pushed: Sequence[int],
-    opened_by: Sequence[Hole],
-) -> tuple[FileSegment, ...]:
+def _segments(pieces: Sequence[Piece], layout: _Layout) -> tuple[FileSegment, ...]:
+    """Returns the pieces on which anything lies, as segments of the file."""
     found = []
     before: Piece | None = None
-    end = 0
+    end_sample = 0
     for number, piece in enumerate(pieces):
-        length = stops[number] - starts[number]
-        if (
-            not length
-        ):  # a step inside one packet, or a run that was heard already: nothing lies on it
-            continue
-        hole = starts[number] - end
-        if before is None or hole < GRID_SAMPLES:
-            gap = "none"
-        elif opened_by[number] == Hole.LOST:
-            gap = "lost"
-        elif not piece.opens_packet_run:
-            gap = "stalled"
-        elif before.part != piece.part:
-            gap = "not_recorded"
-        elif before.packet_run.base_filename == piece.packet_run.base_filename:
-            gap = "unknown"  # a new SSRC or a jump of the time stamps within one segment
-        else:
-            gap = "muted"
-        server_start = piece.server_unix_ns(media_starts[number])
+        start_sample, stop_sample = layout.start_sample[number], layout.stop_sample[number]
+        if start_sample == stop_sample:
+            continue  # a step inside one packet, or a packet run that was there already
+        hole_samples = start_sample - end_sample
+        server_start_unix_ns = piece.server_unix_ns(layout.media_start_sample[number])
+        length_ns = samples_to_ns(stop_sample - start_sample)
+        pushed_ns = samples_to_ns(layout.pushed_samples[number])
         found.append(
             FileSegment(
                 part=piece.part,
                 base_filename=piece.packet_run.base_filename,
                 track_id=piece.packet_run.track_id,
                 ssrc=piece.packet_run.ssrc,
-                file_start_sample=starts[number],
-                file_stop_sample=stops[number],
-                server_start_unix_ns=server_start,
-                server_stop_unix_ns=server_start
-                + round(samples_to_ns(length) * piece.clock.clock_rate_ratio),
+                file_start_sample=start_sample,
+                file_stop_sample=stop_sample,
+                server_start_unix_ns=server_start_unix_ns,
+                server_stop_unix_ns=server_start_unix_ns
+                + round(length_ns * piece.clock.clock_rate_ratio),
                 clock_method=piece.packet_run.clock.method,
                 clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
-                sync_error_ns=piece.clock.sync_error_ns + samples_to_ns(pushed[number]),
-                gap_before=gap,
+                sync_error_ns=piece.clock.sync_error_ns + pushed_ns,
+                gap_before=_gap_before(piece, before, hole_samples, layout.opened_by[number]),
             )
         )
-        before, end = piece, stops[number]
+        before, end_sample = piece, stop_sample
     return tuple(found)
+
+
+def _gap_before(piece: Piece, before: Piece | None, hole_samples: int, hole: Hole) -> GapBefore:
+    """Returns why there is nothing between two pieces.
+
+    Args:
+      piece: the later one.
+      before: the earlier one; None where there is none.
+      hole_samples: what lies between them.
+      hole: of the later one's first packet.
+    """
+    if before is None or hole_samples < GRID_SAMPLES:
+        return GapBefore.NONE
+    if hole == Hole.LOST:
+        return GapBefore.LOST
+    if not piece.opens_packet_run:
+        return GapBefore.STALLED
+    if before.part != piece.part:
+        return GapBefore.NOT_RECORDED
+    if before.packet_run.base_filename == piece.packet_run.base_filename:
+        return GapBefore.UNKNOWN
+    return GapBefore.MUTED

@@ -1,14 +1,13 @@
-"""All tracks of a call -> one MP3, and what is heard in each. Runs in a codec process.
+"""Mixes all tracks of a call into one MP3, and measures the sound of each.
 
-Every track is decoded once (twice for a loudness target) and measured (loudness, speech, repairs)
-as its audio passes by on the way into the mix. Memory is a block of a second and a window of
-packets per track.
+A job: it runs in a codec process. Every track is decoded once (twice for a loudness target) and
+measured (loudness, speech, repairs) as its audio passes by on the way into the mix. Memory is a
+block of a second and a window of packets per track.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from transforms.media.containers.mp3 import Mp3File
-from transforms.media.extract_track import MediaFile, load_parts
+from transforms.media.extract_track import MediaFile, describe_file, load_parts
 from transforms.media.job import JobHost
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
@@ -34,12 +33,12 @@ from transforms.media.values import PartFiles, Tags
 _MOST_THREADS = 8
 """One thread encodes and all share an interpreter: more would wait for each other."""
 _MOST_GAIN_DB = 20.0
-"""A call in which hardly anything is heard is not blown up into noise."""
+"""A call that is nearly silent is not blown up into noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackToMix:
-    """A track to be heard, as one of a call's."""
+    """One of a call's tracks, as the job is given it."""
 
     parts: tuple[PartFiles, ...]
     """At least one, with packets."""
@@ -51,7 +50,7 @@ class TrackToMix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackSoundStats:
-    """What is heard in a track."""
+    """Figures of a track's sound."""
 
     repairs: Repairs
     loudness_lufs: float | None
@@ -62,7 +61,7 @@ class TrackSoundStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixStats:
-    """What a mix turned out to be."""
+    """Figures of a mix, and the file that was written of it."""
 
     file: MediaFile
     bitrate_bps: int
@@ -74,7 +73,7 @@ class MixStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedCall:
-    """What a call turned out to be."""
+    """What the job gives: the mix, and figures of all tracks."""
 
     tracks: tuple[TrackSoundStats, ...]
     """In the order the tracks were given."""
@@ -91,18 +90,17 @@ def mix_call(
     tags: Tags,
     threads: int = 1,
 ) -> MixedCall:
-    """Listens to all tracks of a call, and mixes them into one file that begins with the earliest
-    media of all.
+    """Measures all tracks of a call, and mixes them into one file.
 
-    With a loudness target the tracks are decoded twice: the gain is known only when everything was
-    heard.
+    The file begins with the earliest media of all. With a loudness target the tracks are decoded
+    twice: the gain is known only when everything was measured.
 
     Args:
       host: gives the staged files, on several threads at a time. Told the samples of each finished
-        block of the mix, twice for a loudness target; without a mix those of each block heard of
-        any track.
+        block of the mix, twice for a loudness target; without a mix those of each block of any
+        track.
       tracks: each with packets.
-      output: the local MP3 to write; None only listens.
+      output: the local MP3 to write; None only measures the tracks.
       mp3: how to encode it.
       composite: what it is to be like.
       tags: title, artist, date and so on.
@@ -111,10 +109,10 @@ def mix_call(
     """
     threads = min(threads, len(tracks), _MOST_THREADS)
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        return _hear(host, tracks, output, mp3, composite, tags, pool)
+        return _mix(host, tracks, output, mp3, composite, tags, pool)
 
 
-def _hear(
+def _mix(
     host: JobHost,
     tracks: tuple[TrackToMix, ...],
     output: Path | None,
@@ -123,27 +121,25 @@ def _hear(
     tags: Tags,
     pool: Executor | None,
 ) -> MixedCall:
-    voices = [_Voice(track, host.open_input) for track in tracks]
-    mixed = [voice for voice, track in zip(voices, tracks, strict=True) if track.is_mixed]
+    readers = [_TrackReader(track, host.open_input) for track in tracks]
+    mixed = [reader for reader, track in zip(readers, tracks, strict=True) if track.is_mixed]
     mix = None
     if output is not None and mixed:
-        origin = min(voice.first_unix_ns for voice in voices)
-        sent = max(voice.channels for voice in mixed)
+        origin_unix_ns = min(reader.first_unix_ns for reader in readers)
+        sent = max(reader.channels for reader in mixed)
         wanted = mp3.fixed_channels or sent
-        channels, copies = (
-            min(sent, wanted),
-            -(-wanted // sent),
-        )  # voices that are all mono are mixed once for both sides
+        # Tracks that are all mono are mixed once for both sides.
+        channels, copies = min(sent, wanted), -(-wanted // sent)
         gain = 1.0
         if composite.wanted_lufs is not None:
-            blocks = _mixed(mixed, origin, channels, pool, is_measured=False)
+            blocks = _mixed(mixed, origin_unix_ns, channels, pool, is_measured=False)
             gain = _gain_to(
                 composite.wanted_lufs,
                 blocks,
                 LevelMeter(channels, copies),
                 host.tell_progress,
             )
-        blocks = _mixed(mixed, origin, channels, pool, is_measured=True)
+        blocks = _mixed(mixed, origin_unix_ns, channels, pool, is_measured=True)
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
         with Mp3File(output, mp3, wanted, tags) as file:
             for block in _limited(blocks, gain, limiter):
@@ -151,17 +147,23 @@ def _hear(
                 file.write(to_pcm16(block).repeat(copies, axis=1))
                 host.tell_progress(len(block))
             levels.end()
-        mix = _facts_of(file, output, levels, origin)
-    for voice in voices:
-        if mix is None or voice not in mixed:
-            for chunk in voice.listen():
+        mix = MixStats(
+            file=describe_file(output, file.samples, file.channels),
+            bitrate_bps=file.bitrate_bps,
+            start_unix_ns=origin_unix_ns,
+            loudness_lufs=levels.loudness_lufs,
+            peak_dbfs=levels.peak_dbfs,
+        )
+    for reader in readers:
+        if mix is None or reader not in mixed:
+            for chunk in reader.measure():
                 if mix is None:
                     host.tell_progress(len(chunk.pcm))
-    return MixedCall(tracks=tuple(voice.facts() for voice in voices), mix=mix)
+    return MixedCall(tracks=tuple(reader.stats() for reader in readers), mix=mix)
 
 
-class _Voice:
-    """One track being heard."""
+class _TrackReader:
+    """Decodes one track, and measures it once."""
 
     def __init__(self, track: TrackToMix, open_input: Callable[[str], BinaryIO]) -> None:
         self._track = track
@@ -170,34 +172,35 @@ class _Voice:
         self._pieces = plan_pieces(indexes)
         self.channels = max(index.channels for index in indexes)
         self.first_unix_ns = self._pieces[0].clock.server_start_unix_ns
-        self._ears = _Ears(self._pieces, self.channels)
+        self._meter = _TrackMeter(self._pieces, self.channels)
         self._repairs = Repairs()
 
     def _decode(self, repairs: Repairs) -> Iterator[Chunk]:
-        parts, begin = self._track.parts, self._track.begin_unix_ns
+        parts, begin_unix_ns = self._track.parts, self._track.begin_unix_ns
         packets = place_packets(
-            self._pieces, lambda part: self._open_input(parts[part].packets), begin
+            self._pieces, lambda part: self._open_input(parts[part].packets), begin_unix_ns
         )
         return decode_track(packets, self.channels, repairs)
 
-    def listen(self) -> Iterator[Chunk]:
+    def measure(self) -> Iterator[Chunk]:
         """Yields the track's audio, measuring it; once."""
-        return self._ears.listen(self._decode(self._repairs))
+        return self._meter.measure(self._decode(self._repairs))
 
     def play(
         self, origin_unix_ns: int, channels: int, *, is_measured: bool
     ) -> Iterator[tuple[int, Pcm]]:
-        """Yields the track's audio on the mix's line, in its number of channels or in one."""
-        chunks = self.listen() if is_measured else self._decode(Repairs())
+        """Yields the track's audio on the mix's time line, in its number of channels or in one."""
+        chunks = self.measure() if is_measured else self._decode(Repairs())
         return place_audio(
             _folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns
         )
 
-    def facts(self) -> TrackSoundStats:
-        return self._ears.facts(self._repairs)
+    def stats(self) -> TrackSoundStats:
+        """Returns the figures of the track, once it was measured."""
+        return self._meter.stats(self._repairs)
 
 
-class _Ears:
+class _TrackMeter:
     """Measures a track as its audio passes by."""
 
     def __init__(self, pieces: Sequence[Piece], channels: int) -> None:
@@ -205,31 +208,28 @@ class _Ears:
         self._levels = LevelMeter(channels)
         self._speech = SpeechDetector(channels)
         self._anchors: list[tuple[int, int, float]] = []
-        """Of each unbroken stretch not all told of yet: where it begins in the file, server time
-        there, and ns per sample.
+        """Of all audio that goes on unbroken and has cells to come: where it begins in the file,
+        server time there, and ns per sample.
         """
         self._piece = -1
         self._end_sample = 0
 
-    def listen(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    def measure(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Yields the chunks as they are."""
         for chunk in chunks:
             if chunk.piece != self._piece or chunk.file_sample != self._end_sample:
                 self._piece = chunk.piece
                 piece = self._pieces[chunk.piece]
                 server_unix_ns = piece.server_unix_ns(chunk.media_sample)
-                self._anchors.append(
-                    (
-                        chunk.file_sample,
-                        server_unix_ns,
-                        piece.clock.clock_rate_ratio * 1e9 / SAMPLE_RATE_HZ,
-                    )
-                )
+                ns_per_sample = piece.clock.clock_rate_ratio * 1e9 / SAMPLE_RATE_HZ
+                self._anchors.append((chunk.file_sample, server_unix_ns, ns_per_sample))
             self._take(self._levels.add(chunk.file_sample, chunk.pcm))
             self._end_sample = chunk.file_sample + len(chunk.pcm)
             yield chunk
         self._take(self._levels.end())
 
     def _take(self, cells: Cells) -> None:
+        """Gives cells to the speech detector, with their server time."""
         if not len(cells.start_sample):
             return
         begins, server_unix_ns, ns_per_sample = map(np.array, zip(*self._anchors, strict=True))
@@ -240,7 +240,8 @@ class _Ears:
         )
         del self._anchors[: int(of[-1])]
 
-    def facts(self, repairs: Repairs) -> TrackSoundStats:
+    def stats(self, repairs: Repairs) -> TrackSoundStats:
+        """Returns the figures; nothing may be measured after."""
         return TrackSoundStats(
             repairs=repairs,
             loudness_lufs=self._levels.loudness_lufs,
@@ -250,21 +251,23 @@ class _Ears:
 
 
 def _folded(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yields chunks in mono, the mean of both channels."""
     for chunk in chunks:
         yield chunk._replace(pcm=chunk.pcm.mean(axis=1, keepdims=True))
 
 
 def _mixed(
-    voices: Sequence[_Voice],
+    readers: Sequence[_TrackReader],
     origin_unix_ns: int,
     channels: int,
     pool: Executor | None,
     *,
     is_measured: bool,
 ) -> Iterator[Pcm]:
+    """Yields the sum of tracks, block by block."""
     players = [
-        TrackPlayer(voice.play(origin_unix_ns, channels, is_measured=is_measured))
-        for voice in voices
+        TrackPlayer(reader.play(origin_unix_ns, channels, is_measured=is_measured))
+        for reader in readers
     ]
     return mix_tracks(players, channels, pool)
 
@@ -273,14 +276,14 @@ def _gain_to(
     target_lufs: float,
     blocks: Iterable[Pcm],
     levels: LevelMeter,
-    on_progress: Callable[[int], None],
+    tell_progress: Callable[[int], None],
 ) -> float:
     """Returns the one gain that brings a mix to a loudness."""
     position = 0
     for block in blocks:
         levels.add(position, block)
         position += len(block)
-        on_progress(len(block))
+        tell_progress(len(block))
     levels.end()
     if levels.loudness_lufs is None:
         return 1.0
@@ -288,23 +291,7 @@ def _gain_to(
 
 
 def _limited(blocks: Iterable[Pcm], gain: float, limiter: Limiter) -> Iterator[Pcm]:
+    """Yields blocks with a gain, under the limiter's ceiling."""
     for block in blocks:
         yield limiter.process(block * np.float32(gain) if gain != 1.0 else block)
     yield limiter.flush()
-
-
-def _facts_of(file: Mp3File, output: Path, levels: LevelMeter, origin_unix_ns: int) -> MixStats:
-    with output.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
-    return MixStats(
-        file=MediaFile(
-            size_bytes=output.stat().st_size,
-            sha256=digest,
-            duration_samples=file.samples,
-            channels=file.channels,
-        ),
-        bitrate_bps=file.bitrate_bps,
-        start_unix_ns=origin_unix_ns,
-        loudness_lufs=levels.loudness_lufs,
-        peak_dbfs=levels.peak_dbfs,
-    )
