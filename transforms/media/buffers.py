@@ -1,6 +1,4 @@
-"""Bytes without their weight: fields taken from many places of a buffer, and files that are mapped
-instead of read.
-"""
+"""Reads bytes without copying all of them: rows from many places of a buffer, and mapped files."""
 
 from __future__ import annotations
 
@@ -10,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media.units import Bytes, Ints
 
-def rows_at(
-    buffer: npt.NDArray[np.uint8], position: npt.NDArray[np.int64], dtype: npt.DTypeLike
-) -> npt.NDArray[np.void]:
-    """Returns the bytes at each position read as `dtype`, shape (positions,); behind the end of the
-    buffer they are zeros.
+
+def rows_at(buffer: Bytes, position: Ints, dtype: npt.DTypeLike) -> npt.NDArray[np.void]:
+    """Returns the bytes at each position read as `dtype`, shape (positions,).
+
+    Behind the end of the buffer they are zeros.
 
     Args:
       buffer: contiguous bytes.
@@ -40,24 +39,28 @@ def rows_at(
     return rows.view(kind)
 
 
-def _overlapping(buffer: npt.NDArray[np.uint8], raw: np.dtype[np.void]) -> npt.NDArray[np.void]:
+def _overlapping(buffer: Bytes, raw: np.dtype[np.void]) -> npt.NDArray[np.void]:
     """Returns a row at every byte of the buffer; nothing is copied."""
     return np.ndarray((len(buffer) - raw.itemsize + 1,), dtype=raw, buffer=buffer, strides=(1,))
 
 
 class MappedFile:
-    """A file that is not changed meanwhile; it may be deleted."""
+    """The bytes of a local file, read when they are looked at.
+
+    The file must not be changed meanwhile; it may be deleted.
+    """
 
     def __init__(self, path: Path) -> None:
         """Args: path: of a file that is not empty."""
         with path.open("rb") as file:
             # Not closed by hand: the mapping goes with the last array over it.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self.bytes: Bytes = np.frombuffer(self._map, dtype=np.uint8)
 
     def let_go(self) -> None:
-        """Lets go of the pages that were read: they count as memory of the process. They come back
-        when asked for.
+        """Gives back the pages that were read, as they count as memory of the process.
+
+        They are read again when they are looked at.
         """
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             self._map.madvise(mmap.MADV_DONTNEED)

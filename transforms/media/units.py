@@ -1,4 +1,4 @@
-"""What numbers count: samples at 48 kHz and nanoseconds, and the array types they come in."""
+"""The units of numbers (samples at 48 kHz, nanoseconds), and the array types they come in."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def samples_to_ns(samples: int) -> int:
 
 
 def ns_to_samples(ns: int) -> int:
-    """Returns a span of time in samples at 48 kHz, rounded to the nearest."""
+    """Returns how many samples at 48 kHz last `ns`, rounded to the nearest."""
     return (ns * SAMPLE_RATE_HZ + NS_PER_SECOND // 2) // NS_PER_SECOND

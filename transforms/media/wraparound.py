@@ -1,11 +1,14 @@
-"""Wrap-around arithmetic for 16-bit sequence numbers and 32-bit RTP timestamps (RFC 1982, RFC 3550
-A.1).
+"""Wrap-around arithmetic for sequence numbers and RTP time stamps (RFC 1982, RFC 3550 A.1).
+
+Both count in fields of a fixed width, 16 and 32 bits, and begin at 0 again when these are full.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from transforms.media.units import Ints
 
 
 def unwrap(wrapped: int, reference: int, bits: int) -> int:
@@ -20,7 +23,7 @@ def unwrap(wrapped: int, reference: int, bits: int) -> int:
     return reference + (wrapped - reference + half) % (1 << bits) - half
 
 
-def unwrap_sequence(wrapped: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.int64]:
+def unwrap_sequence(wrapped: npt.NDArray[np.integer], bits: int) -> Ints:
     """Returns the unwrapped numbers of a stream, each nearest to the one before it.
 
     Reordering is safe: a slightly older number moves back, it does not count as a wrap.

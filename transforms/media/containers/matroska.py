@@ -1,5 +1,6 @@
-"""Writes Opus packets as they were sent into Matroska, WebM or Ogg through PyAV; holes become
-frames of no bytes.
+"""Writes Opus packets, as they were sent, into Matroska, WebM or Ogg through PyAV.
+
+Holes between packets become frames of no bytes, which decoders conceal or keep silent.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ class OpusFile:
     """
 
     def __init__(self, path: Path, container: Container, channels: int, tags: Tags) -> None:
-        """Creates `path`, which must be a local file: cues and duration are written by seeking
-        back.
-        """
-        # an eighth of a second: the launcher, which only names what is done with this, does without
+        """Creates `path`, which must be local: cues and duration are written by seeking back."""
+        # Imported late, as it takes an eighth of a second: whoever only names this class goes
+        # without.
         import av
         from av.audio.stream import AudioStream
 
@@ -66,9 +66,7 @@ class OpusFile:
         self._toc_byte = opus_packet[0]
 
     def fill(self, samples: int) -> None:
-        """Appends nothing for `samples`, a multiple of 2.5 ms: a decoder conceals it or fades to
-        silence.
-        """
+        """Appends frames of no bytes for `samples`, a multiple of 2.5 ms."""
         if samples % GRID_SAMPLES:
             raise ValueError(f"a hole of {samples} samples is not whole Opus frames")
         for packet, duration in filler_packets(self._toc_byte, samples):

@@ -1,4 +1,4 @@
-"""PCM -> MP3 through LAME, with ID3 tags and a header from which players know the exact length.
+"""Writes PCM into MP3 through LAME, with ID3 tags and a header that says the exact length.
 
 LAME's encoder delay and what it pads at the end stand in the first frame (the Xing or Info frame
 with LAME's extension, as its `VbrTag.c` lays it out); ffmpeg, mpg123 and others drop both and give
@@ -34,7 +34,7 @@ _TOC_ENTRIES = 100
 
 def write_id3(tags: Tags) -> bytes:
     """Returns an ID3v2.4 tag, written by FFmpeg's muxer from its generic tag names."""
-    import av  # late, as in `transforms.media.matroska`
+    import av  # late, as in `containers.matroska`
 
     out = io.BytesIO()
     with av.open(
@@ -50,10 +50,10 @@ def write_id3(tags: Tags) -> bytes:
 
 
 class Mp3File:
-    """An MP3 being written to a local file; a context manager. The same samples give the same
-    bytes.
+    """An MP3 being written to a local file; a context manager.
 
-    Without an error inside the `with` the header is written when it ends.
+    The same samples give the same bytes. Without an error inside the `with` the header is written
+    when it ends.
     """
 
     def __init__(self, path: Path, settings: Mp3Settings, channels: int, tags: Tags) -> None:
@@ -135,7 +135,7 @@ class Mp3File:
         self._left_over = data[position:]
 
     def _header(self) -> bytes:
-        """The Xing (variable rate) or Info (constant rate) frame with LAME's extension."""
+        """Returns the Xing (variable rate) or Info (constant) frame with LAME's extension."""
         cbr = self._settings.mode == Mp3Mode.CBR
         frames = len(self._frame_bytes)
         padding = frames * FRAME_SAMPLES - ENCODER_DELAY_SAMPLES - self.samples
@@ -167,7 +167,7 @@ class Mp3File:
         return bytes(frame.ljust(size, b"\0"))
 
     def _table_of_contents(self, first: int, total: int) -> bytes:
-        """Where in the file each hundredth of the time is, as a 256th of the bytes."""
+        """Returns where in the file each hundredth of the time is, as a 256th of the bytes."""
         ends = np.cumsum(
             np.concatenate([[first], np.frombuffer(self._frame_bytes, dtype=np.uint16)])
         )

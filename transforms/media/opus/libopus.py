@@ -1,4 +1,7 @@
-"""libopus itself, called through ctypes: it lets go of the interpreter lock while it works."""
+"""Calls libopus, the one inside PyAV's wheel or the system's, through ctypes.
+
+So the interpreter lock is free while it decodes, and several tracks are decoded at once.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from transforms.media.errors import AudioDecodeError, ConfigError
-from transforms.media.units import SAMPLE_RATE_HZ, Ints, Pcm
+from transforms.media.units import SAMPLE_RATE_HZ, Bytes, Ints, Pcm
 
 _OPUS_OK = 0
 _OPUS_RESET_STATE = 4028
@@ -83,7 +85,7 @@ class OpusDecoder:
             self._library.opus_decoder_destroy(state)
 
     def reset(self) -> None:
-        """Forgets everything heard so far, as at the start of a stream."""
+        """Begins anew, as at the start of a stream."""
         self._library.opus_decoder_ctl(self._state, ctypes.c_int(_OPUS_RESET_STATE))
 
     def decode(self, packet: bytes | None, samples: int, *, fec: bool = False) -> Pcm | None:
@@ -103,12 +105,12 @@ class OpusDecoder:
         return pcm if got == samples else None
 
     def decode_all(
-        self, payload: npt.NDArray[np.uint8], starts: Ints, sizes: Ints, samples: Ints
+        self, payload: Bytes, starts: Ints, sizes: Ints, samples: Ints
     ) -> tuple[Pcm, int]:
         """Decodes packets one behind the other, until libopus refuses one.
 
-        Here a run spends its time: one call of libopus per packet, straight from the staged bytes
-        into the block.
+        Most of the time of a mix goes here: one call of libopus per packet, straight from the
+        staged bytes into the block.
 
         Args:
           payload: holds the packets.

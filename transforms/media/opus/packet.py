@@ -1,11 +1,13 @@
-"""The Opus packet from outside (RFC 6716 s3): TOC byte, durations, validity, fillers. No
-decoding.
+"""Reads from an Opus packet what it says without being decoded (RFC 6716 s3): duration, validity.
+
+Also the packets of empty frames that fill a hole in a file.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from transforms.media.units import Bytes, Ints
 
 LOOK_AHEAD_SAMPLES = 312
 """The encoder's look-ahead at 48 kHz, 6.5 ms: what a container calls pre-skip (RFC 7845 s4.2)."""
@@ -28,11 +30,10 @@ _CELT_CONFIG = (
 )
 
 
-def packet_samples(
-    toc_bytes: npt.NDArray[np.uint8], second_bytes: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.int64]:
-    """Returns each packet's duration in 48 kHz samples; more than `MAX_PACKET_SAMPLES` or 0 marks
-    an invalid one.
+def packet_samples(toc_bytes: Bytes, second_bytes: Bytes) -> Ints:
+    """Returns each packet's duration in 48 kHz samples.
+
+    More than `MAX_PACKET_SAMPLES`, or 0, marks an invalid one.
 
     Args:
       toc_bytes: first byte of each packet, shape (packets,).
@@ -40,13 +41,14 @@ def packet_samples(
     """
     frames = np.where((toc_bytes & 3) == 0, 1, 2)
     frames = np.where((toc_bytes & 3) == 3, second_bytes & 63, frames)
-    samples: npt.NDArray[np.int64] = frames.astype(np.int64) * _FRAME_SAMPLES[toc_bytes >> 3]
+    samples: Ints = frames.astype(np.int64) * _FRAME_SAMPLES[toc_bytes >> 3]
     return samples
 
 
 def is_valid_packet(packet: bytes) -> bool:
-    """Tells whether the framing holds by RFC 6716 s3.4, R1 to R7; the frames themselves are not
-    looked at.
+    """Tells whether a packet's framing holds by RFC 6716 s3.4, R1 to R7.
+
+    What is in the frames is not looked at.
     """
     if not packet:
         return False  # R1
@@ -85,8 +87,7 @@ def is_valid_packet(packet: bytes) -> bool:
 
 
 def _skip_padding(packet: bytes) -> tuple[int, int]:
-    """Returns, for frame-count code 3, where the frame lengths begin and how many bytes of padding
-    end the packet.
+    """Returns where the frame lengths of a code 3 packet begin, and how much padding ends it.
 
     The padding is more than the packet where its length is cut off (RFC 6716 s3.2.5).
     """
@@ -104,9 +105,7 @@ def _skip_padding(packet: bytes) -> tuple[int, int]:
 
 
 def _frame_length(packet: bytes, position: int) -> tuple[int, int] | None:
-    """Reads a frame length (RFC 6716 s3.2.1); returns it with the bytes it took, None when it is
-    cut off.
-    """
+    """Returns a frame length (RFC 6716 s3.2.1) and the bytes it took; None when it is cut off."""
     if position >= len(packet):
         return None
     first = packet[position]
@@ -128,8 +127,7 @@ def has_silk(packet: bytes) -> bool:
 
 
 def carries_fec(packet: bytes) -> bool:
-    """Tells whether a packet carries a copy of the audio right before it (in-band FEC, RFC 6716
-    s2.1.7).
+    """Tells whether a packet carries a copy of the audio before it (in-band FEC, RFC 6716 s2.1.7).
 
     The flag stands behind the voice activity flags of the first frame's SILK layer, one of each per
     20 ms and channel (RFC 6716 s4.2.3); they are the first symbols of the range coder and even
@@ -148,9 +146,7 @@ def carries_fec(packet: bytes) -> bool:
 
 
 def _first_frame_byte(packet: bytes) -> int | None:
-    """Returns the first byte of the first frame of a packet with valid framing, None when that
-    frame is empty.
-    """
+    """Returns the first byte of a valid packet's first frame; None when that frame is empty."""
     code, position, end = packet[0] & 3, 1, len(packet)
     size = None  # the first frame's, where it is stated; else it has its share of what is there
     if code == 2:
@@ -167,14 +163,14 @@ def _first_frame_byte(packet: bytes) -> int | None:
 
 
 def filler_packets(toc_byte: int, samples: int) -> list[tuple[bytes, int]]:
-    """Returns packets of empty frames that last `samples`, as few as there can be, with their
-    durations in samples.
+    """Returns packets of empty frames that last `samples`, with their durations in samples.
 
-    An empty frame asks a decoder for concealment, which is how a container states "nothing here"
-    without shortening the audio (RFC 7845 s4.1). All are CELT frames of the bandwidth and channels
-    of the packet before: libopus conceals by what it decoded last, whatever an empty frame says;
-    FFmpeg's own decoder knows no concealment, is silent on an empty CELT frame, but reads an empty
-    SILK or hybrid one as sound (a click near full scale was seen).
+    They are as few as there can be. An empty frame asks a decoder for concealment, which is how a
+    container states "nothing here" without shortening the audio (RFC 7845 s4.1). All are CELT
+    frames of the bandwidth and channels of the packet before: libopus conceals by what it decoded
+    last, whatever an empty frame says; FFmpeg's own decoder knows no concealment, is silent on an
+    empty CELT frame, but reads an empty SILK or hybrid one as sound (a click near full scale was
+    seen).
 
     Args:
       toc_byte: TOC of the last packet before the hole.

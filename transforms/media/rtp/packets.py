@@ -15,6 +15,7 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.rtp.rtpdump import RecordWindow
+from transforms.media.units import Bytes, Ints
 
 _FIXED_HEADER = np.dtype(
     [
@@ -47,11 +48,11 @@ class RtpWindow:
     sequence_number: npt.NDArray[np.uint16]
     rtp_timestamp: npt.NDArray[np.uint32]
     ssrc: npt.NDArray[np.uint32]
-    payload_type: npt.NDArray[np.uint8]
-    arrival_offset_ms: npt.NDArray[np.int64]
-    payload_offset: npt.NDArray[np.int64]
+    payload_type: Bytes
+    arrival_offset_ms: Ints
+    payload_offset: Ints
     """Position of the payload in the dump."""
-    payload_bytes: npt.NDArray[np.int64]
+    payload_bytes: Ints
     """0 for padding-only packets."""
     invalid_count: int
     """Packets left out: too short, cut off by the capture, not version 2, or of false lengths."""

@@ -15,8 +15,7 @@ _BACK_MS = 10_000
 
 
 def mend_arrivals(offset_ms: Ints) -> tuple[Ints, int]:
-    """Returns arrival offsets that rise as a recorder writes them, and how many could not be
-    believed.
+    """Returns arrival offsets that rise as a recorder writes them, and how many were not believed.
 
     Those out of line are taken as the one before them. Where they are more than half, none is
     believed: all become the first.

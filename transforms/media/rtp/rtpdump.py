@@ -16,6 +16,7 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.errors import RtpdumpError
+from transforms.media.units import Bytes, Ints
 
 WINDOW_RECORDS = 65_536
 _MAGIC = b"#!rtpplay1.0 "
@@ -35,19 +36,19 @@ _CHAIN_RECORDS = 4
 class RecordWindow:
     """Up to `WINDOW_RECORDS` consecutive records."""
 
-    buffer: npt.NDArray[np.uint8]
+    buffer: Bytes
     """Bytes that hold these records whole."""
     buffer_offset: int
     """Position of `buffer[0]` in the file."""
-    start: npt.NDArray[np.int64]
+    start: Ints
     """First byte of each packet, as an index into `buffer`; shape (records,), as all below."""
-    stop: npt.NDArray[np.int64]
+    stop: Ints
     """Index after its last captured byte."""
-    packet_bytes: npt.NDArray[np.int64]
+    packet_bytes: Ints
     """Length as received, the record's `plen`: 0 marks RTCP, more than `stop - start` a packet cut
     short.
     """
-    arrival_offset_ms: npt.NDArray[np.int64]
+    arrival_offset_ms: Ints
     """Receive time in ms since the dump's start."""
 
 
@@ -202,9 +203,7 @@ def _is_usual(record: bytes) -> bool:
     return packet_bytes in (0, length - _RECORD_HEADER_BYTES)
 
 
-def _well_framed(
-    buffer: npt.NDArray[np.uint8], records: npt.NDArray[np.int64], headers: npt.NDArray[np.void]
-) -> int:
+def _well_framed(buffer: Bytes, records: Ints, headers: npt.NDArray[np.void]) -> int:
     """Returns how many records come before the first whose length leads astray.
 
     One flipped bit there would silently cost the rest of a dump: whatever follows is read as
@@ -213,7 +212,7 @@ def _well_framed(
     """
     last = len(buffer) - 1
 
-    def word(position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def word(position: Ints) -> Ints:
         return (
             buffer[np.minimum(position, last)].astype(np.int64) << 8
             | buffer[np.minimum(position + 1, last)]
@@ -287,9 +286,9 @@ def _next_record_within(data: bytes, size: int, is_end: bool) -> int | None:
 
 
 def _window(
-    buffer: npt.NDArray[np.uint8],
+    buffer: Bytes,
     offset: int,
-    records: npt.NDArray[np.int64],
+    records: Ints,
     headers: npt.NDArray[np.void],
 ) -> RecordWindow:
     return RecordWindow(

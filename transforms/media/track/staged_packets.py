@@ -1,9 +1,8 @@
-"""The staged form of a track's packets: ordered, de-duplicated, RED taken off, in windows of npy
-arrays.
+"""Writes and reads a track's staged packets: in order, each once, RED taken off.
 
 A file is a row of windows; a window is two arrays in NumPy's npy format, one after the other:
 records of `PACKET_DTYPE`, then their Opus packets end to end as bytes. A window never spans two
-runs, so a run can be read on its own.
+packet runs, so a packet run can be read on its own.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ import numpy.typing as npt
 
 from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, StepEvidence
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.units import Bytes, Ints
 from transforms.media.values import Codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedRun:
-    """An unbroken run of one SSRC's time stamps within a segment, and where its packets are
-    staged.
-    """
+    """A packet run of one segment, and where its packets are staged."""
 
     base_filename: str
     track_id: str
@@ -33,15 +31,18 @@ class StagedRun:
     packet_count: int
     packets_lost: int
     media_stop_sample: int
-    """End of the last packet, counted from the run's first."""
+    """End of the last packet, counted from the first."""
     file_offset_bytes: int
-    """Where the run's first window begins in the staged packet file."""
+    """Where its first window begins in the staged packet file."""
     clock: PacketRunClock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartIndex:
-    """What one archive holds of one track: the index beside its staged packets."""
+    """What one archive holds of one track: the index beside its staged packets.
+
+    A track has a part for each archive that holds packets of it.
+    """
 
     channels: int
     codec: Codec
@@ -61,33 +62,33 @@ _FREE_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketWindow:
-    """Some consecutive packets of a run."""
+    """Some consecutive packets of a packet run."""
 
     records: npt.NDArray[np.void]
     """Of `PACKET_DTYPE`, shape (packets,)."""
-    payload: npt.NDArray[np.uint8]
+    payload: Bytes
     """Their Opus packets end to end."""
 
 
 def write_packet_run(
     file: BinaryIO,
     records: npt.NDArray[np.void],
-    source: npt.NDArray[np.uint8],
-    source_offset: npt.NDArray[np.int64],
+    source: Bytes,
+    source_offset: Ints,
     let_go: Callable[[], None] = lambda: None,
 ) -> None:
-    """Appends one run's packets.
+    """Appends the packets of one packet run.
 
     Args:
       file: open for writing, positioned at its end.
-      records: of `PACKET_DTYPE`, in the order of the run; shape (packets,).
+      records: of `PACKET_DTYPE`, in sequence order; shape (packets,).
       source: bytes that hold the packets, e.g. a mapped dump.
       source_offset: index of each packet's first byte in `source`; shape (packets,).
       let_go: called after each window, when what was read of `source` is not needed for now.
     """
     for start in range(0, len(records), WINDOW_PACKETS):
         window = records[start : start + WINDOW_PACKETS]
-        payload = _gather(
+        payload = _join_packets(
             source,
             source_offset[start : start + len(window)],
             window["packet_bytes"].astype(np.int64),
@@ -97,9 +98,7 @@ def write_packet_run(
         let_go()
 
 
-def _gather(
-    source: npt.NDArray[np.uint8], offset: npt.NDArray[np.int64], size: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint8]:
+def _join_packets(source: Bytes, offset: Ints, size: Ints) -> Bytes:
     """Returns the bytes of packets end to end."""
     stop = offset + size
     between = offset[1:] - stop[:-1]
@@ -115,17 +114,17 @@ def _gather(
     lengths = np.zeros(2 * len(size), dtype=np.int64)
     lengths[::2], lengths[1:-1:2] = size, between
     is_packet = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
-    payload: npt.NDArray[np.uint8] = source[int(offset[0]) : int(stop[-1])][is_packet]
+    payload: Bytes = source[int(offset[0]) : int(stop[-1])][is_packet]
     return payload
 
 
 def read_packet_run(file: BinaryIO, packet_run: StagedRun) -> Iterator[PacketWindow]:
-    """Yields one run's packets in order; memory holds one window.
+    """Yields the packets of one packet run in order; memory holds one window.
 
     Args:
-      file: a seekable staged packet file; other runs may be read from it between windows only
-        through their own handle.
-      run: which run, and where it begins.
+      file: a seekable staged packet file; other packet runs may be read meanwhile only through
+        handles of their own.
+      packet_run: where it begins, and how many packets it has.
     """
     file.seek(packet_run.file_offset_bytes)
     left = packet_run.packet_count
@@ -136,8 +135,9 @@ def read_packet_run(file: BinaryIO, packet_run: StagedRun) -> Iterator[PacketWin
 
 
 def _read_array(file: BinaryIO) -> npt.NDArray[Any]:
-    """Reads an array of one dimension. NumPy's own reader goes round the file's buffer, and reads
-    what is in it twice.
+    """Reads an array of one dimension.
+
+    NumPy's own reader goes round the file's buffer, and reads what is in it twice.
     """
     np.lib.format.read_magic(file)
     (count,), _, dtype = np.lib.format.read_array_header_1_0(file)

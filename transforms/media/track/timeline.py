@@ -1,5 +1,8 @@
-"""A track's staged packets in the order they are heard, each at its sample, with the holes between
-them told apart.
+"""Lays a track's staged packets on one time line: each at its sample, with the holes between named.
+
+The line is that of an individual file, in samples at 48 kHz. Clocks say where packets lie in server
+time; nominal durations keep them in one piece. So a file follows the server's time from piece to
+piece, and is never cut within one.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from enum import IntEnum
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece
@@ -21,7 +23,7 @@ from transforms.media.track.staged_packets import (
     StagedRun,
     read_packet_run,
 )
-from transforms.media.units import SAMPLE_RATE_HZ, Ints, ns_to_samples
+from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Bytes, Ints, ns_to_samples
 
 
 class Hole(IntEnum):
@@ -40,19 +42,21 @@ class Hole(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A stretch of one run on one straight line of its clock."""
+    """A part of a packet run on one straight line of its clock."""
 
     part: int
-    """Index of the part the run is in."""
+    """Index of the part the packet run is in."""
     packet_run: StagedRun
     clock: ClockPiece
     media_stop_sample: int
     opens_packet_run: bool
 
     def server_unix_ns(self, media_sample: int) -> int:
-        """Returns the server time of a sample of the run's media time."""
-        past = (media_sample - self.clock.media_start_sample) * self.clock.clock_rate_ratio
-        return self.clock.server_start_unix_ns + round(past * 1_000_000_000 / SAMPLE_RATE_HZ)
+        """Returns the server time of a sample of the packet run's media time."""
+        past_samples = (media_sample - self.clock.media_start_sample) * self.clock.clock_rate_ratio
+        return self.clock.server_start_unix_ns + round(
+            past_samples * NS_PER_SECOND / SAMPLE_RATE_HZ
+        )
 
 
 class PlacedPacket(NamedTuple):
@@ -60,7 +64,7 @@ class PlacedPacket(NamedTuple):
 
     piece: int
     media_sample: int
-    """Where it begins in its run's media time."""
+    """Where it begins in the media time of its packet run."""
     start_sample: int
     """Where it begins in the file, the pre-skip not yet taken off."""
     duration_samples: int
@@ -72,8 +76,9 @@ class PlacedPacket(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedPackets:
-    """Consecutive packets of one run on an individual file's time line: `PlacedPacket` by columns,
-    shape (packets,) each.
+    """Consecutive packets of one packet run on an individual file's time line.
+
+    `PlacedPacket` by columns, of shape (packets,) each.
     """
 
     piece: Ints
@@ -82,7 +87,7 @@ class PlacedPackets:
     duration_samples: Ints
     hole: Ints
     hole_samples: Ints
-    payload: npt.NDArray[np.uint8]
+    payload: Bytes
     """Holds the Opus packets."""
     payload_start: Ints
     """Index of each packet's first byte in `payload`."""
@@ -105,11 +110,10 @@ class PlacedPackets:
 
 
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
-    """Returns all pieces of a track in order of server time, over all its archives, on the clock
-    fitted to all of them.
+    """Returns all pieces of a track in order of server time, on the clock fitted to all its parts.
 
-    A run that is there twice (an archive under two names, or beside its unpacked folder) is taken
-    once.
+    A packet run that is there twice (an archive under two names, or beside its unpacked folder) is
+    taken once.
     """
     packet_runs = [
         (part, packet_run) for part, index in enumerate(parts) for packet_run in index.packet_runs
@@ -151,12 +155,12 @@ def place_packets(
     open_packets: Callable[[int], BinaryIO],
     begin_unix_ns: int | None = None,
 ) -> Iterator[PlacedPackets]:
-    """Yields a track's packets at their samples of an individual file, never overlapping; memory
-    holds one window.
+    """Yields a track's packets at their samples of an individual file; memory holds one window.
 
-    Packets keep their nominal durations. Each piece begins at its server time rounded to 2.5 ms, or
-    right behind the packet before when that reaches further. Audio that an earlier run has given
-    already (two archives, or two segments, of the same time) is left out.
+    They never overlap. Packets keep their nominal durations. Each piece begins at its server time
+    rounded to 2.5 ms, or right behind the packet before when that reaches further. Audio that an
+    earlier packet run has given already (two archives, or two segments, of the same time) is left
+    out.
 
     Args:
       pieces: as `plan_pieces` gives them.
@@ -189,10 +193,16 @@ def place_packets(
 
 
 class _PacketRunLine:
-    """Lays one run's packets on the file's line, window by window."""
+    """Lays the packets of one packet run on the file's time line, window by window."""
 
     def __init__(self, pieces: Sequence[Piece], first_piece: int, begin_unix_ns: int) -> None:
-        """Args: pieces: the run's; first_piece: number of the first of them among all."""
+        """Begins before the first packet.
+
+        Args:
+          pieces: of the packet run.
+          first_piece: number of the first of them among all of the track.
+          begin_unix_ns: server time of the file's first sample.
+        """
         self._first = first_piece
         self._media_starts = np.array(
             [piece.clock.media_start_sample for piece in pieces], dtype=np.int64
@@ -200,13 +210,16 @@ class _PacketRunLine:
         past_ns = [piece.clock.server_start_unix_ns - begin_unix_ns for piece in pieces]
         self._bases = _on_grid(np.array([ns_to_samples(ns) for ns in past_ns], dtype=np.int64))
         self._piece = 0
-        """That of the packet before, counted within the run."""
+        """That of the packet before, counted within the packet run."""
         self._is_open = False
-        """Whether a packet of the run was placed."""
+        """Whether a packet was placed already."""
 
     def place(self, window: PacketWindow, cursor: int) -> PlacedPackets:
-        """Returns a window's packets, less those heard already. Args: cursor: where the file ends
-        so far.
+        """Returns a window's packets, less those whose time is filled already.
+
+        Args:
+          window: the next one.
+          cursor: where the file ends so far.
         """
         records = window.records
         media = records["media_sample"].astype(np.int64)
@@ -253,8 +266,9 @@ class _PacketRunLine:
 
 
 def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> int:
-    """Returns the server time of an individual file's first sample: as wanted, but never after its
-    first packet.
+    """Returns the server time of an individual file's first sample.
+
+    It is as wanted, but never after the first packet.
     """
     first = pieces[0].clock.server_start_unix_ns if pieces else 0
     return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
