@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,9 +61,41 @@ def judge_steps(
       arrival_ns: when each packet arrived, in order.
       points: the sender reports.
     """
-    said = [StepEvidence.UNKNOWN] * len(steps)
+    found = [StepEvidence.UNKNOWN] * len(steps)
     if len(points) < 2 or not steps:
-        return said
+        return found
+    index = np.array([at for at, _ in steps])
+    reports = _in_order_of_arrival(media_sample, arrival_ns, points)
+    last_before = np.searchsorted(reports.arrival_ns, arrival_ns[index - 1], side="right") - 1
+    first_after = np.searchsorted(reports.arrival_ns, arrival_ns[index], side="left")
+    around = list(zip(last_before.tolist(), first_after.tolist(), strict=True))
+    rate, noise_ns = _quiet_rate(reports, around)
+    if abs(rate) > ABSURD_RATE:
+        return found  # reports that imply an absurd rate say nothing
+    judge = _Judge(steps, ramps, arrival_ns[index], reports, rate, noise_ns)
+    done = 0
+    for (first, last), group in itertools.groupby(around):
+        mine = range(done, done + sum(1 for _ in group))
+        done = mine.stop
+        if first >= 0 and last < len(reports.arrival_ns):
+            found[mine.start : mine.stop] = judge.judge(first, last, mine)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    """Sender reports in the order they arrived; shape (reports,) each."""
+
+    arrival_ns: Ints
+    wall_ns: Ints
+    """The sender's wall clock, from the first report on."""
+    behind_ns: Ints
+    """How far media time is behind it."""
+
+
+def _in_order_of_arrival(
+    media_sample: Ints, arrival_ns: Ints, points: Sequence[ReportPoint]
+) -> _Reports:
     beside = np.minimum(
         np.searchsorted(media_sample, [point.media_sample for point in points]), len(arrival_ns) - 1
     )
@@ -77,90 +110,109 @@ def judge_steps(
     report_arrival_ns, wall_ns, report_sample = np.array(sorted(came), dtype=np.int64).T
     wall_ns = wall_ns - wall_ns[0]
     behind_ns = wall_ns - (report_sample - report_sample[0]) * NS_PER_SECOND // SAMPLE_RATE_HZ
-    index = np.array([at for at, _ in steps])
-    last_before = np.searchsorted(report_arrival_ns, arrival_ns[index - 1], side="right") - 1
-    first_after = np.searchsorted(report_arrival_ns, arrival_ns[index], side="left")
-    quiet = np.diff(wall_ns) > 0
-    for first, last in zip(last_before.tolist(), first_after.tolist(), strict=True):
-        quiet[max(first, 0) : last] = False
-    rates = np.diff(behind_ns)[quiet] / np.diff(wall_ns)[quiet]
-    rate = float(np.median(rates)) if rates.size else 0.0
-    if abs(rate) > ABSURD_RATE:
-        return said  # reports that imply an absurd rate say nothing
-    # What a sender's reports are off by when nothing happens: 3 standard deviations, by the median
-    # of the deviations.
-    noise_ns = (
-        4.5 * float(np.median(np.abs(np.diff(behind_ns)[quiet] - rate * np.diff(wall_ns)[quiet])))
-        if rates.size
-        else 0.0
-    )
-
-    def lag_between(first: int, last: int) -> tuple[float, range]:
-        """Returns how far media time fell behind between two reports, and the steps between."""
-        lag_ns = float(behind_ns[last] - behind_ns[first] - rate * (wall_ns[last] - wall_ns[first]))
-        inside = np.searchsorted(
-            arrival_ns[index], [report_arrival_ns[first], report_arrival_ns[last]], side="right"
-        ).tolist()
-        return lag_ns, range(*inside)
-
-    done = 0
-    for (first, last), group in itertools.groupby(
-        zip(last_before.tolist(), first_after.tolist(), strict=True)
-    ):
-        mine = range(done, done + sum(1 for _ in group))
-        done = mine.stop
-        if first < 0 or last >= len(report_arrival_ns):
-            continue
-        lag_ns, inside = lag_between(first, last)
-        sharp_ns = [steps[place][1] for place in inside if not ramps[place]]
-        here_ns = [steps[place][1] for place in inside]
-        # A report sent while the capture stood knows part of the stall, the one after it the rest.
-        lag_around_ns, around = lag_between(
-            max(0, first - 1), min(len(report_arrival_ns) - 1, last + 1)
-        )
-        sharp_around_ns = [steps[place][1] for place in around if not ramps[place]]
-        if _explains(lag_ns, sharp_ns, noise_ns) or (
-            _explains(lag_around_ns, sharp_around_ns, noise_ns)
-            and not _explains(lag_ns, here_ns, noise_ns)
-        ):
-            verdicts = [
-                StepEvidence.DENIED if ramps[place] else StepEvidence.CONFIRMED for place in mine
-            ]
-        elif _explains(lag_ns, here_ns, noise_ns):
-            verdicts = [StepEvidence.CONFIRMED] * len(mine)
-        elif abs(sum(here_ns)) <= noise_ns:
-            continue  # too little to be told
-        elif abs(lag_ns) <= REPORT_NOISE_NS or lag_ns * sum(here_ns) < 0:
-            verdicts = [StepEvidence.DENIED] * len(mine)
-        else:
-            # Something stood still while the network was crowded: the step that is like it, or what
-            # is less than it.
-            alike = [_explains(lag_ns, [steps[place][1]], noise_ns) for place in mine]
-            is_less = abs(sum(here_ns)) <= abs(lag_ns)
-            unlike = (
-                StepEvidence.DENIED
-                if any(alike)
-                else StepEvidence.CONFIRMED
-                if is_less
-                else StepEvidence.UNKNOWN
-            )
-            verdicts = [StepEvidence.CONFIRMED if is_alike else unlike for is_alike in alike]
-        said[mine.start : mine.stop] = verdicts
-    return said
+    return _Reports(report_arrival_ns, wall_ns, behind_ns)
 
 
-def _explains(lag_ns: float, sizes_ns: Sequence[int], noise_ns: float) -> bool:
-    """Tells whether steps are what the sender's clock shows.
+def _quiet_rate(reports: _Reports, around: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Returns how fast media time falls behind the wall clock, and what reports are off by in ns.
 
-    They are nearer to it than nothing at all, and hold no rise that a fall takes back.
+    Both are of the time when nothing happens: 3 standard deviations, by the median of the
+    deviations.
 
     Args:
-      lag_ns: how far media time fell behind.
-      sizes_ns: of the steps.
-      noise_ns: what reports are off by when nothing happens.
+      reports: that are looked at.
+      around: the last report before each step, and the first one after it.
     """
-    total_ns = sum(sizes_ns)
-    if abs(lag_ns) <= noise_ns or sum(abs(size_ns) for size_ns in sizes_ns) > 1.5 * abs(total_ns):
-        return False
-    tolerance_ns = min(max(REPORT_NOISE_NS, 0.35 * abs(total_ns)), PATH_STEP_NS)
-    return abs(lag_ns - total_ns) <= min(tolerance_ns, 0.999 * abs(lag_ns))
+    wall_steps_ns, behind_steps_ns = np.diff(reports.wall_ns), np.diff(reports.behind_ns)
+    quiet = wall_steps_ns > 0
+    for first, last in around:
+        quiet[max(first, 0) : last] = False
+    rates = behind_steps_ns[quiet] / wall_steps_ns[quiet]
+    if not rates.size:
+        return 0.0, 0.0
+    rate = float(np.median(rates))
+    deviations_ns = np.abs(behind_steps_ns[quiet] - rate * wall_steps_ns[quiet])
+    return rate, 4.5 * float(np.median(deviations_ns))
+
+
+class _Judge:
+    """Says of the steps between two reports what these say of them."""
+
+    def __init__(
+        self,
+        steps: Sequence[tuple[int, int]],
+        ramps: Sequence[bool],
+        step_arrival_ns: Ints,
+        reports: _Reports,
+        rate: float,
+        noise_ns: float,
+    ) -> None:
+        self._steps = steps
+        self._ramps = ramps
+        self._step_arrival_ns = step_arrival_ns
+        """Of each step, when the first packet after it arrived."""
+        self._reports = reports
+        self._rate = rate
+        self._noise_ns = noise_ns
+
+    def judge(self, first: int, last: int, mine: range) -> list[StepEvidence]:
+        """Returns the evidence of steps. Args: mine: those that have no report between them."""
+        lag_ns, inside = self._between(first, last)
+        sharp_ns = [self._steps[place][1] for place in inside if not self._ramps[place]]
+        here_ns = [self._steps[place][1] for place in inside]
+        # A report sent while the capture stood knows part of the stall, the one after it the rest.
+        lag_around_ns, around = self._between(
+            max(0, first - 1), min(len(self._reports.arrival_ns) - 1, last + 1)
+        )
+        sharp_around_ns = [self._steps[place][1] for place in around if not self._ramps[place]]
+        if self._explains(lag_ns, sharp_ns) or (
+            self._explains(lag_around_ns, sharp_around_ns) and not self._explains(lag_ns, here_ns)
+        ):
+            return [
+                StepEvidence.DENIED if self._ramps[place] else StepEvidence.CONFIRMED
+                for place in mine
+            ]
+        if self._explains(lag_ns, here_ns):
+            return [StepEvidence.CONFIRMED] * len(mine)
+        if abs(sum(here_ns)) <= self._noise_ns:
+            return [StepEvidence.UNKNOWN] * len(mine)  # too little to be told
+        if abs(lag_ns) <= REPORT_NOISE_NS or lag_ns * sum(here_ns) < 0:
+            return [StepEvidence.DENIED] * len(mine)
+        # Something stood still while the network was crowded: the step that is like it, or what is
+        # less than it.
+        alike = [self._explains(lag_ns, [self._steps[place][1]]) for place in mine]
+        is_less = abs(sum(here_ns)) <= abs(lag_ns)
+        unlike = (
+            StepEvidence.DENIED
+            if any(alike)
+            else StepEvidence.CONFIRMED
+            if is_less
+            else StepEvidence.UNKNOWN
+        )
+        return [StepEvidence.CONFIRMED if is_alike else unlike for is_alike in alike]
+
+    def _between(self, first: int, last: int) -> tuple[float, range]:
+        """Returns how far media time fell behind between two reports, and the steps between."""
+        behind_ns, wall_ns = self._reports.behind_ns, self._reports.wall_ns
+        lag_ns = float(
+            behind_ns[last] - behind_ns[first] - self._rate * (wall_ns[last] - wall_ns[first])
+        )
+        begin_ns, end_ns = self._reports.arrival_ns[first], self._reports.arrival_ns[last]
+        inside = np.searchsorted(self._step_arrival_ns, [begin_ns, end_ns], side="right").tolist()
+        return lag_ns, range(*inside)
+
+    def _explains(self, lag_ns: float, sizes_ns: Sequence[int]) -> bool:
+        """Tells whether steps are what the sender's clock shows.
+
+        They are nearer to it than nothing at all, and hold no rise that a fall takes back.
+
+        Args:
+          lag_ns: how far media time fell behind.
+          sizes_ns: of the steps.
+        """
+        total_ns = sum(sizes_ns)
+        is_taken_back = sum(abs(size_ns) for size_ns in sizes_ns) > 1.5 * abs(total_ns)
+        if abs(lag_ns) <= self._noise_ns or is_taken_back:
+            return False
+        tolerance_ns = min(max(REPORT_NOISE_NS, 0.35 * abs(total_ns)), PATH_STEP_NS)
+        return abs(lag_ns - total_ns) <= min(tolerance_ns, 0.999 * abs(lag_ns))
