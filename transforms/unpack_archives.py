@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,8 @@ from transforms.elements import (
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
-from transforms.filters import wants_failure
+from transforms.filters import Filters, wants_failure
 from transforms.media.errors import ArchiveError, RecordingError
-from transforms.media.findings import Finding
-from transforms.media.track.stage_track import StagedPart
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import CallKey
 from transforms.recovery import completed_work
@@ -82,164 +80,177 @@ class _UnpackFn(ParallelRunFn):
         return ref.size_bytes
 
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
-        filters, limits = self.job.filters, self.job.settings.limits
+        unpacked: UnpackedArchive | None = None
+        parts: list[TrackPart] = []
+        cpu_ns = 0
         try:
-            archive = archive_files.archive_input(ref.uri, ref.size_bytes)
-            with (
-                progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
-                work_folders.work_folder(self.run.staging_uri) as folder,
-            ):
-                unpacked, cpu_ns = run_in_codec_process(
-                    limits,
-                    ARCHIVE_INPUTS,
-                    portion.advance,
-                    unpack_archive,
-                    archive,
-                    folder,
-                    limits,
-                )
-                wanted = [
-                    session for session in unpacked.sessions if self._wants(ref, session.key.call)
-                ]
-                parts = [part for session in wanted for part in self._stage(ref, session, folder)]
+            unpacked, parts, cpu_ns = _unpack(ref, self.job, self.run)
+            failures = _failures_of(ref, unpacked, self.job.filters)
         except RecordingError as error:
-            yield from self._failed(ref, error)
-            return
-        told = (_to_failure(finding, ref) for finding in unpacked.findings)
-        failures = [failure for failure in told if self._is_about(ref, failure)]
-        for call in set(ref.recalled_for) - {session.key.call for session in unpacked.sessions}:
-            gone = ArchiveError(
-                f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"
-            )
-            failures.append(
-                to_failure(
-                    Stage.RECALL_ARCHIVES,
-                    gone,
-                    archive_uri=ref.uri,
-                    archive_modified_unix_ns=ref.modified_unix_ns,
-                    call=call,
-                )
-            )
-        complete = len(wanted) == len(unpacked.sessions) and not filters.narrows_tracks
+            failures = _failures_of_unusable(ref, error)
+            progress.report("failures")
         yield from parts
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
-        if ref.recalled_for:
+        if ref.recalled_for:  # it is another run's archive, which has told of it
             return
         progress.report("archives")
-        progress.report("tracks_found", sum(1 for part in parts if part.packets_uri))
-        progress.report("bytes_unpacked", ref.size_bytes)
-        progress.report("samples_unpacked", sum(part.media_samples for part in parts))
-        progress.report("failures", len(failures))
-        first = failures[0] if failures else None
-        summary = _summary(ref, unpacked, first, complete, cpu_ns)
-        summary = replace(summary, track_count=sum(1 for part in parts if part.packets_uri))
-        self._note(summary, failures)
-        yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
-
-    def _note(self, summary: ArchiveSummary, failures: Iterable[Failure]) -> None:
+        summary = _summarise(ref, unpacked, parts, failures, self.job.filters, cpu_ns)
+        if unpacked is not None:
+            progress.report("tracks_found", summary.track_count)
+            progress.report("bytes_unpacked", ref.size_bytes)
+            progress.report("samples_unpacked", sum(part.media_samples for part in parts))
+            progress.report("failures", len(failures))
         if summary.is_complete:
             own = tuple(failure for failure in failures if failure.call is None)
             completed_work.note_archive(self.job, self.run, summary, own)
+        yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
 
-    def _wants(self, ref: ArchiveRef, call: CallKey) -> bool:
-        return call in ref.recalled_for if ref.recalled_for else self.job.filters.wants_call(call)
 
-    def _is_about(self, ref: ArchiveRef, failure: Failure) -> bool:
-        if failure.call is None:
-            return not ref.recalled_for  # the archive's own run has told it
-        return self._wants(ref, failure.call) and wants_failure(failure, self.job.filters)
+def _unpack(
+    ref: ArchiveRef, job: JobSettings, run: RunIdentity
+) -> tuple[UnpackedArchive, list[TrackPart], int]:
+    """Unpacks an archive and moves what is wanted of it into staging.
 
-    def _failed(self, ref: ArchiveRef, error: RecordingError) -> Iterator[Any]:
-        """An archive of which nothing can be used: a failure of its own, or of every call it was
-        recalled for.
-        """
-        where = {
-            "archive_uri": ref.uri,
-            "archive_modified_unix_ns": ref.modified_unix_ns,
-            "attempt": ref.attempt,
-        }
-        progress.report("failures")
-        for call in ref.recalled_for:
-            yield beam.pvalue.TaggedOutput(
-                FAILURES, to_failure(Stage.RECALL_ARCHIVES, error, call=call, **where)
-            )
-        if not ref.recalled_for:
-            progress.report("archives")
-            failure = to_failure(Stage.UNPACK_ARCHIVES, error, **where)
-            yield beam.pvalue.TaggedOutput(FAILURES, failure)
-            complete = not self.job.filters.narrows_tracks and not self.job.filters.calls
-            summary = _summary(ref, None, failure, complete, 0)
-            self._note(summary, [failure])
-            yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
+    Returns:
+      what it held, its wanted parts, and the CPU time that took in ns.
 
-    def _stage(
-        self, ref: ArchiveRef, session: UnpackedSession, folder: Path
-    ) -> Iterable[TrackPart]:
-        base = TrackPart(
-            call=session.key.call,
-            participant_id=session.key.participant_id,
-            user_session_id=session.key.user_session_id,
-            output_type=None,
-            archive_uri=ref.uri,
-            archive_modified_unix_ns=ref.modified_unix_ns,
-            archive_fingerprint=ref.fingerprint,
-            call_start_unix_ns=session.call_start_unix_ns,
+    Raises:
+      RecordingError: nothing of it can be used.
+    """
+    limits = job.settings.limits
+    archive = archive_files.archive_input(ref.uri, ref.size_bytes)
+    with (
+        progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
+        work_folders.work_folder(run.staging_uri) as folder,
+    ):
+        unpacked, cpu_ns = run_in_codec_process(
+            limits, ARCHIVE_INPUTS, portion.advance, unpack_archive, archive, folder, limits
         )
-        if not session.parts:
-            yield base
-        for part in session.parts:
-            yield self._stage_part(ref, base, part, folder)
+        parts = [
+            part
+            for session in unpacked.sessions
+            if _wants(ref, session.key.call, job.filters)
+            for part in _stage_session(ref, session, folder, run)
+        ]
+    return unpacked, parts, cpu_ns
 
-    def _stage_part(
-        self, ref: ArchiveRef, base: TrackPart, part: StagedPart, folder: Path
-    ) -> TrackPart:
-        prefix = key_hash(ref.uri)
 
-        def stage(file: str) -> str:
-            if not file:
-                return ""
-            # Not a folder per archive: of short ones that would be most of the work on a disk.
-            uri = self.run.staged("packets", f"{prefix}-{file}")
-            objects.move(uri, folder / file)
-            return uri
-
-        return replace(
+def _stage_session(
+    ref: ArchiveRef, session: UnpackedSession, folder: Path, run: RunIdentity
+) -> Iterator[TrackPart]:
+    """Yields a session's parts, their files moved into staging; one without a track for a session
+    in which nothing was sent.
+    """
+    base = TrackPart(
+        call=session.key.call,
+        participant_id=session.key.participant_id,
+        user_session_id=session.key.user_session_id,
+        output_type=None,
+        archive_uri=ref.uri,
+        archive_modified_unix_ns=ref.modified_unix_ns,
+        archive_fingerprint=ref.fingerprint,
+        call_start_unix_ns=session.call_start_unix_ns,
+    )
+    if not session.parts:
+        yield base
+    for part in session.parts:
+        yield replace(
             base,
             output_type=part.track.output_type,
             media_samples=part.media_samples,
             first_server_unix_ns=part.first_server_unix_ns,
             last_server_unix_ns=part.last_server_unix_ns,
-            packets_uri=stage(part.packets_file),
-            index_uri=stage(part.index_file),
+            packets_uri=_stage_file(ref, part.packets_file, folder, run),
+            index_uri=_stage_file(ref, part.index_file, folder, run),
         )
 
 
-def _to_failure(finding: Finding, ref: ArchiveRef) -> Failure:
-    return finding_to_failure(
-        Stage.UNPACK_ARCHIVES,
-        finding,
-        archive_uri=ref.uri,
-        archive_modified_unix_ns=ref.modified_unix_ns,
-        attempt=ref.attempt,
-    )
+def _stage_file(ref: ArchiveRef, name: str, folder: Path, run: RunIdentity) -> str:
+    """Moves a file into staging; returns its URI, empty for no file."""
+    if not name:
+        return ""
+    # Not a folder per archive: of short ones that would be most of the work on a disk.
+    uri = run.staged("packets", f"{key_hash(ref.uri)}-{name}")
+    objects.move(uri, folder / name)
+    return uri
 
 
-def _summary(
+def _wants(ref: ArchiveRef, call: CallKey, filters: Filters) -> bool:
+    return call in ref.recalled_for if ref.recalled_for else filters.wants_call(call)
+
+
+def _failures_of(ref: ArchiveRef, unpacked: UnpackedArchive, filters: Filters) -> list[Failure]:
+    """Returns what is wrong with an archive, as far as the run is about it."""
+    failures = []
+    for finding in unpacked.findings:
+        failure = finding_to_failure(
+            Stage.UNPACK_ARCHIVES,
+            finding,
+            archive_uri=ref.uri,
+            archive_modified_unix_ns=ref.modified_unix_ns,
+            attempt=ref.attempt,
+        )
+        if failure.call is None:
+            is_wanted = not ref.recalled_for  # else the archive's own run has told it
+        else:
+            is_wanted = _wants(ref, failure.call, filters) and wants_failure(failure, filters)
+        if is_wanted:
+            failures.append(failure)
+    for call in set(ref.recalled_for) - {session.key.call for session in unpacked.sessions}:
+        gone = ArchiveError(
+            f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"
+        )
+        failures.append(
+            to_failure(
+                Stage.RECALL_ARCHIVES,
+                gone,
+                archive_uri=ref.uri,
+                archive_modified_unix_ns=ref.modified_unix_ns,
+                call=call,
+            )
+        )
+    return failures
+
+
+def _failures_of_unusable(ref: ArchiveRef, error: RecordingError) -> list[Failure]:
+    """Returns the failure of an archive of which nothing can be used, or those of every call it was
+    recalled for.
+    """
+    where = {
+        "archive_uri": ref.uri,
+        "archive_modified_unix_ns": ref.modified_unix_ns,
+        "attempt": ref.attempt,
+    }
+    if not ref.recalled_for:
+        return [to_failure(Stage.UNPACK_ARCHIVES, error, **where)]
+    return [
+        to_failure(Stage.RECALL_ARCHIVES, error, call=call, **where) for call in ref.recalled_for
+    ]
+
+
+def _summarise(
     ref: ArchiveRef,
     unpacked: UnpackedArchive | None,
-    failure: Failure | None,
-    complete: bool,
+    parts: list[TrackPart],
+    failures: list[Failure],
+    filters: Filters,
     cpu_ns: int,
 ) -> ArchiveSummary:
-    sessions = unpacked.sessions if unpacked else ()
+    """Returns what unpacking came to. Args: unpacked: None for an archive that is unusable."""
+    if unpacked is None:
+        calls: tuple[CallKey, ...] = ()
+        takes_all = not filters.calls
+    else:
+        calls = tuple(sorted({session.key.call for session in unpacked.sessions}))
+        takes_all = all(_wants(ref, call, filters) for call in calls)
     return ArchiveSummary(
         ref=ref,
-        is_complete=complete,
+        is_complete=takes_all and not filters.narrows_tracks,
         member_count=unpacked.member_count if unpacked else None,
-        track_count=0,
-        calls=tuple(sorted({session.key.call for session in sessions})),
-        first_failure=failure,
+        track_count=sum(1 for part in parts if part.packets_uri),
+        calls=calls,
+        first_failure=failures[0] if failures else None,
         could_read=unpacked is not None,
         bytes_read=unpacked.bytes_read if unpacked else 0,
         cpu_ns=cpu_ns,
