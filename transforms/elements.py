@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from transforms.filters import Filters
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
 from transforms.media.values import CallKey, OutputType, PartFiles, TrackKey
@@ -159,6 +160,18 @@ def finding_to_failure(stage: Stage, finding: Finding, **where: Any) -> Failure:
         participant_id=owner.participant_id,
         user_session_id=owner.user_session_id,
         output_type=owner.output_type if isinstance(owner, TrackKey) else None,
+    )
+
+
+def wants_failure(failure: Failure, filters: Filters) -> bool:
+    """Whether a run's filters are about what a failure is about."""
+    if failure.call is None:
+        return True
+    return (
+        filters.wants_call(failure.call)
+        and (not filters.participants or failure.participant_id in (None, *filters.participants))
+        and (not filters.user_sessions or failure.user_session_id in (None, *filters.user_sessions))
+        and (not filters.output_types or failure.output_type in (None, *filters.output_types))
     )
 
 

@@ -4,20 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transforms.elements import Failure
 from transforms.media.values import CallKey, OutputType, TrackKey
-
-
-def wants_failure(failure: Failure, filters: Filters) -> bool:
-    """Whether a run's filters are about what a failure is about."""
-    if failure.call is None:
-        return True
-    return (
-        filters.wants_call(failure.call)
-        and (not filters.participants or failure.participant_id in (None, *filters.participants))
-        and (not filters.user_sessions or failure.user_session_id in (None, *filters.user_sessions))
-        and (not filters.output_types or failure.output_type in (None, *filters.output_types))
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

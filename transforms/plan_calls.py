@@ -24,9 +24,9 @@ from transforms.elements import (
     TrackSource,
     to_failure,
     track_ids_of,
+    wants_failure,
 )
 from transforms.engine import progress
-from transforms.filters import wants_failure
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import load_parts
 from transforms.media.settings import BeginWith

@@ -20,10 +20,11 @@ from transforms.elements import (
     TrackPart,
     finding_to_failure,
     to_failure,
+    wants_failure,
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
-from transforms.filters import Filters, wants_failure
+from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import CallKey

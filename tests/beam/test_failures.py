@@ -9,8 +9,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests.support.beam import CALL, GroupOnce, make_failure, make_pipeline
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.schema import KEYS, SCHEMAS, to_table
-from transforms.elements import to_failure, worst_failure
-from transforms.filters import Filters, wants_failure
+from transforms.elements import to_failure, wants_failure, worst_failure
+from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, StorageError
 from transforms.media.values import OutputType
 from transforms.media.wall_time import to_time
