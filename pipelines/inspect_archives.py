@@ -1,12 +1,13 @@
-"""`callpress inspect`: who is in an archive, with which tracks, codecs, segments and times. Looks
-into no packet.
+"""`callpress inspect`: lists who is in an archive, with which tracks, codecs, segments and times.
+
+It reads archives as a run does, but looks into no packet.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,18 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.options import InspectArguments
-from transforms.media.archive.member import Member
-from transforms.media.archive.walk import walk_archive, walk_folder
-from transforms.media.errors import RecordingError
-from transforms.media.rtp.timing_metadata import (
-    SUFFIX,
-    SegmentTiming,
-    SessionTiming,
-    parse_timing_metadata,
-)
+from transforms.media.archive.match_members import MembersByPath
+from transforms.media.archive.read_members import ArchiveMembers, Dump, read_members
+from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.findings import Findings
+from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.text import printable, printable_json
 from transforms.sources import archive_files
+from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects
 
 
@@ -46,7 +44,7 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
                     "sessions": [],
                 }
             )
-        found.extend(describe_archive(archive.uri, settings.limits) for archive in listed)
+        found.extend(describe_archive(archive, settings.limits) for archive in listed)
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
@@ -60,43 +58,38 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     return 1 if any(archive["error"] for archive in found) else 0
 
 
-def describe_archive(uri: str, limits: LimitSettings) -> dict[str, Any]:
-    """Returns an archive's sessions as plain values; `error` says what cut the reading short, null
-    when nothing did.
+def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str, Any]:
+    """Returns an archive's sessions as plain values; `error` says what could not be read, null when
+    all could.
+
+    It is read as a run reads it, within the same limits, but for the packets.
     """
-    sessions: list[SessionTiming] = []
-    dumps: dict[str, int] = {}
-    error: str | None = None
+    members, error = ArchiveMembers(), None
     try:
-        for member in _members(uri, limits):
-            name = member.name
-            if name.lower().endswith(SUFFIX):
-                text = member.stream.read(limits.max_metadata_bytes)
-                try:
-                    sessions.append(parse_timing_metadata(text, name))
-                except RecordingError as unreadable:
-                    error = error or unreadable.message
-            elif name.lower().endswith(".rtpdump"):
-                dumps[name.rpartition("/")[2][: -len(".rtpdump")]] = member.size_bytes
-        if not sessions and error is None:
-            error = f"no *{SUFFIX} in it"
-    except RecordingError as unreadable:
-        error = unreadable.message
-    order = sorted(sessions, key=lambda s: (s.call, s.participant_id, s.user_session_id))
-    return {"uri": uri, "error": error, "sessions": [_session(session, dumps) for session in order]}
-
-
-def _members(uri: str, limits: LimitSettings) -> Iterator[Member]:
-    if uri.endswith("/"):
-        yield from walk_folder(
-            archive_files.folder_members(uri), lambda name: objects.open_input(uri + name), limits
-        )
+        source = archive_files.archive_input(archive.uri, archive.size_bytes)
+        members = read_members(source, objects.open_input, None, limits, Findings())
+    except RecordingError as unusable:
+        error = unusable
     else:
-        with objects.open_input(uri) as stream:
-            yield from walk_archive(stream, limits)
+        error = members.cut_by or members.unread_metadata or _damaged_description(members)
+    message = None if error is None else error.message
+    if not members.sessions and message is None:
+        message = f"no *{SUFFIX} in it"
+    timings = sorted(members.sessions, key=lambda timing: timing.session)
+    return {
+        "uri": archive.uri,
+        "error": message,
+        "sessions": [_session(timing, members.dumps) for timing in timings],
+    }
 
 
-def _session(session: SessionTiming, dumps: dict[str, int]) -> dict[str, Any]:
+def _damaged_description(members: ArchiveMembers) -> ArchiveError | None:
+    """Returns what is wrong with the archive where a session description lies in it."""
+    found = (members.descriptions[path] for path in members.descriptions)
+    return next((error for error in found if isinstance(error, ArchiveError)), None)
+
+
+def _session(session: SessionTiming, dumps: MembersByPath[Dump]) -> dict[str, Any]:
     by_type: dict[str, list[SegmentTiming]] = {}
     for segment in (*session.audio, *session.video):
         by_type.setdefault(segment.track_type, []).append(segment)
@@ -108,11 +101,16 @@ def _session(session: SessionTiming, dumps: dict[str, int]) -> dict[str, Any]:
         "call_start_time": _iso(session.call_start_unix_ns),
         "participant_id": session.participant_id,
         "user_session_id": session.user_session_id,
-        "tracks": [_track(kind, segments, dumps) for kind, segments in sorted(by_type.items())],
+        "tracks": [
+            _track(kind, segments, session.member, dumps)
+            for kind, segments in sorted(by_type.items())
+        ],
     }
 
 
-def _track(kind: str, segments: list[SegmentTiming], dumps: dict[str, int]) -> dict[str, Any]:
+def _track(
+    kind: str, segments: list[SegmentTiming], metadata_member: str, dumps: MembersByPath[Dump]
+) -> dict[str, Any]:
     return {
         "track_type": kind,
         "track_ids": list(dict.fromkeys(segment.track_id for segment in segments)),
@@ -130,11 +128,19 @@ def _track(kind: str, segments: list[SegmentTiming], dumps: dict[str, int]) -> d
                 "codec": segment.codec,
                 "start_time": _iso(_ns(segment.first_rtp_unix_ms)),
                 "end_time": _iso(_ns(segment.last_rtp_unix_ms)),
-                "dump_bytes": dumps.get(segment.base_filename.rpartition("/")[2]),
+                "dump_bytes": _dump_bytes(segment, metadata_member, dumps),
             }
             for segment in segments
         ],
     }
+
+
+def _dump_bytes(
+    segment: SegmentTiming, metadata_member: str, dumps: MembersByPath[Dump]
+) -> int | None:
+    """Returns the size of a segment's dump; None when the archive does not have it."""
+    path = dumps.find(segment.base_filename, metadata_member)
+    return None if path is None else dumps[path].size_bytes
 
 
 def _ns(unix_ms: int | None) -> int | None:

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
+from tests.support.builders import (
+    Participant,
+    Segment,
+    encode_opus,
+    make_archive,
+    make_call_archive,
+    make_timing_metadata,
+    noise,
+    write_folder,
+)
 from tests.support.command import SAMPLE, callpress, callpress_process, press, query
 
 
@@ -189,6 +198,67 @@ def test_inspect_of_a_broken_archive_says_so(tmp_path: Path) -> None:
     done = callpress("inspect", bad)
     assert done.status == 1
     assert "expected tar, gzipped tar or zip" in done.err
+
+
+def _inspect_segments(archive: Path) -> dict[str, int | None]:
+    """Returns the dump's size of every segment that `inspect` lists, by its base_filename."""
+    (found,) = json.loads(callpress("inspect", "--json", archive).out)["archives"]
+    return {
+        segment["base_filename"]: segment["dump_bytes"]
+        for session in found["sessions"]
+        for track in session["tracks"]
+        for segment in track["segments"]
+    }
+
+
+def test_inspect_finds_dumps_as_a_run_does(tmp_path: Path) -> None:
+    segments = [
+        {"base_filename": name, "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"}
+        for name in ("beside", "there/spelled", "once", "twice", "elsewhere/x")
+    ]
+    dumps = {"a/beside": 1, "beside": 2, "there/spelled": 3, "b/once": 4, "x": 5}
+    members = {f"{name}.rtpdump": bytes(size) for name, size in dumps.items()}
+    members |= {"b/twice.rtpdump": b"b", "c/twice.rtpdump": b"c"}
+    members["a/p_timing_metadata.json"] = make_timing_metadata(segments={"audio": segments})
+    archive = tmp_path / "call.tar.gz"
+    archive.write_bytes(make_archive(members))
+    assert _inspect_segments(archive) == {
+        "beside": 1,
+        "there/spelled": 3,
+        "once": 4,
+        "twice": None,  # it is not clear which
+        "elsewhere/x": None,
+    }
+
+
+def test_inspect_counts_as_a_run_does(tmp_path: Path) -> None:
+    archive, config = tmp_path / "call.tar.gz", tmp_path / "my.toml"
+    members = {
+        "a_timing_metadata.json": make_timing_metadata(participant_id="a"),
+        "b_timing_metadata.json": make_timing_metadata(participant_id="b") + b" " * 20_000,
+    }
+    archive.write_bytes(make_archive(members))
+    config.write_text("[limits]\nmax_metadata_member_bytes = 9_000\n")
+    done = callpress("inspect", "--json", archive, "--config", config)
+    assert done.status == 1
+    (found,) = json.loads(done.out)["archives"]
+    assert [session["participant_id"] for session in found["sessions"]] == ["a"]
+    assert found["error"] == (
+        "b_timing_metadata.json: metadata past its limit, expected at most 9000 bytes "
+        "(limits.max_metadata_member_bytes)"
+    )
+
+
+def test_inspect_follows_no_link_out_of_a_folder(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_bytes(make_timing_metadata(participant_id="secret"))
+    folder = tmp_path / "call"
+    write_folder(folder, {"a_timing_metadata.json": make_timing_metadata(participant_id="a")})
+    (folder / "b_timing_metadata.json").symlink_to(secret)
+    done = callpress("inspect", "--json", folder)
+    (found,) = json.loads(done.out)["archives"]
+    assert [session["participant_id"] for session in found["sessions"]] == ["a"]
+    assert "is a link out of its folder, expected a file" in found["error"]
 
 
 def test_inspect_keeps_to_the_limits_of_its_config(tmp_path: Path) -> None:
