@@ -92,7 +92,7 @@ class TrackPart:
 class Failure:
     """The one shape of every dead letter: what could not be done, where, and for whom."""
 
-    stage: str
+    stage: Stage
     error_type: str
     message: str
     archive_uri: str | None = None
@@ -123,7 +123,7 @@ class ExtractedTrack:
     cpu_ns: int
 
 
-def to_failure(stage: str, error: RecordingError, **where: Any) -> Failure:
+def to_failure(stage: Stage, error: RecordingError, **where: Any) -> Failure:
     """Returns an error as a dead letter.
 
     Args:

@@ -9,7 +9,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests.support.beam import CALL, GroupOnce, make_failure, make_pipeline
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.schema import KEYS, SCHEMAS, to_table
-from transforms.elements import to_failure, wants_failure, worst_failure
+from transforms.elements import Stage, to_failure, wants_failure, worst_failure
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, StorageError
 from transforms.media.values import OutputType
@@ -21,7 +21,9 @@ NOW_NS = 1_767_751_200_000_000_000
 def test_to_failure_takes_everything_the_error_knows() -> None:
     error = ArchiveError("a.rtpdump: empty, expected an rtpdump", member="a.rtpdump", byte_offset=0)
 
-    failure = to_failure("UnpackArchives", error, archive_uri="/raw/a.tar.gz", call=CALL, attempt=2)
+    failure = to_failure(
+        Stage.UNPACK_ARCHIVES, error, archive_uri="/raw/a.tar.gz", call=CALL, attempt=2
+    )
 
     assert (failure.stage, failure.error_type, failure.message) == (
         "UnpackArchives",
@@ -37,7 +39,7 @@ def test_to_failure_takes_everything_the_error_knows() -> None:
 
 
 def test_to_failure_of_a_storage_error_is_retryable() -> None:
-    assert to_failure("ExtractTracks", StorageError("gs://b/x: timed out")).retryable
+    assert to_failure(Stage.EXTRACT_TRACKS, StorageError("gs://b/x: timed out")).retryable
 
 
 def test_failure_row_names_call_track_and_time() -> None:

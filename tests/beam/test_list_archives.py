@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothing
 from tests.support.job_run import JobRun
-from transforms.elements import ArchiveRef, Failure
+from transforms.elements import ArchiveRef, Failure, Stage
 from transforms.engine import progress
 from transforms.filters import Filters
 from transforms.list_archives import FAILURES, ListArchives
@@ -92,7 +92,7 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(
         (failure,) = failures  # which of the two is asked for first is the engine's choice
         assert failure.archive_uri in (good, bad)
         assert failure == Failure(
-            stage="ListArchives",
+            stage=Stage.LIST_ARCHIVES,
             error_type="StorageError",
             message=f"{failure.archive_uri}: Permission denied",
             archive_uri=failure.archive_uri,
