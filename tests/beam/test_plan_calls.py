@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -447,7 +448,7 @@ def _run(
         "failures": failed,
     }
     with make_pipeline() as pipeline:
-        planned = {
+        planned: Any = {
             name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()
         } | PlanCalls(context.job)
         expect(plans=(planned.plans, plans), failures=(planned.failures, failures))

@@ -234,7 +234,7 @@ def test_archives_go_to_the_date_of_their_modification(context: JobRun) -> None:
 
 
 def test_archive_recorded_under_another_date_is_removed_there(context: JobRun) -> None:
-    prior = [
+    prior: list[dict[str, Any]] = [
         {"archive_uri": "/raw/a", "call_date": "2026-01-03"},
         {"archive_uri": "/raw/a", "call_date": CALL_DATE},
         {"archive_uri": "/raw/a", "call_session_id": None, "call_date": "2026-01-02"},

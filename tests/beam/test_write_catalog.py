@@ -208,7 +208,7 @@ def test_second_run_adds_a_run_and_replaces_its_calls(context: JobRun) -> None:
 
 @pytest.mark.slow
 def test_publishing_twice_gives_the_same_rows(context: JobRun) -> None:
-    inputs = {
+    inputs: dict[str, Any] = {
         "fragments": [_archives(context)],
         "calls": [_pressed(context)],
         "archives": [_recorded()],
@@ -333,7 +333,7 @@ def _ids(table: str) -> Row:
         for name in ("call_cid", "call_type", "call_id", "call_session_id", "participant_id")
     }
     ids |= {"user_session_id": "sess-alice", "output_type": "audio_only"}
-    numbers = {
+    numbers: dict[str, Row] = {
         "segments": {"file_start_ms": 0},
         "speech": {"start_ms": 0},
         "failures": {"stage": "MixCalls"},

@@ -24,7 +24,7 @@ def make_call(
 
 
 def make_track(participant: str = "alice", session: str = "sess-1", **changes: Any) -> TrackKey:
-    fields = {"call": PLAIN, "output_type": OutputType.AUDIO_ONLY} | changes
+    fields: dict[str, Any] = {"call": PLAIN, "output_type": OutputType.AUDIO_ONLY, **changes}
     return TrackKey(participant_id=participant, user_session_id=session, **fields)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,13 @@ from tests.support.builders import (
 from tests.support.command import SAMPLE, callpress, decode_with_ffmpeg, press, query
 
 
-def _segment(frequency_hz: float, name: str, **changes: object) -> Segment:
+def _segment(frequency_hz: float, name: str, **changes: Any) -> Segment:
     return Segment(
         packets=encode_opus(tone(frequency_hz, 2)),
         base_filename=name,
         ssrc=int(frequency_hz),
         **changes,
-    )  # type: ignore[arg-type]
+    )
 
 
 def _two_people() -> list[Participant]:

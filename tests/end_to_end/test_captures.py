@@ -199,7 +199,9 @@ def _sent_packets(path: str) -> list[tuple[float, bytes]]:
     with av.open(path) as file:
         stream = file.streams.audio[0]
         found = [
-            (float(p.pts * p.time_base) * 1000, bytes(p)) for p in file.demux(stream) if p.size
+            (float(p.pts * p.time_base) * 1000, bytes(p))
+            for p in file.demux(stream)
+            if p.size and p.pts is not None
         ]
     return [
         (time_ms, packet) for time_ms, packet in found if len(packet) > 1 and not is_filler(packet)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.cloud import storage
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 from tests.support.command import callpress, query
@@ -22,7 +23,7 @@ from tests.support.storage_proxy import Faults
 from tests.support.storage_servers import client_with_faults
 from transforms.catalog import lock
 from transforms.media.errors import StorageError, StoreDownError
-from transforms.storage import gcs, objects, retry
+from transforms.storage import objects, retry
 
 BUCKET = "gs://calls"
 BIG = bytes(range(256)) * (9 << 12)
@@ -129,9 +130,9 @@ def test_store_that_keeps_other_bytes_is_found_out(
 ) -> None:
     """The client's own check is blind here, as older ones were."""
     faults.uploads_end_short = 100
-    upload = gcs.google_storage.Blob.upload_from_file
+    upload = storage.Blob.upload_from_file
     monkeypatch.setattr(
-        gcs.google_storage.Blob,
+        storage.Blob,
         "upload_from_file",
         lambda blob, *args, **options: upload(blob, *args, **{**options, "checksum": None}),
     )

@@ -464,9 +464,9 @@ def test_mode_may_change_in_mid_stream(tmp_path: Path, speech: Pcm) -> None:
     ]
     pcm = press(tmp_path, in_a_row(packets))
     assert np.array_equal(pcm[FADE_SAMPLES:], hear_whole(packets)[FADE_SAMPLES:])
-    for number, mode in enumerate(("silk", "hybrid", "celt", "silk")):
+    for number, name in enumerate(("silk", "hybrid", "celt", "silk")):
         assert (
-            lag_near(pcm, speech, number * 36_480 + 2_880, (number + 1) * 36_480 - 960) == LAG[mode]
+            lag_near(pcm, speech, number * 36_480 + 2_880, (number + 1) * 36_480 - 960) == LAG[name]
         )
     assert largest_step_near(pcm, (36_480, 72_960, 109_440)) <= largest_step(speech)
 

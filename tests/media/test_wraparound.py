@@ -54,8 +54,10 @@ def test_unwrap_sequence_inverts_wrap(bits: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, (1 << bits) - 1))
     steps = data.draw(st.lists(st.integers(-half, half - 1), max_size=50))
     numbers = first + np.cumsum([0, *steps])
-    wrapped = (numbers % (1 << bits)).astype(np.uint16 if bits == 16 else np.uint32)
-    unwrapped = unwrap_sequence(wrapped, bits)
+    wrapped = numbers % (1 << bits)
+    unwrapped = unwrap_sequence(
+        wrapped.astype(np.uint16) if bits == 16 else wrapped.astype(np.uint32), bits
+    )
     assert unwrapped.dtype == np.int64
     assert unwrapped.tolist() == numbers.tolist()
 

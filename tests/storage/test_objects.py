@@ -451,7 +451,12 @@ def test_media_is_on_the_disk_before_it_has_its_name(
     done: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
     rename = os.replace
-    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
+
+    def told(source: Path | str, target: Path | str) -> None:
+        done.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", told)
     (tmp_path / "out").mkdir()
     for call, name in ((objects.publish, "media"), (objects.move, "staged")):
         (tmp_path / "work").write_bytes(b"x")

@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import io
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -63,6 +63,11 @@ class Pressed:
     """By session."""
 
 
+def _opener(archive: bytes) -> Callable[[str], BinaryIO]:
+    """Returns what opens an archive in memory, whatever its name."""
+    return lambda _: io.BytesIO(archive)
+
+
 def press(
     archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True
 ) -> Pressed:
@@ -77,7 +82,7 @@ def press(
             call = simulate_call(people)
             (folder / str(number)).mkdir()
             unpacked = unpack_archive(
-                JobHost(open_input=lambda _, data=call.archive: io.BytesIO(data)),
+                JobHost(open_input=_opener(call.archive)),
                 make_input(call.archive),
                 folder / str(number),
                 LIMITS,
@@ -473,7 +478,7 @@ def forty_segments() -> Pressed:
             )
         )
         start_s += seconds + gap_s
-    rng.shuffle(senders)  # type: ignore[arg-type]
+    rng.shuffle(senders)
     return press([[Person(name="a", session="a", senders=senders, metadata_files=2)]])
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -236,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
-def _without_last_byte(body: bytes, headers: http.client.HTTPMessage) -> bytes:
+def _without_last_byte(body: bytes, headers: Message) -> bytes:
     content_type = headers.get("Content-Type", "")
     boundary = re.search(r'boundary="?([^";]+)', content_type)
     if boundary is None:

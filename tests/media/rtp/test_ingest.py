@@ -46,7 +46,7 @@ from transforms.media.errors import (
     TimingMetadataError,
     UnsupportedCodecError,
 )
-from transforms.media.rtp.ingest import ingest_segment
+from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.settings import LimitSettings
@@ -65,8 +65,9 @@ def fake_packets(count: int) -> list[bytes]:
     ]
 
 
-def media_of(dump_segment: object, packet_run: int = 0) -> list[int]:
-    return dump_segment.packet_runs[packet_run].records["media_sample"].tolist()  # type: ignore[attr-defined,no-any-return]
+def media_of(segment: IngestedSegment, packet_run: int = 0) -> list[int]:
+    found: list[int] = segment.packet_runs[packet_run].records["media_sample"].tolist()
+    return found
 
 
 def test_clean_segment_is_one_run_of_all_its_packets() -> None:
@@ -475,7 +476,7 @@ def test_copies_that_are_kept_have_an_end(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_was_looked_at_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transforms.media.rtp.payloads._WINDOW_BYTES", 1_000)
     dump, _ = make_segment_dump(Segment(packets=fake_packets(500)))
-    calls = []
+    calls: list[None] = []
     bytes_ = np.frombuffer(dump, dtype=np.uint8)
     ingest_segment(
         lambda: io.BytesIO(dump),

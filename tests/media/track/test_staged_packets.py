@@ -86,7 +86,8 @@ def test_each_run_of_a_file_is_read_on_its_own(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_was_copied_is_let_go_after_each_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staged_packets, "WINDOW_PACKETS", 4)
-    packets, calls = make_packets(9, seed=1), []
+    packets = make_packets(9, seed=1)
+    calls: list[None] = []
     source = np.frombuffer(b"".join(packet for *_, packet in packets), dtype=np.uint8)
     records = make_records(packets)
     ends = np.cumsum(records["packet_bytes"], dtype=np.int64)
