@@ -22,8 +22,8 @@ from tests.support.builders import Pcm
 from tests.support.media import LIMITS, decode_with_pyav, make_input, mix_parts, open_in
 from tests.support.simulation import (
     CALL_START_NS,
-    Heard,
     Marker,
+    MarkerMatch,
     Person,
     Sender,
     Simulated,
@@ -128,13 +128,13 @@ def row_of(track: Track, marker: Marker) -> FileSegment:
     )
 
 
-def in_file(track: Track, marker: Marker, row: FileSegment) -> Heard:
+def in_file(track: Track, marker: Marker, row: FileSegment) -> MarkerMatch:
     """Returns where a marker is in the MKV, measured from where the row puts its true time."""
     assert track.mkv is not None
-    stretch = (row.file_stop_sample - row.file_start_sample) / (
+    samples_per_ns = (row.file_stop_sample - row.file_start_sample) / (
         row.server_stop_unix_ns - row.server_start_unix_ns
     )
-    expected = row.file_start_sample + (marker.unix_ns - row.server_start_unix_ns) * stretch
+    expected = row.file_start_sample + (marker.unix_ns - row.server_start_unix_ns) * samples_per_ns
     return locate(track.mkv, expected, marker.waveform)
 
 
@@ -144,8 +144,8 @@ class Found:
 
     marker: Marker
     row: FileSegment
-    mix: Heard
-    file: Heard | None
+    mix: MarkerMatch
+    file: MarkerMatch | None
 
 
 def find_all(pressed: Pressed, session: str) -> list[Found]:
@@ -486,7 +486,7 @@ def sparse(sender: Sender) -> Sender:
     """Returns a sender that is silent by DTX but for the seconds around its markers: an hour of it
     costs little.
 
-    A refresh comes every 2 s only: each is a stretch of its own for the mix.
+    A refresh comes every 2 s only: each is a piece of its own for the mix.
     """
     edges = [
         0.0,

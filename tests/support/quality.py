@@ -178,7 +178,7 @@ def random_losses(count: int, percent: float, seed: int) -> frozenset[int]:
 
 
 def burst_losses(count: int, burst_packets: int, every_packets: int, seed: int) -> frozenset[int]:
-    """Returns which of `count` packets are lost: a burst in each stretch of `every_packets`, at a
+    """Returns which of `count` packets are lost: a burst in every `every_packets`, at a
     random place in it.
     """
     if burst_packets > every_packets - 2:

@@ -77,7 +77,7 @@ class Sender:
     first_marker: int = 0
     """Number of the first one: segments of one seed say the same where their numbers agree."""
     sound: Spans = ()
-    """(begin, length) of unbroken noise; each stretch is a marker too."""
+    """(begin, length) of unbroken noise; each is a marker too."""
     packet_ms: float = 20
     bitrate_bps: int = 64_000
 
@@ -292,14 +292,14 @@ def _encode(
     pool = [_silent_packet(sender.packet_ms, sender.bitrate_bps)]
     which = np.zeros(count, dtype=np.int64)
     lead = -(-round(_LEAD_S * SAMPLE_RATE_HZ) // size)
-    stretches: list[list[int]] = []
+    windows: list[list[int]] = []
     for at, wave in said:
         first, last = max(0, at // size - lead), min(count, (at + len(wave)) // size + 1 + lead)
-        if stretches and first <= stretches[-1][1]:
-            stretches[-1][1] = max(last, stretches[-1][1])
+        if windows and first <= windows[-1][1]:
+            windows[-1][1] = max(last, windows[-1][1])
         else:
-            stretches.append([first, last])
-    for first, last in stretches:
+            windows.append([first, last])
+    for first, last in windows:
         pcm = np.zeros(((last - first) * size, 1), dtype=np.float32)
         for at, wave in said:
             start = at - first * size
@@ -690,7 +690,7 @@ def simulate_call(people: Sequence[Person], *, kind: str = "tar", **metadata: An
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class MarkerMatch:
     """Where a marker was found."""
 
     error_ms: float
@@ -707,7 +707,7 @@ class Heard:
 
 def measure(
     pcm: Pcm, first_unix_ns: float, markers: Iterable[Marker], *, reach_s: float = 0.5
-) -> list[Heard]:
+) -> list[MarkerMatch]:
     """Returns where each marker is in decoded audio.
 
     Args:
@@ -724,7 +724,7 @@ def measure(
     ]
 
 
-def locate(pcm: Pcm, expected_sample: float, waveform: Wave, reach_s: float = 0.5) -> Heard:
+def locate(pcm: Pcm, expected_sample: float, waveform: Wave, reach_s: float = 0.5) -> MarkerMatch:
     """Returns where a waveform is near a sample of decoded audio, by cross-correlation and a
     parabola through its peak.
     """
@@ -748,7 +748,7 @@ def locate(pcm: Pcm, expected_sample: float, waveform: Wave, reach_s: float = 0.
         bend = left - 2 * top + right
         shift = float(0.5 * (left - right) / bend) if bend else 0.0
     at = first + peak + shift
-    return Heard(
+    return MarkerMatch(
         error_ms=(at - expected_sample) * 1000 / SAMPLE_RATE_HZ,
         gain=float(correlation[peak] / energy),
         likeness=likeness,
