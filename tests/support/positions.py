@@ -20,17 +20,10 @@ import numpy as np
 
 from tests.support.builders import Pcm
 from tests.support.media import LIMITS, decode_with_pyav, make_input, mix_parts, open_in
-from tests.support.simulation import (
-    CALL_START_NS,
-    Marker,
-    MarkerMatch,
-    Person,
-    Sender,
-    Simulated,
-    locate,
-    measure,
-    simulate_call,
-)
+from tests.support.simulation.calls import Person, simulate_call
+from tests.support.simulation.markers import MarkerMatch, locate, measure
+from tests.support.simulation.sender import CALL_START_NS, Sender
+from tests.support.simulation.sending import Marker, Simulated
 from transforms.media.extract_track import FileSegment, TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixStats

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.support.media import ingest, make_timing
-from tests.support.simulation import Sender, server_unix_ns, simulate
+from tests.support.simulation.sender import Sender, server_unix_ns
+from tests.support.simulation.sending import simulate
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece, PacketRunClock, ReportPoint, StepEvidence
 from transforms.media.clock.observe import observe_clock

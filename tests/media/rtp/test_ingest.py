@@ -38,7 +38,8 @@ from tests.support.media import (
     pieces_of,
     run_packets,
 )
-from tests.support.simulation import Sender, simulate
+from tests.support.simulation.sender import Sender
+from tests.support.simulation.sending import simulate
 from transforms.media.errors import (
     RtpdumpError,
     SdpError,

@@ -22,7 +22,8 @@ from tests.support.positions import (
     pressed_call,
     twenty_minutes,
 )
-from tests.support.simulation import CALL_START_NS, Person, Sender
+from tests.support.simulation.calls import Person
+from tests.support.simulation.sender import CALL_START_NS, Sender
 from transforms.media.units import SAMPLE_RATE_HZ
 
 
