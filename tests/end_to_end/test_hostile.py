@@ -1,5 +1,6 @@
-"""Many hostile archives and a good call in one run: the good call is whole, the others have their
-rows, nothing gets out.
+"""Many hostile archives and a good call in one run.
+
+The good call comes out whole, the others have their rows, nothing gets out.
 """
 
 from __future__ import annotations

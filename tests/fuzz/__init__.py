@@ -1,3 +1,1 @@
-"""Fuzzing of everything that reads bytes of others: targets, a seed corpus, and a runner for
-atheris.
-"""
+"""Fuzzing of all that reads bytes of others: targets, seeds, a runner for atheris."""

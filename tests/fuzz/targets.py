@@ -1,5 +1,4 @@
-"""What is fuzzed: one function of bytes per parser. Each holds that nothing is raised but the
-parser's own error.
+"""What is fuzzed: one function of bytes per parser, which may raise its own error only.
 
 No test library is imported here: the fuzzer instruments what it imports. Limits are small, so that
 an input which gets round one of them shows in time or memory at once.

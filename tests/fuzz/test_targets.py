@@ -1,6 +1,4 @@
-"""The fuzz targets, driven by hypothesis: a few hundred mutations of each seed corpus, the same
-ones on every run.
-"""
+"""The fuzz targets under hypothesis: mutations of each target's seeds, the same on every run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Hostile archives, one by one: what is good in them comes out whole, what is not is told, and
-nothing costs too much.
+"""Hostile archives, one by one.
+
+What is good in them comes out whole, what is not is told, and nothing costs too much.
 """
 
 from __future__ import annotations
@@ -110,9 +111,9 @@ def test_what_is_good_comes_out_whole_and_what_is_not_is_told(
         assert messages == []
     else:
         assert any(re.search(case.message, message) for message in messages), messages
-    heard = packets_by_participant(unpacked, tmp_path / "out")
+    staged = packets_by_participant(unpacked, tmp_path / "out")
     for participant_id in case.intact:
-        assert heard[participant_id] == good_packets(participant_id)
+        assert staged[participant_id] == good_packets(participant_id)
     assert len(findings) <= 600
     for finding in findings:
         assert type(finding.error).__name__.endswith("Error")
@@ -209,8 +210,8 @@ def test_folder_s_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
         tmp_path / "out",
         LIMITS,
     )
-    heard = packets_by_participant(unpacked, tmp_path / "out")
-    assert set(heard) == {"alice", "bob"}
+    staged = packets_by_participant(unpacked, tmp_path / "out")
+    assert set(staged) == {"alice", "bob"}
     messages = [finding.error.message for finding in unpacked.findings]
     assert f"member '{MALLORY}_1.rtpdump' is a link out of its folder, expected a file" in messages
     assert "member 'pipe.rtpdump' is no regular file, expected a file" in messages
@@ -285,10 +286,10 @@ def test_track_of_a_dump_that_is_cut_off_keeps_what_came(tmp_path: Path) -> None
         {**{name: data for name, data in members.items() if name not in late}, **late}, "tar"
     )
     unpacked = unpack(data[: data.index(late["bob_1.rtpdump"]) + 2_000], tmp_path)
-    heard = packets_by_participant(unpacked, tmp_path)
-    assert heard["alice"] == good_packets("alice")
-    assert 0 < len(heard["bob"]) < 50
-    assert heard["bob"] == good_packets("bob")[: len(heard["bob"])]
+    staged = packets_by_participant(unpacked, tmp_path)
+    assert staged["alice"] == good_packets("alice")
+    assert 0 < len(staged["bob"]) < 50
+    assert staged["bob"] == good_packets("bob")[: len(staged["bob"])]
     (finding,) = unpacked.findings
     assert participant_of(finding) == "bob"
     assert finding.error.message.startswith("bob_1.rtpdump: damaged: cut off: ends at byte")

@@ -1,6 +1,4 @@
-"""What the tests of transforms share: short calls, references to their archives, staged parts,
-catalog rows.
-"""
+"""What the tests of transforms share: short calls, their archives, staged parts, catalog rows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Builds what the tests read: packets, dumps, session descriptions, metadata, Opus, and archives of
-whole calls.
+"""Builds what the tests read: packets, dumps, descriptions, metadata, Opus, whole archives.
 
 Everything is a plain function of its arguments: no clock, no random source without a seed, so equal
 arguments give equal bytes. Times are integers: ms for arrivals as dumps hold them, samples at 48

@@ -1,6 +1,4 @@
-"""An object store in memory behind Beam's `FileSystems`, by the scheme `fake://`: whole objects,
-and trouble on demand.
-"""
+"""An object store in memory behind Beam's `FileSystems`, under `fake://`, that fails on demand."""
 
 from __future__ import annotations
 

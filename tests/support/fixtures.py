@@ -1,6 +1,4 @@
-"""Fixtures that several folders of tests share: a run's context on a disk, an empty object
-store.
-"""
+"""Fixtures that all tests share: a run's context on a disk, an empty object store."""
 
 from __future__ import annotations
 

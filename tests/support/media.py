@@ -1,6 +1,4 @@
-"""What several test modules share: short ways into the media code, and the programs and measures
-the outputs are read with.
-"""
+"""Short ways into the media code, and what its outputs are read and measured with."""
 
 from __future__ import annotations
 

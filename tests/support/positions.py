@@ -1,9 +1,8 @@
-"""Simulated calls on their whole way, and where their sound ends up: what tests assert and
-benchmarks print.
+"""Simulated calls on their whole way, and where their sound ends up.
 
-Each call goes the whole way: archive, unpacked, mixed, the MP3 decoded, and each marker in it
-found; most also as MKV, by what its `segments` rows say. Participants of one call each have
-troubles of their own, so that one mix serves many cases.
+Tests assert it, benchmarks print it. Each call is archived, unpacked and mixed, its MP3 decoded,
+and each marker in it found; most also in the MKV, by what its `segments` rows say. Participants of
+one call each have troubles of their own, so that one mix serves many cases.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""An HTTP proxy before a storage emulator that fails as networks and stores do: seeded, countable,
-standard library only.
+"""An HTTP proxy before a storage server that fails as networks and stores do.
+
+Faults are drawn from a seed and counted; the standard library alone is needed.
 """
 
 from __future__ import annotations
