@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.time_left import Stage, TimeLeft
+from pipelines.time_left import Phase, TimeLeft
 from transforms.engine import progress
 from transforms.media.units import SAMPLE_RATE_HZ
 
@@ -31,10 +31,10 @@ _RATE_SECONDS = 30.0
 _BAR_WIDTHS = (8, 32)
 _WIDTH_WITH_BAR = 70
 """Of a terminal, from which on a bar tells more than another figure."""
-_STAGE_WIDTH = max(map(len, Stage))
+_PHASE_WIDTH = max(map(len, Phase))
 
 
-class Watch:
+class RunFigures:
     """A run's figures as they come from the workers, and what follows from them."""
 
     def __init__(self, threads: int, now: float) -> None:
@@ -58,9 +58,9 @@ class Watch:
         with self._lock:
             self.counts = dict(self._counts)
         self._now = now
-        stage = self.stage
+        phase = self.phase
         self._time_left.update(self.counts, now)
-        if self.stage != stage:  # what one makes per second says nothing of the next
+        if self.phase != phase:  # what one makes per second says nothing of the next
             self._looks = deque()
         self._looks.append((now, self.counts))
         while len(self._looks) > 2 and now - self._looks[1][0] >= _RATE_SECONDS:
@@ -72,13 +72,13 @@ class Watch:
         return self._time_left.percent
 
     @property
-    def stage(self) -> Stage:
+    def phase(self) -> Phase:
         """What the run is doing."""
-        return self._time_left.stage
+        return self._time_left.phase
 
     def line(self) -> str:
         """Returns all figures in a line of its own."""
-        begun = f"callpress: after {spell_duration(self._now - self._began)}: {self.stage}"
+        begun = f"callpress: after {spell_duration(self._now - self._began)}: {self.phase}"
         return ", ".join([begun, *(text for _, text in self._figures())])
 
     def fitting(self, width: int) -> str:
@@ -93,8 +93,8 @@ class Watch:
         """Returns the figures in the order they are read, each with its rank: the lowest stay
         longest.
         """
-        counts, stage = self.counts, self.stage
-        at_work = {Stage.EXTRACTING: "tracks", Stage.MIXING: "calls"}.get(stage, "archives")
+        counts, phase = self.counts, self.phase
+        at_work = {Phase.EXTRACTING: "tracks", Phase.MIXING: "calls"}.get(phase, "archives")
         archives = counts.get("archives", 0) + counts.get("archives_skipped", 0)
         found: list[tuple[int, str]] = []
         if self.percent is not None:
@@ -113,9 +113,9 @@ class Watch:
                 )
         if failures := counts.get("failures", 0):
             found.append((3, f"failures {failures}"))
-        if stage == Stage.UNPACKING:
+        if phase == Phase.UNPACKING:
             found.append((3, f"{self._rate('bytes_done') / 1e6:.1f} MB/s"))
-        elif stage in (Stage.EXTRACTING, Stage.MIXING):
+        elif phase in (Phase.EXTRACTING, Phase.MIXING):
             found.append((3, f"{self._rate('media_samples') / SAMPLE_RATE_HZ:.0f} media s/s"))
         if self._time_left.seconds is not None and self.percent is not None:
             found.append((1, f"{spell_duration(self._time_left.seconds)} left"))
@@ -129,14 +129,14 @@ class Watch:
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draws one line, however narrow the terminal: the stage, the figures that fit, and a bar
+        """Draws one line, however narrow the terminal: the phase, the figures that fit, and a bar
         where there is room.
         """
         least, most = _BAR_WIDTHS
-        width = options.max_width - _STAGE_WIDTH - 2
+        width = options.max_width - _PHASE_WIDTH - 2
         figures = self.fitting(width - least if options.max_width >= _WIDTH_WITH_BAR else width)
         left = (width - len(figures)) // 4 * 4  # not another width with each digit more
-        cells: list[RenderableType] = [Text(f"{self.stage:{_STAGE_WIDTH}}", no_wrap=True)]
+        cells: list[RenderableType] = [Text(f"{self.phase:{_PHASE_WIDTH}}", no_wrap=True)]
         if left >= least:
             percent = self.percent
             cells.append(
@@ -153,17 +153,17 @@ def showing_progress(threads: int) -> Iterator[None]:
     """Shows a local run's progress on standard error until the block ends. Args: threads: codec
     processes at work.
     """
-    watch = Watch(threads, time.monotonic())
+    figures = RunFigures(threads, time.monotonic())
     console = Console(stderr=True)
     has_bar = console.is_terminal and not console.is_dumb_terminal
     ended = threading.Event()
     thread = threading.Thread(
-        target=_keep_looking, args=(watch, ended, not has_bar), daemon=True, name="progress"
+        target=_keep_looking, args=(figures, ended, not has_bar), daemon=True, name="progress"
     )
-    stop_listening = progress.listen(watch.count)
+    stop_listening = progress.listen(figures.count)
     thread.start()
     try:
-        with Live(watch, console=console, transient=True) if has_bar else nullcontext():
+        with Live(figures, console=console, transient=True) if has_bar else nullcontext():
             yield
     finally:
         stop_listening()
@@ -171,14 +171,14 @@ def showing_progress(threads: int) -> Iterator[None]:
         thread.join()
 
 
-def _keep_looking(watch: Watch, ended: threading.Event, prints_lines: bool) -> None:
+def _keep_looking(figures: RunFigures, ended: threading.Event, prints_lines: bool) -> None:
     began = time.monotonic()
     next_line = began + _FIRST_LINE_SECONDS
     while not ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
-        watch.look(now)
+        figures.look(now)
         if prints_lines and now >= next_line:
-            print(watch.line(), file=sys.stderr, flush=True)
+            print(figures.line(), file=sys.stderr, flush=True)
             next_line = now + pause_after(now - began)
 
 

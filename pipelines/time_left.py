@@ -1,7 +1,7 @@
 """How far a run on the local engine is, and how long it still takes.
 
-The engine finishes a stage before it begins the next: all archives are unpacked, then all tracks
-extracted, then all calls mixed. What is left of the stage at work is told by its own speed over the
+The engine finishes a phase before it begins the next: all archives are unpacked, then all tracks
+extracted, then all calls mixed. What is left of the phase at work is told by its own speed over the
 last minutes. What the later ones will take is told from what they took elsewhere per hour of media;
 how much media there is, is known only when all is unpacked, and guessed from the bytes until then.
 So the figure is rough while archives are unpacked, a few hundredths of a run, and good from the
@@ -17,7 +17,7 @@ from enum import StrEnum
 from transforms.media.units import SAMPLE_RATE_HZ
 
 
-class Stage(StrEnum):
+class Phase(StrEnum):
     """What a run is doing."""
 
     STARTING = "starting"
@@ -27,9 +27,9 @@ class Stage(StrEnum):
     PUBLISHING = "publishing"
 
 
-_WORK = (Stage.UNPACKING, Stage.EXTRACTING, Stage.MIXING)
-_CORE_SECONDS_PER_HOUR = {Stage.UNPACKING: 0.2, Stage.EXTRACTING: 0.4, Stage.MIXING: 10.0}
-"""Of one core of a cloud server, per hour of one participant's audio: they matter until a stage has
+_WORK = (Phase.UNPACKING, Phase.EXTRACTING, Phase.MIXING)
+_CORE_SECONDS_PER_HOUR = {Phase.UNPACKING: 0.2, Phase.EXTRACTING: 0.4, Phase.MIXING: 10.0}
+"""Of one core of a cloud server, per hour of one participant's audio: they matter until a phase has
 shown its own speed.
 """
 _SAMPLES_PER_BYTE = 10.0
@@ -37,24 +37,24 @@ _SAMPLES_PER_BYTE = 10.0
 _TRUSTED_BYTES = 1_000_000
 """Of unpacked archives, that tell as much about the next ones as that guess does."""
 _TRUSTED_CORE_SECONDS = 5.0
-"""Of work, that tell as much about a stage's speed as the table above does."""
+"""Of work, that tell as much about a phase's speed as the table above does."""
 _MEMORY_SECONDS = 120.0
-"""How long a stage's speed is remembered."""
+"""How long a phase's speed is remembered."""
 _EVIDENCE_SECONDS = 5.0
 _MOST_PERCENT = 99
 
 
-def stage_of(counts: Mapping[str, int]) -> Stage:
-    """Returns the stage a run's figures tell of (see `transforms.engine.progress`)."""
-    if counts.get("calls", 0) or counts.get("samples_heard", 0):
+def phase_of(counts: Mapping[str, int]) -> Phase:
+    """Returns the phase a run's figures tell of (see `transforms.engine.progress`)."""
+    if counts.get("calls", 0) or counts.get("samples_measured", 0):
         return (
-            Stage.PUBLISHING
+            Phase.PUBLISHING
             if counts.get("calls", 0) >= counts.get("calls_found", 0)
-            else Stage.MIXING
+            else Phase.MIXING
         )
     if counts.get("calls_found", 0):
-        return Stage.EXTRACTING
-    return Stage.UNPACKING if counts.get("bytes_found", 0) else Stage.STARTING
+        return Phase.EXTRACTING
+    return Phase.UNPACKING if counts.get("bytes_found", 0) else Phase.STARTING
 
 
 class TimeLeft:
@@ -66,37 +66,37 @@ class TimeLeft:
         """
         self._threads = threads
         self._began = self._looked = now
-        self.stage = Stage.STARTING
-        self._measured = Stage.STARTING
+        self.phase = Phase.STARTING
+        self._measured = Phase.STARTING
         self._seconds = self._work = self._done = 0.0
         self.percent: int | None = None
         """Of the time, from beginning to end; never falls, and 100 never comes. None before there
         is evidence.
         """
         self.seconds: float | None = None
-        """None before there is evidence, and in the stages without a measure."""
+        """None before there is evidence, and in the phases without a measure."""
 
     def update(self, counts: Mapping[str, int], now: float) -> None:
         """Takes in a run's figures as they are now."""
-        stage = self.stage = stage_of(counts)
+        phase = self.phase = phase_of(counts)
         passed, self._looked = now - self._looked, now
-        if stage not in _WORK:
+        if phase not in _WORK:
             self.seconds = None
             return
-        work = {each: _core_seconds(counts, each, stage) for each in _WORK}
-        done, total = work[stage]
-        if stage != self._measured:
-            self._measured, self._seconds, self._work, self._done = stage, 0.0, 0.0, 0.0
+        work = {each: _core_seconds(counts, each, phase) for each in _WORK}
+        done, total = work[phase]
+        if phase != self._measured:
+            self._measured, self._seconds, self._work, self._done = phase, 0.0, 0.0, 0.0
         fade = math.exp(-passed / _MEMORY_SECONDS)
         self._seconds = self._seconds * fade + passed
         self._work = self._work * fade + max(0.0, done - self._done)
         self._done = done
         if now - self._began < _EVIDENCE_SECONDS:
             return
-        expected = _TRUSTED_CORE_SECONDS / self._cores(counts, stage)
+        expected = _TRUSTED_CORE_SECONDS / self._cores(counts, phase)
         pace = (self._seconds + expected) / (self._work + _TRUSTED_CORE_SECONDS)
         later = sum(
-            work[each][1] / self._cores(counts, each) for each in _WORK[_WORK.index(stage) + 1 :]
+            work[each][1] / self._cores(counts, each) for each in _WORK[_WORK.index(phase) + 1 :]
         )
         self.seconds = max(0.0, total - done) * pace + later
         passed = now - self._began
@@ -104,30 +104,30 @@ class TimeLeft:
             self.percent or 0, min(_MOST_PERCENT, int(100 * passed / (passed + self.seconds)))
         )
 
-    def _cores(self, counts: Mapping[str, int], stage: Stage) -> int:
-        """Returns how many cores a stage keeps busy: one archive, track or call is one core's
+    def _cores(self, counts: Mapping[str, int], phase: Phase) -> int:
+        """Returns how many cores a phase keeps busy: one archive, track or call is one core's
         work.
         """
         archives = counts.get("archives_found", 0) - counts.get("archives_skipped", 0)
         pieces = {
-            Stage.UNPACKING: archives,
-            Stage.EXTRACTING: counts.get("tracks_found", 0) or self._threads,
-            Stage.MIXING: counts.get("calls_found", 0) or archives,
+            Phase.UNPACKING: archives,
+            Phase.EXTRACTING: counts.get("tracks_found", 0) or self._threads,
+            Phase.MIXING: counts.get("calls_found", 0) or archives,
         }
-        return max(1, min(self._threads, pieces[stage]))
+        return max(1, min(self._threads, pieces[phase]))
 
 
-def _core_seconds(counts: Mapping[str, int], of: Stage, at: Stage) -> tuple[float, float]:
-    """Returns what is done and all there is of a stage's work, seen from the stage at work, in
+def _core_seconds(counts: Mapping[str, int], of: Phase, at: Phase) -> tuple[float, float]:
+    """Returns what is done and all there is of a phase's work, seen from the phase at work, in
     seconds of one core.
     """
     per_sample = _CORE_SECONDS_PER_HOUR[of] / 3600 / SAMPLE_RATE_HZ
-    if of == Stage.UNPACKING:
+    if of == Phase.UNPACKING:
         per_byte = per_sample * _SAMPLES_PER_BYTE
         return counts.get("bytes_done", 0) * per_byte, counts.get("bytes_found", 0) * per_byte
-    done = counts.get("samples_extracted" if of == Stage.EXTRACTING else "samples_heard", 0)
+    done = counts.get("samples_extracted" if of == Phase.EXTRACTING else "samples_measured", 0)
     samples = float(counts.get("samples_found", 0))
-    if at == Stage.UNPACKING:
+    if at == Phase.UNPACKING:
         known, unpacked = counts.get("samples_unpacked", 0), counts.get("bytes_unpacked", 0)
         per_byte = (known + _SAMPLES_PER_BYTE * _TRUSTED_BYTES) / (unpacked + _TRUSTED_BYTES)
         samples = known + max(0, counts.get("bytes_found", 0) - unpacked) * per_byte

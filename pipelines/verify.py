@@ -119,7 +119,7 @@ class Checked:
     def _table_files(self, table: str) -> tuple[list[CatalogFile], list[Problem]]:
         """Returns a table's objects, and what lies among them but is none."""
         folder = uris.join(self._catalog_uri, table)
-        there = {metadata.path for metadata in objects.list_below(folder)}
+        there = {listed.path for listed in objects.list_below(folder)}
         files = partitions.list_files(self._catalog_uri, table)
         strays = sorted(there - {file.uri for file in files})
         return files, [
@@ -167,8 +167,8 @@ class Checked:
                 rows[row["uri"]] = (row["size_bytes"], row["sha256"])
         there: dict[str, int] = {}
         for output in self._outputs(rows):
-            for metadata in objects.list_below(uris.join(output, "recordings")):
-                there[metadata.path] = metadata.size_bytes
+            for listed in objects.list_below(uris.join(output, "recordings")):
+                there[listed.path] = listed.size_bytes
         self.file_count, self.size_bytes = len(there), sum(there.values())
         whole = []
         for uri, (size_bytes, sha256) in rows.items():

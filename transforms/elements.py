@@ -1,5 +1,5 @@
 """All that crosses a shuffle: small values, ids and references; never media, never rows by the
-thousand.
+thousand. In the order in which a run makes them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,36 @@ from transforms.media.findings import Finding
 from transforms.media.values import CallKey, OutputType, PartFiles, TrackKey
 from transforms.media.wall_time import utc_date
 
+# --- rows on their way ---------------------------------------------------------------------------
 
-class Stage(StrEnum):
-    """The step a failure was met in, as the tables spell it."""
 
-    LIST_ARCHIVES = "ListArchives"
-    UNPACK_ARCHIVES = "UnpackArchives"
-    RECALL_ARCHIVES = "RecallArchives"
-    """An earlier archive of a call cannot be read any more."""
-    PLAN_CALLS = "PlanCalls"
-    EXTRACT_TRACKS = "ExtractTracks"
-    MIX_CALLS = "MixCalls"
+Row = dict[str, Any]
+
+
+ReplacedKey = tuple[str, ...]
+"""(call_type, call_id, call_session_id), (archive_uri,) or (run_id,): what rows are sharded and
+replaced by.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FragmentRef:
+    """Rows that replace what one `call_date` of the catalog has of some calls or archives."""
+
+    uri: str
+    """Empty when rows are only removed."""
+    call_date: str
+    row_counts: tuple[tuple[str, int], ...]
+    """Per table; also the tables in which rows are only removed."""
+    replaced: tuple[ReplacedKey, ...]
+    """All rows these own in that date of those tables go."""
+
+    def count(self, table: str) -> int:
+        """Returns how many rows of a table it has."""
+        return next((count for name, count in self.row_counts if name == table), 0)
+
+
+# --- archives ------------------------------------------------------------------------------------
 
 
 class Status(StrEnum):
@@ -89,22 +108,101 @@ class TrackPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """The one shape of every dead letter: what could not be done, where, and for whom."""
+class ArchiveSummary:
+    """What unpacking an archive came to."""
 
-    stage: Stage
-    error_type: str
-    message: str
-    archive_uri: str | None = None
-    archive_modified_unix_ns: int | None = None
-    member: str | None = None
-    call: CallKey | None = None
-    participant_id: str | None = None
-    user_session_id: str | None = None
-    output_type: OutputType | None = None
-    byte_offset: int | None = None
-    attempt: int = 1
-    retryable: bool = False
+    ref: ArchiveRef
+    is_complete: bool
+    """Whether all of it is in this run, so that it may be recorded as done."""
+    member_count: int | None
+    track_count: int
+    calls: tuple[CallKey, ...]
+    first_failure: Failure | None
+    could_read: bool
+    bytes_read: int
+    cpu_ns: int
+
+
+# --- calls and tracks ----------------------------------------------------------------------------
+
+
+TrackIds = tuple[str, str, str]
+"""(participant, user session, output type) within a call."""
+
+
+def track_ids_of(track: TrackKey) -> TrackIds:
+    """Returns what names a track within its call."""
+    return (track.participant_id, track.user_session_id, str(track.output_type))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorCall:
+    """What the catalog has of a call that is pressed again."""
+
+    timeline_start_unix_ns: int | None
+    tracks: tuple[TrackIds, ...] = ()
+    files: tuple[TrackIds, ...] = ()
+    mix_start_unix_ns: int | None = None
+    """Server time of the mix's first sample; None without a mix."""
+    first_start_unix_ns: int | None = None
+    """Server time of the first sample of any file; None without files."""
+    media_uris: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSource:
+    """One track to extract, from all its parts."""
+
+    track: TrackKey
+    parts: tuple[TrackPart, ...]
+    """In order of time; at least one has packets."""
+    timeline_start_unix_ns: int
+    begin_unix_ns: int | None
+    """Server time at which its file begins; None for that of its first packet."""
+
+    @property
+    def media_samples(self) -> int:
+        """Length of the audio in its packets."""
+        return sum(part.media_samples for part in self.parts)
+
+    @property
+    def archive_uris(self) -> tuple[str, ...]:
+        """The archives it comes from, sorted."""
+        return tuple(sorted({part.archive_uri for part in self.parts}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """One call session, as all its archives together tell it."""
+
+    call: CallKey
+    timeline_start_unix_ns: int
+    """Call time zero; once in the catalog it stays."""
+    sources: tuple[TrackSource, ...]
+    """The tracks to extract."""
+    empty_tracks: tuple[TrackKey, ...]
+    """Tracks whose segments hold no packets."""
+    sessions: tuple[tuple[str, str], ...]
+    """(participant, user session) of everybody the metadata speaks of."""
+    archive_uris: tuple[str, ...]
+    archive_fingerprints: tuple[tuple[str, str], ...]
+    """(URI, fingerprint) of those read in this run."""
+    is_narrowed: bool
+    """Whether the run is about some tracks only."""
+    is_whole: bool
+    """Whether all archives of the call are here, and all of it is wanted: then its mix is made."""
+    has_prior: bool
+    """Whether the catalog has the call."""
+    prior_tracks: tuple[TrackIds, ...]
+    """Tracks with audio that the catalog has."""
+    prior_files: tuple[TrackIds, ...]
+    """Individual files that the catalog has."""
+    has_prior_mix: bool
+    """Whether the catalog has a mix of the call."""
+
+    @property
+    def call_date(self) -> str:
+        return utc_date(self.timeline_start_unix_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +219,79 @@ class ExtractedTrack:
     duration_samples: int
     bytes_written: int
     cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PressedCall:
+    """A call whose media is published; its rows wait in staging."""
+
+    call: CallKey
+    rows: FragmentRef
+    status: Status
+    failures: tuple[Failure, ...]
+    replaces_prior: bool
+    """Whether the catalog had the call, and a note says that it is being replaced."""
+    files_written: int
+    media_samples: int
+    bytes_written: int
+    cpu_ns: int
+
+
+# --- what became of archives ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveOutcome:
+    """What became of an archive's share of one call."""
+
+    archive_uri: str
+    made_something: bool
+    first_failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedArchive:
+    """How an archive ended, for the run's own figures."""
+
+    status: Status
+    bytes_read: int
+    cpu_ns: int
+    failure_count: int
+    """Rows of failures that belong to no call."""
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+class Stage(StrEnum):
+    """The step a failure was met in, as the tables spell it."""
+
+    LIST_ARCHIVES = "ListArchives"
+    UNPACK_ARCHIVES = "UnpackArchives"
+    RECALL_ARCHIVES = "RecallArchives"
+    """An earlier archive of a call cannot be read any more."""
+    PLAN_CALLS = "PlanCalls"
+    EXTRACT_TRACKS = "ExtractTracks"
+    MIX_CALLS = "MixCalls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The one shape of every dead letter: what could not be done, where, and for whom."""
+
+    stage: Stage
+    error_type: str
+    message: str
+    archive_uri: str | None = None
+    archive_modified_unix_ns: int | None = None
+    member: str | None = None
+    call: CallKey | None = None
+    participant_id: str | None = None
+    user_session_id: str | None = None
+    output_type: OutputType | None = None
+    byte_offset: int | None = None
+    attempt: int = 1
+    retryable: bool = False
 
 
 def to_failure(stage: Stage, error: RecordingError, **where: Any) -> Failure:
@@ -181,160 +352,3 @@ def worst_failure(failures: Iterable[Failure | None]) -> Failure | None:
     """
     found = [failure for failure in failures if failure is not None]
     return next((failure for failure in found if failure.retryable), found[0] if found else None)
-
-
-Row = dict[str, Any]
-ReplacedKey = tuple[str, ...]
-"""(call_type, call_id, call_session_id), (archive_uri,) or (run_id,): what rows are sharded and
-replaced by.
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveOutcome:
-    """What became of an archive's share of one call."""
-
-    archive_uri: str
-    made_something: bool
-    first_failure: Failure | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PressedCall:
-    """A call whose media is published; its rows wait in staging."""
-
-    call: CallKey
-    rows: FragmentRef
-    status: Status
-    failures: tuple[Failure, ...]
-    replaces_prior: bool
-    """Whether the catalog had the call, and a note says that it is being replaced."""
-    files_written: int
-    media_samples: int
-    bytes_written: int
-    cpu_ns: int
-
-
-TrackIds = tuple[str, str, str]
-"""(participant, user session, output type) within a call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorCall:
-    """What the catalog has of a call that is pressed again."""
-
-    timeline_start_unix_ns: int | None
-    tracks: tuple[TrackIds, ...] = ()
-    files: tuple[TrackIds, ...] = ()
-    mix_start_unix_ns: int | None = None
-    """Server time of the mix's first sample; None without a mix."""
-    first_start_unix_ns: int | None = None
-    """Server time of the first sample of any file; None without files."""
-    media_uris: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackSource:
-    """One track to extract, from all its parts."""
-
-    track: TrackKey
-    parts: tuple[TrackPart, ...]
-    """In order of time; at least one has packets."""
-    timeline_start_unix_ns: int
-    begin_unix_ns: int | None
-    """Server time at which its file begins; None for that of its first packet."""
-
-    @property
-    def media_samples(self) -> int:
-        """Length of the audio in its packets."""
-        return sum(part.media_samples for part in self.parts)
-
-    @property
-    def archive_uris(self) -> tuple[str, ...]:
-        """The archives it comes from, sorted."""
-        return tuple(sorted({part.archive_uri for part in self.parts}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPlan:
-    """One call session, as all its archives together tell it."""
-
-    call: CallKey
-    timeline_start_unix_ns: int
-    """Call time zero; once in the catalog it stays."""
-    sources: tuple[TrackSource, ...]
-    """The tracks to extract."""
-    empty_tracks: tuple[TrackKey, ...]
-    """Tracks whose segments hold no packets."""
-    sessions: tuple[tuple[str, str], ...]
-    """(participant, user session) of everybody the metadata speaks of."""
-    archive_uris: tuple[str, ...]
-    archive_fingerprints: tuple[tuple[str, str], ...]
-    """(URI, fingerprint) of those read in this run."""
-    makes_mix: bool
-    """False when only some files of the call are wanted, or an earlier archive is gone."""
-    is_narrowed: bool
-    """Whether the run is about some tracks only."""
-    is_whole: bool
-    """Whether all archives of the call are here, and all of it is wanted."""
-    has_prior: bool
-    """Whether the catalog has the call."""
-    prior_tracks: tuple[TrackIds, ...]
-    """Tracks with audio that the catalog has."""
-    prior_files: tuple[TrackIds, ...]
-    """Individual files that the catalog has."""
-    has_prior_mix: bool
-    """Whether the catalog has a mix of the call."""
-
-    @property
-    def call_date(self) -> str:
-        return utc_date(self.timeline_start_unix_ns)
-
-
-def track_ids_of(track: TrackKey) -> TrackIds:
-    """Returns what names a track within its call."""
-    return (track.participant_id, track.user_session_id, str(track.output_type))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedArchive:
-    """How an archive ended, for the run's own figures."""
-
-    status: Status
-    bytes_read: int
-    cpu_ns: int
-    failure_count: int
-    """Rows of failures that belong to no call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FragmentRef:
-    """Rows that replace what one `call_date` of the catalog has of some calls or archives."""
-
-    uri: str
-    """Empty when rows are only removed."""
-    call_date: str
-    row_counts: tuple[tuple[str, int], ...]
-    """Per table; also the tables in which rows are only removed."""
-    replaced: tuple[ReplacedKey, ...]
-    """All rows these own in that date of those tables go."""
-
-    def count(self, table: str) -> int:
-        """Returns how many rows of a table it has."""
-        return next((count for name, count in self.row_counts if name == table), 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveSummary:
-    """What unpacking an archive came to."""
-
-    ref: ArchiveRef
-    is_complete: bool
-    """Whether all of it is in this run, so that it may be recorded as done."""
-    member_count: int | None
-    track_count: int
-    calls: tuple[CallKey, ...]
-    first_failure: Failure | None
-    could_read: bool
-    bytes_read: int
-    cpu_ns: int

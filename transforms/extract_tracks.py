@@ -81,7 +81,7 @@ class _ExtractFn(ParallelRunFn):
         try:
             yield _extract(source, self.job, self.run)
         except RecordingError as error:
-            progress.report("failures")
+            progress.add("failures")
             failure = to_failure(
                 Stage.EXTRACT_TRACKS,
                 error,
@@ -91,8 +91,8 @@ class _ExtractFn(ParallelRunFn):
                 output_type=source.track.output_type,
             )
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
-        progress.report("tracks")
-        progress.report("samples_extracted", source.media_samples)
+        progress.add("tracks")
+        progress.add("samples_extracted", source.media_samples)
 
 
 def _extract(source: TrackSource, job: JobSettings, run: RunIdentity) -> ExtractedTrack:
@@ -110,7 +110,7 @@ def _extract(source: TrackSource, job: JobSettings, run: RunIdentity) -> Extract
         stats, cpu_ns = run_in_codec_process(
             job.settings.limits,
             STAGED_INPUTS,
-            lambda samples: progress.report("media_samples", samples),
+            lambda samples: progress.add("media_samples", samples),
             extract_track,
             parts,
             output,

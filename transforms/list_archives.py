@@ -59,7 +59,7 @@ class _FingerprintFn(beam.DoFn):
         if self._since is not None and listed.modified_unix_ns <= self._since:
             return
         self._archives_listed.inc()
-        progress.report("archives_found")
+        progress.add("archives_found")
         try:
             yield ArchiveRef(
                 uri=listed.uri,
@@ -68,8 +68,8 @@ class _FingerprintFn(beam.DoFn):
                 fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
             )
         except RecordingError as error:
-            progress.report("archives")
-            progress.report("failures")
+            progress.add("archives")
+            progress.add("failures")
             failure: Failure = to_failure(
                 Stage.LIST_ARCHIVES,
                 error,

@@ -118,7 +118,7 @@ class _MixFn(ParallelRunFn):
             _outcome(archive, tracks, pressed.failures) for archive in plan.archive_uris
         )
         completed_work.note_call(self.job, self.run, pressed, outcomes, plan.archive_fingerprints)
-        progress.report("calls")
+        progress.add("calls")
         yield pressed
         for outcome in outcomes:
             yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
@@ -149,12 +149,12 @@ def _press(
     failures = [*failures, *(f for f in left_out if failed_track(f) not in told)]
     uri = uris.join(job.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
     # A mix of everybody is never replaced by one of fewer voices.
-    makes_mix = plan.makes_mix and not (left_out and plan.has_prior_mix)
+    makes_mix = plan.is_whole and not (left_out and plan.has_prior_mix)
     done = _Done()
     if tracks:
         done = _mix(plan, tracks, uri, cores, job, run, makes_mix=makes_mix)
     if done.lost is not None:
-        progress.report("failures")
+        progress.add("failures")
         failures.append(to_failure(Stage.MIX_CALLS, done.lost, call=plan.call))
     rows = make_call_rows(plan, tracks, failures, done.mixed, uri, job, run)
     staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
@@ -254,7 +254,7 @@ class _ProgressOfMix:
         passes = 1 if settings.composite.wanted_lufs is None else 2
         steps = max(lengths) * passes if writes else sum(lengths)
         media_samples = sum(source.media_samples for source in plan.sources)
-        self._measured = progress.Portion("samples_heard", media_samples, steps)
+        self._measured = progress.Portion("samples_measured", media_samples, steps)
         self._made = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
 
     def advance(self, samples: int) -> None:

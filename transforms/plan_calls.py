@@ -31,12 +31,13 @@ from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import load_parts
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND
 from transforms.media.values import TRACK_TYPE_OF, PartFiles, TrackKey
 from transforms.media.wall_time import from_time
 from transforms.storage import objects
 
 FAILURES = "failures"
-_HOUR_NS = 3_600_000_000_000
+_HOUR_NS = 3_600 * NS_PER_SECOND
 _DAY_NS = 24 * _HOUR_NS
 
 
@@ -87,9 +88,8 @@ class _PlanFn(beam.DoFn):
         parts = sorted(
             found["parts"], key=lambda part: (part.first_server_unix_ns, part.archive_uri)
         )
-        if (
-            not parts
-        ):  # a call of the catalog, or of a failure, that no archive of this run speaks of
+        if not parts:
+            # A call of the catalog, or of a failure, that no archive of this run speaks of.
             return
         missing = tuple(sorted(set(found["missing"])))
         prior = _prior_call(found)
@@ -102,10 +102,10 @@ class _PlanFn(beam.DoFn):
                 prior.media_uris if prior else (),
             )
         for failure in failures:
-            progress.report("failures")
+            progress.add("failures")
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
-        progress.report("calls_found")
-        progress.report("samples_found", sum(source.media_samples for source in plan.sources))
+        progress.add("calls_found")
+        progress.add("samples_found", sum(source.media_samples for source in plan.sources))
         yield plan
 
 
@@ -145,74 +145,90 @@ def plan_call(
       missing: earlier archives of it that cannot be read any more.
       job: filters and limits.
     """
-    call = parts[0].call
-    tracks: dict[TrackKey, list[TrackPart]] = {}
-    for part in parts:
-        if part.track is not None:
-            tracks.setdefault(part.track, []).append(part)
-    heard = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
-    heard = {track: found for track, found in heard.items() if found}
-    heard, failures = _drop_far_tracks(heard, job.settings.limits.max_call_hours)
-    start = _timeline_start(parts, heard, prior)
-    wanted = {track: found for track, found in heard.items() if job.filters.wants_track(track)}
+    filters = job.filters
+    tracks = _by_track(parts)
+    with_packets = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
+    empty = sorted(track for track, found in with_packets.items() if not found)
+    with_packets, failures = _drop_far_tracks(
+        {track: found for track, found in with_packets.items() if found},
+        job.settings.limits.max_call_hours,
+    )
+    start_unix_ns = _timeline_start(parts, with_packets, prior)
+    wanted = {track: found for track, found in with_packets.items() if filters.wants_track(track)}
     if missing and prior is not None:
         for track in [track for track in wanted if track_ids_of(track) in prior.files]:
             failures.extend(_not_in_file(part, missing) for part in wanted.pop(track))
-    narrowed = job.filters.narrows_tracks
-    makes_mix = not missing and not narrowed
-    begin = None
+    is_whole = not missing and not filters.narrows_tracks
+    begin_unix_ns = None
     if job.settings.individual.begin_with == BeginWith.MIX:
-        begin = None
-        if prior is not None and not makes_mix:  # in step with the files that stay
-            begin = (
-                prior.first_start_unix_ns
-                if prior.mix_start_unix_ns is None
-                else prior.mix_start_unix_ns
-            )
         try:
-            begin = _earliest_media(heard) if begin is None else begin
+            begin_unix_ns = _begin_of_mix(with_packets, None if is_whole else prior)
         except RecordingError as error:  # what was staged cannot be read back
             failures.extend(_track_failure(error, found[0]) for found in wanted.values())
             wanted = {}
     plan = CallPlan(
-        call=call,
-        timeline_start_unix_ns=start,
+        call=parts[0].call,
+        timeline_start_unix_ns=start_unix_ns,
         sources=tuple(
             TrackSource(
                 track=track,
                 parts=tuple(wanted[track]),
-                timeline_start_unix_ns=start,
-                begin_unix_ns=begin,
+                timeline_start_unix_ns=start_unix_ns,
+                begin_unix_ns=begin_unix_ns,
             )
             for track in sorted(wanted)
         ),
-        empty_tracks=tuple(
-            sorted(
-                track for track, found in tracks.items() if not any(p.packets_uri for p in found)
-            )
-        ),
+        empty_tracks=tuple(empty),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
         archive_fingerprints=tuple(
             sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})
         ),
-        makes_mix=makes_mix,
-        is_narrowed=narrowed,
-        is_whole=not missing and not narrowed,
+        is_narrowed=filters.narrows_tracks,
+        is_whole=is_whole,
         has_prior=prior is not None,
         prior_tracks=prior.tracks if prior else (),
         prior_files=prior.files if prior else (),
         has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
     )
-    return plan, [f for f in failures if not narrowed or wants_failure(f, job.filters)]
+    if filters.narrows_tracks:
+        failures = [failure for failure in failures if wants_failure(failure, filters)]
+    return plan, failures
 
 
-def _earliest_media(heard: dict[TrackKey, list[TrackPart]]) -> int | None:
+def _by_track(parts: Iterable[TrackPart]) -> dict[TrackKey, list[TrackPart]]:
+    """Returns the parts of each track; those of sessions that sent nothing belong to none."""
+    tracks: dict[TrackKey, list[TrackPart]] = {}
+    for part in parts:
+        if part.track is not None:
+            tracks.setdefault(part.track, []).append(part)
+    return tracks
+
+
+def _begin_of_mix(tracks: dict[TrackKey, list[TrackPart]], kept: PriorCall | None) -> int | None:
+    """Returns the server time at which all files of a call begin, so that they are in step.
+
+    Args:
+      tracks: those with packets.
+      kept: what the catalog has, where some of its files stay; None where all are made anew.
+
+    Raises:
+      RecordingError: what was staged cannot be read back.
+    """
+    if kept is not None:
+        stays = kept.mix_start_unix_ns
+        begin = kept.first_start_unix_ns if stays is None else stays
+        if begin is not None:
+            return begin
+    return _earliest_media(tracks)
+
+
+def _earliest_media(tracks: dict[TrackKey, list[TrackPart]]) -> int | None:
     """Returns the server time at which a call's mix begins, from the clocks as they will be fitted,
     None without tracks.
     """
     starts = []
-    for parts in heard.values():
+    for parts in tracks.values():
         files = [PartFiles(packets=part.packets_uri, index=part.index_uri) for part in parts]
         starts.append(
             plan_pieces(load_parts(files, objects.open_input))[0].clock.server_start_unix_ns
@@ -243,7 +259,7 @@ def _track_failure(error: RecordingError, part: TrackPart) -> Failure:
 
 
 def _timeline_start(
-    parts: list[TrackPart], heard: dict[TrackKey, list[TrackPart]], prior: PriorCall | None
+    parts: list[TrackPart], tracks: dict[TrackKey, list[TrackPart]], prior: PriorCall | None
 ) -> int:
     """Call time zero: as the catalog has it, else `call_start_time`, else (missing or a day off)
     the earliest media.
@@ -252,29 +268,29 @@ def _timeline_start(
         return prior.timeline_start_unix_ns
     stated = [p.call_start_unix_ns for p in parts if p.call_start_unix_ns is not None]
     earliest = min(
-        (p.first_server_unix_ns for found in heard.values() for p in found), default=None
+        (p.first_server_unix_ns for found in tracks.values() for p in found), default=None
     )
     if earliest is None:
         return min(stated or [part.archive_modified_unix_ns for part in parts])
     # Files and tables count in ms: a start between two would make every offset a fraction.
-    earliest -= earliest % 1_000_000
+    earliest -= earliest % NS_PER_MS
     # One session's wrong word moves nobody else.
     return min((start for start in stated if abs(start - earliest) <= _DAY_NS), default=earliest)
 
 
 def _drop_far_tracks(
-    heard: dict[TrackKey, list[TrackPart]], max_call_hours: int
+    tracks: dict[TrackKey, list[TrackPart]], max_call_hours: int
 ) -> tuple[dict[TrackKey, list[TrackPart]], list[Failure]]:
     """Leaves out tracks too far from the median of the call's: their clock is wrong, and hours of
     silence help nobody.
     """
-    if not heard:
-        return heard, []
+    if not tracks:
+        return tracks, []
     median = statistics.median_low(
-        sorted(found[0].first_server_unix_ns for found in heard.values())
+        sorted(found[0].first_server_unix_ns for found in tracks.values())
     )
     kept, failures = {}, []
-    for track, found in heard.items():
+    for track, found in tracks.items():
         apart = max(
             abs(found[0].first_server_unix_ns - median), abs(found[-1].last_server_unix_ns - median)
         )

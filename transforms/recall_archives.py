@@ -72,7 +72,7 @@ def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveR
         fingerprint = archive_files.fingerprint(uri) if listed else ""
     except RecordingError:
         listed, fingerprint = None, ""
-    progress.report("bytes_found", listed.size_bytes if listed else 0)
+    progress.add("bytes_found", listed.size_bytes if listed else 0)
     return ArchiveRef(
         uri=uri,
         size_bytes=listed.size_bytes if listed else 0,

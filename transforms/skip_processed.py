@@ -56,11 +56,11 @@ class _CompareFn(RunFn):
         for uri in sorted(listed):
             verdict = judge(listed[uri], known.get(uri), self.job, self.run.repeat_archives)
             if verdict.todo is not None:
-                progress.report("bytes_found", verdict.todo.size_bytes)
+                progress.add("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
                 continue
             self._skipped.inc()
-            progress.report("archives_skipped")
+            progress.add("archives_skipped")
             yield beam.pvalue.TaggedOutput(SKIPPED, listed[uri])
 
 

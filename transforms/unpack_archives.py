@@ -89,19 +89,19 @@ class _UnpackFn(ParallelRunFn):
             failures = _failures_of(ref, unpacked, self.job.filters)
         except RecordingError as error:
             failures = _failures_of_unusable(ref, error)
-            progress.report("failures")
+            progress.add("failures")
         yield from parts
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         if ref.recalled_for:  # it is another run's archive, which has told of it
             return
-        progress.report("archives")
+        progress.add("archives")
         summary = _summarise(ref, unpacked, parts, failures, self.job.filters, cpu_ns)
         if unpacked is not None:
-            progress.report("tracks_found", summary.track_count)
-            progress.report("bytes_unpacked", ref.size_bytes)
-            progress.report("samples_unpacked", sum(part.media_samples for part in parts))
-            progress.report("failures", len(failures))
+            progress.add("tracks_found", summary.track_count)
+            progress.add("bytes_unpacked", ref.size_bytes)
+            progress.add("samples_unpacked", sum(part.media_samples for part in parts))
+            progress.add("failures", len(failures))
         if summary.is_complete:
             own = tuple(failure for failure in failures if failure.call is None)
             completed_work.note_archive(self.job, self.run, summary, own)

@@ -120,7 +120,7 @@ class _MergeFn(RunFn):
         (table, call_date), shares = group
         merged = publish.merge(self.job, self.run, table, call_date, shares)
         self._rows.inc(merged.row_count)
-        progress.report("partitions")
+        progress.add("partitions")
         yield merged
 
 

@@ -616,7 +616,7 @@ def test_run_about_some_tracks_leaves_all_else(context: JobRun, sources: list[Tr
             | {"user_session_id": "sess-bob"},
         ],
     )
-    plan = make_plan(sources[1:], makes_mix=False, is_narrowed=True, is_whole=False, **prior)
+    plan = make_plan(sources[1:], is_narrowed=True, is_whole=False, **prior)
 
     _run(context, [plan])
 
@@ -646,7 +646,6 @@ def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(
     )
     plan = make_plan(
         sources[1:],
-        makes_mix=False,
         is_whole=False,
         archive_uris=("/raw/gone", archive),
         sessions=(("alice", "sess-alice"), ("bob", "sess-bob")),

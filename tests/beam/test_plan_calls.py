@@ -256,7 +256,7 @@ def test_limit_of_call_hours_is_a_setting(context: JobRun) -> None:
 def test_whole_call_gets_a_mix_and_replaces_its_rows(context: JobRun) -> None:
     plan, _ = _plan(context, make_part())
 
-    assert (plan.makes_mix, plan.is_whole, plan.has_prior) == (True, True, False)
+    assert (plan.is_whole, plan.has_prior) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_filters_choose_tracks_and_make_no_mix(
     assert [
         (source.track.participant_id, source.track.output_type) for source in plan.sources
     ] == kept
-    assert (plan.makes_mix, plan.is_whole) == (False, False)
+    assert not plan.is_whole
     assert failures == []
 
 
@@ -322,7 +322,7 @@ def test_earlier_archive_that_is_gone_keeps_files_and_names_the_audio_that_is_no
     plan, failures = _plan(context, *late, prior=prior, missing=["/raw/gone.tar.gz"])
 
     assert [source.track.participant_id for source in plan.sources] == ["bob"]
-    assert (plan.makes_mix, plan.is_whole) == (False, False)
+    assert not plan.is_whole
     assert plan.archive_uris == ("/raw/gone.tar.gz", "/raw/late.tar.gz")
     (failure,) = failures
     assert (failure.participant_id, failure.archive_uri, failure.error_type) == (
@@ -509,7 +509,7 @@ def test_plan_knows_what_the_catalog_has_of_its_call(context: JobRun) -> None:
             ("bob", "sess-bob", "audio_only"),
         )
         assert plan.prior_files == (("alice", "sess-alice", "audio_only"),)
-        assert (plan.has_prior, plan.has_prior_mix, plan.makes_mix) == (True, True, True)
+        assert (plan.has_prior, plan.has_prior_mix, plan.is_whole) == (True, True, True)
 
     _run(
         context,
@@ -547,7 +547,7 @@ def test_earlier_archive_that_is_gone_is_learnt_from_its_failure(context: JobRun
     def check(plans: list[CallPlan]) -> None:
         (plan,) = plans
         assert [source.track.participant_id for source in plan.sources] == ["bob"]
-        assert (plan.makes_mix, plan.is_whole) == (False, False)
+        assert not plan.is_whole
 
     def check_failures(failures: list[Failure]) -> None:
         assert [(failure.stage, failure.participant_id) for failure in failures] == [

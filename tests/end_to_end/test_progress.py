@@ -24,8 +24,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pipelines import progress_display, time_left
-from pipelines.progress_display import Watch, pause_after, spell_duration
-from pipelines.time_left import Stage, TimeLeft, stage_of
+from pipelines.progress_display import RunFigures, pause_after, spell_duration
+from pipelines.time_left import Phase, TimeLeft, phase_of
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.command import SAMPLE, callpress, press
 from transforms.engine import progress
@@ -35,7 +35,7 @@ MIXING = {
     "archives_found": 20, "archives": 20, "bytes_found": 10**9, "bytes_done": 10**9,
     "tracks_found": 40, "tracks": 40,
     "calls_found": 10, "calls": 4, "samples_found": 100 * HOUR, "samples_extracted": 100 * HOUR,
-    "samples_heard": 40 * HOUR,
+    "samples_measured": 40 * HOUR,
     "media_samples": 140 * HOUR,
 }  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_figures_of_a_run_add_up(tmp_path: Path) -> None:
         counts["samples_unpacked"]
         == counts["samples_found"]
         == counts["samples_extracted"]
-        == counts["samples_heard"]
+        == counts["samples_measured"]
         == media
     )
     assert counts["media_samples"] == pytest.approx(media + 30 * 48_000, abs=5_000)
@@ -127,7 +127,7 @@ def test_earlier_archive_of_a_call_is_work_too(tmp_path: Path) -> None:
         counts["calls"],
     ) == (1, 1, 1, 1)
     assert counts["bytes_found"] == counts["bytes_done"] == size_bytes
-    assert counts["samples_found"] == counts["samples_heard"] == 60 * 48_000
+    assert counts["samples_found"] == counts["samples_measured"] == 60 * 48_000
 
 
 def test_figures_rise_while_one_long_call_is_at_work(tmp_path: Path) -> None:
@@ -139,24 +139,24 @@ def test_figures_rise_while_one_long_call_is_at_work(tmp_path: Path) -> None:
         press(tmp_path / "out", tmp_path / "raw/a.zip")
 
     assert max(steps["bytes_done"]) < size_bytes / 4
-    assert max(steps["samples_heard"]) <= 3 * 2 * 48_000
+    assert max(steps["samples_measured"]) <= 3 * 2 * 48_000
     assert max(steps["media_samples"][3:]) <= 2 * 48_000, "a block of the mix"
 
 
 # --- time left ------------------------------------------------------------------------------------
 
 
-def test_stages_are_told_by_the_figures() -> None:
-    assert stage_of({}) == stage_of({"archives_found": 9}) == Stage.STARTING
-    assert stage_of({"bytes_found": 1}) == Stage.UNPACKING
-    assert stage_of({"bytes_found": 1, "calls_found": 2}) == Stage.EXTRACTING
-    assert stage_of({"calls_found": 2, "samples_heard": 1}) == Stage.MIXING
-    assert stage_of({"calls_found": 2, "calls": 1}) == Stage.MIXING
-    assert stage_of({"calls_found": 2, "calls": 2}) == Stage.PUBLISHING
+def test_phases_are_told_by_the_figures() -> None:
+    assert phase_of({}) == phase_of({"archives_found": 9}) == Phase.STARTING
+    assert phase_of({"bytes_found": 1}) == Phase.UNPACKING
+    assert phase_of({"bytes_found": 1, "calls_found": 2}) == Phase.EXTRACTING
+    assert phase_of({"calls_found": 2, "samples_measured": 1}) == Phase.MIXING
+    assert phase_of({"calls_found": 2, "calls": 1}) == Phase.MIXING
+    assert phase_of({"calls_found": 2, "calls": 2}) == Phase.PUBLISHING
 
 
 def _simulate(
-    core_seconds_per_hour: Mapping[Stage, float], samples_per_byte: float, calls: int = 100
+    core_seconds_per_hour: Mapping[Phase, float], samples_per_byte: float, calls: int = 100
 ) -> list[tuple[float, TimeLeft]]:
     """Runs a run of calls of ten hours of media each on one core; returns what the estimate says
     each second of it.
@@ -165,17 +165,17 @@ def _simulate(
     size = int(10 * HOUR / samples_per_byte)
     counts = Counter({"archives_found": calls, "bytes_found": calls * size})
     now, said = 0.0, []
-    for stage in (Stage.UNPACKING, Stage.EXTRACTING, Stage.MIXING):
-        if stage == Stage.EXTRACTING:
+    for phase in (Phase.UNPACKING, Phase.EXTRACTING, Phase.MIXING):
+        if phase == Phase.EXTRACTING:
             counts.update(
                 {"calls_found": calls, "tracks_found": calls, "samples_found": 10 * HOUR * calls}
             )
-        seconds = core_seconds_per_hour[stage] * 10
+        seconds = core_seconds_per_hour[phase] * 10
         figure, whole = {
-            Stage.UNPACKING: ("bytes_done", size),
-            Stage.EXTRACTING: ("samples_extracted", 10 * HOUR),
-            Stage.MIXING: ("samples_heard", 10 * HOUR),
-        }[stage]
+            Phase.UNPACKING: ("bytes_done", size),
+            Phase.EXTRACTING: ("samples_extracted", 10 * HOUR),
+            Phase.MIXING: ("samples_measured", 10 * HOUR),
+        }[phase]
         for call in range(calls):
             begun = now
             while now < begun + seconds:
@@ -183,9 +183,9 @@ def _simulate(
                 counts[figure] = int(whole * (call + min(1.0, (now - begun) / seconds)))
                 left.update(counts, now)
                 copy = TimeLeft(1, 0.0)
-                copy.percent, copy.seconds, copy.stage = left.percent, left.seconds, left.stage
+                copy.percent, copy.seconds, copy.phase = left.percent, left.seconds, left.phase
                 said.append((now, copy))
-            if stage == Stage.UNPACKING:
+            if phase == Phase.UNPACKING:
                 counts.update({"bytes_unpacked": size, "samples_unpacked": 10 * HOUR})
     return said
 
@@ -205,13 +205,13 @@ def test_time_left_is_right_from_the_mixes_on_whatever_was_expected(
     slower: float, samples_per_byte: float
 ) -> None:
     took = {
-        Stage.UNPACKING: time_left._CORE_SECONDS_PER_HOUR[Stage.UNPACKING] * 20,  # a slow store
-        Stage.EXTRACTING: time_left._CORE_SECONDS_PER_HOUR[Stage.EXTRACTING],
-        Stage.MIXING: time_left._CORE_SECONDS_PER_HOUR[Stage.MIXING] * slower,
+        Phase.UNPACKING: time_left._CORE_SECONDS_PER_HOUR[Phase.UNPACKING] * 20,  # a slow store
+        Phase.EXTRACTING: time_left._CORE_SECONDS_PER_HOUR[Phase.EXTRACTING],
+        Phase.MIXING: time_left._CORE_SECONDS_PER_HOUR[Phase.MIXING] * slower,
     }
     said = _simulate(took, samples_per_byte)
     end = said[-1][0]
-    mixing = [(now, left) for now, left in said if left.stage == Stage.MIXING]
+    mixing = [(now, left) for now, left in said if left.phase == Phase.MIXING]
 
     assert all(left.seconds is not None and left.seconds >= 0 for _, left in said[10:])
     percents = [left.percent or 0 for _, left in said]
@@ -224,33 +224,33 @@ def test_time_left_is_right_from_the_mixes_on_whatever_was_expected(
 def test_media_in_archives_is_learnt_from_those_unpacked() -> None:
     said = _simulate(time_left._CORE_SECONDS_PER_HOUR, samples_per_byte=30.0)
     end = said[-1][0]
-    unpacking = [(now, left) for now, left in said if left.stage == Stage.UNPACKING]
+    unpacking = [(now, left) for now, left in said if left.phase == Phase.UNPACKING]
 
     for now, left in unpacking[len(unpacking) // 2 :]:
         assert left.seconds == pytest.approx(end - now, rel=0.2)
 
 
-def test_time_left_waits_for_evidence_and_for_a_stage_with_a_measure() -> None:
+def test_time_left_waits_for_evidence_and_for_a_phase_with_a_measure() -> None:
     left = TimeLeft(2, 100.0)
     left.update({"archives_found": 5}, 103.0)
-    assert (left.stage, left.percent, left.seconds) == (Stage.STARTING, None, None)
+    assert (left.phase, left.percent, left.seconds) == (Phase.STARTING, None, None)
     left.update({"bytes_found": 10**9, "bytes_done": 10**6}, 104.0)
-    assert (left.stage, left.percent, left.seconds) == (Stage.UNPACKING, None, None)
+    assert (left.phase, left.percent, left.seconds) == (Phase.UNPACKING, None, None)
     left.update({"bytes_found": 10**9, "bytes_done": 10**7}, 110.0)
     assert left.seconds is not None
     assert left.percent is not None
     left.update({"calls_found": 1, "calls": 1}, 111.0)
-    assert left.stage == Stage.PUBLISHING
+    assert left.phase == Phase.PUBLISHING
     assert left.seconds is None
 
 
 def test_work_that_stands_still_takes_longer_and_longer() -> None:
     left = TimeLeft(1, 0.0)
     for second in range(60):
-        left.update({**MIXING, "samples_heard": 40 * HOUR + second * HOUR // 10}, float(second))
+        left.update({**MIXING, "samples_measured": 40 * HOUR + second * HOUR // 10}, float(second))
     before = left.seconds
     for second in range(60, 180):
-        left.update({**MIXING, "samples_heard": 46 * HOUR}, float(second))
+        left.update({**MIXING, "samples_measured": 46 * HOUR}, float(second))
 
     assert before is not None
     assert left.seconds is not None
@@ -280,11 +280,11 @@ def test_lines_become_rarer() -> None:
     ]
 
 
-def _watch(counts: Mapping[str, int], *, before: Mapping[str, int] | None = None) -> Watch:
-    """A watch two minutes into a run, whose last ten seconds made what is between two sets of
+def _figures(counts: Mapping[str, int], *, before: Mapping[str, int] | None = None) -> RunFigures:
+    """Figures two minutes into a run, whose last ten seconds made what is between two sets of
     figures.
     """
-    watched = Watch(2, 0.0)
+    watched = RunFigures(2, 0.0)
     for what, number in (before or counts).items():
         watched.count(what, number)
     watched.look(110.0)
@@ -295,9 +295,10 @@ def _watch(counts: Mapping[str, int], *, before: Mapping[str, int] | None = None
 
 
 def test_line_holds_all_figures() -> None:
-    before = {**MIXING, "samples_heard": 39 * HOUR, "media_samples": 140 * HOUR - 10 * 150 * 48_000}
+    media_samples = 140 * HOUR - 10 * 150 * 48_000
+    before = {**MIXING, "samples_measured": 39 * HOUR, "media_samples": media_samples}
 
-    line = _watch({**MIXING, "failures": 3}, before=before).line()
+    line = _figures({**MIXING, "failures": 3}, before=before).line()
 
     assert re.fullmatch(
         r"callpress: after 2 min: mixing, \d+ %, archives 20/20, tracks 40/40, calls 4/10, "
@@ -316,7 +317,7 @@ def test_line_while_unpacking_tells_bytes() -> None:
         "bytes_done": 3 * 10**8,
     }
 
-    line = _watch(counts, before={**counts, "bytes_done": 10**8}).line()
+    line = _figures(counts, before={**counts, "bytes_done": 10**8}).line()
 
     assert re.fullmatch(
         r"callpress: after 2 min: unpacking, \d+ %, archives 15/30, 20.0 MB/s, \d+ min left", line
@@ -324,7 +325,7 @@ def test_line_while_unpacking_tells_bytes() -> None:
 
 
 def test_line_before_anything_is_known_is_short() -> None:
-    assert _watch({}).line() == "callpress: after 2 min: starting"
+    assert _figures({}).line() == "callpress: after 2 min: starting"
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
@@ -333,7 +334,7 @@ def test_line_before_anything_is_known_is_short() -> None:
 )
 def test_bar_is_one_line_at_any_width(width: int, counts: Mapping[str, int]) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
-    lines = console.render_lines(_watch(counts))
+    lines = console.render_lines(_figures(counts))
 
     assert len(lines) == 1
     assert sum(cell_len(segment.text) for segment in lines[0]) <= width
@@ -348,7 +349,7 @@ def test_bar_is_one_line_at_any_width(width: int, counts: Mapping[str, int]) -> 
 )  # fmt: skip
 def test_narrow_terminal_keeps_what_tells_most(width: int, shown: list[str]) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
-    (line,) = console.render_lines(_watch({**MIXING, "failures": 2}))
+    (line,) = console.render_lines(_figures({**MIXING, "failures": 2}))
     text = "".join(segment.text for segment in line)
 
     assert text.startswith("mixing")

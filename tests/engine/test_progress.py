@@ -27,10 +27,10 @@ def test_listener_hears_figures_until_it_stops() -> None:
     heard: list[tuple[str, int]] = []
     stop = progress.listen(lambda what, count: heard.append((what, count)))
 
-    progress.report("archives")
-    progress.report("media_samples", 48_000)
+    progress.add("archives")
+    progress.add("media_samples", 48_000)
     stop()
-    progress.report("archives")
+    progress.add("archives")
 
     assert heard == [("archives", 1), ("media_samples", 48_000)]
 
@@ -43,9 +43,9 @@ def test_every_listener_hears_a_report() -> None:
         progress.listen(lambda _, count: second.append(count)),
     ]
 
-    progress.report("tracks", 2)
+    progress.add("tracks", 2)
     stops[0]()
-    progress.report("tracks", 3)
+    progress.add("tracks", 3)
     stops[1]()
 
     assert first == [2]
@@ -62,8 +62,8 @@ def test_listener_that_stops_while_it_is_told_does_not_silence_others() -> None:
 
     stops.append(progress.listen(leave))
     stops.append(progress.listen(lambda what, _count: heard.append(what)))
-    progress.report("calls")
-    progress.report("calls")
+    progress.add("calls")
+    progress.add("calls")
     stops[1]()
 
     assert heard == ["leaving", "calls", "calls"]
@@ -74,14 +74,14 @@ def test_reports_from_many_threads_all_arrive() -> None:
     stop = progress.listen(lambda _, count: heard.append(count))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: progress.report("media_samples", number), range(200)))
+        list(pool.map(lambda number: progress.add("media_samples", number), range(200)))
     stop()
 
     assert sorted(heard) == list(range(200))
 
 
 def test_report_without_a_listener_does_nothing() -> None:
-    progress.report("failures")
+    progress.add("failures")
 
 
 def test_portion_tells_its_size_as_steps_are_taken(told: list[int]) -> None:

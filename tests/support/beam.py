@@ -247,7 +247,6 @@ def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
             "archive_fingerprints": tuple(
                 sorted({(part.archive_uri, part.archive_fingerprint) for part in parts})
             ),
-            "makes_mix": True,
             "is_narrowed": False,
             "is_whole": True,
             "has_prior": False,

@@ -55,12 +55,12 @@ def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> li
     """Returns a table's objects, of one date when it is given. Raises: StorageError."""
     below = uris.join(catalog_uri, table, *([f"call_date={call_date}"] if call_date else []))
     found = []
-    for metadata in objects.list_below(below):
-        name = _FILE.search(metadata.path)
+    for listed in objects.list_below(below):
+        name = _FILE.search(listed.path)
         if name:
             bits = int(name[2] or 0)
             shard = int(name[3], 2) if bits else 0
-            found.append(CatalogFile(uri=metadata.path, call_date=name[1], bits=bits, shard=shard))
+            found.append(CatalogFile(uri=listed.path, call_date=name[1], bits=bits, shard=shard))
     return found
 
 

@@ -76,9 +76,9 @@ def _read(uri: str) -> dict[str, Any] | None:
 def archives_to_repeat(catalog_uri: str) -> frozenset[str]:
     """Returns the archives of all calls that were not finished. Raises: StorageError."""
     found: set[str] = set()
-    for metadata in objects.list_below(uris.join(catalog_uri, FOLDER)):
-        if metadata.path.endswith(".json"):
-            found.update(json.loads(objects.read_bytes(metadata.path))["archive_uris"])
+    for listed in objects.list_below(uris.join(catalog_uri, FOLDER)):
+        if listed.path.endswith(".json"):
+            found.update(json.loads(objects.read_bytes(listed.path))["archive_uris"])
     return frozenset(found)
 
 

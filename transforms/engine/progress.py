@@ -9,7 +9,7 @@ listens, and metrics count.
 | `tracks_found`, `tracks` | tracks in the archives, those extracted or failed |
 | `samples_extracted` | the media in those that are extracted or failed |
 | `calls_found`, `calls` | calls planned, and pressed |
-| `samples_found`, `samples_heard` | media of planned calls; of it what was measured, live |
+| `samples_found`, `samples_measured` | media of planned calls; of it what was measured, live |
 | `media_samples` | length of what was made: files of tracks as they are done, mixes live |
 | `failures`, `partitions` | what failed; partitions of the catalog written |
 """
@@ -24,7 +24,7 @@ Listener = Callable[[str, int], None]
 _listeners: list[Listener] = []
 
 
-def report(what: str, count: int = 1) -> None:
+def add(what: str, count: int = 1) -> None:
     """Adds to a figure. Called from any thread."""
     for listener in list(_listeners):
         listener(what, count)
@@ -58,7 +58,7 @@ class Portion:
 
     def _tell(self, done: int) -> None:
         if done != self._told:
-            report(self._what, done - self._told)
+            add(self._what, done - self._told)
             self._told = done
 
     def __enter__(self) -> Self:

@@ -103,7 +103,7 @@ class CompositeSettings:
 
     enabled: bool = True
     screenshare_audio: bool = True
-    """Whether the sound of shared screens is heard in it."""
+    """Whether the sound of shared screens is mixed in."""
     target_lufs: str | float = LoudnessTarget.OFF
     """`off`: unity gain; else the loudness (EBU R128) the mix is brought to by one gain over its
     whole length.

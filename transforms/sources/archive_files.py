@@ -52,7 +52,7 @@ def list_archives(pattern: str) -> list[ListedArchive]:
                 return []
             return [_listed_folder(plain + "/", members)]
         return (
-            [_listed(metadata) for metadata in objects.match(globs.quote(plain))]
+            [_listed(listed) for listed in objects.match(globs.quote(plain))]
             if not pattern.endswith("/")
             else []
         )
@@ -66,9 +66,9 @@ def list_archives(pattern: str) -> list[ListedArchive]:
         # the pattern has.
         levels = plain.count("/") + 1
         below: dict[str, list[ListedObject]] = {}
-        for metadata in objects.match(plain + "/**"):
-            folder = "/".join(metadata.path.split("/")[:levels]) + "/"
-            below.setdefault(folder, []).append(metadata)
+        for listed in objects.match(plain + "/**"):
+            folder = "/".join(listed.path.split("/")[:levels]) + "/"
+            below.setdefault(folder, []).append(listed)
         for folder, members in below.items():
             if any(member.path.lower().endswith(SUFFIX) for member in members):
                 found[folder] = _listed_folder(folder, members)
