@@ -94,7 +94,7 @@ def stall_step() -> Figure:
         (segment,) = track.segments
         for at_s, _ in segment.sender.stalls:
             (belongs,) = segment.server_unix_ns([round(at_s * SAMPLE_RATE_HZ)])
-            off = min(abs(row.server_start_unix_ns - belongs) for row in track.facts.segments)
+            off = min(abs(row.server_start_unix_ns - belongs) for row in track.stats.segments)
             worst, count = max(worst, off / NS_PER_MS), count + 1
     return at_most(worst, 20, "ms", f" in {count} steps")
 
@@ -108,7 +108,7 @@ def skew() -> Figure:
             if sender.zero_offsets or not isinstance(sender.skew_ppm, float):
                 continue
             count += 1
-            found = [row.clock_skew_ppm for row in track.facts.segments]
+            found = [row.clock_skew_ppm for row in track.stats.segments]
             off = max(math.inf if ppm is None else abs(ppm - sender.skew_ppm) for ppm in found)
             worst = max(worst, off)
     return at_most(worst, 2, "ppm", f" in {count} sessions")
@@ -168,9 +168,9 @@ def speech_ends() -> Figure:
 def lengths() -> Figure:
     wrong = count = 0
     for pressed in map(positions.pressed_call, positions.CALLS):
-        checks = [(len(pressed.mix), pressed.facts.file.duration_samples)]
+        checks = [(len(pressed.mix), pressed.stats.file.duration_samples)]
         checks += [
-            (len(track.mkv), track.facts.duration_samples)
+            (len(track.mkv), track.stats.duration_samples)
             for track in pressed.tracks.values()
             if track.mkv is not None
         ]
@@ -281,7 +281,7 @@ def loudness() -> Figure:
                 [Participant(participant_id=who, segments=[Segment(packets=encode_opus(voice))])],
                 folder / who,
             )
-            facts = mix_parts(
+            stats = mix_parts(
                 [parts], folder / who, folder / f"{who}.mp3", Mp3Settings(bitrate_kbps=320)
             )
             command = [
@@ -296,10 +296,10 @@ def loudness() -> Figure:
                 "-",
             ]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-            assert facts.loudness_lufs is not None
+            assert stats.loudness_lufs is not None
             worst = max(
                 worst,
-                abs(facts.loudness_lufs - float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])),
+                abs(stats.loudness_lufs - float(re.findall(r"I:\s+(-?[\d.]+) LUFS", said)[-1])),
             )
     return at_most(worst, 0.1, "LU", " from ffmpeg's ebur128")
 

@@ -303,7 +303,7 @@ def test_every_archive_of_a_call_has_an_outcome(
 ) -> None:
     archive = sources[0].parts[0].archive_uri
     about_other = make_failure(call=CALL, archive_uri="/raw/silent.zip", retryable=True)
-    about_all = make_failure(call=CALL, stage="PlanCalls", message="of the whole call")
+    about_all = make_failure(call=CALL, stage=Stage.PLAN_CALLS, message="of the whole call")
     plan = make_plan(sources, archive_uris=(archive, "/raw/silent.zip"))
 
     def check(outcomes: list[ArchiveOutcome]) -> None:

@@ -39,6 +39,7 @@ from transforms.elements import (
     FragmentRef,
     RecordedArchive,
     Row,
+    Stage,
     Status,
 )
 from transforms.media.wall_time import to_time
@@ -292,7 +293,7 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> Non
 
 def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: JobRun) -> None:
     failure = make_failure(
-        stage="ListArchives", archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
+        stage=Stage.LIST_ARCHIVES, archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
     )
 
     def check(fragments: list[FragmentRef]) -> None:

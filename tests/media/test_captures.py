@@ -178,12 +178,12 @@ def test_individual_file_is_exact_in_length_and_sounds(
 ) -> None:
     files, _, folder = find(unpacked, known)
     path = tmp_path / f"a.{container}"
-    facts = extract_track(
+    stats = extract_track(
         JobHost(open_input=open_in(folder)), (files,), path, container, {"title": known.who}
     )
-    total = facts.duration_samples
+    total = stats.duration_samples
     assert total / 48 == pytest.approx(known.media_ms + known.stalled_ms, abs=30)
-    assert facts.media_samples + facts.hole_samples == total + LOOK_AHEAD
+    assert stats.media_samples + stats.hole_samples == total + LOOK_AHEAD
     heard = decode_with_pyav(path)
     assert heard.shape == (total, known.channels)
     assert len(decode_with_ffmpeg(path, known.channels)) == total
@@ -198,13 +198,13 @@ def test_mix_of_the_sample_is_the_call(unpacked: Unpacked, tmp_path: Path) -> No
         for part in session.parts
     ]
     path = tmp_path / "a.mp3"
-    facts = mix_parts([[part] for part in parts], folder, path)
+    stats = mix_parts([[part] for part in parts], folder, path)
     first = min(part.first_server_unix_ns for session in archive.sessions for part in session.parts)
-    assert facts.start_unix_ns == first
+    assert stats.start_unix_ns == first
     # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96
     # s.
-    assert facts.file.duration_samples / 48_000 == pytest.approx(43.96, abs=0.1)
-    assert len(decode_with_ffmpeg(path, 1)) == facts.file.duration_samples
+    assert stats.file.duration_samples / 48_000 == pytest.approx(43.96, abs=0.1)
+    assert len(decode_with_ffmpeg(path, 1)) == stats.file.duration_samples
     assert (
-        len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * facts.file.duration_samples
+        len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * stats.file.duration_samples
     )

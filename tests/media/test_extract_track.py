@@ -67,28 +67,28 @@ def extract_segments(folder: Path, *segments: Segment, write: bool = True) -> Tr
 
 def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     sent = noise(3)
-    facts = extract_segments(
+    stats = extract_segments(
         tmp_path, Segment(packets=encode_opus(sent, bitrate_bps=96_000), start_ms=1_500, ssrc=77)
     )
     path = tmp_path / "out.mkv"
     total = 144_000 - LOOK_AHEAD
-    assert facts.file is not None
-    assert facts.file.size_bytes == path.stat().st_size
-    assert facts.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (facts.file.duration_samples, facts.file.channels) == (total, 1)
-    assert (facts.duration_samples, facts.media_samples) == (total, 144_000)
-    assert (facts.dtx_samples, facts.hole_samples) == (0, 0)
-    assert facts.counts == PacketCounts(expected=150, received=150)
-    assert (facts.channels, facts.codec, facts.segment_count, facts.jitter_ms) == (
+    assert stats.file is not None
+    assert stats.file.size_bytes == path.stat().st_size
+    assert stats.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (stats.file.duration_samples, stats.file.channels) == (total, 1)
+    assert (stats.duration_samples, stats.media_samples) == (total, 144_000)
+    assert (stats.dtx_samples, stats.hole_samples) == (0, 0)
+    assert stats.counts == PacketCounts(expected=150, received=150)
+    assert (stats.channels, stats.codec, stats.segment_count, stats.jitter_ms) == (
         1,
         "audio/opus",
         1,
         0,
     )
-    assert facts.ssrcs == (77,)
-    assert facts.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
-    assert facts.begin_unix_ns == CALL_START_NS + 1_500_000_000
-    (segment,) = facts.segments
+    assert stats.ssrcs == (77,)
+    assert stats.track_ids == ("sess-alice:TRACK_TYPE_AUDIO",)
+    assert stats.begin_unix_ns == CALL_START_NS + 1_500_000_000
+    (segment,) = stats.segments
     assert segment.part == 0
     assert (segment.file_start_sample, segment.file_stop_sample) == (0, 144_000)
     assert segment.server_start_unix_ns == CALL_START_NS + 1_500_000_000
@@ -151,17 +151,17 @@ def test_file_may_begin_before_its_first_packet(
         tmp_path,
     )
     path = tmp_path / f"out.{container}"
-    facts = extract_track(
+    stats = extract_track(
         JobHost(open_input=open_in(tmp_path)), tuple(parts), path, container, {}, CALL_START_NS
     )
     lead = 144_000  # 3.001 s on a grid of 2.5 ms; the row says what lies between
-    assert facts.begin_unix_ns == CALL_START_NS
-    assert (facts.duration_samples, facts.hole_samples) == (lead + 96_000 - LOOK_AHEAD, lead)
-    (segment,) = facts.segments
+    assert stats.begin_unix_ns == CALL_START_NS
+    assert (stats.duration_samples, stats.hole_samples) == (lead + 96_000 - LOOK_AHEAD, lead)
+    (segment,) = stats.segments
     assert (segment.file_start_sample, segment.gap_before) == (lead, "none")
     assert segment.server_start_unix_ns == CALL_START_NS + 3_001_000_000
     for heard in (decode_with_ffmpeg(path, channels), decode_with_pyav(path)):
-        assert heard.shape == (facts.duration_samples, channels)
+        assert heard.shape == (stats.duration_samples, channels)
         assert not heard[: lead - LOOK_AHEAD].any()
         assert best_lag(heard[lead:], sent) == 0
 
@@ -171,7 +171,7 @@ def test_file_never_begins_after_its_first_packet(tmp_path: Path) -> None:
         [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],
         tmp_path,
     )
-    facts = extract_track(
+    stats = extract_track(
         JobHost(open_input=open_in(tmp_path)),
         tuple(parts),
         None,
@@ -179,36 +179,36 @@ def test_file_never_begins_after_its_first_packet(tmp_path: Path) -> None:
         {},
         CALL_START_NS + 10**9,
     )
-    assert (facts.begin_unix_ns, facts.hole_samples) == (CALL_START_NS, 0)
+    assert (stats.begin_unix_ns, stats.hole_samples) == (CALL_START_NS, 0)
 
 
 def test_step_where_packets_were_lost_is_a_loss(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 6))
-    facts = extract_segments(
+    stats = extract_segments(
         tmp_path, Segment(packets=packets, lost={148, 149}, stalls_ms={150: 500})
     )
-    assert [s.gap_before for s in facts.segments] == ["none", "lost"]
+    assert [s.gap_before for s in stats.segments] == ["none", "lost"]
 
 
 def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
     first, second = encode_opus(tone(440, 1)), encode_opus(tone(880, 1))
-    facts = extract_segments(
+    stats = extract_segments(
         tmp_path,
         Segment(packets=first, ssrc=1),
         Segment(packets=second, start_ms=4_000, ssrc=2, first_rtp_timestamp=4_000_000_000),
     )
-    assert [(s.file_start_sample, s.file_stop_sample, s.gap_before) for s in facts.segments] == [
+    assert [(s.file_start_sample, s.file_stop_sample, s.gap_before) for s in stats.segments] == [
         (0, 48_000, "none"),
         (192_000, 240_000, "muted"),
     ]
-    assert (facts.hole_samples, facts.dtx_samples, facts.duration_samples) == (
+    assert (stats.hole_samples, stats.dtx_samples, stats.duration_samples) == (
         144_000,
         0,
         240_000 - LOOK_AHEAD,
     )
-    assert (facts.ssrcs, facts.segment_count) == ((1, 2), 2)
+    assert (stats.ssrcs, stats.segment_count) == ((1, 2), 2)
     heard = decode_with_ffmpeg(tmp_path / "out.mkv", 1)
-    assert len(heard) == facts.duration_samples
+    assert len(heard) == stats.duration_samples
     assert loudest_hz(heard[:47_000]) == pytest.approx(440, abs=2)
     assert rms(heard[60_000:190_000]) < 0.001
     assert loudest_hz(heard[193_000:]) == pytest.approx(880, abs=2)
@@ -217,19 +217,19 @@ def test_mute_is_a_hole_between_segments_of_its_length(tmp_path: Path) -> None:
 def test_dtx_loss_and_stall_are_counted_apart(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 6))
     packets[50:60] = [b""] * 10
-    facts = extract_segments(
+    stats = extract_segments(
         tmp_path, Segment(packets=packets, lost=range(100, 110), stalls_ms={150: 500})
     )
-    assert facts.dtx_samples == 9_600
-    assert facts.hole_samples == 9_600 + 9_600 + 24_000
-    assert facts.media_samples == 280 * 960
-    assert facts.duration_samples == 300 * 960 + 24_000 - LOOK_AHEAD
-    assert facts.counts == PacketCounts(expected=290, received=280, lost=10)
-    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [
+    assert stats.dtx_samples == 9_600
+    assert stats.hole_samples == 9_600 + 9_600 + 24_000
+    assert stats.media_samples == 280 * 960
+    assert stats.duration_samples == 300 * 960 + 24_000 - LOOK_AHEAD
+    assert stats.counts == PacketCounts(expected=290, received=280, lost=10)
+    assert [(s.file_start_sample, s.gap_before) for s in stats.segments] == [
         (0, "none"),
         (168_000, "stalled"),
     ]
-    assert len(decode_with_pyav(tmp_path / "out.mkv")) == facts.duration_samples
+    assert len(decode_with_pyav(tmp_path / "out.mkv")) == stats.duration_samples
 
 
 def test_new_source_within_a_segment_is_a_gap_of_unknown_cause(tmp_path: Path) -> None:
@@ -258,8 +258,8 @@ def test_new_source_within_a_segment_is_a_gap_of_unknown_cause(tmp_path: Path) -
     )
     unpacked = unpack(archive, tmp_path)
     assert unpacked.findings == ()
-    facts = extract(tmp_path, part_files(unpacked))
-    assert [(s.ssrc, s.file_start_sample, s.gap_before) for s in facts.segments] == [
+    stats = extract(tmp_path, part_files(unpacked))
+    assert [(s.ssrc, s.file_start_sample, s.gap_before) for s in stats.segments] == [
         (1, 0, "none"),
         (2, 144_000, "unknown"),
     ]
@@ -279,14 +279,14 @@ def test_parts_of_two_archives_make_one_file(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         (part,) = part_files(unpack(archive, folder))
         parts.append(PartFiles(packets=f"{number}/{part.packets}", index=f"{number}/{part.index}"))
-    facts = extract(tmp_path, parts[::-1])
-    assert [(s.file_start_sample, s.gap_before) for s in facts.segments] == [
+    stats = extract(tmp_path, parts[::-1])
+    assert [(s.file_start_sample, s.gap_before) for s in stats.segments] == [
         (0, "none"),
         (96_000, "not_recorded"),
     ]
-    assert [s.part for s in facts.segments] == [1, 0]
-    assert facts.counts == PacketCounts(expected=100, received=100)
-    assert facts.segment_count == 2
+    assert [s.part for s in stats.segments] == [1, 0]
+    assert stats.counts == PacketCounts(expected=100, received=100)
+    assert stats.segment_count == 2
     assert loudest_hz(decode_with_pyav(tmp_path / "out.mkv")[:47_000]) == pytest.approx(440, abs=2)
 
 
@@ -297,19 +297,19 @@ def test_stereo_and_container_are_kept(tmp_path: Path, channels: int, container:
     parts = stage_call(
         [Participant(participant_id="a", segments=[Segment(packets=packets)])], tmp_path
     )
-    facts = extract(tmp_path, parts, container=container)
-    assert facts.channels == channels
+    stats = extract(tmp_path, parts, container=container)
+    assert stats.channels == channels
     assert decode_with_pyav(tmp_path / f"out.{container}").shape == (48_000 - LOOK_AHEAD, channels)
 
 
 def test_red_is_named_and_what_it_brought_back_counted(tmp_path: Path) -> None:
-    facts = extract_segments(
+    stats = extract_segments(
         tmp_path, Segment(packets=encode_opus(tone(440, 2)), red_copies=1, lost={20, 40, 41})
     )
-    assert facts.codec == "audio/red"
-    assert facts.counts == PacketCounts(expected=100, received=97, lost=3, recovered_red=2)
-    assert facts.media_samples == 99 * 960
-    assert facts.hole_samples == 960
+    assert stats.codec == "audio/red"
+    assert stats.counts == PacketCounts(expected=100, received=97, lost=3, recovered_red=2)
+    assert stats.media_samples == 99 * 960
+    assert stats.hole_samples == 960
 
 
 def test_same_parts_give_the_same_bytes(tmp_path: Path) -> None:

@@ -61,14 +61,14 @@ def say(who: str, sent: Pcm, start_ms: int = 0, bitrate_bps: int = 64_000) -> Pa
 
 
 def test_everyone_is_heard_at_their_moment(tmp_path: Path) -> None:
-    facts = mix(tmp_path, [say("alice", tone(440, 3), 1_000), say("bob", tone(1_000, 3), 2_500)])
-    assert facts.start_unix_ns == CALL_START_NS + 1_000_000_000
+    stats = mix(tmp_path, [say("alice", tone(440, 3), 1_000), say("bob", tone(1_000, 3), 2_500)])
+    assert stats.start_unix_ns == CALL_START_NS + 1_000_000_000
     total = 72_000 + 144_000 - LOOK_AHEAD
-    assert (facts.file.duration_samples, facts.file.channels) == (total, 1)
+    assert (stats.file.duration_samples, stats.file.channels) == (total, 1)
     path = tmp_path / "out.mp3"
-    assert facts.file.size_bytes == path.stat().st_size
-    assert facts.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert facts.bitrate_bps == 128_000
+    assert stats.file.size_bytes == path.stat().st_size
+    assert stats.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert stats.bitrate_bps == 128_000
     heard = decode_with_ffmpeg(path, 1)
     assert len(heard) == len(decode_with_pyav(path)) == total
     assert len(run_program("mpg123", "-q", "-s", "-e", "s16", path)) == 2 * total
@@ -120,8 +120,8 @@ def test_channels_are_the_widest_voice_s_or_as_asked(
     tmp_path: Path, channels: str | int, sent_channels: int, expected: int
 ) -> None:
     people = [say("alice", tone(440, 1, sent_channels)), say("bob", tone(1_000, 1))]
-    facts = mix(tmp_path, people, Mp3Settings(channels=channels))
-    assert facts.file.channels == expected
+    stats = mix(tmp_path, people, Mp3Settings(channels=channels))
+    assert stats.file.channels == expected
     heard = decode_with_pyav(tmp_path / "out.mp3")
     assert heard.shape[1] == expected
     for side in range(expected):
@@ -130,8 +130,8 @@ def test_channels_are_the_widest_voice_s_or_as_asked(
 
 
 def test_vbr_mix_is_exact_in_length_too(tmp_path: Path) -> None:
-    facts = mix(tmp_path, [say("alice", tone(440, 2.5))], Mp3Settings(mode=Mp3Mode.VBR))
-    assert facts.file.duration_samples == 120_000 - LOOK_AHEAD
+    stats = mix(tmp_path, [say("alice", tone(440, 2.5))], Mp3Settings(mode=Mp3Mode.VBR))
+    assert stats.file.duration_samples == 120_000 - LOOK_AHEAD
     assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == 120_000 - LOOK_AHEAD
 
 
@@ -164,7 +164,7 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
     )
     made = []
     for threads in (1, 2, 3):
-        facts = mix_call(
+        stats = mix_call(
             JobHost(open_input=open_in(tmp_path)),
             tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
             tmp_path / f"{threads}.mp3",
@@ -173,8 +173,8 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
             {},
             threads,
         )
-        assert facts.mix is not None
-        made.append((facts.mix, [(track.loudness_lufs, track.peak_dbfs) for track in facts.tracks]))
+        assert stats.mix is not None
+        made.append((stats.mix, [(track.loudness_lufs, track.peak_dbfs) for track in stats.tracks]))
     assert made[0] == made[1] == made[2]
 
 
@@ -232,17 +232,17 @@ def test_levels_of_tracks_and_mix_are_those_of_their_audio(tmp_path: Path) -> No
     parts = stage_call(
         [say("alice", sine), say("bob", sine * 0.5, 6_000), say("carol", silence(2))], tmp_path
     )
-    facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
-    alice, bob, carol = facts.tracks
+    stats = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
+    alice, bob, carol = stats.tracks
     # One channel of a sine at -23 dBFS has -26 LUFS (its mean square is 3 dB below its peak).
     assert alice.loudness_lufs == pytest.approx(-26, abs=0.2)
     assert alice.peak_dbfs == pytest.approx(-23, abs=0.5)
     assert bob.loudness_lufs == pytest.approx(-32, abs=0.2)
     assert carol.loudness_lufs is None
-    assert facts.mix is not None
+    assert stats.mix is not None
     # Half the time at -26, half at -32: the mean of the energies.
-    assert facts.mix.loudness_lufs == pytest.approx(-26 + 10 * np.log10((1 + 0.25) / 2), abs=0.3)
-    assert facts.mix.peak_dbfs == pytest.approx(-23, abs=0.5)
+    assert stats.mix.loudness_lufs == pytest.approx(-26 + 10 * np.log10((1 + 0.25) / 2), abs=0.3)
+    assert stats.mix.peak_dbfs == pytest.approx(-23, abs=0.5)
 
 
 def test_speech_is_told_in_file_time_and_on_the_servers_clock(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_repairs_are_counted_per_track(tmp_path: Path) -> None:
         segments=[Segment(packets=encode_opus(tone(440, 4)), lost=range(50, 80), ssrc=2)],
     )
     parts = stage_call([one, two], tmp_path)
-    facts = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
-    assert facts.tracks[0].repairs == Repairs(fec_packets=1, fec_samples=960)
-    assert facts.tracks[1].repairs == Repairs(concealed_samples=4_800)
+    stats = hear_parts([[part] for part in parts], tmp_path, tmp_path / "out.mp3")
+    assert stats.tracks[0].repairs == Repairs(fec_packets=1, fec_samples=960)
+    assert stats.tracks[1].repairs == Repairs(concealed_samples=4_800)
 
 
 def test_measuring_without_a_mix_gives_the_same(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_track_left_out_of_the_mix_is_measured_all_the_same_and_keeps_its_start(
     heard = [
         TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
     ]
-    facts = mix_call(
+    stats = mix_call(
         JobHost(open_input=open_in(tmp_path)),
         tuple(heard),
         tmp_path / "a.mp3",
@@ -309,19 +309,19 @@ def test_track_left_out_of_the_mix_is_measured_all_the_same_and_keeps_its_start(
         CompositeSettings(),
         {},
     )
-    assert facts.mix is not None
-    assert facts.mix.start_unix_ns == CALL_START_NS
-    assert facts.mix.file.duration_samples == 3 * 48_000 - LOOK_AHEAD
+    assert stats.mix is not None
+    assert stats.mix.start_unix_ns == CALL_START_NS
+    assert stats.mix.file.duration_samples == 3 * 48_000 - LOOK_AHEAD
     sound = decode_with_ffmpeg(tmp_path / "a.mp3", 1)
     assert level_at(sound[50_000:140_000], 440) == pytest.approx(0.25, abs=0.03)
     assert level_at(sound[50_000:90_000], 1_000) < 0.001
-    assert facts.tracks[1].loudness_lufs is not None
+    assert stats.tracks[1].loudness_lufs is not None
 
 
 def test_call_of_which_nothing_is_mixed_has_no_mix(tmp_path: Path) -> None:
     parts = stage_call([say("alice", tone(440, 1))], tmp_path)
-    facts = hear_parts([parts], tmp_path, tmp_path / "a.mp3", is_mixed=False)
-    assert facts.mix is None
+    stats = hear_parts([parts], tmp_path, tmp_path / "a.mp3", is_mixed=False)
+    assert stats.mix is None
     assert not (tmp_path / "a.mp3").exists()
 
 
@@ -330,29 +330,29 @@ def test_mix_is_brought_to_the_loudness_asked_for(tmp_path: Path, target_lufs: f
     parts = stage_call([say("alice", voice(5, 0.05)), say("bob", voice(4, 0.1), 6_000)], tmp_path)
     tracks = [[part] for part in parts]
     plain = hear_parts(tracks, tmp_path, tmp_path / "plain.mp3")
-    facts = hear_parts(
+    stats = hear_parts(
         tracks, tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=target_lufs)
     )
-    assert facts.mix is not None
-    assert facts.mix.loudness_lufs == pytest.approx(target_lufs, abs=0.2)
-    assert facts.mix.peak_dbfs is not None
-    assert facts.mix.peak_dbfs <= -0.99
-    assert [track.loudness_lufs for track in facts.tracks] == [
+    assert stats.mix is not None
+    assert stats.mix.loudness_lufs == pytest.approx(target_lufs, abs=0.2)
+    assert stats.mix.peak_dbfs is not None
+    assert stats.mix.peak_dbfs <= -0.99
+    assert [track.loudness_lufs for track in stats.tracks] == [
         track.loudness_lufs for track in plain.tracks
     ]
-    assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == facts.mix.file.duration_samples
+    assert len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == stats.mix.file.duration_samples
 
 
 def test_faint_call_is_not_blown_up_into_noise(tmp_path: Path) -> None:
     parts = stage_call([say("alice", noise(5, amplitude=0.001))], tmp_path)
     plain = hear_parts([parts], tmp_path, tmp_path / "plain.mp3").mix
-    facts = hear_parts(
+    stats = hear_parts(
         [parts], tmp_path, tmp_path / "out.mp3", composite=CompositeSettings(target_lufs=-16.0)
     ).mix
     assert plain is not None
     assert plain.loudness_lufs is not None
-    assert facts is not None
-    assert facts.loudness_lufs == pytest.approx(plain.loudness_lufs + 20, abs=0.1)
+    assert stats is not None
+    assert stats.loudness_lufs == pytest.approx(plain.loudness_lufs + 20, abs=0.1)
 
 
 def test_stereo_track_is_measured_in_stereo_also_for_a_mono_mix(tmp_path: Path) -> None:

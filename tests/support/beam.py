@@ -35,6 +35,7 @@ from transforms.elements import (
     Failure,
     FragmentRef,
     Row,
+    Stage,
     TrackPart,
     TrackSource,
 )
@@ -262,7 +263,7 @@ def make_failure(**fields: Any) -> Failure:
     """Returns a failure of an archive."""
     return Failure(
         **{
-            "stage": "UnpackArchives",
+            "stage": Stage.UNPACK_ARCHIVES,
             "error_type": "ArchiveError",
             "message": "begins with b'no'",
             **fields,

@@ -41,7 +41,7 @@ class Track:
     """One participant session: the truth, and what became of it."""
 
     segments: tuple[Simulated, ...]
-    facts: TrackStats
+    stats: TrackStats
     mkv: Pcm | None
 
 
@@ -50,7 +50,7 @@ class Pressed:
     """A call that went the whole way."""
 
     mix: Pcm
-    facts: MixStats
+    stats: MixStats
     tracks: Mapping[str, Track]
     """By session."""
 
@@ -92,7 +92,7 @@ def press(
             for session_id, segments in call.people.items():
                 truth[session_id] = (*truth.get(session_id, ()), *segments)
         mp3 = folder / "mix.mp3"
-        facts = mix_parts(list(parts.values()), folder, mp3, Mp3Settings(lame_level=9))
+        stats = mix_parts(list(parts.values()), folder, mp3, Mp3Settings(lame_level=9))
         mix = decode_with_pyav(mp3)
         tracks = {}
         for session_id, mine in parts.items():
@@ -103,15 +103,15 @@ def press(
             )
             tracks[session_id] = Track(
                 segments=truth[session_id],
-                facts=extracted,
+                stats=extracted,
                 mkv=decode_with_pyav(mkv) if mkv else None,
             )
-    return Pressed(mix=mix, facts=facts, tracks=tracks)
+    return Pressed(mix=mix, stats=stats, tracks=tracks)
 
 
 def row_of(track: Track, marker: Marker) -> FileSegment:
     """Returns the row that says where a marker is: the one nearest to its true time."""
-    rows = track.facts.segments
+    rows = track.stats.segments
     return min(
         rows,
         key=lambda row: max(
@@ -151,7 +151,7 @@ def find_all(pressed: Pressed, session: str) -> list[Found]:
             if near or marker.arrived_ratio < ENOUGH:
                 continue
             row = row_of(track, marker)
-            (mix,) = measure(pressed.mix, pressed.facts.start_unix_ns, [marker])
+            (mix,) = measure(pressed.mix, pressed.stats.start_unix_ns, [marker])
             found.append(
                 Found(
                     marker=marker,
@@ -444,8 +444,8 @@ def check(pressed: Pressed, session: str, limit_ms: float, *, least: int = 3) ->
             assert one.file.is_found, f"nothing in the file {where}"
             assert abs(one.file.error_ms - one.mix.error_ms) <= 10.0
     if track.mkv is not None:
-        assert len(track.mkv) == track.facts.duration_samples
-    assert len(pressed.mix) == pressed.facts.file.duration_samples
+        assert len(track.mkv) == track.stats.duration_samples
+    assert len(pressed.mix) == pressed.stats.file.duration_samples
 
 
 @functools.cache

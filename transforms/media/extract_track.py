@@ -224,8 +224,8 @@ class _Layout:
                 self.start_sample[piece] = int(start_sample)
                 self.media_start_sample[piece] = int(media_sample)
                 self.opened_by[piece] = Hole(int(window.hole[first]))
-            # How far the file has drifted from media time within the piece: what a row's straight
-            # line does not say.
+            # How far the file has drifted from media time within the piece, which the straight
+            # line of a segment does not say.
             drift_samples = (
                 window.start_sample[first:stop]
                 - window.media_sample[first:stop]

@@ -41,7 +41,7 @@ def test_everything_is_at_its_server_time(call: str, session: str) -> None:
 )
 def test_stalls_are_placed_within_20_ms(session: str) -> None:
     track = pressed_call("stalls").tracks[session]
-    starts = [row.server_start_unix_ns for row in track.facts.segments]
+    starts = [row.server_start_unix_ns for row in track.stats.segments]
     (segment,) = track.segments
     for at_s, _ in segment.sender.stalls:
         (belongs,) = segment.server_unix_ns([round(at_s * SAMPLE_RATE_HZ)])
@@ -56,15 +56,15 @@ def test_loss_leaves_the_length(session: str) -> None:
     (segment,) = track.segments
     sent = int(segment.media_sample[-1]) + 960
     lost_at_the_ends = 10 * 960
-    assert sent - 312 - lost_at_the_ends <= track.facts.duration_samples <= sent - 312
-    assert track.facts.duration_samples == len(track.mkv if track.mkv is not None else [])
+    assert sent - 312 - lost_at_the_ends <= track.stats.duration_samples <= sent - 312
+    assert track.stats.duration_samples == len(track.mkv if track.mkv is not None else [])
 
 
 @pytest.mark.slow
 def test_forty_segments_share_one_clock() -> None:
     pressed = forty_segments()
     check(pressed, "a", GOOD_MS, least=80)
-    rows = pressed.tracks["a"].facts.segments
+    rows = pressed.tracks["a"].stats.segments
     assert len(rows) == 40
     assert len({row.clock_skew_ppm for row in rows}) == 1
 
@@ -122,7 +122,7 @@ def test_session_over_two_archives_beside_one_who_is_late() -> None:
             ],
         ]
     )
-    assert pressed.facts.start_unix_ns == pytest.approx(CALL_START_NS + 90e9 + 30e6, abs=MS)
+    assert pressed.stats.start_unix_ns == pytest.approx(CALL_START_NS + 90e9 + 30e6, abs=MS)
     check(pressed, "a", EXACT_MS, least=8)
     check(pressed, "late", EXACT_MS, least=4)
 

@@ -144,11 +144,11 @@ def test_lost_packet_with_a_copy_is_bit_exact_in_file_and_mix(
         red_distance=red.distance,
         lost=lost,
     )
-    facts = extract(
+    stats = extract(
         tmp_path, stage_call([Participant(participant_id="a", segments=[segment])], tmp_path)
     )
-    assert facts.counts.recovered_red == facts.counts.lost == len(lost)
-    assert facts.hole_samples == 0
+    assert stats.counts.recovered_red == stats.counts.lost == len(lost)
+    assert stats.hole_samples == 0
     assert demux(tmp_path / "a.mkv") == packets
     whole = decode_segments(replace(segment, lost=()))
     assert np.array_equal(decode_segments(segment), whole)
@@ -169,11 +169,11 @@ def test_every_copy_that_arrived_is_in_the_file_under_random_loss(
     }  # their only copy is lost with the next packet
     assert gone
     segment = Segment(packets=packets, red_copies=1, lost=lost)
-    facts = extract(
+    stats = extract(
         tmp_path, stage_call([Participant(participant_id="a", segments=[segment])], tmp_path)
     )
-    assert facts.counts.recovered_red == len(lost) - len(gone)
-    assert facts.hole_samples == 960 * len(gone)
+    assert stats.counts.recovered_red == len(lost) - len(gone)
+    assert stats.hole_samples == 960 * len(gone)
     # A filler has a frame of 20 ms for each that is gone.
     found = [
         packet

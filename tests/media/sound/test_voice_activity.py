@@ -40,11 +40,11 @@ def detect(audio: Pcm, starts: Sequence[tuple[int, Pcm]] = ()) -> SpeechBursts:
     return detector.finish(end)
 
 
-def spans(facts: SpeechBursts) -> Spans:
+def spans(bursts: SpeechBursts) -> Spans:
     return list(
         zip(
-            (facts.file_start_sample / 48_000).tolist(),
-            (facts.file_stop_sample / 48_000).tolist(),
+            (bursts.file_start_sample / 48_000).tolist(),
+            (bursts.file_stop_sample / 48_000).tolist(),
             strict=True,
         )
     )
@@ -145,10 +145,10 @@ def test_edge_of_a_window_does_not_cut(start_s: float) -> None:
 
 
 def test_level_is_the_mean_square_of_the_burst() -> None:
-    facts = detect(
+    bursts = detect(
         np.concatenate([silence(1), tone(1_000, 2, 2, amplitude=0.5)[:, :1], silence(1)])
     )
-    assert facts.level_dbfs.tolist() == [pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.1)]
+    assert bursts.level_dbfs.tolist() == [pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.1)]
 
 
 def test_server_time_goes_with_file_time_and_hours_of_silence_cost_nothing() -> None:
@@ -156,15 +156,15 @@ def test_server_time_goes_with_file_time_and_hours_of_silence_cost_nothing() -> 
         [silence(0.2), noise(0.5, amplitude=0.2), silence(0.2)]
     )  # as much as a sender with DTX sends of it
     hours = 7 * 3600 * 48_000
-    facts = detect(word, [(48_000, word), (hours, word)])
-    assert spans(facts) == [
+    bursts = detect(word, [(48_000, word), (hours, word)])
+    assert spans(bursts) == [
         pytest.approx((1.2, 1.7), abs=0.02),
         pytest.approx((7 * 3600.0 + 0.2, 7 * 3600 + 0.7), abs=0.02),
     ]
-    assert (facts.server_start_unix_ns / 1e9).tolist() == pytest.approx(
+    assert (bursts.server_start_unix_ns / 1e9).tolist() == pytest.approx(
         [101.2, 100.2 + 7 * 3600], abs=0.02
     )
-    assert (facts.server_stop_unix_ns - facts.server_start_unix_ns).tolist() == pytest.approx(
+    assert (bursts.server_stop_unix_ns - bursts.server_start_unix_ns).tolist() == pytest.approx(
         [5e8, 5e8], abs=2e7
     )
 
@@ -175,5 +175,5 @@ def test_speech_never_reaches_beyond_the_file() -> None:
 
 
 def test_nothing_given_is_nothing_found() -> None:
-    facts = SpeechDetector(1).finish(0)
-    assert len(facts.file_start_sample) == len(facts.level_dbfs) == 0
+    bursts = SpeechDetector(1).finish(0)
+    assert len(bursts.file_start_sample) == len(bursts.level_dbfs) == 0

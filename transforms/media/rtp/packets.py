@@ -15,7 +15,7 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.rtp.rtpdump import RecordWindow
-from transforms.media.units import Bytes, Ints
+from transforms.media.units import NS_PER_SECOND, Bytes, Ints
 
 _FIXED_HEADER = np.dtype(
     [
@@ -72,8 +72,8 @@ class SenderReport:
     @property
     def sender_unix_ns(self) -> int:
         """The sender's wall clock; may be wrong by any amount."""
-        return ((self.ntp_time >> 32) - _NTP_UNIX_SECONDS) * 1_000_000_000 + (
-            (self.ntp_time & 0xFFFFFFFF) * 1_000_000_000 >> 32
+        return ((self.ntp_time >> 32) - _NTP_UNIX_SECONDS) * NS_PER_SECOND + (
+            (self.ntp_time & 0xFFFFFFFF) * NS_PER_SECOND >> 32
         )
 
 

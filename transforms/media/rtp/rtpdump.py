@@ -16,7 +16,7 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.errors import RtpdumpError
-from transforms.media.units import Bytes, Ints
+from transforms.media.units import NS_PER_SECOND, Bytes, Ints
 
 WINDOW_RECORDS = 65_536
 _MAGIC = b"#!rtpplay1.0 "
@@ -101,7 +101,7 @@ def read_rtpdump(stream: BinaryIO, member: str) -> Rtpdump:
     seconds, microseconds = struct.unpack_from(">II", head, body)
     findings: list[RtpdumpError] = []
     return Rtpdump(
-        start_unix_ns=seconds * 1_000_000_000 + microseconds * 1_000,
+        start_unix_ns=seconds * NS_PER_SECOND + microseconds * 1_000,
         windows=_windows(
             stream, head[body + _HEADER_BYTES :], body + _HEADER_BYTES, member, findings
         ),

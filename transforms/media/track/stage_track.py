@@ -1,5 +1,4 @@
-"""Stages one track of an archive: each segment's dump is ingested, and its packets written in order
-into one local file, with an index beside it.
+"""Stages one track of an archive: writes its packets in order into one local file, with an index.
 
 What is wrong with a segment is a finding of its track; the other segments are staged.
 """
@@ -213,8 +212,9 @@ def _write_packet_runs(
 def _near_packet_runs(
     staged: _Staged, track: TrackKey, max_call_hours: int, findings: Findings
 ) -> list[StagedRun]:
-    """Returns the packet runs less those that lie days from the rest of their track: their clock is
-    wrong, and the file would be silence.
+    """Returns the packet runs less those that lie days from the rest of their track.
+
+    The clock of those is wrong, and most of the file would be silence.
     """
     if not staged.packet_runs:
         return []
@@ -238,8 +238,9 @@ def _near_packet_runs(
 
 
 def _middle_unix_ns(staged: _Staged) -> int:
-    """Returns the server time at which the packet run in the middle begins. The middle is by media,
-    so that a stray packet does not speak for hours of audio.
+    """Returns the server time at which the packet run in the middle begins.
+
+    The middle is by media, so that a stray packet does not speak for hours of audio.
     """
     starts = sorted(
         (packet_run.clock.first_server_unix_ns, staged.media_samples[packet_run.file_offset_bytes])
