@@ -21,7 +21,7 @@ def read_all(data: bytes) -> list[tuple[str, bytes]]:
     return [
         (entry.name, reader.read(1 << 30))
         for entry in reader.entries()
-        if entry.problem is None and not entry.is_folder
+        if entry.found_instead is None and not entry.is_folder
     ]
 
 
@@ -150,7 +150,7 @@ def test_cut_off_in_an_extended_header_raises() -> None:
 def test_walk_goes_on_behind_a_damaged_header() -> None:
     lost = b"\xff" + tar_entry("lost", b"?" * 700)[1:]
     found = entries(tar_entry("a") + lost + tar_entry("b") + TAR_END)
-    assert [(entry.name, entry.problem) for entry in found] == [
+    assert [(entry.name, entry.found_instead) for entry in found] == [
         ("a", None),
         ("", "1536 bytes at byte 512 of the tar that are no header and no content"),
         ("b", None),
@@ -168,7 +168,7 @@ def test_damage_in_many_places_needs_no_depth() -> None:
 )
 def test_damaged_pax_is_told_with_the_member(records: bytes) -> None:
     (entry,) = entries(pax_entry(records) + tar_entry("a") + TAR_END)
-    assert (entry.name, entry.problem) == (
+    assert (entry.name, entry.found_instead) == (
         "a",
         "a member with a damaged PAX header",
     ) or records == b"5 a=\n"

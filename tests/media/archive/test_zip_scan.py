@@ -28,8 +28,8 @@ def read_all(data: bytes) -> dict[str, bytes | str]:
     """Returns what each member holds, or why it cannot be read."""
     found: dict[str, bytes | str] = {}
     for member in scan_zip(io.BytesIO(data)):
-        if member.problem:
-            found[member.name] = member.problem
+        if member.found_instead:
+            found[member.name] = member.found_instead
             continue
         parts = []
         try:

@@ -1,5 +1,6 @@
-"""Decompresses gzip to the last byte before any damage, and says what the damage is. Concatenated
-members are one stream.
+"""Decompresses gzip up to the last byte before any damage, and says what the damage is.
+
+Gzip members that follow each other are one stream (RFC 1952 s2.2).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ _WITH_HEADER = 31  # zlib's number for: gzip, with its header and checksum
 
 
 class Gunzip(io.RawIOBase):
-    """The decompressed bytes. Damage is an end, not an error: whoever reads asks for `damage` when
-    the bytes end.
-    """
+    """The decompressed bytes. They end at damage without an error; `damage` says what it is."""
 
     def __init__(self, compressed: BinaryIO, on_bytes: Callable[[int, int], None]) -> None:
-        """Args: on_bytes: told (decompressed, read so far) of each step; may raise to end it."""
+        """Args: on_bytes: is told of each step: bytes it gave, compressed bytes read so far. May
+        raise to end the reading.
+        """
         self._compressed = compressed
         self._on_bytes = on_bytes
         self._inflater = zlib.decompressobj(_WITH_HEADER)
@@ -94,7 +95,7 @@ class Gunzip(io.RawIOBase):
 
 
 def _before_damage(inflater: zlib._Decompress, data: bytes, size: int) -> bytes:
-    """Returns the longest output that does not reach the damage."""
+    """Returns the longest output that ends before the damage."""
     good = b""
     low, high = 0, size
     while high - low > 1:

@@ -18,12 +18,14 @@ BUFFER_BYTES = 1 << 18
 
 
 class MemberStream(io.RawIOBase):
-    """A member's bytes. Damage met in them is an `ArchiveError` that names the member, raised after
-    all bytes before it.
+    """A member's bytes.
+
+    Damage in them is an `ArchiveError` that names the member. It is raised when all bytes before it
+    have been given.
     """
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
-        """Args: read: gives up to so many bytes, none at the end; raises `ArchiveError`."""
+        """Args: read: returns up to the bytes asked for, none at the end; raises `ArchiveError`."""
         self._read_some = read
         self._error: ArchiveError | CodecProcessError | None = None
 
@@ -36,8 +38,10 @@ class MemberStream(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Returns `size` bytes, fewer before the end or damage only; without a size all of them, or
-        raises.
+        """Returns `size` bytes, fewer only at the end or before damage; without a size all bytes.
+
+        Raises:
+          ArchiveError: the bytes are damaged, and there is none before the damage.
         """
         wanted = -1 if size is None else size
         parts: list[bytes] = []
@@ -75,16 +79,16 @@ class Member:
     stream: BinaryIO
     """Valid until the next member is asked for."""
     finding: ArchiveError | None = None
-    """Why its bytes are not to be had; the stream is empty then."""
+    """Why its bytes cannot be read; the stream is empty then."""
     is_suspect: bool = False
-    """Whether the finding is told whatever the name ends in: a path that leaves the archive, bytes
-    that are nothing.
+    """Whether the finding matters whatever the member's name ends in: a path that leaves the
+    archive, or bytes that are no member.
     """
 
 
 @dataclass(slots=True)
 class Meter:
-    """Holds a walk to the limits by what really comes out of the archive."""
+    """Counts what really comes out of an archive, and ends the walk when it passes a limit."""
 
     limits: LimitSettings
     compressed_bytes: int | None = None
@@ -136,7 +140,7 @@ class Meter:
 def file_read(
     open_file: Callable[[], Any], opened: contextlib.ExitStack, meter: Meter
 ) -> Callable[[int], bytes]:
-    """Returns what reads a file, opened when its first byte is asked for."""
+    """Returns a function that reads a file. The file is opened when its first byte is asked for."""
     stream: BinaryIO | None = None
 
     def read(size: int) -> bytes:
@@ -151,13 +155,24 @@ def file_read(
 
 
 def make_member(
-    name: str, size: int, problem: str | None, read: Callable[[int], bytes], limits: LimitSettings
+    name: str,
+    size: int,
+    found_instead: str | None,
+    read: Callable[[int], bytes],
+    limits: LimitSettings,
 ) -> Member | None:
-    """Returns a member with its path made plain, or with what is wrong with it; None for what macOS
-    adds to archives.
+    """Returns a member under its plain path, or with a finding; None for a file that macOS adds to
+    archives.
+
+    Args:
+      name: the path as the archive spells it.
+      size: in bytes, as the archive states it.
+      found_instead: what the entry is if it is no file that can be read, with its article.
+      read: returns up to the bytes asked for.
+      limits: bounds the length of a name.
     """
     if not name:
-        return no_member(problem or "a member without a name")
+        return no_member(found_instead or "a member without a name")
     plain = utf8_text(name)
     parts = plain.replace("\\", "/").split("/")
     shown = repr(plain[: caps.MAX_NAME_CHARACTERS_SHOWN]) + (
@@ -173,8 +188,8 @@ def make_member(
             f"member {shown} has a name of {len(plain.encode('utf-8'))} bytes, expected at most "
             f"{limits.max_member_name_bytes} (limits.max_member_name_bytes)"
         )
-    elif problem is not None:
-        wrong, is_suspect = f"member {shown} is {problem}, expected a file", False
+    elif found_instead is not None:
+        wrong, is_suspect = f"member {shown} is {found_instead}, expected a file", False
     if wrong is not None:
         cut = utf8_text(
             plain.encode("utf-8")[: limits.max_member_name_bytes].decode("utf-8", "ignore")
@@ -199,17 +214,18 @@ def make_member(
 
 
 def no_memory(member: str) -> CodecProcessError:
-    """Returns what one member's need for too much memory is: its own finding. What it took is free
-    again, and its neighbours are read.
+    """Returns the error of a member that needs too much memory. It costs that member only: what it
+    took is free again, and its neighbours are read.
     """
     return CodecProcessError(
         f"{member}: needs more memory than it may take (limits.codec_memory_bytes)", member=member
     )
 
 
-def no_member(problem: str) -> Member:
+def no_member(message: str) -> Member:
+    """Returns what stands for bytes that are no member at all."""
     return Member(
-        name="", size_bytes=0, stream=_empty(), finding=ArchiveError(problem), is_suspect=True
+        name="", size_bytes=0, stream=_empty(), finding=ArchiveError(message), is_suspect=True
     )
 
 

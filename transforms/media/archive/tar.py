@@ -1,5 +1,5 @@
-"""Reads tar forward only, in constant memory: names, kinds and sizes by block, nothing believed
-that no byte pays for.
+"""Reads tar forward only, in constant memory, and believes no size that the archive has no bytes
+for.
 
 A single block is judged by the standard library (`TarInfo.frombuf`). The walk is ours: `tarfile`
 takes extended headers of any size into memory, follows them by recursion, parses PAX records in
@@ -68,7 +68,7 @@ class Entry:
     """
     size_bytes: int
     is_folder: bool
-    problem: str | None
+    found_instead: str | None
     """What it is instead of a file, with its article; None for a file."""
 
 
@@ -149,13 +149,13 @@ class TarReader:
         pax: dict[bytes, bytes],
         unread: str | None,
     ) -> Entry:
-        size, problem = info.size, unread
+        size, found_instead = info.size, unread
         sparse = info.type == _OLD_SPARSE or any(key.startswith(b"GNU.sparse.") for key in pax)
         if b"size" in pax:
             if pax[b"size"].isdigit() and len(pax[b"size"]) < 20:
                 size = int(pax[b"size"])
             else:
-                problem = "a member whose PAX size is no number"
+                found_instead = "a member whose PAX size is no number"
         if info.type == _OLD_SPARSE and block[482]:  # the map goes on in blocks of its own
             while True:
                 more = self._take(BLOCK_BYTES)
@@ -168,15 +168,17 @@ class TarReader:
         name = _decode(pax[b"GNU.sparse.name"]) if b"GNU.sparse.name" in pax else name
         name = _decode(pax[b"path"]) if b"path" in pax else info.name if name is None else name
         if sparse:
-            problem = problem or "a sparse file"
+            found_instead = found_instead or "a sparse file"
         elif info.type not in _FILES and info.type != tarfile.DIRTYPE:
-            problem = problem or _KINDS.get(info.type, f"a member of type {info.type!r}")
+            found_instead = found_instead or _KINDS.get(
+                info.type, f"a member of type {info.type!r}"
+            )
         self._set_content(0 if info.type in _WITHOUT_DATA else size)
         return Entry(
             name=name,
             size_bytes=self._left,
             is_folder=info.type == tarfile.DIRTYPE,
-            problem=problem,
+            found_instead=found_instead,
         )
 
     def _foreign(self, at: int, block: bytes) -> Entry:
@@ -193,8 +195,8 @@ class TarReader:
             name="",
             size_bytes=stop - at,
             is_folder=False,
-            problem=f"{stop - at} bytes at byte {at} of the tar{end} that are no header and no "
-            "content",
+            found_instead=f"{stop - at} bytes at byte {at} of the tar{end} that are no header "
+            "and no content",
         )
 
     def _set_content(self, size: int) -> None:

@@ -1,9 +1,9 @@
 """Walks the members of an archive once, in order: tar, gzipped tar, zip or a folder, told apart by
 content.
 
-Nothing is extracted: a member is a name and a stream. What is no regular file, has a path that
-leaves the archive, or cannot be read is a member with a `finding` and without bytes: the walk goes
-on behind it as long as there is a way to go on.
+Nothing is extracted: a member is a name and a stream. An entry that is no regular file, has a path
+that leaves the archive, or cannot be read is a member with a `finding` and without bytes. The walk
+goes on behind it where it can.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def _tar_members(reader: TarReader, meter: Meter, gunzip: Gunzip | None) -> Iter
             meter.add_entry()
             if entry.is_folder:
                 continue
-            member = make_member(entry.name, entry.size_bytes, entry.problem, read, meter.limits)
+            member = make_member(
+                entry.name, entry.size_bytes, entry.found_instead, read, meter.limits
+            )
             if member is None:
                 continue
             yield member

@@ -1,4 +1,4 @@
-"""The members of a zip, by its directory or, where that is damaged, by their own headers."""
+"""Yields the members of a zip: by its directory or, where that is damaged, by their own headers."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ _DAMAGE = (
 
 
 def zip_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
+    """Yields the members of a zip in the order of its directory.
+
+    Args:
+      stream: the zip, seekable.
+      meter: counts entries and bytes, and ends the walk at a limit.
+
+    Raises:
+      ArchiveError: the directory is damaged (after all members that were found without it were
+        given), or a limit is passed.
+    """
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     meter.compressed_bytes = size
@@ -65,12 +75,12 @@ def zip_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
             if info.filename.endswith("/"):
                 continue
             name = info.orig_filename if "\0" in info.orig_filename else info.filename
-            problem = _zip_problem(info, meter)
-            if problem is None and number in inside:
-                problem = "a member that begins inside another one"
+            found_instead = _found_instead(info, meter)
+            if found_instead is None and number in inside:
+                found_instead = "a member that begins inside another one"
             with contextlib.ExitStack() as opened:
                 read = _zip_read(partial(archive.open, info), opened, meter)
-                member = make_member(name, info.file_size, problem, read, meter.limits)
+                member = make_member(name, info.file_size, found_instead, read, meter.limits)
                 if member is not None:
                     yield member
 
@@ -88,7 +98,7 @@ def _scanned_members(stream: BinaryIO, meter: Meter) -> Iterator[Member]:
             meter.add_bytes(len(data))
             return data
 
-        member = make_member(found.name, found.size_bytes, found.problem, read, meter.limits)
+        member = make_member(found.name, found.size_bytes, found.found_instead, read, meter.limits)
         if member is not None:
             yield member
 
@@ -107,7 +117,7 @@ def _zip_read(
     return read
 
 
-def _zip_problem(info: zipfile.ZipInfo, meter: Meter) -> str | None:
+def _found_instead(info: zipfile.ZipInfo, meter: Meter) -> str | None:
     """Returns what an entry of the directory is instead of a file that can be read."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind and kind != stat.S_IFREG:
@@ -127,8 +137,8 @@ def _zip_problem(info: zipfile.ZipInfo, meter: Meter) -> str | None:
 
 
 def _beginning_inside_others(infos: Sequence[zipfile.ZipInfo]) -> set[int]:
-    """Returns the indices of entries whose bytes begin within those of another: how a small zip
-    says the same thing often.
+    """Returns the indices of entries whose bytes begin within those of another. This is how a small
+    zip holds the same bytes many times.
     """
     found: set[int] = set()
     end = 0
@@ -141,8 +151,8 @@ def _beginning_inside_others(infos: Sequence[zipfile.ZipInfo]) -> set[int]:
 
 
 class _BoundedReads:
-    """A zip's file, for `zipfile`: it reads a directory as large as the file says in one go, and
-    each entry costs an object.
+    """A zip's file with reads of bounded size, for `zipfile`. That reads a whole directory in one
+    go, as large as the file says it is, and makes an object of each entry.
     """
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:

@@ -1,5 +1,6 @@
-"""Reads a zip whose directory is lost by the headers before its members (APPNOTE 4.3.7): what a
-broken upload leaves.
+"""Reads a zip that has lost its directory, as a broken upload leaves it.
+
+Each member has a header of its own before it (APPNOTE 4.3.7); these are searched for.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ScannedMember:
 
     name: str
     size_bytes: int
-    problem: str | None
+    found_instead: str | None
     """What it is instead of a file that can be read."""
     read: Callable[[int], bytes]
     """Gives up to so many bytes, none at the end; raises `DamageError`."""
@@ -58,11 +59,11 @@ def scan_zip(stream: BinaryIO) -> Iterator[ScannedMember]:
             continue  # bytes of something else that look like a header
         packed, size = _sizes(tail[name_bytes:], packed, size)
         has_sizes = not flags & _DESCRIPTOR_FLAG or bool(packed)
-        problem = None
+        found_instead = None
         if flags & _ENCRYPTED_FLAG:
-            problem = "an encrypted member"
+            found_instead = "an encrypted member"
         elif method not in (_STORED, _DEFLATED) or (method == _STORED and not has_sizes):
-            problem = f"a member of method {method} in a zip without a directory"
+            found_instead = f"a member of method {method} in a zip without a directory"
         start = found + _HEADER.size + len(tail)
         content = _Content(
             stream,
@@ -74,7 +75,10 @@ def scan_zip(stream: BinaryIO) -> Iterator[ScannedMember]:
         name = tail[:name_bytes].decode("utf-8" if flags & _UTF8_FLAG else "cp437", "replace")
         if not name.endswith("/"):
             yield ScannedMember(
-                name=name, size_bytes=size if has_sizes else 0, problem=problem, read=content.read
+                name=name,
+                size_bytes=size if has_sizes else 0,
+                found_instead=found_instead,
+                read=content.read,
             )
         # A size that lies must not hide what comes behind.
         position = (
