@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ def load_settings(config: str | None) -> PressSettings:
     if config is None:
         return PressSettings()
     # Imported only when there is a profile: `inspect` most often has none and answers at once.
+    import tomllib
+
     from pydantic import TypeAdapter, ValidationError
 
     try:
