@@ -300,10 +300,10 @@ def test_track_without_a_file_is_still_measured_for_the_mix(
 
 
 def test_progress_tells_tracks_and_samples(context: JobRun, alice: TrackSource) -> None:
-    heard: list[tuple[str, int]] = []
-    stop = progress.listen(lambda what, count: heard.append((what, count)))
+    told: list[tuple[str, int]] = []
+    stop = progress.listen(lambda what, count: told.append((what, count)))
 
     _run(context, [alice])
     stop()
 
-    assert heard == [("media_samples", 48_000 - 312), ("tracks", 1), ("samples_extracted", 48_000)]
+    assert told == [("media_samples", 48_000 - 312), ("tracks", 1), ("samples_extracted", 48_000)]

@@ -135,14 +135,14 @@ def test_pattern_that_cannot_be_listed_stops_the_run(context: JobRun, store: Mod
 
 def test_archives_found_are_reported(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/a.zip", "raw/b.zip")
-    heard: list[str] = []
-    stop = progress.listen(lambda what, _: heard.append(what))
+    told: list[str] = []
+    stop = progress.listen(lambda what, _: told.append(what))
 
     with make_pipeline() as pipeline:
         pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
     stop()
 
-    assert heard == ["archives_found", "archives_found"]
+    assert told == ["archives_found", "archives_found"]
 
 
 def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
@@ -150,14 +150,14 @@ def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
 ) -> None:
     (tmp_path / "raw").mkdir()
     os.mkfifo(tmp_path / "raw/a.zip")
-    heard: list[str] = []
-    stop = progress.listen(lambda what, _: heard.append(what))
+    told: list[str] = []
+    stop = progress.listen(lambda what, _: told.append(what))
 
     with make_pipeline() as pipeline:
         pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
     stop()
 
-    assert heard == ["archives_found", "archives", "failures"]
+    assert told == ["archives_found", "archives", "failures"]
 
 
 def test_nothing_is_listed_while_the_graph_is_built(context: JobRun, store: ModuleType) -> None:

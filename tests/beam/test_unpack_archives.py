@@ -403,18 +403,18 @@ def test_progress_tells_archives_tracks_and_failures(context: JobRun, tmp_path: 
         tmp_path / "good.zip", [make_participant("alice"), make_participant("bob")], kind="zip"
     )
     (tmp_path / "bad.zip").write_bytes(b"nothing")
-    heard: dict[str, int] = {}
+    told: dict[str, int] = {}
 
     def hear(what: str, count: int) -> None:
-        heard[what] = heard.get(what, 0) + count
+        told[what] = told.get(what, 0) + count
 
     stop = progress.listen(hear)
     _run(context, [good, refer_to(str(tmp_path / "bad.zip"))], failures=anything)
     stop()
 
     size_bytes = good.size_bytes + len(b"nothing")
-    assert heard.pop("samples_unpacked") == 2 * 48_000
-    assert heard == {
+    assert told.pop("samples_unpacked") == 2 * 48_000
+    assert told == {
         "archives": 2, "tracks_found": 2, "failures": 1, "bytes_done": size_bytes,
         "bytes_unpacked": good.size_bytes,
     }  # fmt: skip

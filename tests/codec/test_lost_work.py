@@ -116,13 +116,13 @@ def test_second_try_is_alone(pool: CodecPool, tmp_path: Path) -> None:
 
 
 def test_progress_of_lost_work_is_taken_back(pool: CodecPool, tmp_path: Path) -> None:
-    heard: list[int] = []
+    told: list[int] = []
     with pool.lend(MEMORY_BYTES) as codec:
         run_job(
-            codec, codec_jobs.report_then_die_once, tmp_path / "died", 960, on_progress=heard.append
+            codec, codec_jobs.report_then_die_once, tmp_path / "died", 960, on_progress=told.append
         )
 
-    assert sum(heard) == 960
+    assert sum(told) == 960
 
 
 def test_stopped_pool_tries_nothing_again(pool: CodecPool, tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def test_large_arguments_and_results_pass(codec: CodecProcess) -> None:
 
 
 def test_progress_is_told_in_order(codec: CodecProcess) -> None:
-    heard: list[int] = []
+    told: list[int] = []
 
-    run_job(codec, codec_jobs.report_progress, (48_000, 1, 960), on_progress=heard.append)
+    run_job(codec, codec_jobs.report_progress, (48_000, 1, 960), on_progress=told.append)
 
-    assert heard == [48_000, 1, 960]
+    assert told == [48_000, 1, 960]
 
 
 def test_recording_error_comes_back_as_itself_with_its_fields(codec: CodecProcess) -> None:

@@ -15,24 +15,22 @@ from transforms.engine import progress
 @pytest.fixture
 def told() -> Iterator[list[int]]:
     """What is reported of `bytes_done` while a test runs."""
-    heard: list[int] = []
-    stop = progress.listen(
-        lambda what, count: heard.append(count) if what == "bytes_done" else None
-    )
-    yield heard
+    told: list[int] = []
+    stop = progress.listen(lambda what, count: told.append(count) if what == "bytes_done" else None)
+    yield told
     stop()
 
 
 def test_listener_hears_figures_until_it_stops() -> None:
-    heard: list[tuple[str, int]] = []
-    stop = progress.listen(lambda what, count: heard.append((what, count)))
+    told: list[tuple[str, int]] = []
+    stop = progress.listen(lambda what, count: told.append((what, count)))
 
     progress.add("archives")
     progress.add("media_samples", 48_000)
     stop()
     progress.add("archives")
 
-    assert heard == [("archives", 1), ("media_samples", 48_000)]
+    assert told == [("archives", 1), ("media_samples", 48_000)]
 
 
 def test_every_listener_hears_a_report() -> None:
@@ -53,31 +51,31 @@ def test_every_listener_hears_a_report() -> None:
 
 
 def test_listener_that_stops_while_it_is_told_does_not_silence_others() -> None:
-    heard: list[str] = []
+    told: list[str] = []
     stops: list[Callable[[], None]] = []
 
     def leave(_what: str, _count: int) -> None:
-        heard.append("leaving")
+        told.append("leaving")
         stops[0]()
 
     stops.append(progress.listen(leave))
-    stops.append(progress.listen(lambda what, _count: heard.append(what)))
+    stops.append(progress.listen(lambda what, _count: told.append(what)))
     progress.add("calls")
     progress.add("calls")
     stops[1]()
 
-    assert heard == ["leaving", "calls", "calls"]
+    assert told == ["leaving", "calls", "calls"]
 
 
 def test_reports_from_many_threads_all_arrive() -> None:
-    heard: list[int] = []
-    stop = progress.listen(lambda _, count: heard.append(count))
+    told: list[int] = []
+    stop = progress.listen(lambda _, count: told.append(count))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: progress.add("media_samples", number), range(200)))
     stop()
 
-    assert sorted(heard) == list(range(200))
+    assert sorted(told) == list(range(200))
 
 
 def test_report_without_a_listener_does_nothing() -> None:
