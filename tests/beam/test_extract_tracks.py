@@ -29,7 +29,7 @@ from tests.support.beam import (
     staged_rows,
     write_call,
 )
-from tests.support.builders import Participant, Segment
+from tests.support.builders import Participant, Segment, encode_opus, tone
 from tests.support.job_run import JobRun
 from transforms.catalog.rows.ids import track_ids
 from transforms.context import key_hash
@@ -165,6 +165,27 @@ def test_rows_describe_the_track_and_its_segments(context: JobRun, tmp_path: Pat
     assert (second["base_filename"], second["ssrc"], second["gap_before"]) == ("two", 2, "muted")
     assert abs(second["call_start_ms"] - 3_000) <= 5
     assert abs(second["file_start_ms"] - 3_000) <= 5
+
+
+def test_row_has_the_widest_audio_bandwidth_that_was_sent(context: JobRun, tmp_path: Path) -> None:
+    narrow_band, super_wide_band = 1101, 1104  # opus_defines.h
+    segments = [
+        Segment(
+            packets=encode_opus(tone(440, 0.5), bandwidth=bandwidth),
+            start_ms=1_000 * number,
+            base_filename=f"s{number}",
+        )
+        for number, bandwidth in enumerate((narrow_band, super_wide_band, narrow_band))
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+    (source,) = stage_sources(context, ref)
+
+    _run(context, [source])
+
+    (track,) = _rows(context, "tracks", source)
+    assert track["audio_bandwidth_hz"] == 12_000
 
 
 def test_file_may_begin_with_the_mix(context: JobRun, alice: TrackSource) -> None:

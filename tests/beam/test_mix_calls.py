@@ -449,6 +449,8 @@ def test_call_in_which_nobody_sent_anything_is_empty(context: JobRun) -> None:
     _run(context, [plan])
 
     assert _statuses(context) == {"alice": "empty"}
+    (track,) = _rows(context, "tracks")
+    assert track["audio_bandwidth_hz"] is None
     (row,) = _rows(context, "calls")
     assert (row["status"], row["track_count"], row["duration_ms"], row["start_time"]) == (
         "empty",

@@ -312,6 +312,43 @@ def test_red_is_named_and_what_it_brought_back_counted(tmp_path: Path) -> None:
     assert stats.hole_samples == 960
 
 
+@pytest.mark.parametrize(
+    ("bandwidth", "expected_hz"),
+    [(1101, 4_000), (1102, 6_000), (1103, 8_000), (1104, 12_000), (1105, 20_000)],
+)
+def test_audio_bandwidth_is_what_the_encoder_was_told(
+    tmp_path: Path, bandwidth: int, expected_hz: int
+) -> None:
+    packets = encode_opus(noise(0.5), bandwidth=bandwidth)
+    stats = extract_segments(tmp_path, Segment(packets=packets), write=False)
+    assert stats.audio_bandwidth_hz == expected_hz
+
+
+def test_audio_bandwidth_is_the_widest_of_all_parts(tmp_path: Path) -> None:
+    parts = []
+    for number, bandwidth in enumerate((1101, 1103, 1102)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        packets = encode_opus(noise(0.5), bandwidth=bandwidth)
+        segment = Segment(packets=packets, start_ms=1_000 * number, base_filename=f"s{number}")
+        (part,) = stage_call([Participant(participant_id="a", segments=[segment])], folder)
+        parts.append(PartFiles(packets=f"{number}/{part.packets}", index=f"{number}/{part.index}"))
+    assert extract(tmp_path, parts, write=False).audio_bandwidth_hz == 8_000
+
+
+@pytest.mark.parametrize(("red_copies", "expected_hz"), [(0, 4_000), (1, 20_000)])
+def test_audio_bandwidth_counts_what_red_brought_back(
+    tmp_path: Path, red_copies: int, expected_hz: int
+) -> None:
+    packets = encode_opus(noise(1), bandwidth=1101)
+    packets[20] = encode_opus(noise(0.02), bandwidth=1105)[0]
+    stats = extract_segments(
+        tmp_path, Segment(packets=packets, lost={20}, red_copies=red_copies), write=False
+    )
+    assert stats.counts.recovered_red == red_copies
+    assert stats.audio_bandwidth_hz == expected_hz
+
+
 def test_same_parts_give_the_same_bytes(tmp_path: Path) -> None:
     parts = stage_call(
         [Participant(participant_id="a", segments=[Segment(packets=encode_opus(tone(440, 1)))])],

@@ -303,6 +303,7 @@ def encode_opus(
     fec: bool = False,
     expected_loss_percent: int = 0,
     complexity: int = 5,
+    bandwidth: int | None = None,
 ) -> list[bytes]:
     """Returns the Opus packets of some audio; what does not fill the last one is padded with
     silence.
@@ -319,6 +320,8 @@ def encode_opus(
         above 0.
       expected_loss_percent: what the encoder is told of the network.
       complexity: 0 to 10; browsers take 9 on a desktop and 5 on a phone.
+      bandwidth: audio bandwidth as opus_defines.h numbers it, 1101 (narrow band) to 1105 (full
+        band); None lets the encoder choose.
     """
     library = load_libopus()
     library.opus_encoder_create.restype = ctypes.c_void_p
@@ -345,13 +348,15 @@ def encode_opus(
             f"libopus error {error.value} when creating an encoder of {channels} channels"
         )
     try:
-        # Request numbers of opus_defines.h: bit rate, complexity, in-band FEC, expected loss, DTX.
+        # Request numbers of opus_defines.h: bit rate, complexity, in-band FEC, expected loss, DTX,
+        # bandwidth, of which -1000 is the encoder's choice.
         for request, value in (
             (4002, bitrate_bps),
             (4010, complexity),
             (4012, int(fec)),
             (4014, expected_loss_percent),
             (4016, int(dtx)),
+            (4008, -1000 if bandwidth is None else bandwidth),
         ):
             if library.opus_encoder_ctl(state, ctypes.c_int(request), ctypes.c_int32(value)):
                 raise ValueError(f"libopus refuses {value} for request {request}")

@@ -131,6 +131,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             "segment_count": (_COUNT, "Segments the metadata lists."),
             "ssrcs": (pa.list_(pa.int64()), "RTP synchronisation sources, in order of time."),
             "codec": (_STRING, "`audio/opus` or `audio/red`."),
+            "audio_bandwidth_hz": (
+                _COUNT,
+                "Widest audio bandwidth that its Opus packets state, copies that RED brought back "
+                "included: 4000, 6000, 8000, 12000 or 20000. Null when nothing was sent or made, "
+                "and in rows of versions that had no such column.",
+            ),
             "packets_expected": (_COUNT, "By the sequence numbers, plus damaged ones."),
             "packets_received": (_COUNT, "Without duplicates; those without audio included."),
             "packets_lost": (_COUNT, "Sequence numbers that never came."),

@@ -19,7 +19,7 @@ from transforms.media.clock.model import ClockMethod
 from transforms.media.containers.matroska import OpusFile
 from transforms.media.errors import TimelineError
 from transforms.media.job import JobHost
-from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES
+from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, widest_bandwidth_hz
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.staged_packets import PartIndex, load_index
 from transforms.media.track.timeline import (
@@ -90,6 +90,8 @@ class TrackStats:
     channels: int
     codec: Codec
     """RED if any part has it."""
+    audio_bandwidth_hz: int
+    """The widest of the packets on the time line, copies from RED among them."""
     counts: PacketCounts
     jitter_ms: float | None
     segment_count: int
@@ -160,6 +162,7 @@ def extract_track(
         file=describe_file(output, duration_samples, channels) if output is not None else None,
         channels=channels,
         codec=Codec.RED if any(index.codec == Codec.RED for index in indexes) else Codec.OPUS,
+        audio_bandwidth_hz=layout.audio_bandwidth_hz,
         counts=sum((index.counts for index in used), PacketCounts()),
         jitter_ms=_mean_jitter_ms(used),
         segment_count=sum(index.segment_count for index in used),
@@ -210,6 +213,7 @@ class _Layout:
         self.hole_samples = np.zeros(len(Hole), dtype=np.int64)
         """By kind of hole."""
         self.media_samples = 0
+        self.audio_bandwidth_hz = 0
         self.end_sample = 0
         self._piece = -1
 
@@ -240,6 +244,9 @@ class _Layout:
             window.hole, weights=window.hole_samples, minlength=len(Hole)
         ).astype(np.int64)
         self.media_samples += int(window.duration_samples.sum())
+        self.audio_bandwidth_hz = max(
+            self.audio_bandwidth_hz, widest_bandwidth_hz(window.payload[window.payload_start])
+        )
 
 
 def _write(file: OpusFile, window: PlacedPackets) -> None:

@@ -20,7 +20,11 @@ from transforms.media.opus.packet import (
     filler_packets,
     is_valid_packet,
     packet_samples,
+    widest_bandwidth_hz,
 )
+
+BANDWIDTHS_HZ = {1101: 4_000, 1102: 6_000, 1103: 8_000, 1104: 12_000, 1105: 20_000}
+"""By their numbers in opus_defines.h."""
 
 
 def samples_of(packet: bytes) -> int:
@@ -104,6 +108,18 @@ def test_fec_is_seen_where_the_encoder_put_it(frame_ms: float, channels: int) ->
 def test_frame_samples_follow_table_2_of_the_rfc(config: int, samples: int) -> None:
     assert FRAME_SAMPLES_BY_CONFIG[config] == samples
     assert len(FRAME_SAMPLES_BY_CONFIG) == 32
+
+
+@pytest.mark.parametrize("toc_byte", range(256))
+def test_bandwidth_of_every_toc_is_libopus_s(toc_byte: int) -> None:
+    found = widest_bandwidth_hz(np.array([toc_byte], dtype=np.uint8))
+    assert found == BANDWIDTHS_HZ[bandwidth_of(toc_byte)]
+
+
+def test_widest_bandwidth_need_not_be_that_of_the_highest_toc() -> None:
+    super_wide_hybrid, wide_celt = 12 << 3, 20 << 3
+    toc = np.array([super_wide_hybrid, wide_celt], dtype=np.uint8)
+    assert widest_bandwidth_hz(toc) == 12_000
 
 
 @pytest.mark.parametrize("frame_ms", [2.5, 5, 10, 20, 40, 60, 80, 100, 120])

@@ -38,6 +38,7 @@ def track_row(source: TrackSource, stats: TrackStats) -> Row:
         "segment_count": stats.segment_count,
         "ssrcs": list(stats.ssrcs),
         "codec": stats.codec,
+        "audio_bandwidth_hz": stats.audio_bandwidth_hz,
         "packets_expected": counts.expected,
         "packets_received": counts.received,
         "packets_lost": counts.lost,

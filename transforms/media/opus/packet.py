@@ -1,4 +1,4 @@
-"""Reads from an Opus packet what it says without being decoded (RFC 6716 s3): duration, validity.
+"""Reads what an Opus packet says without being decoded (RFC 6716 s3): length, bandwidth, validity.
 
 Also the packets of empty frames that fill a hole in a file.
 """
@@ -23,6 +23,12 @@ _CELT = (120, 240, 480, 960)
 _FIRST_CELT_CONFIG = 16
 FRAME_SAMPLES_BY_CONFIG: tuple[int, ...] = _SILK * 3 + _HYBRID * 2 + _CELT * 4
 _FRAME_SAMPLES = np.array(FRAME_SAMPLES_BY_CONFIG, dtype=np.int64)
+# RFC 6716 s2 table 1, for each of the same configurations: SILK of narrow, medium and wide band;
+# hybrid of super-wide and full band; CELT of narrow, wide, super-wide and full band.
+_BANDWIDTH_HZ = np.repeat(
+    np.array([4_000, 6_000, 8_000, 12_000, 20_000, 4_000, 8_000, 12_000, 20_000], dtype=np.int64),
+    [len(_SILK)] * 3 + [len(_HYBRID)] * 2 + [len(_CELT)] * 4,
+)
 # First CELT configuration (2.5 ms) with the audio bandwidth of each configuration: NB, WB, SWB or
 # FB. Medium band has no CELT mode, so it takes wide band (RFC 6716 s3.1).
 _CELT_CONFIG = (
@@ -43,6 +49,15 @@ def packet_samples(toc_bytes: Bytes, second_bytes: Bytes) -> Ints:
     frames = np.where((toc_bytes & 3) == 3, second_bytes & 63, frames)
     samples: Ints = frames.astype(np.int64) * _FRAME_SAMPLES[toc_bytes >> 3]
     return samples
+
+
+def widest_bandwidth_hz(toc_bytes: Bytes) -> int:
+    """Returns the widest audio bandwidth that packets state.
+
+    Args:
+      toc_bytes: first byte of each packet, shape (packets,); one packet at least.
+    """
+    return int(_BANDWIDTH_HZ[toc_bytes >> 3].max())
 
 
 def is_valid_packet(packet: bytes) -> bool:
