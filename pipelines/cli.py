@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from pipelines.job_profile import load_settings
 from pipelines.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -19,7 +20,6 @@ from pipelines.options import (
     VerifyArguments,
     parse_arguments,
 )
-from pipelines.settings import load_settings
 from transforms.media.errors import CallpressError, ConfigError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets

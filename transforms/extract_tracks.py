@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
-from transforms.catalog.names import call_folder, individual_name
+from transforms.catalog.output_names import call_folder, individual_name
 from transforms.catalog.rows.ids import track_ids
 from transforms.catalog.rows.recordings import individual_row
 from transforms.catalog.rows.segments import segment_rows

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
-from transforms.catalog.names import call_folder
+from transforms.catalog.output_names import call_folder
 from transforms.catalog.rows.calls import failed_track, make_call_rows
 from transforms.catalog.rows.recordings import mix_name
 from transforms.codec.pool import run_in_codec_process

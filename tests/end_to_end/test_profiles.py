@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.settings import load_settings
+from pipelines.job_profile import load_settings
 from tests.support.command import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings

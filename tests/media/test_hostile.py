@@ -500,7 +500,7 @@ def test_only_the_main_sources_are_kept() -> None:
 
 
 def test_only_the_longest_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.media.caps.MAX_RUNS", 20)
+    monkeypatch.setattr("transforms.media.caps.MAX_PACKET_RUNS", 20)
     draw = random.Random(1)
     packets = plain_packets(
         300, rtp_timestamp=lambda n: 960 * n if n < 100 else draw.getrandbits(32)

@@ -44,7 +44,7 @@ from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import CompositeSettings, LimitSettings, Mp3Settings
 from transforms.media.track.staged_packets import (
     PacketWindow,
-    StagedRun,
+    StagedPacketRun,
     load_index,
     read_packet_run,
 )
@@ -158,7 +158,7 @@ Packet = tuple[int, int, int, bytes]
 """media_sample, duration_samples, lost_before, opus_packet."""
 
 
-def staged_packet_run(file: BinaryIO, packet_run: StagedRun) -> list[Packet]:
+def staged_packet_run(file: BinaryIO, packet_run: StagedPacketRun) -> list[Packet]:
     """Returns a staged run packet by packet."""
     return [
         packet for window in read_packet_run(file, packet_run) for packet in _packets_of(window)

@@ -57,7 +57,7 @@ MAX_SOURCES = 256
 """SSRCs of one dump, the ones with the most packets; one track has one, and a new one when it is
 published again.
 """
-MAX_RUNS = 2_000
+MAX_PACKET_RUNS = 2_000
 """Packet runs of one dump, the longest ones; each has a clock of its own to be fitted."""
 MAX_BREAKS = 100_000
 """Breaks in the numbers or time stamps of one source that are looked at one by one."""
@@ -67,7 +67,7 @@ compared with.
 """
 MAX_REPORTS = 250_000
 """Sender reports of one dump: 24 h at three a second."""
-MAX_RUNS_TRIED_PER_REPORT = 64
+MAX_PACKET_RUNS_TRIED_PER_REPORT = 64
 """Packet runs of its source that one sender report is compared with."""
 MAX_COMPOUND_PACKETS = 64
 """RTCP packets of one record: reports of up to 31 sources and what goes with them (RFC 3550

@@ -17,7 +17,7 @@ from transforms.media.sound.decode import FADE_SAMPLES, Chunk
 from transforms.media.sound.limiter import CEILING, Limiter
 from transforms.media.sound.mix import BLOCK_SAMPLES, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import lengthened, place_audio
-from transforms.media.track.staged_packets import StagedRun
+from transforms.media.track.staged_packets import StagedPacketRun
 from transforms.media.track.timeline import Piece
 
 
@@ -198,7 +198,7 @@ def _piece(skew_ppm: float, server_start_ns: int = 0) -> Piece:
         is_fitted=True,
         sync_error_ns=0,
     )
-    packet_run = StagedRun(
+    packet_run = StagedPacketRun(
         base_filename="a",
         track_id="t",
         ssrc=1,

@@ -11,12 +11,12 @@ import pytest
 
 from tests.support.media import Packet, make_clock, staged_packet_run
 from transforms.media.clock.model import ClockMethod
-from transforms.media.rtp.ingested_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track import staged_packets
 from transforms.media.track.staged_packets import (
     PartIndex,
-    StagedRun,
+    StagedPacketRun,
     dump_index,
     load_index,
     write_packet_run,
@@ -31,8 +31,8 @@ def make_records(packets: list[Packet]) -> np.ndarray:
     )
 
 
-def make_packet_run(packet_count: int, file_offset_bytes: int) -> StagedRun:
-    return StagedRun(
+def make_packet_run(packet_count: int, file_offset_bytes: int) -> StagedPacketRun:
+    return StagedPacketRun(
         base_filename="a",
         track_id="t",
         ssrc=1,
@@ -139,7 +139,7 @@ def test_empty_packets_keep_their_place() -> None:
 
 
 def test_index_comes_back_equal() -> None:
-    packet_run = StagedRun(
+    packet_run = StagedPacketRun(
         base_filename="ünï/a",
         track_id="",
         ssrc=0xFFFF_FFFF,

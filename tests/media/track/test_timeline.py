@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.media import each_placed, make_clock
-from transforms.media.rtp.ingested_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.track.staged_packets import PartIndex, StagedRun, write_packet_run
+from transforms.media.track.staged_packets import PartIndex, StagedPacketRun, write_packet_run
 from transforms.media.track.timeline import Hole, PlacedPacket, place_packets, plan_pieces
 from transforms.media.units import samples_to_ns
 from transforms.media.values import Codec
@@ -41,7 +41,7 @@ class Track:
         for base_filename, ssrc, sent, lines in packet_runs:
             records = np.array([(*packet, 1) for packet in sent], dtype=PACKET_DTYPE)
             found.append(
-                StagedRun(
+                StagedPacketRun(
                     base_filename=base_filename,
                     track_id="t",
                     ssrc=ssrc,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transforms.catalog.names import composite_name
+from transforms.catalog.output_names import composite_name
 from transforms.catalog.rows.ids import call_ids, track_ids
 from transforms.context import VERSION
 from transforms.elements import CallPlan, ExtractedTrack, Row, TrackSource

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.media.clock.evidence import wall_behind_media
 from transforms.media.clock.model import (
     BEND_S,
     OWN_FIT_NS,
     ReportPoint,
     StepEvidence,
 )
+from transforms.media.clock.report_evidence import wall_behind_media
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, Reals
 
 _BLOCK_NS = 60 * NS_PER_SECOND

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.media.clock.lines import BURST_NS, Line, find_lines, lasts
 from transforms.media.clock.model import (
     BEND_S,
     LEAST_STEP_NS,
@@ -41,6 +40,7 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
+from transforms.media.clock.stall_or_path import LONG_PLATEAU_NS, Line, find_lines, lasts
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, samples_to_ns
 
 _NOMINAL_SKEW_BOUND = 500e-6
@@ -85,7 +85,7 @@ def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
     """
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
     usable = [
-        p for p in known if lasts(p.media_start_sample, p.media_stop_sample, BURST_NS)
+        p for p in known if lasts(p.media_start_sample, p.media_stop_sample, LONG_PLATEAU_NS)
     ] or known
     if not usable:
         return None

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.clock.bends import find_bends
-from transforms.media.clock.evidence import judge_steps, wall_behind_media
 from transforms.media.clock.model import (
     ABSURD_RATE,
     MAX_SKEW,
@@ -26,6 +25,7 @@ from transforms.media.clock.model import (
     ReportPoint,
     StepEvidence,
 )
+from transforms.media.clock.report_evidence import judge_steps, wall_behind_media
 from transforms.media.clock.steps import drop_ramps, find_ramps, find_steps
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, samples_to_ns
 

@@ -12,7 +12,7 @@ from transforms.media import caps
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ReportPoint
 from transforms.media.errors import RecordingError, TimelineError, TimingMetadataError
-from transforms.media.rtp.ingested_run import IngestedRun
+from transforms.media.rtp.ingested_packet_run import IngestedPacketRun
 from transforms.media.rtp.rtpdump import Rtpdump
 from transforms.media.rtp.sender_reports import REPORT_REACH_SAMPLES
 from transforms.media.rtp.streams import PacketRun, Stream
@@ -79,7 +79,7 @@ def last_arrival(packet_runs: list[PacketRun], timing: SegmentTiming) -> int | N
 
 
 def arrival_after(
-    before: IngestedRun, duration_samples: int, reports: Sequence[ReportPoint]
+    before: IngestedPacketRun, duration_samples: int, reports: Sequence[ReportPoint]
 ) -> int:
     """Returns when a packet run's first packet came, in Unix ns, where the dump does not say.
 

@@ -24,7 +24,7 @@ from transforms.media.errors import (
     UnsupportedCodecError,
 )
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
-from transforms.media.rtp.ingested_run import PACKET_DTYPE, IngestedRun
+from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payloads import Payloads, look_at_payloads
 from transforms.media.rtp.plausibility import main_sources, mend_arrivals
@@ -59,7 +59,7 @@ _ODD_BREAKS = 50
 class IngestedSegment:
     """What a segment's dump holds."""
 
-    packet_runs: tuple[IngestedRun, ...]
+    packet_runs: tuple[IngestedPacketRun, ...]
     counts: PacketCounts
     channels: int
     """2 when any packet is stereo; 0 without packets."""
@@ -115,7 +115,7 @@ def ingest_segment(
     reports = share_out_reports(stream, packet_runs, base_unix_ns)
     last_unix_ns = None if stream.has_arrivals else last_arrival(packet_runs, timing)
     sources = [int(stream.ssrc[packet_run.indices[0]]) for packet_run in packet_runs]
-    done = _IngestedRuns(stream, payloads, last_unix_ns)
+    done = _IngestedPacketRuns(stream, payloads, last_unix_ns)
     del stream  # what headers said is in the packet runs now
     for ssrc, its_reports in zip(sources, reports, strict=True):
         done.add(ssrc, packet_runs.pop(0), its_reports)
@@ -133,12 +133,12 @@ def ingest_segment(
     )
 
 
-class _IngestedRuns:
+class _IngestedPacketRuns:
     """Makes packet runs ready to be staged, one after the other, in order of their sources."""
 
     def __init__(self, stream: Stream, payloads: Payloads, last_unix_ns: int | None) -> None:
         """Args: last_unix_ns: when the last packet arrived, where the dump does not say."""
-        self.packet_runs: list[IngestedRun] = []
+        self.packet_runs: list[IngestedPacketRun] = []
         self.recovered_count = 0
         """Packets that were lost, of which a redundant copy was there."""
         # Not the stream itself: the rest of it is not to be held any longer.
@@ -177,7 +177,7 @@ class _IngestedRuns:
             )
             self.recovered_count += recovered
         self.packet_runs.append(
-            IngestedRun(
+            IngestedPacketRun(
                 ssrc=ssrc,
                 records=records,
                 source_offset=offsets,
@@ -327,7 +327,7 @@ def _what_is_odd(
             f"{counts.invalid} of {counts.received} packets are no RTP or no Opus inside; they "
             "were dropped"
         )
-    if break_count >= caps.MAX_RUNS or (
+    if break_count >= caps.MAX_PACKET_RUNS or (
         break_count >= _ODD_BREAKS and 100 * break_count > counts.received
     ):
         left_out = (

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from transforms.media import caps
 from transforms.media.buffers import rows_at
-from transforms.media.rtp.ingested_run import PACKET_DTYPE
+from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
 

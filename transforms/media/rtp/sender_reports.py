@@ -55,7 +55,7 @@ def share_out_reports(
             place = bisect.bisect_right(begins_unix_ns[report.ssrc], arrival_unix_ns)
             numbers = numbers[max(0, place - 2) : place + 1]
         best: tuple[int, int, int] | None = None
-        for number in numbers[: caps.MAX_RUNS_TRIED_PER_REPORT]:
+        for number in numbers[: caps.MAX_PACKET_RUNS_TRIED_PER_REPORT]:
             packet_run = packet_runs[number]
             if has_arrivals:
                 if number not in ordered_unix_ns:

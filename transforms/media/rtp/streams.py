@@ -120,7 +120,7 @@ class PacketRun:
 def longest_packet_runs(packet_runs: list[PacketRun]) -> list[PacketRun]:
     """Returns those with the most packets, as many as a dump may have, in their order."""
     lengths = [len(packet_run.timestamp) for packet_run in packet_runs]
-    return [packet_runs[index] for index in longest(lengths, caps.MAX_RUNS)]
+    return [packet_runs[index] for index in longest(lengths, caps.MAX_PACKET_RUNS)]
 
 
 def longest_honest_jump(timestamp: Ints, timing: SegmentTiming) -> int | None:
@@ -307,7 +307,7 @@ def split_at_jumps(
     edges = [0]
     if places.size > caps.MAX_BREAKS:  # noise: not one by one
         bounds = np.concatenate([[0], places, [len(timestamp)]])
-        kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[: caps.MAX_RUNS])
+        kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[: caps.MAX_PACKET_RUNS])
         return [slice(int(bounds[at]), int(bounds[at + 1])) for at in kept.tolist()]
     if places.size:
         starts = [0, *places.tolist()]

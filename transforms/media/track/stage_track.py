@@ -27,7 +27,12 @@ from transforms.media.rtp.participant_sessions import ListedSegment
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
-from transforms.media.track.staged_packets import PartIndex, StagedRun, dump_index, write_packet_run
+from transforms.media.track.staged_packets import (
+    PartIndex,
+    StagedPacketRun,
+    dump_index,
+    write_packet_run,
+)
 from transforms.media.units import samples_to_ns
 from transforms.media.values import Codec, TrackKey
 
@@ -52,7 +57,7 @@ class StagedPart:
 class _Staged:
     """What was staged of a track so far."""
 
-    packet_runs: list[StagedRun] = field(default_factory=list)
+    packet_runs: list[StagedPacketRun] = field(default_factory=list)
     media_samples: dict[int, int] = field(default_factory=dict)
     """Of each packet run, by where it begins in the file."""
     counts: PacketCounts = field(default_factory=PacketCounts)
@@ -195,7 +200,7 @@ def _write_packet_runs(
         write_packet_run(packets, records, dump.bytes, packet_run.source_offset, dump.let_go)
         last = records[-1]
         staged.packet_runs.append(
-            StagedRun(
+            StagedPacketRun(
                 base_filename=segment.base_filename,
                 track_id=segment.timing.track_id,
                 ssrc=packet_run.ssrc,
@@ -211,7 +216,7 @@ def _write_packet_runs(
 
 def _near_packet_runs(
     staged: _Staged, track: TrackKey, max_call_hours: int, findings: Findings
-) -> list[StagedRun]:
+) -> list[StagedPacketRun]:
     """Returns the packet runs less those that lie days from the rest of their track.
 
     The clock of those is wrong, and most of the file would be silence.

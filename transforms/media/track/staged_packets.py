@@ -22,7 +22,7 @@ from transforms.media.values import Codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StagedRun:
+class StagedPacketRun:
     """A packet run of one segment, and where its packets are staged."""
 
     base_filename: str
@@ -49,7 +49,7 @@ class PartIndex:
     segment_count: int
     counts: PacketCounts
     jitter_ms: float | None
-    packet_runs: tuple[StagedRun, ...]
+    packet_runs: tuple[StagedPacketRun, ...]
 
 
 WINDOW_PACKETS = 4_096
@@ -118,7 +118,7 @@ def _join_packets(source: Bytes, offset: Ints, size: Ints) -> Bytes:
     return payload
 
 
-def read_packet_run(file: BinaryIO, packet_run: StagedRun) -> Iterator[PacketWindow]:
+def read_packet_run(file: BinaryIO, packet_run: StagedPacketRun) -> Iterator[PacketWindow]:
     """Yields the packets of one packet run in order; memory holds one window.
 
     Args:
@@ -154,7 +154,7 @@ def load_index(text: bytes) -> PartIndex:
     data = json.loads(text)
     data["counts"] = PacketCounts(**data["counts"])
     data["packet_runs"] = tuple(
-        StagedRun(**{**packet_run, "clock": _load_clock(packet_run["clock"])})
+        StagedPacketRun(**{**packet_run, "clock": _load_clock(packet_run["clock"])})
         for packet_run in data["packet_runs"]
     )
     data["codec"] = Codec(data["codec"])

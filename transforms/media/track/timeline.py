@@ -20,7 +20,7 @@ from transforms.media.opus.packet import GRID_SAMPLES
 from transforms.media.track.staged_packets import (
     PacketWindow,
     PartIndex,
-    StagedRun,
+    StagedPacketRun,
     read_packet_run,
 )
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Bytes, Ints, ns_to_samples
@@ -46,7 +46,7 @@ class Piece:
 
     part: int
     """Index of the part the packet run is in."""
-    packet_run: StagedRun
+    packet_run: StagedPacketRun
     clock: ClockPiece
     media_stop_sample: int
     opens_packet_run: bool

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.catalog.names import call_folder, composite_name, escape_id, individual_name
+from transforms.catalog.output_names import call_folder, composite_name, escape_id, individual_name
 from transforms.media.values import CallKey, Container, OutputType, TrackKey
 
 PLAIN = CallKey(call_type="default", call_id="weekly-sync", call_session_id="s1")

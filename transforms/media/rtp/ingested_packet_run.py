@@ -12,7 +12,7 @@ from transforms.media.units import Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IngestedRun:
+class IngestedPacketRun:
     """Packets of one SSRC whose numbers and time stamps go on unbroken, and their clock."""
 
     ssrc: int

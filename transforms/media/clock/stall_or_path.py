@@ -28,7 +28,7 @@ from transforms.media.clock.model import (
 )
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, samples_to_ns
 
-BURST_NS = 3 * NS_PER_SECOND
+LONG_PLATEAU_NS = 3 * NS_PER_SECOND
 """Packets that came late together, or could not overtake each other, are a burst, not a path of
 their own.
 """
@@ -158,7 +158,7 @@ class _LineFinder:
         """Whether a plateau tells a level: it lasts, and is no ramp of a queue."""
         plateau = self._plateaus[number]
         return (
-            lasts(plateau.media_start_sample, plateau.media_stop_sample, BURST_NS)
+            lasts(plateau.media_start_sample, plateau.media_stop_sample, LONG_PLATEAU_NS)
             and CHANCE * self._levels.noise_ns[number] < _MOST_CHANCE_NS
         )
 
