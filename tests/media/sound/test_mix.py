@@ -128,7 +128,11 @@ def test_limiter_passes_no_sample_over_the_ceiling(block: int, channels: int) ->
 @settings(max_examples=40)
 @given(
     st.integers(0, 5_000),
-    st.lists(st.tuples(st.integers(0, 4_999), st.floats(-8, 8, width=32)), max_size=10),
+    st.lists(
+        # A gain makes zero, which has no sign, of what is below the least normal number.
+        st.tuples(st.integers(0, 4_999), st.floats(-8, 8, width=32, allow_subnormal=False)),
+        max_size=10,
+    ),
     st.data(),
 )
 def test_limiter_keeps_length_sign_and_ceiling(
