@@ -48,7 +48,7 @@ class FragmentRef:
 
 
 class Status(StrEnum):
-    """How an archive, track or call ended; `outputs.md` defines the words."""
+    """How an archive, track or call ended; docs/catalog.md defines the words."""
 
     OK = "ok"
     PARTIAL = "partial"

@@ -74,7 +74,7 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 
 def archives_to_repeat(catalog_uri: str) -> frozenset[str]:
-    """Returns the archives of all calls that were not finished. Raises: StorageError."""
+    """Returns the archives of all calls with a replacement not done. Raises: StorageError."""
     found: set[str] = set()
     for listed in objects.list_below(uris.join(catalog_uri, FOLDER)):
         if listed.path.endswith(".json"):

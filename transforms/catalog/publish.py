@@ -5,7 +5,8 @@ a dead run had completed.
         -> old files -> notes of replaced calls -> the run's own row
 
 An archive's row says that it is done, so it comes when the rows of its calls are there. Old rows go
-before old files: no row ever names a file that is gone.
+before old files: no row ever names a file that is gone. On Beam each arrow is a wait for all
+merges before it; a note of a replaced call is settled when everything is merged.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ of that job.
 The child imports no Beam. It asks its parent what the name of an input stands for, opens files of
 this machine by itself and has its parent read everything else, so no storage client lives there.
 It dies with its parent. A job that it died over, or that took too much time or memory, is tried
-once more in a fresh child while no other is at work; a bug of ours (an exception in the child)
-would only repeat itself and is not.
+once more by the pool, in a fresh child while no other is at work; a bug of ours (an exception in
+the child) would only repeat itself and is not.
 
     parent                                   child
     ("warm",)                        ->  (between jobs)                     no answer

@@ -68,7 +68,7 @@ class SdpError(RecordingError):
 
 
 class TimingMetadataError(RecordingError):
-    """A `*_timing_metadata.json` is not what `archive-format` describes."""
+    """A `*_timing_metadata.json` is not in the form that the recorder writes."""
 
 
 class UnsupportedCodecError(RecordingError):
