@@ -153,7 +153,7 @@ def test_rows_describe_the_track_and_its_segments(context: JobRun, tmp_path: Pat
     assert (track["media_ms"], track["silence_ms"]) == (1_460, 40 + 2_000)
     assert [track[name] for name in ("packets_recovered_fec", "concealed_ms", "loudness_lufs")] == [
         None
-    ] * 3  # not heard yet
+    ] * 3  # not measured yet
     assert track["archive_uris"] == [ref.uri]
     first, second = _rows(context, "segments", source)
     assert (first["base_filename"], first["ssrc"], first["gap_before"], first["file_start_ms"]) == (

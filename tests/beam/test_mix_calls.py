@@ -433,7 +433,7 @@ def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(
     _run(context, [make_plan(sources)], calls=check, outcomes=check_outcomes)
 
     assert set(_uris(context)) == {"alice", "bob"}
-    # The tracks were heard all the same.
+    # The tracks were measured all the same.
     assert all(row["loudness_lufs"] is not None for row in _rows(context, "tracks"))
     assert [row["loudness_lufs"] for row in _rows(context, "calls")] == [None]
 

@@ -153,9 +153,9 @@ def _delay_of_best_match(
     voice: npt.NDArray[np.float32], mix: npt.NDArray[np.float32], at: int, reach: int
 ) -> int:
     """Returns by how many samples `voice` sits later in `mix` than `at`, within `reach`."""
-    stretch = mix[at - reach : at + len(voice) + reach]
-    size = 1 << (len(stretch) + len(voice)).bit_length()
-    spectrum = np.fft.rfft(stretch, size) * np.conj(np.fft.rfft(voice, size))
+    around = mix[at - reach : at + len(voice) + reach]
+    size = 1 << (len(around) + len(voice)).bit_length()
+    spectrum = np.fft.rfft(around, size) * np.conj(np.fft.rfft(voice, size))
     return int(np.argmax(np.fft.irfft(spectrum, size)[: 2 * reach + 1])) - reach
 
 
