@@ -113,6 +113,8 @@ class RunFigures:
                 )
         if failures := counts.get("failures", 0):
             found.append((3, f"failures {failures}"))
+        if missing_ms := counts.get("missing_ms", 0):
+            found.append((5, f"missing {missing_ms / 1_000:.1f} s"))
         if phase == Phase.UNPACKING:
             found.append((3, f"{self._rate('bytes_done') / 1e6:.1f} MB/s"))
         elif phase in (Phase.EXTRACTING, Phase.MIXING):

@@ -43,6 +43,8 @@ def summarise(
             "recordings": counts.get("files_written", 0),
             "failures": counts.get("failures", 0),
         },
+        "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
+        "missing_seconds": counts.get("missing_ms", 0) / 1_000,
         "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
         "cpu_seconds": round(counts.get("cpu_ns", 0) / 1e9 + launcher_cpu_seconds, 3),
         "bytes_read": counts.get("bytes_read", 0),
@@ -85,6 +87,10 @@ def print_summary(
     speed = f", {media / seconds:.0f} s per s" if seconds > 0 else ""
     table.add_row(
         "media", f"{media:.1f} s in {seconds:.1f} s ({summary['cpu_seconds']:.1f} CPU s){speed}"
+    )
+    table.add_row(
+        "missing",
+        f"{summary['missing_seconds']:.1f} s of {summary['claimed_seconds']:.1f} s claimed",
     )
     table.add_row("failures", str(counts["failures"]))
     table.add_row("recordings", Text(printable(f"{output_uri}/recordings")))

@@ -44,7 +44,7 @@ base       | media: caps errors findings job settings text units values wall_tim
 opus       | media.opus       | base                                      | numpy
 clock      | media.clock      | base                                      | numpy
 rtp        | media.rtp        | base opus clock                           | numpy
-archive    | media.archive    | base rtp                                  |
+archive    | media.archive    | base rtp                                  | numpy
 track      | media.track      | base opus clock rtp archive               | numpy
 sound      | media.sound      | base opus track                           | numpy soxr
 containers | media.containers | base opus                                 | av fastcrc lameenc numpy
@@ -54,13 +54,14 @@ storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
-elements   | : elements context filters   | base storage                  |
+elements   | : elements context filters   | base rtp storage              |
 engine     | engine           | elements                                  | apache_beam
-catalog    | catalog          | base sound jobs storage elements          | numpy pyarrow
+catalog    | catalog          | base rtp track sound jobs storage elements | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : list_archives skip_processed find_prior_rows unpack_archives recall_archives
            : plan_calls extract_tracks mix_calls record_archives write_catalog
-           | base track jobs storage codec engine sources elements catalog recovery | apache_beam
+           | base rtp track jobs storage codec engine sources elements catalog recovery
+           |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive storage codec engine sources elements catalog recovery steps
            | apache_beam numpy pydantic rich

@@ -5,13 +5,14 @@ thousand. In the order in which a run makes them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from transforms.filters import Filters
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
+from transforms.media.rtp.dump_claims import Conventions
 from transforms.media.values import CallKey, OutputType, PartFiles, TrackKey
 from transforms.media.wall_time import utc_date
 
@@ -89,7 +90,10 @@ class TrackPart:
     archive_modified_unix_ns: int
     archive_fingerprint: str
     call_start_unix_ns: int | None
+    conventions: Conventions = field(default_factory=Conventions)
+    """Of the archive."""
     packets_uri: str = ""
+    """Empty where nothing was sent, or nothing of it can be used."""
     index_uri: str = ""
     media_samples: int = 0
     first_server_unix_ns: int = 0
@@ -121,6 +125,8 @@ class ArchiveSummary:
     could_read: bool
     bytes_read: int
     cpu_ns: int
+    convention: str = ""
+    """In what its metadata and its dumps differ alike; empty where they do not."""
 
 
 # --- calls and tracks ----------------------------------------------------------------------------
@@ -155,10 +161,12 @@ class TrackSource:
 
     track: TrackKey
     parts: tuple[TrackPart, ...]
-    """In order of time; at least one has packets."""
+    """Those with packets, in order of time; at least one."""
     timeline_start_unix_ns: int
     begin_unix_ns: int | None
     """Server time at which its file begins; None for that of its first packet."""
+    bare_parts: tuple[TrackPart, ...] = ()
+    """Those of archives that have segments of the track, but nothing that can be used."""
 
     @property
     def media_samples(self) -> int:
@@ -180,8 +188,8 @@ class CallPlan:
     """Call time zero; once in the catalog it stays."""
     sources: tuple[TrackSource, ...]
     """The tracks to extract."""
-    empty_tracks: tuple[TrackKey, ...]
-    """Tracks whose segments hold no packets."""
+    silent_parts: tuple[TrackPart, ...]
+    """Parts of tracks that give no audio: nothing was sent, or nothing of it can be used."""
     sessions: tuple[tuple[str, str], ...]
     """(participant, user session) of everybody the metadata speaks of."""
     archive_uris: tuple[str, ...]
@@ -217,6 +225,8 @@ class ExtractedTrack:
     """As in its `TrackSource`."""
     archive_uris: tuple[str, ...]
     duration_samples: int
+    missing_ms: int
+    """Claimed or received, and not in it."""
     bytes_written: int
     cpu_ns: int
 
@@ -229,6 +239,12 @@ class PressedCall:
     rows: FragmentRef
     status: Status
     failures: tuple[Failure, ...]
+    claimed_ms: int
+    """By the metadata of its segments."""
+    found_ms: int
+    """In their dumps."""
+    missing_ms: int
+    """Claimed or received, and in no file."""
     replaces_prior: bool
     """Whether the catalog had the call, and a note says that it is being replaced."""
     files_written: int

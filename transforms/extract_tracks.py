@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,6 +10,13 @@ from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.output_names import call_folder, individual_name
+from transforms.catalog.rows.dumps import (
+    DumpAccount,
+    accounts_of,
+    dump_rows,
+    missing_failures,
+    settle_between_archives,
+)
 from transforms.catalog.rows.ids import track_ids
 from transforms.catalog.rows.recordings import individual_row
 from transforms.catalog.rows.segments import segment_rows
@@ -19,6 +26,7 @@ from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import (
     ExtractedTrack,
+    Failure,
     FragmentRef,
     Row,
     Stage,
@@ -79,7 +87,12 @@ class _ExtractFn(ParallelRunFn):
 
     def work(self, source: TrackSource) -> Iterator[Any]:
         try:
-            yield _extract(source, self.job, self.run)
+            extracted, missing = _extract(source, self.job, self.run)
+            yield extracted
+            progress.add("failures", len(missing))
+            progress.add("missing_ms", extracted.missing_ms)
+            for failure in missing:
+                yield beam.pvalue.TaggedOutput(FAILURES, failure)
         except RecordingError as error:
             progress.add("failures")
             failure = to_failure(
@@ -95,8 +108,14 @@ class _ExtractFn(ParallelRunFn):
         progress.add("samples_extracted", source.media_samples)
 
 
-def _extract(source: TrackSource, job: JobSettings, run: RunIdentity) -> ExtractedTrack:
-    """Makes a track's file (if it is wanted) and its rows. Raises: RecordingError."""
+def _extract(
+    source: TrackSource, job: JobSettings, run: RunIdentity
+) -> tuple[ExtractedTrack, list[Failure]]:
+    """Makes a track's file (if it is wanted) and its rows, and tells what is missing of it.
+
+    Raises:
+      RecordingError: nothing can be made.
+    """
     track, individual = source.track, job.settings.individual
     parts = tuple(
         PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
@@ -120,21 +139,34 @@ def _extract(source: TrackSource, job: JobSettings, run: RunIdentity) -> Extract
         )
         if output is not None:
             objects.publish(uri, output)
-    return ExtractedTrack(
+    accounts = settle_between_archives(
+        [
+            *(
+                DumpAccount(track=track, part=part, dump=dump)
+                for part, dumps in zip(source.parts, stats.dumps, strict=True)
+                for dump in dumps
+            ),
+            *accounts_of(source.bare_parts),
+        ]
+    )
+    extracted = ExtractedTrack(
         track=track,
-        rows=_stage_rows(source, stats, filename, uri, job, run),
+        rows=_stage_rows(source, stats, accounts, filename, uri, job, run),
         parts=parts,
         begin_unix_ns=source.begin_unix_ns,
         archive_uris=source.archive_uris,
         duration_samples=stats.duration_samples,
+        missing_ms=sum(account.shortfall.missing_ms for account in accounts),
         bytes_written=stats.file.size_bytes if stats.file else 0,
         cpu_ns=cpu_ns,
     )
+    return extracted, missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings)
 
 
 def _stage_rows(
     source: TrackSource,
     stats: TrackStats,
+    accounts: Sequence[DumpAccount],
     filename: str,
     uri: str,
     job: JobSettings,
@@ -148,6 +180,7 @@ def _stage_rows(
         else [],
         "segments": segment_rows(source, stats),
         "tracks": [track_row(source, stats)],
+        "dumps": dump_rows(accounts),
     }
     staged = run.staged("rows", f"track-{key_hash(*track_ids(source.track).values())}.json")
     by_table = {table: stamped(found, job, run) for table, found in rows.items()}

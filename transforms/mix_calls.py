@@ -13,6 +13,13 @@ from apache_beam.metrics import Metrics
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.output_names import call_folder
 from transforms.catalog.rows.calls import failed_track, make_call_rows
+from transforms.catalog.rows.dumps import (
+    DumpAccount,
+    accounts_of,
+    missing_failures,
+    settle_between_archives,
+    sums_of,
+)
 from transforms.catalog.rows.recordings import mix_name
 from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
@@ -156,7 +163,13 @@ def _press(
     if done.lost is not None:
         progress.add("failures")
         failures.append(to_failure(Stage.MIX_CALLS, done.lost, call=plan.call))
-    rows = make_call_rows(plan, tracks, failures, done.mixed, uri, job, run)
+    silent = settle_between_archives(_silent_accounts(plan, tracks))
+    missing = missing_failures(Stage.MIX_CALLS, silent, job.settings)
+    progress.add("failures", len(missing))
+    failures.extend(missing)
+    rows = make_call_rows(plan, tracks, silent, failures, done.mixed, uri, job, run)
+    sums = {name: value or 0 for name, value in sums_of(rows["dumps"]).items()}
+    progress.add("missing_ms", sum(account.shortfall.missing_ms for account in silent))
     staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
     files = [track for track in tracks if track.bytes_written]
     mix = done.mixed.mix if done.mixed else None
@@ -165,6 +178,7 @@ def _press(
         rows=write_fragment(staged, plan.call_date, rows, (plan.call.as_tuple(),)),
         status=Status(rows["calls"][0]["status"]),
         failures=tuple(failures),
+        **sums,
         # A run about some tracks only does not mend the others, which a dead run may have begun to
         # replace.
         replaces_prior=plan.has_prior
@@ -176,6 +190,22 @@ def _press(
         + sum(track.bytes_written for track in files),
         cpu_ns=done.cpu_ns + sum(track.cpu_ns for track in tracks),
     )
+
+
+def _silent_accounts(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[DumpAccount]:
+    """Returns what became of the segments of tracks that were not extracted.
+
+    Raises:
+      StorageError: what was staged cannot be read back.
+    """
+    made = {extracted.track for extracted in tracks}
+    failed = [
+        part
+        for source in plan.sources
+        if source.track not in made
+        for part in (*source.parts, *source.bare_parts)
+    ]
+    return accounts_of((*plan.silent_parts, *failed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

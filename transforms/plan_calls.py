@@ -148,7 +148,6 @@ def plan_call(
     filters = job.filters
     tracks = _by_track(parts)
     with_packets = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
-    empty = sorted(track for track, found in with_packets.items() if not found)
     with_packets, failures = _drop_far_tracks(
         {track: found for track, found in with_packets.items() if found},
         job.settings.limits.max_call_hours,
@@ -173,12 +172,18 @@ def plan_call(
             TrackSource(
                 track=track,
                 parts=tuple(wanted[track]),
+                bare_parts=tuple(p for p in tracks[track] if not p.packets_uri),
                 timeline_start_unix_ns=start_unix_ns,
                 begin_unix_ns=begin_unix_ns,
             )
             for track in sorted(wanted)
         ),
-        empty_tracks=tuple(empty),
+        silent_parts=tuple(
+            part
+            for track, found in tracks.items()
+            for part in found
+            if filters.wants_track(track) and track not in wanted
+        ),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
         archive_fingerprints=tuple(

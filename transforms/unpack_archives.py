@@ -26,6 +26,7 @@ from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.rtp.dump_claims import Conventions
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import CallKey
 from transforms.recovery import completed_work
@@ -132,13 +133,17 @@ def _unpack(
             part
             for session in unpacked.sessions
             if _wants(ref, session.key.call, job.filters)
-            for part in _stage_session(ref, session, folder, run)
+            for part in _stage_session(ref, session, unpacked.conventions, folder, run)
         ]
     return unpacked, parts, cpu_ns
 
 
 def _stage_session(
-    ref: ArchiveRef, session: UnpackedSession, folder: Path, run: RunIdentity
+    ref: ArchiveRef,
+    session: UnpackedSession,
+    conventions: Conventions,
+    folder: Path,
+    run: RunIdentity,
 ) -> Iterator[TrackPart]:
     """Yields a session's parts, their files moved into staging; one without a track for a session
     in which nothing was sent.
@@ -152,6 +157,7 @@ def _stage_session(
         archive_modified_unix_ns=ref.modified_unix_ns,
         archive_fingerprint=ref.fingerprint,
         call_start_unix_ns=session.call_start_unix_ns,
+        conventions=conventions,
     )
     if not session.parts:
         yield base
@@ -252,6 +258,7 @@ def _summarise(
         track_count=sum(1 for part in parts if part.packets_uri),
         calls=calls,
         first_failure=failures[0] if failures else None,
+        convention=str(unpacked.conventions) if unpacked else "",
         could_read=unpacked is not None,
         bytes_read=unpacked.bytes_read if unpacked else 0,
         cpu_ns=cpu_ns,

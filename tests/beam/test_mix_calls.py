@@ -29,6 +29,7 @@ from tests.support.beam import (
     make_track,
     nothing,
     recording_row,
+    silent_part,
     speak,
     stage_sources,
     staged_rows,
@@ -150,6 +151,7 @@ def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(
             "recordings": 3,
             "segments": 2,
             "tracks": 2,
+            "dumps": 2,
             "calls": 1,
             "speech": 0,
             "failures": 0,
@@ -441,7 +443,7 @@ def test_mix_that_fails_is_a_failure_of_the_call_and_the_tracks_stay(
 def test_call_in_which_nobody_sent_anything_is_empty(context: JobRun) -> None:
     plan = make_plan(
         [],
-        empty_tracks=(make_track(),),
+        silent_parts=(silent_part(context, make_track()),),
         sessions=(("alice", "sess-alice"),),
         archive_uris=("/raw/a",),
     )

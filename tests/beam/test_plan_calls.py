@@ -186,7 +186,7 @@ def test_track_without_packets_is_empty_and_its_session_counts(context: JobRun) 
         context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol")
     )
 
-    assert plan.empty_tracks == (make_track("bob"),)
+    assert [part.track for part in plan.silent_parts] == [make_track("bob")]
     assert [source.track.participant_id for source in plan.sources] == ["alice"]
     assert [participant for participant, _ in plan.sessions] == ["alice", "bob", "carol"]
     assert failures == []
@@ -196,7 +196,7 @@ def test_part_without_packets_is_left_out_of_a_track_with_some(context: JobRun) 
     plan, _ = _plan(context, make_part(packets_uri="", archive_uri="/raw/b.tar.gz"), make_part())
 
     assert [part.archive_uri for part in plan.sources[0].parts] == ["/raw/a.tar.gz"]
-    assert plan.empty_tracks == ()
+    assert plan.silent_parts == ()
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
 
 

@@ -146,6 +146,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "recordings": 1,
         "segments": 0,
         "tracks": 1,
+        "dumps": 0,
         "calls": 1,
         "archives": 1,
         "speech": 0,
@@ -310,7 +311,9 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
     )
     other = CallKey(call_type="default", call_id="standup", call_session_id="session-2")
     pending_replacement.announce(context.catalog_uri, other, ["/raw/b"], [])
-    rows = {table: [stamp(_ids(table))] for table in ("segments", "speech", "failures", "tracks")}
+    rows = {
+        table: [stamp(_ids(table))] for table in CALL_TABLES if table not in ("recordings", "calls")
+    }
     calls = [
         _pressed(context, {**rows, "recordings": [recording_row("alice", "/out/a.mkv")]}),
         _pressed(context, call=other, replaces_prior=True),
@@ -336,6 +339,7 @@ def _ids(table: str) -> Row:
     numbers: dict[str, Row] = {
         "segments": {"file_start_ms": 0},
         "speech": {"start_ms": 0},
+        "dumps": {"archive_uri": "/raw/a", "base_filename": "a"},
         "failures": {"stage": "MixCalls"},
     }
     return {**ids, **numbers.get(table, {})}

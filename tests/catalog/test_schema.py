@@ -29,11 +29,12 @@ from transforms.media.wall_time import from_time, to_time, utc_date
 tables = pytest.mark.parametrize("name", TABLES)
 
 
-def test_tables_are_the_eight_of_the_contract() -> None:
+def test_tables_are_those_of_the_contract() -> None:
     assert set(TABLES) == {
         "recordings",
         "segments",
         "tracks",
+        "dumps",
         "calls",
         "archives",
         "speech",

@@ -308,6 +308,12 @@ def test_line_holds_all_figures() -> None:
     )
 
 
+def test_line_tells_what_is_missing() -> None:
+    line = _figures({**MIXING, "failures": 3, "missing_ms": 4_460}).line()
+
+    assert "failures 3, missing 4.5 s, " in line
+
+
 def test_line_while_unpacking_tells_bytes() -> None:
     counts = {
         "archives_found": 30,

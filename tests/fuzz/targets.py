@@ -28,6 +28,7 @@ from transforms.media.opus.packet import (
     is_valid_packet,
     packet_samples,
 )
+from transforms.media.rtp.fates import Tally, no_fates
 from transforms.media.rtp.ingest import ingest_segment
 from transforms.media.rtp.packets import parse_rtp_window
 from transforms.media.rtp.plausibility import mend_arrivals
@@ -144,6 +145,7 @@ def red(data: bytes) -> None:
         arrival_offset_ms=one,
         payload_offset=one + 3,
         payload_bytes=np.array([len(data)], dtype=np.int32),
+        fates=no_fates(1),
         sender_reports=(),
     )
     dump = np.frombuffer(b"dmp" + data, dtype=np.uint8)
@@ -195,10 +197,12 @@ def ingest(data: bytes) -> None:
             _MAPS,
             _TIMING,
             LIMITS,
+            tally := Tally(),
         )
     except RecordingError as error:
         _assert_tells(error)
         return
+    tally.check()
     for packet_run in segment.packet_runs:
         assert (packet_run.source_offset + packet_run.records["packet_bytes"] <= len(dump)).all()
         assert (np.diff(packet_run.records["media_sample"]) > 0).all()

@@ -42,7 +42,7 @@ from transforms.media.findings import Findings
 from transforms.media.job import JobHost
 from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import UnpackedArchive, unpack_archive
-from transforms.media.values import OutputType, SessionKey, TrackKey
+from transforms.media.values import OutputType, PartFiles, SessionKey, TrackKey
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
@@ -261,7 +261,9 @@ def test_segment_without_packets_makes_an_empty_part(tmp_path: Path) -> None:
         tmp_path,
     )
     (part,) = unpacked.sessions[0].parts
-    assert (part.packets_file, part.index_file, part.media_samples) == ("", "", 0)
+    assert (part.packets_file, part.media_samples, part.has_findings) == ("", 0, False)
+    (dump,) = load_part(tmp_path, PartFiles(packets="", index=part.index_file)).dumps
+    assert (dump.records, dump.claim.span_ms) == (0, None)
     assert unpacked.findings == ()
 
 
@@ -313,7 +315,8 @@ def test_missing_dump_fails_its_track_alone(tmp_path: Path) -> None:
         user_session_id="sess-alice",
         output_type=OutputType.AUDIO_ONLY,
     )
-    assert unpacked.sessions[0].parts == ()
+    (part,) = unpacked.sessions[0].parts
+    assert (part.packets_file, part.has_findings) == ("", True)
     assert len(unpacked.sessions[1].parts) == 2
 
 

@@ -41,8 +41,10 @@ from transforms.elements import (
 )
 from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.job import JobHost
+from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track.staged_packets import PartIndex, dump_index
 from transforms.media.unpack_archive import unpack_archive
-from transforms.media.values import CallKey, OutputType, TrackKey
+from transforms.media.values import CallKey, Codec, OutputType, TrackKey
 from transforms.media.wall_time import to_time, utc_date
 from transforms.sources import archive_files
 
@@ -228,8 +230,38 @@ def stage_sources(context: JobRun, ref: ArchiveRef) -> list[TrackSource]:
         )
         for session in unpacked.sessions
         for part in session.parts
+        if part.packets_file
     ]
     return sorted(sources, key=lambda source: source.track)
+
+
+def silent_part(context: JobRun, track: TrackKey, archive_uri: str = "/raw/a") -> TrackPart:
+    """Returns the part of a track in which nothing was sent, its index staged."""
+    index = Path(context.staging_uri) / "packets" / f"{key_hash(archive_uri, str(track))}.json"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.write_bytes(
+        dump_index(
+            PartIndex(
+                channels=0,
+                codec=Codec.OPUS,
+                segment_count=0,
+                counts=PacketCounts(),
+                jitter_ms=None,
+                packet_runs=(),
+            )
+        )
+    )
+    return TrackPart(
+        call=track.call,
+        participant_id=track.participant_id,
+        user_session_id=track.user_session_id,
+        output_type=track.output_type,
+        archive_uri=archive_uri,
+        archive_modified_unix_ns=CALL_START_UNIX_NS,
+        archive_fingerprint="1",
+        call_start_unix_ns=CALL_START_UNIX_NS,
+        index_uri=str(index),
+    )
 
 
 def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
@@ -240,7 +272,7 @@ def make_plan(sources: Sequence[TrackSource], **fields: Any) -> CallPlan:
             "call": CALL,
             "timeline_start_unix_ns": CALL_START_UNIX_NS,
             "sources": tuple(sources),
-            "empty_tracks": (),
+            "silent_parts": (),
             "sessions": tuple(
                 sorted({(part.participant_id, part.user_session_id) for part in parts})
             ),

@@ -38,6 +38,7 @@ from transforms.media.clock.model import (
 from transforms.media.findings import Finding
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
+from transforms.media.rtp.fates import Tally
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.timing_metadata import SegmentTiming
@@ -128,6 +129,7 @@ def ingest(
         OPUS_MAP if maps is None else maps,
         timing or make_timing(),
         limits,
+        Tally(),
     )
 
 
@@ -167,7 +169,7 @@ def staged_packet_run(file: BinaryIO, packet_run: StagedPacketRun) -> list[Packe
 
 def _packets_of(window: PacketWindow) -> list[Packet]:
     payload, found, at = window.payload.tobytes(), [], 0
-    for media_sample, duration, lost, size in window.records.tolist():
+    for media_sample, duration, lost, size, _ in window.records.tolist():
         found.append((media_sample, duration, lost, payload[at : at + size]))
         at += size
     assert at == len(payload)

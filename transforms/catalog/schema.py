@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from transforms.elements import ReplacedKey, Row
+from transforms.media.rtp.fates import Fate
 
 _STRING = pa.string()
 _STRINGS = pa.list_(pa.string())
@@ -50,6 +51,22 @@ _SESSION = {
     "user_session_id": (_STRING, "One connection of that user; null for the mix."),
 }
 _OUTPUT = {"output_type": (_STRING, "`audio_only` or `screenshare_audio_only`; null for the mix.")}
+_FATES = {
+    Fate.PLACED: "Packets whose audio is in a file.",
+    Fate.DUPLICATE: "The same packet again: source, number, time stamp and payload are equal.",
+    Fate.ELSEWHERE: "Packets whose audio is in a file already, from another dump or source.",
+    Fate.CONTROL: "RTCP.",
+    Fate.PADDING: "Packets without a payload.",
+    Fate.COMFORT_NOISE: "A level of noise (RFC 3389), no recorded sound.",
+    Fate.SIGNALLING: "Of a type that the session description names as no audio codec: telephone "
+    "events, retransmission, forward error correction.",
+    Fate.FOREIGN: "Of a payload type that nothing names as the track's.",
+    Fate.INVALID: "No RTP by the header, cut short by the capture, or no Opus inside.",
+    Fate.CONFLICTING: "With the number of an earlier packet, and other content.",
+    Fate.TOO_LATE: "For a time that other audio fills.",
+    Fate.OUTSIDE_LIMITS: "Past a limit: sources, packet runs or hours.",
+    Fate.REFUSED: "Of a dump or track of which nothing was made; a failure says why.",
+}
 SCHEMAS: dict[str, pa.Schema] = {
     "recordings": _schema(
         {
@@ -174,6 +191,47 @@ SCHEMAS: dict[str, pa.Schema] = {
             ),
             "peak_dbfs": (_REAL, "Largest sample; null when silent."),
             "speech_ms": (_MS, "Sum of its `speech` rows, in the file's time."),
+            "claimed_ms": (_MS, "Sum of its rows in `dumps`; null in rows of versions without."),
+            "found_ms": (_MS, "As `claimed_ms`."),
+            "missing_ms": (_MS, "As `claimed_ms`."),
+        }
+    ),
+    "dumps": _schema(
+        {
+            **_CALL,
+            "participant_id": (_STRING, "The user id."),
+            "user_session_id": (_STRING, "One connection of that user."),
+            "output_type": (_STRING, "`audio_only` or `screenshare_audio_only`."),
+            "archive_uri": (_STRING, "The archive whose metadata lists the segment."),
+            "base_filename": (_STRING, "The segment in that archive."),
+            "member": (_STRING, "The dump that was read for it; null where the archive has none."),
+            "claimed_start_time": (
+                _TIME,
+                "Server time at which the first packet arrived, by the metadata; null where it "
+                "does not say.",
+            ),
+            "claimed_end_time": (_TIME, "The same of the last packet."),
+            "claimed_ms": (
+                _MS,
+                "From the first to the last packet by the metadata: by the server's clock, else by "
+                "RTP time; null where it does not say.",
+            ),
+            "found_start_time": (
+                _TIME,
+                "Server time at which the first RTP packet of the dump arrived; null without any.",
+            ),
+            "found_end_time": (_TIME, "The same of the last one."),
+            "found_ms": (_MS, "From the first to the last RTP packet of the dump."),
+            "missing_ms": (
+                _MS,
+                "Claimed, or received, and in no file. 0 where another archive of the call brings "
+                "the segment.",
+            ),
+            "records": (
+                _COUNT,
+                "Records of the dump, exactly the sum of all `records_*`; null without a dump.",
+            ),
+            **{f"records_{fate}": (_COUNT, text) for fate, text in _FATES.items()},
         }
     ),
     "calls": _schema(
@@ -188,7 +246,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             "duration_ms": (_MS, "From `start_time` to `end_time`."),
             "participant_count": (_COUNT, "Participants the metadata speaks of."),
             "session_count": (_COUNT, "Participant sessions."),
+            "participants_with_audio": (
+                _COUNT,
+                "Participants of whom something can be heard; null in rows of versions without.",
+            ),
             "track_count": (_COUNT, "Tracks with audio."),
+            "claimed_ms": (_MS, "Sum of its `tracks`; null in rows of versions without."),
+            "found_ms": (_MS, "As `claimed_ms`."),
+            "missing_ms": (_MS, "As `claimed_ms`."),
             "participant_ms": (_MS, "Sum of the tracks' lengths."),
             "archive_uris": (_STRINGS, "The archives of the call."),
             "loudness_lufs": (
@@ -215,6 +280,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             "attempts": (_COUNT, "Tries at this fingerprint."),
             "error_type": (_STRING, "Of the first failure; null when there is none."),
             "error_message": (_STRING, "Of the first failure; null when there is none."),
+            "metadata_convention": (
+                _STRING,
+                "In what the times of its metadata differ alike from its dumps in most segments: "
+                "its writer's way, nothing that is missing. Null where they agree, and in rows of "
+                "versions without.",
+            ),
             "processed_at": (_TIME, "When it was last pressed."),
         }
     ),
@@ -266,6 +337,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             "archives_partial": (_COUNT, "Pressed with something missing."),
             "archives_failed": (_COUNT, "Of which nothing could be made."),
             "calls_pressed": (_COUNT, "Call sessions whose rows were written."),
+            "claimed_ms": (
+                _MS,
+                "By the metadata of the calls pressed; null in rows of versions without.",
+            ),
+            "found_ms": (_MS, "In their dumps."),
+            "missing_ms": (_MS, "Claimed or received, and in no file."),
             "media_ms": (_MS, "Length of all media files written."),
             "cpu_ms": (_MS, "CPU time of the codec processes."),
             "bytes_read": (_COUNT, "Bytes of archives read."),
@@ -287,6 +364,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tracks": _TRACK,
     "segments": (*_TRACK, "file_start_ms"),
     "speech": (*_TRACK, "start_ms"),
+    "dumps": (*_TRACK, "archive_uri", "base_filename"),
     "calls": ("call_type", "call_id", "call_session_id"),
     "archives": ("archive_uri",),
     "failures": (
@@ -295,7 +373,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "runs": ("run_id",),
 }  # fmt: skip
 """What makes a row unique. Merging keeps one row per key."""
-CALL_TABLES = ("recordings", "segments", "tracks", "calls", "speech", "failures")
+CALL_TABLES = ("recordings", "segments", "tracks", "calls", "speech", "dumps", "failures")
 """Tables whose rows belong to a call (failures may, or may not)."""
 MAX_SHARD_ROWS = 100_000
 

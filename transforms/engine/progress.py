@@ -11,6 +11,7 @@ listens, and metrics count.
 | `calls_found`, `calls` | calls planned, and pressed |
 | `samples_found`, `samples_measured` | media of planned calls; of it what was measured, live |
 | `media_samples` | length of what was made: files of tracks as they are done, mixes live |
+| `missing_ms` | audio that is claimed or came, and is in no file |
 | `failures`, `partitions` | what failed; partitions of the catalog written |
 """
 

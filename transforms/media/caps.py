@@ -65,6 +65,8 @@ MAX_SEQUELS_TRIED = 4
 """Rows of packets that count on from one origin, the latest ones, that packets behind a break are
 compared with.
 """
+MAX_SEQUELS = 8
+"""Times that a source may count from the same numbers again, one after the other or at once."""
 MAX_REPORTS = 250_000
 """Sender reports of one dump: 24 h at three a second."""
 MAX_PACKET_RUNS_TRIED_PER_REPORT = 64

@@ -71,6 +71,10 @@ class TimingMetadataError(RecordingError):
     """A `*_timing_metadata.json` is not in the form that the recorder writes."""
 
 
+class MissingAudioError(RecordingError):
+    """Audio that the metadata claims is not in the archive, or packets that came are in no file."""
+
+
 class UnsupportedCodecError(RecordingError):
     """The track is not Opus; the message names what it is."""
 

@@ -21,7 +21,7 @@ from transforms.media.errors import TimelineError
 from transforms.media.job import JobHost
 from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, widest_bandwidth_hz
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.track.staged_packets import PartIndex, load_index
+from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
     Hole,
     Piece,
@@ -105,6 +105,8 @@ class TrackStats:
     """All that is no received packet: pauses, mutes, stalls, losses."""
     begin_unix_ns: int
     """Server time of the file's first sample."""
+    dumps: tuple[tuple[StagedDump, ...], ...]
+    """Of each part, its segments, and what became of every record of their dumps."""
 
 
 def load_parts(
@@ -174,6 +176,7 @@ def extract_track(
         dtx_samples=int(layout.hole_samples[Hole.DTX]),
         hole_samples=layout.end_sample - layout.media_samples,
         begin_unix_ns=file_begin_unix_ns(pieces, begin_unix_ns),
+        dumps=tuple(index.dumps for index in indexes),
     )
 
 

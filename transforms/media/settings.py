@@ -176,10 +176,19 @@ class PressSettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     max_failed_ratio: float = 0.05
     """Failed or partial archives by those attempted, above which the run exits with 1."""
+    max_missing_ms: int = 100
+    """Audio of a track that is missing for one reason: from this much on a failure tells it, and
+    the track is `partial`.
+    """
+    max_missing_packets: int = 5
+    """The same in packets."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failed_ratio <= 1:
             raise ValueError(f"max_failed_ratio is {self.max_failed_ratio}, expected 0 to 1")
+        for name in ("max_missing_ms", "max_missing_packets"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
         if not (self.individual.enabled or self.composite.enabled):
             raise ValueError(
                 "individual.enabled and composite.enabled are both false: nothing would be made"
@@ -205,7 +214,9 @@ FIRST_KEYS = frozenset(
 """Keys that the fingerprint has always held, whatever their values. Never to grow: a key added here
 would change the fingerprint of every profile, and each archive would be pressed anew.
 """
-KEYS_THAT_CHANGE_NOTHING_MADE = frozenset({"limits", "max_failed_ratio"})
+KEYS_THAT_CHANGE_NOTHING_MADE = frozenset(
+    {"limits", "max_failed_ratio", "max_missing_ms", "max_missing_packets"}
+)
 """Sections and keys that change neither media nor rows, and so are never in the fingerprint."""
 
 

@@ -21,7 +21,9 @@ from transforms.media.archive.read_members import ArchiveInput, check_has_metada
 from transforms.media.errors import StorageError
 from transforms.media.findings import Finding, Findings
 from transforms.media.job import JobHost
+from transforms.media.rtp.dump_claims import Conventions, find_conventions
 from transforms.media.rtp.participant_sessions import (
+    ListedSegment,
     call_start_unix_ns,
     group_by_session,
     segments_by_output,
@@ -29,7 +31,7 @@ from transforms.media.rtp.participant_sessions import (
 from transforms.media.rtp.timing_metadata import SessionTiming
 from transforms.media.settings import LimitSettings
 from transforms.media.track.stage_track import StagedPart, stage_track
-from transforms.media.values import SessionKey
+from transforms.media.values import SessionKey, TrackKey
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -41,6 +43,7 @@ class UnpackedSession:
     key: SessionKey
     call_start_unix_ns: int | None
     parts: tuple[StagedPart, ...]
+    """One for each track that has segments, with packets or without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class UnpackedArchive:
 
     sessions: tuple[UnpackedSession, ...]
     findings: tuple[Finding, ...]
+    conventions: Conventions
+    """In what its metadata and its dumps differ alike."""
     member_count: int
     bytes_read: int
 
@@ -80,10 +85,33 @@ def unpack_archive(
         members = read_members(archive, host.open_input, dump_folder, limits, findings, gauge.read)
         check_has_metadata(members, findings)
         claims = Claims(members, limits, deadline)
+        by_session = group_by_session(members.sessions)
+        tracks = {
+            key: _tracks(key, timings, claims, findings) for key, timings in by_session.items()
+        }
+        claims.match_by_time(
+            [
+                (track, segment)
+                for its_tracks in tracks.values()
+                for track, segments in its_tracks
+                for segment in segments
+            ],
+            findings,
+        )
         sessions = []
-        for number, (key, timings) in enumerate(group_by_session(members.sessions).items()):
-            parts = _stage_session(
-                key, timings, claims, folder / str(number), limits, findings, gauge.staged
+        for number, (key, timings) in enumerate(by_session.items()):
+            stem = folder / str(number)
+            parts = tuple(
+                stage_track(
+                    track,
+                    segments,
+                    claims,
+                    stem.with_name(f"{stem.name}-{track.output_type}"),
+                    limits,
+                    findings,
+                    gauge.staged,
+                )
+                for track, segments in tracks[key]
             )
             start = call_start_unix_ns(timings, findings)
             sessions.append(UnpackedSession(key=key, call_start_unix_ns=start, parts=parts))
@@ -92,37 +120,25 @@ def unpack_archive(
     return UnpackedArchive(
         sessions=tuple(sessions),
         findings=findings.all(),
+        conventions=find_conventions(
+            end for session in sessions for part in session.parts for end in part.ends
+        ),
         member_count=members.member_count,
         bytes_read=sum(size for _, size in archive.folder_members or ()) or archive.size_bytes,
     )
 
 
-def _stage_session(
-    key: SessionKey,
-    timings: Sequence[SessionTiming],
-    claims: Claims,
-    stem: Path,
-    limits: LimitSettings,
-    findings: Findings,
-    on_staged: Callable[[int], None],
-) -> tuple[StagedPart, ...]:
-    """Stages the tracks of one participant session. Args: timings: all metadata of it."""
+def _tracks(
+    key: SessionKey, timings: Sequence[SessionTiming], claims: Claims, findings: Findings
+) -> list[tuple[TrackKey, list[ListedSegment]]]:
+    """Returns the tracks of one participant session and their segments, in order of time.
+
+    Dumps of its other segments count as asked for.
+    """
     by_output, others = segments_by_output(timings, findings)
     for segment in others:
         claims.pass_over(segment)
-    parts = [
-        stage_track(
-            key.track(output_type),
-            segments,
-            claims,
-            stem.with_name(f"{stem.name}-{output_type}"),
-            limits,
-            findings,
-            on_staged,
-        )
-        for output_type, segments in by_output.items()
-    ]
-    return tuple(part for part in parts if part is not None)
+    return [(key.track(output_type), segments) for output_type, segments in by_output.items()]
 
 
 @contextlib.contextmanager

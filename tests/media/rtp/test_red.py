@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import make_red_payload
 from tests.support.media import DATA
+from transforms.media.rtp.fates import no_fates
 from transforms.media.rtp.red import BROKEN_BYTES, unwrap_red, without_received
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Ints
@@ -39,6 +40,7 @@ def make_stream(payloads: list[bytes], rtp_timestamp: int = 1_000_000) -> tuple[
             arrival_offset_ms=20 * number,
             payload_offset=np.array(offsets, dtype=np.int64),
             payload_bytes=np.array([len(payload) for payload in payloads], dtype=np.int32),
+            fates=no_fates(len(payloads)),
             sender_reports=(),
         ),
         dump,

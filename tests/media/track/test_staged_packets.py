@@ -26,7 +26,7 @@ from transforms.media.values import Codec
 
 def make_records(packets: list[Packet]) -> np.ndarray:
     return np.array(
-        [(at, duration, lost, len(data)) for at, duration, lost, data in packets],
+        [(at, duration, lost, len(data), False) for at, duration, lost, data in packets],
         dtype=PACKET_DTYPE,
     )
 

@@ -39,7 +39,7 @@ class Track:
         """Adds a part. Args: runs: (base_filename, ssrc, packets, clock pieces)."""
         file, found = io.BytesIO(), []
         for base_filename, ssrc, sent, lines in packet_runs:
-            records = np.array([(*packet, 1) for packet in sent], dtype=PACKET_DTYPE)
+            records = np.array([(*packet, 1, False) for packet in sent], dtype=PACKET_DTYPE)
             found.append(
                 StagedPacketRun(
                     base_filename=base_filename,

@@ -35,5 +35,6 @@ def archive_row(
         "attempts": summary.ref.attempt,
         "error_type": first.error_type if first else None,
         "error_message": first.message if first else None,
+        "metadata_convention": summary.convention or None,
         "processed_at": to_time(now_unix_ns),
     }

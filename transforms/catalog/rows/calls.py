@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transforms.catalog.fragments import read_fragments
+from transforms.catalog.rows.dumps import DumpAccount, add_sums, dump_rows, sums_of
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.ids import call_ids, track_columns
 from transforms.catalog.rows.kept import (
@@ -33,6 +34,7 @@ from transforms.media.wall_time import from_time, to_time
 def make_call_rows(
     plan: CallPlan,
     tracks: Sequence[ExtractedTrack],
+    silent: Sequence[DumpAccount],
     failures: Sequence[Failure],
     mixed: MixedCall | None,
     uri: str,
@@ -45,6 +47,7 @@ def make_call_rows(
     Args:
       plan: of the call.
       tracks: those that were extracted; their rows wait in staging.
+      silent: the segments of those that were not.
       failures: all that is known to be missing.
       mixed: what decoding and mixing told, in the order of the tracks; None when it failed.
       uri: where the mix is, if one was made.
@@ -54,6 +57,7 @@ def make_call_rows(
       StorageError: staged rows, or those of the catalog, cannot be read.
     """
     rows = _rows_of_tracks(plan, tracks, mixed)
+    rows["dumps"] += dump_rows(silent)
     mix = mixed.mix if mixed else None
     if mix is not None:
         rows["recordings"].append(mix_row(plan, mix, uri, tracks))
@@ -67,6 +71,7 @@ def make_call_rows(
         if track_columns(row) in failed and row["status"] == Status.OK:
             row["status"] = Status.PARTIAL
     _add_tracks_without_audio(rows, plan, failures)
+    add_sums(rows)
     told = prior.get("calls", [])
     rows["calls"] = (told if plan.is_narrowed else None) or [
         {
@@ -83,7 +88,7 @@ def _rows_of_tracks(
     """Returns the rows of the tracks as staged, and with them what their sound tells."""
     rows: Rows = {table: [] for table in CALL_TABLES}
     for number, track in enumerate(tracks):
-        staged = read_fragments(track.rows, ("recordings", "segments", "tracks"))
+        staged = read_fragments(track.rows, ("recordings", "segments", "tracks", "dumps"))
         for table, found in staged.items():
             rows[table].extend(found)
         if mixed is not None:
@@ -108,7 +113,11 @@ def _add_tracks_without_audio(rows: Rows, plan: CallPlan, failures: Sequence[Fai
     silent = [
         (key, Status.FAILED) for failure in failures if (key := _track_key(failure)) is not None
     ]
-    silent += [(key, Status.EMPTY) for key in plan.empty_tracks if not plan.is_narrowed]
+    silent += [
+        (part.track, Status.EMPTY)
+        for part in plan.silent_parts
+        if part.track is not None and not plan.is_narrowed
+    ]
     for key, status in silent:
         if track_ids_of(key) not in told:
             told.add(track_ids_of(key))
@@ -149,7 +158,9 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         "duration_ms": round((max(stops) - min(starts)) / NS_PER_MS) if starts else 0,
         "participant_count": len({participant for participant, _ in sessions}),
         "session_count": len(sessions),
+        "participants_with_audio": len({row["participant_id"] for row in with_audio}),
         "track_count": len(with_audio),
+        **sums_of(rows["tracks"]),
         "participant_ms": sum(row["duration_ms"] for row in with_audio),
         "archive_uris": sorted(archives),
         "status": status,

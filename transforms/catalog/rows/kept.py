@@ -7,6 +7,7 @@ its rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transforms.catalog import partitions
 from transforms.catalog.rows.failures import failure_key
@@ -62,6 +63,7 @@ def keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
     kept_ids = {track_columns(row) for row in kept}
     for table in ("segments", "speech"):
         rows[table] += [row for row in prior[table] if track_columns(row) in kept_ids]
+    _keep_dumps(rows, prior, kept_ids)
     if plan.is_narrowed:
         wanted = {track_ids_of(source.track) for source in plan.sources}
         told = {failure_key(row) for row in rows["failures"]}
@@ -72,4 +74,17 @@ def keep_what_was_not_made(rows: Rows, prior: Rows, plan: CallPlan) -> None:
         ]
         rows["failures"] += kept
         silent = [row for row in prior["tracks"] if row["status"] not in WITH_AUDIO]
-        rows["tracks"] += [row for row in silent if track_columns(row) not in made]
+        silent = [row for row in silent if track_columns(row) not in made]
+        rows["tracks"] += silent
+        _keep_dumps(rows, prior, {track_columns(row) for row in silent})
+
+
+def _keep_dumps(rows: Rows, prior: Rows, tracks: set[tuple[Any, Any, Any]]) -> None:
+    """Keeps what is known of the segments of these tracks, unless this run has read them again."""
+    told = {(track_columns(row), row["archive_uri"], row["base_filename"]) for row in rows["dumps"]}
+    rows["dumps"] += [
+        row
+        for row in prior["dumps"]
+        if track_columns(row) in tracks
+        and (track_columns(row), row["archive_uri"], row["base_filename"]) not in told
+    ]

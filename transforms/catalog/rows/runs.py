@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from transforms.catalog.rows.dumps import SUMS
 from transforms.context import VERSION, JobSettings, RunIdentity
 from transforms.elements import Row, Status
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
@@ -18,6 +19,7 @@ _COUNTS = (
     "archives_partial",
     "archives_failed",
     "calls_pressed",
+    *SUMS,
     "bytes_read",
     "bytes_written",
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from transforms.media.archive.match_dumps import match_dumps
 from transforms.media.archive.read_members import ArchiveMembers, Dump
 from transforms.media.errors import ArchiveError, CodecProcessError, RecordingError
 from transforms.media.findings import Findings
@@ -26,6 +28,43 @@ class Claims:
         self._is_late = False
         self._claimed_dumps: set[str] = set()
         self._claimed_descriptions: set[str] = set()
+        self._by_time: dict[ListedSegment, str] = {}
+        self._taken_by_time: set[str] = set()
+        self.head_convention_samples = 0
+
+    def dump_of(self, segment: ListedSegment) -> str | None:
+        """Returns the path, without its suffix, of a segment's dump; None when there is none."""
+        named = self._members.dumps.find(segment.base_filename, segment.metadata_member)
+        by_time = self._by_time.get(segment)
+        if by_time is None and named in self._taken_by_time:
+            return None
+        return by_time or named
+
+    def match_by_time(
+        self, audio: Sequence[tuple[TrackKey, ListedSegment]], findings: Findings
+    ) -> None:
+        """Gives dumps to the segments that they are of by RTP time, whatever their names.
+
+        Args:
+          audio: all audio segments of the archive, each with its track.
+          findings: dumps that are taken from where their name puts them are added to them.
+        """
+        dumps = self._members.dumps
+        segments = [segment for _, segment in audio]
+        named = [self.dump_of(segment) for segment in segments]
+        unlisted = sorted(set(dumps) - set(named) - self._claimed_dumps)
+        paths = {path: file for path in dumps if (file := dumps[path].path) is not None}
+        match = match_dumps(segments, named, unlisted, paths)
+        self.head_convention_samples = match.head_convention_samples
+        for number, path in match.taken.items():
+            track, segment = audio[number]
+            self._by_time[segment] = path
+            self._taken_by_time.add(path)
+            message = (
+                f"{path}.rtpdump: its RTP time stamps are those that {segment.metadata_member} "
+                f"claims for {segment.dump_member}, for which it was taken"
+            )
+            findings.add(ArchiveError(message, member=f"{path}.rtpdump"), track)
 
     def pass_over(self, segment: ListedSegment) -> None:
         """Takes a segment's dump as asked for, though nobody reads it."""
@@ -41,7 +80,7 @@ class Claims:
           CodecProcessError: the time for the archive is over.
         """
         member = segment.dump_member
-        path = self._members.dumps.find(segment.base_filename, segment.metadata_member)
+        path = self.dump_of(segment)
         if path is None:
             raise ArchiveError(
                 f"{member}: not in the archive, listed by {segment.metadata_member}", member=member

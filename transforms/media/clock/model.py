@@ -6,10 +6,10 @@ Server time is the clock of the machine that recorded, in Unix ns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from transforms.media.units import NS_PER_MS, NS_PER_SECOND
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND, samples_to_ns
 
 LEAST_STEP_NS = 5 * NS_PER_MS
 PATH_STEP_NS = 60 * NS_PER_MS
@@ -105,6 +105,24 @@ class PacketRunClock:
     def first_server_unix_ns(self) -> int:
         """About when the packet run begins, at the nominal rate."""
         return self.base_unix_ns + min(y for _, y in self.plateaus[0].hull)
+
+
+def starting_earlier(clock: PacketRunClock, samples: int) -> PacketRunClock:
+    """Returns the same clock with media time counted from that much earlier, before which nothing
+    was observed.
+    """
+    earlier_ns = samples_to_ns(samples)
+    plateaus = tuple(
+        replace(
+            plateau,
+            media_start_sample=plateau.media_start_sample + samples if number else 0,
+            media_stop_sample=plateau.media_stop_sample + samples,
+            mean_media_ns=plateau.mean_media_ns + earlier_ns,
+            hull=tuple((x + earlier_ns, y) for x, y in plateau.hull),
+        )
+        for number, plateau in enumerate(clock.plateaus)
+    )
+    return replace(clock, base_unix_ns=clock.base_unix_ns - earlier_ns, plateaus=plateaus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,14 @@ at (8 h at 20 ms: 150 MB). What is in the packets stays in the mapped dump.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from transforms.media import caps
-from transforms.media.clock.model import ReportPoint
+from transforms.media.clock.model import ReportPoint, starting_earlier
 from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import (
     RecordingError,
@@ -24,11 +24,14 @@ from transforms.media.errors import (
     UnsupportedCodecError,
 )
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
+from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples
+from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
-from transforms.media.rtp.payloads import Payloads, look_at_payloads
+from transforms.media.rtp.payloads import Payloads, PayloadTypes, look_at_payloads
 from transforms.media.rtp.plausibility import main_sources, mend_arrivals
 from transforms.media.rtp.red import recover_red
+from transforms.media.rtp.repeats import split_at_repeats
 from transforms.media.rtp.rtpdump import Rtpdump, read_rtpdump
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.sender_reports import share_out_reports
@@ -51,6 +54,20 @@ from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, Bytes, Ints
 from transforms.media.values import Codec
 from transforms.media.wraparound import unwrap_sequence
 
+_COMFORT_NOISE = 13
+_NO_AUDIO = frozenset(
+    {
+        "telephone-event",
+        "tone",
+        "rtx",
+        "ulpfec",
+        "flexfec",
+        "flexfec-03",
+        "parityfec",
+        "rtploopback",
+    }
+)
+"""Encoding names of payloads that hold no sound of their own (IANA's RTP payload formats)."""
 _ODD_PACKETS = 10
 _ODD_BREAKS = 50
 
@@ -70,6 +87,14 @@ class IngestedSegment:
     """
     findings: tuple[RecordingError, ...]
     """What is wrong with the segment and was worked around."""
+    ends: DumpEnds
+    """How the dump differs from what the metadata claims."""
+    arrivals_unix_ns: tuple[int, int] | None
+    """When the first and the last RTP packet arrived; None without any."""
+    told: tuple[Fate, ...]
+    """Fates of packets that the findings tell of."""
+    is_cut_told: bool
+    """Whether the findings tell of damage that the dump may be shorter for."""
 
 
 def ingest_segment(
@@ -79,7 +104,9 @@ def ingest_segment(
     rtp_maps: dict[int, RtpMap],
     timing: SegmentTiming,
     limits: LimitSettings,
+    tally: Tally,
     let_go: Callable[[], None] = lambda: None,
+    head_convention_samples: int = 0,
 ) -> IngestedSegment:
     """Returns the packet runs of one segment, and what is wrong with it.
 
@@ -90,7 +117,11 @@ def ingest_segment(
       rtp_maps: payload types of the segment's session description; empty when it has none.
       timing: the segment as the metadata states it.
       limits: bounds on packets.
+      tally: counts the records and the fate of each, packets that are staged as placed; also what
+        was read before an error.
       let_go: called when what was read of the mapped dump is not needed for now.
+      head_convention_samples: by how much the first RTP time stamps of the archive's metadata lie
+        before the first packets, where that is its writer's way.
 
     Raises:
       RtpdumpError: not a dump, broken framing at its very start, or more packets than allowed.
@@ -100,19 +131,26 @@ def ingest_segment(
     findings: list[RecordingError] = []
     with open_dump() as file:
         dump = read_rtpdump(file, member)
-        stream, invalid = _read_stream(dump, member, limits, findings)
-    invalid += _leave_out_strays(stream, member, findings)
-    opus_types, red_types = _payload_types(rtp_maps, stream, timing, member, findings)
-    payloads = look_at_payloads(stream, opus_types, red_types, dump_bytes, let_go)
-    base_unix_ns = arrival_base(stream, dump, timing, member, findings)
+        stream, invalid = _read_stream(dump, member, limits, findings, tally)
+    strays = _leave_out_strays(stream, member, findings, tally)
+    invalid += strays
+    types = _payload_types(rtp_maps, stream, timing, member, findings)
+    payloads = look_at_payloads(stream, types, dump_bytes, let_go)
+    base_unix_ns = arrival_base(stream, dump, timing, member, findings, head_convention_samples)
+    ends, arrivals_unix_ns = _find_ends(stream, timing, base_unix_ns)
     # A packet whose header is broken has no sequence number to be counted by; one whose content is
     # has.
     counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + payloads.bad_count)
-    packet_runs, more = _find_packet_runs(stream, payloads.is_audio, base_unix_ns, timing)
+    packet_runs, more = _find_packet_runs(stream, payloads, dump_bytes, base_unix_ns, timing)
     counts += more
     packet_runs = split_where_others_speak(packet_runs)
     packet_runs, break_count = longest_packet_runs(packet_runs), len(packet_runs)
     reports = share_out_reports(stream, packet_runs, base_unix_ns)
+    for packet_run in packet_runs:
+        settle(stream.fates, packet_run.indices, Fate.PLACED)
+    settle(stream.fates, slice(None), Fate.OUTSIDE_LIMITS)  # packet runs past their number
+    tally.add_all(stream.fates)
+    tally.check()
     last_unix_ns = None if stream.has_arrivals else last_arrival(packet_runs, timing)
     sources = [int(stream.ssrc[packet_run.indices[0]]) for packet_run in packet_runs]
     done = _IngestedPacketRuns(stream, payloads, last_unix_ns)
@@ -120,7 +158,13 @@ def ingest_segment(
     for ssrc, its_reports in zip(sources, reports, strict=True):
         done.add(ssrc, packet_runs.pop(0), its_reports)
     counts += PacketCounts(recovered_red=done.recovered_count)
-    findings += _what_is_odd(member, counts, break_count, len(done.packet_runs))
+    odd, told = _what_is_odd(member, counts, break_count, len(done.packet_runs))
+    findings += odd
+    if types.has_none:
+        told += (Fate.FOREIGN,)
+    if strays:
+        told += (Fate.OUTSIDE_LIMITS,)
+    is_cut_told = any(isinstance(error, RtpdumpError) for error in findings)
     return IngestedSegment(
         packet_runs=tuple(
             sorted(done.packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
@@ -130,6 +174,10 @@ def ingest_segment(
         codec=Codec.RED if payloads.has_red else Codec.OPUS,
         jitter_ms=done.jitter_ms(),
         findings=tuple(findings),
+        ends=ends,
+        arrivals_unix_ns=arrivals_unix_ns,
+        told=told,
+        is_cut_told=is_cut_told,
     )
 
 
@@ -171,11 +219,18 @@ class _IngestedPacketRuns:
         records["lost_before"] = packet_run.lost_before
         records["packet_bytes"] = self._sizes[indices]
         offsets = self._offsets[indices]
-        if ssrc in self._payloads.copies and packet_run.lost_before.any():
+        if ssrc in self._payloads.copies:
             records, offsets, recovered = recover_red(
                 records, offsets, indices, self._payloads.copies[ssrc], origin
             )
             self.recovered_count += recovered
+            if earlier_samples := -int(records["media_sample"][0]):
+                records["media_sample"] += earlier_samples
+                clock = starting_earlier(clock, earlier_samples)
+                reports = [
+                    replace(point, media_sample=point.media_sample + earlier_samples)
+                    for point in reports
+                ]
         self.packet_runs.append(
             IngestedPacketRun(
                 ssrc=ssrc,
@@ -193,12 +248,16 @@ class _IngestedPacketRuns:
 
 
 def _read_stream(
-    dump: Rtpdump, member: str, limits: LimitSettings, findings: list[RecordingError]
+    dump: Rtpdump,
+    member: str,
+    limits: LimitSettings,
+    findings: list[RecordingError],
+    tally: Tally,
 ) -> tuple[Stream, int]:
     """Returns the RTP packets of a dump, and how many were none by their headers."""
     columns = {name: bytearray() for name in COLUMNS}  # grow where they lie: nothing is there twice
     reports: list[SenderReport] = []
-    count = invalid = report_count = record_count = 0
+    count = invalid = report_count = 0
     try:
         for window in dump.windows:
             parsed = parse_rtp_window(window)
@@ -208,8 +267,10 @@ def _read_stream(
                 columns[name] += getattr(parsed, name).astype(dtype).data
             invalid += parsed.invalid_count
             count += len(parsed.ssrc)
-            record_count += len(window.start)
-            if count > limits.max_segment_packets or record_count > 2 * limits.max_segment_packets:
+            tally.records += len(window.start)
+            tally.add(Fate.INVALID, parsed.invalid_count)
+            tally.add(Fate.CONTROL, len(window.start) - parsed.invalid_count - len(parsed.ssrc))
+            if count > limits.max_segment_packets or tally.records > 2 * limits.max_segment_packets:
                 raise RtpdumpError(
                     f"{member}: more than {limits.max_segment_packets} packets "
                     "(limits.max_segment_packets)",
@@ -229,17 +290,18 @@ def _read_stream(
     arrays: dict[str, Any] = {
         name: np.frombuffer(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()
     }
-    return Stream(**arrays, sender_reports=tuple(reports)), invalid
+    return Stream(**arrays, fates=no_fates(count), sender_reports=tuple(reports)), invalid
 
 
 def _find_packet_runs(
-    stream: Stream, is_audio: npt.NDArray[np.bool_], base_unix_ns: int, timing: SegmentTiming
+    stream: Stream, payloads: Payloads, dump: Bytes, base_unix_ns: int, timing: SegmentTiming
 ) -> tuple[list[PacketRun], PacketCounts]:
     """Returns each source's audio in order, parted where numbers or time stamps break off.
 
     Args:
-      stream: all packets.
-      is_audio: of each of them.
+      stream: all packets; those that are there twice get their fate.
+      payloads: what they hold.
+      dump: the bytes that payloads are positions in.
       base_unix_ns: server time of the dump's offset 0.
       timing: the segment as the metadata states it.
 
@@ -248,17 +310,30 @@ def _find_packet_runs(
     """
     counts = PacketCounts()
     packet_runs: list[PacketRun] = []
+    is_audio = payloads.is_audio
     for mine in by_source(stream.ssrc):
         if not is_audio[mine].any():
             counts += PacketCounts(expected=len(mine), received=len(mine))
             continue
-        for sequel in split_at_restarts(stream, mine):
-            ordered, lost_before, its_counts = put_in_order(stream.sequence_number[sequel])
+        sequels = [
+            part
+            for sequel in split_at_restarts(stream, mine)
+            for part in split_at_repeats(stream, sequel, is_audio, dump)
+        ]
+        for sequel, conflicting in sequels:
+            ordered, lost_before, its_counts = put_in_order(
+                stream.sequence_number[sequel], is_audio[sequel]
+            )
             counts += its_counts
             picked = sequel[ordered]
+            if len(picked) < len(sequel):
+                settle(stream.fates, conflicting, Fate.CONFLICTING)
+                is_twice = np.ones(len(sequel), dtype=bool)
+                is_twice[ordered] = False
+                settle(stream.fates, sequel[is_twice], Fate.DUPLICATE)
             del ordered
             has_audio = is_audio[picked]
-            if not has_audio.any():  # the only ones with audio came twice, the first time without
+            if not has_audio.any():
                 continue
             if not has_audio.all():
                 # Loss before a packet without audio belongs to the next one with audio.
@@ -266,6 +341,10 @@ def _find_packet_runs(
                 picked = picked[has_audio]
             lost_before[0] = 0  # what came before the first packet was never this track's
             timestamp = unwrap_sequence(stream.rtp_timestamp[picked], 32)
+            if _stands_still(timestamp):
+                timestamp = _running_time(
+                    int(timestamp[0]), payloads.duration_samples[picked], lost_before
+                )
             arrival_unix_ns = stream.arrival_offset_ms[picked]
             arrival_unix_ns *= NS_PER_MS
             arrival_unix_ns += base_unix_ns
@@ -282,6 +361,40 @@ def _find_packet_runs(
     return packet_runs, counts
 
 
+def _stands_still(timestamp: Ints) -> bool:
+    """Whether time stamps say nothing: most are equal to the one before."""
+    equal = int(np.count_nonzero(np.diff(timestamp) == 0))
+    return len(timestamp) > _ODD_PACKETS and 2 * equal > len(timestamp)
+
+
+def _running_time(first: int, duration_samples: npt.NDArray[np.int32], lost_before: Ints) -> Ints:
+    """Returns time stamps as packets of these durations would have had them."""
+    steps = (lost_before[1:] + 1) * duration_samples[:-1].astype(np.int64)
+    return first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
+
+
+def _find_ends(
+    stream: Stream, timing: SegmentTiming, base_unix_ns: int
+) -> tuple[DumpEnds, tuple[int, int] | None]:
+    """Returns how a dump's ends differ from what the metadata claims, and when they arrived."""
+    if not stream.ssrc.size:
+        return DumpEnds(), None
+    head = tail = tail_ns = None
+    if timing.first_rtp_timestamp is not None:
+        head, _ = nearest_samples(stream.rtp_timestamp, timing.first_rtp_timestamp, from_end=False)
+    if timing.last_rtp_timestamp is not None:
+        later, _ = nearest_samples(stream.rtp_timestamp, timing.last_rtp_timestamp, from_end=True)
+        tail = -later
+    first_ns, last_ns = (
+        base_unix_ns + int(offset) * NS_PER_MS
+        for offset in (stream.arrival_offset_ms[0], stream.arrival_offset_ms.max())
+    )
+    if timing.last_rtp_unix_ms is not None and stream.has_arrivals:
+        tail_ns = timing.last_rtp_unix_ms * NS_PER_MS - last_ns
+    ends = DumpEnds(head_samples=head, tail_samples=tail, tail_ns=tail_ns)
+    return ends, (first_ns, last_ns)
+
+
 def _mean_jitter_ns(arrival_unix_ns: Ints, media_sample: Ints) -> float:
     """Returns by how much packets come closer or further apart than they were sent, on average."""
     sent_ns = np.diff(media_sample).astype(np.float64)
@@ -291,7 +404,9 @@ def _mean_jitter_ns(arrival_unix_ns: Ints, media_sample: Ints) -> float:
     return float(np.abs(jitter_ns, out=jitter_ns).mean())
 
 
-def _leave_out_strays(stream: Stream, member: str, findings: list[RecordingError]) -> int:
+def _leave_out_strays(
+    stream: Stream, member: str, findings: list[RecordingError], tally: Tally
+) -> int:
     """Takes out of a stream what random bytes put in; returns how many packets."""
     stream.arrival_offset_ms, mended = mend_arrivals(stream.arrival_offset_ms)
     total = len(stream.ssrc)
@@ -309,16 +424,18 @@ def _leave_out_strays(stream: Stream, member: str, findings: list[RecordingError
             "a few"
         )
         findings.append(RtpError(f"{message}; {strays} packets were left out", member=member))
-        for name in COLUMNS:
+        for name in (*COLUMNS, "fates"):
             setattr(stream, name, getattr(stream, name)[keep])
+        tally.add(Fate.OUTSIDE_LIMITS, strays)
     return strays
 
 
 def _what_is_odd(
     member: str, counts: PacketCounts, break_count: int, run_count: int
-) -> list[RtpError]:
-    """Returns findings on a dump that is mostly noise, which counts alone would hide."""
+) -> tuple[list[RtpError], tuple[Fate, ...]]:
+    """Returns findings on a dump that is mostly noise, and the fates they tell of."""
     found = []
+    told: list[Fate] = []
     if (
         counts.invalid >= min(_ODD_PACKETS, max(1, counts.received))
         and 100 * counts.invalid > counts.received
@@ -327,6 +444,7 @@ def _what_is_odd(
             f"{counts.invalid} of {counts.received} packets are no RTP or no Opus inside; they "
             "were dropped"
         )
+        told.append(Fate.INVALID)
     if break_count >= caps.MAX_PACKET_RUNS or (
         break_count >= _ODD_BREAKS and 100 * break_count > counts.received
     ):
@@ -338,7 +456,8 @@ def _what_is_odd(
             "expected them to run on"
         )
         found.append(f"{message}{left_out}")
-    return [RtpError(f"{member}: {message}", member=member) for message in found]
+        told.append(Fate.OUTSIDE_LIMITS)
+    return [RtpError(f"{member}: {message}", member=member) for message in found], tuple(told)
 
 
 def _payload_types(
@@ -347,8 +466,8 @@ def _payload_types(
     timing: SegmentTiming,
     member: str,
     findings: list[RecordingError],
-) -> tuple[list[int], list[int]]:
-    """Returns the payload types that are Opus and those that are RED around it."""
+) -> PayloadTypes:
+    """Returns what the payload types of a dump mean."""
     opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
     red = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "red"]
     codec = timing.codec.lower()
@@ -357,7 +476,8 @@ def _payload_types(
         # Without a session description the metadata's codec speaks, for the payload type most
         # packets have.
         common = int(np.bincount(stream.payload_type).argmax())
-        return ([common], []) if codec == Codec.OPUS else ([], [common])
+        found = (common,)
+        return PayloadTypes(opus=found) if codec == Codec.OPUS else PayloadTypes(red=found)
     if not opus and not red and (rtp_maps or not is_known):
         named = (
             ", ".join(f"{m.encoding}/{m.clock_rate_hz}" for m in rtp_maps.values())
@@ -368,11 +488,22 @@ def _payload_types(
             f"{member}: codec is {named}, expected opus/48000 or red/48000", member=member
         )
     has_audio = np.isin(stream.payload_type, opus + red)
-    if stream.payload_type.size and not has_audio.any():
-        found = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
+    has_none = bool(stream.payload_type.size and not has_audio.any())
+    if has_none:
+        there = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
         message = (
-            f"{member}: payload types {found} in the dump, expected {sorted(opus + red)} by the "
+            f"{member}: payload types {there} in the dump, expected {sorted(opus + red)} by the "
             "session description"
         )
         findings.append(SdpError(message, member=member))
-    return opus, red
+    noise = {number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "cn"}
+    return PayloadTypes(
+        opus=tuple(opus),
+        red=tuple(red),
+        # RFC 3551 s6: 13 is comfort noise unless a session description says otherwise.
+        comfort_noise=tuple(noise | ({_COMFORT_NOISE} - rtp_maps.keys())),
+        signalling=tuple(
+            number for number, rtp_map in rtp_maps.items() if rtp_map.encoding in _NO_AUDIO
+        ),
+        has_none=has_none,
+    )

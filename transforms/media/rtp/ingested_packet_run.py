@@ -30,5 +30,6 @@ PACKET_DTYPE = np.dtype(
         ("duration_samples", "<i4"),
         ("lost_before", "<i4"),  # packets missing between the one before and this
         ("packet_bytes", "<i4"),
+        ("is_copy", "?"),  # only a redundant copy brought it
     ]
 )

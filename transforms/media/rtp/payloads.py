@@ -16,6 +16,7 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.opus.packet import MAX_PACKET_SAMPLES, is_valid_packet, packet_samples
+from transforms.media.rtp.fates import Fate, is_open, settle
 from transforms.media.rtp.red import unwrap_red, without_received
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
@@ -24,6 +25,24 @@ _WINDOW_BYTES = 4 << 20
 _MOST_OPUS_BYTES = 61_440
 _PLAIN_BYTES = 1_276
 _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadTypes:
+    """What the payload types of a dump mean."""
+
+    opus: tuple[int, ...] = ()
+    red: tuple[int, ...] = ()
+    comfort_noise: tuple[int, ...] = ()
+    signalling: tuple[int, ...] = ()
+    """Named by the session description as no audio."""
+    has_none: bool = False
+    """Whether no packet of the dump is of the track's own type, which a finding tells."""
+
+    @property
+    def audio(self) -> tuple[int, ...]:
+        """Those that carry the track's sound."""
+        return self.opus + self.red
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,17 +64,15 @@ class Payloads:
 
 def look_at_payloads(
     stream: Stream,
-    opus_types: Sequence[int],
-    red_types: Sequence[int],
+    types: PayloadTypes,
     dump: Bytes,
     let_go: Callable[[], None],
 ) -> Payloads:
     """Returns what the packets of a stream hold; those that are RED become the Opus packets inside.
 
     Args:
-      stream: its payloads are changed in place.
-      opus_types: payload types.
-      red_types: payload types; where there are no others every block is taken for Opus.
+      stream: its payloads are changed in place; what holds no audio gets its fate.
+      types: where there is only RED every block of it is taken for Opus.
       dump: the bytes that payloads are positions in.
       let_go: called when a window of them has been looked at.
     """
@@ -63,19 +80,28 @@ def look_at_payloads(
     found = Payloads(
         is_audio=np.zeros(count, dtype=bool), duration_samples=np.zeros(count, dtype=np.int32)
     )
-    is_red_type, is_audio_type = _is_one_of(red_types), _is_one_of([*opus_types, *red_types])
-    is_block_type = _is_one_of(opus_types or range(128))
+    is_red_type, is_audio_type = _is_one_of(types.red), _is_one_of(types.audio)
+    is_block_type = _is_one_of(types.opus or range(128))
+    is_noise_type, is_signal_type = _is_one_of(types.comfort_noise), _is_one_of(types.signalling)
     copies: list[Ints] = []
     room = caps.MAX_RED_COPIES
     for part in _windows(stream.payload_offset):
         is_audio = found.is_audio[part]  # a view
-        is_audio[:] = is_audio_type[stream.payload_type[part]] & (stream.payload_bytes[part] > 0)
-        is_red = is_red_type[stream.payload_type[part]]
+        kind, fates = stream.payload_type[part], stream.fates[part]
+        settle(fates, stream.payload_bytes[part] == 0, Fate.PADDING)
+        if not is_audio_type[kind].all():
+            settle(fates, is_noise_type[kind], Fate.COMFORT_NOISE)
+            settle(fates, is_signal_type[kind], Fate.SIGNALLING)
+            settle(fates, ~is_audio_type[kind], Fate.FOREIGN)
+        is_audio[:] = is_open(fates)
+        is_red = is_red_type[kind]
         more = None
         if is_red.any():
             found.has_red = True
             red = np.flatnonzero(is_red & is_audio) + part.start
             more = unwrap_red(stream, red, found.is_audio, is_block_type, dump)
+            settle(fates, is_red & (stream.payload_bytes[part] == 0), Fate.PADDING)
+            settle(fates, ~is_audio, Fate.FOREIGN)
         _look_at_opus(stream, part, found, dump)
         if more is not None:
             more = without_received(more, stream, found.is_audio)[:room]
@@ -117,6 +143,7 @@ def _look_at_opus(stream: Stream, part: slice, found: Payloads, dump: Bytes) -> 
     duration, is_stereo = _measure(stream.payload_offset[at], stream.payload_bytes[at], dump)
     is_whole = duration > 0
     found.is_audio[at[~is_whole]] = False
+    settle(stream.fates, at[~is_whole], Fate.INVALID)
     found.bad_count += len(at) - int(is_whole.sum())
     found.is_stereo = found.is_stereo or bool((is_whole & is_stereo).any())
     found.duration_samples[at] = duration

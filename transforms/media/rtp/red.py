@@ -131,6 +131,9 @@ def recover_red(
 ) -> tuple[npt.NDArray[np.void], Ints, int]:
     """Puts redundant copies of lost packets in their place (RFC 2198 s4).
 
+    Of packets sent before the first one that came, those are taken that run on into it: they begin
+    before 0.
+
     Args:
       records: of `PACKET_DTYPE`, one packet run; its losses are changed in place.
       offsets: where in the dump each packet begins.
@@ -147,13 +150,13 @@ def recover_red(
     # Near the packet run's own origin: it is far shorter than half the number space.
     wrapped = (copies[:, 0] - origin + half) % (1 << 32) - half
     media, unique = np.unique(wrapped, return_index=True)
+    new = _before_first(media, copies[unique])
+    where = [0] * len(new)
     place = np.searchsorted(records["media_sample"], media)
     is_gap = (place > 0) & (place < len(records))
     is_gap[is_gap] = records["lost_before"][place[is_gap]] > 0
     media, unique, place = media[is_gap], unique[is_gap], place[is_gap]
     before_gap = records["media_sample"][place - 1] + records["duration_samples"][place - 1]
-    new: list[tuple[int, int, int, int, int]] = []  # as PACKET_DTYPE, then where in the dump
-    where: list[int] = []
     last_end = -1
     for sample, index, at, end in zip(
         media.tolist(), unique.tolist(), place.tolist(), before_gap.tolist(), strict=True
@@ -171,6 +174,25 @@ def recover_red(
             last_end = sample + duration
     if not new:
         return records, offsets, 0
-    inserted = np.array([row[:4] for row in new], dtype=PACKET_DTYPE)
+    inserted = np.array([(*row[:4], True) for row in new], dtype=PACKET_DTYPE)
     starts = np.array([row[4] for row in new], dtype=np.int64)
     return np.insert(records, where, inserted), np.insert(offsets, where, starts), len(new)
+
+
+def _before_first(media: Ints, copies: Ints) -> list[tuple[int, int, int, int, int]]:
+    """Returns the copies that end where the first packet begins, and those before them without a
+    hole: each as `PACKET_DTYPE` has it, then where in the dump.
+
+    Args:
+      media: where each copy begins, counted from the first packet, rising.
+      copies: the redundant blocks, in the same order.
+    """
+    found: list[tuple[int, int, int, int, int]] = []
+    begin = 0
+    for at in range(int(np.searchsorted(media, 0)) - 1, -1, -1):
+        _, start, size, _, duration = copies[at].tolist()
+        if int(media[at]) + duration != begin:
+            break
+        begin = int(media[at])
+        found.insert(0, (begin, duration, 0, size, start))
+    return found

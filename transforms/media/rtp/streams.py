@@ -67,7 +67,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "payload_offset": np.int64,
     "payload_bytes": np.int32,
 }
-"""What a stream keeps of each packet, in 31 bytes."""
+"""What a dump says of each packet, in 31 bytes."""
 
 
 @dataclass(slots=True)
@@ -81,6 +81,8 @@ class Stream:
     arrival_offset_ms: Ints
     payload_offset: Ints
     payload_bytes: npt.NDArray[np.int32]
+    fates: npt.NDArray[np.uint8]
+    """What became of each, as `fates` counts them."""
     sender_reports: tuple[SenderReport, ...]
 
     @property
@@ -252,11 +254,14 @@ def _signed(difference: int, bits: int) -> int:
     return unwrap(difference, 0, bits)
 
 
-def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, PacketCounts]:
+def put_in_order(
+    sequence_number: npt.NDArray[np.uint16], is_audio: npt.NDArray[np.bool_]
+) -> tuple[Ints, Ints, PacketCounts]:
     """Returns indices in sequence order without duplicates, packets missing before each, counts.
 
     Args:
       sequence_number: in order of arrival; at least one.
+      is_audio: of each; of those with one number the first with audio is taken.
     """
     extended = unwrap_sequence(sequence_number, 16)
     lost_before = np.diff(extended, prepend=extended[0] - 1) - 1
@@ -264,7 +269,10 @@ def put_in_order(sequence_number: npt.NDArray[np.uint16]) -> tuple[Ints, Ints, P
         expected, received = int(extended[-1] - extended[0] + 1), len(extended)
         counts = PacketCounts(expected=expected, received=received, lost=expected - received)
         return np.arange(received, dtype=np.int64), lost_before, counts
-    kept, first_index = np.unique(extended, return_index=True)
+    order = np.lexsort((~is_audio, extended))  # stable: of equals the first to arrive stays first
+    is_first = np.diff(extended[order], prepend=extended[order[0]] - 1) > 0
+    first_index = order[is_first]
+    kept = extended[first_index]
     lost_before = np.diff(kept, prepend=kept[0] - 1) - 1
     arrived = extended[np.sort(first_index)]
     counts = PacketCounts(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from transforms.media import caps
 from transforms.media.archive.claims import Claims
 from transforms.media.archive.member import no_memory
+from transforms.media.archive.read_members import Dump
 from transforms.media.buffers import MappedFile
 from transforms.media.errors import (
     ArchiveError,
@@ -22,6 +23,8 @@ from transforms.media.errors import (
     UnsupportedCodecError,
 )
 from transforms.media.findings import Findings
+from transforms.media.rtp.dump_claims import DumpEnds, claim_of
+from transforms.media.rtp.fates import Fate, Tally
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.participant_sessions import ListedSegment
 from transforms.media.rtp.streams import PacketCounts
@@ -29,28 +32,35 @@ from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
 from transforms.media.track.staged_packets import (
     PartIndex,
+    StagedDump,
     StagedPacketRun,
     dump_index,
     write_packet_run,
 )
-from transforms.media.units import samples_to_ns
+from transforms.media.units import SAMPLES_PER_MS, samples_to_ns
 from transforms.media.values import Codec, TrackKey
 
 _CODECS = tuple(Codec)
 _HOUR_NS = 3_600_000_000_000
+_USUAL_PACKET_MS = 20.0
+"""Of a dump of which no packet could be measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedPart:
-    """A track's share of an archive, its two files in a local folder."""
+    """A track's share of an archive, its files in a local folder."""
 
     track: TrackKey
     packets_file: str
-    """Empty, as `index_file`, when the track has segments but no packet was sent in them."""
+    """Empty when no packet was sent in the track's segments, or none can be used."""
     index_file: str
+    has_findings: bool
+    """Whether anything is wrong with it."""
     media_samples: int
     first_server_unix_ns: int
     last_server_unix_ns: int
+    ends: tuple[DumpEnds, ...]
+    """Of the dumps with packets, how they differ from what is claimed."""
 
 
 @dataclass(slots=True)
@@ -65,6 +75,7 @@ class _Staged:
     codec: Codec = Codec.OPUS
     jitters: list[tuple[float, int]] = field(default_factory=list)
     """Mean jitter in ms of each segment, and the packets it is the mean of."""
+    dumps: list[StagedDump] = field(default_factory=list)
 
 
 def stage_track(
@@ -75,7 +86,7 @@ def stage_track(
     limits: LimitSettings,
     findings: Findings,
     on_staged: Callable[[int], None],
-) -> StagedPart | None:
+) -> StagedPart:
     """Stages a track, and deletes the dumps it was staged from.
 
     Args:
@@ -86,33 +97,15 @@ def stage_track(
       limits: bounds on packets and on time.
       findings: what is wrong is added to them.
       on_staged: told the bytes of each dump that is done.
-
-    Returns:
-      the part; None when nothing could be staged and something is wrong.
     """
     packets_path, index_path = stem.with_suffix(".packets"), stem.with_suffix(".json")
     staged = _Staged()
     with packets_path.open("wb") as packets:
         for segment in segments:
-            try:
+            staged.dumps.append(
                 _stage_segment(packets, segment, track, claims, limits, findings, staged, on_staged)
-            except RecordingError as error:
-                findings.add(error, track)
-            except MemoryError:
-                findings.add(no_memory(segment.dump_member), track)
+            )
     packet_runs = _near_packet_runs(staged, track, limits.max_call_hours, findings)
-    if not packet_runs:
-        packets_path.unlink()
-        if findings.has_of(track):
-            return None
-        return StagedPart(
-            track=track,
-            packets_file="",
-            index_file="",
-            media_samples=0,
-            first_server_unix_ns=0,
-            last_server_unix_ns=0,
-        )
     weight = sum(count for _, count in staged.jitters)
     index = PartIndex(
         channels=staged.channels,
@@ -123,15 +116,21 @@ def stage_track(
         if weight
         else None,
         packet_runs=tuple(packet_runs),
+        dumps=tuple(staged.dumps),
     )
     index_path.write_bytes(dump_index(index))
+    if not packet_runs:
+        packets_path.unlink()
+    starts_unix_ns = [found.clock.first_server_unix_ns for found in packet_runs]
     return StagedPart(
         track=track,
-        packets_file=packets_path.name,
+        packets_file=packets_path.name if packet_runs else "",
         index_file=index_path.name,
+        has_findings=findings.has_of(track),
         media_samples=sum(staged.media_samples[found.file_offset_bytes] for found in packet_runs),
-        first_server_unix_ns=min(found.clock.first_server_unix_ns for found in packet_runs),
-        last_server_unix_ns=max(found.clock.first_server_unix_ns for found in packet_runs),
+        first_server_unix_ns=min(starts_unix_ns, default=0),
+        last_server_unix_ns=max(starts_unix_ns, default=0),
+        ends=tuple(dump.ends for dump in staged.dumps if dump.arrivals_unix_ns is not None),
     )
 
 
@@ -144,14 +143,66 @@ def _stage_segment(
     findings: Findings,
     staged: _Staged,
     on_staged: Callable[[int], None],
-) -> None:
-    """Stages one segment, and deletes its dump. Raises: RecordingError."""
+) -> StagedDump:
+    """Stages one segment, and deletes its dump; returns what became of it.
+
+    What is wrong is a finding.
+    """
+    tally = Tally()
+    dump: Dump | None = None
+    ingested: IngestedSegment | None = None
+    before = len(staged.packet_runs)
+    try:
+        dump = claims.claim_dump(segment)
+        if dump.finding is not None:
+            findings.add(dump.finding, track)
+        ingested = _ingest_segment(
+            packets, segment, dump, track, claims, limits, findings, staged, on_staged, tally
+        )
+    except RecordingError as error:
+        findings.add(error, track)
+    except MemoryError:
+        findings.add(no_memory(segment.dump_member), track)
+    if ingested is None:
+        tally.refuse_rest()
+    media_samples = sum(
+        staged.media_samples[found.file_offset_bytes] for found in staged.packet_runs[before:]
+    )
+    packet_count = sum(found.packet_count for found in staged.packet_runs[before:])
+    return StagedDump(
+        base_filename=segment.base_filename,
+        member=None if dump is None else segment.dump_member,
+        claim=claim_of(segment.timing),
+        ends=DumpEnds() if ingested is None else ingested.ends,
+        arrivals_unix_ns=None if ingested is None else ingested.arrivals_unix_ns,
+        records=None if dump is None else tally.records,
+        fates=tally.fates,
+        packet_ms=media_samples / SAMPLES_PER_MS / packet_count
+        if packet_count
+        else _USUAL_PACKET_MS,
+        told=(Fate.REFUSED,) if ingested is None else ingested.told,
+        is_cut_told=ingested is None
+        or ingested.is_cut_told
+        or (dump is not None and dump.finding is not None),
+    )
+
+
+def _ingest_segment(
+    packets: BinaryIO,
+    segment: ListedSegment,
+    dump: Dump,
+    track: TrackKey,
+    claims: Claims,
+    limits: LimitSettings,
+    findings: Findings,
+    staged: _Staged,
+    on_staged: Callable[[int], None],
+    tally: Tally,
+) -> IngestedSegment:
+    """Ingests and stages one segment, and deletes its dump. Raises: RecordingError."""
     member = segment.dump_member
-    dump = claims.claim_dump(segment)
     path = dump.path
     assert path is not None, "dumps were passed over"
-    if dump.finding is not None:
-        findings.add(dump.finding, track)
     codec = segment.timing.codec
     if codec and codec.lower() not in _CODECS:
         raise UnsupportedCodecError(
@@ -171,7 +222,9 @@ def _stage_segment(
         rtp_maps,
         segment.timing,
         limits,
+        tally,
         mapped.let_go,
+        claims.head_convention_samples,
     )
     for error in ingested.findings:
         findings.add(error, track)
@@ -184,6 +237,7 @@ def _stage_segment(
         staged.codec = ingested.codec
     if ingested.jitter_ms is not None:
         staged.jitters.append((ingested.jitter_ms, ingested.counts.received))
+    return ingested
 
 
 def _write_packet_runs(
@@ -205,6 +259,7 @@ def _write_packet_runs(
                 track_id=segment.timing.track_id,
                 ssrc=packet_run.ssrc,
                 packet_count=len(records),
+                copy_count=int(records["is_copy"].sum()),
                 packets_lost=int(records["lost_before"].sum()),
                 media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
                 file_offset_bytes=offset,
@@ -239,7 +294,22 @@ def _near_packet_runs(
             f"{max_call_hours} h (limits.max_call_hours)"
         )
         findings.add(TimelineError(message, member=f"{packet_run.base_filename}.rtpdump"), track)
+        _count_as_outside(staged.dumps, packet_run)
     return kept
+
+
+def _count_as_outside(dumps: list[StagedDump], packet_run: StagedPacketRun) -> None:
+    """Counts a packet run that was staged as outside the limits, which a finding tells."""
+    for place, dump in enumerate(dumps):
+        if dump.base_filename == packet_run.base_filename:
+            count = packet_run.packet_count - packet_run.copy_count
+            fates = {
+                **dump.fates,
+                Fate.PLACED: dump.fates[Fate.PLACED] - count,
+                Fate.OUTSIDE_LIMITS: dump.fates.get(Fate.OUTSIDE_LIMITS, 0) + count,
+            }
+            told = (*dump.told, Fate.OUTSIDE_LIMITS)
+            dumps[place] = replace(dump, fates=fates, told=told)
 
 
 def _middle_unix_ns(staged: _Staged) -> int:

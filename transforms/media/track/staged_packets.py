@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, StepEvidence
+from transforms.media.rtp.dump_claims import DumpEnds, SegmentClaim
+from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.units import Bytes, Ints
 from transforms.media.values import Codec
@@ -35,13 +37,39 @@ class StagedPacketRun:
     file_offset_bytes: int
     """Where its first window begins in the staged packet file."""
     clock: PacketRunClock
+    copy_count: int = 0
+    """Packets that only a redundant copy (RFC 2198) brought: no records of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedDump:
+    """What the metadata claims of one segment, and what became of its dump."""
+
+    base_filename: str
+    member: str | None
+    """The dump that was read for it; None where the archive has none."""
+    claim: SegmentClaim
+    ends: DumpEnds
+    arrivals_unix_ns: tuple[int, int] | None
+    """When the first and the last RTP packet of the dump arrived; None without any."""
+    records: int | None
+    """How many the dump has; None where there is no dump, or it was not read to its end."""
+    fates: dict[Fate, int]
+    """Of all records; those that were staged count as placed."""
+    packet_ms: float
+    """How long its packets last, in the mean."""
+    told: tuple[Fate, ...]
+    """Fates that a finding tells of already; `REFUSED` for one that is about the whole dump."""
+
+    is_cut_told: bool
+    """Whether a finding tells why the dump may be shorter than it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartIndex:
     """What one archive holds of one track: the index beside its staged packets.
 
-    A track has a part for each archive that holds packets of it.
+    A track has a part for each archive that has segments of it.
     """
 
     channels: int
@@ -50,6 +78,8 @@ class PartIndex:
     counts: PacketCounts
     jitter_ms: float | None
     packet_runs: tuple[StagedPacketRun, ...]
+    dumps: tuple[StagedDump, ...] = ()
+    """One for each segment, in order of time."""
 
 
 WINDOW_PACKETS = 4_096
@@ -157,8 +187,23 @@ def load_index(text: bytes) -> PartIndex:
         StagedPacketRun(**{**packet_run, "clock": _load_clock(packet_run["clock"])})
         for packet_run in data["packet_runs"]
     )
+    data["dumps"] = tuple(_load_dump(dump) for dump in data["dumps"])
     data["codec"] = Codec(data["codec"])
     return PartIndex(**data)
+
+
+def _load_dump(data: dict[str, Any]) -> StagedDump:
+    arrivals = data["arrivals_unix_ns"]
+    return StagedDump(
+        **{
+            **data,
+            "claim": SegmentClaim(**data["claim"]),
+            "ends": DumpEnds(**data["ends"]),
+            "arrivals_unix_ns": None if arrivals is None else tuple(arrivals),
+            "fates": {Fate(fate): count for fate, count in data["fates"].items()},
+            "told": tuple(map(Fate, data["told"])),
+        }
+    )
 
 
 def _load_clock(data: dict[str, Any]) -> PacketRunClock:
