@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media import caps
-from transforms.media.rtp.streams import Stream
+from transforms.media.rtp.streams import JUMP_SAMPLES, Stream
 from transforms.media.units import Bytes, Ints
 from transforms.media.wraparound import unwrap_sequence
 
@@ -37,14 +37,13 @@ def split_at_repeats(
       and other content: too few to be a part of their own.
     """
     found: list[tuple[Ints, Ints]] = []
-    rest, repeats = mine, _repeats(stream, mine, is_audio, dump)
-    while len(repeats) >= _LEAST_REPEATS:
+    rest, (repeats, is_new) = mine, _repeats(stream, mine, is_audio, dump)
+    while is_new:
         behind = rest[repeats[0] :]
-        again = _repeats(stream, behind, is_audio, dump)
-        is_at_once = len(again) >= _LEAST_REPEATS and again[0] < _AT_ONCE_PACKETS
-        if is_at_once or len(found) == caps.MAX_SEQUELS:
+        again, is_new = _repeats(stream, behind, is_audio, dump)
+        if (is_new and again[0] < _AT_ONCE_PACKETS) or len(found) == caps.MAX_SEQUELS:
             return found + [
-                (part, part[_repeats(stream, part, is_audio, dump)])
+                (part, part[_repeats(stream, part, is_audio, dump)[0]])
                 for part in _by_occurrence(stream, rest)
             ]
         found.append((rest[: repeats[0]], rest[:0]))
@@ -52,30 +51,34 @@ def split_at_repeats(
     return [*found, (rest, rest[repeats])]
 
 
-def _repeats(stream: Stream, mine: Ints, is_audio: npt.NDArray[np.bool_], dump: Bytes) -> Ints:
+def _repeats(
+    stream: Stream, mine: Ints, is_audio: npt.NDArray[np.bool_], dump: Bytes
+) -> tuple[Ints, bool]:
     """Returns which of these packets, counted among them and rising, have the number of an earlier
-    one with audio, and are not the same packet.
+    one with audio and are not the same packet; and whether they begin to count anew.
     """
     number = unwrap_sequence(stream.sequence_number[mine], 16)
+    nothing = np.zeros(0, dtype=np.int64)
     if int(np.diff(number).min(initial=1)) > 0:  # in order as they came, as nearly all are
-        return np.zeros(0, dtype=np.int64)
-    heard = np.flatnonzero(is_audio[mine])
-    order = heard[np.argsort(number[heard], kind="stable")]
+        return nothing, False
+    audio = np.flatnonzero(is_audio[mine])
+    order = audio[np.argsort(number[audio], kind="stable")]
     if not order.size:
-        return order
+        return nothing, False
     is_first = np.diff(number[order], prepend=number[order[0]] - 1) > 0
     first = order[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
     later, first = order[~is_first], first[~is_first]
     one, other = mine[first], mine[later]
-    differs = (stream.rtp_timestamp[one] != stream.rtp_timestamp[other]) | (
-        stream.payload_bytes[one] != stream.payload_bytes[other]
-    )
+    later_samples = (stream.rtp_timestamp[other] - stream.rtp_timestamp[one]).view(np.int32)
+    differs = (later_samples != 0) | (stream.payload_bytes[one] != stream.payload_bytes[other])
     data = dump.data
     for index in np.flatnonzero(~differs).tolist():
         size = int(stream.payload_bytes[one[index]])
         a, b = int(stream.payload_offset[one[index]]), int(stream.payload_offset[other[index]])
         differs[index] = data[a : a + size] != data[b : b + size]
-    return np.sort(later[differs])
+    # One that is seconds later is the same number of the next 65,536.
+    is_next_lap = bool((later_samples > JUMP_SAMPLES).any())
+    return np.sort(later[differs]), is_next_lap or int(differs.sum()) >= _LEAST_REPEATS
 
 
 def _by_occurrence(stream: Stream, mine: Ints) -> list[Ints]:
