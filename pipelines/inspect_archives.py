@@ -64,15 +64,15 @@ def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str,
 
     It is read as a run reads it, within the same limits, but for the packets.
     """
-    members, error = ArchiveMembers(), None
+    members, message = ArchiveMembers(), None
     try:
         source = archive_files.archive_input(archive.uri, archive.size_bytes)
         members = read_members(source, objects.open_input, None, limits, Findings())
     except RecordingError as unusable:
-        error = unusable
+        message = unusable.message
     else:
-        error = members.cut_by or members.unread_metadata or _damaged_description(members)
-    message = None if error is None else error.message
+        error = members.unread_metadata or _damaged_description(members)
+        message = members.cut_by or (None if error is None else error.message)
     if not members.sessions and message is None:
         message = f"no *{SUFFIX} in it"
     timings = sorted(members.sessions, key=lambda timing: timing.session)

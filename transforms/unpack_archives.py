@@ -204,6 +204,7 @@ def _failures_of(ref: ArchiveRef, unpacked: UnpackedArchive, filters: Filters) -
             is_wanted = _wants(ref, failure.call, filters) and wants_failure(failure, filters)
         if is_wanted:
             failures.append(failure)
+    failures += _failures_of_cut(ref, unpacked, filters)
     for call in set(ref.recalled_for) - {session.key.call for session in unpacked.sessions}:
         gone = ArchiveError(
             f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"
@@ -218,6 +219,27 @@ def _failures_of(ref: ArchiveRef, unpacked: UnpackedArchive, filters: Filters) -
             )
         )
     return failures
+
+
+def _failures_of_cut(
+    ref: ArchiveRef, unpacked: UnpackedArchive, filters: Filters
+) -> Iterator[Failure]:
+    """Yields a failure for each call of an archive that is cut off: nobody knows who else was in
+    it.
+    """
+    if unpacked.cut_by is None:
+        return
+    error = ArchiveError(f"the call may lack what came behind: {unpacked.cut_by}")
+    for call in sorted({session.key.call for session in unpacked.sessions}):
+        if _wants(ref, call, filters):
+            yield to_failure(
+                Stage.UNPACK_ARCHIVES,
+                error,
+                archive_uri=ref.uri,
+                archive_modified_unix_ns=ref.modified_unix_ns,
+                attempt=ref.attempt,
+                call=call,
+            )
 
 
 def _failures_of_unusable(ref: ArchiveRef, error: RecordingError) -> list[Failure]:

@@ -6,8 +6,10 @@ One run over many archives, each of a call that lacks something in its own way.
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -317,3 +319,23 @@ def test_the_nights_missing_seconds_are_told(pressed: Pressed) -> None:
     (run,) = pressed.rows("runs")
     assert run["missing_ms"] == sum(row["missing_ms"] for row in pressed.rows("dumps"))
     assert run["claimed_ms"] == sum(row["claimed_ms"] for row in pressed.rows("dumps"))
+
+
+def test_a_call_whose_archive_is_cut_off_is_partial(tmp_path: Path) -> None:
+    """Cut between two members: all that is there is whole."""
+    members = _whole("cut_off")
+    whole = make_archive(
+        dict(sorted(members.items(), key=lambda item: not item[0].startswith(("alice", "p0")))),
+        "tar",
+    )
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        bob = next(member for member in tar if member.name.startswith("bob"))
+    (tmp_path / "call.tar").write_bytes(whole[: bob.offset + 100])
+    done = callpress("run", "--input", tmp_path / "call.tar", "--output", tmp_path / "out")
+    assert done.status == 1
+    (call,) = query(tmp_path / "out" / "catalog", "calls")
+    assert call["status"] == "partial"
+    (track,) = query(tmp_path / "out" / "catalog", "tracks")
+    assert (track["participant_id"], track["status"]) == ("alice", "ok")
+    failures = query(tmp_path / "out" / "catalog", "failures")
+    assert {row["call_id"] for row in failures} == {"cut_off", None}

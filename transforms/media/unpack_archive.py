@@ -52,6 +52,8 @@ class UnpackedArchive:
 
     sessions: tuple[UnpackedSession, ...]
     findings: tuple[Finding, ...]
+    cut_by: str | None
+    """What ended the archive before its time; None when it was read to its end."""
     conventions: Conventions
     """In what its metadata and its dumps differ alike."""
     member_count: int
@@ -120,6 +122,7 @@ def unpack_archive(
     return UnpackedArchive(
         sessions=tuple(sessions),
         findings=findings.all(),
+        cut_by=members.cut_by,
         conventions=find_conventions(
             end for session in sessions for part in session.parts for end in part.ends
         ),

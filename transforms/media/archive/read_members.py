@@ -75,8 +75,12 @@ class ArchiveMembers:
     """Members that are timing metadata by their name, readable or not."""
     unread_metadata: RecordingError | None = None
     """What is wrong with the first timing metadata that could not be read."""
-    cut_by: RecordingError | None = None
+    cut_by: str | None = None
     """What ended the archive before its time; None when it was read to its end."""
+
+    def end_early(self, message: str) -> None:
+        """Notes what ended the archive before its time."""
+        self.cut_by = message
 
 
 def read_members(
@@ -104,7 +108,7 @@ def read_members(
     reader = _Reader(dump_folder, limits, findings, on_bytes)
     found = reader.members
     try:
-        for member in _walk(archive, open_input, limits):
+        for member in _walk(archive, open_input, limits, found.end_early):
             found.member_count += bool(member.name)
             reader.take(member)
     except (ArchiveError, CodecProcessError) as error:
@@ -112,7 +116,7 @@ def read_members(
         if not found.metadata_count and not found.dumps:
             raise
         findings.add(error)
-        found.cut_by = error
+        found.end_early(error.message)
     return found
 
 
@@ -252,11 +256,14 @@ class _Reader:
 
 
 def _walk(
-    archive: ArchiveInput, open_input: Callable[[str], BinaryIO], limits: LimitSettings
+    archive: ArchiveInput,
+    open_input: Callable[[str], BinaryIO],
+    limits: LimitSettings,
+    on_cut: Callable[[str], None],
 ) -> Iterator[Member]:
     if archive.folder_members is None:
         with open_input(archive.name) as stream:
-            yield from walk_archive(stream, limits)
+            yield from walk_archive(stream, limits, on_cut)
         return
     folder = archive.local_folder
     yield from walk_folder(

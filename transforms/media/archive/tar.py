@@ -84,6 +84,8 @@ class TarReader:
         self._padding = 0
         self.has_end = False
         """Whether the end mark came: without it members may be missing."""
+        self.ends_in_a_header = False
+        """Whether the last bytes are none that can be read, and no end mark came before them."""
 
     def read(self, size: int) -> bytes:
         """Returns up to `size` bytes of the entry's content, fewer before its end or damage only.
@@ -183,11 +185,13 @@ class TarReader:
 
     def _foreign(self, at: int, block: bytes) -> Entry:
         """Reads on to the next header; what lies before it is told as one thing."""
-        end = " after its end mark" if self.has_end else ""
+        had_end = self.has_end
+        end = " after its end mark" if had_end else ""
         stop = at
         while block and parse_header(block) is None:
             stop = self._position if block.strip(b"\0") else stop
             block = self._take(BLOCK_BYTES)
+        self.ends_in_a_header = not block and not had_end
         self._ahead = block + self._ahead
         self._position -= len(block)
         self.has_end = True  # what is missing for want of one has been told by this

@@ -43,12 +43,18 @@ _FOREIGN_MAGICS = {
 }
 
 
-def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
+def walk_archive(
+    stream: BinaryIO,
+    limits: LimitSettings,
+    on_cut: Callable[[str], None] = lambda _: None,
+) -> Iterator[Member]:
     """Yields the entries of an archive that are no folders, in the archive's order.
 
     Args:
       stream: the archive; a zip is read by seeking, everything else forward only.
       limits: bounds on entries, names, expanded bytes and time.
+      on_cut: told why there is nothing more, where that is no error raised here: the archive ends
+        in the middle of a member, which has told it, or of a header.
 
     Raises:
       ArchiveError: neither tar, gzipped tar nor zip; damaged so that there is no way on (after the
@@ -74,9 +80,9 @@ def walk_archive(stream: BinaryIO, limits: LimitSettings) -> Iterator[Member]:
                 else "gzip data that does not hold a tar archive"
             )
             raise ArchiveError(f"{found}, expected .tar.gz")
-        yield from _tar_members(TarReader(unzipped, head), meter, gunzip)
+        yield from _tar_members(TarReader(unzipped, head), meter, gunzip, on_cut)
     elif looks_like_tar(head):
-        yield from _tar_members(TarReader(_Metered(buffered, meter)), meter, None)
+        yield from _tar_members(TarReader(_Metered(buffered, meter)), meter, None, on_cut)
     else:
         named = next(
             (f" ({name})" for magic, name in _FOREIGN_MAGICS.items() if head.startswith(magic)), ""
@@ -109,7 +115,9 @@ def walk_folder(
                 yield member
 
 
-def _tar_members(reader: TarReader, meter: Meter, gunzip: Gunzip | None) -> Iterator[Member]:
+def _tar_members(
+    reader: TarReader, meter: Meter, gunzip: Gunzip | None, on_cut: Callable[[str], None]
+) -> Iterator[Member]:
 
     def damage(error: CutOffError) -> ArchiveError:
         return ArchiveError((gunzip.damage if gunzip else None) or f"cut off: {error}")
@@ -134,9 +142,12 @@ def _tar_members(reader: TarReader, meter: Meter, gunzip: Gunzip | None) -> Iter
                 continue
             yield member
             if cast("MemberStream", member.stream).is_damaged:
+                on_cut(f"cut off in {member.name}")
                 return  # it has been told, and there is nothing behind it
     except CutOffError as error:
         raise ArchiveError(f"damaged archive: {damage(error).message}") from None
+    if reader.ends_in_a_header:
+        on_cut(f"cut off at byte {meter.expanded_bytes} of the tar")
     if gunzip is None:
         if not reader.has_end:
             raise ArchiveError(
