@@ -9,6 +9,7 @@ import tempfile
 from pipelines.options import RunArguments
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable, without_secrets
+from transforms.storage import uris
 
 
 class LogFormatter(logging.Formatter):
@@ -35,7 +36,9 @@ def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
         root.addHandler(terminal)
         root.setLevel(logging.INFO)
         return None
-    path = arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
+    path = uris.absolute(
+        arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
+    )
     try:
         # Without being asked for, a log is only there when there is something to tell.
         handler = logging.FileHandler(path, delay=arguments.log_file is None)

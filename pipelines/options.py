@@ -17,6 +17,7 @@ from typing import NoReturn
 from transforms.filters import Filters
 from transforms.media.errors import ConfigError
 from transforms.media.values import OutputType
+from transforms.storage import uris
 
 _AGE = re.compile(r"^(\d+)([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -191,12 +192,13 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
     if arguments.command is None:
         parser.print_help(sys.stderr)
         raise UsageError("a command is needed: run, inspect or verify")
+    _refuse_nameless(arguments)
     if arguments.command == "inspect":
         if rest:
             raise UsageError(f"inspect does not know {rest[0]}")
         return InspectArguments(
             archives=tuple(arguments.archives),
-            config=arguments.config,
+            config=arguments.config and uris.without_file(arguments.config),
             as_json=arguments.as_json,
         )
     if arguments.command == "verify":
@@ -224,7 +226,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
         inputs=tuple(arguments.input),
         output=arguments.output,
         catalog=arguments.catalog,
-        config=arguments.config,
+        config=arguments.config and uris.without_file(arguments.config),
         filters=Filters(
             calls=tuple(arguments.call),
             participants=tuple(arguments.participant),
@@ -241,6 +243,21 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
         verbose=arguments.verbose,
         beam_args=tuple(_beam_spelling(argument) for argument in rest),
     )
+
+
+def _refuse_nameless(arguments: argparse.Namespace) -> None:
+    """Checks that each place has a name: an empty one, as of a variable of a shell that is not set,
+    would stand for the folder one is in.
+
+    Raises:
+      UsageError: one has none.
+    """
+    for name in ("input", "output", "catalog", "archives", "summary_json", "log_file", "config"):
+        found = getattr(arguments, name, None)
+        for uri in found if isinstance(found, list) else [found]:
+            if uri is not None and not uris.is_named(uri):
+                flag = "ARCHIVE" if name == "archives" else f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} {uri!r} names nothing, expected a path or URI")
 
 
 def parse_since(text: str, now: datetime) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from transforms.media.errors import ConfigError, StorageError
 from transforms.storage import objects
 from transforms.storage.local import LocalStore
 from transforms.storage.registry import store_of
@@ -28,6 +29,25 @@ def test_store_goes_by_the_scheme(uri: str, name: str, can_be_down: bool) -> Non
     assert type(store).__name__ == name
     assert store is store_of(uri)
     assert store.can_be_down is can_be_down
+
+
+@pytest.mark.parametrize("uri", ["s4://bucket/raw", "http://host/a.tar.gz", "callpress://x"])
+def test_scheme_that_nobody_knows_is_told_with_those_known(uri: str) -> None:
+    scheme = uri.split(":", 1)[0]
+
+    with pytest.raises(ConfigError) as told:
+        store_of(uri)
+
+    assert str(told.value).startswith(f"{uri}: unknown scheme {scheme}://, expected a path or one")
+    for known in ("file://", "gs://", "s3://"):
+        assert known in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("uri", ["gs:///raw/*", "gs://*/raw", "gs://-/raw"])
+def test_bucket_that_cannot_be_is_a_storage_error(uri: str) -> None:
+    with pytest.raises(StorageError, match="is no name of a bucket"):
+        objects.match(uri)
 
 
 def test_object_store_has_no_folders(tmp_path: Path) -> None:

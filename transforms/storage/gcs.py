@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,10 @@ _NO_OBJECT = 0
 
 
 def _bucket_and_name(uri: str) -> tuple[str, str]:
+    """Returns the two parts of a URI. Raises: OSError: what stands for the bucket cannot be one."""
     bucket, _, name = uri.removeprefix(_PREFIX).partition("/")
+    if not (bucket[:1].isalnum() and bucket[-1:].isalnum()):
+        raise OSError(errno.EINVAL, f"{bucket!r} is no name of a bucket", uri)
     return bucket, name
 
 

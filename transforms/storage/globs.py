@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import re
 
 # A set has at least one character: the `]` of `[]a]` and `[!]a]` is in it.
@@ -19,6 +20,33 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     Raises:
       OSError: a set that nothing can be in, such as `[z-a]`.
     """
+    return _compile("".join(_spell_tokens(pattern)), pattern)
+
+
+def may_match_below(pattern: str, folder: str) -> bool:
+    """Whether a glob may match something below a folder, by their names alone. Raises: as
+    `compile_glob`.
+    """
+    prefix, begin = plain_prefix(pattern), folder.rstrip("/") + "/"
+    if prefix.startswith(begin):
+        return True
+    return begin.startswith(prefix) and any(
+        first.fullmatch(begin) for first in _beginnings(pattern)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _beginnings(pattern: str) -> tuple[re.Pattern[str], ...]:
+    """Returns what a match may begin with: the pattern cut behind each part of it."""
+    tokens = _spell_tokens(pattern)
+    plain = len(plain_prefix(pattern))
+    return tuple(
+        _compile("".join(tokens[:count]), pattern) for count in range(plain, len(tokens) + 1)
+    )
+
+
+def _spell_tokens(pattern: str) -> list[str]:
+    """Returns the parts of a glob as regular expressions."""
     spelled = []
     for token in _TOKEN.finditer(pattern):
         if token["set"] is not None:
@@ -37,8 +65,12 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
                     token.lastgroup or "", re.escape(token[0])
                 )
             )
+    return spelled
+
+
+def _compile(spelled: str, pattern: str) -> re.Pattern[str]:
     try:
-        return re.compile("".join(spelled), re.DOTALL)
+        return re.compile(spelled, re.DOTALL)
     except re.error as error:
         raise OSError(errno.EINVAL, f"no pattern: {error.msg}", pattern) from None
 

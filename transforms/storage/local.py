@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from transforms.storage.globs import compile_glob, plain_prefix, quote
+from transforms.storage.globs import compile_glob, may_match_below, plain_prefix, quote
 from transforms.storage.store import ListedObject, OpenFile, OpenObject, ShortTransferError
 from transforms.storage.uris import join
 
@@ -42,7 +42,11 @@ class LocalStore:
             return file.read()
 
     def match(self, pattern: str) -> Iterator[ListedObject]:
-        """Yields the files a glob matches; a folder only where it is spelled out."""
+        """Yields the files a glob matches; a folder only where it is spelled out.
+
+        Links to folders are not followed, as one may lead to all of the disk: they are yielded as
+        unreadable, unless the folder lies below the pattern under its own name, too.
+        """
         prefix = plain_prefix(pattern)
         if prefix == pattern:
             yield from _look_at(pattern)
@@ -54,13 +58,30 @@ class LocalStore:
             if "**" in pattern
             else pattern.count("/") + pattern.count("?") + pattern.count("[")
         )
-        for folder, below, names in os.walk(os.path.dirname(prefix)):
-            for name in names:
-                path = os.path.join(folder, name)
-                if wanted.fullmatch(path):
+        root = os.path.dirname(prefix)
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            goes_on = deepest is None or os.path.join(folder, "").count("/") < deepest
+            try:
+                with os.scandir(folder) as entries:
+                    found = list(entries)
+            except (FileNotFoundError, NotADirectoryError):  # or gone a moment ago
+                continue
+            except OSError as error:
+                if may_match_below(pattern, folder):
+                    yield _unreadable(join(folder, ""), error.strerror or str(error))
+                continue
+            for entry in found:
+                path = os.path.join(folder, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    if goes_on:
+                        folders.append(path)
+                elif entry.is_symlink() and os.path.isdir(path):
+                    if goes_on and may_match_below(pattern, path):
+                        yield from _look_at_link(path, root, pattern)
+                elif wanted.fullmatch(path):
                     yield from _look_at(path)
-            if deepest is not None and os.path.join(folder, "").count("/") >= deepest:
-                below.clear()
 
     def has_match(self, pattern: str) -> bool:
         """Whether a glob matches anything at all."""
@@ -76,12 +97,26 @@ class LocalStore:
         return str(os.stat(uri).st_mtime_ns)
 
     def exists_literally(self, name: str) -> bool:
-        """Whether a file or folder has just this name."""
-        return os.path.exists(name)
+        """Whether a file, folder or link has just this name."""
+        return os.path.lexists(name)
 
     def is_folder(self, name: str) -> bool:
         """Whether a name is that of a folder."""
         return os.path.isdir(name)
+
+    def resolve(self, uri: str) -> str:
+        """Returns the path without links, in small letters where the disk takes no notice of
+        case.
+        """
+        there = real = os.path.realpath(uri)
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        folder, name = os.path.split(there)
+        other = os.path.join(folder, name.swapcase())
+        with contextlib.suppress(OSError):
+            if other != there and os.path.samefile(other, there):
+                return real.casefold()
+        return real
 
     def local_path(self, uri: str) -> str | None:
         """Returns the name itself: it is a path."""
@@ -214,16 +249,42 @@ def _beside(path: str, size_bytes: int) -> Iterator[Path]:
 
 
 def _look_at(path: str) -> Iterator[ListedObject]:
-    with contextlib.suppress(OSError, ValueError):  # it may have gone a moment ago
+    try:
         found = os.stat(path)
-        is_regular = stat.S_ISREG(found.st_mode)
-        yield ListedObject(
-            path=path,
-            size_bytes=found.st_size,
-            modified_unix_s=found.st_mtime,
-            change_token=str(found.st_mtime_ns) if is_regular else "",
-            special_mode="" if is_regular else stat.filemode(found.st_mode),
-        )
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):  # else it was never there, or has gone a moment ago
+            yield _unreadable(path, f"a link to {os.readlink(path)!r}, which is not there")
+        return
+    except ValueError:  # no name can hold NUL
+        return
+    except OSError as error:
+        yield _unreadable(path, error.strerror or str(error))
+        return
+    is_regular = stat.S_ISREG(found.st_mode)
+    yield ListedObject(
+        path=path,
+        size_bytes=found.st_size,
+        modified_unix_s=found.st_mtime,
+        change_token=str(found.st_mtime_ns) if is_regular else "",
+        special_mode="" if is_regular else stat.filemode(found.st_mode),
+    )
+
+
+def _look_at_link(path: str, root: str, pattern: str) -> Iterator[ListedObject]:
+    """Yields a link to a folder, unless the walk from `root` comes by that folder anyway."""
+    target, real_root = os.path.realpath(path), os.path.realpath(root)
+    if os.path.commonpath([target, real_root]) == real_root:
+        on_the_way = os.path.normpath(os.path.join(root, os.path.relpath(target, real_root)))
+        if may_match_below(pattern, on_the_way):
+            return
+    yield _unreadable(path, f"a link to the folder {target!r}, which is not followed")
+
+
+def _unreadable(path: str, why: str) -> ListedObject:
+    modified_unix_s = 0.0
+    with contextlib.suppress(OSError):
+        modified_unix_s = os.lstat(path).st_mtime
+    return ListedObject(path=path, size_bytes=0, modified_unix_s=modified_unix_s, unreadable=why)
 
 
 def _token(data: bytes) -> str | None:

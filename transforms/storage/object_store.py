@@ -42,6 +42,10 @@ class ObjectStore(Store, Protocol):
         """Returns False: there are no folders."""
         return False
 
+    def resolve(self, uri: str) -> str:
+        """Returns the URI itself: there are no links, and letters count as they are."""
+        return uri
+
     def local_path(self, uri: str) -> str | None:
         """Returns None: no object is a file of this machine."""
         return None

@@ -126,11 +126,12 @@ def match(pattern: str) -> list[ListedObject]:
 
 
 @retried
-def has_match(pattern: str) -> bool:
-    """Whether a glob matches anything at all; cheap also where it matches much. Raises:
-    StorageError.
+def has_match(pattern: str, wanted: Callable[[ListedObject], bool] | None = None) -> bool:
+    """Whether a glob matches anything at all, or anything that is wanted; cheap also where it
+    matches much. Raises: StorageError.
     """
-    return store_of(pattern).has_match(pattern)
+    store = store_of(pattern)
+    return store.has_match(pattern) if wanted is None else any(map(wanted, store.match(pattern)))
 
 
 @retried
@@ -161,6 +162,11 @@ def exists_literally(name: str) -> bool:
 def is_folder(name: str) -> bool:
     """Whether a name is that of a folder, in a store that has folders."""
     return store_of(name).is_folder(name)
+
+
+def resolve(uri: str) -> str:
+    """Returns the one spelling that all names of a place have in common, for comparing."""
+    return store_of(uri).resolve(uri)
 
 
 # --- places to write to ---------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from transforms.media.errors import ConfigError
+from transforms.media.text import printable
 from transforms.storage import uris
 from transforms.storage.store import Store
 
@@ -41,5 +43,25 @@ _STORES: dict[str, Callable[[], Store]] = {"": _local, "gs": _gcs}
 def store_of(uri: str) -> Store:
     """Returns the store that a URI, a path or a glob belongs to: one that we know, or whatever Beam
     knows by that scheme.
+
+    Raises:
+      ConfigError: nobody knows the scheme.
     """
-    return _STORES.get(uris.scheme_of(uri), _beam)()
+    scheme = uris.scheme_of(uri)
+    if scheme in _STORES:
+        return _STORES[scheme]()
+    if scheme not in (of_beam := _schemes_of_beam()):
+        known = ", ".join(
+            f"{name}://" for name in sorted({"file", *filter(None, _STORES), *of_beam})
+        )
+        raise ConfigError(
+            f"{printable(uri)}: unknown scheme {scheme}://, expected a path or one of {known}"
+        )
+    return _beam()
+
+
+def _schemes_of_beam() -> set[str]:
+    from apache_beam.io.filesystem import FileSystem
+    from apache_beam.io.filesystems import FileSystems  # noqa: F401 - imports those it comes with
+
+    return {name for known in FileSystem.get_all_subclasses() if (name := known.scheme())}

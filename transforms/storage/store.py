@@ -36,6 +36,10 @@ class ListedObject:
     """
     special_mode: str = ""
     """Mode as `ls -l` spells it, of a pipe, a device or a folder; empty for what has content."""
+    unreadable: str = ""
+    """Why nothing is known of it but its name: a link that leads nowhere or is not followed, a
+    folder (its path ends in `/`) that cannot be listed. Empty for what is there.
+    """
 
 
 class OpenObject(Protocol):
@@ -79,7 +83,9 @@ class Store(Protocol):
         """Returns a whole object."""
 
     def match(self, pattern: str) -> Iterator[ListedObject]:
-        """Yields the objects a glob matches: `*` stays in its folder, `**` does not."""
+        """Yields the objects a glob matches: `*` stays in its folder, `**` does not. Where it
+        cannot be known whether something below matches, the folder or link in its place.
+        """
 
     def has_match(self, pattern: str) -> bool:
         """Whether a glob matches anything at all; cheap also where it matches much."""
@@ -99,6 +105,9 @@ class Store(Protocol):
 
     def is_folder(self, name: str) -> bool:
         """Whether a name is that of a folder, in a store that has folders."""
+
+    def resolve(self, uri: str) -> str:
+        """Returns the one spelling that all names of a place have in common, for comparing."""
 
     def local_path(self, uri: str) -> str | None:
         """Returns the path of an object on this machine's disks; None in any other store."""
