@@ -23,14 +23,14 @@ from pipelines.options import RunArguments
 from pipelines.run import job_settings
 from transforms.catalog import partitions, pending_replacement
 from transforms.context import JobSettings
-from transforms.elements import ArchiveRef, Row
-from transforms.media.errors import StorageError
+from transforms.elements import Row
+from transforms.list_archives import refer
+from transforms.media.errors import RecordingError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
 from transforms.skip_processed import judge
 from transforms.sources import archive_files
-from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects, uris
 
 _COLUMNS = (
@@ -61,7 +61,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     options = beam_options(arguments.beam_args)
     FileSystems.set_options(options)
     where = places.places_of(arguments)
-    objects.find_credentials((*arguments.inputs, where.catalog_uri))
+    objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
     places.check_inputs(arguments.inputs)
     job = job_settings(arguments, settings, where, engine_of(options, arguments.beam_args))
     plan = make_plan(where.inputs, job)
@@ -77,14 +77,10 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog
     cannot be read.
     """
-    since = job.filters.since_unix_ns
-    found = {
-        listed.uri: listed
-        for pattern in patterns
-        for listed in archive_files.list_archives(pattern)
-    }
+    matched = [archive_files.find_archives(pattern, job.own_uris) for pattern in patterns]
+    found = {listed.uri: listed for each in matched for listed in each.archives}
     archives = [
-        found[uri] for uri in sorted(found) if since is None or found[uri].modified_unix_ns > since
+        found[uri] for uri in sorted(found) if found[uri].is_after(job.filters.since_unix_ns)
     ]
     rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
     repeat = pending_replacement.archives_to_repeat(job.catalog_uri)
@@ -92,9 +88,10 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     for listed in archives:
         entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
         try:
-            ref = _refer(listed)
-        except StorageError as error:
-            press.append({**entry, "why": f"cannot be looked at: {error.message}", "attempt": 1})
+            ref = refer(listed)
+        except RecordingError as error:
+            why = error.message.removeprefix(f"{listed.uri}: ")
+            press.append({**entry, "why": f"cannot be looked at: {why}", "attempt": 1})
             continue
         row = rows.get((utc_date(listed.modified_unix_ns), listed.uri))
         verdict = judge(ref, row, job, repeat)
@@ -109,16 +106,8 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         "bytes_to_skip": sum(entry["size_bytes"] for entry in skip),
         "press": press,
         "skip": skip,
+        "files_left_out": sum(each.own_count for each in matched),
     }
-
-
-def _refer(listed: ListedArchive) -> ArchiveRef:
-    return ArchiveRef(
-        uri=listed.uri,
-        size_bytes=listed.size_bytes,
-        modified_unix_ns=listed.modified_unix_ns,
-        fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
-    )
 
 
 def _known(catalog_uri: str, dates: set[str]) -> dict[tuple[str, str], Row]:
@@ -164,6 +153,7 @@ def _print(plan: Mapping[str, Any]) -> None:
         f"{f' ({told})' if told else ''}, and skip {archives['to_skip']}, "
         f"{_size(plan['bytes_to_skip'])}"
     )
+    places.tell_left_out(plan["files_left_out"])
 
 
 def _size(size_bytes: int) -> str:

@@ -22,24 +22,24 @@ from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.findings import Findings
 from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming
 from transforms.media.settings import LimitSettings, PressSettings
-from transforms.media.text import printable, printable_json
+from transforms.media.text import printable, printable_json, spelled_utf8
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
-from transforms.storage import objects
+from transforms.storage import objects, uris
 
 
 def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not
     be read.
     """
-    objects.find_credentials(arguments.archives)
+    objects.find_credentials(map(uris.absolute, arguments.archives))
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
-        listed = archive_files.list_archives(pattern)
+        listed = archive_files.find_archives(pattern).archives
         if not listed:
             found.append(
                 {
-                    "uri": pattern,
+                    "uri": spelled_utf8(pattern),
                     "error": archive_files.why_nothing_matches(pattern),
                     "sessions": [],
                 }
@@ -66,10 +66,12 @@ def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str,
     """
     members, message = ArchiveMembers(), None
     try:
+        if archive.error is not None:
+            raise archive.error
         source = archive_files.archive_input(archive.uri, archive.size_bytes)
         members = read_members(source, objects.open_input, None, limits, Findings())
     except RecordingError as unusable:
-        message = unusable.message
+        message = unusable.message.removeprefix(f"{archive.uri}: ")
     else:
         error = members.unread_metadata or _damaged_description(members)
         message = members.cut_by or (None if error is None else error.message)

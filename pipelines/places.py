@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipelines.options import RunArguments
 from transforms.media.errors import CallpressError, ConfigError, StorageError
+from transforms.media.text import has_utf8, spelled_utf8
 from transforms.sources import archive_files
 from transforms.storage import objects, uris
 from transforms.storage.errors import describe_error
@@ -27,16 +28,29 @@ class Places:
     """Patterns."""
     output_uri: str
     catalog_uri: str
+    own_uris: tuple[str, ...]
+    """The summary and the log, where they were asked for."""
 
 
 def places_of(arguments: RunArguments) -> Places:
-    """Returns the places a command line names."""
-    output = uris.absolute(arguments.output.rstrip("/"))
-    catalog = arguments.catalog or uris.join(output, "catalog")
+    """Returns the places a command line names.
+
+    Raises:
+      ConfigError: one that is written to has a name that no table can hold.
+    """
+    output = uris.folder(arguments.output)
+    catalog = uris.folder(arguments.catalog or uris.join(output, "catalog"))
+    own = tuple(uris.absolute(uri) for uri in (arguments.summary_json, arguments.log_file) if uri)
+    for place in (output, catalog, *own):
+        if not has_utf8(place):
+            raise ConfigError(
+                f"{spelled_utf8(place)}: its name is no UTF-8, expected one that tables can hold"
+            )
     return Places(
         inputs=tuple(uris.absolute(pattern) for pattern in arguments.inputs),
         output_uri=output,
-        catalog_uri=uris.absolute(catalog.rstrip("/")),
+        catalog_uri=catalog,
+        own_uris=own,
     )
 
 
@@ -83,6 +97,15 @@ def check_inputs(patterns: Sequence[str]) -> None:
         )
     for reason in filter(None, reasons):
         print(f"callpress: warning: {reason}", file=sys.stderr)
+
+
+def tell_left_out(count: int) -> None:
+    """Tells how many files below the inputs are left out because a run of ours made them."""
+    if count:
+        print(
+            f"callpress: left out {count} files below --input that Callpress itself made",
+            file=sys.stderr,
+        )
 
 
 def check_writable(places: Places, root: str, summary_json: str | None) -> None:

@@ -51,7 +51,7 @@ def build(
       run: which run it is.
     """
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job)
-    compared = listed.archives | "SkipProcessed" >> SkipProcessed(job, run)
+    compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
     unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(job, run)
 
     touched = (
@@ -90,8 +90,17 @@ def build(
     ) | "FailuresSoFar" >> beam.Flatten()
     mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(job, run)
 
-    touched_archives = compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,))
-    of_them = {"archives": ("archive_uri",), "failures": ("archive_uri", "call_session_id")}
+    touched_archives = (
+        compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
+        listed[list_archives.FAILURES]
+        | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
+        # What an earlier run said of a folder it could not list holds no more.
+        compared.todo | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
+    ) | "KeysOfArchives" >> beam.Flatten()
+    of_them = {
+        "archives": ("archive_uri",),
+        "failures": ("archive_uri", "call_session_id", "stage"),
+    }
     of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
         job, of_them, ("archive_uri",)
     )
@@ -114,6 +123,7 @@ def build(
         "calls": mixed.calls,
         "archives": recorded.archives,
         "failures": failures,
-        "listed": listed.archives,
+        "listed": listed[list_archives.ARCHIVES],
+        "left_out": listed[list_archives.LEFT_OUT],
         "skipped": compared[skip_processed.SKIPPED],
     } | "WriteCatalog" >> WriteCatalog(job, run)

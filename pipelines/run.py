@@ -104,7 +104,9 @@ def _prepare(
     )
     load_libopus()
     FileSystems.set_options(options)
-    objects.find_credentials((*arguments.inputs, where.output_uri, where.catalog_uri, root))
+    objects.find_credentials(
+        (*where.inputs, where.output_uri, where.catalog_uri, root, *where.own_uris)
+    )
     places.check_inputs(arguments.inputs)
     places.check_writable(where, root, arguments.summary_json)
     return _Prepared(
@@ -132,6 +134,7 @@ def job_settings(
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         threads=engine.codec_processes,
+        own_uris=where.own_uris,
         must_hold_lock=True,
     )
 
@@ -173,6 +176,7 @@ def _press(prepared: _Prepared) -> int:
     objects.delete_below(identity.staging_uri)
     places.delete_staging_root_if_empty(prepared.staging_root)
     run_summary.print_summary(summary, time.monotonic() - clock, job.output_uri, job.catalog_uri)
+    places.tell_left_out(result["counts"].get("left_out", 0))
     if exit_status:
         limit = job.settings.max_failed_ratio
         print(

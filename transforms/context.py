@@ -28,6 +28,9 @@ class JobSettings:
     overwrite: bool
     threads: int
     """Codec processes per worker process."""
+    own_uris: tuple[str, ...] = ()
+    """Files a run writes beside its recordings and tables: no pattern of its own stands for them.
+    """
     must_hold_lock: bool = False
     """Whether publishing first makes sure that the catalog's lock is this run's still."""
     settings_fingerprint: str = field(init=False)

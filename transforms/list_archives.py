@@ -4,7 +4,9 @@ changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -16,12 +18,15 @@ from transforms.media.errors import RecordingError
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
 
+ARCHIVES = "archives"
 FAILURES = "failures"
+LEFT_OUT = "left_out"
 
 
 class ListArchives(beam.PTransform):
     """Input: the pipeline's beginning. Output: `ArchiveRef` (main) and `Failure` (`failures`),
-    after a fusion break.
+    after a fusion break; how many files of ours each pattern matched, which are left out
+    (`left_out`).
 
     Listing is parallel over patterns, fingerprinting over archives. Writes nothing; memory grows
     with the archives listed.
@@ -32,22 +37,38 @@ class ListArchives(beam.PTransform):
         self._patterns = tuple(patterns)
         self._job = job
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.pvalue.DoOutputsTuple:
-        return (
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
+        # As bytes: text that is no UTF-8 cannot be an element.
+        patterns = [os.fsencode(pattern) for pattern in self._patterns]
+        found = (
             begin
-            | "Patterns" >> beam.Create(self._patterns)
-            | "ListPattern" >> beam.FlatMap(_list_pattern)
+            | "Patterns" >> beam.Create(patterns)
+            | "ListPattern" >> beam.ParDo(_ListFn(self._job)).with_outputs(LEFT_OUT, main=ARCHIVES)
+        )
+        looked_at = (
+            found[ARCHIVES]
             | "KeyByUri" >> beam.Map(lambda listed: (listed.uri, listed))
             | "GroupByUri" >> beam.GroupByKey()
             | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
             | "SpreadArchives" >> beam.Reshuffle()
             | "Fingerprint"
-            >> beam.ParDo(_FingerprintFn(self._job)).with_outputs(FAILURES, main="archives")
+            >> beam.ParDo(_FingerprintFn(self._job)).with_outputs(FAILURES, main=ARCHIVES)
         )
+        return {
+            ARCHIVES: looked_at[ARCHIVES],
+            FAILURES: looked_at[FAILURES],
+            LEFT_OUT: found[LEFT_OUT],
+        }
 
 
-def _list_pattern(pattern: str) -> Iterable[ListedArchive]:
-    return archive_files.list_archives(pattern)
+class _ListFn(beam.DoFn):
+    def __init__(self, job: JobSettings) -> None:
+        self._own_uris = job.own_uris
+
+    def process(self, pattern: bytes) -> Iterator[ListedArchive | beam.pvalue.TaggedOutput]:
+        found = archive_files.find_archives(os.fsdecode(pattern), self._own_uris)
+        yield from found.archives
+        yield beam.pvalue.TaggedOutput(LEFT_OUT, found.own_count)
 
 
 class _FingerprintFn(beam.DoFn):
@@ -56,17 +77,12 @@ class _FingerprintFn(beam.DoFn):
         self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
 
     def process(self, listed: ListedArchive) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
-        if self._since is not None and listed.modified_unix_ns <= self._since:
+        if not listed.is_after(self._since):
             return
         self._archives_listed.inc()
         progress.add("archives_found")
         try:
-            yield ArchiveRef(
-                uri=listed.uri,
-                size_bytes=listed.size_bytes,
-                modified_unix_ns=listed.modified_unix_ns,
-                fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
-            )
+            yield refer(listed)
         except RecordingError as error:
             progress.add("archives")
             progress.add("failures")
@@ -77,3 +93,33 @@ class _FingerprintFn(beam.DoFn):
                 archive_modified_unix_ns=listed.modified_unix_ns,
             )
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
+
+
+class FoldersAboveFn(beam.DoFn):
+    """Input: `ArchiveRef`. Output: the folders it lies in, as the keys that `archive_uri` is; of a
+    bundle each once.
+    """
+
+    def start_bundle(self) -> None:
+        self._told: set[str] = set()
+
+    def process(self, ref: ArchiveRef) -> Iterator[tuple[str]]:
+        for folder in archive_files.folders_above(ref.uri):
+            if folder in self._told:
+                return
+            self._told.add(folder)
+            yield (folder,)
+
+
+def refer(listed: ListedArchive) -> ArchiveRef:
+    """Returns a listed archive as the steps know it. Raises: RecordingError: it is none, or cannot
+    be looked at.
+    """
+    if listed.error is not None:
+        raise listed.error
+    return ArchiveRef(
+        uri=listed.uri,
+        size_bytes=listed.size_bytes,
+        modified_unix_ns=listed.modified_unix_ns,
+        fingerprint=listed.fingerprint or archive_files.fingerprint(listed.uri),
+    )

@@ -4,7 +4,7 @@ call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -22,6 +22,7 @@ from transforms.elements import (
     FragmentRef,
     RecordedArchive,
     Row,
+    Stage,
     Status,
 )
 from transforms.engine.run_fn import RunFn
@@ -65,7 +66,8 @@ class RecordArchives(beam.PTransform):
                 | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
                 "prior": prior
                 | "KeepArchivesOwn" >> beam.Filter(lambda row: row.get("call_session_id") is None)
-                | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row["call_date"])),
+                | "KeyPrior"
+                >> beam.Map(lambda row: (row["archive_uri"], (row["call_date"], row.get("stage")))),
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
@@ -84,7 +86,13 @@ class _RecordFn(RunFn):
         uri, found = group
         summary: ArchiveSummary | None = next(iter(found["summaries"]), None)
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))
-        if summary is None and not failures:  # recalled: its row stands
+        prior = set(found["prior"])
+        prior_dates = {call_date for call_date, _ in prior}
+        if summary is None and not failures:
+            # A folder that could not be listed and now gives archives; else recalled: its row
+            # stands.
+            if {stage for _, stage in prior} == {Stage.LIST_ARCHIVES}:
+                yield from _removals(uri, prior_dates, ("failures",))
             return
         modified = (
             summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
@@ -113,10 +121,10 @@ class _RecordFn(RunFn):
                 status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows)
             )
         self._owners.setdefault(batch, []).append(uri)
-        for old_date in sorted(set(found["prior"]) - {date}) if recorded else ():
-            counts = (("archives", 0), ("failures", 0))
-            removal = FragmentRef(uri="", call_date=old_date, row_counts=counts, replaced=((uri,),))
-            yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)
+        # Of what is no archive, such as a folder that cannot be listed, only failures are known.
+        if recorded or summary is None:
+            goes = ("archives", "failures") if recorded else ("failures",)
+            yield from _removals(uri, prior_dates - {date}, goes)
         if len(self._owners[batch]) >= _ROWS_PER_FRAGMENT:
             yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(batch))
 
@@ -131,3 +139,11 @@ class _RecordFn(RunFn):
         uri = self.run.staged("rows", f"archives-{key_hash(*owners)}.json")
         by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
         return write_fragment(uri, batch[0], by_table, tuple((owner,) for owner in owners))
+
+
+def _removals(uri: str, dates: Iterable[str], tables: Sequence[str]) -> Iterator[Any]:
+    """Yields what takes an archive's rows out of some dates of some tables."""
+    counts = tuple((table, 0) for table in tables)
+    for date in sorted(dates):
+        removal = FragmentRef(uri="", call_date=date, row_counts=counts, replaced=((uri,),))
+        yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)

@@ -33,7 +33,7 @@ Tally = dict[str, int]
 
 class WriteCatalog(beam.PTransform):
     """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, and counts of archives
-    listed and skipped.
+    listed and skipped and of files of ours left out.
 
     Output: one element, the run's result as written to staging. Merges one partition of a table at
     a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
@@ -71,6 +71,7 @@ class WriteCatalog(beam.PTransform):
             inputs["archives"] | "TallyArchives" >> beam.Map(_tally_archive),
             inputs["listed"] | "TallyListed" >> beam.Map(lambda _: {"archives_listed": 1}),
             inputs["skipped"] | "TallySkipped" >> beam.Map(lambda _: {"archives_skipped": 1}),
+            inputs["left_out"] | "TallyLeftOut" >> beam.Map(lambda count: {"left_out": count}),
         ) | "AllTallies" >> beam.Flatten()
         total = tallies | "SumTallies" >> beam.CombineGlobally(_SumTalliesFn())
         first_failures = inputs["failures"] | "FirstFailures" >> beam.combiners.Top.Smallest(

@@ -16,21 +16,21 @@ from tests.support.job_run import JobRun
 from transforms.elements import ArchiveRef, Failure, Stage
 from transforms.engine import progress
 from transforms.filters import Filters
-from transforms.list_archives import FAILURES, ListArchives
+from transforms.list_archives import ARCHIVES, FAILURES, LEFT_OUT, FoldersAboveFn, ListArchives
 
 
 def _make(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(os.fsencode(name))
         os.utime(folder / name, (0, 1_767_607_200))
 
 
 def _expect(context: JobRun, patterns: Sequence[str], uris: Sequence[str]) -> None:
     pipeline = make_pipeline()
     listed = pipeline | ListArchives(patterns, context.job)
-    found = listed.archives | beam.Map(lambda ref: ref.uri)
-    expect(archives=(found, equal_to(uris)), failures=(listed.failures, nothing))
+    found = listed[ARCHIVES] | beam.Map(lambda ref: ref.uri)
+    expect(archives=(found, equal_to(uris)), failures=(listed[FAILURES], nothing))
     result = pipeline.run()
     result.wait_until_finish()
     assert count_of(result, "archives_listed") == len(uris)
@@ -47,7 +47,7 @@ def test_archive_has_uri_size_modification_and_fingerprint(context: JobRun, tmp_
 
     with make_pipeline() as pipeline:
         listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], context.job)
-        assert_that(listed.archives | GroupOnce(), equal_to([ref]))
+        assert_that(listed[ARCHIVES] | GroupOnce(), equal_to([ref]))
 
 
 def test_patterns_that_overlap_give_each_archive_once(context: JobRun, tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(
     with make_pipeline() as pipeline:
         listed = pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
         both = (
-            listed.archives | "UriOfArchive" >> beam.Map(lambda ref: ref.uri),
-            listed.failures | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
+            listed[ARCHIVES] | "UriOfArchive" >> beam.Map(lambda ref: ref.uri),
+            listed[FAILURES] | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
         ) | beam.Flatten()
-        expect(each_once=(both, equal_to([good, bad])), failures=(listed.failures, check))
+        expect(each_once=(both, equal_to([good, bad])), failures=(listed[FAILURES], check))
 
 
 def test_named_pipe_is_a_failure_and_not_waited_for(context: JobRun, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_named_pipe_is_a_failure_and_not_waited_for(context: JobRun, tmp_path: P
         assert failure.message.endswith("a.tar.gz: prw-r--r--, expected a regular file")
 
     listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], context.job)
-    expect(archives=(listed.archives, nothing), failures=(listed[FAILURES], check))
-    listed.archives.pipeline.run().wait_until_finish()
+    expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
+    listed[ARCHIVES].pipeline.run().wait_until_finish()
 
 
 def test_pattern_that_cannot_be_listed_stops_the_run(context: JobRun, store: ModuleType) -> None:
@@ -131,6 +131,64 @@ def test_pattern_that_cannot_be_listed_stops_the_run(context: JobRun, store: Mod
         make_pipeline() as pipeline,
     ):
         pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
+
+
+def test_what_stands_in_the_place_of_archives_is_a_failure_whenever_it_was_modified(
+    context: JobRun, tmp_path: Path
+) -> None:
+    _make(tmp_path, "raw/a.zip")
+    (tmp_path / "raw/b.zip").symlink_to("nowhere")
+    filtered = context.changed(filters=Filters(since_unix_ns=2**62))
+
+    def check(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert failure.stage == Stage.LIST_ARCHIVES
+        assert failure.archive_uri == f"{tmp_path}/raw/b.zip"
+        assert failure.error_type == "StorageError"
+        assert failure.retryable
+
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*"], filtered.job)
+    expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
+    listed[ARCHIVES].pipeline.run().wait_until_finish()
+
+
+def test_pattern_and_archive_of_no_utf8_are_elements_like_others(
+    context: JobRun, tmp_path: Path
+) -> None:
+    _make(tmp_path, "caf\udce9/a.zip")
+
+    def check(failures: list[Failure]) -> None:
+        assert [failure.archive_uri for failure in failures] == [f"{tmp_path}/caf\\xe9/a.zip"]
+
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/caf\udce9/*"], context.job)
+    expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
+    listed[ARCHIVES].pipeline.run().wait_until_finish()
+
+
+def test_what_runs_made_is_counted_for_each_pattern(context: JobRun, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/a.zip", "raw/callpress.lock", "raw/end.json")
+    job = context.changed(own_uris=(f"{tmp_path}/raw/end.json",)).job
+
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*", f"{tmp_path}/no/*"], job)
+    found = listed[ARCHIVES] | beam.Map(lambda ref: ref.uri)
+    expect(
+        archives=(found, equal_to([f"{tmp_path}/raw/a.zip"])),
+        counts=(listed[LEFT_OUT], equal_to([2, 0])),
+    )
+    listed[ARCHIVES].pipeline.run().wait_until_finish()
+
+
+def test_folders_above_archives_are_keys_each_once(tmp_path: Path) -> None:
+    refs = [
+        ArchiveRef(uri=uri, size_bytes=1, modified_unix_ns=0, fingerprint="x")
+        for uri in ("/raw/a/x.zip", "/raw/b/call/", "/raw/a/y.zip")
+    ]
+    folders = FoldersAboveFn()
+    folders.start_bundle()
+
+    found = [key for ref in refs for key in folders.process(ref)]
+
+    assert sorted(found) == [("/",), ("/raw/",), ("/raw/a/",), ("/raw/b/",)]
 
 
 def test_archives_found_are_reported(context: JobRun, tmp_path: Path) -> None:

@@ -312,6 +312,48 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: JobR
     )
 
 
+def _list_failure(call_date: str, archive_uri: str = "/raw/x/") -> Row:
+    return {"archive_uri": archive_uri, "call_date": call_date, "stage": "ListArchives"}
+
+
+def test_failure_of_what_cannot_be_listed_goes_from_its_former_date(context: JobRun) -> None:
+    failure = make_failure(
+        stage=Stage.LIST_ARCHIVES,
+        archive_uri="/raw/x/",
+        archive_modified_unix_ns=CALL_START_UNIX_NS,
+    )
+
+    def check(fragments: list[FragmentRef]) -> None:
+        found = {fragment.call_date: fragment for fragment in fragments}
+        assert found["2026-01-03"].row_counts == (("failures", 0),)
+        assert found["2026-01-03"].replaced == (("/raw/x/",),)
+        assert found[CALL_DATE].count("failures") == 1
+        assert len(fragments) == 2
+
+    prior = [_list_failure("2026-01-03"), _list_failure(CALL_DATE)]
+    _run(context, [], failures=[failure], prior=prior, archives=anything, fragments=check)
+
+
+def test_failure_of_a_folder_goes_when_it_can_be_listed_again(context: JobRun) -> None:
+    def check(fragments: list[FragmentRef]) -> None:
+        (removal,) = fragments
+        assert (removal.uri, removal.call_date) == ("", CALL_DATE)
+        assert (removal.row_counts, removal.replaced) == ((("failures", 0),), (("/raw/x/",),))
+
+    _run(context, [], prior=[_list_failure(CALL_DATE)], archives=nothing, fragments=check)
+
+
+def test_rows_of_an_unpacked_folder_stay_when_an_archive_in_it_is_pressed(
+    context: JobRun,
+) -> None:
+    prior = [
+        {"archive_uri": "/raw/x/", "call_date": CALL_DATE},
+        {"archive_uri": "/raw/x/", "call_date": CALL_DATE, "stage": "UnpackArchives"},
+    ]
+
+    _run(context, [], prior=prior, archives=nothing, fragments=nothing)
+
+
 def test_recalled_archive_keeps_its_row(context: JobRun) -> None:
     _run(
         context,

@@ -96,7 +96,15 @@ def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> d
     with make_pipeline() as pipeline:
         created = {
             name: pipeline | name >> beam.Create(inputs.get(name, ()))
-            for name in ("fragments", "calls", "archives", "failures", "listed", "skipped")
+            for name in (
+                "fragments",
+                "calls",
+                "archives",
+                "failures",
+                "listed",
+                "skipped",
+                "left_out",
+            )
         }
         expect(result=(created | WriteCatalog(*context), check))
     result: dict[str, Any] = json.loads(Path(context.staged("result.json")).read_bytes())

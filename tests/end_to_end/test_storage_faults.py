@@ -166,8 +166,8 @@ def test_listing_tells_fingerprints_as_asking_for_each_does(faults: Faults, plac
     objects.write_bytes(f"{place}/a.tar.gz", b"one")
     objects.write_bytes(f"{place}/folder/p_timing_metadata.json", b"{}")
     faults.counts.clear()
-    (archive,) = archive_files.list_archives(f"{place}/*.tar.gz")
-    (folder,) = archive_files.list_archives(f"{place}/folder")
+    (archive,) = archive_files.find_archives(f"{place}/*.tar.gz").archives
+    (folder,) = archive_files.find_archives(f"{place}/folder").archives
     requests = faults.counts["requests"]
 
     assert archive.fingerprint == archive_files.fingerprint(archive.uri)

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +43,7 @@ def _make_files(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(name.encode())
 
 
-def _uris(found: list[archive_files.ListedArchive]) -> list[str]:
+def _uris(found: Iterable[archive_files.ListedArchive]) -> list[str]:
     return [listed.uri for listed in found]
 
 
@@ -114,7 +114,7 @@ def test_file_is_listed_with_size_and_modification(tmp_path: Path) -> None:
     _make_files(tmp_path, "a.tar.gz", "b.tar.gz")
     os.utime(tmp_path / "a.tar.gz", (0, 1_767_607_200.25))
 
-    (found,) = archive_files.list_archives(str(tmp_path / "a.tar.gz"))
+    (found,) = archive_files.find_archives(str(tmp_path / "a.tar.gz")).archives
 
     assert (found.uri, found.size_bytes) == (str(tmp_path / "a.tar.gz"), len("a.tar.gz"))
     assert found.modified_unix_ns == 1_767_607_200_250_000_000
@@ -126,13 +126,15 @@ def test_relative_pattern_lists_absolute_paths(
     _make_files(tmp_path, "raw/a.tar.gz")
     monkeypatch.chdir(tmp_path)
 
-    assert _uris(archive_files.list_archives("raw/*.tar.gz")) == [str(tmp_path / "raw/a.tar.gz")]
+    assert _uris(archive_files.find_archives("raw/*.tar.gz").archives) == [
+        str(tmp_path / "raw/a.tar.gz")
+    ]
 
 
 def test_star_stays_in_its_folder(tmp_path: Path) -> None:
     _make_files(tmp_path, "b.tar.gz", "a.tar.gz", "c.zip", "deep/d.tar.gz")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz")) == [
+    assert _uris(archive_files.find_archives(f"{tmp_path}/*.tar.gz").archives) == [
         f"{tmp_path}/a.tar.gz",
         f"{tmp_path}/b.tar.gz",
     ]
@@ -141,7 +143,7 @@ def test_star_stays_in_its_folder(tmp_path: Path) -> None:
 def test_two_stars_go_into_folders(tmp_path: Path) -> None:
     _make_files(tmp_path, "b.tar.gz", "x/y/d.tar.gz", "x/e.zip")
 
-    found = _uris(archive_files.list_archives(f"{tmp_path}/**.tar.gz"))
+    found = _uris(archive_files.find_archives(f"{tmp_path}/**.tar.gz").archives)
 
     assert found == [f"{tmp_path}/b.tar.gz", f"{tmp_path}/x/y/d.tar.gz"]
 
@@ -153,7 +155,7 @@ def test_two_stars_go_into_folders(tmp_path: Path) -> None:
 def test_other_wildcards(tmp_path: Path, pattern: str, names: list[str]) -> None:
     _make_files(tmp_path, "call-1.tar", "call-2.tar", "call-10.tar")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/{pattern}")) == [
+    assert _uris(archive_files.find_archives(f"{tmp_path}/{pattern}").archives) == [
         f"{tmp_path}/{name}" for name in names
     ]
 
@@ -164,7 +166,7 @@ def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
     os.utime(tmp_path / "call/p_Timing_Metadata.JSON", (0, 1_000_000_000))
 
     for pattern in (f"{tmp_path}/call", f"{tmp_path}/call/"):
-        (found,) = archive_files.list_archives(pattern)
+        (found,) = archive_files.find_archives(pattern).archives
         assert found.uri == f"{tmp_path}/call/"
         assert found.size_bytes == len("call/audio/a.rtpdump") + len("call/p_Timing_Metadata.JSON")
         assert found.modified_unix_ns == 2_000_000_000 * 10**9
@@ -173,7 +175,7 @@ def test_unpacked_folder_is_one_archive(tmp_path: Path) -> None:
 def test_folder_of_archives_stands_for_nothing(tmp_path: Path) -> None:
     _make_files(tmp_path, "raw/a.tar.gz", "raw/b.tar.gz")
 
-    assert archive_files.list_archives(f"{tmp_path}/raw") == []
+    assert archive_files.find_archives(f"{tmp_path}/raw").archives == ()
 
 
 def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> None:
@@ -182,29 +184,32 @@ def test_glob_finds_files_and_unpacked_folders_but_no_others(tmp_path: Path) -> 
         "call-1.zip",
         "call-2/deep/p_timing_metadata.json",
         "call-3/x.rtpdump",
+        "call-4/readme.txt",
         "other/p_timing_metadata.json",
     )
 
-    found = _uris(archive_files.list_archives(f"{tmp_path}/call-*"))
+    found = _uris(archive_files.find_archives(f"{tmp_path}/call-*").archives)
 
-    assert found == [f"{tmp_path}/call-1.zip", f"{tmp_path}/call-2/"]
+    assert found == [f"{tmp_path}/{name}" for name in ("call-1.zip", "call-2/", "call-3/")]
 
 
 def test_glob_with_a_slash_at_the_end_finds_folders_only(tmp_path: Path) -> None:
     _make_files(tmp_path, "call-1.zip", "call-2/p_timing_metadata.json")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/call-*/")) == [f"{tmp_path}/call-2/"]
+    assert _uris(archive_files.find_archives(f"{tmp_path}/call-*/").archives) == [
+        f"{tmp_path}/call-2/"
+    ]
 
 
 def test_file_with_a_slash_at_the_end_is_nothing(tmp_path: Path) -> None:
     _make_files(tmp_path, "a.tar.gz")
 
-    assert archive_files.list_archives(f"{tmp_path}/a.tar.gz/") == []
+    assert archive_files.find_archives(f"{tmp_path}/a.tar.gz/").archives == ()
 
 
 def test_what_is_not_there_is_nothing(tmp_path: Path) -> None:
-    assert archive_files.list_archives(f"{tmp_path}/none/a.tar.gz") == []
-    assert archive_files.list_archives(f"{tmp_path}/none/*.tar.gz") == []
+    assert archive_files.find_archives(f"{tmp_path}/none/a.tar.gz").archives == ()
+    assert archive_files.find_archives(f"{tmp_path}/none/*.tar.gz").archives == ()
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -219,7 +224,7 @@ def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name
         "a.tar.gz",
     )
 
-    uris = _uris(archive_files.list_archives(f"{tmp_path}/*.tar.gz"))
+    uris = _uris(archive_files.find_archives(f"{tmp_path}/*.tar.gz").archives)
 
     assert f"{tmp_path}/{name}" in uris
     assert len(uris) == 6
@@ -235,7 +240,9 @@ def test_odd_name_in_a_glob_is_found_read_and_fingerprinted(tmp_path: Path, name
 def test_odd_name_spelled_out_is_that_file(tmp_path: Path, name: str) -> None:
     _make_files(tmp_path, name)
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/{name}")) == [f"{tmp_path}/{name}"]
+    assert _uris(archive_files.find_archives(f"{tmp_path}/{name}").archives) == [
+        f"{tmp_path}/{name}"
+    ]
     assert archive_files.why_nothing_matches(f"{tmp_path}/{name}") is None
 
 
@@ -250,7 +257,7 @@ def test_folder_of_odd_name_holds_members_and_archives(tmp_path: Path, name: str
     )
 
     members = archive_files.folder_members(f"{tmp_path}/{name}/")
-    (found,) = archive_files.list_archives(glob.escape(f"{tmp_path}/{name}"))
+    (found,) = archive_files.find_archives(glob.escape(f"{tmp_path}/{name}")).archives
 
     assert [path for path, _ in members] == ["a/x.rtpdump", "p_timing_metadata.json"]
     assert found.uri == f"{tmp_path}/{name}/"
@@ -260,7 +267,7 @@ def test_folder_of_odd_name_holds_members_and_archives(tmp_path: Path, name: str
 def test_literal_brackets_are_quoted_like_in_other_globs(tmp_path: Path) -> None:
     _make_files(tmp_path, "raw [1]/a*.tar.gz", "raw 1/ab.tar.gz")
 
-    assert _uris(archive_files.list_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz")) == [
+    assert _uris(archive_files.find_archives(f"{tmp_path}/raw [[]1]/a[*]*.gz").archives) == [
         f"{tmp_path}/raw [1]/a*.tar.gz"
     ]
 
@@ -274,14 +281,14 @@ def test_prefix_of_an_object_store_is_listed(store: ModuleType) -> None:
     ):
         store.put(f"fake://bucket/{name}", b"xyz")
 
-    assert _uris(archive_files.list_archives("fake://bucket/raw/*.gz")) == [
+    assert _uris(archive_files.find_archives("fake://bucket/raw/*.gz").archives) == [
         "fake://bucket/raw/a.tar.gz"
     ]
-    assert _uris(archive_files.list_archives("fake://bucket/raw/**.tar.gz")) == [
+    assert _uris(archive_files.find_archives("fake://bucket/raw/**.tar.gz").archives) == [
         "fake://bucket/raw/a.tar.gz",
         "fake://bucket/raw/deep/b.tar.gz",
     ]
-    assert _uris(archive_files.list_archives("fake://bucket/raw/call")) == [
+    assert _uris(archive_files.find_archives("fake://bucket/raw/call").archives) == [
         "fake://bucket/raw/call/"
     ]
     assert archive_files.folder_members("fake://bucket/raw/call/") == (
@@ -715,7 +722,7 @@ def test_several_troubles_in_a_row_are_overcome(store: ModuleType) -> None:
 
 
 def _listing(_: Path) -> object:
-    return archive_files.list_archives("fake://bucket/*")
+    return archive_files.find_archives("fake://bucket/*").archives
 
 
 def _writing(_: Path) -> object:

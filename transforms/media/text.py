@@ -29,6 +29,26 @@ def utf8_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def has_utf8(text: str) -> bool:
+    """Whether text has a UTF-8 form. Names of files that are none have lone surrogates in it."""
+    return _LONE.search(text) is None
+
+
+def spelled_utf8(name: str) -> str:
+    """Returns the name of a file in UTF-8: bytes of it that are none are spelled out, as in
+    `\\xe9`.
+    """
+    return _LONE.sub(_spell_lone, name)
+
+
+def _spell_lone(found: re.Match[str]) -> str:
+    byte = ord(found[0]) - 0xDC00  # PEP 383
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else f"\\u{ord(found[0]):04x}"
+
+
 _HIDDEN = "[hidden]"
 # Query strings carry signatures and upload ids. urllib3 names a path alone: "Max retries exceeded
 # with url: /b/o?...".

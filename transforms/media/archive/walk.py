@@ -30,6 +30,7 @@ from transforms.media.archive.zip_members import (
 )
 from transforms.media.errors import ArchiveError
 from transforms.media.settings import LimitSettings
+from transforms.media.text import utf8_text
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -99,7 +100,8 @@ def walk_folder(
     """Yields the files of an unpacked folder as `walk_archive` does.
 
     Args:
-      members: path relative to the folder, and size in bytes.
+      members: path relative to the folder, and size in bytes. A path that ends in `/` is a folder
+        in it that cannot be listed.
       open_member: opens one by its relative path.
       limits: as for `walk_archive`.
       why_not: what a member is instead of a file of the folder, None for a file; asked before it is
@@ -108,6 +110,9 @@ def walk_folder(
     meter = Meter(limits)
     for name, size in members:
         meter.add_entry()
+        if name.endswith("/") or not name:
+            yield no_member(f"folder {utf8_text(name)!r} in it cannot be listed")
+            continue
         with contextlib.ExitStack() as opened:
             read = file_read(partial(open_member, name), opened, meter)
             member = make_member(name, size, why_not(name), read, limits)
