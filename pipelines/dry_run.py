@@ -62,6 +62,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     FileSystems.set_options(options)
     where = places.places_of(arguments)
     objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
+    places.check_apart(where)
     places.check_inputs(arguments.inputs)
     job = job_settings(arguments, settings, where, engine_of(options, arguments.beam_args))
     plan = make_plan(where.inputs, job)

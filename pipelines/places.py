@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.options import RunArguments
+from transforms.catalog.schema import TABLES
 from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.media.text import has_utf8, spelled_utf8
 from transforms.sources import archive_files
@@ -52,6 +53,25 @@ def places_of(arguments: RunArguments) -> Places:
         catalog_uri=catalog,
         own_uris=own,
     )
+
+
+def check_apart(places: Places) -> None:
+    """Checks that tables and recordings do not lie in each other, however their places are spelled.
+
+    Raises:
+      ConfigError: they do.
+    """
+    recordings = objects.resolve(uris.join(places.output_uri, "recordings"))
+    inside = uris.is_within(objects.resolve(places.catalog_uri), recordings)
+    for table in TABLES:
+        rows = objects.resolve(uris.join(places.catalog_uri, table))
+        inside = inside or uris.is_within(rows, recordings) or uris.is_within(recordings, rows)
+    if inside:
+        raise ConfigError(
+            f"--catalog {places.catalog_uri}: its tables and the recordings in "
+            f"{uris.join(places.output_uri, 'recordings')} would lie in each other, expected a "
+            "place apart, such as <output>/catalog"
+        )
 
 
 def staging_root(places: Places, temp_location: str | None, *, shares_this_machine: bool) -> str:

@@ -107,6 +107,7 @@ def _prepare(
     objects.find_credentials(
         (*where.inputs, where.output_uri, where.catalog_uri, root, *where.own_uris)
     )
+    places.check_apart(where)
     places.check_inputs(arguments.inputs)
     places.check_writable(where, root, arguments.summary_json)
     return _Prepared(

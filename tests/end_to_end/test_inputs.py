@@ -236,3 +236,50 @@ def test_inspect_refuses_what_it_cannot_name_and_waits_for_no_pipe(tmp_path: Pat
         assert re.search(f"{name}: [cp]rw.*, expected a regular file", done.err)
     assert callpress("inspect", "").status == 2
     assert callpress("inspect", "s4://bucket/x").status == 2
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    [
+        "out", "out/", "./out//", "{}/out", "file://{}/out", "link", "out/catalog/..",
+        "out/recordings", "out/recordings/", "out/recordings/tables", "link/recordings/tables",
+        "out/x/../recordings/t", "file://{}/out/recordings",
+    ],
+)  # fmt: skip
+def test_catalog_among_recordings_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalog: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+
+    told = _refused(tmp_path, {"--catalog": catalog.format(tmp_path)})
+
+    assert "would lie in each other, expected a place apart" in told
+
+
+@pytest.mark.parametrize(
+    ("output", "catalog"),
+    [
+        ("t/archives", "t"),
+        ("t/runs/x", "t"),
+        ("gs://b/o", "gs://b/o/"),
+        ("gs://b", "GS://b/recordings/t"),
+    ],
+)
+def test_recordings_among_tables_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, catalog: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    told = _refused(tmp_path, {"--output": output, "--catalog": catalog})
+
+    assert "would lie in each other" in told
+
+
+def test_catalog_beside_recordings_is_taken(tmp_path: Path) -> None:
+    _write(tmp_path / "raw/a.tar.gz", "a")
+
+    for output, catalog in ((tmp_path / "raw", tmp_path), (tmp_path, tmp_path / "raw")):
+        flags = ("--input", tmp_path / "raw/*.gz", "--output", output, "--catalog", catalog)
+        assert callpress("run", "--dry_run", *flags).status == 0
