@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -404,6 +406,31 @@ def test_files_that_are_not_ours_are_not_read(context: JobRun) -> None:
     files = partitions.list_files(context.catalog_uri, "calls")
 
     assert [(file.call_date, file.bits, file.shard) for file in files] == [(CALL_DATE, 0, 0)]
+
+
+def test_rows_that_cannot_be_listed_are_not_taken_for_none(
+    context: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Path(f"{context.catalog_uri}/calls")
+    (table / "call_date=2026-01-05").mkdir(parents=True)
+    (table / "readme").symlink_to("nowhere")
+    assert partitions.list_files(context.catalog_uri, "calls") == []
+    (table / "call_date=2026-01-05/part-0.parquet").symlink_to("nowhere")
+
+    with pytest.raises(StorageError, match=r"part-0\.parquet: a link to 'nowhere'"):
+        partitions.list_files(context.catalog_uri, "calls")
+
+    (table / "call_date=2026-01-05/part-0.parquet").unlink()
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:  # root may read all folders
+        if str(path).endswith("2026-01-05"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="call_date=2026-01-05/: Permission denied"):
+        partitions.list_files(context.catalog_uri, "calls")
 
 
 def test_files_are_listed_with_their_shard(context: JobRun) -> None:

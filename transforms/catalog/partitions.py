@@ -52,10 +52,16 @@ class CatalogFile:
 
 
 def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> list[CatalogFile]:
-    """Returns a table's objects, of one date when it is given. Raises: StorageError."""
+    """Returns a table's objects, of one date when it is given.
+
+    Raises:
+      StorageError: they cannot be listed, or not all of them: rows would seem not to be there.
+    """
     below = uris.join(catalog_uri, table, *([f"call_date={call_date}"] if call_date else []))
     found = []
     for listed in objects.list_below(below):
+        if listed.unreadable and (listed.path.endswith("/") or "/call_date=" in listed.path):
+            raise StorageError(f"{listed.path}: {listed.unreadable}")
         name = _FILE.search(listed.path)
         if name:
             bits = int(name[2] or 0)
