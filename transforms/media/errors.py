@@ -79,6 +79,10 @@ class UnsupportedCodecError(RecordingError):
     """The track is not Opus; the message names what it is."""
 
 
+class EncryptedAudioError(RecordingError):
+    """Packets were encrypted end to end: they are kept as they were sent, and not heard."""
+
+
 class TimelineError(RecordingError):
     """Nothing usable on the time line, or clocks that cannot be reconciled."""
 

@@ -82,6 +82,16 @@ def is_open(fates: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def reopen(fates: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
+    """Takes back what was said of some packets, in place."""
+    fates[places] = _OPEN
+
+
+def count_of(fates: npt.NDArray[np.uint8], fate: Fate) -> int:
+    """Returns how many packets have a fate."""
+    return int(np.count_nonzero(fates == _CODE[fate]))
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts the records of one dump, and what became of each."""

@@ -17,6 +17,7 @@ from transforms.media import caps
 from transforms.media.clock.model import ReportPoint, starting_earlier
 from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import (
+    EncryptedAudioError,
     RecordingError,
     RtpdumpError,
     RtpError,
@@ -25,6 +26,7 @@ from transforms.media.errors import (
 )
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
 from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples
+from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
@@ -144,6 +146,7 @@ def ingest_segment(
     packet_runs, more = _find_packet_runs(stream, payloads, dump_bytes, base_unix_ns, timing)
     counts += more
     packet_runs = split_where_others_speak(packet_runs)
+    packet_runs = split_where_encrypted(packet_runs, payloads.is_encrypted)
     packet_runs, break_count = longest_packet_runs(packet_runs), len(packet_runs)
     reports = share_out_reports(stream, packet_runs, base_unix_ns)
     for packet_run in packet_runs:
@@ -165,6 +168,7 @@ def ingest_segment(
     if strays:
         told += (Fate.OUTSIDE_LIMITS,)
     is_cut_told = any(isinstance(error, RtpdumpError) for error in findings)
+    findings += _what_is_encrypted(member, payloads)
     return IngestedSegment(
         packet_runs=tuple(
             sorted(done.packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
@@ -238,6 +242,7 @@ class _IngestedPacketRuns:
                 source_offset=offsets,
                 clock=clock,
                 reports=tuple(reports),
+                is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
             )
         )
 
@@ -428,6 +433,18 @@ def _leave_out_strays(
             setattr(stream, name, getattr(stream, name)[keep])
         tally.add(Fate.OUTSIDE_LIMITS, strays)
     return strays
+
+
+def _what_is_encrypted(member: str, payloads: Payloads) -> list[EncryptedAudioError]:
+    """Returns a finding on packets that nobody without the key can hear."""
+    count = int(payloads.is_encrypted.sum())
+    if not count:
+        return []
+    message = (
+        f"{member}: {count} of {int(payloads.is_audio.sum())} packets are encrypted end to end, "
+        "expected Opus; the individual file has them as they were sent, the mix is without them"
+    )
+    return [EncryptedAudioError(message, member=member)]
 
 
 def _what_is_odd(

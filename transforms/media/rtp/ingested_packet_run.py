@@ -22,6 +22,8 @@ class IngestedPacketRun:
     """Where each packet begins in the dump."""
     clock: PacketRunClock
     reports: tuple[ReportPoint, ...] = ()
+    is_encrypted: bool = False
+    """Whether its packets were encrypted end to end, all of them."""
 
 
 PACKET_DTYPE = np.dtype(

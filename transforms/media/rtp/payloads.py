@@ -16,7 +16,8 @@ import numpy.typing as npt
 from transforms.media import caps
 from transforms.media.buffers import rows_at
 from transforms.media.opus.packet import MAX_PACKET_SAMPLES, is_valid_packet, packet_samples
-from transforms.media.rtp.fates import Fate, is_open, settle
+from transforms.media.rtp.encryption import Evidence, sent_samples
+from transforms.media.rtp.fates import Fate, count_of, is_open, reopen, settle
 from transforms.media.rtp.red import unwrap_red, without_received
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
@@ -53,6 +54,8 @@ class Payloads:
     """Whether it holds Opus with whole framing."""
     duration_samples: npt.NDArray[np.int32]
     """0 of what is no audio."""
+    is_encrypted: npt.NDArray[np.bool_]
+    """Whether it was encrypted end to end; it counts as audio, as long as its time stamps say."""
     bad_count: int = 0
     """Packets that should be Opus, and are not."""
     is_stereo: bool = False
@@ -78,8 +81,12 @@ def look_at_payloads(
     """
     count = len(stream.ssrc)
     found = Payloads(
-        is_audio=np.zeros(count, dtype=bool), duration_samples=np.zeros(count, dtype=np.int32)
+        is_audio=np.zeros(count, dtype=bool),
+        duration_samples=np.zeros(count, dtype=np.int32),
+        is_encrypted=np.zeros(count, dtype=bool),
     )
+    evidence = Evidence(count)
+    sent_as = (stream.payload_offset.copy(), stream.payload_bytes.copy()) if types.red else None
     is_red_type, is_audio_type = _is_one_of(types.red), _is_one_of(types.audio)
     is_block_type = _is_one_of(types.opus or range(128))
     is_noise_type, is_signal_type = _is_one_of(types.comfort_noise), _is_one_of(types.signalling)
@@ -94,7 +101,9 @@ def look_at_payloads(
             settle(fates, is_signal_type[kind], Fate.SIGNALLING)
             settle(fates, ~is_audio_type[kind], Fate.FOREIGN)
         is_audio[:] = is_open(fates)
+        evidence.look_at_ends(stream, np.flatnonzero(is_audio) + part.start, dump)
         is_red = is_red_type[kind]
+        opus = np.flatnonzero(is_audio & ~is_red) + part.start
         more = None
         if is_red.any():
             found.has_red = True
@@ -103,14 +112,23 @@ def look_at_payloads(
             settle(fates, is_red & (stream.payload_bytes[part] == 0), Fate.PADDING)
             settle(fates, ~is_audio, Fate.FOREIGN)
         _look_at_opus(stream, part, found, dump)
+        evidence.look_at_framing(stream, opus, found.is_audio, dump)
         if more is not None:
             more = without_received(more, stream, found.is_audio)[:room]
             room -= len(more)
             more[:, 4], _ = _measure(more[:, 1], more[:, 2], dump)
             copies.append(more[more[:, 4] > 0])
         let_go()
+    sent_bytes = stream.payload_bytes if sent_as is None else sent_as[1]
+    is_audio_packet = is_audio_type[stream.payload_type] & (sent_bytes > 0)
+    found.is_encrypted = evidence.find_encrypted(stream, is_audio_packet)
+    encrypted = np.flatnonzero(found.is_encrypted)
+    if encrypted.size:
+        _take_as_sent(stream, encrypted, found, sent_as)
+    found.bad_count = count_of(stream.fates, Fate.INVALID)
     if copies:
         every = np.concatenate(copies)
+        every = every[~found.is_encrypted[every[:, 3]]]
         sources = stream.ssrc[every[:, 3]]
         found.copies = {int(ssrc): every[sources == ssrc] for ssrc in np.unique(sources)}
     return found
@@ -137,6 +155,28 @@ def _windows(payload_offset: Ints) -> Iterator[slice]:
             yield slice(first, stop)
 
 
+def _take_as_sent(
+    stream: Stream,
+    encrypted: Ints,
+    found: Payloads,
+    sent_as: tuple[Ints, npt.NDArray[np.int32]] | None,
+) -> None:
+    """Takes encrypted packets for audio, whole.
+
+    Args:
+      stream: its payloads are changed in place.
+      encrypted: places of these packets.
+      found: changed in place.
+      sent_as: where payloads lie and how large they are, RED around them; None when none has any.
+    """
+    found.is_audio[encrypted] = True
+    reopen(stream.fates, encrypted)
+    found.duration_samples[encrypted] = sent_samples(stream, encrypted)
+    if sent_as is not None:
+        stream.payload_offset[encrypted] = sent_as[0][encrypted]
+        stream.payload_bytes[encrypted] = sent_as[1][encrypted]
+
+
 def _look_at_opus(stream: Stream, part: slice, found: Payloads, dump: Bytes) -> None:
     """Measures the Opus packets among some, and takes out those whose framing is broken."""
     at = np.flatnonzero(found.is_audio[part]) + part.start
@@ -144,7 +184,6 @@ def _look_at_opus(stream: Stream, part: slice, found: Payloads, dump: Bytes) -> 
     is_whole = duration > 0
     found.is_audio[at[~is_whole]] = False
     settle(stream.fates, at[~is_whole], Fate.INVALID)
-    found.bad_count += len(at) - int(is_whole.sum())
     found.is_stereo = found.is_stereo or bool((is_whole & is_stereo).any())
     found.duration_samples[at] = duration
 

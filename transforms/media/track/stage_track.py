@@ -264,6 +264,7 @@ def _write_packet_runs(
                 media_stop_sample=int(last["media_sample"]) + int(last["duration_samples"]),
                 file_offset_bytes=offset,
                 clock=packet_run.clock,
+                is_encrypted=packet_run.is_encrypted,
             )
         )
         staged.media_samples[offset] = int(records["duration_samples"].sum())

@@ -39,6 +39,8 @@ class StagedPacketRun:
     clock: PacketRunClock
     copy_count: int = 0
     """Packets that only a redundant copy (RFC 2198) brought: no records of their own."""
+    is_encrypted: bool = False
+    """Whether its packets were encrypted end to end: they are kept, and never decoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
