@@ -23,6 +23,7 @@ from tests.support.builders import (
     tone,
 )
 from tests.support.command import SAMPLE, callpress, decode_with_ffmpeg, press, query
+from tests.support.encryption import encrypt_dump, sframe
 
 
 def _segment(frequency_hz: float, name: str, **changes: Any) -> Segment:
@@ -297,3 +298,37 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
         "media_seconds": pytest.approx(6 - 3 * 312 / 48000, abs=0.001),
         "failures": [],
     }
+
+
+def test_a_track_that_is_encrypted_end_to_end_has_a_file_and_is_not_heard(tmp_path: Path) -> None:
+    members = make_call_members(_two_people())
+    members["bob_1.rtpdump"] = encrypt_dump(members["bob_1.rtpdump"], sframe(3))
+    out, _ = _press_one(make_archive(members), tmp_path)
+    (failure,) = query(out / "catalog", "failures")
+    assert failure["error_type"] == "EncryptedAudioError"
+    assert (failure["participant_id"], failure["member"]) == ("bob", "bob_1.rtpdump")
+    tracks = {row["participant_id"]: row for row in query(out / "catalog", "tracks")}
+    assert {name: row["status"] for name, row in tracks.items()} == {
+        "alice": "ok",
+        "bob": "partial",
+    }
+    sound = ("loudness_lufs", "peak_dbfs", "speech_ms", "audio_bandwidth_hz")
+    assert all(tracks["alice"][column] is not None for column in sound)
+    assert [tracks["bob"][column] for column in sound] == [None] * len(sound)
+    assert tracks["bob"]["media_ms"] == 2_000
+    recordings = {row["participant_id"]: row for row in query(out / "catalog", "recordings")}
+    assert set(recordings) == {None, "alice", "bob"}
+    assert recordings["bob"]["duration_ms"] == pytest.approx(2_000, abs=25)
+    assert query(out / "catalog", "calls")[0]["status"] == "partial"
+    assert {row["participant_id"] for row in query(out / "catalog", "speech")} <= {"alice"}
+
+
+def test_a_call_of_which_all_is_encrypted_has_its_files_and_no_mix(tmp_path: Path) -> None:
+    members = make_call_members(_two_people())
+    for name in ("alice_1.rtpdump", "bob_1.rtpdump"):
+        members[name] = encrypt_dump(members[name], sframe(3))
+    out, _ = _press_one(make_archive(members), tmp_path)
+    recordings = query(out / "catalog", "recordings")
+    assert {row["participant_id"] for row in recordings} == {"alice", "bob"}
+    (call,) = query(out / "catalog", "calls")
+    assert (call["status"], call["loudness_lufs"]) == ("partial", None)

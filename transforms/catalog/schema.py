@@ -152,7 +152,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 _COUNT,
                 "Widest audio bandwidth that its Opus packets state, copies that RED brought back "
                 "included: 4000, 6000, 8000, 12000 or 20000. Null when nothing was sent or made, "
-                "and in rows of versions that had no such column.",
+                "when encrypted, and in rows of versions that had no such column.",
             ),
             "packets_expected": (_COUNT, "By the sequence numbers, plus damaged ones."),
             "packets_received": (_COUNT, "Without duplicates; those without audio included."),
@@ -187,10 +187,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             ),
             "loudness_lufs": (
                 _REAL,
-                "EBU R128 integrated loudness of the track alone; null when silent.",
+                "EBU R128 integrated loudness of the track alone; null when silent, or encrypted "
+                "end to end. Where a part is encrypted, what is said of the sound is of the rest.",
             ),
-            "peak_dbfs": (_REAL, "Largest sample; null when silent."),
-            "speech_ms": (_MS, "Sum of its `speech` rows, in the file's time."),
+            "peak_dbfs": (_REAL, "Largest sample; null when silent or encrypted."),
+            "speech_ms": (
+                _MS,
+                "Sum of its `speech` rows, in the file's time; null when encrypted.",
+            ),
             "claimed_ms": (_MS, "Sum of its rows in `dumps`; null in rows of versions without."),
             "found_ms": (_MS, "As `claimed_ms`."),
             "missing_ms": (_MS, "As `claimed_ms`."),

@@ -91,7 +91,9 @@ class TrackStats:
     codec: Codec
     """RED if any part has it."""
     audio_bandwidth_hz: int
-    """The widest of the packets on the time line, copies from RED among them."""
+    """The widest of the packets on the time line, copies from RED among them; 0 where all are
+    encrypted.
+    """
     counts: PacketCounts
     jitter_ms: float | None
     segment_count: int
@@ -153,7 +155,7 @@ def extract_track(
         for window in place_packets(
             pieces, lambda part: host.open_input(parts[part].packets), begin_unix_ns
         ):
-            layout.add(window)
+            layout.add(window, pieces[int(window.piece[0])].packet_run.is_encrypted)
             if file is not None:
                 _write(file, window)
     duration_samples = layout.end_sample - LOOK_AHEAD_SAMPLES
@@ -220,8 +222,8 @@ class _Layout:
         self.end_sample = 0
         self._piece = -1
 
-    def add(self, window: PlacedPackets) -> None:
-        """Takes the next packets."""
+    def add(self, window: PlacedPackets, is_encrypted: bool) -> None:
+        """Takes the next packets. Args: is_encrypted: whether they are, all of them."""
         for piece, first, stop in _by_piece(window):
             start_sample, media_sample = window.start_sample[first], window.media_sample[first]
             if piece != self._piece:
@@ -247,9 +249,10 @@ class _Layout:
             window.hole, weights=window.hole_samples, minlength=len(Hole)
         ).astype(np.int64)
         self.media_samples += int(window.duration_samples.sum())
-        self.audio_bandwidth_hz = max(
-            self.audio_bandwidth_hz, widest_bandwidth_hz(window.payload[window.payload_start])
-        )
+        if not is_encrypted:
+            self.audio_bandwidth_hz = max(
+                self.audio_bandwidth_hz, widest_bandwidth_hz(window.payload[window.payload_start])
+            )
 
 
 def _write(file: OpusFile, window: PlacedPackets) -> None:

@@ -57,6 +57,8 @@ class TrackSoundStats:
     """EBU R128 integrated loudness of the track alone; None when it is silent."""
     peak_dbfs: float | None
     speech: SpeechBursts
+    is_encrypted: bool
+    """Whether all of it is: nothing can be said of its sound then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,11 @@ def _mix(
     pool: Executor | None,
 ) -> MixedCall:
     readers = [_TrackReader(track, host.open_input) for track in tracks]
-    mixed = [reader for reader, track in zip(readers, tracks, strict=True) if track.is_mixed]
+    mixed = [
+        reader
+        for reader, track in zip(readers, tracks, strict=True)
+        if track.is_mixed and not reader.is_encrypted
+    ]
     mix = None
     if output is not None and mixed:
         origin_unix_ns = min(reader.first_unix_ns for reader in readers)
@@ -171,6 +177,7 @@ class _TrackReader:
         indexes = load_parts(track.parts, open_input)
         self._pieces = plan_pieces(indexes)
         self.channels = max(index.channels for index in indexes)
+        self.is_encrypted = all(piece.packet_run.is_encrypted for piece in self._pieces)
         self.first_unix_ns = self._pieces[0].clock.server_start_unix_ns
         self._meter = _TrackMeter(self._pieces, self.channels)
         self._repairs = Repairs()
@@ -180,7 +187,13 @@ class _TrackReader:
         packets = place_packets(
             self._pieces, lambda part: self._open_input(parts[part].packets), begin_unix_ns
         )
-        return decode_track(packets, self.channels, repairs)
+        # Encrypted, it would be noise: it has its place in the file, and is not heard.
+        clear = (
+            window
+            for window in packets
+            if not self._pieces[int(window.piece[0])].packet_run.is_encrypted
+        )
+        return decode_track(clear, self.channels, repairs)
 
     def measure(self) -> Iterator[Chunk]:
         """Yields the track's audio, measuring it; once."""
@@ -197,7 +210,7 @@ class _TrackReader:
 
     def stats(self) -> TrackSoundStats:
         """Returns the figures of the track, once it was measured."""
-        return self._meter.stats(self._repairs)
+        return self._meter.stats(self._repairs, is_encrypted=self.is_encrypted)
 
 
 class _TrackMeter:
@@ -240,12 +253,13 @@ class _TrackMeter:
         )
         del self._anchors[: int(of[-1])]
 
-    def stats(self, repairs: Repairs) -> TrackSoundStats:
+    def stats(self, repairs: Repairs, *, is_encrypted: bool) -> TrackSoundStats:
         """Returns the figures; nothing may be measured after."""
         return TrackSoundStats(
             repairs=repairs,
             loudness_lufs=self._levels.loudness_lufs,
-            peak_dbfs=self._levels.peak_dbfs,
+            peak_dbfs=None if is_encrypted else self._levels.peak_dbfs,
+            is_encrypted=is_encrypted,
             speech=self._speech.finish(self._end_sample),
         )
 

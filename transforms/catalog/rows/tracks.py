@@ -38,7 +38,7 @@ def track_row(source: TrackSource, stats: TrackStats) -> Row:
         "segment_count": stats.segment_count,
         "ssrcs": list(stats.ssrcs),
         "codec": stats.codec,
-        "audio_bandwidth_hz": stats.audio_bandwidth_hz,
+        "audio_bandwidth_hz": stats.audio_bandwidth_hz or None,
         "packets_expected": counts.expected,
         "packets_received": counts.received,
         "packets_lost": counts.lost,
@@ -69,5 +69,5 @@ def add_sound(row: Row, sound: TrackSoundStats) -> None:
         silence_ms=max(0, row["silence_ms"] - round(repaired_samples / SAMPLES_PER_MS)),
         loudness_lufs=sound.loudness_lufs,
         peak_dbfs=sound.peak_dbfs,
-        speech_ms=round(speech_samples / SAMPLES_PER_MS),
+        speech_ms=None if sound.is_encrypted else round(speech_samples / SAMPLES_PER_MS),
     )
