@@ -382,14 +382,81 @@ def test_file_of_an_older_schema_gets_null_columns(context: JobRun) -> None:
     ]
 
 
-def test_column_of_a_newer_version_does_not_stop_a_merge(context: JobRun) -> None:
-    found = to_table("calls", [call_row(_call(1))])
-    path = _write_file(context, "calls", "part-0.parquet", [])
-    pq.write_table(found.append_column("mood", pa.array(["good"])), path)
+def _with_later_columns(path: Path, **columns: pa.Array) -> None:
+    """Gives the rows of an object columns that this version does not know."""
+    rows = pq.ParquetFile(path).read()
+    for name, values in columns.items():
+        rows = rows.append_column(name, values)
+    pq.write_table(rows, path)
 
-    _merge(context, "calls", [call_row(_call(2))])
 
-    assert _sessions(read_catalog(context, "calls")) == ["session-001", "session-002"]
+def test_columns_of_a_later_version_stay_with_their_rows(context: JobRun) -> None:
+    path = _write_file(context, "calls", "part-0.parquet", [call_row(_call(1)), call_row(_call(2))])
+    moods = pa.array([["good"], ["bad", "sad"]], pa.list_(pa.string()))
+    _with_later_columns(path, mood=moods, pulse=pa.array([60, None], pa.int32()))
+
+    anew = {**call_row(_call(2), status="partial"), "created_at": to_time(LATER_NS)}
+    _merge(context, "calls", [anew, call_row(_call(3))])
+
+    rows = pq.ParquetFile(path).read()
+    assert rows.schema.field("mood").type == pa.list_(pa.string())
+    assert rows.schema.field("pulse").type == pa.int32()
+    assert [
+        (row["call_session_id"], row["status"], row["mood"], row["pulse"])
+        for row in rows.to_pylist()
+    ] == [
+        ("session-001", "ok", ["good"], 60),
+        ("session-002", "partial", None, None),
+        ("session-003", "ok", None, None),
+    ]
+
+
+def test_columns_of_a_later_version_are_split_with_their_rows(context: JobRun) -> None:
+    calls = [_call(number) for number in range(12)]
+    path = _write_file(context, "calls", "part-0.parquet", [call_row(call) for call in calls])
+    _with_later_columns(path, mood=pa.array([call.call_session_id for call in calls]))
+
+    _merge(context, "calls", [call_row(_call(12))], shard_rows=6)
+
+    files = list_parquet(context, "calls")
+    assert len(files) > 1
+    rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    assert len(rows) == 13
+    assert all(row["mood"] == row["call_session_id"] for row in rows if row["mood"])
+    assert sum(row["mood"] is None for row in rows) == 1
+
+
+def test_row_that_a_run_keeps_keeps_what_a_later_version_put_beside_it(context: JobRun) -> None:
+    """As where a run about one participant writes the rows of the others again as they were."""
+    one = _call(1)
+    rows = [track_row("alice", one), track_row("bob", one)]
+    path = _write_file(context, "tracks", "part-0.parquet", rows)
+    _with_later_columns(path, mood=pa.array(["good", "bad"]))
+    anew = {**track_row("bob", one), "created_at": to_time(LATER_NS)}
+
+    _merge(context, "tracks", [track_row("alice", one), anew])
+
+    found = pq.ParquetFile(path).read().to_pylist()
+    assert [(row["participant_id"], row["mood"]) for row in found] == [
+        ("alice", "good"),
+        ("bob", None),
+    ]
+
+
+def test_rows_that_only_the_key_of_a_later_version_tells_apart_stay_two(context: JobRun) -> None:
+    one = _call(1)
+    rows = [track_row("alice", one), track_row("alice", one)]
+    path = _write_file(context, "tracks", "part-0.parquet", rows)
+    _with_later_columns(path, piece=pa.array([None, 1], pa.int64()))
+
+    _merge(context, "tracks", [track_row("bob", _call(2))])
+
+    found = pq.ParquetFile(path).read().to_pylist()
+    assert [(row["participant_id"], row["piece"]) for row in found] == [
+        ("alice", None),
+        ("alice", 1),
+        ("bob", None),
+    ]
 
 
 def test_files_that_are_not_ours_are_not_read(context: JobRun) -> None:

@@ -1,5 +1,5 @@
 """Reads and replaces the Parquet objects of the catalog. Knows where they lie; what is in them is
-`schema`'s.
+`schema`'s. Columns that only a later version knows stay with their rows.
 
 <catalog>/<table>/call_date=YYYY-MM-DD/part-<bits>-<shard>.parquet
 """
@@ -81,14 +81,37 @@ def read_table(file: CatalogFile, table: str, columns: Sequence[str] | None = No
         else pa.schema([SCHEMAS[table].field(name) for name in columns])
     )
     there = [name for name in schema.names if name in parquet.schema_arrow.names]
-    found = parquet.read(columns=there)
+    return _conformed(parquet.read(columns=there), schema)
+
+
+def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
+    """Returns an object's rows with the columns of today's schema, and behind them those that only
+    a later version knows. Of a table that only a later version knows, all are such. Raises:
+    StorageError.
+    """
+    found = _open(file).read()
+    schema = SCHEMAS.get(table, pa.schema([]))
+    rows = _conformed(found, schema) if len(schema) else found.select([])
+    for name in found.schema.names:
+        if name not in schema.names:
+            rows = rows.append_column(found.schema.field(name), found.column(name))
+    return rows
+
+
+def _conformed(found: pa.Table, schema: pa.Schema) -> pa.Table:
     arrays = [
         found.column(field.name).cast(field.type)
-        if field.name in there
+        if field.name in found.schema.names
         else pa.nulls(found.num_rows, field.type)
         for field in schema
     ]
     return pa.table(arrays, schema=schema)
+
+
+def later_columns(rows: pa.Table, table: str) -> list[str]:
+    """Returns the names of the columns that only a later version knows."""
+    known = SCHEMAS[table].names if table in SCHEMAS else ()
+    return [name for name in rows.schema.names if name not in known]
 
 
 def read_rows(
@@ -117,11 +140,41 @@ def _select(
 
 
 def _distinct(rows: pa.Table, table: str) -> pa.Table:
-    """Returns the rows of an object, of each key the newest."""
-    first, _ = _groups(rows, KEYS[table])
-    return (
-        rows if len(first) == rows.num_rows else to_table(table, _newest(rows.to_pylist(), table))
-    )
+    """Returns the rows of an object, of each key the newest. What a later version may have added
+    to its key tells two rows apart as well.
+    """
+    later = [
+        name
+        for name in later_columns(rows, table)
+        if pa.types.is_string(rows.schema.field(name).type)
+        or pa.types.is_integer(rows.schema.field(name).type)
+    ]
+    first, number = _groups(rows, (*KEYS[table], *later))
+    if len(first) == rows.num_rows:
+        return rows
+    made = rows.column("created_at").cast(pa.int64()).fill_null(0).combine_chunks().to_numpy()
+    order = np.lexsort((np.arange(rows.num_rows), made, number))
+    newest = order[np.diff(number[order], append=len(first)) > 0]
+    return rows.take(pa.array(np.sort(newest)))
+
+
+def _carried(fresh: pa.Table, old: pa.Table, table: str) -> pa.Table:
+    """Returns new rows, those among them that were kept as they were with what a later version had
+    put beside them: rows cross the pipeline with the columns that this version knows.
+    """
+    later = later_columns(old, table)
+    if not later or not fresh.num_rows:
+        return fresh
+    columns = [*KEYS[table], "run_id", "created_at"]
+
+    def keys(rows: pa.Table) -> list[tuple[Any, ...]]:
+        return list(zip(*(rows.column(name).to_pylist() for name in columns), strict=True))
+
+    place = {key: number for number, key in enumerate(keys(old))}
+    taken = old.select(later).take(pa.array([place.get(key) for key in keys(fresh)], pa.int64()))
+    for name in later:
+        fresh = fresh.append_column(old.schema.field(name), taken.column(name))
+    return fresh
 
 
 def _newest(rows: list[Row], table: str) -> list[Row]:
@@ -199,11 +252,13 @@ def merge_partition(
         covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
         finest = max((file.bits for file in covering), default=0)
         old = _distinct(
-            _joined(table, [read_table(file, table) for file in covering if file.bits == finest]),
+            _joined(
+                table, [read_all_columns(file, table) for file in covering if file.bits == finest]
+            ),
             table,
         )
         kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
-        fresh = _joined(table, list(_fresh_rows(table, fragments, target)))
+        fresh = _carried(_joined(table, list(_fresh_rows(table, fragments, target))), old, table)
         if table == "recordings":
             stays = _keeps(old, table, replaced)
             gone |= _uris(old.filter(pa.array(~stays))) - _uris(old.filter(pa.array(stays)))
@@ -279,7 +334,7 @@ def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
 
 
 def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *parts])
+    return pa.concat_tables([SCHEMAS[table].empty_table(), *parts], promote_options="permissive")
 
 
 def _sorted(table: str, rows: pa.Table) -> pa.Table:
