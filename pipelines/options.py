@@ -72,6 +72,7 @@ class VerifyArguments:
     catalog: str
     output: str | None
     fast: bool
+    repair: bool
     as_json: bool
 
 
@@ -163,7 +164,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "verify",
         help="compare a catalog with its files",
         description="Checks that each row of a catalog has its file, unchanged, and each file its "
-        "row; writes nothing.",
+        "row, and that the tables agree; says how to heal what is wrong. Writes nothing without "
+        "--repair.",
         epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 "
         "wrong usage, 130 Ctrl-C.",
     )
@@ -174,6 +176,11 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "--output", metavar="URI", help="where recordings lie (default: where the rows say)"
     )
     verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="note the calls of which something is wrong, for the next run to press them anew",
+    )
     verify.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
     )
@@ -210,6 +217,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
             catalog=arguments.catalog or arguments.output.rstrip("/") + "/catalog",
             output=arguments.output,
             fast=arguments.fast,
+            repair=arguments.repair,
             as_json=arguments.as_json,
         )
     for name in ("input", "output"):

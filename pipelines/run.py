@@ -29,7 +29,8 @@ from transforms.elements import Status
 from transforms.media.errors import CallpressError, StorageError, StoreDownError
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
-from transforms.recovery import take_up
+from transforms.media.text import printable
+from transforms.recovery import repair, take_up
 from transforms.storage import objects, uris
 from transforms.storage.errors import describe_error
 
@@ -157,6 +158,8 @@ def _after_dead_runs(prepared: _Prepared) -> _Prepared:
             f"callpress: took up {taken} calls that an earlier run had finished before it ended",
             file=sys.stderr,
         )
+    for line in repair.what_is_repeated(catalog_uri):
+        print(f"callpress: {printable(line)}", file=sys.stderr)
     repeat = pending_replacement.archives_to_repeat(catalog_uri)
     return replace(prepared, identity=replace(prepared.identity, repeat_archives=repeat))
 

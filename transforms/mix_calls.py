@@ -172,6 +172,7 @@ def _press(
     progress.add("missing_ms", sum(account.shortfall.missing_ms for account in silent))
     staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
     files = [track for track in tracks if track.bytes_written]
+    is_repeated = bool(run.repeat_archives.intersection(plan.archive_uris))
     mix = done.mixed.mix if done.mixed else None
     return PressedCall(
         call=plan.call,
@@ -180,9 +181,8 @@ def _press(
         failures=tuple(failures),
         **sums,
         # A run about some tracks only does not mend the others, which a dead run may have begun to
-        # replace.
-        replaces_prior=plan.has_prior
-        and not (plan.is_narrowed and run.repeat_archives.intersection(plan.archive_uris)),
+        # replace. A noted call may have lost its rows.
+        replaces_prior=not plan.is_narrowed if is_repeated else plan.has_prior,
         files_written=len(files) + (mix is not None),
         media_samples=(mix.file.duration_samples if mix else 0)
         + sum(track.duration_samples for track in files),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def read_table(file: CatalogFile, table: str, columns: Sequence[str] | None = No
         else pa.schema([SCHEMAS[table].field(name) for name in columns])
     )
     there = [name for name in schema.names if name in parquet.schema_arrow.names]
-    return _conformed(parquet.read(columns=there), schema)
+    with _reading(file):
+        return _conformed(parquet.read(columns=there), schema)
 
 
 def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
@@ -89,12 +91,14 @@ def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
     a later version knows. Of a table that only a later version knows, all are such. Raises:
     StorageError.
     """
-    found = _open(file).read()
-    schema = SCHEMAS.get(table, pa.schema([]))
-    rows = _conformed(found, schema) if len(schema) else found.select([])
-    for name in found.schema.names:
-        if name not in schema.names:
-            rows = rows.append_column(found.schema.field(name), found.column(name))
+    parquet = _open(file)
+    with _reading(file):
+        found = parquet.read()
+        if table not in SCHEMAS:
+            return found
+        rows = _conformed(found, SCHEMAS[table])
+    for name in later_columns(found, table):
+        rows = rows.append_column(found.schema.field(name), found.column(name))
     return rows
 
 
@@ -110,8 +114,7 @@ def _conformed(found: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def later_columns(rows: pa.Table, table: str) -> list[str]:
     """Returns the names of the columns that only a later version knows."""
-    known = SCHEMAS[table].names if table in SCHEMAS else ()
-    return [name for name in rows.schema.names if name not in known]
+    return [name for name in rows.schema.names if name not in SCHEMAS[table].names]
 
 
 def read_rows(
@@ -149,7 +152,7 @@ def _distinct(rows: pa.Table, table: str) -> pa.Table:
         if pa.types.is_string(rows.schema.field(name).type)
         or pa.types.is_integer(rows.schema.field(name).type)
     ]
-    first, number = _groups(rows, (*KEYS[table], *later))
+    first, number = groups(rows, (*KEYS[table], *later))
     if len(first) == rows.num_rows:
         return rows
     made = rows.column("created_at").cast(pa.int64()).fill_null(0).combine_chunks().to_numpy()
@@ -233,9 +236,9 @@ def merge_partition(
     added = sum(fragment.count(table) for fragment in fragments)
     # Rows that go are told from those that stay only where that matters: as a rule all fit by far.
     if sum(_open(file).metadata.num_rows for file in files) + added > shard_rows << bits:
+        owners = owner_columns(SCHEMAS[table].names)
         held = sum(
-            int(_keeps(read_table(file, table, _owner_columns(table)), table, replaced).sum())
-            for file in files
+            int(_keeps(read_table(file, table, owners), table, replaced).sum()) for file in files
         )
         bits = max(bits, shard_bits(held + added, shard_rows))
     written: set[str] = set()
@@ -252,19 +255,19 @@ def merge_partition(
         covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
         finest = max((file.bits for file in covering), default=0)
         old = _distinct(
-            _joined(
+            joined(
                 table, [read_all_columns(file, table) for file in covering if file.bits == finest]
             ),
             table,
         )
         kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
-        fresh = _carried(_joined(table, list(_fresh_rows(table, fragments, target))), old, table)
+        fresh = _carried(joined(table, list(_fresh_rows(table, fragments, target))), old, table)
         if table == "recordings":
             stays = _keeps(old, table, replaced)
             gone |= _uris(old.filter(pa.array(~stays))) - _uris(old.filter(pa.array(stays)))
             made |= _uris(fresh)
         del old
-        rows = _sorted(table, _joined(table, [kept, fresh]).combine_chunks())
+        rows = _sorted(table, joined(table, [kept, fresh]).combine_chunks())
         total += rows.num_rows
         if rows.num_rows or files:
             _write(name, rows)
@@ -296,9 +299,10 @@ def _fresh_rows(
     yield to_table(table, batch)
 
 
-def _owner_columns(table: str) -> list[str]:
+def owner_columns(columns: Collection[str]) -> list[str]:
+    """Returns those of some columns that tell what a row belongs to."""
     names = ("call_type", "call_id", "call_session_id", "archive_uri", "run_id")
-    return [name for name in names if name in SCHEMAS[table].names]
+    return [name for name in names if name in columns]
 
 
 def _keeps(
@@ -307,8 +311,8 @@ def _keeps(
     """Returns for each row whether its owner is none of the replaced, and belongs into a shard if
     one is given.
     """
-    columns = _owner_columns(table)
-    first, number = _groups(rows, columns)
+    columns = owner_columns(SCHEMAS[table].names)
+    first, number = groups(rows, columns)
     owners = [
         owner_key(table, row) for row in rows.select(columns).take(pa.array(first)).to_pylist()
     ]
@@ -319,7 +323,7 @@ def _keeps(
     return np.array(verdicts, dtype=np.bool_)[number]
 
 
-def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
+def groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
     """Returns, for the distinct values of some columns, the first row of each, and for each row the
     number of its own.
 
@@ -333,8 +337,10 @@ def _groups(rows: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints]:
     return first, number
 
 
-def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables([SCHEMAS[table].empty_table(), *parts], promote_options="permissive")
+def joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
+    """Returns rows of a table together, with all columns of today's schema and of any of them."""
+    empty = SCHEMAS.get(table, pa.schema([])).empty_table()
+    return pa.concat_tables([empty, *parts], promote_options="permissive")
 
 
 def _sorted(table: str, rows: pa.Table) -> pa.Table:
@@ -363,11 +369,20 @@ def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
 
 
 def _open(file: CatalogFile) -> pq.ParquetFile:
+    data = objects.read_bytes(file.uri)
+    with _reading(file):
+        return pq.ParquetFile(pa.BufferReader(data))
+
+
+@contextlib.contextmanager
+def _reading(file: CatalogFile) -> Iterator[None]:
+    """Turns what Arrow says of a damaged object into a StorageError."""
     try:
-        return pq.ParquetFile(pa.BufferReader(objects.read_bytes(file.uri)))
-    except pa.ArrowInvalid as error:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        why = str(error).split("\n", 1)[0]
         raise StorageError(
-            f"{file.uri}: not a Parquet file ({error}); restore it, or remove it to lose its rows"
+            f"{file.uri}: not a Parquet file ({why}); restore it, or remove it to lose its rows"
         ) from None
 
 

@@ -3,7 +3,7 @@ the rows of before.
 
 A run that dies in between leaves files that their rows no longer describe. Its notes stay beside
 the tables, and the next run presses the archives they name again, whatever the catalog says of
-them.
+them. `verify --repair` leaves the same notes of calls of which something is wrong.
 
     <catalog>/callpress.unfinished/<call>.json
 """
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transforms.catalog import partitions
+from transforms.catalog.rows.ids import CALL_COLUMNS
 from transforms.context import key_hash
 from transforms.media.values import CallKey
 from transforms.storage import globs, objects, uris
@@ -59,8 +60,8 @@ def settle(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> 
     found = _read(_uri(catalog_uri, call))
     if found is None:
         return
-    columns = ("call_type", "call_id", "call_session_id")
-    rows = partitions.read_rows(catalog_uri, "recordings", call_date, columns, {call.as_tuple()})
+    key = {call.as_tuple()}
+    rows = partitions.read_rows(catalog_uri, "recordings", call_date, CALL_COLUMNS, key)
     for uri in sorted(set(found.get("media_uris", ())) - {row["uri"] for row in rows}):
         objects.delete_recording(output_uri, uri)
     objects.delete(_uri(catalog_uri, call))
@@ -75,11 +76,20 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 def archives_to_repeat(catalog_uri: str) -> frozenset[str]:
     """Returns the archives of all calls with a replacement not done. Raises: StorageError."""
-    found: set[str] = set()
+    return frozenset(uri for _, found in calls_to_repeat(catalog_uri) for uri in found)
+
+
+def calls_to_repeat(catalog_uri: str) -> list[tuple[CallKey, tuple[str, ...]]]:
+    """Returns the calls with a replacement not done, each with its archives. Raises:
+    StorageError.
+    """
+    found = []
     for listed in objects.list_below(uris.join(catalog_uri, FOLDER)):
         if listed.path.endswith(".json"):
-            found.update(json.loads(objects.read_bytes(listed.path))["archive_uris"])
-    return frozenset(found)
+            note = json.loads(objects.read_bytes(listed.path))
+            call = dict(zip(CALL_COLUMNS, note["call"], strict=True))
+            found.append((CallKey(**call), tuple(note["archive_uris"])))
+    return found
 
 
 def _uri(catalog_uri: str, call: CallKey) -> str:
