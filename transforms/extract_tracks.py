@@ -38,7 +38,7 @@ from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError
 from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.units import NS_PER_MS
-from transforms.media.values import TRACK_TYPE_OF, PartFiles, Tags
+from transforms.media.values import TRACK_TYPE_OF, PartFiles, Tags, TrackKey
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
@@ -136,6 +136,7 @@ def _extract(
             individual.container,
             _tags(source),
             source.begin_unix_ns,
+            _uid(track),
         )
         if output is not None:
             objects.publish(uri, output)
@@ -185,6 +186,11 @@ def _stage_rows(
     staged = run.staged("rows", f"track-{key_hash(*track_ids(source.track).values())}.json")
     by_table = {table: stamped(found, job, run) for table, found in rows.items()}
     return write_fragment(staged, utc_date(source.timeline_start_unix_ns), by_table, ())
+
+
+def _uid(track: TrackKey) -> int:
+    """Returns 64 bits of a track's key, never 0: in every run the same."""
+    return int(key_hash(*track_ids(track).values())[:16], 16) or 1
 
 
 def _tags(source: TrackSource) -> Tags:

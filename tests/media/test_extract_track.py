@@ -107,6 +107,25 @@ def test_clean_track_is_copied_and_described(tmp_path: Path) -> None:
     assert best_lag(heard, sent) == 0
 
 
+@pytest.mark.parametrize(("packets", "duration_samples"), [(1, 168), (2, 168), (3, 48), (4, 168)])
+@pytest.mark.parametrize("container", list(Container))
+def test_track_shorter_than_the_look_ahead_is_a_file_of_some_length(
+    tmp_path: Path, packets: int, duration_samples: int, container: Container
+) -> None:
+    """A decoder drops the first 6.5 ms: of a packet of 2.5 ms nothing would be left, and its row
+    would have a length of less than nothing.
+    """
+    sent = encode_opus(tone(440, 0.0025 * packets), frame_ms=2.5)
+    assert len(sent) == packets
+    people = [Participant(participant_id="a", segments=[Segment(packets=sent, packet_samples=120)])]
+    parts = stage_call(people, tmp_path)
+    stats = extract(tmp_path, parts, container=container)
+    assert stats.file is not None
+    assert stats.duration_samples == stats.file.duration_samples == duration_samples
+    assert len(decode_with_ffmpeg(tmp_path / f"out.{container}", 1)) == duration_samples
+    assert extract(tmp_path, parts, write=False).duration_samples == duration_samples
+
+
 def test_measuring_without_a_file_gives_the_same_facts(tmp_path: Path) -> None:
     packets = encode_opus(tone(440, 2))
     parts = stage_call(

@@ -318,6 +318,27 @@ def test_track_left_out_of_the_mix_is_measured_all_the_same_and_keeps_its_start(
     assert stats.tracks[1].loudness_lufs is not None
 
 
+def test_mix_of_a_lone_packet_shorter_than_the_look_ahead_has_some_length(tmp_path: Path) -> None:
+    sent = encode_opus(tone(440, 0.0025), frame_ms=2.5)
+    made = mix(
+        tmp_path,
+        [Participant(participant_id="a", segments=[Segment(packets=sent, packet_samples=120)])],
+    )
+    assert made.file.duration_samples == len(decode_with_ffmpeg(tmp_path / "out.mp3", 1)) == 168
+    assert made.peak_dbfs is None
+
+
+def test_call_of_sent_silence_has_no_peak(tmp_path: Path) -> None:
+    """What a decoder makes of a packet that holds silence is not quite zero."""
+    stats = hear_parts(
+        [stage_call([say("alice", silence(2))], tmp_path)], tmp_path, tmp_path / "a.mp3"
+    )
+    (track,) = stats.tracks
+    assert (track.peak_dbfs, track.loudness_lufs) == (None, None)
+    assert stats.mix is not None
+    assert (stats.mix.peak_dbfs, stats.mix.loudness_lufs) == (None, None)
+
+
 def test_call_of_which_nothing_is_mixed_has_no_mix(tmp_path: Path) -> None:
     parts = stage_call([say("alice", tone(440, 1))], tmp_path)
     stats = hear_parts([parts], tmp_path, tmp_path / "a.mp3", is_mixed=False)

@@ -19,7 +19,12 @@ from transforms.media.clock.model import ClockMethod
 from transforms.media.containers.matroska import OpusFile
 from transforms.media.errors import TimelineError
 from transforms.media.job import JobHost
-from transforms.media.opus.packet import GRID_SAMPLES, LOOK_AHEAD_SAMPLES, widest_bandwidth_hz
+from transforms.media.opus.packet import (
+    GRID_SAMPLES,
+    LOOK_AHEAD_SAMPLES,
+    SHORTEST_FILE_SAMPLES,
+    widest_bandwidth_hz,
+)
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
@@ -129,6 +134,7 @@ def extract_track(
     container: Container,
     tags: Tags,
     begin_unix_ns: int | None = None,
+    uid: int = 1,
 ) -> TrackStats:
     """Copies a track's Opus packets into one file, on one time line.
 
@@ -140,6 +146,7 @@ def extract_track(
       tags: title, artist, date and so on.
       begin_unix_ns: server time at which the file is to begin, when that is before its first
         packet; None for the packet's.
+      uid: 64 bits that no other file has, not 0.
 
     Raises:
       TimelineError: no packets at all.
@@ -151,14 +158,23 @@ def extract_track(
     channels = max(index.channels for index in indexes)
     layout = _Layout(len(pieces))
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(OpusFile(output, container, channels, tags)) if output else None
+        file = (
+            stack.enter_context(OpusFile(output, container, channels, tags, uid))
+            if output
+            else None
+        )
         for window in place_packets(
             pieces, lambda part: host.open_input(parts[part].packets), begin_unix_ns
         ):
             layout.add(window, pieces[int(window.piece[0])].packet_run.is_encrypted)
             if file is not None:
                 _write(file, window)
-    duration_samples = layout.end_sample - LOOK_AHEAD_SAMPLES
+        file_samples = layout.end_sample
+        if file_samples <= LOOK_AHEAD_SAMPLES:  # a packet or two that a decoder would drop whole
+            file_samples = SHORTEST_FILE_SAMPLES
+            if file is not None:
+                file.fill(file_samples - layout.end_sample)
+    duration_samples = file_samples - LOOK_AHEAD_SAMPLES
     host.tell_progress(duration_samples)
     # A part of which every packet run is there twice adds nothing, and so counts nothing.
     used = [indexes[part] for part in sorted({piece.part for piece in pieces})]

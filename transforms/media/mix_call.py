@@ -19,6 +19,7 @@ import numpy as np
 from transforms.media.containers.mp3 import Mp3File
 from transforms.media.extract_track import MediaFile, describe_file, load_parts
 from transforms.media.job import JobHost
+from transforms.media.opus.packet import LOOK_AHEAD_SAMPLES, SHORTEST_FILE_SAMPLES
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
 from transforms.media.sound.levels import Cells, LevelMeter
@@ -153,6 +154,9 @@ def _mix(
                 file.write(to_pcm16(block).repeat(copies, axis=1))
                 host.tell_progress(len(block))
             levels.end()
+            if not file.samples:  # all packets together are shorter than their look-ahead
+                shortest = SHORTEST_FILE_SAMPLES - LOOK_AHEAD_SAMPLES
+                file.write(np.zeros((shortest, wanted), dtype=np.int16))
         mix = MixStats(
             file=describe_file(output, file.samples, file.channels),
             bitrate_bps=file.bitrate_bps,

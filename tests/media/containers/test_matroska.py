@@ -37,11 +37,13 @@ def write_file(
     *,
     channels: int = 1,
     fills: dict[int, int] | None = None,
+    uid: int = 1,
 ) -> int:
     """Writes 20 ms packets; `fills` are samples before a packet. Returns the length in samples, the
     pre-skip included.
     """
-    with OpusFile(path, container, channels, {"title": "Stand-up é", "artist": "alice"}) as file:
+    tags = {"title": "Stand-up é", "artist": "alice"}
+    with OpusFile(path, container, channels, tags, uid) as file:
         for number, packet in enumerate(packets):
             if number in (fills or {}):
                 file.fill((fills or {})[number])
@@ -159,6 +161,49 @@ def test_mkvinfo_reads_codec_delay_and_seek_pre_roll(tmp_path: Path) -> None:
     assert "Codec ID: A_OPUS" in text
     assert re.search(r"Codec-inherent delay: 00:00:00\.006500000", text)
     assert re.search(r"Seek pre-roll: 00:00:00\.080000000", text)
+
+
+UID = 0xFEDC_BA98_7654_3210
+
+
+@pytest.mark.parametrize("container", [Container.MKV, Container.WEBM])
+def test_track_has_the_uid_it_was_given_and_is_the_default(
+    tmp_path: Path, container: Container
+) -> None:
+    path, other = tmp_path / f"a.{container}", tmp_path / f"b.{container}"
+    packets = encode_opus(tone(440, 1))
+    write_file(path, container, packets, uid=UID)
+    write_file(other, container, packets, uid=UID - 1)
+    text = run_program("mkvinfo", "-v", "-v", path).decode()
+    assert set(re.findall(r"Track UID: (\d+)", text)) == {str(UID)}
+    assert "Default track" not in text or '"Default track" flag: 1' in text
+    assert "CRC" not in text or "mismatch" not in text
+    (stream,) = probe(path)["streams"]
+    assert stream["disposition"]["default"] == 1
+    one, two = path.read_bytes(), other.read_bytes()
+    assert len(one) == len(two)
+    # The UID ends in another byte; of each part that it is in, the four bytes that check it follow.
+    assert 2 <= sum(a != b for a, b in zip(one, two, strict=True)) <= 15
+    # A reader that checks them: FFmpeg's says so of a part that does not agree.
+    said = run_program("ffmpeg", "-v", "warning", "-err_detect", "crccheck+explode", "-i", path,
+                       "-f", "null", "-")  # fmt: skip
+    assert said == b""
+
+
+def test_ogg_stream_has_a_serial_number_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    write_file(path, Container.OGG, encode_opus(tone(440, 3)), uid=UID)
+    data = path.read_bytes()
+    pages = [found.start() for found in re.finditer(rb"OggS\0", data)]
+    serials = {int.from_bytes(data[page + 14 : page + 18], "little") for page in pages}
+    assert len(pages) > 3
+    assert serials == {UID & 0x7FFF_FFFF}
+
+
+@pytest.mark.parametrize("uid", [0, -1, 1 << 64])
+def test_uid_that_matroska_cannot_hold_is_refused(tmp_path: Path, uid: int) -> None:
+    with pytest.raises(ValueError, match="track UID"):
+        write_file(tmp_path / "a.mkv", Container.MKV, encode_opus(tone(440, 0.1)), uid=uid)
 
 
 def test_file_seeks_to_the_asked_time(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+from transforms.media.containers.track_uid import set_track_uid
 from transforms.media.opus.packet import GRID_SAMPLES, filler_packets
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.values import Container, Tags
@@ -24,22 +25,37 @@ class OpusFile:
     RFC 9559), so the file decodes to all its packets less 312 samples.
     """
 
-    def __init__(self, path: Path, container: Container, channels: int, tags: Tags) -> None:
-        """Creates `path`, which must be local: cues and duration are written by seeking back."""
+    def __init__(
+        self, path: Path, container: Container, channels: int, tags: Tags, uid: int = 1
+    ) -> None:
+        """Creates a file.
+
+        Args:
+          path: must be local: cues and duration are written by seeking back.
+          container: its format.
+          channels: 1 or 2.
+          tags: title, artist, date and so on.
+          uid: 64 bits that no other file has: Matroska's TrackUID (RFC 9559 s5.1.4.1.2), never 0,
+            and in 31 bits of it Ogg's serial number (RFC 3533 s6).
+        """
         # Imported late, as it takes an eighth of a second: whoever only names this class goes
         # without.
         import av
         from av.audio.stream import AudioStream
+        from av.stream import Disposition
 
         self._new_packet = av.Packet
-        self._container = av.open(
-            str(path), "w", format=_FORMATS[container], options={"fflags": "+bitexact"}
-        )
+        options = {"fflags": "+bitexact"}
+        if container == Container.OGG:
+            options["serial_offset"] = str(uid & 0x7FFF_FFFF)
+        self._path, self._uid = path, None if container == Container.OGG else uid
+        self._container = av.open(str(path), "w", format=_FORMATS[container], options=options)
         stream = self._container.add_stream(
             "opus", rate=SAMPLE_RATE_HZ, layout="stereo" if channels == 2 else "mono"
         )
         assert isinstance(stream, AudioStream)
         stream.time_base = _TIME_BASE
+        stream.disposition = Disposition.default  # Matroska's FlagDefault
         self._stream = stream
         # Ogg keeps tags in the stream, the others in the file.
         (stream.metadata if container == Container.OGG else self._container.metadata).update(tags)
@@ -59,6 +75,8 @@ class OpusFile:
         trace: TracebackType | None,
     ) -> None:
         self._container.close()
+        if kind is None and self._uid is not None and self.duration_samples:
+            set_track_uid(self._path, self._uid)
 
     def write(self, opus_packet: bytes, duration_samples: int) -> None:
         """Appends a packet right behind what is there."""

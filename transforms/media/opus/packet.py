@@ -13,6 +13,10 @@ LOOK_AHEAD_SAMPLES = 312
 """The encoder's look-ahead at 48 kHz, 6.5 ms: what a container calls pre-skip (RFC 7845 s4.2)."""
 MAX_PACKET_SAMPLES = 5_760
 """RFC 6716 s3.4 R5: at most 120 ms per packet."""
+SHORTEST_FILE_SAMPLES = 480
+"""10 ms of packets, of which 3.5 ms are heard. What is shorter than its look-ahead decodes to
+nothing: a file of it is filled up to this.
+"""
 GRID_SAMPLES = 120
 """2.5 ms, the shortest Opus frame: every packet and filler is a multiple of it."""
 _MAX_FRAME_BYTES = 1_275  # RFC 6716 s3.4 R2

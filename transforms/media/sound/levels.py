@@ -231,6 +231,10 @@ class Cells(NamedTuple):
 
 _NO_CELLS = Cells(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
 _SAMPLES_AT_ONCE = 10 * SAMPLE_RATE_HZ
+_SILENT_UP_TO = 10 ** (-90 / 20)
+"""About a step of 16-bit audio, which is what libopus's encoder leaves of silence. What its decoder
+makes of empty packets is less by far, but not zero: samples of 1e-34.
+"""
 
 
 class LevelMeter:
@@ -369,7 +373,7 @@ class LevelMeter:
     @property
     def peak_dbfs(self) -> float | None:
         """Largest sample of what was measured; None when it is silent."""
-        return 20 * float(np.log10(self._peak)) if self._peak else None
+        return 20 * float(np.log10(self._peak)) if self._peak > _SILENT_UP_TO else None
 
 
 def _energies(channels: Sequence[Pcm]) -> Reals:
