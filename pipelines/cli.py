@@ -20,15 +20,23 @@ from pipelines.options import (
     VerifyArguments,
     parse_arguments,
 )
-from transforms.media.errors import CallpressError, ConfigError
+from pipelines.streams import forgiving_streams
+from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns its exit status. Errors are one line on standard error."""
+    """Runs a command line; returns its exit status, whatever becomes of what it prints. Errors are
+    one line on standard error.
+    """
+    with forgiving_streams():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
-        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = parse_arguments(argv)
         if isinstance(arguments, VerifyArguments):
             from pipelines.verify import verify
 
@@ -55,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except (MemoryError, OSError, RuntimeError) as error:
+        if (what := exhausted_resource(error)) is None:
+            raise
+        _tell(what)
         return EXIT_FAILED
 
 

@@ -26,7 +26,7 @@ from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock, LockLostError
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Status
-from transforms.media.errors import CallpressError, StorageError, StoreDownError
+from transforms.media.errors import CallpressError, StorageError, StoreDownError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
@@ -214,6 +214,13 @@ def _tell(run_id: str, error: Exception, log_file: str | None) -> bool:
     if isinstance(error, CallpressError):
         return False
     logger.exception("run %s failed", run_id)
+    if (what := exhausted_resource(error)) is not None:
+        print(
+            f"callpress: run {run_id} failed: {what}; give it more, or start fewer codec processes "
+            "(--direct_num_workers)",
+            file=sys.stderr,
+        )
+        return True
     line = describe_error(error)
     print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
     print(

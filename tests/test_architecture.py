@@ -64,7 +64,7 @@ steps      | : list_archives skip_processed find_prior_rows unpack_archives reca
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive storage codec engine sources elements catalog recovery steps
-           | apache_beam numpy pydantic rich
+           | apache_beam pydantic rich
 """
 
 

@@ -1,43 +1,55 @@
-"""Messages: one line that is safe to show, whatever an archive put in it."""
+"""What the machine ran out of is told from what is a bug of ours."""
 
 from __future__ import annotations
 
-import pickle
+import errno
+import os
+import resource
+from pathlib import Path
 
 import pytest
 
-from transforms.media.errors import ArchiveError, StorageError
-from transforms.media.text import one_line
+from transforms.media.errors import exhausted_resource
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("error", "says"),
     [
-        ("plain é 🎧", "plain é 🎧"),
-        ("\x1b[2Jx", "\\x1b[2Jx"),
-        ("two\r\nlines", "two\\r\\nlines"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("nul\0", "nul\\x00"),
-        ("\ud800", "\\ud800"),
-        ("a\u2028b", "a\\u2028b"),
-        ("\U000e0001", "\\U000e0001"),
+        (MemoryError(), "no memory left"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory left"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "fs.file-max"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (
+            RuntimeError("OSError: [Errno 24] Too many open files [while running 'Mix']"),
+            "ulimit -n",
+        ),
     ],
-    ids=["plain", "escape", "lines", "bidi", "nul", "surrogate", "separator", "tag"],
 )
-def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
-    assert one_line(text) == shown
-    assert one_line(shown) == shown
-    assert ArchiveError(text).message == shown
+def test_what_ran_out_is_named_also_behind_other_errors(error: Exception, says: str) -> None:
+    assert says in (exhausted_resource(error) or "")
+    outer = RuntimeError("the engine failed")
+    outer.__cause__ = error
+    assert says in (exhausted_resource(outer) or "")
 
 
-def test_messages_have_an_end() -> None:
-    message = ArchiveError("begin " + "x" * 1_000_000 + " end").message
-    assert message.startswith("begin xxx")
-    assert message.endswith("xxx end")
-    assert len(message) < 2_000
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), OSError(errno.ENOENT, "No such file"), RuntimeError("[Errno 1] no"), OSError()],
+)
+def test_other_errors_are_what_they_are(error: Exception) -> None:
+    assert exhausted_resource(error) is None
 
 
-def test_errors_cross_processes_as_they_are() -> None:
-    error = pickle.loads(pickle.dumps(ArchiveError("a\nb", member="m\n", byte_offset=5)))
-    assert (error.message, error.member, error.byte_offset) == ("a\\nb", "m\n", 5)
-    assert pickle.loads(pickle.dumps(StorageError("x"))).retryable
+def test_descriptors_that_ran_out_are_named(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.open(tmp_path, os.O_RDONLY)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            os.open(tmp_path, os.O_RDONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "ulimit -n" in (exhausted_resource(raised.value) or "")

@@ -12,6 +12,7 @@ import pytest
 from transforms.media.settings import (
     FIRST_KEYS,
     KEYS_THAT_CHANGE_NOTHING_MADE,
+    LEAST_CODEC_MEMORY_BYTES,
     BeginWith,
     CompositeSettings,
     IndividualSettings,
@@ -89,7 +90,14 @@ def test_every_first_key_is_in_the_fingerprint(settings: PressSettings) -> None:
 
 @pytest.mark.parametrize("limit", [key.name for key in fields(LimitSettings)])
 def test_no_limit_is_in_the_fingerprint(limit: str) -> None:
-    assert settings_fingerprint(PressSettings(limits=LimitSettings(**{limit: 7}))) == DEFAULT
+    assert settings_fingerprint(PressSettings(limits=LimitSettings(**{limit: 1 << 40}))) == DEFAULT
+
+
+def test_codec_process_needs_some_memory() -> None:
+    """Fewer bytes than it starts with would fail every archive of a night."""
+    with pytest.raises(ValueError, match="codec_memory_bytes is 1048576, expected at least 134217"):
+        LimitSettings(codec_memory_bytes=1 << 20)
+    assert LimitSettings(codec_memory_bytes=LEAST_CODEC_MEMORY_BYTES)
 
 
 def test_ratio_of_failures_is_not_in_the_fingerprint() -> None:

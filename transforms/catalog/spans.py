@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.catalog.sums import Column, Flags, column, sum_by
-from transforms.media.opus.packet import LOOK_AHEAD_SAMPLES
 from transforms.media.units import SAMPLES_PER_MS, Ints
 
 _TOLERANCE_MS = 1
 """Of times in ms that were rounded each by itself."""
-_END_TOLERANCE_MS = -(-LOOK_AHEAD_SAMPLES // SAMPLES_PER_MS) + _TOLERANCE_MS
-"""How far the last packet of a file may end behind it: a decoder drops as much at its beginning."""
+_END_TOLERANCE_MS = 7 + _TOLERANCE_MS
+"""How far the last packet of a file may end behind it: a decoder drops 6.5 ms at its beginning."""
 
 Finding = tuple[str, Flags, Callable[[int], str]]
 """The table, which of its rows are wrong, and what is, by the number of a row."""

@@ -7,6 +7,8 @@ and fails the run.
 
 from __future__ import annotations
 
+import errno
+
 from transforms.media import caps
 from transforms.media.text import one_line
 
@@ -101,3 +103,31 @@ class CodecProcessError(RecordingError):
     """The codec process died, or passed its time or memory limit."""
 
     retryable = True
+
+
+_EXHAUSTED = {
+    errno.EMFILE: "this process has as many files open as it may (ulimit -n)",
+    errno.ENFILE: "this machine has as many files open as it can (fs.file-max)",
+    errno.ENOMEM: "this machine has no memory left",
+    errno.EAGAIN: "this user has as many processes and threads as may be (ulimit -u)",
+}
+
+
+def exhausted_resource(error: BaseException) -> str | None:
+    """Returns what the machine ran out of, when that is what an error says, or one behind it; None
+    for anything else. Engines wrap errors, or hand on no more than their text.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError):
+            return _EXHAUSTED[errno.ENOMEM]
+        if isinstance(found, OSError) and found.errno in _EXHAUSTED:
+            return _EXHAUSTED[found.errno]
+        text = str(found)
+        if "can't start new thread" in text:
+            return _EXHAUSTED[errno.EAGAIN]
+        for number, what in _EXHAUSTED.items():
+            if f"[Errno {number}]" in text:
+                return what
+        found = found.__cause__ or found.__context__
+    return None

@@ -121,6 +121,12 @@ class CompositeSettings:
         return None if self.target_lufs == LoudnessTarget.OFF else float(self.target_lufs)
 
 
+LEAST_CODEC_MEMORY_BYTES = 128 << 20
+"""Measured: a codec process starts with 80 MiB, and mixes a call of five tracks with 128, but not
+with 112.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Bounds on what one archive or call may cost; they change no media."""
@@ -157,6 +163,7 @@ class LimitSettings:
     max_attempts: int = 3
     """Tries at one unchanged archive that keeps failing, one per run."""
     codec_memory_bytes: int = 1 << 30
+    """Private memory of a codec process, at least `LEAST_CODEC_MEMORY_BYTES`."""
     codec_seconds: int = 6 * 3600
     """Time one archive, track or mix may take in a codec process."""
 
@@ -164,6 +171,11 @@ class LimitSettings:
         for name in self.__dataclass_fields__:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.codec_memory_bytes < LEAST_CODEC_MEMORY_BYTES:
+            raise ValueError(
+                f"codec_memory_bytes is {self.codec_memory_bytes}, expected at least "
+                f"{LEAST_CODEC_MEMORY_BYTES}: with less a codec process cannot mix a small call"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
