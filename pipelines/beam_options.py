@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from pipelines.options import StrictParser, refuse_unknown
+from pipelines.options import StrictParser, UsageError, refuse_unknown
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import Engine
 from pipelines.runners.local import LocalEngine, is_local
@@ -29,6 +30,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
             add(parser)
     _, strays = parser.parse_known_args(list(arguments))
     refuse_unknown(strays, {flag for action in parser._actions for flag in action.option_strings})
+    _refuse_twice(arguments, parser)
     options = PipelineOptions(list(arguments))
     runner = options.view_as(StandardOptions).runner
     if not is_local(runner):
@@ -37,6 +39,19 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"--runner {runner}: {str(error).split(chr(10))[0]}") from None
     return options
+
+
+def _refuse_twice(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raises: UsageError: an option that has one value stands twice; the first would be passed over
+    unsaid.
+    """
+    given = set()
+    for flag in (argument.split("=", 1)[0] for argument in arguments):
+        action = parser._option_string_actions.get(flag)
+        if isinstance(action, argparse._StoreAction) and action.nargs is None:
+            if action.dest in given:
+                raise UsageError(f"argument {flag}: given twice")
+            given.add(action.dest)
 
 
 def engine_of(options: PipelineOptions, arguments: Sequence[str]) -> Engine:

@@ -56,7 +56,7 @@ def load_settings(config: str | None) -> PressSettings:
 
 def _read(config: str) -> str:
     if Path(config).is_file() or config.endswith(".toml") or "/" in config:
-        return Path(config).read_text(encoding="utf-8")
+        return Path(config).read_text(encoding="utf-8-sig")  # some editors begin it with a mark
     from importlib import resources
 
     profiles = {

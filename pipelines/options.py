@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from transforms.filters import Filters
 from transforms.media.errors import ConfigError
@@ -36,6 +36,39 @@ class StrictParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+class _Once(argparse.Action):
+    """A flag that stands once on a command line: of two values one would be passed over unsaid."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given", set())
+        if self.dest in given:
+            raise argparse.ArgumentError(self, "given twice")
+        given.add(self.dest)
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+
+
+class _OnceTrue(_Once):
+    """The same without a value: it is there or not."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+
+
+class _OurParser(StrictParser):
+    """The parser of our own flags: none is abbreviated, and a single one is not given twice."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, allow_abbrev=False)
+        self.register("action", None, _Once)
+        self.register("action", "store_true", _OnceTrue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +111,13 @@ class VerifyArguments:
 
 def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Returns the parser of the whole command, and that of `run` within it."""
-    parser = StrictParser(
+    parser = _OurParser(
         prog="callpress",
         description="Presses raw call recordings into an MKV per participant, an MP3 per call and "
         "Parquet catalogs.",
     )
     parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=StrictParser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_OurParser)
     run = commands.add_parser(
         "run",
         help="press archives",
@@ -311,9 +344,9 @@ def refuse_unknown(strays: Sequence[str], known: Iterable[str] = ()) -> None:
                 f"{argument!r} belongs to no option; each pattern goes behind an --input of its own"
             )
         name = argument.split("=", 1)[0].replace("_", "-")
-        near = difflib.get_close_matches(
-            name, {flag.replace("_", "-") for flag in known} | _our_flags(), 1, 0.6
-        )
+        flags = {flag.replace("_", "-") for flag in known} | _our_flags()
+        near = sorted(flag for flag in _our_flags() if flag.startswith(name))
+        near += difflib.get_close_matches(name, flags, 1, 0.6)
         raise UsageError(f"unknown option {name}" + (f", did you mean {near[0]}?" if near else ""))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.job_profile import load_settings
 from tests.support.builders import (
     Participant,
     Segment,
@@ -26,6 +27,7 @@ from tests.support.builders import (
     write_folder,
 )
 from tests.support.command import SAMPLE, callpress, callpress_process, press, query
+from transforms.media.settings import PressSettings
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,33 @@ from tests.support.command import SAMPLE, callpress, callpress_process, press, q
         (("run", "--input", "/nowhere/*", "--output", "OUT"), 1, "/nowhere/* matches nothing"),
         (("run", "--input", "EMPTY", "--output", "OUT"), 1, "is a folder without"),
         (("run", "--input", "SAMPLE", "--output", "/proc/nothing"), 1, "cannot be written"),
+        (
+            ("run", "--in", "x", "--output", "y"),
+            2,
+            "unknown option --in, did you mean --input?",
+        ),
+        (("run", "--input", "x", "--output", "y", "--verb"), 2, "did you mean --verbose?"),
+        (("run", "--input", "x", "--output", "y", "--output=z"), 2, "--output: given twice"),
+        (
+            ("run", "--summary_json", "x", "--output", "y", "--summary-json=z"),
+            2,
+            "--summary-json: given twice",
+        ),
+        (("run", "-v", "--output", "y", "--verbose"), 2, "-v/--verbose: given twice"),
+        (
+            ("run", "--input", "x", "--output", "y", "--temp_loc=z", "--runner=PrismRunner"),
+            2,
+            "unknown option --temp-loc, did you mean --temp-location?",
+        ),
+        (
+            ("run", "--input", "x", "--output", "y", "--project=a", "--project", "b"),
+            2,
+            "--project: given twice",
+        ),
+        (("inspect", "x", "--js"), 2, "does not know --js"),
+        (("inspect", "x", "--config", "a", "--config", "b"), 2, "--config: given twice"),
+        (("verify", "--catalog", "x", "--catalog", "y"), 2, "--catalog: given twice"),
+        (("verify", "--cat", "x"), 2, "does not know --cat"),
         (("inspect", "/nowhere.tar.gz"), 1, "matches nothing"),
         (("inspect", "x", "--jsn"), 2, "does not know --jsn"),
     ],
@@ -136,6 +165,12 @@ def test_a_wrong_config_is_one_clear_line(text: str, message: str, tmp_path: Pat
     assert str(config) in done.err
     assert done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    config = tmp_path / "my.toml"
+    config.write_bytes(b"\xef\xbb\xbfmax_failed_ratio = 0.25\n")
+    assert load_settings(str(config)) == PressSettings(max_failed_ratio=0.25)
 
 
 def test_version_and_help() -> None:
