@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
 from transforms.catalog import partitions, pending_replacement
-from transforms.context import JobSettings
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Row
 from transforms.list_archives import refer
 from transforms.media.errors import RecordingError
@@ -41,6 +42,8 @@ _COLUMNS = (
     "attempts",
     "error_type",
     "created_at",
+    "processed_at",
+    "callpress_version",
 )
 
 
@@ -84,7 +87,12 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         found[uri] for uri in sorted(found) if found[uri].is_after(job.filters.since_unix_ns)
     ]
     rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
-    repeat = pending_replacement.archives_to_repeat(job.catalog_uri)
+    run = RunIdentity(
+        run_id="dry-run",
+        started_unix_ns=time.time_ns(),
+        staging_uri="",
+        repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
+    )
     press, skip = [], []
     for listed in archives:
         entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
@@ -95,7 +103,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
             press.append({**entry, "why": f"cannot be looked at: {why}", "attempt": 1})
             continue
         row = rows.get((utc_date(listed.modified_unix_ns), listed.uri))
-        verdict = judge(ref, row, job, repeat)
+        verdict = judge(ref, row, job, run)
         if verdict.todo is not None:
             press.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
         else:

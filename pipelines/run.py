@@ -33,6 +33,7 @@ from transforms.media.text import printable
 from transforms.recovery import repair, take_up
 from transforms.storage import objects, uris
 from transforms.storage.errors import describe_error
+from transforms.write_catalog import too_many_failed
 
 logger = logging.getLogger(__name__)
 
@@ -153,15 +154,18 @@ def _after_dead_runs(prepared: _Prepared) -> _Prepared:
     """Puts to rights what runs before this one left, and returns it knowing what to repeat."""
     catalog_uri = prepared.job.catalog_uri
     objects.delete_partials(catalog_uri)
-    if taken := take_up.take_up(prepared.staging_root, prepared.job, prepared.identity):
+    taken = take_up.take_up(prepared.staging_root, prepared.job, prepared.identity)
+    if taken.calls:
         print(
-            f"callpress: took up {taken} calls that an earlier run had finished before it ended",
+            f"callpress: took up {taken.calls} calls that an earlier run had finished before it "
+            "ended",
             file=sys.stderr,
         )
     for line in repair.what_is_repeated(catalog_uri):
         print(f"callpress: {printable(line)}", file=sys.stderr)
     repeat = pending_replacement.archives_to_repeat(catalog_uri)
-    return replace(prepared, identity=replace(prepared.identity, repeat_archives=repeat))
+    identity = replace(prepared.identity, repeat_archives=repeat, taken_up=taken.archives)
+    return replace(prepared, identity=identity)
 
 
 def _press(prepared: _Prepared) -> int:
@@ -181,13 +185,8 @@ def _press(prepared: _Prepared) -> int:
     places.delete_staging_root_if_empty(prepared.staging_root)
     run_summary.print_summary(summary, time.monotonic() - clock, job.output_uri, job.catalog_uri)
     places.tell_left_out(result["counts"].get("left_out", 0))
-    if exit_status:
-        limit = job.settings.max_failed_ratio
-        print(
-            f"callpress: more than {limit:.0%} of the archives failed or are partial "
-            "(max_failed_ratio)",
-            file=sys.stderr,
-        )
+    if why := too_many_failed(result["counts"], job.settings):
+        print(f"callpress: {why}", file=sys.stderr)
     return exit_status
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.storage import uris
 
 VERSION = version("callpress")
+_RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +56,30 @@ class RunIdentity:
     """Archives to press whatever the catalog says: a run that was cut short had begun to replace
     what was made of them.
     """
+    taken_up: tuple[tuple[Status, int], ...] = ()
+    """Archives that this run put into the catalog for one that had died, and that were that one's
+    first try: how many ended how. They are this run's news.
+    """
 
     def staged(self, *parts: str) -> str:
         """Returns the URI of something in the run's staging folder."""
         return uris.join(self.staging_uri, *parts)
+
+
+def is_older(version_of_row: str | None) -> bool:
+    """Returns whether a row is an older program's: None stands in rows of versions that had no such
+    column. A pre-release is as old as its release, and another one than this.
+
+    Rows of a newer program are not: two that share a catalog do not press by turns.
+    """
+    if version_of_row is None:
+        return True
+    return version_of_row != VERSION and _release(version_of_row) <= _release(VERSION)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    found = _RELEASE.match(text)
+    return tuple(int(number) for number in found[0].split(".")) if found else ()
 
 
 def key_hash(*parts: str) -> str:

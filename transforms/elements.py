@@ -68,7 +68,9 @@ class ArchiveRef:
     fingerprint: str
     """Changes whenever the archive's content may have."""
     attempt: int = 1
-    """1 for a first try; one more than the catalog counts for this fingerprint."""
+    """1 for a first try; on another day one more than the catalog counts for this fingerprint."""
+    is_known_failure: bool = False
+    """Whether this version has left it failed or partial before, as it is: no news."""
     recalled_for: tuple[CallKey, ...] = ()
     """The calls an archive of an earlier run is read again for; empty for an archive of this run,
     which is all wanted.
@@ -274,6 +276,8 @@ class RecordedArchive:
     cpu_ns: int
     failure_count: int
     """Rows of failures that belong to no call."""
+    is_first_time: bool
+    """Whether this version had not left it failed or partial before, as it is."""
 
 
 # --- failures ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ _ROWS_PER_FRAGMENT = 500
 
 
 class RecordArchives(beam.PTransform):
-    """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`.
+    """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`, `failures`.
 
     Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for
     an archive that the catalog has under another date one that only removes. Writes rows into
@@ -113,12 +113,18 @@ class _RecordFn(RunFn):
                 bytes_read=summary.bytes_read,
                 cpu_ns=summary.cpu_ns,
                 failure_count=len(found_rows),
+                is_first_time=not summary.ref.is_known_failure,
             )
             if recorded:
                 rows["archives"].append(row)
         else:
+            # It could not even be looked at. It has no row of its own, but that of its failure.
             yield RecordedArchive(
-                status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=len(found_rows)
+                status=Status.FAILED,
+                bytes_read=0,
+                cpu_ns=0,
+                failure_count=len(found_rows),
+                is_first_time=all(stage != Stage.LIST_ARCHIVES for _, stage in found["prior"]),
             )
         self._owners.setdefault(batch, []).append(uri)
         # Of what is no archive, such as a folder that cannot be listed, only failures are known.

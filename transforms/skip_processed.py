@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog import partitions
-from transforms.context import JobSettings, RunIdentity
+from transforms.context import JobSettings, RunIdentity, is_older
 from transforms.elements import ArchiveRef, Row, Status
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn
@@ -54,7 +55,7 @@ class _CompareFn(RunFn):
         rows = partitions.read_rows(self.job.catalog_uri, "archives", date, ("archive_uri",), keys)
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
-            verdict = judge(listed[uri], known.get(uri), self.job, self.run.repeat_archives)
+            verdict = judge(listed[uri], known.get(uri), self.job, self.run)
             if verdict.todo is not None:
                 progress.add("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
@@ -73,36 +74,50 @@ class Verdict:
     why: str
 
 
-def judge(
-    ref: ArchiveRef, row: Row | None, job: JobSettings, repeat_archives: Collection[str]
-) -> Verdict:
+def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) -> Verdict:
     """Returns what is to be done with an archive.
 
     Args:
       ref: the archive.
       row: what the catalog has of it in `archives`; None for nothing.
       job: what was asked for.
-      repeat_archives: those to press whatever the catalog says.
+      run: when it is, and which archives it is to press whatever the catalog says.
     """
     if row is None:
         return Verdict(todo=ref, why="new")
     if row["fingerprint"] != ref.fingerprint:
         return Verdict(todo=ref, why="changed")
-    if row["settings_fingerprint"] != job.settings_fingerprint:
-        return Verdict(todo=ref, why="other settings")
+    version = row["callpress_version"]
+    is_bad = row["status"] in (Status.FAILED, Status.PARTIAL)
+    is_of_older = is_bad and is_older(version)
+    ref = replace(ref, is_known_failure=is_bad and not is_of_older)
     if job.overwrite:
         return Verdict(todo=ref, why="overwrite")
-    if ref.uri in repeat_archives:
+    if ref.uri in run.repeat_archives:
         return Verdict(todo=ref, why="unfinished")
+    if row["settings_fingerprint"] != job.settings_fingerprint:
+        return Verdict(todo=ref, why="other settings")
+    tried = int(row["attempts"] or 1)
+    # Runs of one day are one try: whatever an operator does before noon, the morrow's run tries.
+    attempt = tried + (_day_of(row) != utc_date(run.started_unix_ns))
+    if is_of_older:
+        why = f"{row['status']} in {f'version {version}' if version else 'an older version'}"
+        return Verdict(todo=replace(ref, attempt=attempt), why=why)
     if not _may_go_better(row):
         return Verdict(todo=None, why=f"done: {row['status']}")
-    tries, most = int(row["attempts"] or 1), job.settings.limits.max_attempts
-    if tries >= most:
-        return Verdict(todo=None, why=f"{row['status']} {tries} times")
+    most = job.settings.limits.max_attempts
+    if attempt > most:
+        return Verdict(todo=None, why=f"{row['status']} {tried} times")
     return Verdict(
-        todo=replace(ref, attempt=tries + 1),
-        why=f"{row['status']} before, try {tries + 1} of {most}",
+        todo=replace(ref, attempt=attempt),
+        why=f"{row['status']} before, try {attempt} of {most}",
     )
+
+
+def _day_of(row: Row) -> str:
+    """Returns the UTC date on which an archive was last tried."""
+    tried: datetime = row["processed_at"] or row["created_at"]
+    return tried.date().isoformat()
 
 
 def _may_go_better(row: Row) -> bool:

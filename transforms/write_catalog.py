@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,7 @@ from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn
+from transforms.media.settings import PressSettings
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects
 
@@ -184,8 +185,10 @@ def _tally_call(call: PressedCall) -> Tally:
 
 
 def _tally_archive(archive: RecordedArchive) -> Tally:
+    first_time = {f"first_time_{archive.status}": 1} if archive.is_first_time else {}
     return {
         f"archives_{archive.status}": 1,
+        **first_time,
         "bytes_read": archive.bytes_read,
         "cpu_ns": archive.cpu_ns,
         "failures": archive.failure_count,
@@ -212,8 +215,10 @@ class _FinishFn(RunFn):
         for _done in (*merged, *settled):  # what is read here has been done before
             pass
         removed = sum(1 for _uri in deleted)
+        for how, count in self.run.taken_up:
+            tally = {**tally, f"first_time_{how}": tally.get(f"first_time_{how}", 0) + count}
         publish.check_may_publish(self.job, self.run)
-        status = run_status(tally, self.job.settings.max_failed_ratio)
+        status = run_status(tally, self.job.settings)
         row = run_row(tally, status, time.time_ns(), self.job, self.run)
         _write_run(row, self.job, self.run)
         result = {
@@ -239,12 +244,30 @@ def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
     partitions.merge_partition(job.catalog_uri, "runs", date, [fragment])
 
 
-def run_status(tally: Tally, max_failed_ratio: float) -> Status:
-    """Returns how a run went: `failed` when more of its archives than allowed failed or are
-    partial.
+def run_status(tally: Tally, settings: PressSettings) -> Status:
+    """Returns how a run went: `failed` when more of the archives that it attempted for the first
+    time than allowed failed or are partial.
     """
-    bad = tally.get("archives_failed", 0) + tally.get("archives_partial", 0)
-    attempted = bad + tally.get("archives_ok", 0) + tally.get("archives_empty", 0)
-    if bad and bad / attempted > max_failed_ratio:
+    if too_many_failed(tally, settings):
         return Status.FAILED
-    return Status.PARTIAL if bad else Status.OK
+    is_whole = not (tally.get("archives_failed", 0) or tally.get("archives_partial", 0))
+    return Status.OK if is_whole else Status.PARTIAL
+
+
+def too_many_failed(tally: Mapping[str, int], settings: PressSettings) -> str:
+    """Returns what an operator is to know of archives that failed for the first time, empty when
+    no more of them did than the settings allow.
+    """
+    first = {status: tally.get(f"first_time_{status}", 0) for status in Status}
+    bad, attempted = first[Status.FAILED] + first[Status.PARTIAL], sum(first.values())
+    most = settings.most_failed
+    if bad and bad / attempted > settings.max_failed_ratio:
+        limit = f"{settings.max_failed_ratio:.0%} of them (max_failed_ratio)"
+    elif most is not None and bad > most:
+        limit = f"{most} (max_failed_count)"
+    else:
+        return ""
+    return (
+        f"{bad} of the {attempted} archives attempted for the first time failed or are partial, "
+        f"more than {limit}"
+    )

@@ -44,7 +44,7 @@ from transforms import mix_calls
 from transforms.catalog.schema import CALL_TABLES
 from transforms.codec.pool import CodecLoan
 from transforms.codec.process import Terms
-from transforms.context import key_hash
+from transforms.context import VERSION, key_hash
 from transforms.elements import (
     ArchiveOutcome,
     CallPlan,
@@ -375,6 +375,8 @@ def test_failed_track_leaves_the_call_partial_and_the_mix_without_it(
     _run(context, [make_plan(sources)], calls=check, extract_failures=anything)
 
     assert _statuses(context) == {"alice": "ok", "bob": "failed"}
+    for table in ("calls", "tracks"):
+        assert {row["callpress_version"] for row in _rows(context, table)} == {VERSION}
     assert set(_uris(context)) == {None, "alice"}
     (failure,) = _rows(context, "failures")
     assert (failure["stage"], failure["error_type"], failure["retryable"]) == (

@@ -31,6 +31,7 @@ from tests.support.job_run import JobRun
 from transforms.catalog.fragments import read_fragment
 from transforms.catalog.partitions import merge_partition
 from transforms.catalog.rows.archives import archive_row
+from transforms.context import VERSION
 from transforms.elements import (
     ArchiveOutcome,
     ArchiveRef,
@@ -101,6 +102,7 @@ def test_archive_row_says_what_was_read_and_found() -> None:
         "error_type": None,
         "error_message": None,
         "processed_at": to_time(NOW_NS),
+        "callpress_version": VERSION,
     }
 
 
@@ -187,6 +189,7 @@ def _run(
 
 def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> None:
     bad, failure = _unread("/raw/bad")
+    bad = replace(bad, ref=replace(bad.ref, is_known_failure=True))
     of_call = make_failure(archive_uri="/raw/a", call=CALL)
 
     def check(fragments: list[FragmentRef]) -> None:
@@ -201,6 +204,7 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> 
             "/raw/a": "ok",
             "/raw/bad": "failed",
         }
+        assert {row["callpress_version"] for row in rows.values()} == {VERSION}
         assert rows["/raw/a"]["run_id"] == context.run_id
         assert rows["/raw/a"]["settings_fingerprint"] == context.settings_fingerprint
         (found,) = read_fragment(fragment, "failures")
@@ -213,8 +217,16 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> 
         failures=[failure, of_call],
         archives=equal_to(
             [
-                RecordedArchive(status=Status.OK, bytes_read=7, cpu_ns=11, failure_count=0),
-                RecordedArchive(status=Status.FAILED, bytes_read=7, cpu_ns=11, failure_count=1),
+                RecordedArchive(
+                    status=Status.OK, bytes_read=7, cpu_ns=11, failure_count=0, is_first_time=True
+                ),
+                RecordedArchive(
+                    status=Status.FAILED,
+                    bytes_read=7,
+                    cpu_ns=11,
+                    failure_count=1,
+                    is_first_time=False,
+                ),
             ]
         ),
         fragments=check,
@@ -291,7 +303,14 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> Non
     assert [row["message"] for row in read_catalog(context, "failures")] == ["new"]
 
 
-def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: JobRun) -> None:
+@pytest.mark.parametrize(
+    ("stage", "is_first_time"),
+    [(None, True), ("UnpackArchives", True), ("ListArchives", False)],
+    ids=["never seen", "was read and failed", "was not to be looked at before"],
+)
+def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(
+    context: JobRun, stage: str | None, is_first_time: bool
+) -> None:
     failure = make_failure(
         stage=Stage.LIST_ARCHIVES, archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
     )
@@ -306,8 +325,26 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(context: JobR
         [],
         failures=[failure],
         archives=equal_to(
-            [RecordedArchive(status=Status.FAILED, bytes_read=0, cpu_ns=0, failure_count=1)]
+            [
+                RecordedArchive(
+                    status=Status.FAILED,
+                    bytes_read=0,
+                    cpu_ns=0,
+                    failure_count=1,
+                    is_first_time=is_first_time,
+                )
+            ]
         ),
+        prior=[
+            {
+                "archive_uri": "/raw/x",
+                "call_date": CALL_DATE,
+                "stage": stage,
+                "call_session_id": None,
+            }
+        ]
+        if stage
+        else [],
         fragments=check,
     )
 

@@ -21,8 +21,10 @@ from tests.support.beam import (
     write_archive_row,
     write_rows,
 )
+from tests.support.fixtures import STARTED_UNIX_NS
 from tests.support.job_run import JobRun
 from transforms.catalog.partitions import merge_partition
+from transforms.context import VERSION, is_older
 from transforms.elements import ArchiveRef
 from transforms.find_prior_rows import FindPriorRows
 from transforms.media.settings import LimitSettings, PressSettings
@@ -37,6 +39,18 @@ DAY_1_NS = 1_767_607_200 * 10**9
 def _ref(name: str, fingerprint: str = "3-1", modified_unix_ns: int = DAY_1_NS) -> ArchiveRef:
     return ArchiveRef(
         uri=f"/raw/{name}", size_bytes=3, modified_unix_ns=modified_unix_ns, fingerprint=fingerprint
+    )
+
+
+TODAY = {"processed_at": to_time(STARTED_UNIX_NS - 3_600 * 10**9)}
+
+
+def _is_known(fields: dict[str, Any]) -> bool:
+    """Whether a row says that this version failed at the archive as it is."""
+    return (
+        fields["status"] in ("failed", "partial")
+        and fields.get("callpress_version", VERSION) == VERSION
+        and fields.get("fingerprint", "3-1") == "3-1"
     )
 
 
@@ -87,6 +101,20 @@ def test_row_of_the_catalog_decides(context: JobRun) -> None:
         ({"status": "failed", "fingerprint": "4-1", "attempts": 3}, 1),
         ({"status": "ok", "settings_fingerprint": "other"}, 1),
         ({"status": "failed", "settings_fingerprint": "other", "attempts": 3}, 1),
+        # What an older version left is tried once more, a day's runs are one try.
+        ({"status": "ok", "callpress_version": None}, None),
+        ({"status": "empty", "callpress_version": "0.0.9"}, None),
+        ({"status": "partial", "error_type": "ArchiveError", "callpress_version": None}, 2),
+        ({"status": "partial", "error_type": "RtpError", "callpress_version": "0.0.9"}, 2),
+        ({"status": "failed", "attempts": 3, "callpress_version": None}, 4),
+        ({"status": "failed", "attempts": 3, "callpress_version": "0.0.9", **TODAY}, 3),
+        ({"status": "failed", "attempts": 4}, None),
+        ({"status": "failed", "attempts": 4, **TODAY}, None),
+        ({"status": "failed", "attempts": 3, "callpress_version": "99.0"}, None),
+        ({"status": "partial", "error_type": "RtpError", "callpress_version": "99.0"}, None),
+        ({"status": "failed", "attempts": 1, **TODAY}, 1),
+        ({"status": "failed", "attempts": 3, **TODAY}, 3),
+        ({"status": "partial", "error_type": "RtpError", **TODAY}, None),
     ]
     refs = [_ref("-".join(map(str, fields.values()))) for fields, _ in cases]
     for ref, (fields, _) in zip(refs, cases, strict=True):
@@ -96,7 +124,11 @@ def test_row_of_the_catalog_decides(context: JobRun) -> None:
     _expect(
         context,
         refs,
-        [replace(ref, attempt=attempt) for ref, attempt in tries if attempt is not None],
+        [
+            replace(ref, attempt=attempt, is_known_failure=_is_known(fields))
+            for (ref, attempt), (fields, _) in zip(tries, cases, strict=True)
+            if attempt is not None
+        ],
         [ref for ref, attempt in tries if attempt is None],
     )
 
@@ -114,6 +146,32 @@ def test_overwrite_skips_nothing(context: JobRun) -> None:
     write_archive_row(context, ref)
 
     _expect(context.changed(overwrite=True), [ref], [ref], [])
+
+
+def test_what_is_pressed_anew_and_went_well_before_is_news_when_it_fails(context: JobRun) -> None:
+    good, bad = _ref("good"), _ref("bad")
+    write_archive_row(context, good)
+    write_archive_row(context, bad, status="failed", attempts=3)
+    again = [good, replace(bad, is_known_failure=True)]
+
+    _expect(context.changed(overwrite=True), [good, bad], again, [])
+    repeat = frozenset({good.uri, bad.uri})
+    _expect(context.changed(repeat_archives=repeat), [good, bad], again, [])
+
+
+@pytest.mark.parametrize(
+    ("version", "older"),
+    [
+        (None, True), ("", True), ("0.9.9", True), ("1.1", True), ("1.2.0rc1", True),
+        ("1.2.0.dev3", True), ("1.2.0", False), ("1.2.1", False), ("1.10.0", False),
+        ("2.0.0rc1", False), ("2", False),
+    ],
+)  # fmt: skip
+def test_older_version_is_told_from_a_newer_one(
+    version: str | None, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transforms.context.VERSION", "1.2.0")
+    assert is_older(version) == older
 
 
 def test_archive_of_the_same_name_elsewhere_is_another(context: JobRun) -> None:

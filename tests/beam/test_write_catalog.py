@@ -87,8 +87,16 @@ def _removal(uri: str, call_date: str) -> FragmentRef:
     )
 
 
-def _recorded(status: Status = Status.OK, failures: int = 0) -> RecordedArchive:
-    return RecordedArchive(status=status, bytes_read=500, cpu_ns=2_000_000, failure_count=failures)
+def _recorded(
+    status: Status = Status.OK, failures: int = 0, is_first_time: bool = True
+) -> RecordedArchive:
+    return RecordedArchive(
+        status=status,
+        bytes_read=500,
+        cpu_ns=2_000_000,
+        failure_count=failures,
+        is_first_time=is_first_time,
+    )
 
 
 def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
@@ -367,23 +375,49 @@ def test_result_names_the_first_hundred_failures_in_order(context: JobRun) -> No
 
 
 @pytest.mark.parametrize(
-    ("tally", "ratio", "status"),
+    ("first_time", "settings", "status"),
     [
-        ({}, 0.05, "ok"),
-        ({"archives_ok": 3}, 0.0, "ok"),
-        ({"archives_ok": 19, "archives_failed": 1}, 0.05, "partial"),
-        ({"archives_ok": 18, "archives_failed": 1}, 0.05, "failed"),
-        ({"archives_ok": 18, "archives_empty": 1, "archives_partial": 1}, 0.05, "partial"),
-        ({"archives_ok": 17, "archives_empty": 1, "archives_partial": 1}, 0.05, "failed"),
-        ({"archives_partial": 1}, 1.0, "partial"),
-        ({"archives_ok": 99, "archives_partial": 1}, 0.0, "failed"),
-        ({"archives_skipped": 100, "archives_failed": 1}, 0.5, "failed"),
+        ({}, {}, "ok"),
+        ({"ok": 3}, {"max_failed_ratio": 0.0}, "ok"),
+        ({"ok": 19, "failed": 1}, {}, "partial"),
+        ({"ok": 18, "failed": 1}, {}, "failed"),
+        ({"ok": 18, "empty": 1, "partial": 1}, {}, "partial"),
+        ({"ok": 17, "empty": 1, "partial": 1}, {}, "failed"),
+        ({"partial": 1}, {"max_failed_ratio": 1.0}, "partial"),
+        ({"ok": 99, "partial": 1}, {"max_failed_ratio": 0.0}, "failed"),
+        ({"failed": 1}, {"max_failed_ratio": 0.5}, "failed"),
+        ({"ok": 999, "failed": 1, "partial": 2}, {"max_failed_count": 3}, "partial"),
+        ({"ok": 999, "failed": 1, "partial": 3}, {"max_failed_count": 3}, "failed"),
+        ({"ok": 99, "failed": 1}, {"max_failed_count": 0}, "failed"),
+        ({"ok": 99}, {"max_failed_count": 0}, "ok"),
+        ({"ok": 9, "failed": 1}, {"max_failed_count": 5}, "failed"),
     ],
 )
-def test_run_fails_when_more_than_the_allowed_ratio_of_attempted_archives_did(
-    tally: dict[str, int], ratio: float, status: str
+def test_run_fails_when_more_archives_than_allowed_failed_for_the_first_time(
+    first_time: dict[str, int], settings: dict[str, Any], status: str
 ) -> None:
-    assert run_status(tally, ratio) == status
+    tally = {"archives_skipped": 100, "archives_ok": 100}
+    for name, count in first_time.items():
+        tally |= {f"archives_{name}": count, f"first_time_{name}": count}
+    assert run_status(tally, PressSettings(**settings)) == status
+
+
+def test_archives_that_were_known_to_fail_ring_no_bell(context: JobRun) -> None:
+    known = [_recorded(Status.FAILED, is_first_time=False) for _ in range(9)]
+
+    assert _run(context, archives=[_recorded(), *known])["status"] == "partial"
+    result = _run(context, archives=[_recorded(Status.FAILED), *known])
+
+    assert result["status"] == "failed"
+    assert (result["counts"]["archives_failed"], result["counts"]["first_time_failed"]) == (10, 1)
+
+
+def test_what_a_dead_run_met_for_the_first_time_is_news_of_the_run_that_takes_it_up(
+    context: JobRun,
+) -> None:
+    taken = context.changed(taken_up=((Status.PARTIAL, 1), (Status.OK, 9)))
+
+    assert _run(taken, archives=[_recorded()])["status"] == "failed"
 
 
 def test_allowed_ratio_is_a_setting(context: JobRun) -> None:

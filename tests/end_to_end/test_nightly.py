@@ -9,10 +9,12 @@ import os
 import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -83,6 +85,15 @@ def _reasons(plan: dict[str, Any], verb: str) -> dict[str, str]:
     return {Path(entry["archive_uri"]).name: entry["why"] for entry in plan[verb]}
 
 
+def _a_day_passes(out: Path) -> None:
+    """Moves back by a day when the archives of a catalog were tried."""
+    for file in (out / "catalog" / "archives").rglob("*.parquet"):
+        rows = pq.ParquetFile(file).read()
+        place = rows.schema.get_field_index("processed_at")
+        tried = pc.subtract(rows.column(place), pa.scalar(timedelta(days=1)))
+        pq.write_table(rows.set_column(place, rows.schema.field(place), tried), file)
+
+
 # --- the dry run ----------------------------------------------------------------------------------
 
 
@@ -93,6 +104,7 @@ def test_dry_run_tells_what_the_run_then_does(raw: Path, tmp_path: Path) -> None
     assert _reasons(plan, "press") == {"a.tar.gz": "new", "b.tar.gz": "new", "broken.tar.gz": "new"}
     assert plan["bytes_to_press"] == sum(path.stat().st_size for path in raw.iterdir())
     callpress("run", "--input", raw / "*", "--output", tmp_path / "out")
+    _a_day_passes(tmp_path / "out")
     _write_call(raw / "new.tar.gz", "new", "nora")
     os.utime(raw / "b.tar.gz", (1_760_000_000, 1_760_000_000))
 
@@ -117,7 +129,7 @@ def test_dry_run_names_every_reason(raw: Path, tmp_path: Path) -> None:
     os.utime(raw / "b.tar.gz", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert _reasons(_dry_run(tmp_path), "press") == {
         "b.tar.gz": "changed",
-        "broken.tar.gz": "failed before, try 2 of 3",
+        "broken.tar.gz": "failed before, try 1 of 3",
     }
     config = tmp_path / "ogg.toml"
     config.write_text('[individual]\ncontainer = "ogg"\n')
@@ -182,9 +194,11 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(
 ) -> None:
     out = tmp_path / "out"
     run = ("run", "--input", raw / "*", "--output", out)
-    for night in (1, 2, 3):
+    for night in (1, 1, 2, 3):
+        first = not out.exists()
         done = callpress(*run)
-        assert done.status == 1  # one of the archives attempted
+        assert done.status == (1 if first else 0)  # known failures ring no bell
+        assert ("1 of the 3 archives attempted for the first time failed" in done.err) == first
         (failure,) = query(out / "catalog", "failures")
         assert failure["attempt"] == night
         archives = {
@@ -195,6 +209,8 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(
             night,
         )
         assert archives["a.tar.gz"]["attempts"] == 1
+        if not first:  # the second run is one of the same day
+            _a_day_passes(out)
 
     done = callpress(*run, "--summary-json", tmp_path / "summary.json")
 

@@ -102,6 +102,7 @@ def test_codec_process_needs_some_memory() -> None:
 
 def test_ratio_of_failures_is_not_in_the_fingerprint() -> None:
     assert settings_fingerprint(PressSettings(max_failed_ratio=0.5)) == DEFAULT
+    assert settings_fingerprint(PressSettings(max_failed_count=5)) == DEFAULT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +27,15 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.schema import TABLES
-from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row
+from transforms.context import VERSION
+from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row, Status
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.settings import Mp3Settings, PressSettings
+from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 from transforms.recovery import completed_work
-from transforms.recovery.take_up import keep_completed_work, take_up
+from transforms.recovery.take_up import TakenUp, keep_completed_work, take_up
 from transforms.storage import objects
 
 Dead = tuple[JobRun, ArchiveRef]
@@ -63,9 +66,14 @@ def press(context: JobRun, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) 
     leave_archive(context, ref, failures)
 
 
-def leave_archive(context: JobRun, ref: ArchiveRef, failures: tuple[Failure, ...] = ()) -> None:
+def leave_archive(
+    context: JobRun,
+    ref: ArchiveRef,
+    failures: tuple[Failure, ...] = (),
+    calls: tuple[CallKey, ...] = (CALL,),
+) -> None:
     summary = ArchiveSummary(
-        ref=ref, is_complete=True, member_count=6, track_count=2, calls=(CALL,), could_read=True,
+        ref=ref, is_complete=True, member_count=6, track_count=2, calls=calls, could_read=True,
         bytes_read=1, cpu_ns=1,
         first_failure=failures[0] if failures else None,
     )  # fmt: skip
@@ -81,7 +89,7 @@ def next_run(context: JobRun) -> JobRun:
 
 
 def take(context: JobRun) -> int:
-    return take_up(str(Path(context.staging_uri).parent), *next_run(context))
+    return take_up(str(Path(context.staging_uri).parent), *next_run(context)).calls
 
 
 def rows_of(context: JobRun, table: str) -> list[Row]:
@@ -131,18 +139,41 @@ def test_failures_of_the_archive_come_with_it(context: JobRun, tmp_path: Path) -
         ),
     )
 
-    assert take(context) == 1
+    taken = take_up(str(Path(context.staging_uri).parent), *next_run(context))
 
+    assert taken == TakenUp(1, ((Status.PARTIAL, 1),))
     assert [(row["member"], row["call_id"]) for row in rows_of(context, "failures")] == [
         ("b.rtpdump", None)
     ]
-    assert [row["status"] for row in rows_of(context, "archives")] == ["partial"]
+    assert [(row["status"], row["callpress_version"]) for row in rows_of(context, "archives")] == [
+        ("partial", VERSION)
+    ]
+
+
+@pytest.mark.parametrize("version", [None, "0.0.9"], ids=["said nothing", "an older one"])
+def test_what_an_older_version_left_stays_its_own(context: JobRun, version: str | None) -> None:
+    """So that this one tries it once more."""
+    ref = ArchiveRef(
+        uri="/raw/gone", size_bytes=1, modified_unix_ns=0, fingerprint="1", is_known_failure=True
+    )
+    failure = make_failure(archive_uri=ref.uri, archive_modified_unix_ns=0)
+    leave_archive(context, ref, (failure,), calls=())
+    (note,) = Path(context.staged("completed")).iterdir()
+    told = json.loads(note.read_text())
+    del told["callpress_version"]
+    note.write_text(json.dumps({**told, "callpress_version": version} if version else told))
+
+    taken = take_up(str(Path(context.staging_uri).parent), *next_run(context))
+
+    (row,) = rows_of(context, "archives")
+    assert (row["status"], row["callpress_version"]) == ("failed", version)
+    assert taken == TakenUp(0, ())
 
 
 def test_the_runs_own_staging_stays(dead: Dead) -> None:
     context, _ = dead
 
-    assert take_up(str(Path(context.staging_uri).parent), *context) == 0
+    assert take_up(str(Path(context.staging_uri).parent), *context).calls == 0
 
     assert Path(context.staging_uri).exists()
 
@@ -252,7 +283,7 @@ def test_other_settings_take_nothing_up(dead: Dead) -> None:
     context, _ = dead
     other = next_run(context).changed(settings=PressSettings(mp3=Mp3Settings(channels=1)))
 
-    assert take_up(str(Path(context.staging_uri).parent), *other) == 0
+    assert take_up(str(Path(context.staging_uri).parent), *other).calls == 0
 
     assert all(not rows_of(context, table) for table in TABLES)
 

@@ -28,7 +28,7 @@ from transforms.catalog import partitions
 from transforms.catalog.fragments import read_fragment, write_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
-from transforms.context import key_hash
+from transforms.context import VERSION, key_hash
 from transforms.elements import (
     ArchiveRef,
     CallPlan,
@@ -376,6 +376,7 @@ def archive_row_of(ref: ArchiveRef, context: JobRun, **fields: Any) -> Row:
         "size_bytes": ref.size_bytes,
         "status": "ok",
         "attempts": 1,
+        "callpress_version": VERSION,
     }
     return {**stamp(row), "settings_fingerprint": context.settings_fingerprint, **fields}
 

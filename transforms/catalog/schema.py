@@ -198,6 +198,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "claimed_ms": (_MS, "Sum of its rows in `dumps`; null in rows of versions without."),
             "found_ms": (_MS, "As `claimed_ms`."),
             "missing_ms": (_MS, "As `claimed_ms`."),
+            "callpress_version": (
+                _STRING,
+                "Version that pressed the track; null in rows of versions that had no such column.",
+            ),
         }
     ),
     "dumps": _schema(
@@ -269,6 +273,10 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "Largest sample of the mix before encoding; null when silent or no mix was made.",
             ),
             "status": (_STRING, "`ok partial failed empty`."),
+            "callpress_version": (
+                _STRING,
+                "Version that pressed the call; null in rows of versions that had no such column.",
+            ),
         }
     ),
     "archives": _schema(
@@ -281,7 +289,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "track_count": (_COUNT, "Tracks with audio found."),
             "call_session_ids": (_STRINGS, "Call sessions found."),
             "status": (_STRING, "`ok partial failed empty`."),
-            "attempts": (_COUNT, "Tries at this fingerprint."),
+            "attempts": (
+                _COUNT,
+                "Days (UTC) on which this fingerprint was tried with these settings.",
+            ),
             "error_type": (_STRING, "Of the first failure; null when there is none."),
             "error_message": (_STRING, "Of the first failure; null when there is none."),
             "metadata_convention": (
@@ -291,6 +302,10 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "versions without.",
             ),
             "processed_at": (_TIME, "When it was last pressed."),
+            "callpress_version": (
+                _STRING,
+                "Version that pressed it last; null in rows of versions that had no such column.",
+            ),
         }
     ),
     "speech": _schema(
@@ -331,7 +346,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "status": (
                 _STRING,
                 "`ok`, `partial` (some archive failed) or `failed` (more than `max_failed_ratio` "
-                "of them).",
+                "or `max_failed_count` allow of those attempted for the first time).",
             ),
             "callpress_version": (_STRING, "Version that ran."),
             "settings_json": (_STRING, "The settings, as JSON."),

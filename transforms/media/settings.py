@@ -161,7 +161,9 @@ class LimitSettings:
     this far from its others.
     """
     max_attempts: int = 3
-    """Tries at one unchanged archive that keeps failing, one per run."""
+    """Tries at one unchanged archive that keeps failing: days (UTC) on which runs try it. A newer
+    version tries it once more whatever their number.
+    """
     codec_memory_bytes: int = 1 << 30
     """Private memory of a codec process, at least `LEAST_CODEC_MEMORY_BYTES`."""
     codec_seconds: int = 6 * 3600
@@ -178,6 +180,13 @@ class LimitSettings:
             )
 
 
+class FailedCount(StrEnum):
+    """What stands for a number of failed archives; else it is one."""
+
+    OFF = "off"
+    """No number is too many by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PressSettings:
     """What a config file says: how to process, not where or how to run."""
@@ -187,7 +196,11 @@ class PressSettings:
     composite: CompositeSettings = field(default_factory=CompositeSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     max_failed_ratio: float = 0.05
-    """Failed or partial archives by those attempted, above which the run exits with 1."""
+    """Failed or partial archives by those attempted, both for the first time in this version, above
+    which the run exits with 1.
+    """
+    max_failed_count: str | int = FailedCount.OFF
+    """The number of such archives above which it does, whatever their ratio; or `off`."""
     max_missing_ms: int = 100
     """Audio of a track that is missing for one reason: from this much on a failure tells it, and
     the track is `partial`.
@@ -201,10 +214,20 @@ class PressSettings:
         for name in ("max_missing_ms", "max_missing_packets"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        count = self.max_failed_count
+        if count != FailedCount.OFF and (
+            not isinstance(count, int) or isinstance(count, bool) or count < 0
+        ):
+            raise ValueError(f'max_failed_count is {count!r}, expected "off" or 0 or more')
         if not (self.individual.enabled or self.composite.enabled):
             raise ValueError(
                 "individual.enabled and composite.enabled are both false: nothing would be made"
             )
+
+    @property
+    def most_failed(self) -> int | None:
+        """The number of archives that may fail; None for any."""
+        return None if self.max_failed_count == FailedCount.OFF else int(self.max_failed_count)
 
 
 FIRST_KEYS = frozenset(
@@ -227,7 +250,7 @@ FIRST_KEYS = frozenset(
 would change the fingerprint of every profile, and each archive would be pressed anew.
 """
 KEYS_THAT_CHANGE_NOTHING_MADE = frozenset(
-    {"limits", "max_failed_ratio", "max_missing_ms", "max_missing_packets"}
+    {"limits", "max_failed_ratio", "max_failed_count", "max_missing_ms", "max_missing_packets"}
 )
 """Sections and keys that change neither media nor rows, and so are never in the fingerprint."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.context import VERSION, JobSettings, RunIdentity, key_hash
 from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, PressedCall
 from transforms.media.errors import StorageError
 from transforms.storage import objects, uris
@@ -47,6 +47,8 @@ class CompletedArchive:
     settings_fingerprint: str
     noted_unix_ns: int
     """When the run began that left the note."""
+    callpress_version: str | None = None
+    """That run's; None in notes of versions that did not say."""
 
 
 _NAMES: dict[Any, str] = {CompletedCall: "call", CompletedArchive: "archive"}
@@ -79,6 +81,7 @@ def note_archive(
         failures=failures,
         settings_fingerprint=job.settings_fingerprint,
         noted_unix_ns=run.started_unix_ns,
+        callpress_version=VERSION,
     )
     _note(run, work, summary.ref.uri)
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from transforms.catalog import partitions, publish
@@ -23,7 +24,7 @@ from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import CALL_TABLES, KEYS
 from transforms.context import JobSettings, RunIdentity, key_hash
-from transforms.elements import FragmentRef
+from transforms.elements import FragmentRef, Status
 from transforms.media.errors import RecordingError
 from transforms.media.wall_time import from_time, utc_date
 from transforms.recovery import completed_work
@@ -37,7 +38,16 @@ SCRATCH_FOLDERS = ("packets", "work")
 """Folders of a run's staging that are of no use to the next one."""
 
 
-def take_up(staging_root: str, job: JobSettings, run: RunIdentity) -> int:
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """What was taken up."""
+
+    calls: int
+    archives: tuple[tuple[Status, int], ...]
+    """How many archives ended how, of those that the dead runs tried for the first time."""
+
+
+def take_up(staging_root: str, job: JobSettings, run: RunIdentity) -> TakenUp:
     """Publishes the rows of all that dead runs had completed with these settings, and sweeps their
     staging.
 
@@ -49,13 +59,11 @@ def take_up(staging_root: str, job: JobSettings, run: RunIdentity) -> int:
       staging_root: the folder of all runs over this catalog; the caller holds the catalog's lock.
       job, run: for whom.
 
-    Returns:
-      how many calls were taken up.
-
     Raises:
       StorageError: staging or the catalog cannot be read or written.
     """
     taken = 0
+    first_time: Counter[Status] = Counter()
     folders = {
         _run_folder(listed.path, staging_root) for listed in objects.list_below(staging_root)
     }
@@ -64,14 +72,14 @@ def take_up(staging_root: str, job: JobSettings, run: RunIdentity) -> int:
         archives = _whole_archives(folder, calls, job)
         fragments = [
             *(call.pressed.rows for call in calls),
-            *_archive_fragments(calls, archives, job, run),
+            *_archive_fragments(calls, archives, job, run, first_time),
             *_removals(archives, job),
         ]
         publish.publish(job, run, [call.pressed for call in calls], fragments)
         objects.delete_below(folder)
         taken += len(calls)
         logger.info("took up %d calls and %d archives of %s", len(calls), len(archives), folder)
-    return taken
+    return TakenUp(taken, tuple(sorted(first_time.items())))
 
 
 def _usable_calls(folder: str, job: JobSettings) -> list[CompletedCall]:
@@ -183,8 +191,11 @@ def _archive_fragments(
     archives: Sequence[CompletedArchive],
     job: JobSettings,
     run: RunIdentity,
+    first_time: Counter[Status],
 ) -> list[FragmentRef]:
-    """Writes the rows of archives, a fragment for each date."""
+    """Writes the rows of archives, a fragment for each date; counts in `first_time` how they
+    ended.
+    """
     fragments = []
     by_date: dict[str, list[CompletedArchive]] = defaultdict(list)
     for archive in archives:
@@ -197,7 +208,10 @@ def _archive_fragments(
                 outcome for call in calls for outcome in call.outcomes if outcome.archive_uri == uri
             ]
             own = list(archive.failures)
-            rows.append(archive_row(archive.summary, outcomes, own, run.started_unix_ns))
+            row = archive_row(archive.summary, outcomes, own, run.started_unix_ns)
+            rows.append({**row, "callpress_version": archive.callpress_version})
+            if not archive.summary.ref.is_known_failure:
+                first_time[Status(row["status"])] += 1
             failures += failure_rows(own, run.started_unix_ns)
         owners = tuple((archive.summary.ref.uri,) for archive in found)
         uri = run.staged("rows", f"taken-{key_hash(date, *(owner for (owner,) in owners))}.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transforms.context import VERSION
 from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, Row, Status, worst_failure
 from transforms.media.wall_time import to_time
 
@@ -37,4 +38,5 @@ def archive_row(
         "error_message": first.message if first else None,
         "metadata_convention": summary.convention or None,
         "processed_at": to_time(now_unix_ns),
+        "callpress_version": VERSION,
     }

@@ -23,7 +23,7 @@ from transforms.catalog.rows.speech import speech_rows
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.rows.tracks import add_sound, track_failed_row
 from transforms.catalog.schema import CALL_TABLES
-from transforms.context import JobSettings, RunIdentity
+from transforms.context import VERSION, JobSettings, RunIdentity
 from transforms.elements import CallPlan, ExtractedTrack, Failure, Row, Status, track_ids_of
 from transforms.media.mix_call import MixedCall, MixStats
 from transforms.media.units import NS_PER_MS
@@ -164,6 +164,7 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         "participant_ms": sum(row["duration_ms"] for row in with_audio),
         "archive_uris": sorted(archives),
         "status": status,
+        "callpress_version": VERSION,
     }
 
 

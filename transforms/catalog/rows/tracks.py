@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
+from transforms.context import VERSION
 from transforms.elements import Row, Status, TrackSource
 from transforms.media.extract_track import TrackStats
 from transforms.media.mix_call import TrackSoundStats
@@ -17,6 +18,7 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
         **track_ids(track),
         "track_type": TRACK_TYPE_OF[track.output_type],
         "status": status,
+        "callpress_version": VERSION,
         **(dict.fromkeys(counts, 0) if status == Status.EMPTY else {}),
     }
 
@@ -32,6 +34,7 @@ def track_row(source: TrackSource, stats: TrackStats) -> Row:
         **track_ids(source.track),
         "track_type": TRACK_TYPE_OF[source.track.output_type],
         "status": Status.OK,
+        "callpress_version": VERSION,
         "channels": stats.channels,
         "archive_uris": list(source.archive_uris),
         "track_ids": list(stats.track_ids),
