@@ -5,14 +5,19 @@ is known to be right.
 from __future__ import annotations
 
 import gc
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
+from pipelines.ending import Ending, Reason, reason_of
 from pipelines.job_profile import load_settings
 from pipelines.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
     EXIT_USAGE,
     InspectArguments,
     RunArguments,
@@ -26,6 +31,10 @@ from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM came before the run had begun, or after its end."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status, whatever becomes of what it prints. Errors are
     one line on standard error.
@@ -35,42 +44,77 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    ending = Ending(argv)
     try:
-        arguments = parse_arguments(argv)
-        if isinstance(arguments, VerifyArguments):
-            from pipelines.verify import verify
-
-            return verify(arguments)
-        settings = load_settings(arguments.config)
-        if isinstance(arguments, InspectArguments):
-            from pipelines.inspect_archives import inspect
-
-            return inspect(arguments, settings)
-        if arguments.dry_run:
-            with _importing_beam():
-                from pipelines.dry_run import dry_run
-
-            return dry_run(arguments, settings)
-        return _run(arguments, settings)
+        with _terminable():
+            return _obey(argv, ending)
     except UsageError as error:
         _tell(f"{error}; see callpress --help")
-        return EXIT_USAGE
+        return _closed(ending, EXIT_USAGE, Reason.USAGE)
     except ConfigError as error:
         _tell(str(error))
-        return EXIT_USAGE
+        return _closed(ending, EXIT_USAGE, Reason.USAGE)
     except CallpressError as error:
         _tell(str(error))
-        return EXIT_FAILED
+        return _closed(ending, EXIT_FAILED, reason_of(error))
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (MemoryError, OSError, RuntimeError) as error:
+        return _closed(ending, EXIT_INTERRUPTED, Reason.CANCELLED)
+    except _TerminatedError:
+        return _closed(ending, EXIT_TERMINATED, Reason.CANCELLED)
+    except Exception as error:
         if (what := exhausted_resource(error)) is None:
+            ending.close(EXIT_FAILED, Reason.BUG)
             raise
         _tell(what)
-        return EXIT_FAILED
+        return _closed(ending, EXIT_FAILED, Reason.EXHAUSTED)
 
 
-def _run(arguments: RunArguments, settings: PressSettings) -> int:
+def _obey(argv: Sequence[str], ending: Ending) -> int:
+    arguments = parse_arguments(argv)
+    if isinstance(arguments, VerifyArguments):
+        from pipelines.verify import verify
+
+        return verify(arguments)
+    settings = load_settings(arguments.config)
+    if isinstance(arguments, InspectArguments):
+        from pipelines.inspect_archives import inspect
+
+        return inspect(arguments, settings)
+    if arguments.dry_run:
+        with _importing_beam():
+            from pipelines.dry_run import dry_run
+
+        return dry_run(arguments, settings, ending)
+    return _closed(ending, _run(arguments, settings, ending), Reason.BUG)
+
+
+def _closed(ending: Ending, exit_status: int, reason: Reason) -> int:
+    """Returns an exit status, told to programs too."""
+    ending.close(exit_status, reason)
+    return exit_status
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Ends with `_TerminatedError` on SIGTERM, until the run sees to its signals by itself.
+
+    A command that another program calls as a function has its own ways with signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
     from transforms.codec.pool import POOL
 
     POOL.restart()
@@ -81,7 +125,7 @@ def _run(arguments: RunArguments, settings: PressSettings) -> int:
         with _importing_beam():
             from pipelines.run import run
 
-        return run(arguments, settings)
+        return run(arguments, settings, ending)
     finally:
         POOL.stop()
 

@@ -4,7 +4,6 @@ is. Writes nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from pipelines import places
 from pipelines.beam_options import beam_options, engine_of
+from pipelines.ending import Ending, Reason, check_summary_json
 from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
@@ -32,7 +32,7 @@ from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
 from transforms.skip_processed import judge
 from transforms.sources import archive_files
-from transforms.storage import objects, uris
+from transforms.storage import objects
 
 _COLUMNS = (
     "archive_uri",
@@ -47,7 +47,7 @@ _COLUMNS = (
 )
 
 
-def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
+def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
     """Lists what the same command without `--dry_run` would do; returns the exit status.
 
     Reads listings and the catalog's table of archives, and no archive. Filters by call or
@@ -61,6 +61,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
         set_up_logging(arguments, "dry-run")
     else:
         logging.getLogger().addHandler(logging.NullHandler())
+    check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
     FileSystems.set_options(options)
     where = places.places_of(arguments)
@@ -69,10 +70,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings) -> int:
     places.check_inputs(arguments.inputs)
     job = job_settings(arguments, settings, where, engine_of(options, arguments.beam_args))
     plan = make_plan(where.inputs, job)
-    if arguments.summary_json:
-        objects.write_bytes(
-            uris.absolute(arguments.summary_json), json.dumps(plan, indent=2).encode() + b"\n"
-        )
+    ending.write({**plan, "exit_status": 0, "reason": Reason.OK})
     _print(plan)
     return 0
 

@@ -25,6 +25,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class UsageError(Exception):
@@ -299,6 +300,25 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
             if uri is not None and not uris.is_named(uri):
                 flag = "ARCHIVE" if name == "archives" else f"--{name.replace('_', '-')}"
                 raise UsageError(f"{flag} {uri!r} names nothing, expected a path or URI")
+
+
+def summary_json_in(argv: Sequence[str]) -> str | None:
+    """Returns where the end result of a `run` is to go, also where the command line is wrong
+    otherwise; None where that cannot be made out.
+    """
+    arguments = [_normalise(argument) for argument in argv]
+    if arguments[:1] != ["run"]:
+        return None
+    found = None
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != "--summary-json":
+            continue
+        if not equals:
+            value = next(iter(arguments[number + 1 :]), "")
+            value = "" if value.startswith("-") else value
+        found = value or found
+    return found
 
 
 def parse_since(text: str, now: datetime) -> int:

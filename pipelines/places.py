@@ -18,7 +18,11 @@ from transforms.storage.errors import describe_error
 
 
 class NothingToDoError(CallpressError):
-    """No archive matches, or the output cannot be written."""
+    """No archive matches."""
+
+
+class UnwritableError(CallpressError):
+    """A folder cannot be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +136,7 @@ def check_writable(places: Places, root: str, summary_json: str | None) -> None:
     """Makes the folders of a run where its stores have folders.
 
     Raises:
-      NothingToDoError, StorageError: a place cannot be written.
+      UnwritableError, StorageError: a place cannot be written.
     """
     for folder in (places.output_uri, places.catalog_uri, root):
         _prepare_folder(folder)
@@ -155,4 +159,4 @@ def refusal(what: str, uri: str, error: StorageError) -> CallpressError:
     if objects.can_be_down(uri):
         return error
     why = describe_error(error.__cause__ or error)
-    return NothingToDoError(f"{what}: cannot be written: {why}")
+    return UnwritableError(f"{what}: cannot be written: {why}")

@@ -9,6 +9,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -18,15 +19,15 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from pipelines import places, press, run_summary
 from pipelines.beam_options import beam_options, engine_of
+from pipelines.ending import Ending, Reason, check_summary_json, reason_of
 from pipelines.logs import set_up_logging
 from pipelines.options import EXIT_FAILED, RunArguments
 from pipelines.runners.engine import Engine
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
 from transforms.catalog import pending_replacement
-from transforms.catalog.lock import CatalogLock, LockLostError
+from transforms.catalog.lock import CatalogLock
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Status
-from transforms.media.errors import CallpressError, StorageError, StoreDownError, exhausted_resource
+from transforms.media.errors import CallpressError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
@@ -38,9 +39,14 @@ from transforms.write_catalog import too_many_failed
 logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r" \[while running '[^']*'\]")
-_TROUBLE = re.compile(
-    r"\btransforms(?:\.\w+)+\.(?:StorageError|StoreDownError|LockLostError): (.*)"
-)
+_TROUBLE_REASONS = {
+    "StorageError": Reason.STORAGE_DOWN,
+    "StoreDownError": Reason.STORAGE_DOWN,
+    "LockLostError": Reason.LOCK_LOST,
+}
+_TROUBLE = re.compile(rf"\btransforms(?:\.\w+)+\.({'|'.join(_TROUBLE_REASONS)}): (.*)")
+_TOLD_AS_FAILED = (Reason.STORAGE_DOWN, Reason.LOCK_LOST, Reason.ENGINE_DOWN)
+"""What ends a run amid its work: no fault of what was asked for, nor of the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +61,12 @@ class _Prepared:
     staging_root: str
 
 
-def run(arguments: RunArguments, settings: PressSettings) -> int:
+def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
     """Runs the main job; returns its exit status.
+
+    Args:
+      arguments, settings: what was asked for.
+      ending: what programs are told at the end.
 
     Raises:
       UsageError, ConfigError: found before any work.
@@ -64,6 +74,7 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
     """
     started_unix_ns = time.time_ns() // 1_000 * 1_000  # the tables hold microseconds
     run_id = _new_run_id(started_unix_ns)
+    ending.began(run_id, started_unix_ns)
     log_file = set_up_logging(arguments, run_id)
     prepared = _prepare(arguments, settings, run_id, started_unix_ns)
     farewell = (
@@ -72,19 +83,24 @@ def run(arguments: RunArguments, settings: PressSettings) -> int:
     )
     lock: CatalogLock | None = None
     try:
-        with stopping_cleanly(farewell) as stopper:
+        with stopping_cleanly(farewell, lambda status: _close(ending, stopper, status)) as stopper:
             lock = CatalogLock(prepared.job.catalog_uri, run_id, on_lost=stopper.stop)
             _acquire(lock, prepared.job.catalog_uri)
-            return _press(_after_dead_runs(prepared))
+            return _press(_after_dead_runs(prepared), ending)
     except StoppedError:
         _leave(prepared, lock, stopper)
     except Exception as error:
-        if not _tell(run_id, error, log_file):
+        ending.reason, line = _cause_of(error)
+        if not _tell(run_id, error, ending.reason, line, log_file):
             raise
         return EXIT_FAILED
     finally:
         if lock is not None:
             lock.release()
+
+
+def _close(ending: Ending, stopper: Stopper, status: int) -> None:
+    ending.close(status, Reason.CANCELLED if stopper.is_interrupted else Reason.LOCK_LOST)
 
 
 def _new_run_id(started_unix_ns: int) -> str:
@@ -96,6 +112,7 @@ def _prepare(
     arguments: RunArguments, settings: PressSettings, run_id: str, started_unix_ns: int
 ) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
+    check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
     engine = engine_of(options, arguments.beam_args)
     where = places.places_of(arguments)
@@ -143,7 +160,7 @@ def job_settings(
 
 
 def _acquire(lock: CatalogLock, catalog_uri: str) -> None:
-    """Takes the lock. Raises: LockHeldError, and NothingToDoError or StorageError: cannot write."""
+    """Takes the lock. Raises: LockHeldError, and UnwritableError or StorageError: cannot write."""
     try:
         lock.acquire()
     except StorageError as error:
@@ -168,26 +185,31 @@ def _after_dead_runs(prepared: _Prepared) -> _Prepared:
     return replace(prepared, identity=identity)
 
 
-def _press(prepared: _Prepared) -> int:
+def _press(prepared: _Prepared, ending: Ending) -> int:
     """Runs the job and tells how it went; returns the exit status."""
     job, identity = prepared.job, prepared.identity
     clock = time.monotonic()
     prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job, identity))
     result: dict[str, Any] = json.loads(objects.read_bytes(identity.staged("result.json")))
-    exit_status = EXIT_FAILED if result["status"] == Status.FAILED else 0
-    summary = run_summary.summarise(result, exit_status, time.process_time())
-    if prepared.arguments.summary_json:
-        objects.write_bytes(
-            uris.absolute(prepared.arguments.summary_json),
-            json.dumps(summary, indent=2).encode() + b"\n",
-        )
+    reason, lines = _judge(result, job)
+    exit_status = 0 if reason is Reason.OK else EXIT_FAILED
+    summary = run_summary.summarise(result, exit_status, reason, time.process_time())
+    ending.write(summary)
     objects.delete_below(identity.staging_uri)
     places.delete_staging_root_if_empty(prepared.staging_root)
     run_summary.print_summary(summary, time.monotonic() - clock, job.output_uri, job.catalog_uri)
     places.tell_left_out(result["counts"].get("left_out", 0))
-    if why := too_many_failed(result["counts"], job.settings):
-        print(f"callpress: {why}", file=sys.stderr)
+    for line in lines:
+        print(f"callpress: {line}", file=sys.stderr)
     return exit_status
+
+
+def _judge(result: Mapping[str, Any], job: JobSettings) -> tuple[Reason, list[str]]:
+    """Returns why a run that came to its end has its exit status, and what to tell of it."""
+    found: list[tuple[Reason, str]] = []
+    if why := too_many_failed(result["counts"], job.settings):
+        found.append((Reason.TOO_MANY_FAILED, why))
+    return (found[0][0] if found else Reason.OK, [line for _, line in found])
 
 
 def _leave(prepared: _Prepared, lock: CatalogLock | None, stopper: Stopper) -> NoReturn:
@@ -200,9 +222,16 @@ def _leave(prepared: _Prepared, lock: CatalogLock | None, stopper: Stopper) -> N
     stopper.leave()
 
 
-def _tell(run_id: str, error: Exception, log_file: str | None) -> bool:
-    """Tells the operator what ended a run; returns False for what the command tells by itself."""
-    if (line := _trouble_of(error)) is not None:
+def _tell(run_id: str, error: Exception, reason: Reason, line: str, log_file: str | None) -> bool:
+    """Tells the operator what ended a run; returns False for what the command tells by itself.
+
+    Args:
+      run_id: of the run.
+      error: what ended it.
+      reason, line: what `_cause_of` makes of that.
+      log_file: where the log is.
+    """
+    if reason in _TOLD_AS_FAILED and not isinstance(error, places.UnwritableError):
         logger.warning("run %s failed: %s", run_id, line)
         print(f"callpress: run {run_id} failed: {line}", file=sys.stderr)
         print(
@@ -213,14 +242,13 @@ def _tell(run_id: str, error: Exception, log_file: str | None) -> bool:
     if isinstance(error, CallpressError):
         return False
     logger.exception("run %s failed", run_id)
-    if (what := exhausted_resource(error)) is not None:
+    if reason is Reason.EXHAUSTED:
         print(
-            f"callpress: run {run_id} failed: {what}; give it more, or start fewer codec processes "
+            f"callpress: run {run_id} failed: {line}; give it more, or start fewer codec processes "
             "(--direct_num_workers)",
             file=sys.stderr,
         )
         return True
-    line = describe_error(error)
     print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
     print(
         f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",
@@ -229,15 +257,16 @@ def _tell(run_id: str, error: Exception, log_file: str | None) -> bool:
     return True
 
 
-def _trouble_of(error: Exception) -> str | None:
-    """Returns what an operator is to know of a run that storage or another run ended; None when
-    that is not what ended it.
+def _cause_of(error: Exception) -> tuple[Reason, str]:
+    """Returns why a run ended, and the line for it.
 
     Other engines than the local one hand on no exceptions, but their text.
     """
-    if isinstance(error, StorageError | StoreDownError | LockLostError):
-        return _STEP.sub("", str(error)).split("\n", 1)[0]
     if isinstance(error, CallpressError):
-        return None
-    found = _TROUBLE.findall(str(error))
-    return _STEP.sub("", found[-1]) if found else None
+        return reason_of(error), _STEP.sub("", str(error)).split("\n", 1)[0]
+    if found := _TROUBLE.findall(str(error)):
+        name, line = found[-1]
+        return _TROUBLE_REASONS[name], _STEP.sub("", line)
+    if (what := exhausted_resource(error)) is not None:
+        return Reason.EXHAUSTED, what
+    return Reason.BUG, describe_error(error)

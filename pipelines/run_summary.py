@@ -16,13 +16,14 @@ _FAILURES_SHOWN = 10
 
 
 def summarise(
-    result: Mapping[str, Any], exit_status: int, launcher_cpu_seconds: float
+    result: Mapping[str, Any], exit_status: int, reason: str, launcher_cpu_seconds: float
 ) -> dict[str, Any]:
     """Returns the machine-readable end result (`--summary-json`).
 
     Args:
       result: what the pipeline left in staging.
       exit_status: of the command.
+      reason: for that status, a `Reason`.
       launcher_cpu_seconds: CPU time of this process; the codec processes' is in the result.
     """
     counts: Mapping[str, int] = result["counts"]
@@ -33,6 +34,7 @@ def summarise(
     return {
         "run_id": result["run_id"],
         "exit_status": exit_status,
+        "reason": str(reason),
         "started_at": result["started_at"],
         "finished_at": result["finished_at"],
         "counts": {
@@ -45,6 +47,7 @@ def summarise(
         },
         "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
         "missing_seconds": counts.get("missing_ms", 0) / 1_000,
+        "first_time": by_status("first_time", "ok", "partial", "failed", "empty"),
         "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
         "cpu_seconds": round(counts.get("cpu_ns", 0) / 1e9 + launcher_cpu_seconds, 3),
         "bytes_read": counts.get("bytes_read", 0),

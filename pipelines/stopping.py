@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +20,7 @@ _GRACE_SECONDS = 4.0
 """For cleaning up; then the process ends wherever it is. Nothing half made is ever under a final
 name.
 """
+_CLOSE_SECONDS = 2.0
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -30,11 +31,17 @@ class StoppedError(BaseException):
 class Stopper:
     """How a run is ended from outside of its own course, and what it says then."""
 
-    def __init__(self, farewell: str) -> None:
+    def __init__(self, farewell: str, close: Callable[[int], None] | None) -> None:
         self._farewell = farewell
+        self._close = close
         self._why: str | None = None
         self._status: int | None = None
         self._has_left = threading.Lock()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a person or a scheduler ended the run, and not `stop`."""
+        return self._why is None
 
     @property
     def is_stopped(self) -> bool:
@@ -57,17 +64,28 @@ class Stopper:
     def leave(self, number: int = 0) -> NoReturn:
         """Says farewell and ends the process: threads may still wait for storage."""
         if self._has_left.acquire(blocking=False):
+            status = self._status or (128 + number if number else 1)
+            self._close_in_time(status)
             show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             why = f"callpress: {self._why}\n" if self._why else ""
             with contextlib.suppress(OSError, ValueError):
                 os.write(2, f"{show_cursor}\n{why}{self._farewell}\n".encode())
-            os._exit(self._status or (128 + number if number else 1))
+            os._exit(status)
         threading.Event().wait()  # the other thread is about to end the process
         raise AssertionError
 
+    def _close_in_time(self, status: int) -> None:
+        """Does what is to be done last, for as long as an end may take: storage may not answer."""
+        if self._close is not None:
+            closing = threading.Thread(target=self._close, args=(status,), daemon=True)
+            closing.start()
+            closing.join(_CLOSE_SECONDS)
+
 
 @contextmanager
-def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
+def stopping_cleanly(
+    farewell: str, close: Callable[[int], None] | None = None
+) -> Iterator[Stopper]:
     """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
     ended, however it did.
 
@@ -77,8 +95,9 @@ def stopping_cleanly(farewell: str) -> Iterator[Stopper]:
 
     Args:
       farewell: a line for standard error that says how to go on.
+      close: what to do last before the process ends, with its exit status.
     """
-    stopper = Stopper(farewell)
+    stopper = Stopper(farewell, close)
     before = {number: signal.signal(number, stopper.receive) for number in _SIGNALS}
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

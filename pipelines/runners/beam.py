@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipelines.runners.engine import EngineDownError
 from pipelines.stopping import StoppedError
+from transforms.storage.errors import describe_error
+
+_BUGS = (AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+"""What no engine that is out of reach, or gives up, raises here."""
+_OURS = re.compile(r"\b(?:transforms|pipelines)[./\\]")
+"""In the text of an error: a step of ours was at work, by its module or its file."""
 
 
 class BeamEngine:
@@ -22,13 +30,25 @@ class BeamEngine:
         self._options = options
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
-        """Runs a pipeline to its end; asks for the job to be cancelled when the run is stopped."""
+        """Runs a pipeline to its end; asks for the job to be cancelled when the run is stopped.
+
+        Raises:
+          EngineDownError: what came back does not speak of our steps.
+          Exception: whatever else came back.
+        """
         pipeline = beam.Pipeline(options=self._options)
         build(pipeline)
-        running = pipeline.run()
+        running = None
         try:
+            running = pipeline.run()
             running.wait_until_finish()
         except StoppedError:
-            with contextlib.suppress(Exception):
-                running.cancel()  # a job elsewhere would go on without the lock
+            if running is not None:
+                with contextlib.suppress(Exception):
+                    running.cancel()  # a job elsewhere would go on without the lock
             raise
+        except Exception as error:
+            if isinstance(error, _BUGS) or _OURS.search(str(error)):
+                raise
+            runner = self._options.view_as(StandardOptions).runner
+            raise EngineDownError(f"--runner {runner}: {describe_error(error)}") from error

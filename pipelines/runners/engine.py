@@ -7,6 +7,12 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 
+from transforms.media.errors import CallpressError
+
+
+class EngineDownError(CallpressError):
+    """The engine cannot be reached, or gave the job up by no fault of its steps."""
+
 
 class Engine(Protocol):
     """One of Beam's runners, and what we add to it."""
@@ -21,5 +27,6 @@ class Engine(Protocol):
 
         Raises:
           StoppedError: it was stopped before.
+          EngineDownError: by no fault of what was built.
           Exception: whatever ended the job; an engine elsewhere hands on no more than its text.
         """

@@ -4,6 +4,7 @@ half made is to be seen.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -92,7 +93,11 @@ def test_stop_in_the_middle_of_work(
     tmp_path: Path, working_on: str, number: int, expected: int
 ) -> None:
     out = tmp_path / "out"
-    run = Run("--input", _write_long_call(tmp_path / "long.tar", 800), "--output", out)
+    end = tmp_path / "end.json"
+    run = Run(
+        *("--input", _write_long_call(tmp_path / "long.tar", 800), "--output", out),
+        *("--summary-json", end),
+    )
     run.wait_until(lambda: list(out.glob(f".staging/{working_on}")))
 
     status, err, seconds = run.stop(
@@ -100,6 +105,9 @@ def test_stop_in_the_middle_of_work(
     )  # an impatient finger changes nothing
 
     _check_stopped(status, expected, err, seconds)
+    told = json.loads(end.read_text())
+    assert (told["exit_status"], told["reason"]) == (expected, "cancelled")
+    assert told["run_id"] in err
     assert lock.look(str(out / "catalog")) is None
     assert not list(out.rglob("*.partial"))
     assert not [
@@ -189,7 +197,11 @@ def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> No
     """As after a machine was asleep for longer than the lease: another run has taken over."""
     out = tmp_path / "out"
     lock_file = out / "catalog" / "callpress.lock"
-    run = Run("--input", _write_long_call(tmp_path / "long.tar", 100), "--output", out)
+    end = tmp_path / "end.json"
+    run = Run(
+        *("--input", _write_long_call(tmp_path / "long.tar", 100), "--output", out),
+        *("--summary-json", end),
+    )
     run.wait_until(lambda: list(out.glob(".staging/*/*/work/*/mix")))
     theirs = '{"run_id": "the-other", "host": "elsewhere", "pid": 1, "expires_unix_s": 4000000000}'
     lock_file.write_text(theirs)
@@ -198,6 +210,8 @@ def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> No
 
     assert run.process.returncode == 1
     assert "the-other on elsewhere has it now" in err
+    told = json.loads(end.read_text())
+    assert (told["exit_status"], told["reason"]) == (1, "lock_lost")
     assert "Traceback" not in err
     assert lock_file.read_text() == theirs
     assert not list((out / "catalog").rglob("*.parquet"))
@@ -267,6 +281,26 @@ def test_cleaning_up_that_never_ends_is_cut_short() -> None:
 
     assert (status, err) == (130, "\nfarewell\n")
     assert seconds < LIMIT_SECONDS
+
+
+def test_last_thing_to_do_that_never_ends_is_cut_short() -> None:
+    script = (
+        "import threading\n"
+        "from pipelines.stopping import StoppedError, stopping_cleanly\n"
+        "try:\n"
+        "    never = threading.Event()\n"
+        "    with stopping_cleanly('farewell', lambda status: never.wait()) as stopper:\n"
+        "        stopper.stop('enough')\n"
+        "        threading.Event().wait()\n"
+        "except StoppedError:\n"
+        "    stopper.leave()\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (1, "\ncallpress: enough\nfarewell\n")
 
 
 def test_run_is_ended_from_another_thread_as_failed() -> None:
