@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -23,6 +24,7 @@ from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
 from transforms.catalog import partitions, pending_replacement
+from transforms.catalog.repressing import Repressing, tell, weigh
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Row
 from transforms.list_archives import refer
@@ -91,7 +93,9 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         staging_uri="",
         repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
     )
-    press, skip = [], []
+    press: list[dict[str, Any]] = []
+    skip: list[dict[str, Any]] = []
+    anew: list[dict[str, Any]] = []
     for listed in archives:
         entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
         try:
@@ -103,14 +107,29 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         row = rows.get((utc_date(listed.modified_unix_ns), listed.uri))
         verdict = judge(ref, row, job, run)
         if verdict.todo is not None:
-            press.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
+            found_todo = anew if verdict.is_anew else press
+            found_todo.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
         else:
             skip.append({**entry, "why": verdict.why})
+    repressing = weigh(
+        job.catalog_uri,
+        len(anew),
+        sum(entry["size_bytes"] for entry in anew),
+        is_wanted=job.repress,
+    )
+    if repressing.is_refused:
+        for each in anew:
+            del each["attempt"]
+            each["why"] += ", without --repress"
+    (skip if repressing.is_refused else press).extend(anew)
+    for entries in (press, skip):
+        entries.sort(key=lambda entry: entry["archive_uri"])
     return {
         "dry_run": True,
         "archives": {"listed": len(archives), "to_press": len(press), "to_skip": len(skip)},
         "bytes_to_press": sum(entry["size_bytes"] for entry in press),
         "bytes_to_skip": sum(entry["size_bytes"] for entry in skip),
+        "repress": asdict(repressing) if anew else None,
         "press": press,
         "skip": skip,
         "files_left_out": sum(each.own_count for each in matched),
@@ -161,6 +180,8 @@ def _print(plan: Mapping[str, Any]) -> None:
         f"{_size(plan['bytes_to_skip'])}"
     )
     places.tell_left_out(plan["files_left_out"])
+    if plan["repress"]:
+        print(tell(Repressing(**plan["repress"])))
 
 
 def _size(size_bytes: int) -> str:

@@ -93,6 +93,7 @@ class Ending:
             "started_at": self._started_at.isoformat(),
             "finished_at": datetime.now(UTC).isoformat(),
             "counts": {},
+            "repress": None,
             "failures": [],
         }
         summary = summarise(result, exit_status, self.reason or otherwise, 0.0)

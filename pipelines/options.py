@@ -82,6 +82,7 @@ class RunArguments:
     config: str | None
     filters: Filters
     overwrite: bool
+    repress: bool
     dry_run: bool
     summary_json: str | None
     log_file: str | None
@@ -170,6 +171,12 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )  # fmt: skip
     run.add_argument(
         "--overwrite", action="store_true", help="press again what the catalog has already"
+    )
+    run.add_argument(
+        "--repress",
+        action="store_true",
+        help="press anew also more than 5 %% of a catalog of 200 archives or more, where settings "
+        "or the version of the program are not those it was made with",
     )
     run.add_argument(
         "--dry-run",
@@ -279,6 +286,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
             else parse_since(arguments.since, datetime.now(UTC)),
         ),
         overwrite=arguments.overwrite,
+        repress=arguments.repress,
         dry_run=arguments.dry_run,
         summary_json=arguments.summary_json,
         log_file=arguments.log_file,

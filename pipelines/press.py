@@ -20,7 +20,6 @@ from transforms import (
     mix_calls,
     plan_calls,
     record_archives,
-    skip_processed,
     unpack_archives,
 )
 from transforms.context import JobSettings, RunIdentity
@@ -125,5 +124,6 @@ def build(
         "failures": failures,
         "listed": listed[list_archives.ARCHIVES],
         "left_out": listed[list_archives.LEFT_OUT],
-        "skipped": compared[skip_processed.SKIPPED],
+        "repressing": compared.repressing,
+        "skipped": compared.skipped,
     } | "WriteCatalog" >> WriteCatalog(job, run)

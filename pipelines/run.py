@@ -26,6 +26,7 @@ from pipelines.runners.engine import Engine
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
 from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock
+from transforms.catalog.repressing import Repressing, tell
 from transforms.context import JobSettings, RunIdentity
 from transforms.media.errors import CallpressError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
@@ -153,6 +154,7 @@ def job_settings(
         settings=settings,
         filters=arguments.filters,
         overwrite=arguments.overwrite,
+        repress=arguments.repress,
         threads=engine.codec_processes,
         own_uris=where.own_uris,
         must_hold_lock=True,
@@ -209,7 +211,13 @@ def _judge(result: Mapping[str, Any], job: JobSettings) -> tuple[Reason, list[st
     found: list[tuple[Reason, str]] = []
     if why := too_many_failed(result["counts"], job.settings):
         found.append((Reason.TOO_MANY_FAILED, why))
-    return (found[0][0] if found else Reason.OK, [line for _, line in found])
+    lines = [line for _, line in found]
+    if result["repress"]:
+        repressing = Repressing(**result["repress"])
+        lines.append(tell(repressing))
+        if repressing.is_refused:
+            found.append((Reason.REPRESS_NEEDED, lines[-1]))
+    return found[0][0] if found else Reason.OK, lines
 
 
 def _leave(prepared: _Prepared, lock: CatalogLock | None, stopper: Stopper) -> NoReturn:

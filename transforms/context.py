@@ -29,10 +29,15 @@ class JobSettings:
     settings: PressSettings
     filters: Filters
     overwrite: bool
+    """Whether all is pressed, whatever the catalog has."""
     threads: int
     """Codec processes per worker process."""
     own_uris: tuple[str, ...] = ()
     """Files a run writes beside its recordings and tables: no pattern of its own stands for them.
+    """
+    repress: bool = False
+    """Whether a large part of the catalog may be pressed anew for other settings, or by a newer
+    version.
     """
     must_hold_lock: bool = False
     """Whether publishing first makes sure that the catalog's lock is this run's still."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog import partitions
+from transforms.catalog.repressing import Repressing, weigh
 from transforms.context import JobSettings, RunIdentity, is_older
 from transforms.elements import ArchiveRef, Row, Status
 from transforms.engine import progress
@@ -18,14 +19,29 @@ from transforms.engine.run_fn import RunFn
 from transforms.media.wall_time import utc_date
 
 SKIPPED = "skipped"
+ANEW = "anew"
+REPRESSING = "repressing"
 _RETRYABLE = ("StorageError", "CodecProcessError")
 
 
+class Compared(NamedTuple):
+    """The listed archives by what is to be done with them."""
+
+    todo: beam.PCollection[ArchiveRef]
+    """To press."""
+    skipped: beam.PCollection[ArchiveRef]
+    """Left out."""
+    repressing: beam.PCollection[Repressing]
+    """One element: what is pressed anew, or would be; none where nothing is."""
+
+
 class SkipProcessed(beam.PTransform):
-    """Input: `ArchiveRef`. Output: `ArchiveRef` to press (main) and those left out (`skipped`).
+    """Input: `ArchiveRef`. Output: `Compared`.
 
     Groups by the UTC date of modification, which is where the catalog keeps an archive's row: each
-    group reads one partition. Writes nothing; memory grows with the archives of one date.
+    group reads one partition. What would be pressed anew though it is as the catalog has it is
+    counted first, on one worker: too much of it is left as it is. Writes nothing; memory grows with
+    the archives of one date.
     """
 
     def __init__(self, job: JobSettings, run: RunIdentity) -> None:
@@ -33,13 +49,26 @@ class SkipProcessed(beam.PTransform):
         self._job = job
         self._run = run
 
-    def expand(self, archives: beam.PCollection[ArchiveRef]) -> beam.pvalue.DoOutputsTuple:
-        return (
+    def expand(self, archives: beam.PCollection[ArchiveRef]) -> Compared:
+        job, run = self._job, self._run
+        compared = (
             archives
             | "KeyByDate" >> beam.Map(lambda ref: (utc_date(ref.modified_unix_ns), ref))
             | "GroupByDate" >> beam.GroupByKey()
-            | "Compare"
-            >> beam.ParDo(_CompareFn(self._job, self._run)).with_outputs(SKIPPED, main="todo")
+            | "Compare" >> beam.ParDo(_CompareFn(job, run)).with_outputs(SKIPPED, ANEW, main="todo")
+        )
+        weighed = (
+            archives.pipeline
+            | "Start" >> beam.Impulse()
+            | "WeighAnew"
+            >> beam.ParDo(_WeighFn(job, run), beam.pvalue.AsIter(compared[ANEW])).with_outputs(
+                SKIPPED, REPRESSING, main="todo"
+            )
+        )
+        return Compared(
+            todo=(compared.todo, weighed.todo) | "AllToPress" >> beam.Flatten(),
+            skipped=(compared[SKIPPED], weighed[SKIPPED]) | "AllSkipped" >> beam.Flatten(),
+            repressing=weighed[REPRESSING],
         )
 
 
@@ -56,13 +85,41 @@ class _CompareFn(RunFn):
         known = {row["archive_uri"]: row for row in rows}
         for uri in sorted(listed):
             verdict = judge(listed[uri], known.get(uri), self.job, self.run)
-            if verdict.todo is not None:
+            if verdict.todo is None:
+                self._skipped.inc()
+                progress.add("archives_skipped")
+                yield beam.pvalue.TaggedOutput(SKIPPED, listed[uri])
+            elif verdict.is_anew:
+                yield beam.pvalue.TaggedOutput(ANEW, verdict.todo)
+            else:
                 progress.add("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
-                continue
-            self._skipped.inc()
-            progress.add("archives_skipped")
-            yield beam.pvalue.TaggedOutput(SKIPPED, listed[uri])
+
+
+class _WeighFn(RunFn):
+    """Passes on what is to be pressed anew, or leaves all of it out."""
+
+    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+        super().__init__(job, run)
+        self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
+
+    def process(self, _: bytes, anew: Iterable[ArchiveRef]) -> Iterator[Any]:
+        archives = size_bytes = 0
+        for ref in anew:
+            archives += 1
+            size_bytes += ref.size_bytes
+        if not archives:
+            return
+        repressing = weigh(self.job.catalog_uri, archives, size_bytes, is_wanted=self.job.repress)
+        yield beam.pvalue.TaggedOutput(REPRESSING, repressing)
+        for ref in anew:
+            if repressing.is_refused:
+                self._skipped.inc()
+                progress.add("archives_skipped")
+                yield beam.pvalue.TaggedOutput(SKIPPED, ref)
+            else:
+                progress.add("bytes_found", ref.size_bytes)
+                yield ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +129,10 @@ class Verdict:
     todo: ArchiveRef | None
     """The archive, with the number of this try; None when it is left out."""
     why: str
+    is_anew: bool = False
+    """Whether it is as the catalog has it, and nothing but other settings or a newer version has it
+    pressed.
+    """
 
 
 def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) -> Verdict:
@@ -96,13 +157,13 @@ def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) 
     if ref.uri in run.repeat_archives:
         return Verdict(todo=ref, why="unfinished")
     if row["settings_fingerprint"] != job.settings_fingerprint:
-        return Verdict(todo=ref, why="other settings")
+        return Verdict(todo=ref, why="other settings", is_anew=True)
     tried = int(row["attempts"] or 1)
     # Runs of one day are one try: whatever an operator does before noon, the morrow's run tries.
     attempt = tried + (_day_of(row) != utc_date(run.started_unix_ns))
     if is_of_older:
         why = f"{row['status']} in {f'version {version}' if version else 'an older version'}"
-        return Verdict(todo=replace(ref, attempt=attempt), why=why)
+        return Verdict(todo=replace(ref, attempt=attempt), why=why, is_anew=True)
     if not _may_go_better(row):
         return Verdict(todo=None, why=f"done: {row['status']}")
     most = job.settings.limits.max_attempts

@@ -16,6 +16,7 @@ from apache_beam.metrics import Metrics
 from transforms.catalog import partitions, publish
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.partitions import MergedPartition
+from transforms.catalog.repressing import Repressing
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.runs import run_row
 from transforms.catalog.rows.stamp import stamped
@@ -33,8 +34,8 @@ Tally = dict[str, int]
 
 
 class WriteCatalog(beam.PTransform):
-    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, and counts of archives
-    listed and skipped and of files of ours left out.
+    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, the archives listed and
+    skipped, counts of files of ours left out, and what is pressed anew.
 
     Output: one element, the run's result as written to staging. Merges one partition of a table at
     a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
@@ -89,6 +90,7 @@ class WriteCatalog(beam.PTransform):
                 merged=beam.pvalue.AsIter(merged),
                 deleted=beam.pvalue.AsIter(deleted),
                 settled=beam.pvalue.AsIter(settled),
+                repressing=beam.pvalue.AsIter(inputs["repressing"]),
             )
         )
 
@@ -211,6 +213,7 @@ class _FinishFn(RunFn):
         merged: Iterable[Any],
         deleted: Iterable[str],
         settled: Iterable[None],
+        repressing: Iterable[Repressing],
     ) -> Iterator[dict[str, Any]]:
         for _done in (*merged, *settled):  # what is read here has been done before
             pass
@@ -227,6 +230,7 @@ class _FinishFn(RunFn):
             "started_at": row["started_at"].isoformat(),
             "finished_at": row["finished_at"].isoformat(),
             "counts": {**tally, "files_removed": removed},
+            "repress": next((asdict(found) for found in repressing), None),
             "failures": [asdict(failure) for failure in failures],
         }
         objects.write_bytes(self.run.staged("result.json"), json.dumps(result).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,23 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import (
     CALL_COLUMNS,
+    Check,
     GroupOnce,
+    anything,
+    archive_row_of,
     call_row,
     count_of,
     expect,
     make_pipeline,
+    nothing,
+    stamp,
     write_archive_row,
     write_rows,
 )
 from tests.support.fixtures import STARTED_UNIX_NS
 from tests.support.job_run import JobRun
 from transforms.catalog.partitions import merge_partition
+from transforms.catalog.repressing import tell, weigh
 from transforms.context import VERSION, is_older
 from transforms.elements import ArchiveRef
 from transforms.find_prior_rows import FindPriorRows
@@ -59,10 +66,15 @@ def _expect(
     refs: Sequence[ArchiveRef],
     todo: Sequence[ArchiveRef],
     skipped: Sequence[ArchiveRef],
+    repressing: Check = anything,
 ) -> None:
     pipeline = make_pipeline()
     compared = pipeline | beam.Create(refs) | SkipProcessed(*context)
-    expect(todo=(compared.todo, equal_to(todo)), skipped=(compared.skipped, equal_to(skipped)))
+    expect(
+        todo=(compared.todo, equal_to(todo)),
+        skipped=(compared.skipped, equal_to(skipped)),
+        repressing=(compared.repressing, repressing),
+    )
     result = pipeline.run()
     result.wait_until_finish()
     assert count_of(result, "archives_skipped") == len(skipped)
@@ -172,6 +184,111 @@ def test_older_version_is_told_from_a_newer_one(
 ) -> None:
     monkeypatch.setattr("transforms.context.VERSION", "1.2.0")
     assert is_older(version) == older
+
+
+# --- pressing much anew ---------------------------------------------------------------------------
+
+
+def _fill(context: JobRun, count: int, odd: dict[int, dict[str, Any]]) -> list[ArchiveRef]:
+    """Fills a catalog over two dates with archives that went well, but for the odd ones."""
+    refs = [_ref(f"{n:03d}", modified_unix_ns=DAY_1_NS + n % 2 * DAY_NS) for n in range(count)]
+    for day in (0, 1):
+        rows = [
+            archive_row_of(ref, context, **odd.get(n, {}))
+            for n, ref in enumerate(refs)
+            if n % 2 == day
+        ]
+        write_rows(context, "archives", rows, f"2026-01-0{5 + day}")
+    return refs
+
+
+OTHER = {"settings_fingerprint": "other"}
+LEFT_BY_OLDER = {"status": "partial", "error_type": "RtpError", "callpress_version": None}
+
+
+@pytest.mark.parametrize(
+    ("count", "odd", "changes", "is_refused"),
+    [
+        (200, dict.fromkeys(range(11), OTHER), {}, True),
+        (200, dict.fromkeys(range(10), OTHER), {}, False),
+        (199, dict.fromkeys(range(199), OTHER), {}, False),
+        (200, dict.fromkeys(range(11), OTHER), {"repress": True}, False),
+        (200, dict.fromkeys(range(11), LEFT_BY_OLDER), {}, True),
+        (
+            200,
+            {**dict.fromkeys(range(6), OTHER), **dict.fromkeys(range(6, 11), LEFT_BY_OLDER)},
+            {},
+            True,
+        ),
+    ],
+    ids=["11 of 200", "10 of 200", "all of 199", "asked for", "newer version", "both"],
+)
+def test_more_than_a_twentieth_of_a_catalog_is_pressed_anew_only_when_asked_for(
+    context: JobRun,
+    count: int,
+    odd: dict[int, dict[str, Any]],
+    changes: dict[str, Any],
+    is_refused: bool,
+) -> None:
+    refs = _fill(context, count, odd)
+    new = [_ref("new"), replace(refs[-1], fingerprint="changed")]
+    old = [
+        replace(ref, attempt=2) if odd[n] is LEFT_BY_OLDER else ref
+        for n, ref in enumerate(refs)
+        if n in odd
+    ]
+    done = [ref for n, ref in enumerate(refs[:-1]) if n not in odd]
+
+    def check(elements: list[Any]) -> None:
+        (found,) = elements
+        assert (found.archives, found.size_bytes) == (len(odd), 3 * len(odd))
+        assert found.is_refused == is_refused
+        assert found.catalog_archives == (count if is_refused else None)
+
+    refs[-1] = new[1]
+    if count == 199:  # that one is among the odd ones
+        odd, old = dict.fromkeys(range(198), OTHER), old[:-1]
+    _expect(
+        context.changed(**changes),
+        [*refs, new[0]],
+        new if is_refused else [*new, *old],
+        [*done, *old] if is_refused else done,
+        check,
+    )
+
+
+def test_overwriting_asks_for_all_of_it(context: JobRun) -> None:
+    refs = _fill(context, 200, dict.fromkeys(range(200), OTHER))
+
+    _expect(context.changed(overwrite=True), refs, refs, [], nothing)
+
+
+def test_cost_of_pressing_anew_is_that_of_earlier_runs_by_size(context: JobRun) -> None:
+    _fill(context, 200, {})
+    times = {"started_at": to_time(STARTED_UNIX_NS)}
+    for night in range(40):
+        figures = {"cpu_ms": 10**9, "bytes_read": 1} if night < 10 else {}
+        if night in (20, 30):
+            figures = {"cpu_ms": 1_000 * night, "bytes_read": 10}
+        row = {**stamp({**times, **figures}), "run_id": f"run-{night}"}
+        write_rows(context, "runs", [row], (date(2026, 1, 1) + timedelta(days=night)).isoformat())
+
+    found = weigh(context.catalog_uri, 50, 720_000, is_wanted=False)
+
+    assert found.cpu_seconds == 720_000 * 50 / 20
+    assert tell(found) == (
+        "50 of the 200 archives of the catalog would be pressed anew, for other settings or as an "
+        "older version's, about 500 CPU hours: they are left as they are; --repress presses them"
+    )
+
+
+def test_cost_that_no_run_tells_is_said_to_be_unknown(context: JobRun) -> None:
+    _fill(context, 200, {})
+
+    found = weigh(context.catalog_uri, 50, 720_000, is_wanted=False)
+
+    assert found.cpu_seconds is None
+    assert "at a cost that no earlier run tells" in tell(found)
 
 
 def test_archive_of_the_same_name_elsewhere_is_another(context: JobRun) -> None:

@@ -32,6 +32,7 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from transforms.catalog import pending_replacement
 from transforms.catalog.fragments import write_fragment
+from transforms.catalog.repressing import Repressing
 from transforms.catalog.schema import CALL_TABLES, TABLES
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.media.settings import PressSettings
@@ -112,6 +113,7 @@ def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> d
                 "listed",
                 "skipped",
                 "left_out",
+                "repressing",
             )
         }
         expect(result=(created | WriteCatalog(*context), check))
@@ -410,6 +412,15 @@ def test_archives_that_were_known_to_fail_ring_no_bell(context: JobRun) -> None:
 
     assert result["status"] == "failed"
     assert (result["counts"]["archives_failed"], result["counts"]["first_time_failed"]) == (10, 1)
+
+
+def test_what_was_not_pressed_anew_is_told(context: JobRun) -> None:
+    refused = Repressing(
+        archives=50, size_bytes=9, is_refused=True, catalog_archives=200, cpu_seconds=3.5
+    )
+
+    assert _run(context, repressing=[refused])["repress"] == asdict(refused)
+    assert _run(context)["repress"] is None
 
 
 def test_what_a_dead_run_met_for_the_first_time_is_news_of_the_run_that_takes_it_up(

@@ -290,6 +290,7 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
     assert found == {
         "exit_status": 0,
         "reason": "ok",
+        "repress": None,
         "first_time": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
         "counts": {
             "archives": {"listed": 1, "skipped": 0, "ok": 1, "partial": 0, "failed": 0, "empty": 0},

@@ -27,6 +27,7 @@ NOTHING: dict[str, Any] = {
         "recordings": 0,
         "failures": 0,
     },
+    "repress": None,
     "first_time": {"ok": 0, "partial": 0, "failed": 0, "empty": 0},
     "media_seconds": 0.0,
     "cpu_seconds": 0.0,

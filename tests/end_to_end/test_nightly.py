@@ -185,6 +185,55 @@ def test_dry_run_over_ten_thousand_archives_takes_seconds(context: JobRun, tmp_p
     )
 
 
+# --- much to press anew ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_other_settings_press_much_anew_only_when_asked_for(
+    context: JobRun, tmp_path: Path
+) -> None:
+    """New archives are pressed all the same."""
+    out = tmp_path / "out"
+    context = context.changed(catalog_uri=str(out / "catalog"))
+    _write_call(tmp_path / "raw" / "new.tar.gz", "new", "nora")
+    rows = []
+    for number in range(200):
+        path = tmp_path / "raw" / f"{number:03}.tar.gz"
+        path.touch()
+        os.utime(path, (1_760_000_000, 1_760_000_000))
+        ref = ArchiveRef(
+            uri=str(path),
+            size_bytes=0,
+            modified_unix_ns=1_760_000_000 * 10**9,
+            fingerprint=f"0-{1_760_000_000 * 10**9}",
+        )
+        rows.append(archive_row_of(ref, context))
+    write_rows(context, "archives", rows, utc_date(1_760_000_000 * 10**9))
+    config = tmp_path / "other.toml"
+    config.write_text("[mp3]\nbitrate_kbps = 64\n")
+    end = tmp_path / "end.json"
+    command = ("run", "--input", tmp_path / "raw" / "*.gz", "--output", out, "--config", config)
+    told = "200 of the 200 archives of the catalog would be pressed anew"
+
+    plan = callpress(*command, "--dry_run")
+    done = callpress(*command, "--summary-json", end)
+
+    assert (plan.status, told in plan.out) == (0, True)
+    assert "would press 1 of 201 archives" in plan.out
+    assert "skip\tother settings, without --repress\t0\t" in plan.out
+    assert "would press 200 of 201" in callpress(*command, "--dry_run", "--repress").out
+    assert (done.status, told in done.err) == (1, True)
+    summary = json.loads(end.read_text())
+    assert (summary["reason"], summary["exit_status"]) == ("repress_needed", 1)
+    assert summary["counts"]["archives"]["ok"] == 1
+    assert summary["counts"]["archives"]["skipped"] == 200
+    assert summary["counts"]["archives"]["failed"] == 0
+    assert (summary["repress"]["archives"], summary["repress"]["is_refused"]) == (200, True)
+    found = query(out / "catalog", "archives")
+    assert len(found) == 201
+    assert sum(row["run_id"] == "earlier" for row in found) == 200
+
+
 # --- tries ----------------------------------------------------------------------------------------
 
 
@@ -268,6 +317,7 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
     assert found == {
         "exit_status": 1,
         "reason": "too_many_failed",
+        "repress": None,
         "first_time": {"ok": 2, "partial": 0, "failed": 1, "empty": 0},
         "counts": {
             "archives": {"listed": 3, "skipped": 0, "ok": 2, "partial": 0, "failed": 1, "empty": 0},

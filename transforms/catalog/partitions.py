@@ -117,6 +117,12 @@ def later_columns(rows: pa.Table, table: str) -> list[str]:
     return [name for name in rows.schema.names if name not in SCHEMAS[table].names]
 
 
+def count_rows(file: CatalogFile) -> int:
+    """Returns how many rows an object has, from its footer alone. Raises: StorageError."""
+    with objects.open_input(file.uri) as source, _reading(file):
+        return int(pq.read_metadata(source).num_rows)
+
+
 def read_rows(
     catalog_uri: str,
     table: str,
