@@ -94,6 +94,7 @@ class Ending:
             "finished_at": datetime.now(UTC).isoformat(),
             "counts": {},
             "repress": None,
+            "unmatched": [],
             "failures": [],
         }
         summary = summarise(result, exit_status, self.reason or otherwise, 0.0)

@@ -26,6 +26,7 @@ from transforms.context import JobSettings, RunIdentity
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
+from transforms.match_filters import MatchFilters
 from transforms.mix_calls import MixCalls
 from transforms.plan_calls import PlanCalls
 from transforms.recall_archives import RecallArchives
@@ -117,7 +118,15 @@ def build(
         before_mix | "WithoutCall" >> beam.Filter(lambda failure: failure.call is None),
         mixed.calls | "OfCalls" >> beam.FlatMap(lambda call: call.failures),
     ) | "AllFailures" >> beam.Flatten()
+    named = {}
+    if job.filters.named:
+        named["unmatched"] = (
+            (unpacked.parts, recalled.parts) | "PartsToMatch" >> beam.Flatten(),
+            unpacked[unpack_archives.ARCHIVES],
+            compared.skipped,
+        ) | "MatchFilters" >> MatchFilters(job)
     return {
+        **named,
         "fragments": recorded[record_archives.FRAGMENTS],
         "calls": mixed.calls,
         "archives": recorded.archives,

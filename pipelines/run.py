@@ -28,10 +28,12 @@ from transforms.catalog import pending_replacement
 from transforms.catalog.lock import CatalogLock
 from transforms.catalog.repressing import Repressing, tell
 from transforms.context import JobSettings, RunIdentity
+from transforms.elements import Status
 from transforms.media.errors import CallpressError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
+from transforms.media.wall_time import to_time
 from transforms.recovery import repair, take_up
 from transforms.storage import objects, uris
 from transforms.storage.errors import describe_error
@@ -211,13 +213,31 @@ def _judge(result: Mapping[str, Any], job: JobSettings) -> tuple[Reason, list[st
     found: list[tuple[Reason, str]] = []
     if why := too_many_failed(result["counts"], job.settings):
         found.append((Reason.TOO_MANY_FAILED, why))
+    for name in result["unmatched"]:
+        near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
+        line = f"{name['flag']} {name['value']} matches nothing{near}"
+        found.append((Reason.NOTHING_MATCHED, printable(line)))
     lines = [line for _, line in found]
     if result["repress"]:
         repressing = Repressing(**result["repress"])
         lines.append(tell(repressing))
         if repressing.is_refused:
             found.append((Reason.REPRESS_NEEDED, lines[-1]))
+    if not lines and (quiet := _quiet_night(result["counts"], job)):
+        lines.append(quiet)
     return found[0][0] if found else Reason.OK, lines
+
+
+def _quiet_night(counts: Mapping[str, int], job: JobSettings) -> str:
+    """Returns what to tell of a run that found nothing to do, empty for any other."""
+    if any(counts.get(f"archives_{status}") for status in Status):
+        return ""
+    if listed := counts.get("archives_listed", 0):
+        return f"nothing new: the catalog has all of the {listed} archives"
+    since = job.filters.since_unix_ns
+    return (
+        "" if since is None else f"nothing new: no archive is newer than {to_time(since)} (--since)"
+    )
 
 
 def _leave(prepared: _Prepared, lock: CatalogLock | None, stopper: Stopper) -> NoReturn:

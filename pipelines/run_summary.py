@@ -47,6 +47,7 @@ def summarise(
         },
         "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
         "missing_seconds": counts.get("missing_ms", 0) / 1_000,
+        "unmatched": result["unmatched"],
         "repress": result["repress"],
         "first_time": by_status("first_time", "ok", "partial", "failed", "empty"),
         "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),

@@ -59,7 +59,7 @@ engine     | engine           | elements                                  | apac
 catalog    | catalog          | base rtp track sound jobs storage elements | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : list_archives skip_processed find_prior_rows unpack_archives recall_archives
-           : plan_calls extract_tracks mix_calls record_archives write_catalog
+           : plan_calls extract_tracks mix_calls record_archives write_catalog match_filters
            | base rtp track jobs storage codec engine sources elements catalog recovery
            |                                                              | apache_beam
 pipelines  | pipelines

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from transforms.media.values import CallKey, OutputType, TrackKey
 
+Named = tuple[str, str]
+"""A flag, and one of its values."""
+CALL_FLAG = "--call"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -22,6 +26,59 @@ class Filters:
     def narrows_tracks(self) -> bool:
         """Whether only some files of a call are wanted: then no mix is made or replaced."""
         return bool(self.participants or self.user_sessions or self.output_types)
+
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """The values that were asked for by name, of each flag that has any."""
+        found: dict[str, tuple[str, ...]] = {
+            CALL_FLAG: self.calls,
+            "--participant": self.participants,
+            "--user-session": self.user_sessions,
+            "--output-type": tuple(str(kind) for kind in self.output_types),
+        }
+        return {flag: values for flag, values in found.items() if values}
+
+    @property
+    def all_named(self) -> frozenset[Named]:
+        """The same as pairs."""
+        return frozenset((flag, value) for flag, values in self.named.items() for value in values)
+
+    def names_of(
+        self,
+        call_cid: str,
+        participant_id: str | None,
+        user_session_id: str | None,
+        output_type: str | None,
+    ) -> tuple[Named, ...]:
+        """Returns the names of a track that could have been asked for within the calls that are
+        wanted; None for what it has no name for.
+        """
+        if self.calls and call_cid not in self.calls:
+            return ()
+        found = (
+            (CALL_FLAG, call_cid),
+            ("--participant", participant_id),
+            ("--user-session", user_session_id),
+            ("--output-type", output_type),
+        )
+        return tuple((flag, str(name)) for flag, name in found if name is not None)
+
+    def matched_by(
+        self,
+        call_cid: str,
+        participant_id: str | None,
+        user_session_id: str | None,
+        output_type: str | None,
+    ) -> frozenset[Named]:
+        """Returns what a track has of all that was asked for by name: a participant, say, counts
+        only in a call that is wanted. A session in which nothing was sent has no output type.
+        """
+        names = self.names_of(call_cid, participant_id, user_session_id, output_type)
+        matched = {name for name in names if name in self.all_named}
+        is_person = (not self.participants or participant_id in self.participants) and (
+            not self.user_sessions or user_session_id in self.user_sessions
+        )
+        return frozenset(name for name in matched if is_person or name[0] == CALL_FLAG)
 
     def wants_call(self, call: CallKey) -> bool:
         return not self.calls or call.cid in self.calls

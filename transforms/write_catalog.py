@@ -35,7 +35,8 @@ Tally = dict[str, int]
 
 class WriteCatalog(beam.PTransform):
     """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, the archives listed and
-    skipped, counts of files of ours left out, and what is pressed anew.
+    skipped, counts of files of ours left out, what is pressed anew, and in a run that names calls
+    or people what of that is nowhere.
 
     Output: one element, the run's result as written to staging. Merges one partition of a table at
     a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
@@ -91,6 +92,11 @@ class WriteCatalog(beam.PTransform):
                 deleted=beam.pvalue.AsIter(deleted),
                 settled=beam.pvalue.AsIter(settled),
                 repressing=beam.pvalue.AsIter(inputs["repressing"]),
+                **(
+                    {"unmatched": beam.pvalue.AsIter(inputs["unmatched"])}
+                    if "unmatched" in inputs
+                    else {}
+                ),
             )
         )
 
@@ -214,6 +220,7 @@ class _FinishFn(RunFn):
         deleted: Iterable[str],
         settled: Iterable[None],
         repressing: Iterable[Repressing],
+        unmatched: Iterable[Any] = (),
     ) -> Iterator[dict[str, Any]]:
         for _done in (*merged, *settled):  # what is read here has been done before
             pass
@@ -231,6 +238,7 @@ class _FinishFn(RunFn):
             "finished_at": row["finished_at"].isoformat(),
             "counts": {**tally, "files_removed": removed},
             "repress": next((asdict(found) for found in repressing), None),
+            "unmatched": [asdict(found) for found in unmatched],
             "failures": [asdict(failure) for failure in failures],
         }
         objects.write_bytes(self.run.staged("result.json"), json.dumps(result).encode())

@@ -28,6 +28,7 @@ NOTHING: dict[str, Any] = {
         "failures": 0,
     },
     "repress": None,
+    "unmatched": [],
     "first_time": {"ok": 0, "partial": 0, "failed": 0, "empty": 0},
     "media_seconds": 0.0,
     "cpu_seconds": 0.0,

@@ -318,6 +318,7 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
         "exit_status": 1,
         "reason": "too_many_failed",
         "repress": None,
+        "unmatched": [],
         "first_time": {"ok": 2, "partial": 0, "failed": 1, "empty": 0},
         "counts": {
             "archives": {"listed": 3, "skipped": 0, "ok": 2, "partial": 0, "failed": 1, "empty": 0},

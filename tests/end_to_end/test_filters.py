@@ -1,0 +1,115 @@
+"""Calls, participants, sessions and output types that a run is asked for by name, and that are
+nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.command import callpress, press
+from transforms.filters import Filters
+from transforms.media.values import OutputType
+
+AUDIO, SHARED = OutputType.AUDIO_ONLY, OutputType.SCREENSHARE_AUDIO_ONLY
+
+
+@pytest.fixture(scope="module")
+def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two archives and what was made of them; to be added to only by runs that skip
+    all of it.
+    """
+    folder = tmp_path_factory.mktemp("filters")
+    (folder / "raw").mkdir()
+    for call, names in (("standup", ("alice", "bob")), ("retro", ("carol",))):
+        people = [
+            Participant(
+                participant_id=name,
+                segments=[Segment(packets=encode_opus(tone(300, 1)), ssrc=n + 1)],
+            )
+            for n, name in enumerate(names)
+        ]
+        archive = make_call_archive(people, call_id=call, call_session_id=call)
+        (folder / "raw" / f"{call}.tar.gz").write_bytes(archive)
+    press(folder / "out", folder / "raw" / "*")
+    return folder
+
+
+CASES = [
+    ("--call default:standup", None),
+    ("--call default:standpu", "--call default:standpu matches nothing; there are default:retro, "
+     "default:standup"),
+    ("--call default:standup --call other:standup", "--call other:standup matches nothing"),
+    ("--participant alice", None),
+    ("--participant eve", "--participant eve matches nothing; there are alice, bob, carol"),
+    ("--call default:standup --participant carol",
+     "--participant carol matches nothing; there are alice, bob"),
+    ("--user-session sess-bob --participant bob", None),
+    ("--user-session nobody", "--user-session nobody matches nothing; there are sess-"),
+    ("--output-type audio_only", None),
+    ("--output-type screenshare_audio_only",
+     "--output-type screenshare_audio_only matches nothing; there are audio_only"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "is_done"),
+    [
+        *((flags, said, True) for flags, said in CASES),
+        *(pytest.param(*CASES[n], False, marks=pytest.mark.slow) for n in (1, 5, 7, 9)),
+    ],
+)
+def test_what_is_named_and_nowhere_is_told(
+    pressed: Path, flags: str, said: str | None, is_done: bool, tmp_path: Path
+) -> None:
+    """Whether the archives are read, or skipped because the catalog has them, makes no
+    difference.
+    """
+    out = pressed / "out" if is_done else tmp_path / "out"
+    end = tmp_path / "end.json"
+
+    done = callpress(
+        *("run", "--input", pressed / "raw" / "*", "--output", out, "--summary-json", end),
+        *flags.split(),
+    )
+
+    summary = json.loads(end.read_text())
+    assert (done.status, summary["reason"]) == ((1, "nothing_matched") if said else (0, "ok"))
+    assert bool(summary["unmatched"]) == bool(said)
+    assert (said or "nothing new: the catalog has all of the 2 archives") in done.err
+    assert summary["counts"]["archives"]["skipped"] == (2 if is_done else 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "callpress: nothing new: the catalog has all of the 2 archives\n"),
+        (("--since", "2100-01-01"), "no archive is newer than 2100-01-01 00:00:00+00:00 (--since)"),
+        (("--since", "2100-01-01", "--call", "default:nope"), "no archive is newer than"),
+    ],
+)
+def test_quiet_night_is_said(pressed: Path, flags: tuple[str, ...], said: str) -> None:
+    done = callpress("run", "--input", pressed / "raw" / "*", "--output", pressed / "out", *flags)
+
+    assert done.status == 0
+    assert said in done.err
+
+
+def test_a_name_counts_only_where_the_other_filters_let_it() -> None:
+    filters = Filters(
+        calls=("default:a",), participants=("bob",), user_sessions=("s1",), output_types=(SHARED,)
+    )
+    call, person = ("--call", "default:a"), {("--participant", "bob"), ("--user-session", "s1")}
+    shared = ("--output-type", "screenshare_audio_only")
+
+    assert filters.matched_by("default:a", "bob", "s1", SHARED) == {call, *person, shared}
+    assert filters.matched_by("default:a", "bob", "s1", AUDIO) == {call, *person}
+    assert filters.matched_by("default:a", "bob", "s1", None) == {call, *person}
+    assert filters.matched_by("default:a", "bob", "s2", SHARED) == {call}
+    assert filters.matched_by("default:a", "eve", "s1", SHARED) == {call}
+    assert filters.matched_by("default:b", "bob", "s1", SHARED) == set()
+    assert filters.all_named == {call, *person, shared}
+    assert Filters().matched_by("default:a", "bob", "s1", AUDIO) == set()
