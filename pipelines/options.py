@@ -125,8 +125,9 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="press archives",
         description="Presses raw archives. Options of Apache Beam (--runner, --project, ...) may "
         "follow in any order.",
-        epilog="Exit status: 0 done, 1 too many archives failed or nothing could be done, 2 wrong "
-        "usage, 130 Ctrl-C.",
+        epilog="Exit status: 0 done, 1 too many archives failed for the first time, something "
+        "named is nowhere, much to press anew, or nothing could be done, 2 wrong usage, 130 "
+        "Ctrl-C, 143 SIGTERM.",
     )
     run.add_argument(
         "--input", action="append", default=[], metavar="PATTERN",

@@ -81,9 +81,11 @@ def print_summary(
     )
     counts = summary["counts"]
     archives, calls = counts["archives"], counts["calls"]
-    table.add_row(
-        "archives", _words(archives, ("listed", "skipped", "ok", "partial", "failed", "empty"))
-    )
+    told = _words(archives, ("listed", "skipped", "ok", "partial", "failed", "empty"))
+    first_time = summary["first_time"]
+    known = sum(archives[status] - first_time[status] for status in ("partial", "failed"))
+    # Below 0 where the run took up what another had met for the first time.
+    table.add_row("archives", told + (f" ({known} of them failed before)" if known > 0 else ""))
     table.add_row("calls", _words(calls, ("ok", "partial", "failed", "empty")))
     table.add_row(
         "files", f"{counts['recordings']} recordings, {summary['bytes_written'] / 1e6:.1f} MB"

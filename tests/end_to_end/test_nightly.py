@@ -247,6 +247,7 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(
         first = not out.exists()
         done = callpress(*run)
         assert done.status == (1 if first else 0)  # known failures ring no bell
+        assert ("1 failed (1 of them failed before)" in done.out) != first
         assert ("1 of the 3 archives attempted for the first time failed" in done.err) == first
         (failure,) = query(out / "catalog", "failures")
         assert failure["attempt"] == night
