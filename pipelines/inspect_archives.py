@@ -73,7 +73,7 @@ def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str,
     except RecordingError as unusable:
         message = unusable.message.removeprefix(f"{archive.uri}: ")
     else:
-        error = members.unread_metadata or _damaged_description(members)
+        error = members.suspect or members.unread_metadata or _damaged_description(members)
         message = members.cut_by or (None if error is None else error.message)
     if not members.sessions and message is None:
         message = f"no *{SUFFIX} in it"

@@ -270,6 +270,23 @@ def test_inspect_finds_dumps_as_a_run_does(tmp_path: Path) -> None:
     }
 
 
+def test_inspect_tells_of_a_path_out_of_the_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "call.tar.gz"
+    members = {
+        "a_timing_metadata.json": make_timing_metadata(),
+        "b_timing_metadata.json": b"{",
+        "C:\\x.rtpdump": b"",
+    }
+    archive.write_bytes(make_archive(members))
+    done = callpress("inspect", "--json", archive)
+    assert done.status == 1
+    (found,) = json.loads(done.out)["archives"]
+    assert found["error"] == (
+        r"member 'C:\\x.rtpdump' leaves the archive, expected a relative path inside it"
+    )
+    assert len(found["sessions"]) == 1
+
+
 def test_inspect_counts_as_a_run_does(tmp_path: Path) -> None:
     archive, config = tmp_path / "call.tar.gz", tmp_path / "my.toml"
     members = {

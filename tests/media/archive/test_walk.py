@@ -161,6 +161,7 @@ UNSAFE = [
     "x\\..\\..\\a.sdp",
     "C:\\a.sdp",
     "c:a.sdp",
+    "z:/x/a.sdp",
     "..",
     "x/..",
 ]
@@ -186,9 +187,26 @@ def test_path_out_of_a_folder_is_told_and_never_opened() -> None:
     assert member.stream.read() == b""
 
 
-@pytest.mark.parametrize("name", ["a..b.sdp", "...", "x/a:b.sdp", "ünïcode 🎧/ä.sdp"])
-def test_odd_but_safe_paths_are_members(name: str) -> None:
-    assert list(read_all(make_archive({name: b"x"}))) == [name]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a..b.sdp",
+        "...",
+        "x/a:b.sdp",
+        "ünïcode 🎧/ä.sdp",
+        "default:standup_timing_metadata.json",
+        "a1e5f21f716affb7:TRACK_TYPE_AUDIO:eO.rtpdump",
+        "default:standup/c:a.sdp",
+        ":a.sdp",
+        "1:a.sdp",
+        "ä:a.sdp",
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_but_safe_paths_are_members(kind: str, name: str) -> None:
+    assert list(read_all(make_archive({name: b"x"}, kind))) == [name]
+    (member,) = walk_folder([(name, 1)], lambda _: io.BytesIO(b"x"), LIMITS)
+    assert (member.name, member.finding, member.stream.read()) == (name, None, b"x")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from transforms.media.settings import LimitSettings
 from transforms.media.text import utf8_text
 
 BUFFER_BYTES = 1 << 18
+# Other colons belong to the vendor's own names: `default:standup_timing_metadata.json`.
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class MemberStream(io.RawIOBase):
@@ -181,7 +184,7 @@ def make_member(
     if parts[0] == "__MACOSX" or parts[-1].startswith("._"):
         return None  # resource forks
     wrong, is_suspect = None, True
-    if plain.startswith(("/", "\\")) or ".." in parts or "\0" in plain or ":" in parts[0]:
+    if plain.startswith(("/", "\\")) or ".." in parts or "\0" in plain or _DRIVE.match(plain):
         wrong = f"member {shown} leaves the archive, expected a relative path inside it"
     elif len(plain.encode("utf-8")) > limits.max_member_name_bytes:
         wrong = (

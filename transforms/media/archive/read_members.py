@@ -75,6 +75,10 @@ class ArchiveMembers:
     """Members that are timing metadata by their name, readable or not."""
     unread_metadata: RecordingError | None = None
     """What is wrong with the first timing metadata that could not be read."""
+    suspect: RecordingError | None = None
+    """What is wrong with the first member that must not be looked at: its path leads out of the
+    archive, or it is no member.
+    """
     cut_by: str | None = None
     """What ended the archive before its time; None when it was read to its end."""
 
@@ -166,6 +170,8 @@ class _Reader:
         is_metadata = name.lower().endswith(SUFFIX)
         self.members.metadata_count += is_metadata
         if member.finding is not None:
+            if member.is_suspect and self.members.suspect is None:
+                self.members.suspect = member.finding
             if member.is_suspect or is_metadata or suffix in ("rtpdump", "sdp"):
                 self._tell(member.finding, is_metadata)
             return
