@@ -29,8 +29,24 @@ def test_every_rtpmap_is_read(line_end: str) -> None:
         ("a=rtpmap:96 VP8/90000", "vp8"),
         ("A=RTPMAP:96 OPUS/48000/2", "opus"),
         ("  a=rtpmap: 96  opus/48000/2  ", "opus"),
+        ("a=rtpmap:96 opus/48000/2;stereo=1", "opus"),
+        ("a=rtpmap:96 opus/48000/2 ; stereo=1; a/b=2", "opus"),
+        ("a=rtpmap:96 opus;stereo=1/48000/2", "opus"),
+        ("a=rtpmap:96 opus/48000;x", "opus"),
+        ("a=rtpmap:96 audio/opus;stereo=1/48000/2", "opus"),
+        ("a=rtpmap:96 audio/48000", "audio"),
     ],
-    ids=["video", "upper_case", "spaces"],
+    ids=[
+        "video",
+        "upper_case",
+        "spaces",
+        "parameter",
+        "parameters",
+        "parameter_inside",
+        "parameter_behind_the_rate",
+        "media_type",
+        "encoding_audio",
+    ],
 )
 def test_spelling_of_rtpmap_does_not_matter(line: str, encoding: str) -> None:
     assert parse_sdp(line.encode(), "a.sdp")[96].encoding == encoding

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from tests.support.builders import make_timing_metadata
 from tests.support.media import DATA
 from transforms.media.errors import TimingMetadataError
-from transforms.media.rtp.timing_metadata import SegmentTiming, SessionTiming, parse_timing_metadata
+from transforms.media.rtp.timing_metadata import (
+    ReportedTime,
+    SegmentTiming,
+    SessionTiming,
+    parse_timing_metadata,
+)
 from transforms.media.values import CallKey
 
 MEMBER = "x/alice_timing_metadata.json"
@@ -37,6 +42,7 @@ def test_golden_metadata_gives_every_field() -> None:
             last_rtp_timestamp=959,
             first_rtp_unix_ms=1_795_327_889_161,
             last_rtp_unix_ms=1_795_327_917_075,
+            first_report=ReportedTime(rtp_timestamp=0, sender_unix_ms=1_795_327_891_495),
         ),
         SegmentTiming(
             base_filename="dave_audio_10",
@@ -100,6 +106,15 @@ def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
         ("2026-01-05T10:00:00.123456789Z", 1_767_607_200_123_456_000),
         ("2026-01-05T12:00:00.5+02:00", 1_767_607_200_500_000_000),
         ("2026-01-05T10:00:00", 1_767_607_200_000_000_000),
+        ("2026-01-05t10:00:00z", 1_767_607_200_000_000_000),
+        ("2026-01-05T10:00:00.1Z", 1_767_607_200_100_000_000),
+        ("2026-01-05T10:00:00.12345678-00:00", 1_767_607_200_123_456_000),
+        ("2016-12-31T23:59:60Z", 1_483_228_800_000_000_000),
+        ("2016-12-31t23:59:60.25z", 1_483_228_800_250_000_000),
+        ("2016-12-31T15:59:60.000000001-08:00", 1_483_228_800_000_000_000),
+        ("2026-01-05T10:00:60Z", None),
+        ("2016-12-31T23:60:60Z", None),
+        ("2016-12-31T23:59:61Z", None),
         ("9999-12-31T23:59:59-23:59", None),
         ("0001-01-01T00:00:00Z", None),
         ("yesterday", None),
@@ -114,6 +129,15 @@ def test_missing_lists_are_sessions_that_sent_nothing(segments: Any) -> None:
         "ns",
         "offset",
         "naive",
+        "small_letters",
+        "tenth",
+        "eight_digits",
+        "leap_second",
+        "part_of_a_leap_second",
+        "leap_second_elsewhere",
+        "second_60",
+        "minute_60",
+        "second_61",
         "far",
         "go_zero",
         "words",
@@ -232,8 +256,19 @@ def test_texts_of_a_segment_that_are_no_text_are_empty() -> None:
     assert (segment.codec, segment.track_id, segment.track_type) == ("", "", "")
 
 
+@pytest.mark.parametrize("value", [..., None, ""], ids=["absent", "null", "empty"])
+def test_call_type_that_is_not_there_is_the_empty_text(value: Any) -> None:
+    session = parse(call_type=value)
+    assert (session.call.call_type, session.call.cid) == ("", ":standup")
+
+
+def test_call_type_that_is_no_text_raises() -> None:
+    with pytest.raises(TimingMetadataError, match=r"call_type is a number, expected text"):
+        parse(call_type=5)
+
+
 @pytest.mark.parametrize(
-    "name", ["call_type", "call_id", "call_session_id", "participant_id", "user_session_id"]
+    "name", ["call_id", "call_session_id", "participant_id", "user_session_id"]
 )
 @pytest.mark.parametrize(
     ("value", "kind"),
@@ -335,9 +370,109 @@ def test_utf16_is_named(encoding: str) -> None:
         parse_timing_metadata(make_timing_metadata().decode().encode(encoding), MEMBER)
 
 
-def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
-    text = make_timing_metadata(call_id="first")[:-1] + b', "call_id": "last"}'
-    assert parse_timing_metadata(text, MEMBER).call.call_id == "last"
+@pytest.mark.parametrize(
+    ("more", "call_id"),
+    [
+        ('"call_id": "last"', "last"),
+        ('"CALL_ID": "last"', "last"),
+        ('"CALL_ID": "other", "call_id": "last"', "last"),
+        ('"Call_Id": null', "first"),
+        ('"call\u017fid": "other"', "first"),
+        ('"callid": "other"', "first"),
+    ],
+    ids=["same", "other_case", "both", "null", "no_underscore", "another_key"],
+)
+def test_of_keys_that_are_equal_but_for_case_the_last_counts(more: str, call_id: str) -> None:
+    text = make_timing_metadata(call_id="first")[:-1] + f", {more}}}".encode()
+    assert parse_timing_metadata(text, MEMBER).call.call_id == call_id
+
+
+def test_keys_in_any_case_are_read() -> None:
+    plain = make_timing_metadata(
+        segments={
+            "audio": [
+                {
+                    "base_filename": "a",
+                    "codec": "audio/opus",
+                    "track_id": "t",
+                    "track_type": "TRACK_TYPE_AUDIO",
+                    "first_rtp_rtp_timestamp": 1,
+                    "first_rtp_unix_timestamp": 1_767_607_200_000,
+                    "first_rtcp_ntp_timestamp": 2,
+                }
+            ]
+        }
+    )
+
+    def spell(value: Any, change: Any) -> Any:
+        if isinstance(value, dict):
+            return {change(key): spell(inner, change) for key, inner in value.items()}
+        return [spell(inner, change) for inner in value] if isinstance(value, list) else value
+
+    expected = parse_timing_metadata(plain, MEMBER)
+    for change in (
+        str.upper,
+        str.title,
+        lambda key: key.replace("s", "\u017f").replace("k", "\u212a"),
+    ):
+        text = json.dumps(spell(json.loads(plain), change)).encode()
+        assert parse_timing_metadata(text, MEMBER) == expected
+
+
+def test_objects_under_one_key_are_joined() -> None:
+    one = '"segments": {"audio": [{"base_filename": "a"}]}'
+    more = '"Segments": {"video": [{"base_filename": "v"}]}, "SEGMENTS": null'
+    text = make_timing_metadata(segments=...)[:-1] + f", {one}, {more}}}".encode()
+    session = parse_timing_metadata(text, MEMBER)
+    assert [segment.base_filename for segment in (*session.audio, *session.video)] == ["a", "v"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pair"),
+    [
+        ({"rtp": 5, "ntp": 1_000}, (5, 1_000)),
+        ({"rtp": 0, "ntp": 1_000}, (0, 1_000)),
+        ({"ntp": 1_000}, (0, 1_000)),
+        ({"rtp": None, "ntp": 1_000}, (0, 1_000)),
+        ({"rtp": 5.0, "ntp": 1e3}, (5, 1_000)),
+        ({"rtp": (1 << 32) - 1, "ntp": 7_258_118_399_999}, ((1 << 32) - 1, 7_258_118_399_999)),
+        ({"rtp": 5}, None),
+        ({"rtp": 5, "ntp": 0}, None),
+        ({"rtp": 5, "ntp": None}, None),
+        ({"rtp": 5, "ntp": "1000"}, None),
+        ({"rtp": 5, "ntp": -1}, None),
+        ({"rtp": 5, "ntp": 7_258_118_400_000}, None),
+        ({"rtp": -1, "ntp": 1_000}, None),
+        ({"rtp": 1 << 32, "ntp": 1_000}, None),
+        ({"rtp": "5", "ntp": 1_000}, None),
+        ({}, None),
+    ],
+)
+def test_sender_reports_are_pairs_of_times(
+    fields: dict[str, Any], pair: tuple[int, int] | None
+) -> None:
+    for which in ("first", "last"):
+        entry = {f"{which}_rtcp_{name}_timestamp": value for name, value in fields.items()}
+        (segment,) = parse(segments={"audio": [{"base_filename": "a", **entry}]}).audio
+        reports = {"first": segment.first_report, "last": segment.last_report}
+        report = reports.pop(which)
+        assert (report and (report.rtp_timestamp, report.sender_unix_ms)) == pair
+        assert list(reports.values()) == [None]
+
+
+@pytest.mark.parametrize(
+    ("codec", "codec_type"),
+    [
+        ("audio/opus", "audio/opus"),
+        ("audio/opus;stereo=1", "audio/opus"),
+        ("Audio/OPUS ; stereo=1; useinbandfec=1", "audio/opus"),
+        ("audio/red;", "audio/red"),
+        (";", ""),
+    ],
+)
+def test_codec_is_known_without_its_parameters(codec: str, codec_type: str) -> None:
+    (segment,) = parse(segments={"audio": [{"base_filename": "a", "codec": codec}]}).audio
+    assert (segment.codec, segment.codec_type) == (codec, codec_type)
 
 
 def test_id_without_end_raises() -> None:

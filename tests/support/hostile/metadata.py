@@ -73,7 +73,7 @@ def json_not_utf8(call_id: str) -> bytes:
     return _with_metadata(call_id, b'{"call_type": "\xff"}')
 
 
-@hostile_case("call_type is missing or null")
+@hostile_case("call_id is missing or null")
 def json_no_fields(call_id: str) -> bytes:
     return _with_metadata(call_id, b"{}")
 

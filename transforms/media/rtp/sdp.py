@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from transforms.media.errors import SdpError
 
+# Some writers put parameters, which belong into `a=fmtp`, behind the encoding.
 _RTPMAP = re.compile(
-    r"^a=rtpmap:\s*(\d{1,3})\s+([^/\s]{1,64})/(\d{1,6})(?:/(\d{1,3}))?\s*$",
+    r"^a=rtpmap:\s*(\d{1,3})\s+(?:audio/)?([^/\s;]{1,64})(?:\s*;[^/]*)?/(\d{1,6})(?:/(\d{1,3}))?\s*(?:;.*)?$",
     re.IGNORECASE | re.ASCII,
 )
 

@@ -1,8 +1,8 @@
 """Reads `*_timing_metadata.json`: who was in which call, and which segments were sent. Checks
 types, judges nothing else.
 
-Of a key that is there twice the last value counts, as with the JSON readers of every browser and of
-Go.
+Keys are matched as Go's encoding/json does, with which the vendor's tools read: in any case, of
+keys that are equal so the last value counts, however each is spelled, and null changes nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +10,23 @@ from __future__ import annotations
 import codecs
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from transforms.media import caps
 from transforms.media.errors import RecordingError, TimingMetadataError
+from transforms.media.rfc3339 import parse_time
 from transforms.media.text import utf8_text
 from transforms.media.values import CallKey, SessionKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedTime:
+    """The pair of times of a sender report (RFC 3550 s6.4.1), as timing metadata states it."""
+
+    rtp_timestamp: int
+    """32 bits."""
+    sender_unix_ms: int
+    """The sender's wall clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +41,24 @@ class SegmentTiming:
     last_rtp_timestamp: int | None
     first_rtp_unix_ms: int | None
     last_rtp_unix_ms: int | None
+    first_report: ReportedTime | None = None
+    """The first sender report that came, None where none did."""
+    last_report: ReportedTime | None = None
+
+    @property
+    def codec_type(self) -> str:
+        """The codec in lower case, without parameters (RFC 2045 s5.1): `audio/opus`."""
+        return self.codec.partition(";")[0].strip().lower()
+
+    @property
+    def is_audio_by_codec(self) -> bool:
+        """Whether the codec is one of audio."""
+        return self.codec_type.startswith("audio/")
+
+    @property
+    def is_video_by_codec(self) -> bool:
+        """Whether the codec is one of video."""
+        return self.codec_type.startswith("video/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +88,7 @@ class SessionTiming:
 
 SUFFIX = "_timing_metadata.json"
 _MAX_INT = 1 << 63
+_RTP_TIMESTAMPS = 1 << 32
 _UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 # 1971 to 2200. Senders write zeros and year 1 for "not set"; beyond lies what no table could hold.
 _EARLIEST_MS = 31_536_000_000
@@ -82,7 +111,7 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
             f"{member}: is UTF-16 text, expected UTF-8", member=member, byte_offset=0
         )
     try:
-        data = json.loads(text.decode("utf-8-sig"))
+        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise TimingMetadataError(
             f"{member}: byte {error.start} is not UTF-8, expected JSON",
@@ -112,7 +141,8 @@ def parse_timing_metadata(text: bytes, member: str) -> SessionTiming:
     return SessionTiming(
         member=member,
         call=CallKey(
-            call_type=_text(data, "call_type", member),
+            # The first recorders did not write it.
+            call_type="" if data.get("call_type") is None else _text(data, "call_type", member),
             call_id=_text(data, "call_id", member),
             call_session_id=_text(data, "call_session_id", member),
         ),
@@ -133,7 +163,7 @@ def _segments(
         raise TimingMetadataError(
             f"{member}: segments.{kind} is {_kind(entries)}, expected a list", member=member
         )
-    found: dict[str, SegmentTiming] = {}
+    found: dict[tuple[str, str], SegmentTiming] = {}
     for number, entry in enumerate(entries):
         where = f"{member}: segments.{kind}[{number}]"
         if not isinstance(entry, dict):
@@ -146,20 +176,20 @@ def _segments(
                 findings, f"{where}.base_filename is {found_kind}, expected a name", member
             )
             continue
-        # A segment listed twice is one segment: its dump is there once.
-        found.setdefault(
-            utf8_text(base),
-            SegmentTiming(
-                base_filename=utf8_text(base),
-                codec=_optional_text(entry, "codec"),
-                track_id=_optional_text(entry, "track_id"),
-                track_type=_optional_text(entry, "track_type"),
-                first_rtp_timestamp=_integer(entry, "first_rtp_rtp_timestamp"),
-                last_rtp_timestamp=_integer(entry, "last_rtp_rtp_timestamp"),
-                first_rtp_unix_ms=_unix_ms(entry, "first_rtp_unix_timestamp"),
-                last_rtp_unix_ms=_unix_ms(entry, "last_rtp_unix_timestamp"),
-            ),
+        segment = SegmentTiming(
+            base_filename=utf8_text(base),
+            codec=_optional_text(entry, "codec"),
+            track_id=_optional_text(entry, "track_id"),
+            track_type=_optional_text(entry, "track_type"),
+            first_rtp_timestamp=_integer(entry, "first_rtp_rtp_timestamp"),
+            last_rtp_timestamp=_integer(entry, "last_rtp_rtp_timestamp"),
+            first_rtp_unix_ms=_unix_ms(entry, "first_rtp_unix_timestamp"),
+            last_rtp_unix_ms=_unix_ms(entry, "last_rtp_unix_timestamp"),
+            first_report=_reported_time(entry, "first"),
+            last_report=_reported_time(entry, "last"),
         )
+        # Listed twice as the same, it is one segment: its dump is there once.
+        found.setdefault((segment.base_filename, segment.track_type), segment)
     return tuple(sorted(found.values(), key=lambda s: (s.first_rtp_unix_ms or 0, s.base_filename)))
 
 
@@ -206,20 +236,46 @@ def _unix_ms(data: dict[str, Any], name: str) -> int | None:
     return value if value is not None and _EARLIEST_MS <= value < _LATEST_MS else None
 
 
+def _reported_time(data: dict[str, Any], which: str) -> ReportedTime | None:
+    """The pair of the first or last sender report; None where no report came, or it cannot be one.
+
+    Go leaves out fields that are 0. So a wall clock that is absent or 0 means that none came, and
+    beside one that is there an absent RTP time stamp is the value 0.
+    """
+    name = f"{which}_rtcp_rtp_timestamp"
+    timestamp = 0 if data.get(name) is None else _integer(data, name)
+    sender_unix_ms = _integer(data, f"{which}_rtcp_ntp_timestamp")
+    if timestamp is None or not 0 <= timestamp < _RTP_TIMESTAMPS:
+        return None
+    # A sender's wall clock may be wrong by decades, but it is in the range of tables.
+    if sender_unix_ms is None or not 0 < sender_unix_ms < _LATEST_MS:
+        return None
+    return ReportedTime(rtp_timestamp=timestamp, sender_unix_ms=sender_unix_ms)
+
+
 def _time(value: Any) -> int | None:
     """An RFC 3339 time as Unix ns; None when absent, unreadable or the zero time that Go writes for
     "not set".
     """
-    if not isinstance(value, str):
+    unix_ns = parse_time(value) if isinstance(value, str) else None
+    if unix_ns is None or not _EARLIEST_MS <= unix_ns // 1_000_000 < _LATEST_MS:
         return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    unix_us = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return unix_us * 1_000 if _EARLIEST_MS <= unix_us // 1_000 < _LATEST_MS else None
+    return unix_ns
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object with its keys in lower case; objects under one key are joined."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        # Two letters beyond ASCII are for Go the same as ASCII ones: the sign of Kelvin, and the
+        # long s, which `lower` leaves.
+        name = key.replace("\u017f", "s").lower()
+        before = found.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            before.update(value)
+        elif value is not None or before is None:
+            found[name] = value
+    return found
 
 
 def _kind(value: Any) -> str:
