@@ -134,7 +134,9 @@ def ingest(
 
 
 def ingest_built(segment: Segment, **changes: Any) -> tuple[IngestedSegment, bytes]:
-    """Ingests a built segment with the metadata it would have; returns it with the dump."""
+    """Ingests a built segment with the metadata it would have, less the sender reports that the
+    dump has; returns it with the dump.
+    """
     dump, numbers = make_segment_dump(segment)
     timing = make_timing(
         codec="audio/red" if segment.red_copies else "audio/opus",

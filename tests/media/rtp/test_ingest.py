@@ -51,6 +51,7 @@ from transforms.media.rtp.fates import Tally
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.rtp.timing_metadata import ReportedTime
 from transforms.media.settings import LimitSettings
 
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
@@ -358,6 +359,142 @@ def test_reports_reach_the_run_they_belong_to(
 ) -> None:
     segment = ingest(_dump_with_reports(timestamps, ssrc))
     assert len(pieces_of(segment.packet_runs[0].clock)) == (2 if is_followed else 1)
+
+
+def _ingest_with_stated_reports(
+    stated_ms: tuple[int, int | None],
+    *,
+    first_timestamp: int = 2**32 - 4 * 48_000,
+    count: int = 1_000,
+    step_ms: int = 40,
+    skew_ppm: int = 0,
+) -> list[tuple[int, int]]:
+    """Ingests packets that come later by a step in their middle, without reports in the dump.
+
+    Args:
+      stated_ms: how far the sender's wall clock runs from media time at the first and the last
+        report, which came 100 ms after the first packet and 100 ms before the last; no last one
+        for None.
+      first_timestamp: of the first packet.
+      count: of the packets.
+      step_ms: how much later the second half comes.
+      skew_ppm: how much slower than the server's clock media time runs.
+
+    Returns:
+      where pieces begin, in samples of media and in whole ms of server time.
+    """
+    records = []
+    for number in range(count):
+        late_ms = (step_ms if number >= count // 2 else 0) + number * 20 * skew_ppm / 1e6
+        packet = make_rtp_packet(
+            b"\xf8\xff\xfe", sequence_number=number, rtp_timestamp=first_timestamp + 960 * number
+        )
+        records.append((round(number * 20 + 20 + late_ms), packet, False))
+    reports = {}
+    for name, number, wall_ms in zip(
+        ("first_report", "last_report"), (5, count - 5), stated_ms, strict=True
+    ):
+        if wall_ms is not None:
+            reports[name] = ReportedTime(
+                rtp_timestamp=(first_timestamp + 960 * number) % 2**32,
+                sender_unix_ms=CALL_START_UNIX_MS - 7_200_000 + 20 * number + wall_ms,
+            )
+    segment = ingest(
+        make_rtpdump(CALL_START_NS // 1_000, records),
+        timing=make_timing(first_rtp_unix_ms=CALL_START_UNIX_MS + 20, **reports),
+    )
+    return [
+        (piece.media_start_sample, (piece.server_start_unix_ns - CALL_START_NS) // 1_000_000)
+        for piece in pieces_of(segment.packet_runs[0].clock)
+    ]
+
+
+@pytest.mark.parametrize(
+    "first_timestamp",
+    [0, 10_000, 2**32 - 4 * 48_000, 2**32 - 4_800, 2**32 - 995 * 960],
+    ids=["from-0", "plain", "wrap", "first-at-0", "last-at-0"],
+)
+def test_reports_of_the_metadata_confirm_a_stall(first_timestamp: int) -> None:
+    found = _ingest_with_stated_reports((0, 40), first_timestamp=first_timestamp)
+    assert found == [(0, 0), (480_000, 10_040)]
+
+
+def test_reports_of_the_metadata_deny_a_stall() -> None:
+    assert len(_ingest_with_stated_reports((0, 0), step_ms=400)) == 1
+
+
+@pytest.mark.parametrize("stated_ms", [(0, None)], ids=["first"])
+def test_a_single_report_of_the_metadata_tells_nothing(stated_ms: tuple[int, int | None]) -> None:
+    assert len(_ingest_with_stated_reports(stated_ms)) == 1
+    assert len(_ingest_with_stated_reports(stated_ms, step_ms=400)) == 2
+
+
+@pytest.mark.parametrize("skew_ppm", [-150, 0, 150])
+@pytest.mark.parametrize(("step_ms", "is_stall"), [(50, False), (300, True), (300, False)])
+def test_reports_of_the_metadata_are_not_misled_by_the_sender_s_clock(
+    skew_ppm: int, step_ms: int, is_stall: bool
+) -> None:
+    """In 10 minutes a clock drifts by more than a stall."""
+    count = 30_000
+    drift_ms = count * 20 * skew_ppm // 1_000_000
+    pieces = _ingest_with_stated_reports(
+        (0, drift_ms + (step_ms if is_stall else 0)),
+        count=count,
+        step_ms=step_ms,
+        skew_ppm=skew_ppm,
+    )
+    assert len(pieces) == (2 if is_stall else 1)
+
+
+def test_reports_of_the_dump_go_before_those_of_the_metadata() -> None:
+    built = Segment(packets=fake_packets(1_000), stalls_ms={500: 40})
+    wrong = ReportedTime(rtp_timestamp=10_000, sender_unix_ms=CALL_START_UNIX_MS)
+    segment, _ = ingest_built(built, first_report=wrong)
+    (packet_run,) = segment.packet_runs
+    assert len(packet_run.reports) == 4
+    assert len(pieces_of(packet_run.clock)) == 2
+
+
+def test_reports_of_the_metadata_go_to_the_packet_runs_they_lie_near() -> None:
+    first, second = (
+        [
+            (
+                20 * number + 20 + shift_ms,
+                make_rtp_packet(
+                    b"\xf8\xff\xfe",
+                    sequence_number=number,
+                    rtp_timestamp=origin + 960 * number,
+                    ssrc=ssrc,
+                ),
+                False,
+            )
+            for number in range(100)
+        ]
+        for shift_ms, origin, ssrc in ((0, 2**31, 1), (5_000, 7, 2))
+    )
+    segment = ingest(
+        make_rtpdump(CALL_START_NS // 1_000, first + second),
+        timing=make_timing(
+            first_report=ReportedTime(rtp_timestamp=2**31 - 960, sender_unix_ms=1_000),
+            last_report=ReportedTime(rtp_timestamp=7 + 960, sender_unix_ms=6_000),
+        ),
+    )
+    assert [
+        [(report.media_sample, report.sender_unix_ns) for report in packet_run.reports]
+        for packet_run in segment.packet_runs
+    ] == [[(-960, 1_000_000_000)], [(960, 6_000_000_000)]]
+
+
+@pytest.mark.parametrize("sender_unix_ms", [1, 7_258_118_399_999])
+@pytest.mark.parametrize("rtp_timestamp", [0, 10_000, 2**31, 2**32 - 1])
+def test_no_stated_report_breaks_anything(sender_unix_ms: int, rtp_timestamp: int) -> None:
+    packets = fake_packets(1_000)
+    built = Segment(packets=packets, stalls_ms={500: 400}, sender_reports=False)
+    report = ReportedTime(rtp_timestamp=rtp_timestamp, sender_unix_ms=sender_unix_ms)
+    last = ReportedTime(rtp_timestamp=969_000, sender_unix_ms=4_000_000)
+    for reports in ((report, last), (last, report), (report, None)):
+        segment, dump = ingest_built(built, first_report=reports[0], last_report=reports[1])
+        assert run_packets(segment, dump) == packets
 
 
 def test_jitter_is_the_mean_difference_of_arrival_and_media_spacing() -> None:

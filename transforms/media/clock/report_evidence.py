@@ -15,12 +15,17 @@ import numpy as np
 
 from transforms.media.clock.model import (
     ABSURD_RATE,
+    MAX_SKEW,
     PATH_STEP_NS,
     REPORT_NOISE_NS,
+    WALL_CLOCK_RATE,
     ReportPoint,
     StepEvidence,
 )
-from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints
+from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, samples_to_ns
+
+_TREND_NS = 30 * NS_PER_SECOND
+"""Media between two steps that is long enough to tell a rate by its arrivals."""
 
 
 def wall_behind_media(points: Sequence[ReportPoint]) -> tuple[Ints, Ints]:
@@ -69,7 +74,11 @@ def judge_steps(
     last_before = np.searchsorted(reports.arrival_ns, arrival_ns[index - 1], side="right") - 1
     first_after = np.searchsorted(reports.arrival_ns, arrival_ns[index], side="left")
     around = list(zip(last_before.tolist(), first_after.tolist(), strict=True))
-    rate, noise_ns = _quiet_rate(reports, around)
+    quiet = _quiet_rate(reports, around)
+    if quiet is None and all(point.arrival_unix_ns is None for point in points):
+        edges = [0, *index.tolist(), len(arrival_ns)]
+        quiet = _rate_by_arrivals(reports, edges, media_sample, arrival_ns)
+    rate, noise_ns = quiet or (0.0, 0.0)
     if abs(rate) > ABSURD_RATE:
         return found  # reports that imply an absurd rate say nothing
     judge = _Judge(steps, ramps, arrival_ns[index], reports, rate, noise_ns)
@@ -113,11 +122,11 @@ def _in_order_of_arrival(
     return _Reports(report_arrival_ns, wall_ns, behind_ns)
 
 
-def _quiet_rate(reports: _Reports, around: Sequence[tuple[int, int]]) -> tuple[float, float]:
+def _quiet_rate(reports: _Reports, around: Sequence[tuple[int, int]]) -> tuple[float, float] | None:
     """Returns how fast media time falls behind the wall clock, and what reports are off by in ns.
 
     Both are of the time when nothing happens: 3 standard deviations, by the median of the
-    deviations.
+    deviations. None where something happens between any two reports.
 
     Args:
       reports: that are looked at.
@@ -129,10 +138,44 @@ def _quiet_rate(reports: _Reports, around: Sequence[tuple[int, int]]) -> tuple[f
         quiet[max(first, 0) : last] = False
     rates = behind_steps_ns[quiet] / wall_steps_ns[quiet]
     if not rates.size:
-        return 0.0, 0.0
+        return None
     rate = float(np.median(rates))
     deviations_ns = np.abs(behind_steps_ns[quiet] - rate * wall_steps_ns[quiet])
     return rate, 4.5 * float(np.median(deviations_ns))
+
+
+def _rate_by_arrivals(
+    reports: _Reports, edges: Sequence[int], media_sample: Ints, arrival_ns: Ints
+) -> tuple[float, float]:
+    """Returns what `_quiet_rate` does, for reports between which something always happens.
+
+    Of a segment of which only the first and the last report are known the arrivals tell the rate,
+    as far as the server's clock and the sender's run alike; where they are too few it may be any
+    that a sound card has.
+
+    Args:
+      reports: that are looked at.
+      edges: indices of the packets at which steps part them, the ends included.
+      media_sample: where each packet begins in media time.
+      arrival_ns: when each packet arrived, in order.
+    """
+    rise_ns = run_ns = 0
+    for start, stop in itertools.pairwise(edges):
+        media_ns = samples_to_ns(int(media_sample[stop - 1] - media_sample[start]))
+        if media_ns < _TREND_NS:
+            continue
+        third = (stop - start) // 3
+        delay_ns = arrival_ns[start:stop] - media_sample[start:stop] * NS_PER_SECOND // (
+            SAMPLE_RATE_HZ
+        )
+        first = int(delay_ns[:third].argmin())
+        last = stop - start - third + int(delay_ns[-third:].argmin())
+        rise_ns += int(delay_ns[last] - delay_ns[first])
+        run_ns += int(arrival_ns[start + last] - arrival_ns[start + first])
+    span_ns = float(abs(reports.wall_ns[-1] - reports.wall_ns[0]))
+    if not run_ns:
+        return 0.0, MAX_SKEW * span_ns
+    return rise_ns / run_ns, WALL_CLOCK_RATE * span_ns
 
 
 class _Judge:

@@ -148,7 +148,7 @@ def ingest_segment(
     packet_runs = split_where_others_speak(packet_runs)
     packet_runs = split_where_encrypted(packet_runs, payloads.is_encrypted)
     packet_runs, break_count = longest_packet_runs(packet_runs), len(packet_runs)
-    reports = share_out_reports(stream, packet_runs, base_unix_ns)
+    reports = share_out_reports(stream, packet_runs, base_unix_ns, timing)
     for packet_run in packet_runs:
         settle(stream.fates, packet_run.indices, Fate.PLACED)
     settle(stream.fates, slice(None), Fate.OUTSIDE_LIMITS)  # packet runs past their number
@@ -487,7 +487,7 @@ def _payload_types(
     """Returns what the payload types of a dump mean."""
     opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
     red = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "red"]
-    codec = timing.codec.lower()
+    codec = timing.codec_type
     is_known = codec in tuple(Codec)
     if not rtp_maps and is_known and stream.payload_type.size:
         # Without a session description the metadata's codec speaks, for the payload type most

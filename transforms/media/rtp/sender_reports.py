@@ -1,4 +1,6 @@
-"""Which of a dump's sender reports belong to which of its packet runs."""
+"""Which sender reports belong to which of a dump's packet runs: those in the dump or, where it has
+none, the first and the last one as the timing metadata states them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from transforms.media.clock.model import ReportPoint
 from transforms.media.clock.observe import in_order
 from transforms.media.rtp.packets import SenderReport
 from transforms.media.rtp.streams import PacketRun, Stream
+from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, Ints
 from transforms.media.wraparound import unwrap
 
@@ -22,7 +25,7 @@ REPORT_REACH_SAMPLES = REPORT_REACH_NS * SAMPLE_RATE_HZ // NS_PER_SECOND
 
 
 def share_out_reports(
-    stream: Stream, packet_runs: list[PacketRun], base_unix_ns: int
+    stream: Stream, packet_runs: list[PacketRun], base_unix_ns: int, timing: SegmentTiming
 ) -> list[list[ReportPoint]]:
     """Returns each packet run's sender reports, on its media time.
 
@@ -35,6 +38,7 @@ def share_out_reports(
       stream: has the reports.
       packet_runs: of all its sources.
       base_unix_ns: server time of the dump's offset 0.
+      timing: the segment as the metadata states it, asked where the dump has no report of theirs.
     """
     found: list[list[ReportPoint]] = [[] for _ in packet_runs]
     has_arrivals = stream.has_arrivals
@@ -78,7 +82,42 @@ def share_out_reports(
                     arrival_unix_ns=arrival_unix_ns if has_arrivals else None,
                 )
             )
+    if not any(found):
+        _add_stated_reports(found, packet_runs, timing)
     return found
+
+
+def _add_stated_reports(
+    found: list[list[ReportPoint]], packet_runs: list[PacketRun], timing: SegmentTiming
+) -> None:
+    """Adds the sender reports that the metadata states, each to the packet run it lies nearest to.
+
+    They have no arrival: the vendor's recorder keeps of them the two clocks.
+    """
+    runs = range(len(packet_runs))
+    in_time = sorted(runs, key=lambda number: int(packet_runs[number].arrival_unix_ns.min()))
+    ends = [(timing.first_report, 0, in_time), (timing.last_report, -1, in_time[::-1])]
+    if timing.last_report == timing.first_report:
+        del ends[1]  # a single one came
+    for reported, end, numbers in ends:
+        if reported is None:
+            continue
+        best: tuple[int, int, int] | None = None
+        for number in numbers:
+            timestamp = packet_runs[number].timestamp
+            origin = int(timestamp[0])
+            sample = unwrap(reported.rtp_timestamp, int(timestamp[end]), 32) - origin
+            distance_samples = max(0, -sample, sample - (int(timestamp[-1]) - origin))
+            if distance_samples <= REPORT_REACH_SAMPLES and (
+                best is None or distance_samples < best[0]
+            ):
+                best = (distance_samples, number, sample)
+        if best is not None:
+            found[best[1]].append(
+                ReportPoint(
+                    media_sample=best[2], sender_unix_ns=reported.sender_unix_ms * NS_PER_MS
+                )
+            )
 
 
 def _fit_by_arrival(
