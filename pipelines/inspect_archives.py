@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.options import InspectArguments
+from transforms.media.archive.assign_members import Assignment, assign_members, name_of
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.read_members import ArchiveMembers, Dump, read_members
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.findings import Findings
-from transforms.media.rtp.timing_metadata import SUFFIX, SegmentTiming, SessionTiming
+from transforms.media.rtp.participant_sessions import (
+    ListedSegment,
+    call_start_unix_ns,
+    group_by_session,
+    list_segments,
+    segments_by_output,
+)
+from transforms.media.rtp.timing_metadata import SUFFIX, SessionTiming
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.text import printable, printable_json, spelled_utf8
+from transforms.media.values import TRACK_TYPE_OF
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects, uris
@@ -77,11 +86,12 @@ def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str,
         message = members.cut_by or (None if error is None else error.message)
     if not members.sessions and message is None:
         message = f"no *{SUFFIX} in it"
-    timings = sorted(members.sessions, key=lambda timing: timing.session)
+    assigned = assign_members(list_segments(members.sessions), members.dumps)
+    sessions = sorted(group_by_session(members.sessions).items())
     return {
         "uri": archive.uri,
         "error": message,
-        "sessions": [_session(timing, members.dumps) for timing in timings],
+        "sessions": [_session(timings, members.dumps, assigned) for _, timings in sessions],
     }
 
 
@@ -91,46 +101,56 @@ def _damaged_description(members: ArchiveMembers) -> ArchiveError | None:
     return next((error for error in found if isinstance(error, ArchiveError)), None)
 
 
-def _session(session: SessionTiming, dumps: MembersByPath[Dump]) -> dict[str, Any]:
-    by_type: dict[str, list[SegmentTiming]] = {}
-    for segment in (*session.audio, *session.video):
-        by_type.setdefault(segment.track_type, []).append(segment)
+def _session(
+    timings: Sequence[SessionTiming], dumps: MembersByPath[Dump], assigned: Assignment
+) -> dict[str, Any]:
+    """Returns a participant session by all metadata of it, its segments by what a run makes of
+    them.
+    """
+    session, findings = timings[0], Findings()
+    by_output, others = segments_by_output(timings, findings)
+    by_type = {str(TRACK_TYPE_OF[output]): segments for output, segments in by_output.items()}
+    for segment in others:
+        by_type.setdefault(segment.timing.track_type, []).append(segment)
     return {
         "call_cid": session.call.cid,
         "call_type": session.call.call_type,
         "call_id": session.call.call_id,
         "call_session_id": session.call.call_session_id,
-        "call_start_time": _iso(session.call_start_unix_ns),
+        "call_start_time": _iso(call_start_unix_ns(timings, findings)),
         "participant_id": session.participant_id,
         "user_session_id": session.user_session_id,
         "tracks": [
-            _track(kind, segments, session.member, dumps)
-            for kind, segments in sorted(by_type.items())
+            _track(kind, segments, dumps, assigned) for kind, segments in sorted(by_type.items())
         ],
     }
 
 
 def _track(
-    kind: str, segments: list[SegmentTiming], metadata_member: str, dumps: MembersByPath[Dump]
+    kind: str,
+    segments: Sequence[ListedSegment],
+    dumps: MembersByPath[Dump],
+    assigned: Assignment,
 ) -> dict[str, Any]:
+    timings = [segment.timing for segment in segments]
     return {
         "track_type": kind,
-        "track_ids": list(dict.fromkeys(segment.track_id for segment in segments)),
-        "codecs": sorted({segment.codec for segment in segments}),
+        "track_ids": list(dict.fromkeys(timing.track_id for timing in timings)),
+        "codecs": sorted({timing.codec for timing in timings}),
         "segment_count": len(segments),
         "start_time": _iso(
-            _ns(min((s.first_rtp_unix_ms for s in segments if s.first_rtp_unix_ms), default=None))
+            _ns(min((t.first_rtp_unix_ms for t in timings if t.first_rtp_unix_ms), default=None))
         ),
         "end_time": _iso(
-            _ns(max((s.last_rtp_unix_ms for s in segments if s.last_rtp_unix_ms), default=None))
+            _ns(max((t.last_rtp_unix_ms for t in timings if t.last_rtp_unix_ms), default=None))
         ),
         "segments": [
             {
                 "base_filename": segment.base_filename,
-                "codec": segment.codec,
-                "start_time": _iso(_ns(segment.first_rtp_unix_ms)),
-                "end_time": _iso(_ns(segment.last_rtp_unix_ms)),
-                "dump_bytes": _dump_bytes(segment, metadata_member, dumps),
+                "codec": segment.timing.codec,
+                "start_time": _iso(_ns(segment.timing.first_rtp_unix_ms)),
+                "end_time": _iso(_ns(segment.timing.last_rtp_unix_ms)),
+                "dump_bytes": _dump_bytes(segment, dumps, assigned),
             }
             for segment in segments
         ],
@@ -138,10 +158,10 @@ def _track(
 
 
 def _dump_bytes(
-    segment: SegmentTiming, metadata_member: str, dumps: MembersByPath[Dump]
+    segment: ListedSegment, dumps: MembersByPath[Dump], assigned: Assignment
 ) -> int | None:
     """Returns the size of a segment's dump; None when the archive does not have it."""
-    path = dumps.find(segment.base_filename, metadata_member)
+    path = assigned.paths.get(name_of(segment))
     return None if path is None else dumps[path].size_bytes
 
 

@@ -270,6 +270,46 @@ def test_inspect_finds_dumps_as_a_run_does(tmp_path: Path) -> None:
     }
 
 
+def test_inspect_lists_what_a_run_presses(tmp_path: Path) -> None:
+    """Audio by its type, joined over lists and metadata; dumps by names as vendor's tools write."""
+    audio = {"codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"}
+    lists = [
+        {
+            "audio": [{**audio, "base_filename": "twice"}],
+            "video": [
+                {**audio, "base_filename": "twice"},
+                {**audio, "base_filename": "rtpdump.RTPDUMP"},
+                {"base_filename": "v", "codec": "video/VP8", "track_type": "TRACK_TYPE_VIDEO"},
+            ],
+        },
+        {
+            "Audio": [
+                {**audio, "base_filename": "part"},
+                {"BASE_FILENAME": "untyped", "codec": "audio/opus;stereo=1"},
+            ]
+        },
+    ]
+    members = {
+        f"se:{number}_timing_metadata.json": make_timing_metadata(call_type=..., segments=segments)
+        for number, segments in enumerate(lists)
+    }
+    dumps = {"twice": 1, "rtpdump": 2, "v": 3, "a part of it": 4, "Untyped": 5}
+    members |= {f"{name}.rtpdump": bytes(size) for name, size in dumps.items()}
+    archive = tmp_path / "call.tar.gz"
+    archive.write_bytes(make_archive(members))
+    (found,) = json.loads(callpress("inspect", "--json", archive).out)["archives"]
+    assert found["error"] is None
+    (session,) = found["sessions"]
+    assert (session["call_cid"], session["call_type"]) == (":standup", "")
+    assert {
+        track["track_type"]: {s["base_filename"]: s["dump_bytes"] for s in track["segments"]}
+        for track in session["tracks"]
+    } == {
+        "TRACK_TYPE_AUDIO": {"twice": 1, "rtpdump.RTPDUMP": 2, "part": 4, "untyped": 5},
+        "TRACK_TYPE_VIDEO": {"v": 3},
+    }
+
+
 def test_inspect_tells_of_a_path_out_of_the_archive(tmp_path: Path) -> None:
     archive = tmp_path / "call.tar.gz"
     members = {

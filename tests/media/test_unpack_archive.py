@@ -5,6 +5,7 @@ finding says.
 from __future__ import annotations
 
 import io
+import json
 import random
 import re
 import tarfile
@@ -181,6 +182,101 @@ def test_name_that_begins_another_s_is_not_mistaken_for_it(tmp_path: Path) -> No
     ]
     unpacked = unpack(make_call_archive(people), tmp_path)
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1), fake_packets(20, 2)]
+
+
+def renamed(members: dict[str, bytes], change: Any) -> dict[str, bytes]:
+    """Returns members with the names of their dumps and descriptions changed."""
+    return {
+        name if name.endswith(".json") else change(name): data for name, data in members.items()
+    }
+
+
+AUDIO_1 = [
+    Participant(participant_id="a", segments=[segment(tag=1, base_filename="audio_1")]),
+    Participant(participant_id="b", segments=[segment(tag=2, base_filename="audio_10")]),
+]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("suffix", [".rtpdump", ".RTPdump"])
+def test_base_filename_may_have_the_dump_s_suffix(tmp_path: Path, suffix: str, kind: str) -> None:
+    base = f"a1e5f21f716affb7:TRACK_TYPE_AUDIO:eO{suffix}"
+    people = [Participant(participant_id="a", segments=[segment(tag=1, base_filename=base)])]
+    members = renamed(make_call_members(people), lambda name: name.replace(suffix, "", 1))
+    unpacked = unpack(make_archive(members, kind), tmp_path)
+    assert unpacked.findings == ()
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
+
+
+def test_dump_whose_name_contains_that_of_its_segment_is_taken(tmp_path: Path) -> None:
+    members = renamed(make_call_members(AUDIO_1), lambda name: name.replace("audio", "r_audio"))
+    unpacked = unpack(make_archive(members), tmp_path)
+    assert unpacked.findings == ()
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1), fake_packets(20, 2)]
+
+
+def test_dump_that_another_segment_names_exactly_is_not_taken(tmp_path: Path) -> None:
+    members = without(make_call_members(AUDIO_1), "audio_1.rtpdump", "audio_1.sdp")
+    unpacked = unpack(make_archive(members), tmp_path)
+    assert errors_of(unpacked) == [
+        ("ArchiveError", "audio_1.rtpdump: not in the archive, listed by p0_timing_metadata.json")
+    ]
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 2)]
+
+
+def test_segment_of_video_keeps_its_dump_from_audio_of_a_like_name(tmp_path: Path) -> None:
+    video = {"base_filename": "x_audio", "codec": "video/VP8", "track_type": "TRACK_TYPE_VIDEO"}
+    audio = {"base_filename": "audio", "codec": "audio/opus", "track_type": "TRACK_TYPE_AUDIO"}
+    metadata = make_timing_metadata(segments={"audio": [audio], "video": [video]})
+    members = {"x_audio.rtpdump": b"video", "a_timing_metadata.json": metadata}
+    ((_, message),) = errors_of(unpack(make_archive(members), tmp_path))
+    assert message == "audio.rtpdump: not in the archive, listed by a_timing_metadata.json"
+
+
+def test_two_dumps_that_contain_a_name_are_both_told(tmp_path: Path) -> None:
+    members = make_call_members(AUDIO_1[:1])
+    members |= renamed(members, lambda name: f"r_{name}") | renamed(
+        members, lambda name: f"s_{name}"
+    )
+    members = without(members, "/audio_1.rtpdump")
+    del members["audio_1.rtpdump"], members["audio_1.sdp"]
+    messages = [message for _, message in errors_of(unpack(make_archive(members), tmp_path))]
+    assert messages == [
+        "audio_1.rtpdump: not in the archive, listed by p0_timing_metadata.json; it is not clear "
+        "which of the dumps of a like name is meant",
+        *(
+            f"{name}_audio_1.rtpdump: no timing metadata lists this dump, expected a segment with "
+            "its base_filename"
+            for name in ("r", "s")
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "member"),
+    [("zo\u00eb", "zoe\u0308"), ("zoe\u0308", "zo\u00eb"), ("Alice", "aLICE")],
+    ids=["nfd", "nfc", "case"],
+)
+def test_name_in_another_spelling_is_taken_and_told(tmp_path: Path, base: str, member: str) -> None:
+    people = [Participant(participant_id="a", segments=[segment(tag=1, base_filename=base)])]
+    members = renamed(make_call_members(people), lambda name: name.replace(base, member))
+    unpacked = unpack(make_archive(members), tmp_path)
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
+    assert [message for _, message in errors_of(unpacked)] == [
+        f"{member}.rtpdump: taken for {base}.rtpdump of p0_timing_metadata.json, expected the same "
+        "case and Unicode normalisation"
+    ]
+    assert participant_of(unpacked.findings[0]) == "a"
+
+
+def test_description_in_another_spelling_than_its_dump_is_taken_and_told(tmp_path: Path) -> None:
+    members = make_call_members(AUDIO_1)
+    members["AUDIO_1.sdp"] = members.pop("audio_1.sdp")
+    unpacked = unpack(make_archive(members), tmp_path)
+    assert [message for _, message in errors_of(unpacked)] == [
+        "AUDIO_1.sdp: taken for audio_1.sdp of p0_timing_metadata.json, expected the same case and "
+        "Unicode normalisation"
+    ]
 
 
 def test_same_names_in_two_folders_belong_to_the_metadata_beside_them(tmp_path: Path) -> None:
@@ -388,6 +484,95 @@ def test_unknown_track_type_is_a_failure_with_its_session(tmp_path: Path) -> Non
     )
     assert finding.error.member == "p0_timing_metadata.json"
     assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
+
+
+def listed_in(tmp_path: Path, audio: list[Any], video: list[Any]) -> UnpackedArchive:
+    """Unpacks Alice's call with her one segment, `x`, listed otherwise. Args: audio, video: fields
+    of the segments that the lists have, each on top of what is right.
+    """
+    people = [Participant(participant_id="alice", segments=[segment(tag=1, base_filename="x")])]
+    members = make_call_members(people)
+    fields = json.loads(members["p0_timing_metadata.json"])
+    (right,) = fields["segments"]["audio"]
+    fields["segments"] = {
+        "audio": [{**right, **changes} for changes in audio],
+        "video": [{**right, **changes} for changes in video],
+    }
+    members["p0_timing_metadata.json"] = json.dumps(fields).encode()
+    return unpack(make_archive(members), tmp_path)
+
+
+VIDEO = "TRACK_TYPE_VIDEO"
+
+
+@pytest.mark.parametrize(
+    ("audio", "video", "output_type"),
+    [
+        ([], [{}], "audio_only"),
+        ([], [{"track_type": SCREEN}], "screenshare_audio_only"),
+        ([{}], [{}], "audio_only"),
+        ([{}], [{"base_filename": "x.rtpdump"}], "audio_only"),
+        ([{}], [{"track_type": VIDEO, "codec": "video/VP8"}], "audio_only"),
+        ([{}], [{"track_type": ""}], "audio_only"),
+        ([{"track_type": VIDEO, "codec": "video/VP8"}, {}], [], "audio_only"),
+        ([{"codec": "audio/opus;stereo=1"}], [], "audio_only"),
+    ],
+    ids=[
+        "video",
+        "screen_in_video",
+        "both",
+        "both_with_suffix",
+        "as_video_too",
+        "untyped_too",
+        "video_first",
+        "parameters",
+    ],
+)
+def test_audio_goes_by_its_track_type_whatever_the_list(
+    tmp_path: Path, audio: list[Any], video: list[Any], output_type: str
+) -> None:
+    unpacked = listed_in(tmp_path, audio, video)
+    assert unpacked.findings == ()
+    ((part,),) = (session.parts for session in unpacked.sessions)
+    assert part.track.output_type == output_type
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
+
+
+@pytest.mark.parametrize("track_type", ["TRACK_TYPE_UNSPECIFIED", "", None, 0])
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("audio", "audio/opus"), ("video", "audio/opus;stereo=1"), ("audio", "")]
+)
+def test_audio_whose_type_is_not_set_is_pressed_and_told(
+    tmp_path: Path, kind: str, codec: str, track_type: Any
+) -> None:
+    changes = [{"track_type": track_type, "codec": codec}]
+    unpacked = listed_in(tmp_path, *((changes, []) if kind == "audio" else ([], changes)))
+    assert staged_packets(tmp_path, unpacked) == [fake_packets(20, 1)]
+    (finding,) = unpacked.findings
+    assert finding.error.message == (
+        f"p0_timing_metadata.json: segment x has track_type {track_type or ''!r}, expected "
+        "TRACK_TYPE_AUDIO or TRACK_TYPE_SCREEN_SHARE_AUDIO; taken for the former by its codec"
+    )
+    assert finding.owner == unpacked.sessions[0].key.track(OutputType.AUDIO_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_told"),
+    [
+        ({"track_type": VIDEO, "codec": "video/VP8"}, False),
+        ({"track_type": VIDEO, "codec": ""}, False),
+        ({"track_type": VIDEO, "codec": "audio/opus"}, True),
+        ({"track_type": "TRACK_TYPE_UNSPECIFIED", "codec": "video/VP8"}, False),
+        ({"track_type": "TRACK_TYPE_SMELL", "codec": "audio/opus"}, True),
+    ],
+)
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_what_is_no_audio_by_type_is_told_where_its_codec_is(
+    tmp_path: Path, kind: str, changes: Any, is_told: bool
+) -> None:
+    unpacked = listed_in(tmp_path, *(([changes], []) if kind == "audio" else ([], [changes])))
+    assert staged_packets(tmp_path, unpacked) == []
+    assert len(unpacked.findings) == is_told
 
 
 def test_unlisted_dump_is_a_finding(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ to has no known name.
 """
 MAX_SDP_BYTES = 1 << 16
 """One session description, which is read whole; real ones have a few hundred bytes."""
+MAX_NAME_WINDOWS = 5_000_000
+"""Places in the names of dumps that no segment names exactly at which the names of other segments
+are looked for: some 15,000 of both, about a second.
+"""
+MAX_COMBINING_MARKS = 64
+"""Accents of one member's name that is compared without regard to case and Unicode normalisation:
+sorting them takes time by their square. Stream-safe text has 30 in a row (UAX #15 s13).
+"""
 
 # --- what is told ---------------------------------------------------------------------------------
 

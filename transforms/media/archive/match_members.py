@@ -1,4 +1,4 @@
-"""Finds the member of an archive that a segment's metadata means: its dump, its description."""
+"""Members of an archive by their names, exactly as they are spelled."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ class MembersByPath(Generic[T]):
         last_name = path.rpartition("/")[2]
         self._by_last_name[last_name] = None if last_name in self._by_last_name else path
 
-    def find(self, base_filename: str, metadata_member: str) -> str | None:
+    def find(self, name: str, folder: str) -> str | None:
         """Returns the path of a segment's member, None when there is none or it is not clear which.
 
         It lies beside its metadata, or at the path that the metadata spells, or anywhere if the
         archive has its name once.
 
         Args:
-          base_filename: as the metadata spells it.
-          metadata_member: the path of the metadata.
+          name: as the metadata spells it, without the suffix.
+          folder: where the metadata lies; empty for the top.
         """
-        folder = metadata_member.rpartition("/")[0]
-        beside = f"{folder}/{base_filename}" if folder else base_filename
-        for path in (beside, base_filename):
+        beside = f"{folder}/{name}" if folder else name
+        for path in (beside, name):
             if path in self._items:
                 return path
-        return self._by_last_name.get(base_filename)
+        return self._by_last_name.get(name)

@@ -52,6 +52,8 @@ class ArchiveInput:
 class Dump:
     """A packet dump of the archive."""
 
+    member: str
+    """Its name in the archive."""
     path: Path | None
     """Its copy in a local folder; None when it was passed over."""
     size_bytes: int
@@ -222,7 +224,7 @@ class _Reader:
     def _take_dump(self, member: Member) -> Dump:
         """Copies a dump to the local folder. What came of it before any damage is whole packets."""
         if self._dump_folder is None:
-            return Dump(path=None, size_bytes=member.size_bytes, finding=None)
+            return Dump(member=member.name, path=None, size_bytes=member.size_bytes, finding=None)
         path = self._dump_folder / f"{self.members.member_count}.rtpdump"
         finding: RecordingError | None = None
         with path.open("wb") as file:
@@ -232,7 +234,7 @@ class _Reader:
                     self._on_bytes(len(block))
             except (ArchiveError, CodecProcessError) as error:
                 finding = error
-        return Dump(path=path, size_bytes=member.size_bytes, finding=finding)
+        return Dump(member=member.name, path=path, size_bytes=member.size_bytes, finding=finding)
 
     def _take_description(self, member: Member) -> dict[int, RtpMap] | RecordingError:
         """Returns what a session description maps, or why it cannot be read: it is told when a

@@ -4,7 +4,7 @@ several members of an archive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transforms.media import caps
@@ -12,6 +12,12 @@ from transforms.media.errors import ArchiveError, TimingMetadataError
 from transforms.media.findings import Findings
 from transforms.media.rtp.timing_metadata import SegmentTiming, SessionTiming
 from transforms.media.values import OUTPUT_TYPE_OF, OutputType, SessionKey, TrackType
+
+_DUMP_SUFFIX = ".rtpdump"
+_OUTPUT_TYPES = {str(track): output for track, output in OUTPUT_TYPE_OF.items()}
+_NOT_SET = ("", "TRACK_TYPE_UNSPECIFIED")
+"""What the vendor's enumeration has for a type that nobody set, and an absent field."""
+_VIDEO_TYPES = ("TRACK_TYPE_VIDEO", "TRACK_TYPE_SCREEN_SHARE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +33,24 @@ class ListedSegment:
         return self.timing.base_filename
 
     @property
+    def stem(self) -> str:
+        """Its `base_filename` without `.rtpdump`, which the first recorders wrote into it."""
+        base = self.timing.base_filename
+        stem = base[: -len(_DUMP_SUFFIX)]
+        has_suffix = base.lower().endswith(_DUMP_SUFFIX) and stem.rpartition("/")[2] != ""
+        return stem if has_suffix else base
+
+    @property
     def dump_member(self) -> str:
         """What the segment's dump is called in messages."""
-        return f"{self.timing.base_filename}.rtpdump"
+        return f"{self.stem}{_DUMP_SUFFIX}"
+
+
+def list_segments(timings: Iterable[SessionTiming]) -> Iterator[ListedSegment]:
+    """Yields all segments that metadata lists, of whatever kind."""
+    for timing in timings:
+        for segment in (*timing.audio, *timing.video):
+            yield ListedSegment(timing=segment, metadata_member=timing.member)
 
 
 def group_by_session(timings: Sequence[SessionTiming]) -> dict[SessionKey, list[SessionTiming]]:
@@ -68,29 +89,56 @@ def segments_by_output(
 ) -> tuple[dict[OutputType, list[ListedSegment]], list[ListedSegment]]:
     """Returns a session's audio segments by what becomes of them, in order of time, and all other
     segments: video, and tracks of an unknown type, which are findings.
+
+    What a segment is goes by its track type, in whichever list it stands. One whose type is not
+    set is the participant's audio where its codec is, which is a finding too.
     """
     by_output: dict[OutputType, dict[str, ListedSegment]] = {}
     others: list[ListedSegment] = []
+    untyped: list[ListedSegment] = []
     for timing in timings:
-        others += [ListedSegment(timing=s, metadata_member=timing.member) for s in timing.video]
-        for segment in timing.audio:
+        audio = len(timing.audio)
+        for number, segment in enumerate((*timing.audio, *timing.video)):
             listed = ListedSegment(timing=segment, metadata_member=timing.member)
-            try:
-                output_type = OUTPUT_TYPE_OF[TrackType(segment.track_type)]
-            except ValueError:
-                message = (
-                    f"{timing.member}: segment {segment.base_filename} has track_type "
-                    f"{segment.track_type[: caps.MAX_VALUE_CHARACTERS_SHOWN]!r}, "
-                    f"expected {TrackType.AUDIO} or {TrackType.SCREEN_SHARE_AUDIO}"
-                )
-                findings.add(ArchiveError(message, member=timing.member), timing.session)
+            output_type = _OUTPUT_TYPES.get(segment.track_type)
+            if output_type is not None:
+                # Listed twice, in one list or in both, it is one segment: its dump is there once.
+                by_output.setdefault(output_type, {}).setdefault(listed.stem, listed)
+            elif segment.track_type in _NOT_SET and _may_be_audio(segment, number < audio):
+                untyped.append(listed)
+            else:
                 others.append(listed)
-                continue
-            # Listed twice, it is one segment: its dump is there once.
-            by_output.setdefault(output_type, {}).setdefault(segment.base_filename, listed)
+                is_video = segment.is_video_by_codec or segment.track_type in _VIDEO_TYPES
+                if segment.is_audio_by_codec or (number < audio and not is_video):
+                    message = _unexpected_type(listed)
+                    findings.add(ArchiveError(message, member=timing.member), timing.session)
+    typed = {stem for segments in by_output.values() for stem in segments}
+    for listed in untyped:
+        if listed.stem in typed:
+            continue
+        session = timings[0].session
+        message = f"{_unexpected_type(listed)}; taken for the former by its codec"
+        findings.add(
+            ArchiveError(message, member=listed.metadata_member),
+            session.track(OutputType.AUDIO_ONLY),
+        )
+        by_output.setdefault(OutputType.AUDIO_ONLY, {}).setdefault(listed.stem, listed)
     return {
         output_type: sorted(
             segments.values(), key=lambda s: (s.timing.first_rtp_unix_ms or 0, s.base_filename)
         )
         for output_type, segments in sorted(by_output.items())
     }, others
+
+
+def _may_be_audio(segment: SegmentTiming, is_listed_as_audio: bool) -> bool:
+    """Whether a segment is audio as far as its codec tells, or else the list that it stands in."""
+    return segment.is_audio_by_codec or (is_listed_as_audio and not segment.is_video_by_codec)
+
+
+def _unexpected_type(listed: ListedSegment) -> str:
+    return (
+        f"{listed.metadata_member}: segment {listed.base_filename} has track_type "
+        f"{listed.timing.track_type[: caps.MAX_VALUE_CHARACTERS_SHOWN]!r}, expected "
+        f"{TrackType.AUDIO} or {TrackType.SCREEN_SHARE_AUDIO}"
+    )

@@ -171,7 +171,7 @@ def _stage_segment(
     packet_count = sum(found.packet_count for found in staged.packet_runs[before:])
     return StagedDump(
         base_filename=segment.base_filename,
-        member=None if dump is None else segment.dump_member,
+        member=None if dump is None else dump.member,
         claim=claim_of(segment.timing),
         ends=DumpEnds() if ingested is None else ingested.ends,
         arrivals_unix_ns=None if ingested is None else ingested.arrivals_unix_ns,
@@ -200,11 +200,10 @@ def _ingest_segment(
     tally: Tally,
 ) -> IngestedSegment:
     """Ingests and stages one segment, and deletes its dump. Raises: RecordingError."""
-    member = segment.dump_member
-    path = dump.path
+    member, path = dump.member, dump.path
     assert path is not None, "dumps were passed over"
     codec = segment.timing.codec
-    if codec and codec.lower() not in _CODECS:
+    if codec and segment.timing.codec_type not in _CODECS:
         raise UnsupportedCodecError(
             f"{segment.base_filename}: codec is "
             f"{one_line(codec[: caps.MAX_VALUE_CHARACTERS_SHOWN])}, expected audio/opus or "
