@@ -65,11 +65,8 @@ def build(
         "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
-    recalled = (
-        (unpacked.parts, prior["calls"])
-        | "RecallArchives" >> RecallArchives()
-        | "UnpackRecalled" >> UnpackArchives(job, run)
-    )
+    earlier = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives()
+    recalled = earlier | "UnpackRecalled" >> UnpackArchives(job, run)
 
     planned = {
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
@@ -91,7 +88,9 @@ def build(
     mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(job, run)
 
     touched_archives = (
-        compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
+        (compared.todo, earlier)
+        | "OfNowAndEarlier" >> beam.Flatten()
+        | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
         listed[list_archives.FAILURES]
         | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
         # What an earlier run said of a folder it could not list holds no more.
@@ -99,7 +98,7 @@ def build(
     ) | "KeysOfArchives" >> beam.Flatten()
     of_them = {
         "archives": ("archive_uri",),
-        "failures": ("archive_uri", "call_session_id", "stage"),
+        "failures": ("archive_uri", *_CALL_COLUMNS, "stage"),
     }
     of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
         job, of_them, ("archive_uri",)

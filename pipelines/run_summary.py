@@ -64,7 +64,7 @@ def _plain_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
         **{
             name: value
             for name, value in failure.items()
-            if name not in ("call", "archive_modified_unix_ns")
+            if name not in ("call", "archive_modified_unix_ns", "lacks_segment")
         },
         "call_cid": f"{call['call_type']}:{call['call_id']}" if call else None,
         "call_session_id": call["call_session_id"] if call else None,

@@ -265,6 +265,8 @@ class ArchiveOutcome:
     archive_uri: str
     made_something: bool
     first_failure: Failure | None
+    completed: CallKey | None = None
+    """The call, where another archive of it brought a segment that this one lacks; else None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +314,8 @@ class Failure:
     byte_offset: int | None = None
     attempt: int = 1
     retryable: bool = False
+    lacks_segment: str | None = None
+    """As in `RecordingError`; it is in no table."""
 
 
 def to_failure(stage: Stage, error: RecordingError, **where: Any) -> Failure:
@@ -329,6 +333,7 @@ def to_failure(stage: Stage, error: RecordingError, **where: Any) -> Failure:
         member=error.member,
         byte_offset=error.byte_offset,
         retryable=error.retryable,
+        lacks_segment=error.lacks_segment,
         **where,
     )
 

@@ -31,6 +31,7 @@ from transforms.elements import (
     PressedCall,
     Stage,
     Status,
+    TrackPart,
     to_failure,
     track_ids_of,
     worst_failure,
@@ -40,8 +41,9 @@ from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.settings import PressSettings
+from transforms.media.track.staged_packets import load_index
 from transforms.media.units import SAMPLE_RATE_HZ
-from transforms.media.values import OutputType, Tags
+from transforms.media.values import CallKey, OutputType, Tags, segment_stem
 from transforms.recovery import completed_work
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
@@ -120,9 +122,11 @@ class _MixFn(ParallelRunFn):
             found["failures"],
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
+        failures, completed = _complete(plan, failures)
         pressed = _press(plan, tracks, failures, cores, self.job, self.run)
         outcomes = tuple(
-            _outcome(archive, tracks, pressed.failures) for archive in plan.archive_uris
+            _outcome(archive, tracks, pressed.failures, plan.call if archive in completed else None)
+            for archive in plan.archive_uris
         )
         completed_work.note_call(self.job, self.run, pressed, outcomes, plan.archive_fingerprints)
         progress.add("calls")
@@ -307,8 +311,47 @@ class _ProgressOfMix:
         self._measured.__exit__(kind, error, trace)
 
 
+def _complete(plan: CallPlan, failures: Sequence[Failure]) -> tuple[list[Failure], set[str]]:
+    """Takes out the failures about segments that one archive of a call lacks and another brings.
+
+    Returns:
+      the others, and the archives whose failures were taken out.
+    """
+    sources = {track_ids_of(source.track): source for source in plan.sources}
+    segments: dict[str, frozenset[str]] = {}
+    left, completed = [], set()
+    for failure in failures:
+        source = sources.get(failed_track(failure))
+        is_brought = False
+        if failure.lacks_segment is not None and source is not None:
+            for part in source.parts:
+                if part.archive_uri != failure.archive_uri:
+                    if part.index_uri not in segments:
+                        segments[part.index_uri] = _segments_with_packets(part)
+                    is_brought |= failure.lacks_segment in segments[part.index_uri]
+        if is_brought and failure.archive_uri is not None:
+            completed.add(failure.archive_uri)
+        else:
+            left.append(failure)
+    return left, completed
+
+
+def _segments_with_packets(part: TrackPart) -> frozenset[str]:
+    """Returns the names of a part's segments, without suffix; none where staging cannot be read,
+    which whoever needs its packets tells.
+    """
+    try:
+        index = load_index(objects.read_bytes(part.index_uri))
+    except RecordingError:
+        return frozenset()
+    return frozenset(segment_stem(packet_run.base_filename) for packet_run in index.packet_runs)
+
+
 def _outcome(
-    archive_uri: str, tracks: Sequence[ExtractedTrack], failures: Sequence[Failure]
+    archive_uri: str,
+    tracks: Sequence[ExtractedTrack],
+    failures: Sequence[Failure],
+    completed: CallKey | None,
 ) -> ArchiveOutcome:
     # What an earlier archive lacks is missing from the call, and so for every archive of it
     # something is.
@@ -319,8 +362,10 @@ def _outcome(
     ]
     return ArchiveOutcome(
         archive_uri=archive_uri,
-        made_something=any(archive_uri in track.archive_uris for track in tracks),
+        made_something=completed is not None
+        or any(archive_uri in track.archive_uris for track in tracks),
         first_failure=worst_failure(own),
+        completed=completed,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
+from transforms.catalog import partitions
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
@@ -30,14 +31,17 @@ from transforms.media.wall_time import utc_date
 
 FRAGMENTS = "fragments"
 _ROWS_PER_FRAGMENT = 500
+_Batch = tuple[str, tuple[str, ...]]
 
 
 class RecordArchives(beam.PTransform):
     """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`, `failures`.
 
     Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for
-    an archive that the catalog has under another date one that only removes. Writes rows into
-    staging. Groups by archive; memory is a few hundred rows.
+    an archive that the catalog has under another date one that only removes. An archive of an
+    earlier run gets its row anew when all that it lacked has come with others. Writes rows into
+    staging. Groups by archive; memory is a few hundred rows, and the keys of one archive's
+    failures.
     """
 
     def __init__(self, job: JobSettings, run: RunIdentity) -> None:
@@ -64,10 +68,7 @@ class RecordArchives(beam.PTransform):
                 "failures": failures
                 | "KeepThoseWithoutCall" >> beam.Filter(lambda failure: failure.call is None)
                 | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
-                "prior": prior
-                | "KeepArchivesOwn" >> beam.Filter(lambda row: row.get("call_session_id") is None)
-                | "KeyPrior"
-                >> beam.Map(lambda row: (row["archive_uri"], (row["call_date"], row.get("stage")))),
+                "prior": prior | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row)),
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
@@ -77,35 +78,34 @@ class RecordArchives(beam.PTransform):
 
 class _RecordFn(RunFn):
     def start_bundle(self) -> None:
-        # By date, and whether the archive is recorded as done: of one that is not its row in the
-        # catalog stays.
-        self._rows: dict[tuple[str, bool], dict[str, list[Row]]] = {}
-        self._owners: dict[tuple[str, bool], list[str]] = {}
+        # By date, and the tables in which what the catalog has of the archive goes.
+        self._rows: dict[_Batch, dict[str, list[Row]]] = {}
+        self._owners: dict[_Batch, list[str]] = {}
 
     def process(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         uri, found = group
         summary: ArchiveSummary | None = next(iter(found["summaries"]), None)
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))
-        prior = set(found["prior"])
-        prior_dates = {call_date for call_date, _ in prior}
+        prior: list[Row] = list(found["prior"])
+        own = [row for row in prior if row.get("call_session_id") is None]
+        own_dates = {row["call_date"] for row in own}
+        was_listed = all(row.get("stage") != Stage.LIST_ARCHIVES for row in own)
         if summary is None and not failures:
-            # A folder that could not be listed and now gives archives; else recalled: its row
-            # stands.
-            if {stage for _, stage in prior} == {Stage.LIST_ARCHIVES}:
-                yield from _removals(uri, prior_dates, ("failures",))
-            return
+            if own and all(row.get("stage") == Stage.LIST_ARCHIVES for row in own):
+                # A folder that could not be listed, and now gives archives.
+                yield from _removals(uri, own_dates, ("failures",))
+            elif _is_completed(prior, list(found["outcomes"])):
+                for old_date in sorted({row["call_date"] for row in prior}):
+                    yield from self._complete(uri, old_date)
+            return  # else recalled: its row stands
         modified = (
             summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
         )
         date = utc_date(modified)
         recorded = summary is not None and summary.is_complete
-        batch = (date, recorded)
-        rows = self._rows.setdefault(
-            batch, {"archives": [], "failures": []} if recorded else {"failures": []}
-        )
         now = self.run.started_unix_ns
         found_rows = failure_rows(failures, now)
-        rows["failures"] += found_rows
+        rows: dict[str, list[Row]] = {"failures": found_rows}
         if summary is not None:
             row = archive_row(summary, list(found["outcomes"]), failures, now)
             yield RecordedArchive(
@@ -115,8 +115,8 @@ class _RecordFn(RunFn):
                 failure_count=len(found_rows),
                 is_first_time=not summary.ref.is_known_failure,
             )
-            if recorded:
-                rows["archives"].append(row)
+            if recorded:  # of one that is not its row in the catalog stays
+                rows["archives"] = [row]
         else:
             # It could not even be looked at. It has no row of its own, but that of its failure.
             yield RecordedArchive(
@@ -124,13 +124,30 @@ class _RecordFn(RunFn):
                 bytes_read=0,
                 cpu_ns=0,
                 failure_count=len(found_rows),
-                is_first_time=all(stage != Stage.LIST_ARCHIVES for _, stage in found["prior"]),
+                is_first_time=was_listed,
             )
-        self._owners.setdefault(batch, []).append(uri)
         # Of what is no archive, such as a folder that cannot be listed, only failures are known.
         if recorded or summary is None:
             goes = ("archives", "failures") if recorded else ("failures",)
-            yield from _removals(uri, prior_dates - {date}, goes)
+            yield from _removals(uri, own_dates - {date}, goes)
+        yield from self._add(uri, date, rows)
+
+    def _complete(self, uri: str, date: str) -> Iterator[Any]:
+        """Says of an archive's row in the catalog that nothing is missing any more."""
+        read = partitions.read_rows(
+            self.job.catalog_uri, "archives", date, ("archive_uri",), {(uri,)}
+        )
+        healed = {"status": Status.OK, "error_type": None, "error_message": None}
+        if rows := [{**row, **healed} for row in read]:
+            yield from self._add(uri, date, {"archives": rows})
+
+    def _add(self, uri: str, date: str, rows: dict[str, list[Row]]) -> Iterator[Any]:
+        """Adds an archive's rows to those of its date, and yields a fragment when it is full."""
+        batch = (date, tuple(sorted(rows)))
+        kept = self._rows.setdefault(batch, {table: [] for table in batch[1]})
+        for table, found in rows.items():
+            kept[table] += found
+        self._owners.setdefault(batch, []).append(uri)
         if len(self._owners[batch]) >= _ROWS_PER_FRAGMENT:
             yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(batch))
 
@@ -140,7 +157,7 @@ class _RecordFn(RunFn):
                 FRAGMENTS, GlobalWindows.windowed_value(self._flush(batch))
             )
 
-    def _flush(self, batch: tuple[str, bool]) -> FragmentRef:
+    def _flush(self, batch: _Batch) -> FragmentRef:
         owners, rows = self._owners.pop(batch), self._rows.pop(batch)
         uri = self.run.staged("rows", f"archives-{key_hash(*owners)}.json")
         by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
@@ -153,3 +170,21 @@ def _removals(uri: str, dates: Iterable[str], tables: Sequence[str]) -> Iterator
     for date in sorted(dates):
         removal = FragmentRef(uri="", call_date=date, row_counts=counts, replaced=((uri,),))
         yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)
+
+
+def _is_completed(prior: Sequence[Row], outcomes: Sequence[ArchiveOutcome]) -> bool:
+    """Whether an archive of an earlier run lacks nothing any more, now that others have come.
+
+    Args:
+      prior: the keys of all failures that the catalog has of it, among other rows.
+      outcomes: what became of its share of calls in this run.
+    """
+    completed = {outcome.completed.as_tuple() for outcome in outcomes if outcome.completed}
+    if not completed:
+        return False
+    failed = {
+        (row["call_type"], row["call_id"], row["call_session_id"])
+        for row in prior
+        if "call_session_id" in row
+    }
+    return failed <= completed and all(outcome.first_failure is None for outcome in outcomes)

@@ -279,8 +279,9 @@ def _summarise(
         member_count=unpacked.member_count if unpacked else None,
         track_count=sum(1 for part in parts if part.packets_uri),
         calls=calls,
-        first_failure=failures[0] if failures else None,
         convention=str(unpacked.conventions) if unpacked else "",
+        # What another archive may bring comes last: whether one does, the call tells.
+        first_failure=min(failures, key=lambda f: f.lacks_segment is not None, default=None),
         could_read=unpacked is not None,
         bytes_read=unpacked.bytes_read if unpacked else 0,
         cpu_ns=cpu_ns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -446,3 +447,106 @@ def test_a_filtered_run_leaves_the_note_of_a_call_that_was_being_replaced(
     assert pending_replacement.archives_to_repeat(str(out / "catalog")) == set(row["archive_uris"])
     press(out, archives / "*")
     assert pending_replacement.archives_to_repeat(str(out / "catalog")) == frozenset()
+
+
+# --- what one archive lacks and another brings ----------------------------------------------------
+
+
+def _split_call(folder: Path) -> None:
+    """Writes two archives of Alice's session: the metadata of both lists both segments, and each
+    has the dump of one.
+    """
+    folder.mkdir(exist_ok=True)
+    people = [Participant(participant_id="alice", segments=[_talk(300), _talk(400, 5000)])]
+    members = make_call_members(people)
+    for name, lacking in (("a", "f400_5000"), ("b", "f300_0")):
+        part = {key: data for key, data in members.items() if not key.startswith(lacking)}
+        (folder / f"{name}.tar.gz").write_bytes(make_archive(part))
+
+
+def _statuses(output: Path) -> dict[str, set[str]]:
+    return {
+        table: {row["status"] for row in query(output / "catalog", table)}
+        for table in ("archives", "calls", "tracks")
+    }
+
+
+_ALL_OK = {"archives": {"ok"}, "calls": {"ok"}, "tracks": {"ok"}}
+
+
+def test_segments_that_one_archive_lacks_and_another_brings_are_missing_nowhere(
+    tmp_path: Path,
+) -> None:
+    raw, together, apart = (tmp_path / name for name in ("raw", "together", "apart"))
+    _split_call(raw)
+    press(together, raw / "*")
+    assert query(together / "catalog", "failures") == []
+    assert _statuses(together) == _ALL_OK
+
+    callpress("run", "--input", raw / "a.tar.gz", "--output", apart)
+    (failure,) = query(apart / "catalog", "failures")
+    assert failure["message"].startswith("f400_5000.rtpdump: not in the archive, listed by")
+    assert {status for found in _statuses(apart).values() for status in found} == {"partial"}
+    (before,) = query(apart / "catalog", "archives")
+
+    press(apart, raw / "b.tar.gz")
+    assert query(apart / "catalog", "failures") == []
+    assert _statuses(apart) == _ALL_OK
+    assert _hashes(apart) == _hashes(together)
+    (after,) = (
+        row
+        for row in query(apart / "catalog", "archives")
+        if row["archive_uri"].endswith("a.tar.gz")
+    )
+    healed = {"status": "ok", "error_type": None, "error_message": None}
+    assert after == {**before, **healed}
+    assert "2 skipped" in press(apart, raw / "*").out
+
+
+def test_archive_that_lacks_more_than_another_brings_stays_partial(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    _split_call(raw)
+    other_call = [Participant(participant_id="bob", segments=[_talk(500), _talk(600, 4000)])]
+    members = make_call_members(other_call, call_id="other", call_session_id="other")
+    del members["f600_4000.rtpdump"]
+    with tarfile.open(raw / "a.tar.gz") as tar:
+        of_alice = {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
+    renamed = {key.replace("p0_", "p1_"): data for key, data in members.items()}
+    (raw / "a.tar.gz").write_bytes(make_archive({**of_alice, **renamed}))
+    for name in ("a", "b"):
+        callpress("run", "--input", raw / f"{name}.tar.gz", "--output", out)
+    assert [row["member"] for row in query(out / "catalog", "failures")] == ["f600_4000.rtpdump"]
+    archives = query(out / "catalog", "archives")
+    assert {Path(row["archive_uri"]).name: row["status"] for row in archives} == {
+        "a.tar.gz": "partial",
+        "b.tar.gz": "ok",
+    }
+
+
+def test_archive_of_metadata_alone_is_ok_when_another_brings_its_dumps(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    members = make_call_members([Participant(participant_id="alice", segments=[_talk(300)])])
+    alone = {name: data for name, data in members.items() if name.endswith(".json")}
+    (raw / "a.tar.gz").write_bytes(make_archive(alone))
+    (raw / "b.tar.gz").write_bytes(make_archive(members))
+    callpress("run", "--input", raw / "a.tar.gz", "--output", out)
+    assert _statuses(out)["archives"] == {"failed"}
+    press(out, raw / "b.tar.gz")
+    assert query(out / "catalog", "failures") == []
+    assert _statuses(out) == _ALL_OK
+
+
+def test_dump_without_metadata_in_another_archive_is_told_on_both_sides(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    people = [Participant(participant_id="alice", segments=[_talk(300), _talk(400, 5000)])]
+    members = make_call_members(people)
+    stray = {name: members.pop(name) for name in list(members) if name.startswith("f400")}
+    (raw / "a.tar.gz").write_bytes(make_archive(members))
+    (raw / "b.tar.gz").write_bytes(make_archive(stray))
+    callpress("run", "--input", raw / "*", "--output", out)
+    rows = query(out / "catalog", "failures")
+    found = {(Path(row["archive_uri"]).name, row["member"]) for row in rows}
+    assert found >= {("a.tar.gz", "f400_5000.rtpdump"), ("b.tar.gz", "f400_5000.rtpdump")}
+    assert _statuses(out)["calls"] == {"partial"}

@@ -38,7 +38,12 @@ class RecordingError(CallpressError):
     """Whether another run over the same bytes may succeed."""
 
     def __init__(
-        self, message: str, *, member: str | None = None, byte_offset: int | None = None
+        self,
+        message: str,
+        *,
+        member: str | None = None,
+        byte_offset: int | None = None,
+        lacks_segment: str | None = None,
     ) -> None:
         message = one_line(message)
         if (
@@ -51,6 +56,10 @@ class RecordingError(CallpressError):
         """The archive member the error was met in; None when it concerns the whole."""
         self.byte_offset = byte_offset
         """Position in that member; None when no single position is to blame."""
+        self.lacks_segment = lacks_segment
+        """The segment, by its name without suffix, whose dump or description is not in the archive
+        but may be in another one; None for all other errors.
+        """
 
 
 class ArchiveError(RecordingError):

@@ -44,7 +44,12 @@ class Findings:
         self._counts[kind] += 1
         if self._counts[kind] <= caps.MAX_FINDINGS_OF_A_KIND:
             # A copy: an error that was raised holds all that the functions it went through held.
-            copy = kind(error.message, member=error.member, byte_offset=error.byte_offset)
+            copy = kind(
+                error.message,
+                member=error.member,
+                byte_offset=error.byte_offset,
+                lacks_segment=error.lacks_segment,
+            )
             self._found[what] = Finding(error=copy, owner=owner)
 
     def has_of(self, owner: SessionKey | TrackKey) -> bool:

@@ -105,5 +105,17 @@ class PartFiles:
     index: str
 
 
+_DUMP_SUFFIX = ".rtpdump"
+
+
+def segment_stem(base_filename: str) -> str:
+    """Returns a segment's `base_filename` without `.rtpdump`, which the first recorders wrote into
+    it.
+    """
+    stem = base_filename[: -len(_DUMP_SUFFIX)]
+    has_suffix = base_filename.lower().endswith(_DUMP_SUFFIX) and stem.rpartition("/")[2] != ""
+    return stem if has_suffix else base_filename
+
+
 Tags = Mapping[str, str]
 """Container tags by FFmpeg's generic names: title, artist, album, date, and our own in capitals."""

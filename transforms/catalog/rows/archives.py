@@ -16,12 +16,13 @@ def archive_row(
     """Returns an archive's row: `failed` when nothing was made of it, `partial` when something is
     missing.
     """
-    first = worst_failure(
-        [summary.first_failure, *failures, *(outcome.first_failure for outcome in outcomes)]
-    )
+    of_archive = summary.first_failure
+    if of_archive is not None and of_archive.lacks_segment is not None and outcomes:
+        of_archive = None  # another archive may have brought it: its call tells
+    first = worst_failure([of_archive, *failures, *(outcome.first_failure for outcome in outcomes)])
     made = any(outcome.made_something for outcome in outcomes)
     if first is None:
-        status = Status.OK if summary.track_count else Status.EMPTY
+        status = Status.OK if summary.track_count or made else Status.EMPTY
     else:
         status = Status.PARTIAL if made else Status.FAILED
     return {

@@ -91,7 +91,7 @@ class Claims:
             message = f"{member}: not in the archive, listed by {segment.metadata_member}"
             if name in self._dump_of.unclear:
                 message += "; it is not clear which of the dumps of a like name is meant"
-            raise ArchiveError(message, member=member)
+            raise ArchiveError(message, member=member, lacks_segment=segment.stem)
         dump = self._members.dumps[path]
         if path in self._claimed_dumps:
             raise ArchiveError(
@@ -129,7 +129,8 @@ class Claims:
             message = (
                 f"{member}: not in the archive, the codec was taken from {segment.metadata_member}"
             )
-            findings.add(ArchiveError(message, member=member), track)
+            error = ArchiveError(message, member=member, lacks_segment=segment.stem)
+            findings.add(error, track)
             return {}
         if name in self._description_of.spelled_otherwise:
             findings.add(_spelled_otherwise(f"{path}.sdp", member, segment), track)

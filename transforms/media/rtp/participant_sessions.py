@@ -11,9 +11,14 @@ from transforms.media import caps
 from transforms.media.errors import ArchiveError, TimingMetadataError
 from transforms.media.findings import Findings
 from transforms.media.rtp.timing_metadata import SegmentTiming, SessionTiming
-from transforms.media.values import OUTPUT_TYPE_OF, OutputType, SessionKey, TrackType
+from transforms.media.values import (
+    OUTPUT_TYPE_OF,
+    OutputType,
+    SessionKey,
+    TrackType,
+    segment_stem,
+)
 
-_DUMP_SUFFIX = ".rtpdump"
 _OUTPUT_TYPES = {str(track): output for track, output in OUTPUT_TYPE_OF.items()}
 _NOT_SET = ("", "TRACK_TYPE_UNSPECIFIED")
 """What the vendor's enumeration has for a type that nobody set, and an absent field."""
@@ -34,16 +39,13 @@ class ListedSegment:
 
     @property
     def stem(self) -> str:
-        """Its `base_filename` without `.rtpdump`, which the first recorders wrote into it."""
-        base = self.timing.base_filename
-        stem = base[: -len(_DUMP_SUFFIX)]
-        has_suffix = base.lower().endswith(_DUMP_SUFFIX) and stem.rpartition("/")[2] != ""
-        return stem if has_suffix else base
+        """Its `base_filename` without the suffix of a dump."""
+        return segment_stem(self.timing.base_filename)
 
     @property
     def dump_member(self) -> str:
         """What the segment's dump is called in messages."""
-        return f"{self.stem}{_DUMP_SUFFIX}"
+        return f"{self.stem}.rtpdump"
 
 
 def list_segments(timings: Iterable[SessionTiming]) -> Iterator[ListedSegment]:
