@@ -43,6 +43,7 @@ from transforms.elements import (
     Stage,
     Status,
 )
+from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.record_archives import RecordArchives
 
@@ -71,9 +72,14 @@ def _summary(uri: str = "/raw/a", **fields: Any) -> ArchiveSummary:
 
 
 def _outcome(
-    uri: str = "/raw/a", made: bool = True, failure: Failure | None = None
+    uri: str = "/raw/a",
+    made: bool = True,
+    failure: Failure | None = None,
+    completed: CallKey | None = None,
 ) -> ArchiveOutcome:
-    return ArchiveOutcome(archive_uri=uri, made_something=made, first_failure=failure)
+    return ArchiveOutcome(
+        archive_uri=uri, made_something=made, first_failure=failure, completed=completed
+    )
 
 
 def _unread(uri: str) -> tuple[ArchiveSummary, Failure]:
@@ -107,6 +113,7 @@ def test_archive_row_says_what_was_read_and_found() -> None:
 
 
 PASSING = make_failure(error_type="StorageError", message="timed out", retryable=True)
+LACKING = make_failure(call=CALL, lacks_segment="x")
 DAMAGE = make_failure(error_type="RtpdumpError", message="damaged")
 
 
@@ -132,6 +139,15 @@ DAMAGE = make_failure(error_type="RtpdumpError", message="damaged")
             "failed",
             "RtpdumpError",
         ),
+        (_summary(first_failure=LACKING), [_outcome(completed=CALL)], [], "ok", None),
+        (
+            _summary(first_failure=LACKING, track_count=0),
+            [_outcome(completed=CALL)],
+            [],
+            "ok",
+            None,
+        ),
+        (_summary(first_failure=LACKING), [], [], "failed", "ArchiveError"),
         (
             _summary(first_failure=DAMAGE),
             [_outcome(failure=PASSING)],
@@ -148,6 +164,9 @@ DAMAGE = make_failure(error_type="RtpdumpError", message="damaged")
         "all failed",
         "one call of two",
         "unreadable",
+        "brought by another",
+        "all brought by another",
+        "no call tells",
         "worst",
     ],
 )
@@ -400,6 +419,50 @@ def test_recalled_archive_keeps_its_row(context: JobRun) -> None:
         archives=nothing,
         fragments=nothing,
     )
+
+
+_OF_CALL = {"call_type": "default", "call_id": "standup", "call_session_id": "session-1"}
+_OTHER_CALL = {**_OF_CALL, "call_session_id": "session-2"}
+_NO_CALL = dict.fromkeys(_OF_CALL)
+
+
+@pytest.mark.parametrize(
+    ("failures", "outcome", "status"),
+    [
+        ([_OF_CALL], _outcome(completed=CALL), "ok"),
+        ([], _outcome(completed=CALL), "ok"),
+        ([_OF_CALL, _OTHER_CALL], _outcome(completed=CALL), "partial"),
+        ([_OF_CALL, _NO_CALL], _outcome(completed=CALL), "partial"),
+        ([_OF_CALL], _outcome(completed=CALL, failure=DAMAGE), "partial"),
+        ([_OF_CALL], _outcome(), "partial"),
+    ],
+    ids=["all", "all_told_before", "other_call", "no_call", "still_lacks", "nothing_brought"],
+)
+def test_recalled_archive_is_ok_when_others_brought_all_that_it_lacked(
+    context: JobRun, failures: list[Row], outcome: ArchiveOutcome, status: str
+) -> None:
+    row = {"archive_uri": "/raw/a", "status": "partial", "fingerprint": "7-1", "attempts": 2}
+    write_rows(context, "archives", [stamp({**row, "error_type": "ArchiveError"})])
+    (before,) = read_catalog(context, "archives")
+    catalog_uri = context.catalog_uri
+
+    def check(fragments: list[FragmentRef]) -> None:
+        for fragment in fragments:
+            for table, _ in fragment.row_counts:
+                merge_partition(catalog_uri, table, fragment.call_date, [fragment])
+
+    keys = [{"archive_uri": "/raw/a", "call_date": CALL_DATE, **failure} for failure in failures]
+    _run(
+        context,
+        [],
+        outcomes=[outcome],
+        prior=[{"archive_uri": "/raw/a", "call_date": CALL_DATE}, *keys],
+        archives=nothing,
+        fragments=check,
+    )
+    (after,) = read_catalog(context, "archives")
+    error_type = None if status == "ok" else "ArchiveError"
+    assert after == {**before, "status": status, "error_type": error_type}
 
 
 def test_many_archives_make_fragments_of_bounded_size(context: JobRun) -> None:

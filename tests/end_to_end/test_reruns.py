@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -501,26 +500,6 @@ def test_segments_that_one_archive_lacks_and_another_brings_are_missing_nowhere(
     healed = {"status": "ok", "error_type": None, "error_message": None}
     assert after == {**before, **healed}
     assert "2 skipped" in press(apart, raw / "*").out
-
-
-def test_archive_that_lacks_more_than_another_brings_stays_partial(tmp_path: Path) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    _split_call(raw)
-    other_call = [Participant(participant_id="bob", segments=[_talk(500), _talk(600, 4000)])]
-    members = make_call_members(other_call, call_id="other", call_session_id="other")
-    del members["f600_4000.rtpdump"]
-    with tarfile.open(raw / "a.tar.gz") as tar:
-        of_alice = {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
-    renamed = {key.replace("p0_", "p1_"): data for key, data in members.items()}
-    (raw / "a.tar.gz").write_bytes(make_archive({**of_alice, **renamed}))
-    for name in ("a", "b"):
-        callpress("run", "--input", raw / f"{name}.tar.gz", "--output", out)
-    assert [row["member"] for row in query(out / "catalog", "failures")] == ["f600_4000.rtpdump"]
-    archives = query(out / "catalog", "archives")
-    assert {Path(row["archive_uri"]).name: row["status"] for row in archives} == {
-        "a.tar.gz": "partial",
-        "b.tar.gz": "ok",
-    }
 
 
 def test_archive_of_metadata_alone_is_ok_when_another_brings_its_dumps(tmp_path: Path) -> None:
