@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -207,6 +208,58 @@ def test_dtx_does_not_move_what_comes_after(tmp_path: Path) -> None:
     assert len(heard) == 7 * 48_000 - LOOK_AHEAD
     assert best_lag(heard[280_000:], sent[280_000:]) == 0
     assert rms(heard[80_000:260_000]) < 1e-4
+
+
+@pytest.mark.parametrize("target", ["off", -16.0])
+def test_what_is_not_there_changes_nothing_by_not_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any
+) -> None:
+    """Bytes, figures and progress are those of a mix whose every block is made."""
+    loud, soft = tone(440, 2.3, amplitude=0.9), noise(1.7)
+    people = [
+        Participant(
+            participant_id=name,
+            segments=[
+                Segment(packets=encode_opus(sound), start_ms=start_ms, ssrc=ssrc + number)
+                for number, start_ms in enumerate(starts_ms)
+            ],
+        )
+        for name, sound, ssrc, starts_ms in (
+            ("alice", loud, 10, (0, 40_123, 90_000)),
+            ("bob", soft, 20, (1_000, 60_077)),
+        )
+    ]
+    parts = stage_call(people, tmp_path)
+    made = []
+    for quiet_blocks in (2, 1_000_000):
+        monkeypatch.setattr("transforms.media.sound.mix._QUIET_BLOCKS", quiet_blocks)
+        told: list[int] = []
+        stats = mix_call(
+            JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
+            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tmp_path / "a.mp3",
+            Mp3Settings(),
+            CompositeSettings(target_lufs=target),
+            {},
+        )
+        tracks = [(track.loudness_lufs, track.peak_dbfs) for track in stats.tracks]
+        made.append((stats.mix, tracks, sum(told)))
+    assert made[0] == made[1]
+    assert made[0][0] is not None
+
+
+def test_three_hours_of_silence_cost_next_to_nothing(tmp_path: Path) -> None:
+    """One packet, three hours of nothing, one packet: 24 CPU seconds when all of it was made."""
+    packet = encode_opus(noise(0.02))
+    segments = [
+        Segment(packets=packet),
+        Segment(packets=packet, start_ms=3 * 3_600_000, ssrc=9),
+    ]
+    parts = stage_call([Participant(participant_id="alice", segments=segments)], tmp_path)
+    started = time.process_time()
+    stats = mix_parts([parts], tmp_path, tmp_path / "out.mp3")
+    assert time.process_time() - started < 2
+    assert stats.file.duration_samples == 3 * 3_600 * 48_000 + 960 - LOOK_AHEAD
 
 
 def test_same_call_gives_the_same_bytes(tmp_path: Path) -> None:

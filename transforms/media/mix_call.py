@@ -24,7 +24,7 @@ from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track
 from transforms.media.sound.levels import Cells, LevelMeter
 from transforms.media.sound.limiter import Limiter
-from transforms.media.sound.mix import TrackPlayer, mix_tracks, to_pcm16
+from transforms.media.sound.mix import Silence, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import place_audio
 from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
 from transforms.media.track.timeline import Piece, place_packets, plan_pieces
@@ -150,6 +150,10 @@ def _mix(
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
         with Mp3File(output, mp3, wanted, tags) as file:
             for block in _limited(blocks, gain, limiter):
+                if isinstance(block, Silence):  # the levels need not be given it
+                    file.write_silence(block.samples)
+                    host.tell_progress(block.samples)
+                    continue
                 levels.add(file.samples, block)
                 file.write(to_pcm16(block).repeat(copies, axis=1))
                 host.tell_progress(len(block))
@@ -281,7 +285,7 @@ def _mixed(
     pool: Executor | None,
     *,
     is_measured: bool,
-) -> Iterator[Pcm]:
+) -> Iterator[Pcm | Silence]:
     """Yields the sum of tracks, block by block."""
     players = [
         TrackPlayer(reader.play(origin_unix_ns, channels, is_measured=is_measured))
@@ -292,24 +296,35 @@ def _mixed(
 
 def _gain_to(
     target_lufs: float,
-    blocks: Iterable[Pcm],
+    blocks: Iterable[Pcm | Silence],
     levels: LevelMeter,
     tell_progress: Callable[[int], None],
 ) -> float:
     """Returns the one gain that brings a mix to a loudness."""
     position = 0
     for block in blocks:
-        levels.add(position, block)
-        position += len(block)
-        tell_progress(len(block))
+        if isinstance(block, Silence):
+            samples = block.samples
+        else:
+            samples = len(block)
+            levels.add(position, block)
+        position += samples
+        tell_progress(samples)
     levels.end()
     if levels.loudness_lufs is None:
         return 1.0
     return float(10 ** (min(target_lufs - levels.loudness_lufs, _MOST_GAIN_DB) / 20))
 
 
-def _limited(blocks: Iterable[Pcm], gain: float, limiter: Limiter) -> Iterator[Pcm]:
+def _limited(
+    blocks: Iterable[Pcm | Silence], gain: float, limiter: Limiter
+) -> Iterator[Pcm | Silence]:
     """Yields blocks with a gain, under the limiter's ceiling."""
     for block in blocks:
+        if isinstance(block, Silence):
+            # The limiter is at rest and holds zeros only: the blocks before were silent, too.
+            yield limiter.flush()
+            yield block
+            continue
         yield limiter.process(block * np.float32(gain) if gain != 1.0 else block)
     yield limiter.flush()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -133,6 +134,72 @@ def test_blocks_do_not_change_the_file(tmp_path: Path, settings: Mp3Settings) ->
     write_mp3(tmp_path / "a", sent, settings)
     write_mp3(tmp_path / "b", sent, settings, block_samples=777)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# --- silence --------------------------------------------------------------------------------------
+
+
+def write_around_silence(path: Path, parts: Sequence[Pcm | int], settings: Mp3Settings) -> Mp3File:
+    """Writes sound, and for each number so many samples of silence; returns the closed file."""
+    channels = next(part.shape[1] for part in parts if not isinstance(part, int))
+    with Mp3File(path, settings, channels, TAGS) as file:
+        for part in parts:
+            if isinstance(part, int):
+                file.write_silence(part)
+            else:
+                file.write(to_pcm16(part))
+    return file
+
+
+@both_channels
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Mp3Settings(bitrate_kbps=32),
+        Mp3Settings(),
+        Mp3Settings(bitrate_kbps=320, lame_level=9),
+        VBR,
+        Mp3Settings(mode=Mp3Mode.VBR, vbr_quality=9, lame_level=2),
+    ],
+    ids=["32", "128", "320", "vbr-2", "vbr-9"],
+)
+def test_long_silence_is_written_as_it_is_encoded(
+    tmp_path: Path, settings: Mp3Settings, channels: int
+) -> None:
+    """To the byte, bit reservoir, header and all: also where it begins or ends the file, and where
+    its edges lie within a frame.
+    """
+    sound = [noise(0.7 + n / 7, channels, amplitude=0.3, seed=n) for n in range(3)]
+    parts: list[Pcm | int] = [
+        600_001, sound[0], 700_777, sound[1], 589_824, sound[2], 30 * 1_152 + 1, sound[0], 900_000,
+    ]  # fmt: skip
+    write_around_silence(tmp_path / "a", parts, settings)
+    spelled_out = [
+        np.zeros((part, channels), dtype=np.float32) if isinstance(part, int) else part
+        for part in parts
+    ]
+    write_mp3(tmp_path / "b", np.concatenate(spelled_out), settings)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@modes
+@both_channels
+def test_every_reader_gets_the_silence_and_the_sound_at_its_edges(
+    tmp_path: Path, settings: Mp3Settings, channels: int
+) -> None:
+    path, gap = tmp_path / "a.mp3", 60 * 48_000 + 5
+    before, after = tone(440, 2, channels), noise(2, channels)
+    file = write_around_silence(path, [before, gap, after], settings)
+    assert file.samples == 4 * 48_000 + gap
+    for heard in (
+        decode_with_pyav(path),
+        decode_with_ffmpeg(path, channels),
+        decode_with_mpg123(path, channels),
+    ):
+        assert len(heard) == file.samples
+        assert best_lag(heard[: 2 * 48_000], before) == 0
+        assert best_lag(heard[2 * 48_000 + gap :], after) == 0
+        assert not heard[2 * 48_000 + 2 * 1_152 : 2 * 48_000 + gap - 2 * 1_152].any()
 
 
 # --- the header -----------------------------------------------------------------------------------

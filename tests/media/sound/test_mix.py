@@ -15,7 +15,7 @@ from tests.support.media import best_lag, make_clock
 from transforms.media.clock.model import ClockPiece
 from transforms.media.sound.decode import FADE_SAMPLES, Chunk
 from transforms.media.sound.limiter import CEILING, Limiter
-from transforms.media.sound.mix import BLOCK_SAMPLES, TrackPlayer, mix_tracks, to_pcm16
+from transforms.media.sound.mix import BLOCK_SAMPLES, Silence, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import lengthened, place_audio
 from transforms.media.track.staged_packets import StagedPacketRun
 from transforms.media.track.timeline import Piece
@@ -27,8 +27,17 @@ def play(*blocks: tuple[int, Pcm]) -> TrackPlayer:
 
 def mix(players: Sequence[TrackPlayer], channels: int = 1) -> Pcm:
     return np.concatenate(
-        [np.zeros((0, channels), dtype=np.float32), *mix_tracks(players, channels)]
+        [
+            np.zeros((0, channels), dtype=np.float32),
+            *(spelled_out(block, channels) for block in mix_tracks(players, channels)),
+        ]
     )
+
+
+def spelled_out(block: Pcm | Silence, channels: int = 1) -> Pcm:
+    if isinstance(block, Silence):
+        return np.zeros((block.samples, channels), dtype=np.float32)
+    return block
 
 
 def limit(audio: Pcm, block_samples: int = BLOCK_SAMPLES) -> tuple[Pcm, Limiter]:
@@ -51,8 +60,33 @@ def test_one_track_comes_out_as_it_went_in(length: int, block: int) -> None:
 
 
 def test_blocks_are_a_second_each_and_the_last_is_shorter() -> None:
-    blocks = list(mix_tracks([play((0, noise(2.5)))], 1))
+    blocks = [spelled_out(block) for block in mix_tracks([play((0, noise(2.5)))], 1)]
     assert [len(block) for block in blocks] == [48_000, 48_000, 24_000]
+
+
+def test_what_no_track_has_is_told_and_not_made() -> None:
+    """Two blocks of it are, for what comes behind to come to rest, and one in which sound begins;
+    then also where one of two goes on sooner.
+    """
+    one, two, hour = noise(0.5, seed=1), noise(0.5, seed=2), 3_600 * 48_000
+    sound = [play((hour, one), (3 * hour + 7, one)), play((hour + 48_000, two), (2 * hour, two))]
+    blocks = list(mix_tracks(sound, 1))
+    silences = [block.samples for block in blocks if isinstance(block, Silence)]
+    assert silences == [hour - 96_000, hour - 4 * 48_000, hour - 3 * 48_000]
+    assert len(blocks) - len(silences) == 2 + 4 + 3 + 1
+    whole = np.zeros((3 * hour + 7 + 24_000, 1), dtype=np.float32)
+    for at, pcm in [(hour, one), (hour + 48_000, two), (2 * hour, two), (3 * hour + 7, one)]:
+        whole[at : at + len(pcm)] += pcm
+    position = 0
+    for block in blocks:
+        length = block.samples if isinstance(block, Silence) else len(block)
+        expected = whole[position : position + length]
+        if isinstance(block, Silence):
+            assert not expected.any()
+        else:
+            assert np.array_equal(block, expected)
+        position += length
+    assert position == len(whole)
 
 
 def test_tracks_are_summed_at_their_samples_at_unity_gain() -> None:

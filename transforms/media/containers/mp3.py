@@ -30,6 +30,12 @@ _INFO_BITRATE_KBPS = 64
 """The lowest at which a frame (192 bytes) holds the header."""
 _LAME_VBR_MTRH = 4
 _TOC_ENTRIES = 100
+_RESTING_FRAMES = 256
+"""6 s of digital silence, behind which LAME is at rest: then all its frames are the same, and the
+sound that follows is encoded to the same bytes however long the silence was. Seen to take 128
+frames at most, over all modes and levels; the last to settle is its masking threshold.
+"""
+_COPIED_AT_ONCE = 4_096
 
 
 def write_id3(tags: Tags) -> bytes:
@@ -76,6 +82,10 @@ class Mp3File:
         self.channels = channels
         self._frame_bytes = array("H")
         self._left_over = b""
+        """Of a frame of which LAME has not given all."""
+        self._last_frame = b""
+        self._same_frames = 0
+        """How many frames before the last one are the same as it."""
         self._music_crc = 0
         self.samples = 0
         """Samples written so far, per channel."""
@@ -112,6 +122,36 @@ class Mp3File:
             self.samples += len(audio)
             self._append(bytes(self._encoder.encode(audio.tobytes())))
 
+    def write_silence(self, samples: int) -> None:
+        """Appends digital silence. The bytes are those that `write` makes of zeros.
+
+        Most of a long silence is not encoded: its frames are copies of one. Each is whole in
+        itself, as there is no padding at 48 kHz, and the bit reservoir that a frame refers to
+        (main_data_begin, ISO/IEC 11172-3 s2.4.2.7) lies in the frames before it, which are the same
+        wherever it stands.
+        """
+        resting = _RESTING_FRAMES * FRAME_SAMPLES
+        while samples >= 2 * resting:
+            self._write_zeros(resting)
+            samples -= resting
+            if self._same_frames >= _RESTING_FRAMES // 2:
+                copies = samples // FRAME_SAMPLES
+                self._copy_last_frame(copies)
+                samples -= copies * FRAME_SAMPLES
+        self._write_zeros(samples)
+
+    def _write_zeros(self, samples: int) -> None:
+        self.write(np.zeros((samples, self.channels), dtype=np.int16))
+
+    def _copy_last_frame(self, copies: int) -> None:
+        """Appends copies of the last frame, before what is there of the next one."""
+        frame = self._last_frame
+        for first in range(0, copies, _COPIED_AT_ONCE):
+            self._append_frames(frame * min(_COPIED_AT_ONCE, copies - first))
+        self._frame_bytes.extend(array("H", [len(frame)]) * copies)
+        self._same_frames += copies
+        self.samples += copies * FRAME_SAMPLES
+
     @property
     def bitrate_bps(self) -> int:
         """Mean bit rate of the audio frames written so far."""
@@ -121,8 +161,7 @@ class Mp3File:
         )
 
     def _append(self, data: bytes) -> None:
-        self._file.write(data)
-        self._music_crc = crc16.arc(data, self._music_crc)
+        """Takes what the encoder gives; its whole frames go to the file."""
         data = self._left_over + data
         position = 0
         while position + 4 <= len(data):
@@ -130,9 +169,17 @@ class Mp3File:
             size = _frame_bytes(MP3_BITRATES_KBPS[(header >> 12 & 15) - 1], header >> 9 & 1)
             if position + size > len(data):
                 break
+            frame = data[position : position + size]
+            self._same_frames = self._same_frames + 1 if frame == self._last_frame else 0
+            self._last_frame = frame
             self._frame_bytes.append(size)
             position += size
+        self._append_frames(data[:position])
         self._left_over = data[position:]
+
+    def _append_frames(self, frames: bytes) -> None:
+        self._file.write(frames)
+        self._music_crc = crc16.arc(frames, self._music_crc)
 
     def _header(self) -> bytes:
         """Returns the Xing (variable rate) or Info (constant) frame with LAME's extension."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,18 @@ import numpy.typing as npt
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm
 
 BLOCK_SAMPLES = SAMPLE_RATE_HZ
+_QUIET_BLOCKS = 2
+"""Of blocks in which no track has anything so many are handed out as zeros: time for what comes
+behind, such as the limiter, to come to rest.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Stands for blocks in which no track has anything."""
+
+    samples: int
+    """A multiple of `BLOCK_SAMPLES`."""
 
 
 class TrackPlayer:
@@ -48,11 +61,20 @@ class TrackPlayer:
                 self._rest = (self.end_sample, pcm[len(part) :])
                 return parts
 
+    @property
+    def next_sample(self) -> int:
+        """Where the audio goes on behind the block taken last. Not once it has ended."""
+        assert self._rest is not None
+        return self._rest[0]
+
 
 def mix_tracks(
     players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None
-) -> Iterator[Pcm]:
+) -> Iterator[Pcm | Silence]:
     """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
+
+    Where no track has anything for longer, one `Silence` stands for the blocks: what is not there
+    costs nothing.
 
     Args:
       players: one per track.
@@ -60,7 +82,7 @@ def mix_tracks(
       pool: threads that decode the next block while the caller is busy with this one; None decodes
         when asked. The sum is made in the order of the tracks, so both give the same samples.
     """
-    start = 0
+    start = quiet = 0
     playing = list(players)
     found = _take_all(playing, start, pool)
     while playing:
@@ -72,9 +94,17 @@ def mix_tracks(
                 block[place : place + len(pcm)] += pcm
         if not still:
             block = block[: max(player.end_sample for player in players) - start]
+        quiet = 0 if any(taken) else quiet + 1
         playing, start = still, start + BLOCK_SAMPLES
+        silent = 0
+        if playing and quiet >= _QUIET_BLOCKS:
+            ahead = min(player.next_sample for player in playing) - start
+            silent = ahead - ahead % BLOCK_SAMPLES
+            start += silent
         found = _take_all(playing, start, pool)
         yield block
+        if silent:
+            yield Silence(silent)
 
 
 def _take_all(
