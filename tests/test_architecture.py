@@ -38,8 +38,8 @@ class Room:
 # A row a room, from the bottom of the house up: its folder (and, where only some modules of it are
 # meant, their names); the rooms it may import from; the libraries it may use.
 TABLE = """
-base       | media: caps errors findings job rfc3339 settings text units values wall_time wraparound
-           : buffers positioned_file
+base       | media: caps errors findings job media_hours rfc3339 settings text units values
+           : wall_time wraparound buffers positioned_file
            |                                                              | numpy
 opus       | media.opus       | base                                      | numpy
 clock      | media.clock      | base                                      | numpy

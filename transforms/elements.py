@@ -100,6 +100,13 @@ class TrackPart:
     media_samples: int = 0
     first_server_unix_ns: int = 0
     last_server_unix_ns: int = 0
+    """When its last packet run begins."""
+    stop_server_unix_ns: int = 0
+    """When the last of its audio ends."""
+    allowed_samples: int = 0
+    """How much media its archive allows its call, the same in all its parts of it
+    (`media/media_hours.py`).
+    """
 
     @property
     def track(self) -> TrackKey | None:
@@ -169,6 +176,8 @@ class TrackSource:
     """Server time at which its file begins; None for that of its first packet."""
     bare_parts: tuple[TrackPart, ...] = ()
     """Those of archives that have segments of the track, but nothing that can be used."""
+    allowed_samples: int | None = None
+    """How long its file may be; None for as long as it is."""
 
     @property
     def media_samples(self) -> int:
@@ -209,6 +218,10 @@ class CallPlan:
     """Individual files that the catalog has."""
     has_prior_mix: bool
     """Whether the catalog has a mix of the call."""
+    allowed_samples: int | None = None
+    """How much media may be written of it; None for all."""
+    allowed_mix_samples: int | None = None
+    """How long its mix may be; None for as long as it is."""
 
     @property
     def call_date(self) -> str:
@@ -224,7 +237,9 @@ class ExtractedTrack:
     parts: tuple[PartFiles, ...]
     """What the mix decodes."""
     begin_unix_ns: int | None
-    """As in its `TrackSource`."""
+    """As in its `TrackSource`, or that of its first packet where its file leaves out pauses."""
+    longest_pause_samples: int | None
+    """Longer ones its file leaves out; None where it leaves out none."""
     archive_uris: tuple[str, ...]
     duration_samples: int
     missing_ms: int

@@ -35,15 +35,16 @@ from transforms.elements import (
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
-from transforms.media.errors import RecordingError
-from transforms.media.extract_track import TrackStats, extract_track
-from transforms.media.units import NS_PER_MS
+from transforms.media.errors import RecordingError, TimelineError
+from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
 from transforms.media.values import TRACK_TYPE_OF, PartFiles, Tags, TrackKey
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
 
 FAILURES = "failures"
+_HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
 
 
 class ExtractTracks(beam.PTransform):
@@ -95,26 +96,32 @@ class _ExtractFn(ParallelRunFn):
                 yield beam.pvalue.TaggedOutput(FAILURES, failure)
         except RecordingError as error:
             progress.add("failures")
-            failure = to_failure(
-                Stage.EXTRACT_TRACKS,
-                error,
-                call=source.track.call,
-                participant_id=source.track.participant_id,
-                user_session_id=source.track.user_session_id,
-                output_type=source.track.output_type,
-            )
-            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+            yield beam.pvalue.TaggedOutput(FAILURES, _failure(source, error))
         progress.add("tracks")
         progress.add("samples_extracted", source.media_samples)
+
+
+def _failure(source: TrackSource, error: RecordingError) -> Failure:
+    return to_failure(
+        Stage.EXTRACT_TRACKS,
+        error,
+        call=source.track.call,
+        participant_id=source.track.participant_id,
+        user_session_id=source.track.user_session_id,
+        output_type=source.track.output_type,
+    )
 
 
 def _extract(
     source: TrackSource, job: JobSettings, run: RunIdentity
 ) -> tuple[ExtractedTrack, list[Failure]]:
-    """Makes a track's file (if it is wanted) and its rows, and tells what is missing of it.
+    """Makes a track's file (if it is wanted) and its rows.
+
+    Returns:
+      the track, and what is missing of it, or left out of its file.
 
     Raises:
-      RecordingError: nothing can be made.
+      RecordingError: nothing can be made of it.
     """
     track, individual = source.track, job.settings.individual
     parts = tuple(
@@ -136,6 +143,7 @@ def _extract(
             individual.container,
             _tags(source),
             source.begin_unix_ns,
+            source.allowed_samples if wants_file else None,
             _uid(track),
         )
         if output is not None:
@@ -150,18 +158,35 @@ def _extract(
             *accounts_of(source.bare_parts),
         ]
     )
+    pauses = stats.pauses_left_out
     extracted = ExtractedTrack(
         track=track,
         rows=_stage_rows(source, stats, accounts, filename, uri, job, run),
         parts=parts,
-        begin_unix_ns=source.begin_unix_ns,
+        begin_unix_ns=stats.begin_unix_ns if pauses else source.begin_unix_ns,
+        longest_pause_samples=pauses.longest_pause_samples if pauses else None,
         archive_uris=source.archive_uris,
         duration_samples=stats.duration_samples,
         missing_ms=sum(account.shortfall.missing_ms for account in accounts),
         bytes_written=stats.file.size_bytes if stats.file else 0,
         cpu_ns=cpu_ns,
     )
-    return extracted, missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings)
+    failures = missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings)
+    if pauses is not None:
+        failures.append(_failure(source, _tell_left_out(source, stats, pauses)))
+    return extracted, failures
+
+
+def _tell_left_out(source: TrackSource, stats: TrackStats, pauses: LeftOutPauses) -> TimelineError:
+    whole_samples = stats.duration_samples + pauses.samples
+    return TimelineError(
+        f"{source.track.participant_id}: the file of {TRACK_TYPE_OF[source.track.output_type]} "
+        f"leaves out {pauses.pause_count} pauses of more than "
+        f"{pauses.longest_pause_samples / SAMPLE_RATE_HZ:g} s: with them it would be "
+        f"{whole_samples / _HOUR_SAMPLES:.2f} h long, expected at most "
+        f"{(source.allowed_samples or 0) / _HOUR_SAMPLES:.2f} h (limits.max_media_hours, "
+        "max_media_ratio); the table segments has the call time of what is there"
+    )
 
 
 def _stage_rows(

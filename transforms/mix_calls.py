@@ -38,7 +38,7 @@ from transforms.elements import (
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
-from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.settings import PressSettings
 from transforms.media.track.staged_packets import load_index
@@ -50,7 +50,8 @@ from transforms.storage.inputs import STAGED_INPUTS
 
 OUTCOMES = "outcomes"
 _MAX_NAMED_ARTISTS = 20
-_LARGE_SAMPLES = 2 * 3_600 * SAMPLE_RATE_HZ
+_HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
+_LARGE_SAMPLES = 2 * _HOUR_SAMPLES
 """Two hours of media: about 20 s of decoding and mixing."""
 
 Group = tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
@@ -251,6 +252,7 @@ def _mix(
                 settings.composite,
                 _tags(plan, tracks),
                 cores,
+                plan.allowed_mix_samples,
             )
         except RecordingError as error:
             return _Done(lost=error)
@@ -259,7 +261,17 @@ def _mix(
                 objects.publish(uri, output)
         except RecordingError as error:
             return _Done(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
-    return _Done(mixed=mixed, cpu_ns=cpu_ns)
+    lost = None if mixed.too_long_samples is None else _tell_too_long(plan, mixed.too_long_samples)
+    return _Done(mixed=mixed, cpu_ns=cpu_ns, lost=lost)
+
+
+def _tell_too_long(plan: CallPlan, mix_samples: int) -> TimelineError:
+    return TimelineError(
+        f"{plan.call.cid}: the mix would be {mix_samples / _HOUR_SAMPLES:.2f} h long and is not "
+        "written: expected all files of the call to have "
+        f"{(plan.allowed_samples or 0) / _HOUR_SAMPLES:.2f} h at most (limits.max_media_hours, "
+        "max_media_ratio); its audio is in the individual files"
+    )
 
 
 def _to_mix(track: ExtractedTrack, settings: PressSettings) -> TrackToMix:
@@ -268,6 +280,7 @@ def _to_mix(track: ExtractedTrack, settings: PressSettings) -> TrackToMix:
         parts=track.parts,
         begin_unix_ns=track.begin_unix_ns,
         is_mixed=settings.composite.screenshare_audio or not is_screenshare,
+        longest_pause_samples=track.longest_pause_samples,
     )
 
 

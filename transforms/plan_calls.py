@@ -29,6 +29,7 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import load_parts
+from transforms.media.media_hours import TrackReach, divide_call
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND
@@ -165,6 +166,8 @@ def plan_call(
         except RecordingError as error:  # what was staged cannot be read back
             failures.extend(_track_failure(error, found[0]) for found in wanted.values())
             wanted = {}
+    allowed_samples = sum({part.archive_uri: part.allowed_samples for part in parts}.values())
+    mix_samples, file_samples = _divide(allowed_samples, with_packets, begin_unix_ns, job)
     plan = CallPlan(
         call=parts[0].call,
         timeline_start_unix_ns=start_unix_ns,
@@ -175,6 +178,7 @@ def plan_call(
                 bare_parts=tuple(p for p in tracks[track] if not p.packets_uri),
                 timeline_start_unix_ns=start_unix_ns,
                 begin_unix_ns=begin_unix_ns,
+                allowed_samples=file_samples[track],
             )
             for track in sorted(wanted)
         ),
@@ -195,10 +199,52 @@ def plan_call(
         prior_tracks=prior.tracks if prior else (),
         prior_files=prior.files if prior else (),
         has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
+        allowed_samples=allowed_samples,
+        allowed_mix_samples=mix_samples,
     )
     if filters.narrows_tracks:
         failures = [failure for failure in failures if wants_failure(failure, filters)]
     return plan, failures
+
+
+def _divide(
+    allowed_samples: int,
+    tracks: dict[TrackKey, list[TrackPart]],
+    begin_unix_ns: int | None,
+    job: JobSettings,
+) -> tuple[int, dict[TrackKey, int]]:
+    """Returns how long the mix of a call may be, and the file of each track.
+
+    All tracks have their share, also those that this run is not about.
+
+    Args:
+      allowed_samples: what the call's archives allow it.
+      tracks: those with packets.
+      begin_unix_ns: when all files begin; None for their first packets.
+      job: settings and limits.
+    """
+    individual, keys = job.settings.individual, sorted(tracks)
+    reaches = [
+        TrackReach(
+            media_samples=sum(part.media_samples for part in tracks[key]),
+            first_server_unix_ns=min(
+                part.first_server_unix_ns if begin_unix_ns is None else begin_unix_ns
+                for part in tracks[key]
+            ),
+            stop_server_unix_ns=max(part.stop_server_unix_ns for part in tracks[key]),
+        )
+        for key in keys
+    ]
+    mix_samples, file_samples = divide_call(
+        allowed_samples,
+        reaches,
+        job.settings.limits,
+        has_mix=job.settings.composite.enabled,
+        has_file=[
+            individual.enabled and key.output_type in individual.output_types for key in keys
+        ],
+    )
+    return mix_samples, dict(zip(keys, file_samples, strict=True))
 
 
 def _by_track(parts: Iterable[TrackPart]) -> dict[TrackKey, list[TrackPart]]:

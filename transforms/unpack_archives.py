@@ -26,7 +26,9 @@ from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.media_hours import TrackReach, share_archive
 from transforms.media.rtp.dump_claims import Conventions
+from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import CallKey
 from transforms.recovery import completed_work
@@ -129,19 +131,48 @@ def _unpack(
         unpacked, cpu_ns = run_in_codec_process(
             limits, ARCHIVE_INPUTS, portion.advance, unpack_archive, archive, folder, limits
         )
+        allowed_samples = _share_media(unpacked, limits)
         parts = [
             part
             for session in unpacked.sessions
             if _wants(ref, session.key.call, job.filters)
-            for part in _stage_session(ref, session, unpacked.conventions, folder, run)
+            for part in _stage_session(
+                ref,
+                session,
+                unpacked.conventions,
+                allowed_samples.get(session.key.call, 0),
+                folder,
+                run,
+            )
         ]
     return unpacked, parts, cpu_ns
+
+
+def _share_media(unpacked: UnpackedArchive, limits: LimitSettings) -> dict[CallKey, int]:
+    """Returns how much media the archive allows each of its calls with audio, in samples.
+
+    All of them have their share, also those that this run is not about.
+    """
+    calls: dict[CallKey, list[TrackReach]] = {}
+    for session in unpacked.sessions:
+        for part in session.parts:
+            if part.packets_file:
+                reach = TrackReach(
+                    media_samples=part.media_samples,
+                    first_server_unix_ns=part.first_server_unix_ns,
+                    stop_server_unix_ns=part.stop_server_unix_ns,
+                )
+                calls.setdefault(session.key.call, []).append(reach)
+    keys = sorted(calls)
+    shares = share_archive([calls[key] for key in keys], limits) if keys else ()
+    return dict(zip(keys, shares, strict=True))
 
 
 def _stage_session(
     ref: ArchiveRef,
     session: UnpackedSession,
     conventions: Conventions,
+    allowed_samples: int,
     folder: Path,
     run: RunIdentity,
 ) -> Iterator[TrackPart]:
@@ -158,6 +189,7 @@ def _stage_session(
         archive_fingerprint=ref.fingerprint,
         call_start_unix_ns=session.call_start_unix_ns,
         conventions=conventions,
+        allowed_samples=allowed_samples,
     )
     if not session.parts:
         yield base
@@ -168,6 +200,7 @@ def _stage_session(
             media_samples=part.media_samples,
             first_server_unix_ns=part.first_server_unix_ns,
             last_server_unix_ns=part.last_server_unix_ns,
+            stop_server_unix_ns=part.stop_server_unix_ns,
             packets_uri=_stage_file(ref, part.packets_file, folder, run),
             index_uri=_stage_file(ref, part.index_file, folder, run),
         )

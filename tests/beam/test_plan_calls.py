@@ -39,7 +39,13 @@ from transforms.elements import (
     TrackSource,
 )
 from transforms.filters import Filters
-from transforms.media.settings import BeginWith, IndividualSettings, LimitSettings, PressSettings
+from transforms.media.settings import (
+    BeginWith,
+    CompositeSettings,
+    IndividualSettings,
+    LimitSettings,
+    PressSettings,
+)
 from transforms.media.values import CallKey, OutputType
 from transforms.media.wall_time import to_time
 from transforms.plan_calls import PlanCalls, plan_call
@@ -155,6 +161,7 @@ def test_parts_of_several_archives_make_one_source(context: JobRun) -> None:
         parts=(first, second),
         timeline_start_unix_ns=CALL_START_UNIX_NS,
         begin_unix_ns=None,
+        allowed_samples=plan.sources[0].allowed_samples,
     )
     assert plan.sources == (source,)
     assert plan.archive_uris == ("/raw/a.tar.gz", "/raw/b.tar.gz")
@@ -248,6 +255,69 @@ def test_limit_of_call_hours_is_a_setting(context: JobRun) -> None:
     plan, failures = _plan(short, *parts)
     assert len(plan.sources) == 2
     assert "expected at most 2 h (limits.max_call_hours)" in failures[0].message
+
+
+# --- hours of media -------------------------------------------------------------------------------
+
+HOUR = 3_600 * 48_000
+
+
+def _quiet(participant_id: str = "alice", hours: float = 3, **fields: Any) -> TrackPart:
+    """A part with a word at its beginning and one after some hours."""
+    return make_part(
+        participant_id,
+        media_samples=2 * 960,
+        last_server_unix_ns=CALL_START_UNIX_NS + round(hours * HOUR_NS),
+        **fields,
+    )
+
+
+def test_quiet_call_may_be_as_long_as_it_is(context: JobRun) -> None:
+    plan, failures = _plan(context, _quiet("alice"), _quiet("bob"))
+
+    assert failures == []
+    assert plan.allowed_samples == 25 * HOUR
+    assert (plan.allowed_mix_samples or 0) > 3 * HOUR
+    assert all((source.allowed_samples or 0) > 3 * HOUR for source in plan.sources)
+
+
+def test_call_has_no_more_hours_than_its_archives_allow(context: JobRun) -> None:
+    parts = [
+        _quiet("alice", archive_uri="/raw/a", allowed_samples=HOUR),
+        _quiet("bob", archive_uri="/raw/a", allowed_samples=HOUR),
+        _quiet("alice", archive_uri="/raw/b", allowed_samples=4 * HOUR),
+    ]
+
+    plan, _ = _plan(context, *parts)
+
+    assert plan.allowed_samples == 5 * HOUR
+    files = [source.allowed_samples or 0 for source in plan.sources]
+    mix = plan.allowed_mix_samples or 0
+    assert 3 * HOUR < mix < 3.1 * HOUR
+    assert 4.99 * HOUR < mix + sum(files) <= 5 * HOUR
+
+
+def test_hours_of_a_file_do_not_depend_on_what_a_run_is_about(context: JobRun) -> None:
+    parts = [_quiet(name, allowed_samples=5 * HOUR) for name in ("alice", "bob", "carol")]
+    narrowed = context.changed(filters=Filters(participants=("bob",)))
+
+    whole, _ = _plan(context, *parts)
+    (bob,) = _plan(narrowed, *parts)[0].sources
+
+    assert bob.allowed_samples == whole.sources[1].allowed_samples
+
+
+def test_what_is_not_written_takes_no_hours(context: JobRun) -> None:
+    parts = [_quiet(name, allowed_samples=5 * HOUR) for name in ("alice", "bob")]
+    settings = PressSettings(
+        composite=CompositeSettings(enabled=False),
+        individual=IndividualSettings(begin_with=BeginWith.TRACK),
+    )
+
+    plan, _ = _plan(context.changed(settings=settings), *parts)
+
+    assert plan.allowed_mix_samples == 0
+    assert [source.allowed_samples for source in plan.sources] == [2.5 * HOUR] * 2
 
 
 # --- what is written ------------------------------------------------------------------------------

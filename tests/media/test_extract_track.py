@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.builders import (
@@ -22,6 +24,7 @@ from tests.support.media import (
     best_lag,
     decode_with_ffmpeg,
     decode_with_pyav,
+    hear_parts,
     loudest_hz,
     open_in,
     part_files,
@@ -30,7 +33,7 @@ from tests.support.media import (
     unpack,
 )
 from transforms.media.errors import TimelineError
-from transforms.media.extract_track import TrackStats, extract_track
+from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.values import Container, PartFiles
@@ -391,3 +394,110 @@ def test_archive_under_two_names_is_taken_and_counted_once(tmp_path: Path) -> No
 def test_track_without_packets_raises_timeline_error(tmp_path: Path) -> None:
     with pytest.raises(TimelineError, match=r"no packets to place, expected at least one"):
         extract(tmp_path, [])
+
+
+# --- a file that would be longer than it may be ---------------------------------------------------
+
+MINUTE_MS = 60_000
+
+
+def spread_out() -> list[Participant]:
+    """Returns one who speaks for a second each at 0, 20 and 30.5 minutes, and 30 s on."""
+    with_pause = encode_opus(tone(1_760, 32))
+    with_pause[50:1_550] = [b""] * 1_500
+    segments = [
+        Segment(packets=encode_opus(tone(440, 1)), start_ms=5_000, ssrc=1),
+        Segment(packets=encode_opus(tone(880, 1)), start_ms=20 * MINUTE_MS, ssrc=2),
+        Segment(packets=with_pause, start_ms=30 * MINUTE_MS + 30_000, ssrc=3),
+    ]
+    return [Participant(participant_id="alice", segments=segments)]
+
+
+@pytest.mark.parametrize(
+    ("allowed_seconds", "longest_seconds", "lengths_s"),
+    [(1_000, 600, [1, 1, 1, 1, 32]), (20, 10, [1, 1, 1, 1, 1, 1, 1])],
+    ids=["pauses over 10 min", "pauses over 10 s"],
+)
+@pytest.mark.parametrize("begin_unix_ns", [None, CALL_START_NS], ids=["track", "mix"])
+def test_long_pauses_are_left_out_of_a_file_that_may_not_be_so_long(
+    tmp_path: Path,
+    allowed_seconds: int,
+    longest_seconds: int,
+    lengths_s: list[int],
+    begin_unix_ns: int | None,
+) -> None:
+    """Every packet stays, a second of each pause, and the segments say when all was said."""
+    parts = stage_call(spread_out(), tmp_path)
+    path = tmp_path / "out.mkv"
+    stats = extract_track(
+        JobHost(open_input=open_in(tmp_path)),
+        tuple(parts),
+        path,
+        Container.MKV,
+        {},
+        begin_unix_ns,
+        allowed_seconds * 48_000,
+    )
+    lead_s = 0 if begin_unix_ns is None else 5
+    said_s = [(5, 1), (1_200, 1), (1_830, 1), (1_861, 1)]
+    assert stats.pauses_left_out == LeftOutPauses(
+        longest_pause_samples=longest_seconds * 48_000,
+        pause_count=2 if longest_seconds == 600 else 3,
+        samples=(1_862 - 5 + lead_s) * 48_000 - stats.duration_samples - LOOK_AHEAD,
+    )
+    assert stats.media_samples == 4 * 48_000
+    assert stats.duration_samples + LOOK_AHEAD == (lead_s + sum(lengths_s)) * 48_000
+    assert stats.begin_unix_ns == CALL_START_NS + (5 - lead_s) * 10**9
+    segments = stats.segments
+    assert [s.gap_before for s in segments] == ["none", *["left_out"] * (len(segments) - 1)]
+    assert len(segments) == (3 if longest_seconds == 600 else 4)
+    heard = decode_with_ffmpeg(path, 1)
+    assert len(heard) == stats.duration_samples
+    for segment, (start_s, _), hz in zip(segments, said_s, (440, 880, 1_760, 1_760), strict=False):
+        assert segment.server_start_unix_ns == pytest.approx(
+            CALL_START_NS + start_s * 10**9, abs=5_000_000
+        )
+        first = segment.file_start_sample
+        assert loudest_hz(heard[first + 2_000 : first + 46_000]) == pytest.approx(hz, abs=2)
+        assert segment.sync_error_ns < 10**9
+    for before, after in itertools.pairwise(segments):
+        assert after.file_start_sample - before.file_stop_sample == 48_000
+        between = heard[before.file_stop_sample + 3_000 : after.file_start_sample - 1_000]
+        assert rms(between) < 1e-3
+
+
+def test_file_that_may_be_as_long_as_it_is_has_all_its_pauses(tmp_path: Path) -> None:
+    parts = stage_call(spread_out(), tmp_path)
+    made = []
+    for allowed in (None, (1_862 - 5) * 48_000):
+        path = tmp_path / "out.mkv"
+        stats = extract_track(
+            JobHost(open_input=open_in(tmp_path)),
+            tuple(parts),
+            path,
+            Container.MKV,
+            {},
+            None,
+            allowed,
+        )
+        assert stats.pauses_left_out is None
+        made.append((stats, path.read_bytes()))
+    assert made[0] == made[1]
+
+
+def test_pauses_left_out_move_speech_in_the_file_and_nothing_in_the_call(tmp_path: Path) -> None:
+    buzz = np.sum([tone(150 * k, 3, amplitude=0.2 / k) for k in range(1, 16)], axis=0)
+    said = (buzz * (1 + 2 * tone(5, 3))).astype(np.float32)
+    segments = [
+        Segment(packets=encode_opus(said), start_ms=start_s * 1_000, ssrc=1 + start_s)
+        for start_s in (0, 700, 1_400)
+    ]
+    parts = stage_call([Participant(participant_id="a", segments=segments)], tmp_path)
+    whole = hear_parts([parts], tmp_path, tmp_path / "a.mp3")
+    short = hear_parts([parts], tmp_path, tmp_path / "a.mp3", longest_pause_samples=600 * 48_000)
+    assert short.mix == whole.mix
+    (one,), (other,) = whole.tracks, short.tracks
+    assert (one.loudness_lufs, one.peak_dbfs) == (other.loudness_lufs, other.peak_dbfs)
+    assert one.speech.server_start_unix_ns.tolist() == other.speech.server_start_unix_ns.tolist()
+    moved = one.speech.file_start_sample - other.speech.file_start_sample
+    assert moved.tolist() == [0, 696 * 48_000, 2 * 696 * 48_000]

@@ -184,6 +184,8 @@ def make_part(participant_id: str = "alice", **fields: Any) -> TrackPart:
             "media_samples": 60 * 48_000,
             "first_server_unix_ns": start,
             "last_server_unix_ns": start + 60_000_000_000,
+            "stop_server_unix_ns": fields.get("last_server_unix_ns", start + 60_000_000_000),
+            "allowed_samples": 25 * 3_600 * 48_000,
             **fields,
         }
     )
@@ -223,6 +225,7 @@ def stage_sources(context: JobRun, ref: ArchiveRef) -> list[TrackSource]:
                     media_samples=part.media_samples,
                     first_server_unix_ns=part.first_server_unix_ns,
                     last_server_unix_ns=part.last_server_unix_ns,
+                    stop_server_unix_ns=part.stop_server_unix_ns,
                 ),
             ),
             timeline_start_unix_ns=session.call_start_unix_ns or part.first_server_unix_ns,

@@ -203,6 +203,7 @@ def _window_of(placed: Sequence[PlacedPacket]) -> PlacedPackets:
         duration_samples=column("duration_samples"),
         hole=column("hole"),
         hole_samples=column("hole_samples"),
+        left_out_samples=np.zeros(len(placed), dtype=np.int64),
         payload=np.frombuffer(b"".join(packet.opus_packet for packet in placed), dtype=np.uint8),
         payload_start=np.cumsum(sizes) - sizes,
         payload_bytes=sizes,

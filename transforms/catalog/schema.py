@@ -131,7 +131,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "What lies before it: `none`; `muted` (or not published); `stalled` (the sender's "
                 "capture stood still); `lost` "
                 "packets; `not_recorded` (between archives); `unknown` (a new origin of time "
-                "stamps).",
+                "stamps); `left_out` (a long pause of which the file has a second at most).",
             ),
         }
     ),

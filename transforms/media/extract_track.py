@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from transforms.media.opus.packet import (
     widest_bandwidth_hz,
 )
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track.pauses import leave_out_pauses, longest_pause_that_fits
 from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
     Hole,
@@ -35,7 +36,7 @@ from transforms.media.track.timeline import (
     place_packets,
     plan_pieces,
 )
-from transforms.media.units import samples_to_ns
+from transforms.media.units import ns_to_samples, samples_to_ns
 from transforms.media.values import Codec, Container, PartFiles, Tags
 
 
@@ -64,6 +65,8 @@ class GapBefore(StrEnum):
     """The next audio is in another part."""
     UNKNOWN = "unknown"
     """A new SSRC, or a jump of the time stamps, within one of the vendor's segments."""
+    LEFT_OUT = "left_out"
+    """A pause that the file leaves out, all but a second of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,16 @@ class FileSegment:
     """None where it cannot be known and the nominal rate was taken."""
     sync_error_ns: int
     gap_before: GapBefore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutPauses:
+    """The pauses that a file leaves out."""
+
+    longest_pause_samples: int
+    """Longer ones are left out."""
+    pause_count: int
+    samples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +127,8 @@ class TrackStats:
     """Server time of the file's first sample."""
     dumps: tuple[tuple[StagedDump, ...], ...]
     """Of each part, its segments, and what became of every record of their dumps."""
+    pauses_left_out: LeftOutPauses | None
+    """None where the file has all pauses."""
 
 
 def load_parts(
@@ -134,6 +149,7 @@ def extract_track(
     container: Container,
     tags: Tags,
     begin_unix_ns: int | None = None,
+    allowed_samples: int | None = None,
     uid: int = 1,
 ) -> TrackStats:
     """Copies a track's Opus packets into one file, on one time line.
@@ -147,6 +163,8 @@ def extract_track(
       begin_unix_ns: server time at which the file is to begin, when that is before its first
         packet; None for the packet's.
       uid: 64 bits that no other file has, not 0.
+      allowed_samples: how long the file may be, the pre-skip included; None for as long as it is.
+        A longer one leaves out long pauses.
 
     Raises:
       TimelineError: no packets at all.
@@ -156,25 +174,34 @@ def extract_track(
     if not pieces:
         raise TimelineError("no packets to place, expected at least one")
     channels = max(index.channels for index in indexes)
-    layout = _Layout(len(pieces))
-    with contextlib.ExitStack() as stack:
-        file = (
-            stack.enter_context(OpusFile(output, container, channels, tags, uid))
-            if output
-            else None
+    first_unix_ns = pieces[0].clock.server_start_unix_ns
+    file_unix_ns = file_begin_unix_ns(pieces, begin_unix_ns)
+
+    def placed(from_unix_ns: int) -> Iterator[PlacedPackets]:
+        return place_packets(
+            pieces, lambda part: host.open_input(parts[part].packets), from_unix_ns
         )
-        for window in place_packets(
-            pieces, lambda part: host.open_input(parts[part].packets), begin_unix_ns
-        ):
-            layout.add(window, pieces[int(window.piece[0])].packet_run.is_encrypted)
-            if file is not None:
-                _write(file, window)
-        file_samples = layout.end_sample
-        if file_samples <= LOOK_AHEAD_SAMPLES:  # a packet or two that a decoder would drop whole
-            file_samples = SHORTEST_FILE_SAMPLES
-            if file is not None:
-                file.fill(file_samples - layout.end_sample)
-    duration_samples = file_samples - LOOK_AHEAD_SAMPLES
+
+    target = _Target(output, container, channels, tags, uid)
+    layout = _copy(placed(file_unix_ns), pieces, target, allowed_samples)
+    pauses = None
+    if layout is None:
+        assert allowed_samples is not None
+        longest_samples = longest_pause_that_fits(placed(file_unix_ns), allowed_samples)
+        lead_samples = ns_to_samples(first_unix_ns - file_unix_ns)
+        if lead_samples > longest_samples:
+            file_unix_ns = first_unix_ns
+        else:
+            lead_samples = 0
+        kept = leave_out_pauses(placed(file_unix_ns), longest_samples)
+        layout = _copy(kept, pieces, target, None)
+        assert layout is not None
+        pauses = LeftOutPauses(
+            longest_pause_samples=longest_samples,
+            pause_count=layout.pauses_left_out + bool(lead_samples),
+            samples=layout.left_out_samples + lead_samples,
+        )
+    duration_samples = layout.file_samples - LOOK_AHEAD_SAMPLES
     host.tell_progress(duration_samples)
     # A part of which every packet run is there twice adds nothing, and so counts nothing.
     used = [indexes[part] for part in sorted({piece.part for piece in pieces})]
@@ -188,13 +215,14 @@ def extract_track(
         segment_count=sum(index.segment_count for index in used),
         track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
         ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
-        segments=_segments(pieces, layout),
+        segments=_segments(pieces, layout.lines),
         duration_samples=duration_samples,
         media_samples=layout.media_samples,
         dtx_samples=int(layout.hole_samples[Hole.DTX]),
         hole_samples=layout.end_sample - layout.media_samples,
-        begin_unix_ns=file_begin_unix_ns(pieces, begin_unix_ns),
+        begin_unix_ns=file_unix_ns,
         dumps=tuple(index.dumps for index in indexes),
+        pauses_left_out=pauses,
     )
 
 
@@ -218,49 +246,103 @@ def _mean_jitter_ms(indexes: Sequence[PartIndex]) -> float | None:
     return total / weight if weight else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The file to write; nothing is written where `path` is None."""
+
+    path: Path | None
+    container: Container
+    channels: int
+    tags: Tags
+    uid: int
+
+    def open(self) -> OpusFile | None:
+        if self.path is None:
+            return None
+        return OpusFile(self.path, self.container, self.channels, self.tags, self.uid)
+
+
+def _copy(
+    windows: Iterable[PlacedPackets],
+    pieces: Sequence[Piece],
+    target: _Target,
+    allowed_samples: int | None,
+) -> _Layout | None:
+    """Writes packets to a file, if one is named; returns where they came to lie.
+
+    None, and half a file, once it would be longer than allowed.
+    """
+    layout = _Layout()
+    with contextlib.ExitStack() as stack:
+        opened = target.open()
+        file = None if opened is None else stack.enter_context(opened)
+        for window in windows:
+            layout.add(window, pieces[int(window.piece[0])].packet_run.is_encrypted)
+            if allowed_samples is not None and layout.end_sample > allowed_samples:
+                return None
+            if file is not None:
+                _write(file, window)
+        if file is not None and layout.file_samples > layout.end_sample:
+            file.fill(layout.file_samples - layout.end_sample)
+    return layout
+
+
+@dataclass(slots=True)
+class _Line:
+    """Packets of a piece that lie in the file as in media time, but for small pushes."""
+
+    piece: int
+    start_sample: int
+    """Its first sample in the file."""
+    media_start_sample: int
+    """The media time of its first packet."""
+    hole: Hole
+    """What comes before its first packet."""
+    left_out_samples: int
+    """What the file leaves out before it."""
+    stop_sample: int = 0
+    pushed_samples: int = 0
+    """How far the file lies from its straight line at most."""
+
+
 class _Layout:
     """Where the pieces of a track came to lie in its file, as the packets pass by."""
 
-    def __init__(self, piece_count: int) -> None:
-        self.start_sample = [0] * piece_count
-        """Of each piece, its first sample in the file."""
-        self.stop_sample = [0] * piece_count
-        self.media_start_sample = [0] * piece_count
-        """Of each piece, the media time of its first packet."""
-        self.pushed_samples = [0] * piece_count
-        """Of each piece, how far the file lies from its straight line at most."""
-        self.opened_by = [Hole.NONE] * piece_count
-        """Of each piece, what comes before its first packet."""
+    def __init__(self) -> None:
+        self.lines: list[_Line] = []
         self.hole_samples = np.zeros(len(Hole), dtype=np.int64)
         """By kind of hole."""
         self.media_samples = 0
         self.audio_bandwidth_hz = 0
         self.end_sample = 0
-        self._piece = -1
+        self.pauses_left_out = 0
+        self.left_out_samples = 0
 
     def add(self, window: PlacedPackets, is_encrypted: bool) -> None:
         """Takes the next packets. Args: is_encrypted: whether they are, all of them."""
-        for piece, first, stop in _by_piece(window):
-            start_sample, media_sample = window.start_sample[first], window.media_sample[first]
-            if piece != self._piece:
-                for skipped in range(self._piece + 1, piece):
-                    self.start_sample[skipped] = self.stop_sample[skipped] = int(start_sample)
-                self._piece = piece
-                self.start_sample[piece] = int(start_sample)
-                self.media_start_sample[piece] = int(media_sample)
-                self.opened_by[piece] = Hole(int(window.hole[first]))
+        for piece, first, stop in _by_line(window):
+            left_out_samples = int(window.left_out_samples[first])
+            if not self.lines or self.lines[-1].piece != piece or left_out_samples:
+                self.lines.append(
+                    _Line(
+                        piece=piece,
+                        start_sample=int(window.start_sample[first]),
+                        media_start_sample=int(window.media_sample[first]),
+                        hole=Hole(int(window.hole[first])),
+                        left_out_samples=left_out_samples,
+                    )
+                )
+            line = self.lines[-1]
             # How far the file has drifted from media time within the piece, which the straight
             # line of a segment does not say.
             drift_samples = (
                 window.start_sample[first:stop]
                 - window.media_sample[first:stop]
-                - (self.start_sample[piece] - self.media_start_sample[piece])
+                - (line.start_sample - line.media_start_sample)
             )
-            self.pushed_samples[piece] = max(
-                self.pushed_samples[piece], int(np.abs(drift_samples).max())
-            )
+            line.pushed_samples = max(line.pushed_samples, int(np.abs(drift_samples).max()))
             self.end_sample = int(window.start_sample[stop - 1] + window.duration_samples[stop - 1])
-            self.stop_sample[piece] = self.end_sample
+            line.stop_sample = self.end_sample
         self.hole_samples += np.bincount(
             window.hole, weights=window.hole_samples, minlength=len(Hole)
         ).astype(np.int64)
@@ -269,6 +351,16 @@ class _Layout:
             self.audio_bandwidth_hz = max(
                 self.audio_bandwidth_hz, widest_bandwidth_hz(window.payload[window.payload_start])
             )
+        self.pauses_left_out += int(np.count_nonzero(window.left_out_samples))
+        self.left_out_samples += int(window.left_out_samples.sum())
+
+    @property
+    def file_samples(self) -> int:
+        """The length of the file: a packet or two alone, which a decoder would drop whole, are
+        filled up.
+        """
+        is_heard = self.end_sample > LOOK_AHEAD_SAMPLES
+        return self.end_sample if is_heard else SHORTEST_FILE_SAMPLES
 
 
 def _write(file: OpusFile, window: PlacedPackets) -> None:
@@ -286,45 +378,48 @@ def _write(file: OpusFile, window: PlacedPackets) -> None:
         file.write(payload[start : start + size], duration)
 
 
-def _by_piece(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
-    """Yields each piece of a window with the packets on it, as (piece, first, stop)."""
-    first_of = np.flatnonzero(np.diff(window.piece, prepend=-1)).tolist()
+def _by_line(window: PlacedPackets) -> Iterator[tuple[int, int, int]]:
+    """Yields the packets of a window on one piece with no pause left out, as (piece, first,
+    stop).
+    """
+    is_first = (np.diff(window.piece, prepend=-1) != 0) | (window.left_out_samples > 0)
+    first_of = np.flatnonzero(is_first).tolist()
     yield from zip(
         window.piece[first_of].tolist(), first_of, [*first_of[1:], len(window)], strict=True
     )
 
 
-def _segments(pieces: Sequence[Piece], layout: _Layout) -> tuple[FileSegment, ...]:
-    """Returns the pieces on which anything lies, as segments of the file."""
+def _segments(pieces: Sequence[Piece], lines: Sequence[_Line]) -> tuple[FileSegment, ...]:
+    """Returns the lines on which a track lies as segments of its file."""
     found = []
     before: Piece | None = None
     end_sample = 0
-    for number, piece in enumerate(pieces):
-        start_sample, stop_sample = layout.start_sample[number], layout.stop_sample[number]
-        if start_sample == stop_sample:
-            continue  # a step inside one packet, or a packet run that was there already
-        hole_samples = start_sample - end_sample
-        server_start_unix_ns = piece.server_unix_ns(layout.media_start_sample[number])
-        length_ns = samples_to_ns(stop_sample - start_sample)
-        pushed_ns = samples_to_ns(layout.pushed_samples[number])
+    for line in lines:
+        piece = pieces[line.piece]
+        hole_samples = line.start_sample - end_sample
+        server_start_unix_ns = piece.server_unix_ns(line.media_start_sample)
+        length_ns = samples_to_ns(line.stop_sample - line.start_sample)
+        pushed_ns = samples_to_ns(line.pushed_samples)
         found.append(
             FileSegment(
                 part=piece.part,
                 base_filename=piece.packet_run.base_filename,
                 track_id=piece.packet_run.track_id,
                 ssrc=piece.packet_run.ssrc,
-                file_start_sample=start_sample,
-                file_stop_sample=stop_sample,
+                file_start_sample=line.start_sample,
+                file_stop_sample=line.stop_sample,
                 server_start_unix_ns=server_start_unix_ns,
                 server_stop_unix_ns=server_start_unix_ns
                 + round(length_ns * piece.clock.clock_rate_ratio),
                 clock_method=piece.packet_run.clock.method,
                 clock_skew_ppm=piece.clock.skew_ppm if piece.clock.is_fitted else None,
                 sync_error_ns=piece.clock.sync_error_ns + pushed_ns,
-                gap_before=_gap_before(piece, before, hole_samples, layout.opened_by[number]),
+                gap_before=GapBefore.LEFT_OUT
+                if line.left_out_samples
+                else _gap_before(piece, before, hole_samples, line.hole),
             )
         )
-        before, end_sample = piece, stop_sample
+        before, end_sample = piece, line.stop_sample
     return tuple(found)
 
 

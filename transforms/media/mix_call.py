@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,8 +27,9 @@ from transforms.media.sound.limiter import Limiter
 from transforms.media.sound.mix import Silence, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import place_audio
 from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
-from transforms.media.track.timeline import Piece, place_packets, plan_pieces
-from transforms.media.units import SAMPLE_RATE_HZ, Pcm
+from transforms.media.track.pauses import MovedUp
+from transforms.media.track.timeline import Piece, PlacedPackets, place_packets, plan_pieces
+from transforms.media.units import SAMPLE_RATE_HZ, Pcm, ns_to_samples
 from transforms.media.values import PartFiles, Tags
 
 _MOST_THREADS = 8
@@ -47,6 +48,8 @@ class TrackToMix:
     """Server time at which its individual file begins; None for that of its first packet."""
     is_mixed: bool
     """Whether it sounds in the mix."""
+    longest_pause_samples: int | None = None
+    """Longer ones its individual file leaves out; None where it leaves out none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,9 @@ class MixedCall:
     tracks: tuple[TrackSoundStats, ...]
     """In the order the tracks were given."""
     mix: MixStats | None
-    """None when none was asked for, or no track is to sound in it."""
+    """None when none was asked for, no track is to sound in it, or it would be too long."""
+    too_long_samples: int | None = None
+    """About how long the mix would be that was not written for its length."""
 
 
 def mix_call(
@@ -92,6 +97,7 @@ def mix_call(
     composite: CompositeSettings,
     tags: Tags,
     threads: int = 1,
+    allowed_samples: int | None = None,
 ) -> MixedCall:
     """Measures all tracks of a call, and mixes them into one file.
 
@@ -109,10 +115,12 @@ def mix_call(
       tags: title, artist, date and so on.
       threads: how many cores it may keep busy: with more than one, tracks are decoded on threads
         while the mix is encoded.
+      allowed_samples: how long the mix may be; None for as long as it is. A longer one is not
+        written.
     """
     threads = min(threads, len(tracks), _MOST_THREADS)
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        return _mix(host, tracks, output, mp3, composite, tags, pool)
+        return _mix(host, tracks, output, mp3, composite, tags, pool, allowed_samples)
 
 
 def _mix(
@@ -123,6 +131,7 @@ def _mix(
     composite: CompositeSettings,
     tags: Tags,
     pool: Executor | None,
+    allowed_samples: int | None,
 ) -> MixedCall:
     readers = [_TrackReader(track, host.open_input) for track in tracks]
     mixed = [
@@ -130,9 +139,12 @@ def _mix(
         for reader, track in zip(readers, tracks, strict=True)
         if track.is_mixed and not reader.is_encrypted
     ]
-    mix = None
-    if output is not None and mixed:
-        origin_unix_ns = min(reader.first_unix_ns for reader in readers)
+    mix = too_long_samples = None
+    origin_unix_ns = min(reader.first_unix_ns for reader in readers)
+    if output is not None and mixed and allowed_samples is not None:
+        samples = ns_to_samples(max(reader.stop_unix_ns for reader in mixed) - origin_unix_ns)
+        too_long_samples = samples if samples > allowed_samples else None
+    if output is not None and mixed and too_long_samples is None:
         sent = max(reader.channels for reader in mixed)
         wanted = mp3.fixed_channels or sent
         # Tracks that are all mono are mixed once for both sides.
@@ -173,7 +185,11 @@ def _mix(
             for chunk in reader.measure():
                 if mix is None:
                     host.tell_progress(len(chunk.pcm))
-    return MixedCall(tracks=tuple(reader.stats() for reader in readers), mix=mix)
+    return MixedCall(
+        tracks=tuple(reader.stats() for reader in readers),
+        mix=mix,
+        too_long_samples=too_long_samples,
+    )
 
 
 class _TrackReader:
@@ -187,14 +203,28 @@ class _TrackReader:
         self.channels = max(index.channels for index in indexes)
         self.is_encrypted = all(piece.packet_run.is_encrypted for piece in self._pieces)
         self.first_unix_ns = self._pieces[0].clock.server_start_unix_ns
+        self.stop_unix_ns = max(
+            piece.server_unix_ns(piece.media_stop_sample) for piece in self._pieces
+        )
         self._meter = _TrackMeter(self._pieces, self.channels)
         self._repairs = Repairs()
+        longest_samples = track.longest_pause_samples
+        self._moved_up = None if longest_samples is None else MovedUp(longest_samples)
 
-    def _decode(self, repairs: Repairs) -> Iterator[Chunk]:
+    def _packets(self) -> Iterator[PlacedPackets]:
         parts, begin_unix_ns = self._track.parts, self._track.begin_unix_ns
-        packets = place_packets(
+        return place_packets(
             self._pieces, lambda part: self._open_input(parts[part].packets), begin_unix_ns
         )
+
+    def measure(self) -> Iterator[Chunk]:
+        """Yields the track's audio, measuring it; once."""
+        packets = self._packets()
+        if self._moved_up is not None:
+            packets = self._moved_up.note(packets)
+        return self._meter.measure(self._decode(packets, self._repairs))
+
+    def _decode(self, packets: Iterator[PlacedPackets], repairs: Repairs) -> Iterator[Chunk]:
         # Encrypted, it would be noise: it has its place in the file, and is not heard.
         clear = (
             window
@@ -203,22 +233,27 @@ class _TrackReader:
         )
         return decode_track(clear, self.channels, repairs)
 
-    def measure(self) -> Iterator[Chunk]:
-        """Yields the track's audio, measuring it; once."""
-        return self._meter.measure(self._decode(self._repairs))
-
     def play(
         self, origin_unix_ns: int, channels: int, *, is_measured: bool
     ) -> Iterator[tuple[int, Pcm]]:
         """Yields the track's audio on the mix's time line, in its number of channels or in one."""
-        chunks = self.measure() if is_measured else self._decode(Repairs())
+        chunks = self.measure() if is_measured else self._decode(self._packets(), Repairs())
         return place_audio(
             _folded(chunks) if self.channels > channels else chunks, self._pieces, origin_unix_ns
         )
 
     def stats(self) -> TrackSoundStats:
         """Returns the figures of the track, once it was measured."""
-        return self._meter.stats(self._repairs, is_encrypted=self.is_encrypted)
+        stats = self._meter.stats(self._repairs, is_encrypted=self.is_encrypted)
+        if self._moved_up is None:
+            return stats
+        # What a file leaves out changes nothing of what is heard, only where it lies in the file.
+        speech = replace(
+            stats.speech,
+            file_start_sample=self._moved_up.place(stats.speech.file_start_sample),
+            file_stop_sample=self._moved_up.place(stats.speech.file_stop_sample),
+        )
+        return replace(stats, speech=speech)
 
 
 class _TrackMeter:

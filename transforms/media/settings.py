@@ -129,7 +129,7 @@ with 112.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """Bounds on what one archive or call may cost; they change no media."""
+    """Bounds on what one archive or call may cost; they change nothing of what is within them."""
 
     max_archive_bytes: int = 64 << 30
     """Expanded bytes of one archive, as they come and not as it states them; the disk a worker
@@ -159,6 +159,14 @@ class LimitSettings:
     max_call_hours: int = 24
     """A track further from its call's median than this takes no part, nor do packets of a track
     this far from its others.
+    """
+    max_media_hours: int = 25
+    """Hours of media that may be written of an archive, whatever its packets hold: enough for the
+    mix of a silent day.
+    """
+    max_media_ratio: int = 100
+    """Hours that may be written besides for each hour that its packets hold. Past both, individual
+    files leave out long pauses, and a mix is not written.
     """
     max_attempts: int = 3
     """Tries at one unchanged archive that keeps failing: days (UTC) on which runs try it. A newer

@@ -37,7 +37,7 @@ from transforms.media.track.staged_packets import (
     dump_index,
     write_packet_run,
 )
-from transforms.media.units import SAMPLES_PER_MS, samples_to_ns
+from transforms.media.units import SAMPLES_PER_MS
 from transforms.media.values import Codec, TrackKey
 
 _CODECS = tuple(Codec)
@@ -61,6 +61,7 @@ class StagedPart:
     last_server_unix_ns: int
     ends: tuple[DumpEnds, ...]
     """Of the dumps with packets, how they differ from what is claimed."""
+    stop_server_unix_ns: int
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ def stage_track(
         first_server_unix_ns=min(starts_unix_ns, default=0),
         last_server_unix_ns=max(starts_unix_ns, default=0),
         ends=tuple(dump.ends for dump in staged.dumps if dump.arrivals_unix_ns is not None),
+        stop_server_unix_ns=max((found.stop_server_unix_ns for found in packet_runs), default=0),
     )
 
 
@@ -282,9 +284,7 @@ def _near_packet_runs(
     kept = []
     for packet_run in staged.packet_runs:
         start = packet_run.clock.first_server_unix_ns
-        end = packet_run.clock.base_unix_ns + samples_to_ns(packet_run.media_stop_sample)
-        end += min(delay for _, delay in packet_run.clock.plateaus[-1].hull)
-        apart_ns = max(abs(start - middle_unix_ns), end - middle_unix_ns)
+        apart_ns = max(abs(start - middle_unix_ns), packet_run.stop_server_unix_ns - middle_unix_ns)
         if apart_ns <= max_call_hours * _HOUR_NS:
             kept.append(packet_run)
             continue

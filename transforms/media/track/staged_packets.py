@@ -19,7 +19,7 @@ from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, S
 from transforms.media.rtp.dump_claims import DumpEnds, SegmentClaim
 from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.units import Bytes, Ints
+from transforms.media.units import Bytes, Ints, samples_to_ns
 from transforms.media.values import Codec
 
 
@@ -41,6 +41,12 @@ class StagedPacketRun:
     """Packets that only a redundant copy (RFC 2198) brought: no records of their own."""
     is_encrypted: bool = False
     """Whether its packets were encrypted end to end: they are kept, and never decoded."""
+
+    @property
+    def stop_server_unix_ns(self) -> int:
+        """About when the packet run ends, at the nominal rate."""
+        end = self.clock.base_unix_ns + samples_to_ns(self.media_stop_sample)
+        return end + min(delay for _, delay in self.clock.plateaus[-1].hull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,8 @@ class PlacedPackets:
     duration_samples: Ints
     hole: Ints
     hole_samples: Ints
+    left_out_samples: Ints
+    """What the file leaves out of the pause before each (`pauses.py`)."""
     payload: Bytes
     """Holds the Opus packets."""
     payload_start: Ints
@@ -259,6 +261,7 @@ class _PacketRunLine:
             duration_samples=duration,
             hole=hole,
             hole_samples=hole_samples,
+            left_out_samples=np.zeros_like(hole_samples),
             payload=window.payload,
             payload_start=payload_start[kept],
             payload_bytes=size[kept],
