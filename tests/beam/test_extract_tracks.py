@@ -200,6 +200,47 @@ def test_file_may_begin_with_the_mix(context: JobRun, alice: TrackSource) -> Non
     assert (track["offset_ms"], track["silence_ms"]) == (0, pytest.approx(500, abs=3))
 
 
+def test_file_that_leaves_out_pauses_says_so_and_is_made(context: JobRun, tmp_path: Path) -> None:
+    segments = [
+        Segment(packets=speak(), base_filename="one", ssrc=1),
+        Segment(packets=speak(), base_filename="two", ssrc=2, start_ms=1_801_000),
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+    (source,) = stage_sources(context, ref)
+
+    def told(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert (failure.stage, failure.error_type) == ("ExtractTracks", "TimelineError")
+        assert (failure.participant_id, failure.output_type) == ("alice", OutputType.AUDIO_ONLY)
+        assert failure.message == (
+            "alice: the file of TRACK_TYPE_AUDIO leaves out 1 pauses of more than 600 s: with "
+            "them it would be 0.50 h long, expected at most 0.10 h (limits.max_media_hours, "
+            "max_media_ratio); the table segments has the call time of what is there"
+        )
+
+    def extracted(tracks: list[ExtractedTrack]) -> None:
+        (track,) = tracks
+        assert track.longest_pause_samples == 600 * 48_000
+        assert track.begin_unix_ns == pytest.approx(CALL_START_UNIX_NS, abs=1_000_000)
+
+    _run(
+        context,
+        [replace(source, allowed_samples=6 * 60 * 48_000)],
+        tracks=extracted,
+        failures=told,
+    )
+
+    (recording,) = _rows(context, "recordings", source)
+    assert recording["duration_samples"] == 3 * 48_000 - 312
+    first, second = _rows(context, "segments", source)
+    assert (second["file_start_ms"], second["gap_before"]) == (2_000, "left_out")
+    assert second["call_start_ms"] - first["call_start_ms"] == pytest.approx(1_801_000, abs=2)
+    (track,) = _rows(context, "tracks", source)
+    assert (track["media_ms"], track["silence_ms"]) == (2_000, 1_000)
+
+
 def test_parts_of_two_archives_make_one_file(context: JobRun, tmp_path: Path) -> None:
     first = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
     second = write_call(tmp_path / "b.tar.gz", [make_participant("alice", start_ms=5_000)])

@@ -125,14 +125,14 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
     given, run = [], CodecLoan.run
 
     def note(loan: CodecLoan, terms: Terms, job: Any, *args: Any) -> Any:
-        given.append((job, args[-1]))
+        given.append((job, args[-2]))
         return run(loan, terms, job, *args)
 
     monkeypatch.setattr(CodecLoan, "run", note)
 
     _run(context, [make_plan(sources)])
 
-    assert [last for job, last in given if job is mix_call] == [cores]
+    assert [asked for job, asked in given if job is mix_call] == [cores]
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(

@@ -262,6 +262,26 @@ def test_three_hours_of_silence_cost_next_to_nothing(tmp_path: Path) -> None:
     assert stats.file.duration_samples == 3 * 3_600 * 48_000 + 960 - LOOK_AHEAD
 
 
+@pytest.mark.parametrize(("allowed_ms", "is_made"), [(3_000, True), (2_999, False), (0, False)])
+def test_mix_that_is_too_long_is_not_written_and_its_tracks_are_measured(
+    tmp_path: Path, allowed_ms: int, is_made: bool
+) -> None:
+    parts = stage_call([say("alice", tone(440, 1)), say("bob", tone(880, 2), 1_000)], tmp_path)
+    stats = mix_call(
+        JobHost(open_input=open_in(tmp_path)),
+        tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+        tmp_path / "out.mp3",
+        Mp3Settings(),
+        CompositeSettings(),
+        {},
+        1,
+        allowed_ms * 48,
+    )
+    assert (stats.mix is not None) == (tmp_path / "out.mp3").exists() == is_made
+    assert stats.too_long_samples == (None if is_made else 3 * 48_000)
+    assert [track.peak_dbfs for track in stats.tracks] == [pytest.approx(-12, abs=1)] * 2
+
+
 def test_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
     people = [say("alice", noise(1)), say("bob", tone(440, 1), 300)]
     (tmp_path / "1").mkdir()
