@@ -13,7 +13,7 @@ from transforms.filters import Filters
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
 from transforms.media.rtp.dump_claims import Conventions
-from transforms.media.values import CallKey, OutputType, PartFiles, TrackKey
+from transforms.media.values import CallKey, FileTime, OutputType, PartFiles, TrackKey
 from transforms.media.wall_time import utc_date
 
 # --- rows on their way ---------------------------------------------------------------------------
@@ -236,10 +236,8 @@ class ExtractedTrack:
     rows: FragmentRef
     parts: tuple[PartFiles, ...]
     """What the mix decodes."""
-    begin_unix_ns: int | None
-    """As in its `TrackSource`, or that of its first packet where its file leaves out pauses."""
-    longest_pause_samples: int | None
-    """Longer ones its file leaves out; None where it leaves out none."""
+    file_times: tuple[FileTime, ...]
+    """Of its files, one for each lane."""
     archive_uris: tuple[str, ...]
     duration_samples: int
     missing_ms: int

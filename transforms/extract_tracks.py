@@ -38,7 +38,7 @@ from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError, TimelineError
 from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
-from transforms.media.values import TRACK_TYPE_OF, PartFiles, Tags, TrackKey
+from transforms.media.values import TRACK_TYPE_OF, FileTime, PartFiles, Tags, TrackKey
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
@@ -163,8 +163,15 @@ def _extract(
         track=track,
         rows=_stage_rows(source, stats, accounts, filename, uri, job, run),
         parts=parts,
-        begin_unix_ns=stats.begin_unix_ns if pauses else source.begin_unix_ns,
-        longest_pause_samples=pauses.longest_pause_samples if pauses else None,
+        file_times=tuple(
+            FileTime(
+                begin_unix_ns=each.begin_unix_ns,
+                longest_pause_samples=each.pauses_left_out.longest_pause_samples
+                if each.pauses_left_out
+                else None,
+            )
+            for each in (stats, *stats.beside)
+        ),
         archive_uris=source.archive_uris,
         duration_samples=stats.duration_samples,
         missing_ms=sum(account.shortfall.missing_ms for account in accounts),

@@ -278,9 +278,8 @@ def _to_mix(track: ExtractedTrack, settings: PressSettings) -> TrackToMix:
     is_screenshare = track.track.output_type == OutputType.SCREENSHARE_AUDIO_ONLY
     return TrackToMix(
         parts=track.parts,
-        begin_unix_ns=track.begin_unix_ns,
+        file_times=track.file_times,
         is_mixed=settings.composite.screenshare_audio or not is_screenshare,
-        longest_pause_samples=track.longest_pause_samples,
     )
 
 

@@ -222,8 +222,9 @@ def test_file_that_leaves_out_pauses_says_so_and_is_made(context: JobRun, tmp_pa
 
     def extracted(tracks: list[ExtractedTrack]) -> None:
         (track,) = tracks
-        assert track.longest_pause_samples == 600 * 48_000
-        assert track.begin_unix_ns == pytest.approx(CALL_START_UNIX_NS, abs=1_000_000)
+        (time,) = track.file_times
+        assert time.longest_pause_samples == 600 * 48_000
+        assert time.begin_unix_ns == pytest.approx(CALL_START_UNIX_NS, abs=1_000_000)
 
     _run(
         context,

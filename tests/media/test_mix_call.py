@@ -149,7 +149,7 @@ def test_progress_adds_up_to_what_is_heard(
     told: list[int] = []
     mix_call(
         JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
-        tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+        tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
         tmp_path / "out.mp3" if makes_mix else None,
         Mp3Settings(),
         CompositeSettings(target_lufs=target),
@@ -167,7 +167,7 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
     for threads in (1, 2, 3):
         stats = mix_call(
             JobHost(open_input=open_in(tmp_path)),
-            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
             tmp_path / f"{threads}.mp3",
             Mp3Settings(),
             CompositeSettings(),
@@ -190,7 +190,7 @@ def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="gone"):
         mix_call(
             JobHost(open_input=open_input),
-            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
             tmp_path / "out.mp3",
             Mp3Settings(),
             CompositeSettings(),
@@ -236,7 +236,7 @@ def test_what_is_not_there_changes_nothing_by_not_being_made(
         told: list[int] = []
         stats = mix_call(
             JobHost(open_input=open_in(tmp_path), tell_progress=told.append),
-            tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+            tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
             tmp_path / "a.mp3",
             Mp3Settings(),
             CompositeSettings(target_lufs=target),
@@ -269,7 +269,7 @@ def test_mix_that_is_too_long_is_not_written_and_its_tracks_are_measured(
     parts = stage_call([say("alice", tone(440, 1)), say("bob", tone(880, 2), 1_000)], tmp_path)
     stats = mix_call(
         JobHost(open_input=open_in(tmp_path)),
-        tuple(TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=True) for part in parts),
+        tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
         tmp_path / "out.mp3",
         Mp3Settings(),
         CompositeSettings(),
@@ -371,9 +371,7 @@ def test_track_left_out_of_the_mix_is_measured_all_the_same_and_keeps_its_start(
     tmp_path: Path,
 ) -> None:
     parts = stage_call([say("alice", tone(440, 2), 1_000), say("bob", tone(1_000, 2))], tmp_path)
-    heard = [
-        TrackToMix(parts=(part,), begin_unix_ns=None, is_mixed=part is parts[0]) for part in parts
-    ]
+    heard = [TrackToMix(parts=(part,), is_mixed=part is parts[0]) for part in parts]
     stats = mix_call(
         JobHost(open_input=open_in(tmp_path)),
         tuple(heard),

@@ -397,6 +397,8 @@ class Segment:
     packet_samples: int = 960
     """Duration of every packet."""
     track_type: str = "TRACK_TYPE_AUDIO"
+    track_id: str | None = None
+    """None for the session's id and the track type."""
     ssrc: int = SSRC
     first_sequence_number: int = 1_000
     first_rtp_timestamp: int = 10_000
@@ -576,7 +578,7 @@ def make_call_members(
                 {
                     "base_filename": base,
                     "codec": segment.codec or ("audio/red" if segment.red_copies else "audio/opus"),
-                    "track_id": f"{session}:{segment.track_type}",
+                    "track_id": segment.track_id or f"{session}:{segment.track_type}",
                     "track_type": segment.track_type,
                     **numbers,
                 }

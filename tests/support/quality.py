@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ from transforms.media.opus.libopus import OpusDecoder
 from transforms.media.sound.decode import Repairs, decode_track
 from transforms.media.sound.mix import TrackPlayer, mix_tracks
 from transforms.media.sound.place import place_audio
-from transforms.media.track.timeline import place_packets, plan_pieces
+from transforms.media.track.lanes import plan_lanes
+from transforms.media.track.timeline import place_packets
 from transforms.media.values import PartFiles
 
 LOOK_AHEAD_SAMPLES = 312
@@ -63,8 +65,12 @@ def decode_parts(folder: Path, parts: Sequence[PartFiles], channels: int = 1) ->
       parts: all of one track.
       channels: of what is returned, 1 or 2.
     """
-    pieces = plan_pieces(load_parts(parts, open_in(folder)))
-    packets = place_packets(pieces, lambda part: open_in(folder)(parts[part].packets))
+
+    def open_packets(part: int) -> BinaryIO:
+        return open_in(folder)(parts[part].packets)
+
+    (pieces,) = plan_lanes(load_parts(parts, open_in(folder)), open_packets).lanes
+    packets = place_packets(pieces, open_packets)
     audio = place_audio(
         decode_track(packets, channels, Repairs()), pieces, pieces[0].clock.server_start_unix_ns
     )

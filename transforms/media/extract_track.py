@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,7 @@ from transforms.media.opus.packet import (
     widest_bandwidth_hz,
 )
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track.lanes import LanePlan, LeftOut, Placed, plan_lanes
 from transforms.media.track.pauses import leave_out_pauses, longest_pause_that_fits
 from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
@@ -34,7 +36,6 @@ from transforms.media.track.timeline import (
     PlacedPackets,
     file_begin_unix_ns,
     place_packets,
-    plan_pieces,
 )
 from transforms.media.units import ns_to_samples, samples_to_ns
 from transforms.media.values import Codec, Container, PartFiles, Tags
@@ -125,10 +126,21 @@ class TrackStats:
     """All that is no received packet: pauses, mutes, stalls, losses."""
     begin_unix_ns: int
     """Server time of the file's first sample."""
-    dumps: tuple[tuple[StagedDump, ...], ...]
-    """Of each part, its segments, and what became of every record of their dumps."""
     pauses_left_out: LeftOutPauses | None
     """None where the file has all pauses."""
+    lane: int = 0
+    """Which of the track's files; 0 is the first."""
+    beside: tuple[TrackStats, ...] = ()
+    """Of the first file: what sounds at the same time and is in files of its own. Their `counts`
+    and `segment_count` are 0, all is counted here.
+    """
+    placed: tuple[Placed, ...] = ()
+    """Of the first file: the packets of all files by the dump they come from."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Of the first file: the packets that are in none. With those placed they are all staged."""
+    dumps: tuple[tuple[StagedDump, ...], ...] = ()
+    """Of the first file: of each part, its segments, and what became of the records of their dumps.
+    """
 
 
 def load_parts(
@@ -152,12 +164,13 @@ def extract_track(
     allowed_samples: int | None = None,
     uid: int = 1,
 ) -> TrackStats:
-    """Copies a track's Opus packets into one file, on one time line.
+    """Copies a track's Opus packets into one file, on one time line; what sounds at the same time
+    goes into others.
 
     Args:
-      host: gives the staged files; told the samples of the finished file.
+      host: gives the staged files; told the samples of each finished file.
       parts: the track's share of each archive.
-      output: the local file to write; None measures only.
+      output: the local file to write; `lane_path` names those beside it. None measures only.
       container: its format.
       tags: title, artist, date and so on.
       begin_unix_ns: server time at which the file is to begin, when that is before its first
@@ -170,60 +183,129 @@ def extract_track(
       TimelineError: no packets at all.
     """
     indexes = load_parts(parts, host.open_input)
-    pieces = plan_pieces(indexes)
-    if not pieces:
+
+    def open_packets(part: int) -> BinaryIO:
+        return host.open_input(parts[part].packets)
+
+    plan = plan_lanes(indexes, open_packets)
+    if not plan.lanes:
         raise TimelineError("no packets to place, expected at least one")
     channels = max(index.channels for index in indexes)
-    first_unix_ns = pieces[0].clock.server_start_unix_ns
+    # A part of which every packet is there twice adds nothing, and so counts nothing.
+    used = [indexes[part] for part in sorted({placed.part for placed in plan.placed})]
+    found = []
+    packet_count = 0
+    for lane, pieces in enumerate(plan.lanes):
+        path = lane_path(output, lane) if output is not None else None
+        target = _Target(path, container, channels, tags, (uid + lane) % (1 << 64) or 1)
+        written = _write_lane(pieces, open_packets, target, begin_unix_ns, allowed_samples)
+        layout = written.layout
+        if allowed_samples is not None:  # what this file takes is not there for the next
+            allowed_samples = max(0, allowed_samples - layout.file_samples)
+        duration_samples = layout.file_samples - LOOK_AHEAD_SAMPLES
+        host.tell_progress(duration_samples)
+        packet_count += layout.packet_count
+        found.append(
+            TrackStats(
+                file=describe_file(path, duration_samples, channels) if path is not None else None,
+                channels=channels,
+                codec=Codec.RED
+                if any(index.codec == Codec.RED for index in indexes)
+                else Codec.OPUS,
+                audio_bandwidth_hz=layout.audio_bandwidth_hz,
+                counts=sum((index.counts for index in used if not lane), PacketCounts()),
+                jitter_ms=_mean_jitter_ms(used) if not lane else None,
+                segment_count=sum(index.segment_count for index in used if not lane),
+                track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
+                ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
+                segments=_segments(pieces, layout.lines),
+                duration_samples=duration_samples,
+                media_samples=layout.media_samples,
+                dtx_samples=int(layout.hole_samples[Hole.DTX]),
+                hole_samples=layout.end_sample - layout.media_samples,
+                begin_unix_ns=written.begin_unix_ns,
+                pauses_left_out=written.pauses_left_out,
+                lane=lane,
+            )
+        )
+    check_conservation(indexes, plan, packet_count)
+    return replace(
+        found[0],
+        beside=tuple(found[1:]),
+        placed=plan.placed,
+        left_out=plan.left_out,
+        dumps=tuple(index.dumps for index in indexes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was written of a lane."""
+
+    layout: _Layout
+    begin_unix_ns: int
+    pauses_left_out: LeftOutPauses | None
+
+
+def _write_lane(
+    pieces: Sequence[Piece],
+    open_packets: Callable[[int], BinaryIO],
+    target: _Target,
+    begin_unix_ns: int | None,
+    allowed_samples: int | None,
+) -> _Written:
+    """Writes one file, without long pauses where it would be longer than allowed."""
+    first_unix_ns = file_begin_unix_ns(pieces, None)
     file_unix_ns = file_begin_unix_ns(pieces, begin_unix_ns)
 
-    def placed(from_unix_ns: int) -> Iterator[PlacedPackets]:
-        return place_packets(
-            pieces, lambda part: host.open_input(parts[part].packets), from_unix_ns
-        )
+    def placed() -> Iterator[PlacedPackets]:
+        return place_packets(pieces, open_packets, file_unix_ns)
 
-    target = _Target(output, container, channels, tags, uid)
-    layout = _copy(placed(file_unix_ns), pieces, target, allowed_samples)
-    pauses = None
-    if layout is None:
-        assert allowed_samples is not None
-        longest_samples = longest_pause_that_fits(placed(file_unix_ns), allowed_samples)
-        lead_samples = ns_to_samples(first_unix_ns - file_unix_ns)
-        if lead_samples > longest_samples:
-            file_unix_ns = first_unix_ns
-        else:
-            lead_samples = 0
-        kept = leave_out_pauses(placed(file_unix_ns), longest_samples)
-        layout = _copy(kept, pieces, target, None)
-        assert layout is not None
-        pauses = LeftOutPauses(
-            longest_pause_samples=longest_samples,
-            pause_count=layout.pauses_left_out + bool(lead_samples),
-            samples=layout.left_out_samples + lead_samples,
-        )
-    duration_samples = layout.file_samples - LOOK_AHEAD_SAMPLES
-    host.tell_progress(duration_samples)
-    # A part of which every packet run is there twice adds nothing, and so counts nothing.
-    used = [indexes[part] for part in sorted({piece.part for piece in pieces})]
-    return TrackStats(
-        file=describe_file(output, duration_samples, channels) if output is not None else None,
-        channels=channels,
-        codec=Codec.RED if any(index.codec == Codec.RED for index in indexes) else Codec.OPUS,
-        audio_bandwidth_hz=layout.audio_bandwidth_hz,
-        counts=sum((index.counts for index in used), PacketCounts()),
-        jitter_ms=_mean_jitter_ms(used),
-        segment_count=sum(index.segment_count for index in used),
-        track_ids=tuple(dict.fromkeys(piece.packet_run.track_id for piece in pieces)),
-        ssrcs=tuple(dict.fromkeys(piece.packet_run.ssrc for piece in pieces)),
-        segments=_segments(pieces, layout.lines),
-        duration_samples=duration_samples,
-        media_samples=layout.media_samples,
-        dtx_samples=int(layout.hole_samples[Hole.DTX]),
-        hole_samples=layout.end_sample - layout.media_samples,
-        begin_unix_ns=file_unix_ns,
-        dumps=tuple(index.dumps for index in indexes),
-        pauses_left_out=pauses,
+    layout = _copy(placed(), pieces, target, allowed_samples)
+    if layout is not None:
+        return _Written(layout, file_unix_ns, None)
+    assert allowed_samples is not None
+    longest_samples = longest_pause_that_fits(placed(), allowed_samples)
+    lead_samples = ns_to_samples(first_unix_ns - file_unix_ns)
+    if lead_samples > longest_samples:
+        file_unix_ns = first_unix_ns
+    else:
+        lead_samples = 0
+    layout = _copy(leave_out_pauses(placed(), longest_samples), pieces, target, None)
+    assert layout is not None
+    pauses = LeftOutPauses(
+        longest_pause_samples=longest_samples,
+        pause_count=layout.pauses_left_out + bool(lead_samples),
+        samples=layout.left_out_samples + lead_samples,
     )
+    return _Written(layout, file_unix_ns, pauses)
+
+
+def lane_path(output: Path, lane: int) -> Path:
+    """Returns the local file that a lane of a track is written to."""
+    return output.with_name(f"{output.stem}_part{lane}{output.suffix}") if lane else output
+
+
+def check_conservation(indexes: Sequence[PartIndex], plan: LanePlan, written_packets: int) -> None:
+    """Checks that each staged packet is in one file, or left out for a reason.
+
+    Raises:
+      ValueError: a packet is in none, or in two.
+    """
+    staged: Counter[tuple[int, str]] = Counter()
+    for part, index in enumerate(indexes):
+        for packet_run in index.packet_runs:
+            staged[part, packet_run.base_filename] += packet_run.packet_count
+    told: Counter[tuple[int, str]] = Counter()
+    accounts: list[Placed | LeftOut] = [*plan.placed, *plan.left_out]
+    for each in accounts:
+        told[each.part, each.base_filename] += each.packet_count
+    placed = sum(each.packet_count for each in plan.placed)
+    if staged != told or placed != written_packets:
+        raise ValueError(
+            f"packets staged {dict(staged)}, placed or left out {dict(told)}, "
+            f"to be placed {placed}, placed {written_packets}"
+        )
 
 
 def describe_file(path: Path, duration_samples: int, channels: int) -> MediaFile:
@@ -312,6 +394,7 @@ class _Layout:
         self.lines: list[_Line] = []
         self.hole_samples = np.zeros(len(Hole), dtype=np.int64)
         """By kind of hole."""
+        self.packet_count = 0
         self.media_samples = 0
         self.audio_bandwidth_hz = 0
         self.end_sample = 0
@@ -346,6 +429,7 @@ class _Layout:
         self.hole_samples += np.bincount(
             window.hole, weights=window.hole_samples, minlength=len(Hole)
         ).astype(np.int64)
+        self.packet_count += len(window)
         self.media_samples += int(window.duration_samples.sum())
         if not is_encrypted:
             self.audio_bandwidth_hz = max(

@@ -27,10 +27,16 @@ from transforms.media.sound.limiter import Limiter
 from transforms.media.sound.mix import Silence, TrackPlayer, mix_tracks, to_pcm16
 from transforms.media.sound.place import place_audio
 from transforms.media.sound.voice_activity import SpeechBursts, SpeechDetector
+from transforms.media.track.lanes import plan_lanes
 from transforms.media.track.pauses import MovedUp
-from transforms.media.track.timeline import Piece, PlacedPackets, place_packets, plan_pieces
+from transforms.media.track.timeline import (
+    Piece,
+    PlacedPackets,
+    file_begin_unix_ns,
+    place_packets,
+)
 from transforms.media.units import SAMPLE_RATE_HZ, Pcm, ns_to_samples
-from transforms.media.values import PartFiles, Tags
+from transforms.media.values import FileTime, PartFiles, Tags
 
 _MOST_THREADS = 8
 """One thread encodes and all share an interpreter: more would wait for each other."""
@@ -44,12 +50,10 @@ class TrackToMix:
 
     parts: tuple[PartFiles, ...]
     """At least one, with packets."""
-    begin_unix_ns: int | None
-    """Server time at which its individual file begins; None for that of its first packet."""
     is_mixed: bool
     """Whether it sounds in the mix."""
-    longest_pause_samples: int | None = None
-    """Longer ones its individual file leaves out; None where it leaves out none."""
+    file_times: tuple[FileTime, ...] = ()
+    """Of its individual files, one for each lane; none where all begin with their first packet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class TrackSoundStats:
     speech: SpeechBursts
     is_encrypted: bool
     """Whether all of it is: nothing can be said of its sound then."""
+    beside: tuple[TrackSoundStats, ...] = ()
+    """Of what sounds at the same time and has files of its own, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +139,9 @@ def _mix(
     pool: Executor | None,
     allowed_samples: int | None,
 ) -> MixedCall:
-    readers = [_TrackReader(track, host.open_input) for track in tracks]
-    mixed = [
-        reader
-        for reader, track in zip(readers, tracks, strict=True)
-        if track.is_mixed and not reader.is_encrypted
-    ]
+    readers_of = [_read_lanes(track, host.open_input) for track in tracks]
+    readers = [reader for lanes in readers_of for reader in lanes]
+    mixed = [reader for reader in readers if reader.is_mixed and not reader.is_encrypted]
     mix = too_long_samples = None
     origin_unix_ns = min(reader.first_unix_ns for reader in readers)
     if output is not None and mixed and allowed_samples is not None:
@@ -186,35 +189,56 @@ def _mix(
                 if mix is None:
                     host.tell_progress(len(chunk.pcm))
     return MixedCall(
-        tracks=tuple(reader.stats() for reader in readers),
+        tracks=tuple(
+            replace(first.stats(), beside=tuple(reader.stats() for reader in others))
+            for first, *others in readers_of
+        ),
         mix=mix,
         too_long_samples=too_long_samples,
     )
 
 
-class _TrackReader:
-    """Decodes one track, and measures it once."""
+def _read_lanes(track: TrackToMix, open_input: Callable[[str], BinaryIO]) -> list[_TrackReader]:
+    """Returns what reads each lane of a track, the same lanes that its files have."""
+    indexes = load_parts(track.parts, open_input)
+    plan = plan_lanes(indexes, lambda part: open_input(track.parts[part].packets))
+    channels = max(index.channels for index in indexes)
+    times = track.file_times or (FileTime(),) * len(plan.lanes)
+    return [
+        _TrackReader(track, pieces, time, channels, open_input)
+        for pieces, time in zip(plan.lanes, times, strict=True)
+    ]
 
-    def __init__(self, track: TrackToMix, open_input: Callable[[str], BinaryIO]) -> None:
+
+class _TrackReader:
+    """Decodes one lane of a track, and measures it once."""
+
+    def __init__(
+        self,
+        track: TrackToMix,
+        pieces: Sequence[Piece],
+        time: FileTime,
+        channels: int,
+        open_input: Callable[[str], BinaryIO],
+    ) -> None:
         self._track = track
         self._open_input = open_input
-        indexes = load_parts(track.parts, open_input)
-        self._pieces = plan_pieces(indexes)
-        self.channels = max(index.channels for index in indexes)
-        self.is_encrypted = all(piece.packet_run.is_encrypted for piece in self._pieces)
-        self.first_unix_ns = self._pieces[0].clock.server_start_unix_ns
-        self.stop_unix_ns = max(
-            piece.server_unix_ns(piece.media_stop_sample) for piece in self._pieces
-        )
+        self._pieces = pieces
+        self._begin_unix_ns = time.begin_unix_ns
+        self.channels = channels
+        self.is_mixed = track.is_mixed
+        self.is_encrypted = all(piece.packet_run.is_encrypted for piece in pieces)
+        self.first_unix_ns = file_begin_unix_ns(pieces, None)
+        self.stop_unix_ns = max(piece.server_unix_ns(piece.media_stop_sample) for piece in pieces)
         self._meter = _TrackMeter(self._pieces, self.channels)
         self._repairs = Repairs()
-        longest_samples = track.longest_pause_samples
+        longest_samples = time.longest_pause_samples
         self._moved_up = None if longest_samples is None else MovedUp(longest_samples)
 
     def _packets(self) -> Iterator[PlacedPackets]:
-        parts, begin_unix_ns = self._track.parts, self._track.begin_unix_ns
+        parts = self._track.parts
         return place_packets(
-            self._pieces, lambda part: self._open_input(parts[part].packets), begin_unix_ns
+            self._pieces, lambda part: self._open_input(parts[part].packets), self._begin_unix_ns
         )
 
     def measure(self) -> Iterator[Chunk]:

@@ -117,5 +117,15 @@ def segment_stem(base_filename: str) -> str:
     return stem if has_suffix else base_filename
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTime:
+    """How an individual file lies in time."""
+
+    begin_unix_ns: int | None = None
+    """Server time at which it begins; None for that of its first packet."""
+    longest_pause_samples: int | None = None
+    """Longer ones it leaves out; None where it leaves out none."""
+
+
 Tags = Mapping[str, str]
 """Container tags by FFmpeg's generic names: title, artist, album, date, and our own in capitals."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.media import each_placed, make_clock
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.track.lanes import LanePlan, plan_lanes
 from transforms.media.track.staged_packets import PartIndex, StagedPacketRun, write_packet_run
 from transforms.media.track.timeline import Hole, PlacedPacket, place_packets, plan_pieces
 from transforms.media.units import samples_to_ns
@@ -55,7 +57,7 @@ class Track:
                     ),
                 )
             )
-            source = np.arange(len(sent), dtype=np.uint8)
+            source = (np.arange(len(sent)) + 16 * (ssrc - 1)).astype(np.uint8)
             write_packet_run(file, records, source, np.arange(len(sent), dtype=np.int64))
         self.files.append(file.getvalue())
         self.indexes.append(
@@ -69,10 +71,14 @@ class Track:
             )
         )
 
-    def place(self) -> list[PlacedPacket]:
-        return each_placed(
-            place_packets(plan_pieces(self.indexes), lambda part: io.BytesIO(self.files[part]))
-        )
+    def open_packets(self, part: int) -> BinaryIO:
+        return io.BytesIO(self.files[part])
+
+    def plan(self) -> LanePlan:
+        return plan_lanes(self.indexes, self.open_packets)
+
+    def place(self, lane: int = 0) -> list[PlacedPacket]:
+        return each_placed(place_packets(self.plan().lanes[lane], self.open_packets))
 
 
 def place_one(sent: Sequence[Sent], lines: Sequence[Line] = ((0, 0),)) -> list[PlacedPacket]:
@@ -172,14 +178,27 @@ def test_run_that_reaches_over_the_next_pushes_it_behind() -> None:
     assert holes_of(track.place())[-1] == (9_600, Hole.BETWEEN_PACKET_RUNS, 0)
 
 
-def test_audio_that_an_earlier_run_gave_is_left_out() -> None:
+def test_run_that_begins_early_has_a_lane_of_its_own_until_there_is_room() -> None:
     track = Track()
     ten = [(960 * k, 960, 0) for k in range(10)]
     track.add_part([("a", 1, ten, [(0, 0)]), ("b", 2, ten, [(0, 4_800)])])
-    placed = track.place()
+    placed, beside = track.place(), track.place(1)
     assert [packet.start_sample for packet in placed] == [960 * k for k in range(15)]
     assert [packet.piece for packet in placed] == [0] * 10 + [1] * 5
-    assert [packet.opus_packet[0] for packet in placed][10:] == [5, 6, 7, 8, 9]
+    assert [packet.opus_packet[0] for packet in placed][10:] == [21, 22, 23, 24, 25]
+    assert [packet.opus_packet[0] for packet in beside] == [16, 17, 18, 19, 20]
+    assert [packet.start_sample for packet in beside] == [960 * k for k in range(5)]
+
+
+def test_run_that_begins_two_packets_early_follows_at_once_and_whole() -> None:
+    track = Track()
+    minute = [(960 * k, 960, 0) for k in range(3_000)]
+    track.add_part([("a", 1, minute, [(0, 0)]), ("b", 2, minute[:10], [(0, 2_878_200)])])
+    placed = track.place()
+    assert len(track.plan().lanes) == 1
+    assert [packet.start_sample for packet in placed[3_000:]] == [
+        2_880_000 + 960 * k for k in range(10)
+    ]
 
 
 def test_run_that_two_archives_hold_is_taken_once() -> None:
@@ -188,11 +207,12 @@ def test_run_that_two_archives_hold_is_taken_once() -> None:
     track.add_part([packet_run, later])
     track.add_part([packet_run])
     assert [packet.start_sample for packet in track.place()] == [0, 960, 9_600]
+    plan = track.plan()
     assert [
-        (piece.part, piece.packet_run.base_filename) for piece in plan_pieces(track.indexes)
-    ] == [
-        (0, "a"),
-        (0, "b"),
+        (piece.part, piece.packet_run.base_filename) for lane in plan.lanes for piece in lane
+    ] == [(0, "a"), (0, "b")]
+    assert [(each.part, each.reason, each.packet_count) for each in plan.left_out] == [
+        (1, "equal_duplicate", 2)
     ]
 
 

@@ -17,12 +17,8 @@ import numpy as np
 from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ClockPiece
 from transforms.media.opus.packet import GRID_SAMPLES
-from transforms.media.track.staged_packets import (
-    PacketWindow,
-    PartIndex,
-    StagedPacketRun,
-    read_packet_run,
-)
+from transforms.media.track.shares import Bools, Share, read_share
+from transforms.media.track.staged_packets import PacketWindow, PartIndex, StagedPacketRun
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Bytes, Ints, ns_to_samples
 
 
@@ -37,7 +33,9 @@ class Hole(IntEnum):
     STALLED = 3
     """The sender's media clock stood still."""
     BETWEEN_PACKET_RUNS = 4
-    """Muted, unpublished, reconnected: another segment or a new origin of time stamps."""
+    """Muted, unpublished, reconnected: another segment or a new origin of time stamps. Also behind
+    packets of the same packet run that are not placed here.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,8 @@ class Piece:
     clock: ClockPiece
     media_stop_sample: int
     opens_packet_run: bool
+    share: Share | None = None
+    """What of the packet run is placed; None for all."""
 
     def server_unix_ns(self, media_sample: int) -> int:
         """Returns the server time of a sample of the packet run's media time."""
@@ -114,27 +114,18 @@ class PlacedPackets:
 def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
     """Returns all pieces of a track in order of server time, on the clock fitted to all its parts.
 
-    A packet run that is there twice (an archive under two names, or beside its unpacked folder) is
-    taken once.
+    A packet run that is there twice by its numbers (an archive under two names, or beside its
+    unpacked folder) counts once for the clock.
     """
     packet_runs = [
         (part, packet_run) for part, index in enumerate(parts) for packet_run in index.packet_runs
     ]
     packet_runs.sort(key=lambda r: (r[1].clock.first_server_unix_ns, r[1].base_filename, r[1].ssrc))
-    once = {
-        (
-            packet_run.ssrc,
-            packet_run.clock,
-            packet_run.packet_count,
-            packet_run.media_stop_sample,
-        ): (part, packet_run)
-        for part, packet_run in reversed(packet_runs)
-    }
-    packet_runs = list(reversed(once.values()))
+    clocks = {_numbers(packet_run): packet_run.clock for _, packet_run in packet_runs}
+    fitted = dict(zip(clocks, fit_clocks(list(clocks.values())), strict=True))
     found = []
-    for (part, packet_run), clock_pieces in zip(
-        packet_runs, fit_clocks([packet_run.clock for _, packet_run in packet_runs]), strict=True
-    ):
+    for part, packet_run in packet_runs:
+        clock_pieces = fitted[_numbers(packet_run)]
         edges = [
             *(piece.media_start_sample for piece in clock_pieces[1:]),
             packet_run.media_stop_sample,
@@ -152,6 +143,16 @@ def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
     return tuple(found)
 
 
+def _numbers(packet_run: StagedPacketRun) -> tuple[object, ...]:
+    """Returns what two recordings of the same packets have in common, as far as numbers tell."""
+    return (
+        packet_run.ssrc,
+        packet_run.clock,
+        packet_run.packet_count,
+        packet_run.media_stop_sample,
+    )
+
+
 def place_packets(
     pieces: Sequence[Piece],
     open_packets: Callable[[int], BinaryIO],
@@ -159,13 +160,12 @@ def place_packets(
 ) -> Iterator[PlacedPackets]:
     """Yields a track's packets at their samples of an individual file; memory holds one window.
 
-    They never overlap. Packets keep their nominal durations. Each piece begins at its server time
-    rounded to 2.5 ms, or right behind the packet before when that reaches further. Audio that an
-    earlier packet run has given already (two archives, or two segments, of the same time) is left
-    out.
+    They never overlap, and all are placed. Packets keep their nominal durations. Each piece begins
+    at its server time rounded to 2.5 ms, or right behind the packet before when that reaches
+    further.
 
     Args:
-      pieces: as `plan_pieces` gives them.
+      pieces: of one lane, as `plan_lanes` gives them: no two sounds at once.
       open_packets: opens the staged packets of a part, by its index.
       begin_unix_ns: server time of the file's first sample, not after the first packet; None for
         that of the first packet.
@@ -183,8 +183,9 @@ def place_packets(
             if part not in handles:
                 handles[part] = open_packets(part)
             line = _PacketRunLine(pieces[position:stop], position, begin_unix_ns)
-            for window in read_packet_run(handles[part], packet_run):
-                placed = line.place(window, cursor)
+            share = pieces[position].share
+            for window, begins in read_share(handles[part], packet_run, share, open_packets):
+                placed = line.place(window, begins, cursor)
                 if len(placed):
                     cursor = int(placed.start_sample[-1] + placed.duration_samples[-1])
                     yield placed
@@ -216,55 +217,46 @@ class _PacketRunLine:
         self._is_open = False
         """Whether a packet was placed already."""
 
-    def place(self, window: PacketWindow, cursor: int) -> PlacedPackets:
-        """Returns a window's packets, less those whose time is filled already.
+    def place(self, window: PacketWindow, begins: Bools, cursor: int) -> PlacedPackets:
+        """Returns a window's packets, each at its place.
 
         Args:
           window: the next one.
+          begins: which of its packets follow on one that is not placed here; shape (packets,).
           cursor: where the file ends so far.
         """
         records = window.records
         media = records["media_sample"].astype(np.int64)
         duration = records["duration_samples"].astype(np.int64)
         size = records["packet_bytes"].astype(np.int64)
-        payload_start = np.cumsum(size) - size
         piece = np.searchsorted(self._media_starts, media, side="right") - 1
         piece = np.maximum.accumulate(np.maximum(piece, self._piece))
         ideal = self._bases[piece] + _on_grid(media - self._media_starts[piece])
-        first = 0
-        if not self._is_open:
-            new = np.flatnonzero(ideal + duration > cursor)
-            first = int(new[0]) if len(new) else len(media)
-        kept = slice(first, None)
-        piece, ideal, duration, lost = (
-            piece[kept],
-            ideal[kept],
-            duration[kept],
-            records["lost_before"][kept] > 0,
-        )
         # Each begins where it should, or where the one before ends: start = max(ideal, start before
         # + duration before).
         before = np.cumsum(duration) - duration
         start = before + np.maximum(np.maximum.accumulate(ideal - before), cursor)
         hole_samples = start - np.concatenate([[cursor], (start + duration)[:-1]])[: len(start)]
         stepped = np.diff(piece, prepend=self._piece) > 0
+        lost = records["lost_before"] > 0
         hole = np.where(lost, Hole.LOST, np.where(stepped, Hole.STALLED, Hole.DTX))
         hole[hole_samples == 0] = Hole.NONE
+        hole[begins] = Hole.BETWEEN_PACKET_RUNS
         if len(piece):
             if not self._is_open:
                 hole[0] = Hole.BETWEEN_PACKET_RUNS
             self._is_open, self._piece = True, int(piece[-1])
         return PlacedPackets(
             piece=piece + self._first,
-            media_sample=media[kept],
+            media_sample=media,
             start_sample=start,
             duration_samples=duration,
             hole=hole,
             hole_samples=hole_samples,
             left_out_samples=np.zeros_like(hole_samples),
             payload=window.payload,
-            payload_start=payload_start[kept],
-            payload_bytes=size[kept],
+            payload_start=np.cumsum(size) - size,
+            payload_bytes=size,
         )
 
 
@@ -273,7 +265,14 @@ def file_begin_unix_ns(pieces: Sequence[Piece], wanted_unix_ns: int | None) -> i
 
     It is as wanted, but never after the first packet.
     """
-    first = pieces[0].clock.server_start_unix_ns if pieces else 0
+    first = 0
+    if pieces:
+        share = pieces[0].share
+        first = (
+            pieces[0].clock.server_start_unix_ns
+            if share is None
+            else pieces[0].server_unix_ns(share.first_media_sample)
+        )
     return first if wanted_unix_ns is None else min(wanted_unix_ns, first)
 
 
