@@ -230,7 +230,7 @@ class CallPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractedTrack:
-    """A track whose file is published; its rows wait in staging."""
+    """A track whose files are published; its rows wait in staging."""
 
     track: TrackKey
     rows: FragmentRef
@@ -240,8 +240,10 @@ class ExtractedTrack:
     """Of its files, one for each lane."""
     archive_uris: tuple[str, ...]
     duration_samples: int
+    """Length of its files together: one, but for what sounds at the same time."""
     missing_ms: int
-    """Claimed or received, and not in it."""
+    """Claimed or received, and not in them."""
+    file_count: int
     bytes_written: int
     cpu_ns: int
 

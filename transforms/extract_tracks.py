@@ -1,4 +1,6 @@
-"""ExtractTracks: each track, from all its parts -> one individual file and its rows."""
+"""ExtractTracks: each track, from all its parts -> one individual file and its rows; more than one
+where sounds of it come at once.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError, TimelineError
-from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track
+from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track, lane_path
+from transforms.media.track.lanes import MOST_LANES, LeftOut, LeftOutReason
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
 from transforms.media.values import TRACK_TYPE_OF, FileTime, PartFiles, Tags, TrackKey
 from transforms.media.wall_time import utc_date
@@ -88,20 +91,19 @@ class _ExtractFn(ParallelRunFn):
 
     def work(self, source: TrackSource) -> Iterator[Any]:
         try:
-            extracted, missing = _extract(source, self.job, self.run)
-            yield extracted
-            progress.add("failures", len(missing))
+            extracted, failures = _extract(source, self.job, self.run)
             progress.add("missing_ms", extracted.missing_ms)
-            for failure in missing:
-                yield beam.pvalue.TaggedOutput(FAILURES, failure)
+            yield extracted
         except RecordingError as error:
-            progress.add("failures")
-            yield beam.pvalue.TaggedOutput(FAILURES, _failure(source, error))
+            failures = [_failure(source, error)]
+        progress.add("failures", len(failures))
+        for failure in failures:
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
         progress.add("tracks")
         progress.add("samples_extracted", source.media_samples)
 
 
-def _failure(source: TrackSource, error: RecordingError) -> Failure:
+def _failure(source: TrackSource, error: RecordingError, **where: Any) -> Failure:
     return to_failure(
         Stage.EXTRACT_TRACKS,
         error,
@@ -109,16 +111,50 @@ def _failure(source: TrackSource, error: RecordingError) -> Failure:
         participant_id=source.track.participant_id,
         user_session_id=source.track.user_session_id,
         output_type=source.track.output_type,
+        **where,
     )
+
+
+def _too_many_at_once(source: TrackSource, left_out: LeftOut) -> Failure:
+    """Returns what is said of packets for which there was no file left."""
+    member = f"{left_out.base_filename}.rtpdump"
+    error = TimelineError(
+        f"{member}: {left_out.packet_count} packets, {left_out.media_samples / SAMPLE_RATE_HZ:.1f} "
+        f"s, were left out: {MOST_LANES} other sounds of the track lie at their time, expected "
+        f"fewer",
+        member=member,
+    )
+    part = source.parts[left_out.part]
+    return _failure(
+        source,
+        error,
+        archive_uri=part.archive_uri,
+        archive_modified_unix_ns=part.archive_modified_unix_ns,
+    )
+
+
+def _leaves_out_pauses(source: TrackSource, lane: TrackStats, pauses: LeftOutPauses) -> Failure:
+    """Returns what is said of a file that would have been too long."""
+    whole_samples = lane.duration_samples + pauses.samples
+    which = f", part {lane.lane}," if lane.lane else ""
+    error = TimelineError(
+        f"{source.track.participant_id}: the file of {TRACK_TYPE_OF[source.track.output_type]}"
+        f"{which} leaves out {pauses.pause_count} pauses of more than "
+        f"{pauses.longest_pause_samples / SAMPLE_RATE_HZ:g} s: with them it would be "
+        f"{whole_samples / _HOUR_SAMPLES:.2f} h long, expected at most "
+        f"{(source.allowed_samples or 0) / _HOUR_SAMPLES:.2f} h (limits.max_media_hours, "
+        "max_media_ratio); the table segments has the call time of what is there"
+    )
+    return _failure(source, error)
 
 
 def _extract(
     source: TrackSource, job: JobSettings, run: RunIdentity
 ) -> tuple[ExtractedTrack, list[Failure]]:
-    """Makes a track's file (if it is wanted) and its rows.
+    """Makes a track's files (if they are wanted) and its rows.
 
     Returns:
-      the track, and what is missing of it, or left out of its file.
+      the track, and what is missing of it, or left out of its files.
 
     Raises:
       RecordingError: nothing can be made of it.
@@ -127,9 +163,6 @@ def _extract(
     parts = tuple(
         PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
     )
-    start_ms = source.timeline_start_unix_ns // NS_PER_MS
-    filename = individual_name(track, start_ms, individual.container)
-    uri = uris.join(job.output_uri, "recordings", call_folder(track.call), filename)
     with work_folders.work_folder(run.staging_uri) as folder:
         wants_file = individual.enabled and track.output_type in individual.output_types
         output = folder / "track" if wants_file else None
@@ -146,8 +179,10 @@ def _extract(
             source.allowed_samples if wants_file else None,
             _uid(track),
         )
+        lanes = (stats, *stats.beside)
         if output is not None:
-            objects.publish(uri, output)
+            for lane in lanes:
+                objects.publish(_place_of(source, lane, job)[1], lane_path(output, lane.lane))
     accounts = settle_between_archives(
         [
             *(
@@ -158,61 +193,71 @@ def _extract(
             *accounts_of(source.bare_parts),
         ]
     )
-    pauses = stats.pauses_left_out
+    sizes = [lane.file.size_bytes for lane in lanes if lane.file]
     extracted = ExtractedTrack(
         track=track,
-        rows=_stage_rows(source, stats, accounts, filename, uri, job, run),
+        rows=_stage_rows(source, lanes, accounts, job, run),
         parts=parts,
-        file_times=tuple(
-            FileTime(
-                begin_unix_ns=each.begin_unix_ns,
-                longest_pause_samples=each.pauses_left_out.longest_pause_samples
-                if each.pauses_left_out
-                else None,
-            )
-            for each in (stats, *stats.beside)
-        ),
+        file_times=tuple(_file_time(lane) for lane in lanes),
         archive_uris=source.archive_uris,
-        duration_samples=stats.duration_samples,
+        duration_samples=sum(lane.duration_samples for lane in lanes),
         missing_ms=sum(account.shortfall.missing_ms for account in accounts),
-        bytes_written=stats.file.size_bytes if stats.file else 0,
+        file_count=len(sizes),
+        bytes_written=sum(sizes),
         cpu_ns=cpu_ns,
     )
-    failures = missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings)
-    if pauses is not None:
-        failures.append(_failure(source, _tell_left_out(source, stats, pauses)))
-    return extracted, failures
+    return extracted, [
+        *missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings),
+        *(
+            _too_many_at_once(source, each)
+            for each in stats.left_out
+            if each.reason == LeftOutReason.TOO_MANY_AT_ONCE
+        ),
+        *(
+            _leaves_out_pauses(source, lane, lane.pauses_left_out)
+            for lane in lanes
+            if lane.pauses_left_out is not None
+        ),
+    ]
 
 
-def _tell_left_out(source: TrackSource, stats: TrackStats, pauses: LeftOutPauses) -> TimelineError:
-    whole_samples = stats.duration_samples + pauses.samples
-    return TimelineError(
-        f"{source.track.participant_id}: the file of {TRACK_TYPE_OF[source.track.output_type]} "
-        f"leaves out {pauses.pause_count} pauses of more than "
-        f"{pauses.longest_pause_samples / SAMPLE_RATE_HZ:g} s: with them it would be "
-        f"{whole_samples / _HOUR_SAMPLES:.2f} h long, expected at most "
-        f"{(source.allowed_samples or 0) / _HOUR_SAMPLES:.2f} h (limits.max_media_hours, "
-        "max_media_ratio); the table segments has the call time of what is there"
+def _file_time(lane: TrackStats) -> FileTime:
+    pauses = lane.pauses_left_out
+    return FileTime(
+        begin_unix_ns=lane.begin_unix_ns,
+        longest_pause_samples=None if pauses is None else pauses.longest_pause_samples,
     )
+
+
+def _place_of(source: TrackSource, lane: TrackStats, job: JobSettings) -> tuple[str, str]:
+    """Returns the name and the URI of one of a track's files."""
+    filename = individual_name(
+        source.track,
+        source.timeline_start_unix_ns // NS_PER_MS,
+        job.settings.individual.container,
+        lane.lane,
+    )
+    folder = call_folder(source.track.call)
+    return filename, uris.join(job.output_uri, "recordings", folder, filename)
 
 
 def _stage_rows(
     source: TrackSource,
-    stats: TrackStats,
+    lanes: Sequence[TrackStats],
     accounts: Sequence[DumpAccount],
-    filename: str,
-    uri: str,
     job: JobSettings,
     run: RunIdentity,
 ) -> FragmentRef:
     """Writes the track's rows into staging, where those of its call are made of them."""
     container = job.settings.individual.container
     rows: dict[str, list[Row]] = {
-        "recordings": [individual_row(source, stats, container, filename, uri)]
-        if stats.file
-        else [],
-        "segments": segment_rows(source, stats),
-        "tracks": [track_row(source, stats)],
+        "recordings": [
+            individual_row(source, lane, container, *_place_of(source, lane, job))
+            for lane in lanes
+            if lane.file
+        ],
+        "segments": [row for lane in lanes for row in segment_rows(source, lane)],
+        "tracks": [track_row(source, lane) for lane in lanes],
         "dumps": dump_rows(accounts),
     }
     staged = run.staged("rows", f"track-{key_hash(*track_ids(source.track).values())}.json")

@@ -188,7 +188,7 @@ def _press(
         # A run about some tracks only does not mend the others, which a dead run may have begun to
         # replace. A noted call may have lost its rows.
         replaces_prior=not plan.is_narrowed if is_repeated else plan.has_prior,
-        files_written=len(files) + (mix is not None),
+        files_written=sum(track.file_count for track in files) + (mix is not None),
         media_samples=(mix.file.duration_samples if mix else 0)
         + sum(track.duration_samples for track in files),
         bytes_written=(mix.file.size_bytes if mix else 0)

@@ -122,9 +122,9 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
     return PriorCall(
         timeline_start_unix_ns=None if start is None else from_time(start),
         tracks=tuple(
-            sorted(_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL))
+            sorted({_ids(r) for r in found["tracks"] if r["status"] in (Status.OK, Status.PARTIAL)})
         ),
-        files=tuple(sorted(_ids(r) for r in recordings if r["recording_type"] == "individual")),
+        files=tuple(sorted({_ids(r) for r in recordings if r["recording_type"] == "individual"})),
         mix_start_unix_ns=mix_starts[0] if mix_starts else None,
         first_start_unix_ns=min((from_time(r["start_time"]) for r in recordings), default=None),
         media_uris=tuple(sorted(r["uri"] for r in recordings)),

@@ -42,6 +42,7 @@ from transforms.media.wall_time import to_time
 
 FOLDER = "recordings/default/standup/session-1"
 ALICE = f"{FOLDER}/individual_default_standup_alice_sess-alice_audio_only_1767607200000.mkv"
+ALICE_1 = ALICE.replace(".mkv", "_part1.mkv")
 
 
 def _run(
@@ -370,3 +371,79 @@ def test_progress_tells_tracks_and_samples(context: JobRun, alice: TrackSource) 
     stop()
 
     assert told == [("media_samples", 48_000 - 312), ("tracks", 1), ("samples_extracted", 48_000)]
+
+
+@pytest.fixture
+def two_tracks(context: JobRun, tmp_path: Path) -> TrackSource:
+    """Two seconds of one published track, and two of another from the first second on."""
+    segments = [
+        Segment(packets=speak(2.0), ssrc=1, lost=(10, 11), base_filename="one", track_id="a"),
+        Segment(packets=speak(2.0, 880), ssrc=2, start_ms=900, base_filename="two", track_id="b"),
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+    (source,) = stage_sources(context, ref)
+    return source
+
+
+def test_what_sounds_at_the_same_time_is_in_a_file_of_its_own(
+    context: JobRun, two_tracks: TrackSource
+) -> None:
+    def check(tracks: list[ExtractedTrack]) -> None:
+        (track,) = tracks
+        sizes = [Path(context.output_uri, name).stat().st_size for name in (ALICE, ALICE_1)]
+        assert (track.file_count, track.bytes_written) == (2, sum(sizes))
+        assert track.duration_samples == 2 * (96_000 - 312)
+        assert dict(track.rows.row_counts) == {"recordings": 2, "segments": 2, "tracks": 2}
+
+    _run(context, [two_tracks], tracks=check)
+
+    assert list_files(context.output_uri) == [ALICE, ALICE_1]
+    recordings = _rows(context, "recordings", two_tracks)
+    assert [(row["part"], row["filename"], row["offset_ms"]) for row in recordings] == [
+        (0, ALICE.rpartition("/")[2], 0),
+        (1, ALICE_1.rpartition("/")[2], 900),
+    ]
+    assert [
+        (row["part"], row["base_filename"], row["file_start_ms"], row["call_start_ms"])
+        for row in _rows(context, "segments", two_tracks)
+    ] == [(0, "one", 0, 0), (1, "two", 0, 900)]
+    first, second = _rows(context, "tracks", two_tracks)
+    assert (first["part"], first["packets_received"], first["packets_lost"]) == (0, 198, 2)
+    assert (first["segment_count"], first["media_ms"], first["ssrcs"]) == (2, 1_960, [1])
+    assert (second["part"], second["packets_received"], second["packets_lost"]) == (1, None, None)
+    assert (second["segment_count"], second["media_ms"], second["ssrcs"]) == (None, 2_000, [2])
+    assert (first["status"], second["status"]) == ("ok", "ok")
+
+
+def test_more_sounds_at_once_than_there_are_files_is_a_failure(
+    context: JobRun, tmp_path: Path
+) -> None:
+    segments = [
+        Segment(
+            packets=speak(2.0, 300 + 50 * number),
+            ssrc=number,
+            start_ms=10 * number,
+            base_filename=f"s{number}",
+            track_id=f"t{number}",
+        )
+        for number in range(9)
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+    (source,) = stage_sources(context, ref)
+
+    def check(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert failure.message == (
+            "s8.rtpdump: 100 packets, 2.0 s, were left out: 8 other sounds of the track lie at "
+            "their time, expected fewer"
+        )
+        assert (failure.stage, failure.error_type) == ("ExtractTracks", "TimelineError")
+        assert (failure.archive_uri, failure.member) == (ref.uri, "s8.rtpdump")
+        assert failure.output_type == source.track.output_type
+
+    _run(context, [source], failures=check)
+    assert len(list_files(context.output_uri)) == 8

@@ -673,3 +673,37 @@ def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(
     (row,) = _rows(context, "calls")
     assert (row["status"], row["track_count"]) == ("partial", 2)
     assert set(row["archive_uris"]) == {"/raw/a.tar.gz", "/raw/gone", archive}
+
+
+def test_two_sounds_of_one_track_have_rows_each_and_are_in_the_mix(
+    context: JobRun, tmp_path: Path
+) -> None:
+    segments = [
+        Segment(packets=speak(2.0), ssrc=1, base_filename="one", track_id="a"),
+        Segment(packets=speak(3.0, 880), ssrc=2, start_ms=500, base_filename="two", track_id="b"),
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+    sources = stage_sources(context, ref)
+
+    def check(calls: list[PressedCall]) -> None:
+        (call,) = calls
+        assert (call.files_written, call.status) == (3, "ok")
+
+    _run(context, [make_plan(sources)], calls=check)
+
+    assert [(row["recording_type"], row["part"]) for row in _rows(context, "recordings")] == [
+        ("individual", 0),
+        ("individual", 1),
+        ("composite", None),
+    ]
+    first, second = _rows(context, "tracks")
+    assert (first["part"], second["part"]) == (0, 1)
+    for row in (first, second):
+        assert row["peak_dbfs"] == pytest.approx(-12.0, abs=0.7)
+        assert (row["packets_recovered_fec"], row["concealed_ms"]) == (0, 0)
+    (call,) = _rows(context, "calls")
+    assert (call["track_count"], call["participant_ms"]) == (1, 1_994 + 2_994)
+    assert call["peak_dbfs"] == pytest.approx(-6.0, abs=0.7)
+    assert call["duration_ms"] == pytest.approx(3_494, abs=2)

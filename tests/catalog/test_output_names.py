@@ -52,6 +52,17 @@ def test_type_and_container_stand_in_the_name(
     assert name == f"individual_default_weekly-sync_alice_sess-1_{output_type}_0.{container}"
 
 
+def test_further_files_of_a_track_have_their_part_in_the_name() -> None:
+    expected = "individual_default_weekly-sync_alice_sess-1_audio_only_17_part2.mkv"
+    assert individual_name(make_track(), 17, Container.MKV, 2) == expected
+    hashed = [
+        individual_name(make_track("a_b"), 17, Container.MKV, part).rpartition("-")
+        for part in (0, 1)
+    ]
+    assert [name[0].endswith(end) for name, end in zip(hashed, ("_17", "_part1"), strict=True)]
+    assert hashed[0][2] == hashed[1][2]
+
+
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [

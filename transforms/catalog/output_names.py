@@ -27,10 +27,19 @@ def composite_name(call: CallKey, start_ms: int) -> str:
     return _stem(stem, ids, [*ids, call.call_session_id]) + ".mp3"
 
 
-def individual_name(track: TrackKey, start_ms: int, container: Container) -> str:
-    """Returns the file name of a track. Args: start_ms: `timeline_start_time` in Unix ms."""
+def individual_name(track: TrackKey, start_ms: int, container: Container, part: int = 0) -> str:
+    """Returns the file name of a track.
+
+    Args:
+      track: whose.
+      start_ms: `timeline_start_time` in Unix ms.
+      container: of the file.
+      part: which of the track's files; 0 is the first, and is not in the name.
+    """
     ids = [track.call.call_type, track.call.call_id, track.participant_id, track.user_session_id]
     stem = f"individual_{'_'.join(map(escape_id, ids))}_{track.output_type}_{start_ms}"
+    if part:
+        stem += f"_part{part}"
     return _stem(stem, ids, [*ids, track.call.call_session_id]) + f".{container}"
 
 

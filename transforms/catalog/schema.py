@@ -67,6 +67,14 @@ _FATES = {
     Fate.OUTSIDE_LIMITS: "Past a limit: sources, packet runs or hours.",
     Fate.REFUSED: "Of a dump or track of which nothing was made; a failure says why.",
 }
+_PART = {
+    "part": (
+        _COUNT,
+        "Which of the track's files. 0, or null in rows of versions that had no such column: the "
+        "first, and nearly always the only one. 1 and more: what sounds at the same time as the "
+        "rest of the track. Null for the mix.",
+    )
+}
 SCHEMAS: dict[str, pa.Schema] = {
     "recordings": _schema(
         {
@@ -101,6 +109,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "offset_ms": (_MS, "Call time of the first sample."),
             "archive_uris": (_STRINGS, "The archives the audio came from."),
             "callpress_version": (_STRING, "Version that made the file."),
+            **_PART,
         }
     ),
     "segments": _schema(
@@ -133,6 +142,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "packets; `not_recorded` (between archives); `unknown` (a new origin of time "
                 "stamps); `left_out` (a long pause of which the file has a second at most).",
             ),
+            **_PART,
         }
     ),
     "tracks": _schema(
@@ -145,7 +155,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             "channels": (_COUNT, "1 or 2; null when nothing was sent."),
             "archive_uris": (_STRINGS, "The archives the track came from."),
             "track_ids": (_STRINGS, "Published tracks in it, in order of time."),
-            "segment_count": (_COUNT, "Segments the metadata lists."),
+            "segment_count": (
+                _COUNT,
+                "Segments the metadata lists. As `jitter_ms` and the packets of the dumps, counted "
+                "in the row of the first `part`, and null in the others.",
+            ),
             "ssrcs": (pa.list_(pa.int64()), "RTP synchronisation sources, in order of time."),
             "codec": (_STRING, "`audio/opus` or `audio/red`."),
             "audio_bandwidth_hz": (
@@ -202,6 +216,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 _STRING,
                 "Version that pressed the track; null in rows of versions that had no such column.",
             ),
+            **_PART,
         }
     ),
     "dumps": _schema(
@@ -258,11 +273,11 @@ SCHEMAS: dict[str, pa.Schema] = {
                 _COUNT,
                 "Participants of whom something can be heard; null in rows of versions without.",
             ),
-            "track_count": (_COUNT, "Tracks with audio."),
+            "track_count": (_COUNT, "Tracks with audio; the parts of one count once."),
             "claimed_ms": (_MS, "Sum of its `tracks`; null in rows of versions without."),
             "found_ms": (_MS, "As `claimed_ms`."),
             "missing_ms": (_MS, "As `claimed_ms`."),
-            "participant_ms": (_MS, "Sum of the tracks' lengths."),
+            "participant_ms": (_MS, "Sum of the tracks' lengths, of all parts."),
             "archive_uris": (_STRINGS, "The archives of the call."),
             "loudness_lufs": (
                 _REAL,
@@ -321,6 +336,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 _REAL,
                 "Mean square of the burst in dB of full scale: a full sine has -3.01.",
             ),
+            **_PART,
         }
     ),
     "failures": _schema(
@@ -379,10 +395,10 @@ _TRACK = (
     "output_type",
 )
 KEYS: dict[str, tuple[str, ...]] = {
-    "recordings": (*_TRACK, "recording_type"),
-    "tracks": _TRACK,
-    "segments": (*_TRACK, "file_start_ms"),
-    "speech": (*_TRACK, "start_ms"),
+    "recordings": (*_TRACK, "recording_type", "part"),
+    "tracks": (*_TRACK, "part"),
+    "segments": (*_TRACK, "file_start_ms", "part"),
+    "speech": (*_TRACK, "start_ms", "part"),
     "dumps": (*_TRACK, "archive_uri", "base_filename"),
     "calls": ("call_type", "call_id", "call_session_id"),
     "archives": ("archive_uri",),

@@ -26,8 +26,9 @@ from transforms.media.opus.packet import (
     SHORTEST_FILE_SAMPLES,
     widest_bandwidth_hz,
 )
+from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.track.lanes import LanePlan, LeftOut, Placed, plan_lanes
+from transforms.media.track.lanes import LanePlan, LeftOut, LeftOutReason, Placed, plan_lanes
 from transforms.media.track.pauses import leave_out_pauses, longest_pause_that_fits
 from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
@@ -234,8 +235,42 @@ def extract_track(
         beside=tuple(found[1:]),
         placed=plan.placed,
         left_out=plan.left_out,
-        dumps=tuple(index.dumps for index in indexes),
+        dumps=_settled_dumps(indexes, plan.left_out),
     )
+
+
+_FATE_OF = {
+    LeftOutReason.EQUAL_DUPLICATE: Fate.ELSEWHERE,
+    LeftOutReason.HAND_OVER: Fate.ELSEWHERE,
+    LeftOutReason.SHORT_OVERLAP: Fate.TOO_LATE,
+    LeftOutReason.TOO_MANY_AT_ONCE: Fate.OUTSIDE_LIMITS,
+}
+
+
+def _settled_dumps(
+    indexes: Sequence[PartIndex], left_out: Sequence[LeftOut]
+) -> tuple[tuple[StagedDump, ...], ...]:
+    """Returns, of each part, what became of its dumps' records once all packets have their place."""
+    of_dump: dict[tuple[int, str], list[LeftOut]] = {}
+    for each in left_out:
+        of_dump.setdefault((each.part, each.base_filename), []).append(each)
+    return tuple(
+        tuple(_settled(dump, of_dump.get((part, dump.base_filename), ())) for dump in index.dumps)
+        for part, index in enumerate(indexes)
+    )
+
+
+def _settled(dump: StagedDump, left_out: Sequence[LeftOut]) -> StagedDump:
+    fates, told = dict(dump.fates), dump.told
+    for each in left_out:
+        count = each.packet_count - each.copy_count
+        if count:
+            fate = _FATE_OF[each.reason]
+            fates[Fate.PLACED] -= count
+            fates[fate] = fates.get(fate, 0) + count
+        if each.reason == LeftOutReason.TOO_MANY_AT_ONCE:
+            told = (*told, Fate.OUTSIDE_LIMITS)
+    return replace(dump, fates=fates, told=told)
 
 
 @dataclass(frozen=True, slots=True)

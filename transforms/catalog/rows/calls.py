@@ -92,9 +92,13 @@ def _rows_of_tracks(
         for table, found in staged.items():
             rows[table].extend(found)
         if mixed is not None:
-            sound = mixed.tracks[number]
-            add_sound(rows["tracks"][-1], sound)
-            rows["speech"] += speech_rows(track.track, sound.speech, plan.timeline_start_unix_ns)
+            first = mixed.tracks[number]
+            sounds = [first, *first.beside]
+            for part, (row, sound) in enumerate(zip(staged["tracks"], sounds, strict=True)):
+                add_sound(row, sound)
+                rows["speech"] += speech_rows(
+                    track.track, part, sound.speech, plan.timeline_start_unix_ns
+                )
     return rows
 
 
@@ -159,7 +163,7 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         "participant_count": len({participant for participant, _ in sessions}),
         "session_count": len(sessions),
         "participants_with_audio": len({row["participant_id"] for row in with_audio}),
-        "track_count": len(with_audio),
+        "track_count": len({track_columns(row) for row in with_audio}),
         **sums_of(rows["tracks"]),
         "participant_ms": sum(row["duration_ms"] for row in with_audio),
         "archive_uris": sorted(archives),

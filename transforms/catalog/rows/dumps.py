@@ -95,6 +95,7 @@ def _refused(dump: StagedDump) -> StagedDump:
 
 
 SUMS = ("claimed_ms", "found_ms", "missing_ms")
+_NOTHING = dict.fromkeys(SUMS, 0)
 
 
 def sums_of(rows: Iterable[Row]) -> Row:
@@ -117,7 +118,8 @@ def add_sums(rows: Mapping[str, list[Row]]) -> None:
         of_track.setdefault(track_columns(row), []).append(row)
     for row in rows["tracks"]:
         if track_columns(row) in of_track:
-            row.update(sums_of(of_track[track_columns(row)]))
+            # Its dumps are of all its parts: they are counted with the first.
+            row.update(sums_of(of_track[track_columns(row)] if not row.get("part") else [_NOTHING]))
 
 
 # --- what is missing ------------------------------------------------------------------------------

@@ -29,8 +29,16 @@ def individual_row(
         "codec": "opus",
         "bitrate_bps": file.size_bytes * 8 * SAMPLE_RATE_HZ // length if length > 0 else 0,
         **_file_columns(file, stats.begin_unix_ns, source.timeline_start_unix_ns, filename, uri),
-        "archive_uris": list(source.archive_uris),
+        "archive_uris": archives_of(source, stats),
+        "part": stats.lane,
     }
+
+
+def archives_of(source: TrackSource, stats: TrackStats) -> list[str]:
+    """Returns the archives that a track's file comes from, sorted; for the first all of them."""
+    if not stats.lane:
+        return list(source.archive_uris)
+    return sorted({source.parts[segment.part].archive_uri for segment in stats.segments})
 
 
 def mix_row(plan: CallPlan, mix: MixStats, uri: str, tracks: Sequence[ExtractedTrack]) -> Row:

@@ -10,7 +10,7 @@ from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 
 def segment_rows(source: TrackSource, stats: TrackStats) -> list[Row]:
     """Returns a row for each part of a track's file that lies on one straight line of its clock."""
-    return [_segment_row(source, segment) for segment in stats.segments]
+    return [{**_segment_row(source, segment), "part": stats.lane} for segment in stats.segments]
 
 
 def _segment_row(source: TrackSource, segment: FileSegment) -> Row:

@@ -9,8 +9,9 @@ from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 from transforms.media.values import TrackKey
 
 
-def speech_rows(track: TrackKey, speech: SpeechBursts, zero_unix_ns: int) -> list[Row]:
-    ids = track_ids(track)
+def speech_rows(track: TrackKey, part: int, speech: SpeechBursts, zero_unix_ns: int) -> list[Row]:
+    """Returns a row for each burst of speech in one of a track's files."""
+    ids = {**track_ids(track), "part": part}
     return [
         {
             **ids,

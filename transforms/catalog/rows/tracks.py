@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
+from transforms.catalog.rows.recordings import archives_of
 from transforms.context import VERSION
 from transforms.elements import Row, Status, TrackSource
 from transforms.media.extract_track import TrackStats
@@ -19,13 +20,13 @@ def track_failed_row(track: TrackKey, status: Status) -> Row:
         "track_type": TRACK_TYPE_OF[track.output_type],
         "status": status,
         "callpress_version": VERSION,
+        "part": 0,
         **(dict.fromkeys(counts, 0) if status == Status.EMPTY else {}),
     }
 
 
 def track_row(source: TrackSource, stats: TrackStats) -> Row:
-    """Returns the row of a track that was extracted, less what only its sound can tell."""
-    counts = stats.counts
+    """Returns the row of one of a track's files, less what only its sound can tell."""
     methods = sorted({segment.clock_method for segment in stats.segments})
     longest = max(
         stats.segments, key=lambda segment: segment.file_stop_sample - segment.file_start_sample
@@ -36,19 +37,12 @@ def track_row(source: TrackSource, stats: TrackStats) -> Row:
         "status": Status.OK,
         "callpress_version": VERSION,
         "channels": stats.channels,
-        "archive_uris": list(source.archive_uris),
+        "archive_uris": archives_of(source, stats),
         "track_ids": list(stats.track_ids),
-        "segment_count": stats.segment_count,
         "ssrcs": list(stats.ssrcs),
         "codec": stats.codec,
         "audio_bandwidth_hz": stats.audio_bandwidth_hz or None,
-        "packets_expected": counts.expected,
-        "packets_received": counts.received,
-        "packets_lost": counts.lost,
-        "packets_duplicate": counts.duplicate,
-        "packets_reordered": counts.reordered,
-        "packets_invalid": counts.invalid,
-        "packets_recovered_red": counts.recovered_red,
+        **(_counts(stats) if not stats.lane else {}),
         "silence_ms": round(stats.hole_samples / SAMPLES_PER_MS),
         "dtx_ms": round(stats.dtx_samples / SAMPLES_PER_MS),
         "media_ms": round(stats.media_samples / SAMPLES_PER_MS),
@@ -58,6 +52,22 @@ def track_row(source: TrackSource, stats: TrackStats) -> Row:
         "clock_skew_ppm": longest.clock_skew_ppm,
         "sync_error_ms": max(segment.sync_error_ns for segment in stats.segments) / NS_PER_MS,
         "jitter_ms": stats.jitter_ms,
+        "part": stats.lane,
+    }
+
+
+def _counts(stats: TrackStats) -> Row:
+    """Returns what the dumps of a track tell, for all its files together."""
+    counts = stats.counts
+    return {
+        "segment_count": stats.segment_count,
+        "packets_expected": counts.expected,
+        "packets_received": counts.received,
+        "packets_lost": counts.lost,
+        "packets_duplicate": counts.duplicate,
+        "packets_reordered": counts.reordered,
+        "packets_invalid": counts.invalid,
+        "packets_recovered_red": counts.recovered_red,
     }
 
 

@@ -82,6 +82,8 @@ class LeftOut:
     base_filename: str
     reason: LeftOutReason
     packet_count: int
+    copy_count: int
+    """Of these, how many only a redundant copy brought."""
     media_samples: int
 
 
@@ -318,7 +320,9 @@ class _Planner:
         """Whether a new source of a published track says what the one before it says to its end."""
         one, other = before.packet_run, run.packet_run
         if (
-            one.ssrc == other.ssrc
+            one.is_encrypted
+            or other.is_encrypted
+            or one.ssrc == other.ssrc
             or one.track_id != other.track_id
             or stop_ns - start_ns > MOST_JUDGED_NS
         ):
@@ -346,18 +350,22 @@ class _Planner:
             return
         free[which] = False
         key = (run.part, run.packet_run.base_filename, reason)
-        so_far = self._left_out.setdefault(key, [0, 0])
+        copies, media_samples = self._read_sums(run, which)
+        so_far = self._left_out.setdefault(key, [0, 0, 0])
         so_far[0] += len(which)
-        so_far[1] += self._media_samples(run, which)
+        so_far[1] += copies
+        so_far[2] += media_samples
 
-    def _media_samples(self, run: _Run, which: Ints) -> int:
-        total = first = 0
+    def _read_sums(self, run: _Run, which: Ints) -> tuple[int, int]:
+        """Returns how many of some packets are redundant copies, and how long all are."""
+        copies = total = first = 0
         with self._open_packets(run.part) as file:
             for window in read_packet_run(file, run.packet_run):
                 mine = which[(which >= first) & (which < first + len(window.records))] - first
+                copies += int(window.records["is_copy"][mine].sum())
                 total += int(window.records["duration_samples"][mine].sum())
                 first += len(window.records)
-        return total
+        return copies, total
 
     def plan(self) -> LanePlan:
         """Returns where everything lies."""
@@ -381,9 +389,12 @@ class _Planner:
                     base_filename=name,
                     reason=reason,
                     packet_count=count,
+                    copy_count=copies,
                     media_samples=media_samples,
                 )
-                for (part, name, reason), (count, media_samples) in sorted(self._left_out.items())
+                for (part, name, reason), (count, copies, media_samples) in sorted(
+                    self._left_out.items()
+                )
             ),
         )
 
