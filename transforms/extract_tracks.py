@@ -39,7 +39,8 @@ from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError, TimelineError
 from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track, lane_path
-from transforms.media.track.lanes import MOST_LANES, LeftOut, LeftOutReason
+from transforms.media.track.lanes import MOST_LANES, LeftOut
+from transforms.media.track.overlaps import LeftOutReason
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
 from transforms.media.values import TRACK_TYPE_OF, FileTime, PartFiles, Tags, TrackKey
 from transforms.media.wall_time import utc_date

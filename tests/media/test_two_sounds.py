@@ -370,3 +370,48 @@ def test_packet_run_that_begins_a_packet_early_follows_at_once(tmp_path: Path) -
     assert left_out(stats) == {}
     assert [s.file_start_sample for s in stats.segments] == [0, 144_000]
     assert stats.media_samples == 6 * 48_000
+
+
+def test_third_recording_mends_what_two_lost_and_is_else_left_out(tmp_path: Path) -> None:
+    sent = noise(6)
+    packets = encode_opus(sent, bitrate_bps=64_000)
+    (expected,) = files_of(
+        extract(tmp_path, stage_archives(tmp_path, [Segment(packets=packets)])), tmp_path
+    )
+    parts = stage_archives(
+        tmp_path,
+        [Segment(packets=packets[:200], lost={50, 51, 52}, base_filename="a")],
+        [Segment(packets=packets, lost={51, 52, 220}, base_filename="b")],
+        [Segment(packets=packets, lost={52}, base_filename="c")],
+        [Segment(packets=packets, base_filename="d")],
+    )
+    stats = extract(tmp_path, parts)
+    assert [(each.base_filename, each.lent_count) for each in stats.placed] == [
+        ("a", 0),
+        ("b", 1),
+        ("c", 2),
+        ("d", 1),
+    ]
+    (heard,) = files_of(stats, tmp_path)
+    assert len(heard) == len(expected)
+    np.testing.assert_array_equal(heard[: 199 * 960], expected[: 199 * 960])
+
+
+def test_one_recording_in_many_segments_is_compared_in_linear_time(tmp_path: Path) -> None:
+    packets = encode_opus(noise(60))
+    pieces = [
+        Segment(
+            packets=packets[first : first + 30],
+            lost={3},
+            start_ms=20 * first,
+            first_rtp_timestamp=10_000 + 960 * first,
+            base_filename=f"s{first}",
+        )
+        for first in range(0, 3_000, 30)
+    ]
+    parts = stage_archives(tmp_path, [Segment(packets=packets, lost=range(15, 3_000, 30))], pieces)
+    stats = extract(tmp_path, parts)
+    assert stats.beside == ()
+    assert left_out(stats) == {"equal_duplicate": 100 * 28}
+    assert sum(each.lent_count for each in stats.placed) == 100
+    assert stats.hole_samples == 0

@@ -28,7 +28,8 @@ from transforms.media.opus.packet import (
 )
 from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.track.lanes import LanePlan, LeftOut, LeftOutReason, Placed, plan_lanes
+from transforms.media.track.lanes import LanePlan, LeftOut, Placed, plan_lanes
+from transforms.media.track.overlaps import LeftOutReason
 from transforms.media.track.pauses import leave_out_pauses, longest_pause_that_fits
 from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
 from transforms.media.track.timeline import (
@@ -250,7 +251,7 @@ _FATE_OF = {
 def _settled_dumps(
     indexes: Sequence[PartIndex], left_out: Sequence[LeftOut]
 ) -> tuple[tuple[StagedDump, ...], ...]:
-    """Returns, of each part, what became of its dumps' records once all packets have their place."""
+    """Returns, of each part, what became of its dumps' records in the end."""
     of_dump: dict[tuple[int, str], list[LeftOut]] = {}
     for each in left_out:
         of_dump.setdefault((each.part, each.base_filename), []).append(each)

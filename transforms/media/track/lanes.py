@@ -14,24 +14,33 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import BinaryIO
 
 import numpy as np
 
-from transforms.media.opus.packet import GRID_SAMPLES
 from transforms.media.track.likeness import (
     MOST_JUDGED_NS,
-    Prints,
+    SamePackets,
     Take,
     find_same_packets,
     is_same_sound,
     take_prints,
 )
+from transforms.media.track.overlaps import (
+    Group,
+    LeftOutReason,
+    TimedPacketRun,
+    group_of,
+    groups_of,
+    mark_overlaps,
+    part_group,
+    places_of,
+    runs_of,
+)
 from transforms.media.track.shares import Bools, Patch, Share
-from transforms.media.track.staged_packets import PartIndex, StagedPacketRun, read_packet_run
+from transforms.media.track.staged_packets import PartIndex, read_packet_run
 from transforms.media.track.timeline import Piece, plan_pieces
-from transforms.media.units import NS_PER_MS, NS_PER_SECOND, Ints, samples_to_ns
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND
 
 MOST_LANES = 8
 """Sounds of one track at once; an honest one has one, or two while it is published anew."""
@@ -41,24 +50,17 @@ _SPLIT_NS = NS_PER_SECOND
 """A packet run that overlaps the one before by no more is parted: a few packets of it lie in
 another lane, and all the rest goes on in the same file.
 """
-_GRID_NS = samples_to_ns(GRID_SAMPLES // 2)
+_MOST_COMPARED = 32
+"""Times the packets of a track that are compared: honest ones take a few, a hostile one is not to
+cost the square of its packets. Beyond it packets are not taken for equal.
+"""
+_MOST_JUDGED_OF_TRACK_NS = 600 * NS_PER_SECOND
+_LEAST_JUDGING_NS = 5 * NS_PER_SECOND
+"""What finding the packets of an overlap costs, in time of decoding them."""
 _MARGIN_NS = NS_PER_SECOND
 """What is looked at on either side of an overlap: recordings of the same packets may lie so far
 apart.
 """
-
-
-class LeftOutReason(StrEnum):
-    """Why a staged packet is in no lane."""
-
-    EQUAL_DUPLICATE = "equal_duplicate"
-    """Another recording of the same packets has it, with the same bytes."""
-    HAND_OVER = "hand_over"
-    """It is the same sound as that of the source which it takes over from."""
-    SHORT_OVERLAP = "short_overlap"
-    """It lies on others, by no more than clocks leave open."""
-    TOO_MANY_AT_ONCE = "too_many_at_once"
-    """There are as many sounds at once as there may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,142 +113,69 @@ def plan_lanes(parts: Sequence[PartIndex], open_packets: Callable[[int], BinaryI
       parts: indexes of all parts of the track.
       open_packets: opens the staged packets of a part, by its index.
     """
-    runs = _runs_of(plan_pieces(parts))
-    _mark_overlaps(runs)
-    planner = _Planner(open_packets)
-    for run in runs:
-        planner.add(run)
+    timed_runs = runs_of(plan_pieces(parts))
+    mark_overlaps(timed_runs)
+    packet_count = sum(timed.packet_run.packet_count for timed in timed_runs)
+    planner = _Planner(packet_count, open_packets)
+    for timed in timed_runs:
+        planner.add(timed)
     return planner.plan()
-
-
-# --- packet runs and what is laid of them ---------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """A packet run on its clock."""
-
-    pieces: tuple[Piece, ...]
-    start_ns: int
-    """Server time, as all times here."""
-    stop_ns: int
-    overlap_ns: tuple[int, int] | None = None
-    """Where other packet runs may lie at the same time; None where none does."""
-    prints: Prints | None = None
-    """Of the packets there."""
-
-    @property
-    def packet_run(self) -> StagedPacketRun:
-        return self.pieces[0].packet_run
-
-    @property
-    def part(self) -> int:
-        return self.pieces[0].part
 
 
 @dataclass(slots=True, eq=False)
 class _Laid:
     """What of a packet run lies in a lane."""
 
-    run: _Run
+    timed: TimedPacketRun
     kept: Bools | None
     """Which of its packets; None for all."""
     media_sample: int
     """Where the first begins."""
     stop_ns: int
-    patches: list[Patch] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Consecutive packets of a packet run that are to lie in one lane."""
-
-    first: int
-    stop: int
-    media_sample: int
-    """Where the first begins."""
-    start_ns: int
-    stop_ns: int
-
-
-def _runs_of(pieces: Sequence[Piece]) -> list[_Run]:
-    runs = []
-    edges = [number for number, piece in enumerate(pieces) if piece.opens_packet_run]
-    for first, stop in itertools.pairwise([*edges, len(pieces)]):
-        mine = tuple(pieces[first:stop])
-        stop_ns = mine[-1].server_unix_ns(mine[-1].media_stop_sample)
-        runs.append(_Run(mine, mine[0].clock.server_start_unix_ns, stop_ns))
-    return runs
-
-
-def _mark_overlaps(runs: Sequence[_Run]) -> None:
-    """Notes where packet runs lie on each other."""
-    furthest_ns = None
-    for number, run in enumerate(runs):
-        following = runs[number + 1] if number + 1 < len(runs) else None
-        spans = []
-        if furthest_ns is not None and run.start_ns < furthest_ns - _GRID_NS:
-            spans.append((run.start_ns, min(run.stop_ns, furthest_ns)))
-        if following is not None and following.start_ns < run.stop_ns - _GRID_NS:
-            spans.append((following.start_ns, run.stop_ns))
-        if spans:
-            run.overlap_ns = (min(first for first, _ in spans), max(stop for _, stop in spans))
-        furthest_ns = run.stop_ns if furthest_ns is None else max(furthest_ns, run.stop_ns)
-
-
-# --- the plan -------------------------------------------------------------------------------------
+    patches: list[tuple[int, Patch]] = field(default_factory=list)
+    """Each with the server time at which what it is taken from ends."""
 
 
 class _Planner:
     """Lays packet runs into lanes, one after the other in order of server time."""
 
-    def __init__(self, open_packets: Callable[[int], BinaryIO]) -> None:
+    def __init__(self, packet_count: int, open_packets: Callable[[int], BinaryIO]) -> None:
+        """Args: packet_count: of all packet runs; open_packets: as `plan_lanes` has it."""
         self._open_packets = open_packets
         self._lanes: list[list[_Laid]] = []
-        self._compared: list[_Run] = []
+        self._compared: list[TimedPacketRun] = []
         """Those whose prints are held."""
+        self._packets_to_compare = _MOST_COMPARED * packet_count
+        self._judged_ns = 0
         self._placed: Counter[tuple[int, str]] = Counter()
         self._lent: Counter[tuple[int, str]] = Counter()
         self._left_out: dict[tuple[int, str, LeftOutReason], list[int]] = {}
 
-    def add(self, run: _Run) -> None:
+    def add(self, timed: TimedPacketRun) -> None:
         """Places a packet run, or leaves packets of it out."""
-        count = run.packet_run.packet_count
-        if run.overlap_ns is None:
-            self._lay_group(run, _group(run, 0, count), np.ones(count, dtype=np.bool_))
+        if timed.overlap_ns is None:
+            self._lay_group(timed, group_of(timed, 0, timed.packet_run.packet_count))
             return
-        first_ns, stop_ns = run.overlap_ns
-        with self._open_packets(run.part) as file:
-            run.prints = take_prints(file, run.pieces, first_ns - _MARGIN_NS, stop_ns + _MARGIN_NS)
-        free = np.ones(count, dtype=np.bool_)
-        live = self._live(run.start_ns)
-        same = [
-            (laid, found)
-            for laid in live
-            if laid.run.prints is not None
-            and (found := find_same_packets(run.prints, laid.run.prints)) is not None
-        ]
-        is_equal = np.zeros(len(run.prints.index), dtype=np.bool_)
+        first_ns, stop_ns = timed.overlap_ns
+        with self._open_packets(timed.part) as file:
+            timed.prints = take_prints(
+                file, timed.pieces, first_ns - _MARGIN_NS, stop_ns + _MARGIN_NS
+            )
+        live = self._live(timed.start_ns)
+        same = [(laid, found) for laid in live if (found := self._compare(timed, laid)) is not None]
+        is_free = np.ones(timed.packet_run.packet_count, dtype=np.bool_)
         for _, found in same:
-            is_equal |= found.is_equal
-        self._leave_out(run, run.prints.index[is_equal], LeftOutReason.EQUAL_DUPLICATE, free)
+            equal = timed.prints.index[found.is_equal]
+            is_free[equal] = False
+            timed.leave_out(equal, LeftOutReason.EQUAL_DUPLICATE)
         for laid, found in same:
-            self._lend(run, laid, found.shift_samples, free)
-        for group in _groups(run, free, [(laid.run, found.shift_samples) for laid, found in same]):
-            self._lay_group(run, group, free)
-        self._compared.append(run)
-        self._forget(run.start_ns - _MARGIN_NS)
-
-    def _forget(self, before_ns: int) -> None:
-        """Lets go of the prints of packet runs that nothing can lie on any more, or of which
-        nothing is in a lane.
-        """
-        laid = {id(lane[-1].run) for lane in self._lanes}
-        kept = [run for run in self._compared if run.stop_ns > before_ns and (id(run) in laid)]
-        for run in self._compared:
-            if run not in kept:
-                run.prints = None
-        self._compared = kept
+            self._lend(timed, laid, found.shift_samples, is_free)
+        shifts = [(laid.timed, found.shift_samples) for laid, found in same]
+        for group in groups_of(timed, is_free, shifts):
+            self._lay_group(timed, group)
+        self._count_left_out(timed)
+        self._compared.append(timed)
+        self._let_go(timed.start_ns)
 
     def _live(self, start_ns: int) -> list[_Laid]:
         """Returns what reaches over a moment."""
@@ -258,121 +187,153 @@ class _Planner:
             )
         ]
 
-    def _lend(self, run: _Run, laid: _Laid, shift_samples: int, free: Bools) -> None:
-        """Puts packets where another recording of the same packets lost them."""
-        mine, theirs = run.prints, laid.run.prints
-        assert mine is not None
-        assert theirs is not None
+    def _let_go(self, start_ns: int) -> None:
+        """Lets go of the prints of packet runs that nothing can lie on any more, or of which
+        nothing is in a lane.
+        """
+        live = {id(laid.timed) for laid in self._live(start_ns)}
+        for timed in self._compared:
+            if id(timed) not in live:
+                timed.prints = None
+        self._compared = [timed for timed in self._compared if timed.prints is not None]
+
+    def _compare(self, timed: TimedPacketRun, laid: _Laid) -> SamePackets | None:
+        """Returns how a packet run lies to another recording of the same packets, None when what
+        is laid is none.
+        """
+        mine, theirs = timed.prints, laid.timed.prints
+        if mine is None or theirs is None:
+            return None
+        theirs = theirs.within(timed.start_ns - _MARGIN_NS, timed.stop_ns + _MARGIN_NS)
+        self._packets_to_compare -= len(mine.index) + len(theirs.index)
+        return find_same_packets(mine, theirs) if self._packets_to_compare >= 0 else None
+
+    def _lend(self, timed: TimedPacketRun, laid: _Laid, shift_samples: int, is_free: Bools) -> None:
+        """Puts packets where another recording of the same packets lost them.
+
+        Args:
+          timed: whose packets.
+          laid: the other recording.
+          shift_samples: media time there less that here.
+          is_free: which packets are in no lane yet and not left out; changed in place.
+        """
+        mine, theirs = timed.prints, laid.timed.prints
+        at_once = sum(stop_ns > timed.start_ns for stop_ns, _ in laid.patches)
+        if mine is None or theirs is None or at_once >= MOST_LANES:
+            return
         start = mine.media_sample + shift_samples
+        last = len(theirs.index) - 1
         after = np.searchsorted(theirs.media_sample, start)
-        inner = np.clip(after, 1, len(theirs.index) - 1) if len(theirs.index) > 1 else after
-        fits = (after > 0) & (after < len(theirs.index))
-        before = np.maximum(inner - 1, 0)
-        inner = np.minimum(inner, len(theirs.index) - 1)
+        fits = is_free[mine.index] & (after > 0) & (after <= last)
+        before, after = np.maximum(after - 1, 0), np.minimum(after, last)
         fits &= theirs.media_sample[before] + theirs.duration_samples[before] <= start
-        fits &= start + mine.duration_samples <= theirs.media_sample[inner]
+        fits &= start + mine.duration_samples <= theirs.media_sample[after]
         if laid.kept is not None:  # within what lies in this lane
             kept = np.concatenate([laid.kept, [True]])  # the last one for those that were lent
-            fits &= kept[theirs.index[before]] & kept[theirs.index[inner]]
-        fits &= free[mine.index] & (mine.index >= 0)
+            fits &= kept[theirs.index[before]] & kept[theirs.index[after]]
         if not fits.any():
             return
-        taken = np.zeros(len(free), dtype=np.bool_)
+        taken = np.zeros(len(is_free), dtype=np.bool_)
         taken[mine.index[fits]] = True
-        free &= ~taken
-        key = (run.part, run.packet_run.base_filename)
+        is_free &= ~taken
+        key = (timed.part, timed.packet_run.base_filename)
         self._placed[key] += int(taken.sum())
         self._lent[key] += int(taken.sum())
-        laid.patches.append(
-            Patch(
-                part=run.part, packet_run=run.packet_run, taken=taken, shift_samples=shift_samples
-            )
+        patch = Patch(
+            part=timed.part,
+            packet_run=timed.packet_run,
+            taken=taken,
+            first_media_sample=int(start[fits.argmax()]),
+            shift_samples=shift_samples,
         )
-        laid.run.prints = theirs.with_lent(mine, fits, shift_samples)
+        laid.patches.append((timed.stop_ns, patch))
+        laid.timed.prints = theirs.with_lent(mine, fits, shift_samples)
 
-    def _lay_group(self, run: _Run, group: _Group, free: Bools, first_lane: int = 0) -> None:
+    def _lay_group(self, timed: TimedPacketRun, group: Group, first_lane: int = 0) -> None:
         """Puts packets into the first lane that has room for them, from a given one on."""
         for number in range(first_lane, MOST_LANES):
             if number == len(self._lanes):
                 self._lanes.append([])
             lane = self._lanes[number]
-            stop_ns = max((laid.stop_ns for laid in lane[-1:]), default=group.start_ns)
+            stop_ns = lane[-1].stop_ns if lane else group.start_ns
             if group.start_ns >= stop_ns - _SLACK_NS:
-                self._lay(run, group, lane)
+                self._lay(timed, group, lane)
                 return
             if group.stop_ns - group.start_ns <= _SLACK_NS:
-                self._leave_out(run, _places(group), LeftOutReason.SHORT_OVERLAP, free)
+                timed.leave_out(places_of(group), LeftOutReason.SHORT_OVERLAP)
                 return
             if group.stop_ns <= stop_ns:
                 continue
-            head, tail = _parted(run, group, stop_ns)
-            is_same = self._takes_over(run, lane[-1].run, group.start_ns, stop_ns)
+            head, tail = part_group(timed, group, stop_ns)
+            is_same = self._takes_over(timed, lane[-1].timed, group.start_ns, stop_ns)
             if is_same or stop_ns - group.start_ns <= _SPLIT_NS:
                 if head is not None and is_same:
-                    self._leave_out(run, _places(head), LeftOutReason.HAND_OVER, free)
+                    timed.leave_out(places_of(head), LeftOutReason.HAND_OVER)
                 elif head is not None:
-                    self._lay_group(run, head, free, number + 1)
-                self._lay(run, tail, lane)
+                    self._lay_group(timed, head, number + 1)
+                self._lay(timed, tail, lane)
                 return
-        self._leave_out(run, _places(group), LeftOutReason.TOO_MANY_AT_ONCE, free)
+        timed.leave_out(places_of(group), LeftOutReason.TOO_MANY_AT_ONCE)
 
-    def _takes_over(self, run: _Run, before: _Run, start_ns: int, stop_ns: int) -> bool:
+    def _takes_over(
+        self, timed: TimedPacketRun, before: TimedPacketRun, start_ns: int, stop_ns: int
+    ) -> bool:
         """Whether a new source of a published track says what the one before it says to its end."""
-        one, other = before.packet_run, run.packet_run
+        one, other = before.packet_run, timed.packet_run
         if (
             one.is_encrypted
             or other.is_encrypted
             or one.ssrc == other.ssrc
             or one.track_id != other.track_id
             or stop_ns - start_ns > MOST_JUDGED_NS
+            or self._judged_ns > _MOST_JUDGED_OF_TRACK_NS
         ):
             return False
-        with self._open_packets(before.part) as file, self._open_packets(run.part) as own:
-            takes = Take(file=file, pieces=before.pieces), Take(file=own, pieces=run.pieces)
+        self._judged_ns += max(stop_ns - start_ns, _LEAST_JUDGING_NS)
+        with self._open_packets(before.part) as file, self._open_packets(timed.part) as own:
+            takes = Take(file=file, pieces=before.pieces), Take(file=own, pieces=timed.pieces)
             return is_same_sound(*takes, start_ns, stop_ns)
 
-    def _lay(self, run: _Run, group: _Group, lane: list[_Laid]) -> None:
-        count = run.packet_run.packet_count
-        self._placed[run.part, run.packet_run.base_filename] += group.stop - group.first
+    def _lay(self, timed: TimedPacketRun, group: Group, lane: list[_Laid]) -> None:
+        count = timed.packet_run.packet_count
+        self._placed[timed.part, timed.packet_run.base_filename] += group.stop - group.first
         if group.stop - group.first == count:
-            lane.append(_Laid(run, None, 0, group.stop_ns))
+            lane.append(_Laid(timed, None, 0, group.stop_ns))
             return
         kept = np.zeros(count, dtype=np.bool_)
         kept[group.first : group.stop] = True
-        if lane and lane[-1].run is run and lane[-1].kept is not None:
+        if lane and lane[-1].timed is timed and lane[-1].kept is not None:
             lane[-1].kept |= kept
             lane[-1].stop_ns = group.stop_ns
         else:
-            lane.append(_Laid(run, kept, group.media_sample, group.stop_ns))
+            lane.append(_Laid(timed, kept, group.media_sample, group.stop_ns))
 
-    def _leave_out(self, run: _Run, which: Ints, reason: LeftOutReason, free: Bools) -> None:
-        if not len(which):
-            return
-        free[which] = False
-        key = (run.part, run.packet_run.base_filename, reason)
-        copies, media_samples = self._read_sums(run, which)
-        so_far = self._left_out.setdefault(key, [0, 0, 0])
-        so_far[0] += len(which)
-        so_far[1] += copies
-        so_far[2] += media_samples
-
-    def _read_sums(self, run: _Run, which: Ints) -> tuple[int, int]:
-        """Returns how many of some packets are redundant copies, and how long all are."""
-        copies = total = first = 0
-        with self._open_packets(run.part) as file:
-            for window in read_packet_run(file, run.packet_run):
-                mine = which[(which >= first) & (which < first + len(window.records))] - first
-                copies += int(window.records["is_copy"][mine].sum())
-                total += int(window.records["duration_samples"][mine].sum())
-                first += len(window.records)
-        return copies, total
+    def _count_left_out(self, timed: TimedPacketRun) -> None:
+        """Adds up what a packet run leaves out, by reason."""
+        found = {reason: [0, 0, 0] for reason in timed.left_out}
+        if timed.left_out:
+            first = 0
+            with self._open_packets(timed.part) as file:
+                for window in read_packet_run(file, timed.packet_run):
+                    records = window.records
+                    for reason, which in timed.left_out.items():
+                        mine = records[which[first : first + len(records)]]
+                        found[reason][0] += len(mine)
+                        found[reason][1] += int(mine["is_copy"].sum())
+                        found[reason][2] += int(mine["duration_samples"].sum())
+                    first += len(records)
+        for reason, counts in found.items():
+            key = (timed.part, timed.packet_run.base_filename, reason)
+            so_far = self._left_out.setdefault(key, [0, 0, 0])
+            for place, count in enumerate(counts):
+                so_far[place] += count
+        timed.left_out.clear()
 
     def plan(self) -> LanePlan:
         """Returns where everything lies."""
         return LanePlan(
             lanes=tuple(
-                tuple(piece for laid in lane for piece in self._pieces(laid))
-                for lane in self._lanes
+                tuple(piece for laid in lane for piece in _pieces_of(laid)) for lane in self._lanes
             ),
             placed=tuple(
                 Placed(
@@ -398,80 +359,22 @@ class _Planner:
             ),
         )
 
-    def _pieces(self, laid: _Laid) -> tuple[Piece, ...]:
-        """Returns the pieces of what lies in a lane, from the one on that has its first packet."""
-        pieces = laid.run.pieces
-        if laid.kept is None and not laid.patches:
+
+def _pieces_of(laid: _Laid) -> tuple[Piece, ...]:
+    """Returns the pieces of what lies in a lane, from the one on that has its first packet."""
+    pieces, kept = laid.timed.pieces, laid.kept
+    if kept is None:
+        if not laid.patches:
             return pieces
-        kept = laid.kept
-        if kept is None:
-            kept = np.ones(laid.run.packet_run.packet_count, dtype=np.bool_)
-        share = Share(kept=kept, first_media_sample=laid.media_sample, patches=tuple(laid.patches))
-        starts = [piece.clock.media_start_sample for piece in pieces]
-        skipped = max(0, int(np.searchsorted(starts, laid.media_sample, side="right")) - 1)
-        return tuple(
-            replace(piece, share=share, opens_packet_run=number == 0)
-            for number, piece in enumerate(pieces[skipped:])
-        )
-
-
-# --- parts of a packet run ------------------------------------------------------------------------
-
-
-def _groups(run: _Run, free: Bools, same: Sequence[tuple[_Run, int]]) -> list[_Group]:
-    """Returns the packets that are to be laid yet, parted where others were taken from between
-    them, and where the recordings of the same packets end.
-
-    Args:
-      run: whose packets.
-      free: which of them; shape (packets,).
-      same: other recordings, and media time there less that here.
-    """
-    if not free.any():
-        return []
-    edges = (np.flatnonzero(np.diff(free.astype(np.int8))) + 1).tolist()
-    prints = run.prints
-    assert prints is not None
-    if same and len(prints.index):
-        stop_sample = max(other.packet_run.media_stop_sample - shift for other, shift in same)
-        within = int(np.searchsorted(prints.media_sample, stop_sample))
-        edges.append(int(prints.index[0]) + within)
-    edges = sorted({0, len(free), *edges})
-    return [_group(run, first, stop) for first, stop in itertools.pairwise(edges) if free[first]]
-
-
-def _group(run: _Run, first: int, stop: int) -> _Group:
-    media_sample, start_ns = (0, run.start_ns) if first == 0 else _begin_of(run, first)
-    is_end = stop == run.packet_run.packet_count
-    stop_ns = run.stop_ns if is_end else _begin_of(run, stop - 1, at_end=True)[1]
-    return _Group(first, stop, media_sample, start_ns, stop_ns)
-
-
-def _begin_of(run: _Run, index: int, *, at_end: bool = False) -> tuple[int, int]:
-    """Returns where a packet among those that were looked at begins, or ends: media time and server
-    time.
-    """
-    prints = run.prints
-    assert prints is not None
-    place = min(int(np.searchsorted(prints.index, index)), len(prints.index) - 1)
-    media_sample, start_ns = int(prints.media_sample[place]), int(prints.start_ns[place])
-    if at_end:
-        return media_sample + int(prints.duration_samples[place]), int(prints.stop_ns[place])
-    return media_sample, start_ns
-
-
-def _places(group: _Group) -> Ints:
-    return np.arange(group.first, group.stop, dtype=np.int64)
-
-
-def _parted(run: _Run, group: _Group, stop_ns: int) -> tuple[_Group | None, _Group]:
-    """Returns the packets of a group that end by a moment, and those that come after."""
-    prints = run.prints
-    assert prints is not None
-    mine = (prints.index >= group.first) & (prints.index < group.stop)
-    ends_ns = np.maximum.accumulate(prints.stop_ns[mine])
-    count = int(np.searchsorted(ends_ns, stop_ns + _GRID_NS, side="right"))
-    count = min(count, group.stop - group.first - 1)
-    middle = group.first + count
-    head = _group(run, group.first, middle) if count else None
-    return head, _group(run, middle, group.stop)
+        kept = np.ones(laid.timed.packet_run.packet_count, dtype=np.bool_)
+    share = Share(
+        kept=kept,
+        first_media_sample=laid.media_sample,
+        patches=tuple(patch for _, patch in laid.patches),
+    )
+    starts = [piece.clock.media_start_sample for piece in pieces]
+    skipped = max(0, int(np.searchsorted(starts, laid.media_sample, side="right")) - 1)
+    return tuple(
+        replace(piece, share=share, opens_packet_run=number == 0)
+        for number, piece in enumerate(pieces[skipped:])
+    )

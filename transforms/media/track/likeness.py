@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import BinaryIO
 
 import numpy as np
@@ -61,25 +61,23 @@ class Prints:
     digest: Ints
     size_bytes: Ints
 
+    def within(self, first_ns: int, stop_ns: int) -> Prints:
+        """Returns those that begin within a time."""
+        part = slice(*np.searchsorted(self.start_ns, [first_ns, stop_ns]).tolist())
+        return Prints(*(getattr(self, each.name)[part] for each in fields(self)))
+
     def with_lent(self, other: Prints, which: Bools, shift_samples: int) -> Prints:
         """Returns these and some of another packet run's, at their media time here."""
-        lent = np.flatnonzero(which)
-        media_sample = np.concatenate([self.media_sample, other.media_sample[lent] + shift_samples])
-        order = np.argsort(media_sample, kind="stable")
+        lent = Prints(*(getattr(other, each.name)[which] for each in fields(other)))
+        lent.index = np.full_like(lent.index, -1)
+        lent.media_sample = lent.media_sample + shift_samples
+        places = np.searchsorted(self.media_sample, lent.media_sample)
         return Prints(
-            index=np.concatenate([self.index, np.full(len(lent), -1)])[order],
-            media_sample=media_sample[order],
-            duration_samples=_joined(self.duration_samples, other.duration_samples[lent])[order],
-            start_ns=_joined(self.start_ns, other.start_ns[lent])[order],
-            stop_ns=_joined(self.stop_ns, other.stop_ns[lent])[order],
-            digest=_joined(self.digest, other.digest[lent])[order],
-            size_bytes=_joined(self.size_bytes, other.size_bytes[lent])[order],
+            *(
+                np.insert(getattr(self, each.name), places, getattr(lent, each.name))
+                for each in fields(self)
+            )
         )
-
-
-def _joined(one: Ints, other: Ints) -> Ints:
-    joined: Ints = np.concatenate([one, other])
-    return joined
 
 
 def server_times_ns(pieces: Sequence[Piece], media_sample: Ints) -> Ints:

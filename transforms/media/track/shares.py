@@ -28,8 +28,10 @@ class Patch:
     packet_run: StagedPacketRun
     taken: Bools
     """Which of its packets; shape (packets,)."""
+    first_media_sample: int
+    """Where the first of them begins, in the media time of the packet run that is mended."""
     shift_samples: int
-    """Media time in the packet run that is mended, less that in the other."""
+    """Media time there, less that in the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +43,7 @@ class Share:
     first_media_sample: int
     """Where the first of them begins in media time."""
     patches: tuple[Patch, ...] = ()
-    """In holes of the packet run, in order of time."""
+    """In holes of the packet run."""
 
 
 def read_share(
@@ -53,7 +55,7 @@ def read_share(
     """Yields the packets of a packet run that are placed, and which of them follow on one that is
     not.
 
-    Memory holds one window, and one more for each patch.
+    Memory holds one window, and a file and a window more for each patch at that time.
 
     Args:
       file: the staged packets of its part.
@@ -102,9 +104,12 @@ class _PatchReader:
                 records = picked.records.copy()
                 records["media_sample"] += self._patch.shift_samples
                 yield PacketWindow(records=records, payload=picked.payload)
+        self.close()
 
     def take(self, stop_sample: int) -> Iterator[PacketWindow]:
         """Yields what begins before `stop_sample` and was not handed out yet."""
+        if self._patch.first_media_sample >= stop_sample:
+            return
         while True:
             window = self._ahead or next(self._windows, None)
             self._ahead = None
