@@ -57,8 +57,8 @@ is told too little.
 
 
 def decode_parts(folder: Path, parts: Sequence[PartFiles], channels: int = 1) -> Pcm:
-    """Returns one track as the mix holds it before the limiter: sample 0 is its first, the codec's
-    look-ahead dropped.
+    """Returns one track as the mix holds it before the limiter, but for what sounds at the same
+    time: sample 0 is its first, the codec's look-ahead dropped.
 
     Args:
       folder: where the parts are staged.
@@ -69,7 +69,7 @@ def decode_parts(folder: Path, parts: Sequence[PartFiles], channels: int = 1) ->
     def open_packets(part: int) -> BinaryIO:
         return open_in(folder)(parts[part].packets)
 
-    (pieces,) = plan_lanes(load_parts(parts, open_in(folder)), open_packets).lanes
+    pieces = plan_lanes(load_parts(parts, open_in(folder)), open_packets).lanes[0]
     packets = place_packets(pieces, open_packets)
     audio = place_audio(
         decode_track(packets, channels, Repairs()), pieces, pieces[0].clock.server_start_unix_ns
