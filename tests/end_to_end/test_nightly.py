@@ -379,6 +379,14 @@ def _double(path: Path) -> None:
     pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
 
 
+def _double_without_part(path: Path) -> None:
+    """Adds the first row again, as a version without parts wrote it."""
+    table = pq.ParquetFile(path).read()
+    index = table.schema.get_field_index("part")
+    old = table.slice(0, 1).set_column(index, table.schema.field(index), pa.nulls(1, pa.int64()))
+    pq.write_table(pa.concat_tables([table, old]), path)
+
+
 @pytest.mark.parametrize(
     ("harm", "said", "also_fast"),
     [
@@ -414,6 +422,11 @@ def _double(path: Path) -> None:
             True,
         ),
         (
+            lambda out: _double_without_part(_table(out, "tracks")),
+            r"part-0\.parquet: tracks has more than one row of call_type 'default'",
+            True,
+        ),
+        (
             lambda out: _table(out, "speech").write_bytes(b"PAR1"),
             r"part-0\.parquet: not a Parquet file",
             True,
@@ -433,6 +446,7 @@ def _double(path: Path) -> None:
         "stray",
         "row twice",
         "key twice",
+        "key twice, once without part",
         "no parquet",
         "no table",
         "partial",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,10 @@ from tests.support.media import (
     part_files,
     unpack,
 )
+from tests.support.positions import press
 from tests.support.quality import speakers
+from tests.support.simulation.calls import Person
+from tests.support.simulation.sender import Sender
 from transforms.media.extract_track import TrackStats, extract_track, lane_path
 from transforms.media.job import JobHost
 from transforms.media.values import Container, PartFiles
@@ -415,3 +419,12 @@ def test_one_recording_in_many_segments_is_compared_in_linear_time(tmp_path: Pat
     assert left_out(stats) == {"equal_duplicate": 100 * 28}
     assert sum(each.lent_count for each in stats.placed) == 100
     assert stats.hole_samples == 0
+
+
+def test_segment_behind_one_of_a_fast_clock_follows_at_once_and_is_whole() -> None:
+    first = Sender(seconds=120, skew_ppm=500.0, markers_s=(1.0, 60.0), base_filename="a")
+    again = replace(first, seconds=20, start_s=119.95, markers_s=(5.0,), ssrc=9, base_filename="b")
+    pressed = press([[Person(name="a", session="a", senders=[first, again])]])
+    stats = pressed.tracks["a"].stats
+    assert (stats.beside, left_out(stats)) == ((), {})
+    assert stats.media_samples == 140 * 48_000
