@@ -114,8 +114,6 @@ def check_summary_json(uri: str | None) -> None:
 
     if uri is None:
         return
-    if not uri:
-        raise ConfigError("--summary-json: is empty, expected the name of a file")
     is_bucket = uri.rpartition("/")[0].endswith(":/")
     if uri.endswith("/") or is_bucket or objects.is_folder(uris.absolute(uri)):
         raise ConfigError(f"--summary-json {uri}: is a folder, expected the name of a file in it")

@@ -93,7 +93,8 @@ class _ExtractFn(ParallelRunFn):
     def work(self, source: TrackSource) -> Iterator[Any]:
         try:
             extracted, failures = _extract(source, self.job, self.run)
-            progress.add("missing_ms", extracted.missing_ms)
+            if extracted.missing_ms:
+                progress.add("missing_ms", extracted.missing_ms)
             yield extracted
         except RecordingError as error:
             failures = [_failure(source, error)]

@@ -174,7 +174,8 @@ def _press(
     failures.extend(missing)
     rows = make_call_rows(plan, tracks, silent, failures, done.mixed, uri, job, run)
     sums = {name: value or 0 for name, value in sums_of(rows["dumps"]).items()}
-    progress.add("missing_ms", sum(account.shortfall.missing_ms for account in silent))
+    if missing_ms := sum(account.shortfall.missing_ms for account in silent):
+        progress.add("missing_ms", missing_ms)
     staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
     files = [track for track in tracks if track.bytes_written]
     is_repeated = bool(run.repeat_archives.intersection(plan.archive_uris))

@@ -85,7 +85,12 @@ def test_track_becomes_a_file_under_the_name_of_its_ids(
         ]
         assert track.bytes_written == Path(context.output_uri, ALICE).stat().st_size
         assert track.duration_samples == 48_000 - 312
-        assert dict(track.rows.row_counts) == {"recordings": 1, "segments": 1, "tracks": 1}
+        assert dict(track.rows.row_counts) == {
+            "recordings": 1,
+            "segments": 1,
+            "tracks": 1,
+            "dumps": 1,
+        }
         assert track.rows.call_date == "2026-01-05"
         assert track.cpu_ns > 0
 
@@ -395,7 +400,12 @@ def test_what_sounds_at_the_same_time_is_in_a_file_of_its_own(
         sizes = [Path(context.output_uri, name).stat().st_size for name in (ALICE, ALICE_1)]
         assert (track.file_count, track.bytes_written) == (2, sum(sizes))
         assert track.duration_samples == 2 * (96_000 - 312)
-        assert dict(track.rows.row_counts) == {"recordings": 2, "segments": 2, "tracks": 2}
+        assert dict(track.rows.row_counts) == {
+            "recordings": 2,
+            "segments": 2,
+            "tracks": 2,
+            "dumps": 2,
+        }
 
     _run(context, [two_tracks], tracks=check)
 

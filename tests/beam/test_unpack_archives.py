@@ -283,7 +283,7 @@ def test_segment_without_its_dump_fails_alone_and_is_named(context: JobRun, tmp_
     _run(
         context,
         [ref],
-        parts=lambda parts: _expect_tracks(parts, [("alice", "audio_only"), ("bob", "None")]),
+        parts=lambda parts: _expect_tracks(parts, [("alice", "audio_only"), ("bob", "audio_only")]),
         failures=check_failures,
         archives=check_archives,
     )

@@ -299,6 +299,8 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
             "recordings": 3,
             "failures": 0,
         },
+        "claimed_seconds": 3.96,
+        "missing_seconds": 0.0,
         "media_seconds": pytest.approx(6 - 3 * 312 / 48000, abs=0.001),
         "failures": [],
     }

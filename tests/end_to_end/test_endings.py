@@ -28,6 +28,8 @@ NOTHING: dict[str, Any] = {
         "failures": 0,
     },
     "repress": None,
+    "claimed_seconds": 0.0,
+    "missing_seconds": 0.0,
     "unmatched": [],
     "first_time": {"ok": 0, "partial": 0, "failed": 0, "empty": 0},
     "media_seconds": 0.0,
@@ -172,7 +174,7 @@ def test_run_that_is_stopped_before_it_has_begun_is_told(
         (lambda _: ".", "is a folder"),
         (lambda _: "gs://bucket", "is a folder"),
         (lambda _: "gs://bucket/summaries/", "is a folder"),
-        (lambda _: "", "is empty"),
+        (lambda _: "", "names nothing"),
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("--dry_run",)], ids=["run", "dry run"])

@@ -320,6 +320,8 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
         "reason": "too_many_failed",
         "repress": None,
         "unmatched": [],
+        "claimed_seconds": 1.96,
+        "missing_seconds": 0.0,
         "first_time": {"ok": 2, "partial": 0, "failed": 1, "empty": 0},
         "counts": {
             "archives": {"listed": 3, "skipped": 0, "ok": 2, "partial": 0, "failed": 1, "empty": 0},
@@ -353,7 +355,7 @@ def test_verify_of_what_is_right_is_one_line(verified: Path) -> None:
         done = callpress("verify", *flags)
         assert (done.status, done.err) == (0, "")
         assert re.fullmatch(
-            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 8 tables: "
+            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 9 tables: "
             r"all there, size.* as in the catalog\n",
             done.out,
         )

@@ -276,7 +276,7 @@ def hear_parts(
     **track_fields: Any,
 ) -> MixedCall:
     """Hears staged tracks, each of its parts, and mixes them to a file when there is one named."""
-    fields: dict[str, Any] = {"begin_unix_ns": None, "is_mixed": True, **track_fields}
+    fields: dict[str, Any] = {"is_mixed": True, **track_fields}
     return mix_call(
         JobHost(open_input=open_in(folder)),
         tuple(TrackToMix(parts=tuple(parts), **fields) for parts in tracks),

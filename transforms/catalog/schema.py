@@ -386,6 +386,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 TABLES = tuple(SCHEMAS)
+LATER_TABLES = frozenset({"dumps"})
+"""Tables that a catalog of the first version lacks until a run of this one has written to it."""
 _TRACK = (
     "call_type",
     "call_id",
