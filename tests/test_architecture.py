@@ -48,7 +48,7 @@ archive    | media.archive    | base rtp                                  | nump
 track      | media.track      | base opus clock rtp archive               | numpy
 sound      | media.sound      | base opus track                           | numpy soxr
 containers | media.containers | base opus                                 | av fastcrc lameenc numpy
-jobs       | media: unpack_archive extract_track mix_call
+jobs       | media: unpack_archive extract_track lane_file mix_call
            | base opus clock rtp archive track sound containers           | numpy
 storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3

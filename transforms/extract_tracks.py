@@ -38,7 +38,8 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import RecordingError, TimelineError
-from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track, lane_path
+from transforms.media.extract_track import TrackStats, extract_track, lane_path
+from transforms.media.lane_file import LeftOutPauses
 from transforms.media.track.lanes import MOST_LANES, LeftOut
 from transforms.media.track.overlaps import LeftOutReason
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
@@ -98,8 +99,8 @@ class _ExtractFn(ParallelRunFn):
             yield extracted
         except RecordingError as error:
             failures = [_failure(source, error)]
-        progress.add("failures", len(failures))
         for failure in failures:
+            progress.add("failures")
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         progress.add("tracks")
         progress.add("samples_extracted", source.media_samples)

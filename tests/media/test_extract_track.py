@@ -33,10 +33,11 @@ from tests.support.media import (
     unpack,
 )
 from transforms.media.errors import TimelineError
-from transforms.media.extract_track import LeftOutPauses, TrackStats, extract_track
+from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.job import JobHost
+from transforms.media.lane_file import LeftOutPauses
 from transforms.media.rtp.streams import PacketCounts
-from transforms.media.values import Container, PartFiles
+from transforms.media.values import Container, FileTime, PartFiles
 
 LOOK_AHEAD = 312
 CALL_START_NS = CALL_START_UNIX_MS * 1_000_000
@@ -494,7 +495,8 @@ def test_pauses_left_out_move_speech_in_the_file_and_nothing_in_the_call(tmp_pat
     ]
     parts = stage_call([Participant(participant_id="a", segments=segments)], tmp_path)
     whole = hear_parts([parts], tmp_path, tmp_path / "a.mp3")
-    short = hear_parts([parts], tmp_path, tmp_path / "a.mp3", longest_pause_samples=600 * 48_000)
+    times = (FileTime(longest_pause_samples=600 * 48_000),)
+    short = hear_parts([parts], tmp_path, tmp_path / "a.mp3", file_times=times)
     assert short.mix == whole.mix
     (one,), (other,) = whole.tracks, short.tracks
     assert (one.loudness_lufs, one.peak_dbfs) == (other.loudness_lufs, other.peak_dbfs)

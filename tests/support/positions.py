@@ -23,8 +23,9 @@ from tests.support.simulation.calls import Person, simulate_call
 from tests.support.simulation.markers import MarkerMatch, locate, measure
 from tests.support.simulation.sender import CALL_START_NS, Sender
 from tests.support.simulation.sending import Marker, Simulated
-from transforms.media.extract_track import FileSegment, TrackStats, extract_track
+from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.job import JobHost
+from transforms.media.lane_file import FileSegment
 from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
 from transforms.media.units import SAMPLE_RATE_HZ

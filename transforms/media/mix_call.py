@@ -17,8 +17,9 @@ from typing import BinaryIO
 import numpy as np
 
 from transforms.media.containers.mp3 import Mp3File
-from transforms.media.extract_track import MediaFile, describe_file, load_parts
+from transforms.media.extract_track import load_parts
 from transforms.media.job import JobHost
+from transforms.media.lane_file import MediaFile, describe_file
 from transforms.media.opus.packet import LOOK_AHEAD_SAMPLES, SHORTEST_FILE_SAMPLES
 from transforms.media.settings import CompositeSettings, Mp3Settings
 from transforms.media.sound.decode import Chunk, Repairs, decode_track

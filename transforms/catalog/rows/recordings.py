@@ -8,7 +8,8 @@ from transforms.catalog.output_names import composite_name
 from transforms.catalog.rows.ids import call_ids, track_ids
 from transforms.context import VERSION
 from transforms.elements import CallPlan, ExtractedTrack, Row, TrackSource
-from transforms.media.extract_track import MediaFile, TrackStats
+from transforms.media.extract_track import TrackStats
+from transforms.media.lane_file import MediaFile
 from transforms.media.mix_call import MixStats
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, samples_to_ns
 from transforms.media.values import TRACK_TYPE_OF, Container

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from transforms.catalog.rows.ids import track_ids
 from transforms.elements import Row, TrackSource
-from transforms.media.extract_track import FileSegment, TrackStats
+from transforms.media.extract_track import TrackStats
+from transforms.media.lane_file import FileSegment
 from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from transforms.media import caps
 from transforms.media.clock.model import ReportPoint, starting_earlier
@@ -21,19 +20,18 @@ from transforms.media.errors import (
     RecordingError,
     RtpdumpError,
     RtpError,
-    SdpError,
-    UnsupportedCodecError,
 )
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
 from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
+from transforms.media.rtp.packet_runs import find_packet_runs
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
-from transforms.media.rtp.payloads import Payloads, PayloadTypes, look_at_payloads
+from transforms.media.rtp.payload_types import payload_types_of
+from transforms.media.rtp.payloads import Payloads, look_at_payloads
 from transforms.media.rtp.plausibility import main_sources, mend_arrivals
 from transforms.media.rtp.red import recover_red
-from transforms.media.rtp.repeats import split_at_repeats
 from transforms.media.rtp.rtpdump import Rtpdump, read_rtpdump
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.sender_reports import share_out_reports
@@ -42,34 +40,14 @@ from transforms.media.rtp.streams import (
     PacketCounts,
     PacketRun,
     Stream,
-    by_source,
-    longest_honest_jump,
     longest_packet_runs,
-    put_in_order,
-    split_at_jumps,
-    split_at_restarts,
     split_where_others_speak,
 )
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import LimitSettings
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, Bytes, Ints
 from transforms.media.values import Codec
-from transforms.media.wraparound import unwrap_sequence
 
-_COMFORT_NOISE = 13
-_NO_AUDIO = frozenset(
-    {
-        "telephone-event",
-        "tone",
-        "rtx",
-        "ulpfec",
-        "flexfec",
-        "flexfec-03",
-        "parityfec",
-        "rtploopback",
-    }
-)
-"""Encoding names of payloads that hold no sound of their own (IANA's RTP payload formats)."""
 _ODD_PACKETS = 10
 _ODD_BREAKS = 50
 
@@ -136,14 +114,14 @@ def ingest_segment(
         stream, invalid = _read_stream(dump, member, limits, findings, tally)
     strays = _leave_out_strays(stream, member, findings, tally)
     invalid += strays
-    types = _payload_types(rtp_maps, stream, timing, member, findings)
+    types = payload_types_of(rtp_maps, stream, timing, member, findings)
     payloads = look_at_payloads(stream, types, dump_bytes, let_go)
     base_unix_ns = arrival_base(stream, dump, timing, member, findings, head_convention_samples)
     ends, arrivals_unix_ns = _find_ends(stream, timing, base_unix_ns)
     # A packet whose header is broken has no sequence number to be counted by; one whose content is
     # has.
     counts = PacketCounts(expected=invalid, received=invalid, invalid=invalid + payloads.bad_count)
-    packet_runs, more = _find_packet_runs(stream, payloads, dump_bytes, base_unix_ns, timing)
+    packet_runs, more = find_packet_runs(stream, payloads, dump_bytes, base_unix_ns, timing)
     counts += more
     packet_runs = split_where_others_speak(packet_runs)
     packet_runs = split_where_encrypted(packet_runs, payloads.is_encrypted)
@@ -298,86 +276,6 @@ def _read_stream(
     return Stream(**arrays, fates=no_fates(count), sender_reports=tuple(reports)), invalid
 
 
-def _find_packet_runs(
-    stream: Stream, payloads: Payloads, dump: Bytes, base_unix_ns: int, timing: SegmentTiming
-) -> tuple[list[PacketRun], PacketCounts]:
-    """Returns each source's audio in order, parted where numbers or time stamps break off.
-
-    Args:
-      stream: all packets; those that are there twice get their fate.
-      payloads: what they hold.
-      dump: the bytes that payloads are positions in.
-      base_unix_ns: server time of the dump's offset 0.
-      timing: the segment as the metadata states it.
-
-    Returns:
-      the packet runs, and the counts of all packets.
-    """
-    counts = PacketCounts()
-    packet_runs: list[PacketRun] = []
-    is_audio = payloads.is_audio
-    for mine in by_source(stream.ssrc):
-        if not is_audio[mine].any():
-            counts += PacketCounts(expected=len(mine), received=len(mine))
-            continue
-        sequels = [
-            part
-            for sequel in split_at_restarts(stream, mine)
-            for part in split_at_repeats(stream, sequel, is_audio, dump)
-        ]
-        for sequel, conflicting in sequels:
-            ordered, lost_before, its_counts = put_in_order(
-                stream.sequence_number[sequel], is_audio[sequel]
-            )
-            counts += its_counts
-            picked = sequel[ordered]
-            if len(picked) < len(sequel):
-                settle(stream.fates, conflicting, Fate.CONFLICTING)
-                is_twice = np.ones(len(sequel), dtype=bool)
-                is_twice[ordered] = False
-                settle(stream.fates, sequel[is_twice], Fate.DUPLICATE)
-            del ordered
-            has_audio = is_audio[picked]
-            if not has_audio.any():
-                continue
-            if not has_audio.all():
-                # Loss before a packet without audio belongs to the next one with audio.
-                lost_before = np.diff(np.cumsum(lost_before)[has_audio], prepend=0)
-                picked = picked[has_audio]
-            lost_before[0] = 0  # what came before the first packet was never this track's
-            timestamp = unwrap_sequence(stream.rtp_timestamp[picked], 32)
-            if _stands_still(timestamp):
-                timestamp = _running_time(
-                    int(timestamp[0]), payloads.duration_samples[picked], lost_before
-                )
-            arrival_unix_ns = stream.arrival_offset_ms[picked]
-            arrival_unix_ns *= NS_PER_MS
-            arrival_unix_ns += base_unix_ns
-            longest_jump_samples = longest_honest_jump(timestamp, timing)
-            for part in split_at_jumps(timestamp, arrival_unix_ns, longest_jump_samples):
-                packet_runs.append(
-                    PacketRun(
-                        picked[part],
-                        timestamp[part],
-                        arrival_unix_ns[part],
-                        lost_before[part].astype(np.int32),
-                    )
-                )
-    return packet_runs, counts
-
-
-def _stands_still(timestamp: Ints) -> bool:
-    """Whether time stamps say nothing: most are equal to the one before."""
-    equal = int(np.count_nonzero(np.diff(timestamp) == 0))
-    return len(timestamp) > _ODD_PACKETS and 2 * equal > len(timestamp)
-
-
-def _running_time(first: int, duration_samples: npt.NDArray[np.int32], lost_before: Ints) -> Ints:
-    """Returns time stamps as packets of these durations would have had them."""
-    steps = (lost_before[1:] + 1) * duration_samples[:-1].astype(np.int64)
-    return first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
-
-
 def _find_ends(
     stream: Stream, timing: SegmentTiming, base_unix_ns: int
 ) -> tuple[DumpEnds, tuple[int, int] | None]:
@@ -475,52 +373,3 @@ def _what_is_odd(
         found.append(f"{message}{left_out}")
         told.append(Fate.OUTSIDE_LIMITS)
     return [RtpError(f"{member}: {message}", member=member) for message in found], tuple(told)
-
-
-def _payload_types(
-    rtp_maps: dict[int, RtpMap],
-    stream: Stream,
-    timing: SegmentTiming,
-    member: str,
-    findings: list[RecordingError],
-) -> PayloadTypes:
-    """Returns what the payload types of a dump mean."""
-    opus = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "opus"]
-    red = [number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "red"]
-    codec = timing.codec_type
-    is_known = codec in tuple(Codec)
-    if not rtp_maps and is_known and stream.payload_type.size:
-        # Without a session description the metadata's codec speaks, for the payload type most
-        # packets have.
-        common = int(np.bincount(stream.payload_type).argmax())
-        found = (common,)
-        return PayloadTypes(opus=found) if codec == Codec.OPUS else PayloadTypes(red=found)
-    if not opus and not red and (rtp_maps or not is_known):
-        named = (
-            ", ".join(f"{m.encoding}/{m.clock_rate_hz}" for m in rtp_maps.values())
-            or timing.codec
-            or "not named"
-        )
-        raise UnsupportedCodecError(
-            f"{member}: codec is {named}, expected opus/48000 or red/48000", member=member
-        )
-    has_audio = np.isin(stream.payload_type, opus + red)
-    has_none = bool(stream.payload_type.size and not has_audio.any())
-    if has_none:
-        there = sorted({int(number) for number in np.unique(stream.payload_type)})[:8]
-        message = (
-            f"{member}: payload types {there} in the dump, expected {sorted(opus + red)} by the "
-            "session description"
-        )
-        findings.append(SdpError(message, member=member))
-    noise = {number for number, rtp_map in rtp_maps.items() if rtp_map.encoding == "cn"}
-    return PayloadTypes(
-        opus=tuple(opus),
-        red=tuple(red),
-        # RFC 3551 s6: 13 is comfort noise unless a session description says otherwise.
-        comfort_noise=tuple(noise | ({_COMFORT_NOISE} - rtp_maps.keys())),
-        signalling=tuple(
-            number for number, rtp_map in rtp_maps.items() if rtp_map.encoding in _NO_AUDIO
-        ),
-        has_none=has_none,
-    )

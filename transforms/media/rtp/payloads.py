@@ -18,6 +18,7 @@ from transforms.media.buffers import rows_at
 from transforms.media.opus.packet import MAX_PACKET_SAMPLES, is_valid_packet, packet_samples
 from transforms.media.rtp.encryption import Evidence, sent_samples
 from transforms.media.rtp.fates import Fate, count_of, is_open, reopen, settle
+from transforms.media.rtp.payload_types import PayloadTypes
 from transforms.media.rtp.red import unwrap_red, without_received
 from transforms.media.rtp.streams import Stream
 from transforms.media.units import Bytes, Ints
@@ -26,24 +27,6 @@ _WINDOW_BYTES = 4 << 20
 _MOST_OPUS_BYTES = 61_440
 _PLAIN_BYTES = 1_276
 _HEAD = np.dtype([("toc", "u1"), ("second", "u1")])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayloadTypes:
-    """What the payload types of a dump mean."""
-
-    opus: tuple[int, ...] = ()
-    red: tuple[int, ...] = ()
-    comfort_noise: tuple[int, ...] = ()
-    signalling: tuple[int, ...] = ()
-    """Named by the session description as no audio."""
-    has_none: bool = False
-    """Whether no packet of the dump is of the track's own type, which a finding tells."""
-
-    @property
-    def audio(self) -> tuple[int, ...]:
-        """Those that carry the track's sound."""
-        return self.opus + self.red
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""A dump's audio packets as packet runs, in order, on unwrapped time stamps."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.media.rtp.fates import Fate, settle
+from transforms.media.rtp.payloads import Payloads
+from transforms.media.rtp.repeats import split_at_repeats
+from transforms.media.rtp.streams import (
+    PacketCounts,
+    PacketRun,
+    Stream,
+    by_source,
+    longest_honest_jump,
+    put_in_order,
+    split_at_jumps,
+    split_at_restarts,
+)
+from transforms.media.rtp.timing_metadata import SegmentTiming
+from transforms.media.units import NS_PER_MS, Bytes, Ints
+from transforms.media.wraparound import unwrap_sequence
+
+_LEAST_STANDING_PACKETS = 10
+"""Fewer packets with the time stamp of the one before are no clock that stands still."""
+
+
+def find_packet_runs(
+    stream: Stream, payloads: Payloads, dump: Bytes, base_unix_ns: int, timing: SegmentTiming
+) -> tuple[list[PacketRun], PacketCounts]:
+    """Returns each source's audio in order, parted where numbers or time stamps break off.
+
+    Args:
+      stream: all packets; those that are there twice get their fate.
+      payloads: what they hold.
+      dump: the bytes that payloads are positions in.
+      base_unix_ns: server time of the dump's offset 0.
+      timing: the segment as the metadata states it.
+
+    Returns:
+      the packet runs, and the counts of all packets.
+    """
+    counts = PacketCounts()
+    packet_runs: list[PacketRun] = []
+    is_audio = payloads.is_audio
+    for mine in by_source(stream.ssrc):
+        if not is_audio[mine].any():
+            counts += PacketCounts(expected=len(mine), received=len(mine))
+            continue
+        sequels = [
+            part
+            for sequel in split_at_restarts(stream, mine)
+            for part in split_at_repeats(stream, sequel, is_audio, dump)
+        ]
+        for sequel, conflicting in sequels:
+            ordered, lost_before, its_counts = put_in_order(
+                stream.sequence_number[sequel], is_audio[sequel]
+            )
+            counts += its_counts
+            picked = sequel[ordered]
+            if len(picked) < len(sequel):
+                settle(stream.fates, conflicting, Fate.CONFLICTING)
+                is_twice = np.ones(len(sequel), dtype=bool)
+                is_twice[ordered] = False
+                settle(stream.fates, sequel[is_twice], Fate.DUPLICATE)
+            del ordered
+            has_audio = is_audio[picked]
+            if not has_audio.any():
+                continue
+            if not has_audio.all():
+                # Loss before a packet without audio belongs to the next one with audio.
+                lost_before = np.diff(np.cumsum(lost_before)[has_audio], prepend=0)
+                picked = picked[has_audio]
+            lost_before[0] = 0  # what came before the first packet was never this track's
+            timestamp = unwrap_sequence(stream.rtp_timestamp[picked], 32)
+            if _stands_still(timestamp):
+                timestamp = _running_time(
+                    int(timestamp[0]), payloads.duration_samples[picked], lost_before
+                )
+            arrival_unix_ns = stream.arrival_offset_ms[picked]
+            arrival_unix_ns *= NS_PER_MS
+            arrival_unix_ns += base_unix_ns
+            longest_jump_samples = longest_honest_jump(timestamp, timing)
+            for part in split_at_jumps(timestamp, arrival_unix_ns, longest_jump_samples):
+                packet_runs.append(
+                    PacketRun(
+                        picked[part],
+                        timestamp[part],
+                        arrival_unix_ns[part],
+                        lost_before[part].astype(np.int32),
+                    )
+                )
+    return packet_runs, counts
+
+
+def _stands_still(timestamp: Ints) -> bool:
+    """Whether time stamps say nothing: most are equal to the one before."""
+    equal = int(np.count_nonzero(np.diff(timestamp) == 0))
+    return len(timestamp) > _LEAST_STANDING_PACKETS and 2 * equal > len(timestamp)
+
+
+def _running_time(first: int, duration_samples: npt.NDArray[np.int32], lost_before: Ints) -> Ints:
+    """Returns time stamps as packets of these durations would have had them."""
+    steps = (lost_before[1:] + 1) * duration_samples[:-1].astype(np.int64)
+    return first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
