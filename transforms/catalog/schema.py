@@ -59,7 +59,8 @@ _FATES = {
     Fate.PADDING: "Packets without a payload.",
     Fate.COMFORT_NOISE: "A level of noise (RFC 3389), no recorded sound.",
     Fate.SIGNALLING: "Of a type that the session description names as no audio codec: telephone "
-    "events, retransmission, forward error correction.",
+    "events, retransmission, forward error correction. Or of a type that nothing names, where "
+    "audio of the same source covers its time.",
     Fate.FOREIGN: "Of a payload type that nothing names as the track's.",
     Fate.INVALID: "No RTP by the header, cut short by the capture, or no Opus inside.",
     Fate.CONFLICTING: "With the number of an earlier packet, and other content.",

@@ -108,6 +108,14 @@ def test_each_kind_of_record_has_its_fate() -> None:
     }
 
 
+def test_packets_of_unknown_types_are_audio_lost_only_where_no_audio_lies() -> None:
+    audio = [packet(n) for n in range(40) if n < 20 or n >= 25]
+    beside = [at(1, packet(n, sequence_number=1_000 + n, payload_type=126)) for n in (3, 7, 30)]
+    instead = [packet(n, payload_type=96) for n in range(20, 25)]
+    _, tally = ingest([*audio, *beside, *instead])
+    assert tally.fates == {Fate.PLACED: 35, Fate.SIGNALLING: 3, Fate.FOREIGN: 5}
+
+
 def test_records_of_a_refused_dump_are_counted() -> None:
     segment, tally = ingest(
         [packet(n) for n in range(5)],

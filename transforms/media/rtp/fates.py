@@ -27,7 +27,8 @@ class Fate(StrEnum):
     """A level of noise (RFC 3389), no sound that was recorded."""
     SIGNALLING = "signalling"
     """A payload type that the session description names as no audio codec: telephone events (RFC
-    4733), retransmission (RFC 4588), forward error correction.
+    4733), retransmission (RFC 4588), forward error correction. Or one that nothing names, at a time
+    that audio of the same source covers: it takes a number, and no time.
     """
     FOREIGN = "foreign"
     """A payload type that nothing names as the track's own."""
@@ -85,6 +86,11 @@ def is_open(fates: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 def reopen(fates: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
     """Takes back what was said of some packets, in place."""
     fates[places] = _OPEN
+
+
+def places_of(fates: npt.NDArray[np.uint8], fate: Fate) -> npt.NDArray[np.int64]:
+    """Returns which packets have a fate, rising."""
+    return np.flatnonzero(fates == _CODE[fate])
 
 
 def count_of(fates: npt.NDArray[np.uint8], fate: Fate) -> int:

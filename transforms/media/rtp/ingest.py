@@ -26,7 +26,7 @@ from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
-from transforms.media.rtp.packet_runs import find_packet_runs
+from transforms.media.rtp.packet_runs import find_packet_runs, settle_signals
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payload_types import payload_types_of
 from transforms.media.rtp.payloads import Payloads, look_at_payloads
@@ -127,6 +127,7 @@ def ingest_segment(
     packet_runs = split_where_encrypted(packet_runs, payloads.is_encrypted)
     packet_runs, break_count = longest_packet_runs(packet_runs), len(packet_runs)
     reports = share_out_reports(stream, packet_runs, base_unix_ns, timing)
+    settle_signals(stream, packet_runs, payloads.duration_samples)
     for packet_run in packet_runs:
         settle(stream.fates, packet_run.indices, Fate.PLACED)
     settle(stream.fates, slice(None), Fate.OUTSIDE_LIMITS)  # packet runs past their number

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from transforms.media.rtp.fates import Fate, settle
+from transforms.media import caps
+from transforms.media.rtp.fates import Fate, places_of, reopen, settle
 from transforms.media.rtp.payloads import Payloads
 from transforms.media.rtp.repeats import split_at_repeats
 from transforms.media.rtp.streams import (
@@ -92,6 +96,37 @@ def find_packet_runs(
                     )
                 )
     return packet_runs, counts
+
+
+def settle_signals(
+    stream: Stream, packet_runs: Sequence[PacketRun], duration_samples: npt.NDArray[np.int32]
+) -> None:
+    """Tells packets of unknown types that take no time of their own from audio that is lost, in
+    place.
+
+    Args:
+      stream: all packets.
+      packet_runs: its audio.
+      duration_samples: of each packet of the stream.
+    """
+    foreign = places_of(stream.fates, Fate.FOREIGN)
+    if not foreign.size:
+        return
+    tried: Counter[int] = Counter()
+    is_covered = np.zeros(len(foreign), dtype=bool)
+    for packet_run in packet_runs:
+        ssrc = int(stream.ssrc[packet_run.indices[0]])
+        tried[ssrc] += 1
+        if tried[ssrc] > caps.MAX_PACKET_RUNS_TRIED_PER_REPORT:
+            continue
+        origin = int(packet_run.timestamp[0])
+        begin = packet_run.timestamp - origin
+        wrapped = (stream.rtp_timestamp[foreign] - np.uint32(origin % (1 << 32))).view(np.int32)
+        at = np.searchsorted(begin, wrapped, side="right") - 1
+        end = begin[np.maximum(at, 0)] + duration_samples[packet_run.indices[np.maximum(at, 0)]]
+        is_covered |= (stream.ssrc[foreign] == ssrc) & (at >= 0) & (wrapped < end)
+    reopen(stream.fates, foreign[is_covered])
+    settle(stream.fates, foreign[is_covered], Fate.SIGNALLING)
 
 
 def _stands_still(timestamp: Ints) -> bool:
