@@ -214,7 +214,8 @@ class _Calls:
         recordings = {name: column(self._rows["recordings"], name) for name in _ENDS.values()}
         of_file = self._call["recordings"]
         exact = {
-            "track_count": np.bincount(of_call[audio], minlength=self._count),
+            # Parts of one track are one.
+            "track_count": self._distinct((*SESSION, "output_type"), audio),
             "participant_ms": sum_by(of_call[audio], length.values[audio], self._count),
         }
         at_least = {
@@ -233,10 +234,18 @@ class _Calls:
                 name, ends, "its recordings give (Unix time in us)", np.not_equal
             )
 
-    def _distinct(self, columns: tuple[str, ...]) -> Ints:
-        """Returns how many values of some columns the tracks of each call have."""
-        first, _ = partitions.groups(self._rows["tracks"], columns)
-        counts: Ints = np.bincount(self._call["tracks"][first], minlength=self._count)
+    def _distinct(self, columns: tuple[str, ...], which: Flags | None = None) -> Ints:
+        """Returns how many values of some columns the tracks of each call have.
+
+        Args:
+          columns: of `tracks`.
+          which: the rows that count; None for all.
+        """
+        rows, of_call = self._rows["tracks"], self._call["tracks"]
+        if which is not None:
+            rows, of_call = rows.filter(pa.array(which)), of_call[which]
+        first, _ = partitions.groups(rows, columns)
+        counts: Ints = np.bincount(of_call[first], minlength=self._count)
         return counts
 
     def _compare(

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from transforms.media import caps
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.member import Member, no_memory
-from transforms.media.archive.walk import walk_archive, walk_folder
+from transforms.media.archive.walk import DamagedEndError, walk_archive, walk_folder
 from transforms.media.errors import (
     ArchiveError,
     CodecProcessError,
@@ -79,7 +79,7 @@ class ArchiveMembers:
     """What is wrong with the first timing metadata that could not be read."""
     suspect: RecordingError | None = None
     """What is wrong with the first member that must not be looked at: its path leads out of the
-    archive, or it is no member.
+    archive, or it is no member, but damage at the end.
     """
     cut_by: str | None = None
     """What ended the archive before its time; None when it was read to its end."""
@@ -117,12 +117,18 @@ def read_members(
         for member in _walk(archive, open_input, limits, found.end_early):
             found.member_count += bool(member.name)
             reader.take(member)
+    except DamagedEndError as error:
+        damage = ArchiveError(error.message)
+        if not found.metadata_count and not found.dumps:
+            raise damage from None
+        found.suspect = found.suspect or damage
+        findings.add(damage)
     except (ArchiveError, CodecProcessError) as error:
         # What came whole before the damage is kept; an archive of which nothing came is no archive.
         if not found.metadata_count and not found.dumps:
             raise
-        findings.add(error)
         found.end_early(error.message)
+        findings.add(error)
     return found
 
 

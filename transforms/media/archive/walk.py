@@ -44,6 +44,10 @@ _FOREIGN_MAGICS = {
 }
 
 
+class DamagedEndError(ArchiveError):
+    """The archive is damaged behind its end mark: all members came."""
+
+
 def walk_archive(
     stream: BinaryIO,
     limits: LimitSettings,
@@ -160,7 +164,8 @@ def _tar_members(
                 "members may be missing"
             )
     elif gunzip.damage:
-        raise ArchiveError(f"damaged archive: {gunzip.damage}")
+        message = f"damaged archive: {gunzip.damage}"
+        raise DamagedEndError(message) if reader.has_end else ArchiveError(message)
     elif gunzip.foreign_at is not None:
         yield no_member(
             f"at byte {gunzip.foreign_at} something follows that is no gzip data, expected the "
