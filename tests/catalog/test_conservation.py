@@ -6,6 +6,7 @@ The table `dumps` is made up here, beside the tables of a catalog that an earlie
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,23 @@ def test_track_that_claims_audio_of_no_dump_is_named(catalog: Path) -> None:
     said = _said(catalog)
     assert len(said) == len(SUMMED)
     assert all("its rows of dumps add up to 0" in what for what in said)
+
+
+def test_call_with_a_track_that_is_newer_is_not_judged(catalog: Path) -> None:
+    """A run about some tracks only leaves the row of their call as it was."""
+    rows = _dumps(catalog)
+    rows[0]["claimed_ms"] += 500
+    _write(catalog, rows)
+    _add_sums(catalog, "tracks", 2, claimed_ms=500)
+    _add_sums(catalog, "calls", len(rows))
+    assert any("claimed_ms of calls is " in what for what in _said(catalog))
+
+    tracks = pq.ParquetFile(_file(catalog, "tracks")).read()
+    made = tracks.column("created_at").to_pylist()
+    place = tracks.schema.get_field_index("created_at")
+    newer = pa.array([made[0] + timedelta(days=1), *made[1:]], tracks.schema.field(place).type)
+    pq.write_table(tracks.set_column(place, "created_at", newer), _file(catalog, "tracks"))
+    assert _said(catalog) == []
 
 
 def test_rows_of_earlier_versions_are_not_judged(catalog: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.catalog.shards import CALL, DUMPS, SESSION, Shard, number_together
-from transforms.catalog.sums import Flags, column, sum_by
+from transforms.catalog.sums import Flags, column, extreme_by, sum_by
 from transforms.media.units import Ints
 
 RECORDS = "records"
@@ -40,7 +40,8 @@ def check(shard: Shard) -> Iterator[Finding]:
             )
             yield _check_sum("tracks", tracks, DUMPS, dumps, name, columns)
     for name in set(SUMMED) & set(tracks.schema.names) & set(calls.schema.names):
-        yield _check_sum("calls", calls, "tracks", tracks, name, CALL)
+        table, bad, what = _check_sum("calls", calls, "tracks", tracks, name, CALL)
+        yield table, bad & ~_are_newer(tracks, calls), what
 
 
 def _both_have(name: str, one: pa.Table, other: pa.Table) -> bool:
@@ -63,6 +64,19 @@ def _check_records(dumps: pa.Table) -> Finding:
         )
 
     return DUMPS, judged & (records.values != total), what
+
+
+def _are_newer(tracks: pa.Table, calls: pa.Table) -> Flags:
+    """Returns which calls have tracks newer than their row: a run about some tracks only leaves
+    that as it was.
+    """
+    if not calls.num_rows:
+        return np.zeros(0, dtype=np.bool_)
+    own, others = number_together([calls, tracks.select(CALL)], CALL)
+    groups = int(max(own.max(initial=-1), others.max(initial=-1))) + 1
+    newest = extreme_by(others, column(tracks, "created_at"), groups, largest=True)
+    made = column(calls, "created_at")
+    return made.known & newest.known[own] & (newest.values[own] > made.values)
 
 
 def _check_sum(
