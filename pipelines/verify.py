@@ -115,9 +115,8 @@ def _tell(problem: Problem, told: _Told, arguments: VerifyArguments) -> None:
 def _tell_noted(noted: Noted) -> None:
     for why in noted.not_noted:
         print(f"callpress: not noted: {printable(why)}")
-    print(
-        f"callpress: noted {noted.calls} calls; the next run over their archives presses them anew"
-    )
+    then = "; the next run over their archives presses them anew" if noted.calls else ""
+    print(f"callpress: noted {noted.calls} calls{then}")
 
 
 def _run_at_work(catalog_uri: str) -> str | None:

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_noted_pressed_anew_and_then_right(folder: Path) -> Non
     assert len(_notes(folder)) == 2
 
     done = press(folder / "out", raw)
-    assert "pressing 2 calls anew" in done.err
+    assert "2 calls are noted to be pressed anew" in done.err
     assert "2 listed, 2 ok" in done.out
     assert callpress("verify", "--catalog", catalog).status == 0
     assert sorted((folder / "out" / "recordings").rglob("*.m*")) == files
@@ -99,7 +99,7 @@ def test_call_whose_archive_is_gone_is_not_noted_and_keeps_what_it_has(folder: P
 
     gone = folder / "raw" / "a.tar.gz"
     assert f"not noted: call default:a, session a: archive {gone} is gone" in done.out
-    assert "noted 0 calls" in done.out
+    assert "noted 0 calls\n" in done.out
     assert _notes(folder) == frozenset()
     press(folder / "out", folder / "raw" / "*")
     assert query(catalog, "recordings") == before
@@ -113,7 +113,18 @@ def test_archive_that_goes_after_it_was_noted_is_said_by_the_run(folder: Path) -
     gone.unlink()
     done = press(folder / "out", folder / "raw" / "*")
     assert f"session a, was to be pressed anew: archive {gone} is gone" in done.err
-    assert "pressing" not in done.err
+    assert "are noted" not in done.err
+
+
+def test_run_over_other_archives_does_not_say_that_it_presses_what_is_noted(folder: Path) -> None:
+    catalog = folder / "out" / "catalog"
+    _files(folder, "a", "*.mkv")[0].unlink()
+    assert "noted 1 calls; the next" in callpress("verify", "--catalog", catalog, "--repair").out
+    done = press(folder / "out", folder / "raw" / "b.tar.gz")
+    assert "1 calls are noted to be pressed anew" in done.err
+    assert "this run presses those of which it is given an archive" in done.err
+    assert "1 listed, 1 skipped" in done.out
+    assert _notes(folder) == {str(folder / "raw" / "a.tar.gz")}
 
 
 def test_repair_takes_the_lock_of_the_catalog(folder: Path) -> None:

@@ -86,8 +86,8 @@ def what_is_repeated(catalog_uri: str) -> list[str]:
             )
     if there:
         lines.append(
-            f"pressing {there} calls anew of which something was missing or wrong, as noted by "
-            "verify --repair or a run that was cut short"
+            f"{there} calls are noted to be pressed anew, by verify --repair or a run that was cut "
+            "short: this run presses those of which it is given an archive"
         )
     return lines
 
