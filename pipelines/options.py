@@ -176,8 +176,8 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument(
         "--repress",
         action="store_true",
-        help="press anew also more than 5 %% of a catalog of 200 archives or more, where settings "
-        "or the version of the program are not those it was made with",
+        help="press anew also more than 5 %% of a catalog of 200 archives or more, for other "
+        "settings or what an older version left failed or partial",
     )
     run.add_argument(
         "--dry-run",
