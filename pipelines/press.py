@@ -94,7 +94,9 @@ def build(
         listed[list_archives.FAILURES]
         | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
         # What an earlier run said of a folder it could not list holds no more.
-        compared.todo | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
+        # All that lies in it may be done, and nothing else of it come this way.
+        listed[list_archives.ARCHIVES]
+        | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
     ) | "KeysOfArchives" >> beam.Flatten()
     of_them = {
         "archives": ("archive_uri",),

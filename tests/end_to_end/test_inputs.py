@@ -112,6 +112,14 @@ def test_unreadable_folder_is_a_row_until_it_can_be_read(
     assert _status(out / "catalog", raw) == {"a.tar.gz": "ok", "secret/night/b.tar.gz": "ok"}
     assert query(out / "catalog", "failures") == []
 
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        callpress("run", "--input", raw / "**.tar.gz", "--output", out)
+    assert set(_told(out / "catalog", raw)) == {"secret/"}
+    done = press(out, raw / "**.tar.gz")
+    assert "2 listed, 2 skipped" in done.out
+    assert query(out / "catalog", "failures") == []  # though nothing in it is to be pressed
+
 
 def test_input_named_in_no_utf8_is_a_row(tmp_path: Path) -> None:
     _write(tmp_path / "raw/a.tar.gz", "a")
