@@ -119,6 +119,11 @@ def build(
         before_mix | "WithoutCall" >> beam.Filter(lambda failure: failure.call is None),
         mixed.calls | "OfCalls" >> beam.FlatMap(lambda call: call.failures),
     ) | "AllFailures" >> beam.Flatten()
+    # Those too that could not be looked at: what becomes of them is counted with the others.
+    matched = (
+        listed[list_archives.ARCHIVES],
+        listed[list_archives.FAILURES],
+    ) | "AllListed" >> beam.Flatten()
     named = {}
     if job.filters.named:
         named["unmatched"] = (
@@ -132,7 +137,7 @@ def build(
         "calls": mixed.calls,
         "archives": recorded.archives,
         "failures": failures,
-        "listed": listed[list_archives.ARCHIVES],
+        "listed": matched,
         "left_out": listed[list_archives.LEFT_OUT],
         "repressing": compared.repressing,
         "skipped": compared.skipped,

@@ -69,6 +69,7 @@ def test_what_cannot_be_pressed_is_a_row_each_and_the_rest_is_pressed(tmp_path: 
     done = callpress("run", "--input", raw / "*", "--output", out)
 
     assert done.status == 1
+    assert "7 listed, 3 ok, 4 failed" in done.out
     assert "bug" not in done.err
     catalog = out / "catalog"
     assert _status(catalog, raw) == {"a.tar.gz": "ok", "line\nend.tar.gz": "ok", "call/": "ok"}
