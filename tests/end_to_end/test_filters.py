@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
-from tests.support.command import callpress, press
+from tests.support.command import callpress, press, query
 from transforms.filters import Filters
 from transforms.media.values import OutputType
 
@@ -96,6 +96,24 @@ def test_quiet_night_is_said(pressed: Path, flags: tuple[str, ...], said: str) -
 
     assert done.status == 0
     assert said in done.err
+
+
+def test_run_about_somebody_silent_does_not_call_the_call_empty(tmp_path: Path) -> None:
+    voice = [Segment(packets=encode_opus(tone(300, 1)), ssrc=1)]
+    people = [
+        Participant(participant_id="alice", segments=voice),
+        Participant(participant_id="mute", segments=[]),
+    ]
+    (tmp_path / "a.tar.gz").write_bytes(make_call_archive(people))
+    catalog = tmp_path / "out" / "catalog"
+
+    press(tmp_path / "out", tmp_path / "a.tar.gz", flags=("--participant", "mute"))
+
+    assert [row["status"] for row in query(catalog, "calls")] == ["partial"]
+    assert callpress("verify", "--catalog", catalog).status == 0
+    press(tmp_path / "out", tmp_path / "a.tar.gz")
+    assert [row["status"] for row in query(catalog, "calls")] == ["ok"]
+    assert callpress("verify", "--catalog", catalog).status == 0
 
 
 def test_a_name_counts_only_where_the_other_filters_let_it() -> None:

@@ -146,6 +146,8 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
             and all(row["status"] == Status.OK for row in with_audio)
         )
         status = Status.OK if whole else Status.PARTIAL
+    elif plan.is_narrowed and not failures:
+        status = Status.PARTIAL  # nothing was sent by those it is about: of others it knows nothing
     else:
         status = Status.FAILED if failures else Status.EMPTY
     sessions = {(row["participant_id"], row["user_session_id"]) for row in rows["tracks"]} | set(
