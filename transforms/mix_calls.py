@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,7 @@ from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
+from transforms.media.rtp.dump_claims import SegmentClaim
 from transforms.media.settings import PressSettings
 from transforms.media.track.staged_packets import load_index
 from transforms.media.units import SAMPLE_RATE_HZ
@@ -331,17 +332,27 @@ def _complete(plan: CallPlan, failures: Sequence[Failure]) -> tuple[list[Failure
       the others, and the archives whose failures were taken out.
     """
     sources = {track_ids_of(source.track): source for source in plan.sources}
-    segments: dict[str, frozenset[str]] = {}
+    segments: dict[str, Mapping[str, tuple[SegmentClaim, bool]]] = {}
     left, completed = [], set()
     for failure in failures:
         source = sources.get(failed_track(failure))
         is_brought = False
         if failure.lacks_segment is not None and source is not None:
+            parts = (*source.parts, *source.bare_parts)
+            for part in parts:
+                if part.index_uri not in segments:
+                    segments[part.index_uri] = _segments_of(part)
+            claims = {
+                found[0]
+                for part in parts
+                if part.archive_uri == failure.archive_uri
+                and (found := segments[part.index_uri].get(failure.lacks_segment))
+            }
             for part in source.parts:
                 if part.archive_uri != failure.archive_uri:
-                    if part.index_uri not in segments:
-                        segments[part.index_uri] = _segments_with_packets(part)
-                    is_brought |= failure.lacks_segment in segments[part.index_uri]
+                    other = segments[part.index_uri].get(failure.lacks_segment)
+                    # A recorder may use a name again: what is claimed of the segment tells.
+                    is_brought |= other is not None and other[1] and other[0] in claims
         if is_brought and failure.archive_uri is not None:
             completed.add(failure.archive_uri)
         else:
@@ -349,15 +360,22 @@ def _complete(plan: CallPlan, failures: Sequence[Failure]) -> tuple[list[Failure
     return left, completed
 
 
-def _segments_with_packets(part: TrackPart) -> frozenset[str]:
-    """Returns the names of a part's segments, without suffix; none where staging cannot be read,
-    which whoever needs its packets tells.
+def _segments_of(part: TrackPart) -> Mapping[str, tuple[SegmentClaim, bool]]:
+    """Returns what is claimed of each of a part's segments and whether it has packets, by its name
+    without suffix; none where staging cannot be read, which whoever needs its packets tells.
     """
     try:
         index = load_index(objects.read_bytes(part.index_uri))
     except RecordingError:
-        return frozenset()
-    return frozenset(segment_stem(packet_run.base_filename) for packet_run in index.packet_runs)
+        return {}
+    with_packets = {segment_stem(packet_run.base_filename) for packet_run in index.packet_runs}
+    return {
+        segment_stem(dump.base_filename): (
+            dump.claim,
+            segment_stem(dump.base_filename) in with_packets,
+        )
+        for dump in index.dumps
+    }
 
 
 def _outcome(

@@ -11,6 +11,7 @@ import json
 import struct
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,36 @@ def _exchanged(call_id: str) -> Members:
     return {**members, "alice_1.rtpdump": bob, "bob_1.rtpdump": alice}
 
 
+def _exchanged_alike(call_id: str) -> Members:
+    """Both begin with the same time stamp; only their ends tell them apart."""
+    people = [
+        Participant(
+            participant_id=who,
+            segments=[replace(_segment(hz, f"{who}_1", seconds), first_rtp_timestamp=0)],
+        )
+        for who, hz, seconds in (("alice", 300, 2.0), ("bob", 500, 3.0))
+    ]
+    members = make_call_members(people, call_id=call_id)
+    alice, bob = members["alice_1.rtpdump"], members["bob_1.rtpdump"]
+    return {**members, "alice_1.rtpdump": bob, "bob_1.rtpdump": alice}
+
+
+def _first_claim_alone(call_id: str) -> Members:
+    """The metadata says that a first packet came, and no more; the dump has none."""
+    members = _header_alone(call_id)
+    metadata = json.loads(members["p0_timing_metadata.json"])
+    segment = metadata["segments"]["audio"][0]
+    del segment["last_rtp_rtp_timestamp"], segment["last_rtp_unix_timestamp"]
+    return {**members, "p0_timing_metadata.json": json.dumps(metadata).encode()}
+
+
+def _second_round_cut(call_id: str) -> Members:
+    """By RTP time all is there: what is gone had the same time stamps."""
+    return _kept(
+        _counts_again(call_id), "alice_1.rtpdump", lambda record: _offset_ms(record) < 3_000
+    )
+
+
 def _of_another(call_id: str) -> Members:
     """Alice's dump is one that no metadata of the archive speaks of."""
     members = _whole(call_id)
@@ -181,6 +212,9 @@ ARCHIVES: dict[str, Members] = {
         "reports": _reports_alone,
         "late": _begins_late,
         "exchanged": _exchanged,
+        "exchanged_alike": _exchanged_alike,
+        "first_claim": _first_claim_alone,
+        "again_cut": _second_round_cut,
         "stranger": _of_another,
         "convention": _writers_way,
         "few_foreign": lambda call_id: _other_type(call_id, 4),
@@ -232,7 +266,7 @@ def test_what_is_whole_is_ok(pressed: Pressed) -> None:
 
 def test_every_record_has_one_fate(pressed: Pressed) -> None:
     rows = pressed.rows("dumps")
-    assert len(rows) == 2 * 10 + 4
+    assert len(rows) == 2 * 13 + 4
     for row in rows:
         fates = [row[column] for column in row if column.startswith("records_")]
         name = f"{row['member']}"
@@ -247,6 +281,8 @@ def test_every_record_has_one_fate(pressed: Pressed) -> None:
         ("header", "failed", 2_980, "no RTP packets in it, the metadata claims 2.980 s"),
         ("reports", "failed", 2_980, "no RTP packets in it, the metadata claims 2.980 s"),
         ("late", "partial", 800, "begins 0.800 s after the first packet"),
+        ("first_claim", "failed", 0, "no RTP packets in it, the metadata says that some came"),
+        ("again_cut", "partial", 4_000, "ends 4.000 s before the last packet"),
         ("foreign", "partial", 100, "5 packets (0.100 s) are of payload types that nothing names"),
         ("stranger", "partial", 0, "its RTP time stamps are not those that the metadata claims"),
     ],
@@ -276,6 +312,12 @@ def test_what_begins_late_lies_where_its_rtp_time_puts_it(pressed: Pressed) -> N
     whole, late = (pressed.row("tracks", name, "alice") for name in ("whole", "late"))
     assert late["offset_ms"] - whole["offset_ms"] == 800
     assert late["sync_error_ms"] < 10
+
+
+def test_dumps_that_begin_alike_are_told_apart_by_their_ends(pressed: Pressed) -> None:
+    for who, frequency_hz, other_hz in (("alice", 300, 500), ("bob", 500, 300)):
+        heard = pressed.hear("exchanged_alike", who)
+        assert level_at(heard, frequency_hz) > 100 * level_at(heard, other_hz)
 
 
 def test_exchanged_dumps_are_taken_for_whose_they_are(pressed: Pressed) -> None:
@@ -339,3 +381,31 @@ def test_a_call_whose_archive_is_cut_off_is_partial(tmp_path: Path) -> None:
     assert (track["participant_id"], track["status"]) == ("alice", "ok")
     failures = query(tmp_path / "out" / "catalog", "failures")
     assert {row["call_id"] for row in failures} == {"cut_off", None}
+
+
+def test_a_name_that_comes_again_in_another_archive_is_another_segment(tmp_path: Path) -> None:
+    """The first archive lacks a dump; the second has one of that name, of five seconds later."""
+    first = make_call_members(_two_people(), call_id="names")
+    del first["alice_1.rtpdump"]
+    again = [
+        Participant(participant_id="alice", segments=[_segment(300, "alice_1", start_ms=5_000)])
+    ]
+    for name, members in (("a", first), ("b", make_call_members(again, call_id="names"))):
+        (tmp_path / f"{name}.tar.gz").write_bytes(make_archive(members))
+    callpress("run", "--input", tmp_path / "*.tar.gz", "--output", tmp_path / "out")
+    (call,) = query(tmp_path / "out" / "catalog", "calls")
+    assert (call["status"], call["missing_ms"]) == ("partial", 2_980)
+
+
+def test_a_segment_that_two_archives_hold_in_parts_is_whole(tmp_path: Path) -> None:
+    whole = make_call_members(_two_people(), call_id="parts")
+    head = _kept(whole, "alice_1.rtpdump", lambda record: _offset_ms(record) <= 1_600)
+    tail = _kept(whole, "alice_1.rtpdump", lambda record: _offset_ms(record) > 1_500)
+    for name, members in (("a", head), ("b", tail)):
+        (tmp_path / f"{name}.tar.gz").write_bytes(make_archive(members))
+    done = callpress("run", "--input", tmp_path / "*.tar.gz", "--output", tmp_path / "out")
+    assert done.status == 0, done.out
+    (call,) = query(tmp_path / "out" / "catalog", "calls")
+    assert (call["status"], call["missing_ms"]) == ("ok", 0)
+    rows = query(tmp_path / "out" / "catalog", "dumps")
+    assert sum(row["records_placed"] for row in rows) == 300

@@ -125,13 +125,12 @@ class _Calls:
         """Returns for each call, by its number, whether a run about all of it has made its row in
         `calls`; without one, False.
         """
-        failed = np.bincount(self._call["failures"], minlength=self._count) > 0
         is_mix = is_one_of(self._rows["recordings"], "recording_type", ("composite",))
         mixed = np.bincount(self._call["recordings"][is_mix], minlength=self._count) > 0
         whole = np.zeros(self._count, dtype=np.bool_)
         told = ~is_one_of(self._rows["calls"], "status", (str(Status.PARTIAL),))
         whole[self._call["calls"]] = told
-        flags: Flags = (self._calls_row >= 0) & (whole | failed | mixed)
+        flags: Flags = (self._calls_row >= 0) & (whole | mixed)
         return flags
 
     # --- what is checked --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from transforms.media.rtp.fates import FATES, Fate
 from transforms.media.settings import PressSettings
 from transforms.media.track.staged_packets import StagedDump
 from transforms.media.units import NS_PER_MS
-from transforms.media.values import PartFiles, TrackKey
+from transforms.media.values import PartFiles, TrackKey, segment_stem
 from transforms.media.wall_time import to_time
 from transforms.storage import objects
 
@@ -131,17 +131,42 @@ def settle_between_archives(accounts: Sequence[DumpAccount]) -> list[DumpAccount
     Args:
       accounts: of tracks, from all their archives.
     """
-    brought = {
-        (each.track, each.dump.base_filename)
-        for each in accounts
-        if each.dump.fates.get(Fate.PLACED)
-    }
-    return [
-        replace(each, dump=replace(each.dump, claim=_NO_CLAIM))
-        if each.dump.records in (None, 0) and (each.track, each.dump.base_filename) in brought
-        else each
-        for each in accounts
-    ]
+    brought: dict[tuple[TrackKey, str, SegmentClaim], list[DumpAccount]] = {}
+    for each in accounts:
+        if each.dump.arrivals_unix_ns is not None and not each.shortfall.is_misfit:
+            brought.setdefault(_segment_of(each), []).append(each)
+    return [_settled(each, brought.get(_segment_of(each), ())) for each in accounts]
+
+
+def _segment_of(account: DumpAccount) -> tuple[TrackKey, str, SegmentClaim]:
+    """Returns what is one segment, whichever archive speaks of it: a name alone may come again."""
+    return account.track, segment_stem(account.dump.base_filename), account.dump.claim
+
+
+def _settled(account: DumpAccount, others: Sequence[DumpAccount]) -> DumpAccount:
+    """Returns an account without what recordings of the same segment bring that reach up to its
+    own.
+    """
+    dump = account.dump
+    if dump.arrivals_unix_ns is None:
+        whole = any(not (e.shortfall.head_ms or e.shortfall.tail_ms) for e in others)
+        return replace(account, dump=replace(dump, claim=_NO_CLAIM)) if whole else account
+    if account.shortfall.is_misfit:
+        return account
+    first_ns, last_ns = dump.arrivals_unix_ns
+    ends = dump.ends
+    for each in others:
+        assert each.dump.arrivals_unix_ns is not None
+        begin_ns, end_ns = each.dump.arrivals_unix_ns
+        if begin_ns > last_ns + _REACH_NS or end_ns < first_ns - _REACH_NS:
+            continue
+        if not each.shortfall.head_ms:
+            ends = replace(ends, head_samples=each.dump.ends.head_samples)
+        if not each.shortfall.tail_ms:
+            ends = replace(
+                ends, tail_samples=each.dump.ends.tail_samples, tail_ns=each.dump.ends.tail_ns
+            )
+    return replace(account, dump=replace(dump, ends=ends))
 
 
 def missing_failures(
@@ -163,7 +188,8 @@ def missing_failures(
     for (track, reason), entries in found.items():
         total_ms = sum(ms for _, ms, _, _ in entries)
         total_packets = sum(packets for _, _, packets, _ in entries)
-        if total_ms < least_ms and total_packets < least_packets and reason != _MISFIT:
+        is_small = total_ms < least_ms and total_packets < least_packets
+        if is_small and reason not in (_MISFIT, _UNKNOWN):
             continue
         for account, _, _, what in entries[:_MOST_TOLD]:
             member = account.dump.member or f"{account.dump.base_filename}.rtpdump"
@@ -185,6 +211,10 @@ def missing_failures(
 
 
 _MISFIT = "misfit"
+_UNKNOWN = "unknown"
+"""Reasons of which nobody can tell how much they cost."""
+_REACH_NS = 200 * NS_PER_MS
+"""Two recordings of a segment that lie no further apart have no hole between them."""
 _MOST_TOLD = 20
 """Segments of one track that are told one by one, per reason."""
 _NO_CLAIM = SegmentClaim(first_unix_ms=None, last_unix_ms=None, rtp_samples=None)
@@ -206,6 +236,8 @@ def _reasons(account: DumpAccount) -> Iterable[tuple[str, float, int, str]]:
         if short.tail_ms:
             what = f"no RTP packets in it, the metadata claims {claimed_s:.3f} s"
             yield "cut", short.tail_ms, 0, what
+        elif dump.claim.has_packets:
+            yield _UNKNOWN, 0.0, 0, "no RTP packets in it, the metadata says that some came"
     elif not dump.is_cut_told:
         for ms, begins_or_ends, which in (
             (short.head_ms, "begins", "after the first packet"),

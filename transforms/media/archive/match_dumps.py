@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.errors import RtpdumpError
-from transforms.media.rtp.dump_claims import ENDS_AGREE_SAMPLES, common_samples, nearest_samples
+from transforms.media.rtp.dump_claims import ENDS_AGREE_SAMPLES, common_samples, without_unset
 from transforms.media.rtp.packets import parse_rtp_window
 from transforms.media.rtp.participant_sessions import ListedSegment
 from transforms.media.rtp.rtpdump import read_rtpdump
 from transforms.media.wraparound import unwrap
 
 _HEAD_BYTES = 1 << 13
+_LAST_PACKETS = 50
+"""Of a dump's end, among which is the one with the highest time stamp, whatever their order."""
 _MOST_CANDIDATES = 8
 """Segments that one dump is compared with at its end; real origins hardly ever meet."""
 
@@ -62,32 +65,52 @@ def match_dumps(
         for dump in (*(each for each in named if each is not None), *unlisted)
         if (first := _first_timestamp(paths[dump])) is not None
     }
+    segments = [replace(each, timing=without_unset(each.timing)) for each in segments]
     apart: dict[int, int] = {}
     for number, (segment, dump) in enumerate(zip(segments, named, strict=True)):
         claimed = segment.timing.first_rtp_timestamp
         if claimed is not None and dump in firsts:
             apart[number] = unwrap(firsts[dump] - claimed, 0, 32)
     convention = common_samples(list(apart.values()))
-    suspects = [
+    claimed_both = [
         number
         for number, segment in enumerate(segments)
         if segment.timing.first_rtp_timestamp is not None
         and segment.timing.last_rtp_timestamp is not None
-        and abs(apart.get(number, 1 << 31) - convention) > ENDS_AGREE_SAMPLES
     ]
+    alike = _begin_alike(segments, claimed_both)
+    suspects = []
+    for number in claimed_both:
+        dump = named[number]
+        fits = abs(apart.get(number, 1 << 31) - convention) <= ENDS_AGREE_SAMPLES
+        # Where several begin with the same time stamp their ends tell them apart.
+        if fits and dump is not None and number in alike:
+            fits = _fits_end(paths[dump], segments[number])
+        if not fits:
+            suspects.append(number)
     if not suspects:
         return DumpMatch(taken={}, head_convention_samples=convention)
     by_first = sorted(
         ((segments[n].timing.first_rtp_timestamp or 0) + convention, n) for n in suspects
     )
     owners = {named[n]: n for n in suspects if named[n] in firsts}
-    fits: dict[str, list[int]] = {}
+    fitting: dict[str, list[int]] = {}
     for dump in (*owners, *(each for each in unlisted if each in firsts)):
         assert dump is not None
         near = [n for n in _near(by_first, firsts[dump]) if named[n] != dump]
         if near:
-            fits[dump] = [n for n in near if _fits_end(paths[dump], segments[n])]
-    return DumpMatch(taken=_taken(fits, named, owners), head_convention_samples=convention)
+            fitting[dump] = [n for n in near if _fits_end(paths[dump], segments[n])]
+    return DumpMatch(taken=_taken(fitting, named, owners), head_convention_samples=convention)
+
+
+def _begin_alike(segments: Sequence[ListedSegment], numbers: Sequence[int]) -> set[int]:
+    """Returns those of some segments that begin with the time stamp of another one."""
+    firsts = sorted((segments[n].timing.first_rtp_timestamp or 0, n) for n in numbers)
+    found: set[int] = set()
+    for (one, n), (other, m) in itertools.pairwise(firsts):
+        if other - one <= ENDS_AGREE_SAMPLES:
+            found.update((n, m))
+    return found
 
 
 def _taken(
@@ -137,18 +160,20 @@ def _first_timestamp(path: Path) -> int | None:
 
 
 def _fits_end(path: Path, segment: ListedSegment) -> bool:
-    """Whether a dump has a packet where the metadata claims the segment's last one."""
+    """Whether a dump ends where the metadata claims the segment's last packet."""
     claimed = segment.timing.last_rtp_timestamp
     assert claimed is not None, "suspects have one"
-    apart = 1 << 31
+    last = np.zeros(0, dtype=np.uint32)
     try:
         with path.open("rb") as file:
             for timestamps in _timestamps(file):
-                if timestamps.size:
-                    apart, _ = nearest_samples(timestamps, claimed, from_end=True)
+                last = np.concatenate([last, timestamps])[-_LAST_PACKETS:]
     except RtpdumpError:
         pass  # the last packets before the damage count
-    return abs(apart) <= ENDS_AGREE_SAMPLES
+    if not last.size:
+        return False
+    behind = (last - np.uint32(claimed % (1 << 32))).view(np.int32)
+    return abs(int(behind.max())) <= ENDS_AGREE_SAMPLES
 
 
 def _timestamps(file: BinaryIO) -> Iterator[npt.NDArray[np.uint32]]:

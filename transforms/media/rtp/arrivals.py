@@ -104,8 +104,14 @@ def _late_begin_ns(
     span_ms = (timing.last_rtp_unix_ms or timing.first_rtp_unix_ms) - timing.first_rtp_unix_ms
     if abs(late_ns) <= _ENDS_AGREE_NS or late_ns > span_ms * NS_PER_MS + CLOCKS_AGREE_NS:
         return 0
-    by_header_ns = by_dump_ns - base_unix_ns if by_dump_ns else None
-    if by_header_ns is not None and abs(by_header_ns) <= _AGREE_NS:
+    # Without arrivals the dump does not say when its first packet came.
+    has_clock = bool(by_dump_ns) and stream.has_arrivals
+    by_header_ns = by_dump_ns - base_unix_ns if has_clock else None
+    if (
+        by_header_ns is not None
+        and abs(by_header_ns) <= _AGREE_NS
+        and abs(by_header_ns) <= abs(by_header_ns - late_ns)
+    ):
         return 0
     by_last_ns = _by_last_ns(stream, timing, base_unix_ns)
     if by_last_ns is not None and abs(by_last_ns - late_ns) <= _AGREE_NS:

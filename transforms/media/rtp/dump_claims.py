@@ -7,7 +7,7 @@ dump that begins later or ends earlier has lost audio; its own packets cannot te
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +39,31 @@ class SegmentClaim:
     """
 
     @property
+    def has_packets(self) -> bool:
+        """Whether any packet came, by the server's clock."""
+        return self.first_unix_ms is not None or self.last_unix_ms is not None
+
+    @property
     def span_ms(self) -> int | None:
         """From the first to the last packet: by the server's clock, else by RTP time."""
         if self.first_unix_ms is not None and self.last_unix_ms is not None:
             return max(0, self.last_unix_ms - self.first_unix_ms)
         return None if self.rtp_samples is None else round(self.rtp_samples / SAMPLES_PER_MS)
+
+
+def without_unset(timing: SegmentTiming) -> SegmentTiming:
+    """Returns a segment's metadata without RTP time stamps that say nothing: both are equal, and
+    the server's clock has more than a second between the packets.
+    """
+    first_ms, last_ms = timing.first_rtp_unix_ms, timing.last_rtp_unix_ms
+    if (
+        timing.first_rtp_timestamp != timing.last_rtp_timestamp
+        or first_ms is None
+        or last_ms is None
+        or last_ms - first_ms <= CLOCKS_AGREE_NS // NS_PER_MS
+    ):
+        return timing
+    return replace(timing, first_rtp_timestamp=None, last_rtp_timestamp=None)
 
 
 def claim_of(timing: SegmentTiming) -> SegmentClaim:
@@ -177,10 +197,8 @@ def shortfall(
     if ends is None:
         return Shortfall(tail_ms=claim.span_ms or 0, packets=lost)
     head, tail = ends.head_samples, ends.tail_samples
-    if head is not None:
-        head -= conventions.head_samples
-    if tail is not None:
-        tail -= conventions.tail_samples
+    head = _less_convention(head, conventions.head_samples)
+    tail = _less_convention(tail, conventions.tail_samples)
     head_ms, tail_ms, is_misfit = 0.0, 0.0, False
     # What lies further off than the segment is long is of another origin.
     most = (claim.span_ms or 0) * SAMPLES_PER_MS + ENDS_AGREE_SAMPLES
@@ -189,7 +207,8 @@ def shortfall(
     if not is_misfit:
         head_ms = _missing_ms(head)
         tail_ms = _missing_ms(tail)
-    if tail is None and ends.tail_ns is not None and ends.tail_ns > CLOCKS_AGREE_NS:
+    if not tail_ms and ends.tail_ns is not None and ends.tail_ns > CLOCKS_AGREE_NS:
+        # RTP time says nothing, or that of an earlier packet, of another origin.
         tail_ms = ends.tail_ns / NS_PER_MS
     return Shortfall(
         head_ms=head_ms,
@@ -198,6 +217,13 @@ def shortfall(
         packets_ms=sum(count for _, count in lost) * packet_ms,
         is_misfit=is_misfit,
     )
+
+
+def _less_convention(samples: int | None, convention_samples: int) -> int | None:
+    """Returns by how much an end differs; one that agrees as it stands is not the convention's."""
+    if samples is None or abs(samples) <= ENDS_AGREE_SAMPLES:
+        return samples
+    return samples - convention_samples
 
 
 def _missing_ms(samples: int | None) -> float:

@@ -22,7 +22,7 @@ from transforms.media.errors import (
     RtpError,
 )
 from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arrival
-from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples
+from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples, without_unset
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
@@ -109,6 +109,7 @@ def ingest_segment(
       TimelineError: no time to place the packets at.
     """
     findings: list[RecordingError] = []
+    timing = without_unset(timing)
     with open_dump() as file:
         dump = read_rtpdump(file, member)
         stream, invalid = _read_stream(dump, member, limits, findings, tally)

@@ -26,6 +26,10 @@ from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.units import NS_PER_MS, Bytes, Ints
 from transforms.media.wraparound import unwrap_sequence
 
+_SIGNAL_REACH_MS = 2_000
+"""A packet that takes no time comes when the audio of its time does, less what networks add."""
+_SIGNAL_REACH_PACKETS = 100
+"""The same for dumps without arrivals, in their order."""
 _LEAST_STANDING_PACKETS = 10
 """Fewer packets with the time stamp of the one before are no clock that stands still."""
 
@@ -113,18 +117,31 @@ def settle_signals(
     if not foreign.size:
         return
     tried: Counter[int] = Counter()
+    places = {int(stream.ssrc[foreign[at[0]]]): at for at in by_source(stream.ssrc[foreign])}
     is_covered = np.zeros(len(foreign), dtype=bool)
     for packet_run in packet_runs:
         ssrc = int(stream.ssrc[packet_run.indices[0]])
         tried[ssrc] += 1
-        if tried[ssrc] > caps.MAX_PACKET_RUNS_TRIED_PER_REPORT:
+        if tried[ssrc] > caps.MAX_PACKET_RUNS_TRIED_PER_REPORT or ssrc not in places:
             continue
+        mine = places[ssrc]
         origin = int(packet_run.timestamp[0])
         begin = packet_run.timestamp - origin
-        wrapped = (stream.rtp_timestamp[foreign] - np.uint32(origin % (1 << 32))).view(np.int32)
+        sent = stream.rtp_timestamp[packet_run.indices]
+        if (sent != sent[0] + begin.astype(np.uint32)).any():
+            continue  # its time stamps stand still: they say nothing of others either
+        wrapped = (stream.rtp_timestamp[foreign[mine]] - np.uint32(origin % (1 << 32))).view(
+            np.int32
+        )
         at = np.searchsorted(begin, wrapped, side="right") - 1
-        end = begin[np.maximum(at, 0)] + duration_samples[packet_run.indices[np.maximum(at, 0)]]
-        is_covered |= (stream.ssrc[foreign] == ssrc) & (at >= 0) & (wrapped < end)
+        there = packet_run.indices[np.maximum(at, 0)]
+        end = begin[np.maximum(at, 0)] + duration_samples[there]
+        apart_ms = stream.arrival_offset_ms[foreign[mine]] - stream.arrival_offset_ms[there]
+        # Seconds later the same time stamps are those of a sender that counts anew.
+        is_near = np.abs(apart_ms) <= _SIGNAL_REACH_MS
+        if not stream.has_arrivals:
+            is_near = np.abs(foreign[mine] - there) <= _SIGNAL_REACH_PACKETS
+        is_covered[mine] |= (at >= 0) & (wrapped < end) & is_near
     reopen(stream.fates, foreign[is_covered])
     settle(stream.fates, foreign[is_covered], Fate.SIGNALLING)
 

@@ -105,7 +105,16 @@ def segments_by_output(
             output_type = _OUTPUT_TYPES.get(segment.track_type)
             if output_type is not None:
                 # Listed twice, in one list or in both, it is one segment: its dump is there once.
-                by_output.setdefault(output_type, {}).setdefault(listed.stem, listed)
+                first = by_output.setdefault(output_type, {}).setdefault(listed.stem, listed)
+                if first.timing != segment:
+                    message = (
+                        f"{timing.member}: segment {segment.base_filename} is listed by "
+                        f"{first.metadata_member} too, and otherwise; that one was taken"
+                    )
+                    findings.add(
+                        TimingMetadataError(message, member=timing.member),
+                        timing.session.track(output_type),
+                    )
             elif segment.track_type in _NOT_SET and _may_be_audio(segment, number < audio):
                 untyped.append(listed)
             else:
