@@ -360,7 +360,7 @@ def test_the_nights_missing_seconds_are_told(pressed: Pressed) -> None:
     assert f"{missing_s:.1f} s of" in pressed.done.out
     (run,) = pressed.rows("runs")
     assert run["missing_ms"] == sum(row["missing_ms"] for row in pressed.rows("dumps"))
-    assert run["claimed_ms"] == sum(row["claimed_ms"] for row in pressed.rows("dumps"))
+    assert run["claimed_ms"] == sum(row["claimed_ms"] or 0 for row in pressed.rows("dumps"))
 
 
 def test_a_call_whose_archive_is_cut_off_is_partial(tmp_path: Path) -> None:
