@@ -161,12 +161,15 @@ def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) 
     tried = int(row["attempts"] or 1)
     # Runs of one day are one try: whatever an operator does before noon, the morrow's run tries.
     attempt = tried + (_day_of(row) != utc_date(run.started_unix_ns))
+    most = job.settings.limits.max_attempts
+    may_go_better = _may_go_better(row)
     if is_of_older:
         why = f"{row['status']} in {f'version {version}' if version else 'an older version'}"
-        return Verdict(todo=replace(ref, attempt=attempt), why=why, is_anew=True)
-    if not _may_go_better(row):
+        # What is due for another try by any version needs nobody's leave.
+        is_anew = not may_go_better or attempt > most
+        return Verdict(todo=replace(ref, attempt=attempt), why=why, is_anew=is_anew)
+    if not may_go_better:
         return Verdict(todo=None, why=f"done: {row['status']}")
-    most = job.settings.limits.max_attempts
     if attempt > most:
         return Verdict(todo=None, why=f"{row['status']} {tried} times")
     return Verdict(

@@ -257,6 +257,13 @@ def test_more_than_a_twentieth_of_a_catalog_is_pressed_anew_only_when_asked_for(
     )
 
 
+def test_what_is_due_for_another_try_needs_no_leave_of_a_newer_version(context: JobRun) -> None:
+    due = {"status": "failed", "error_type": "StorageError", "callpress_version": None}
+    refs = _fill(context, 200, dict.fromkeys(range(50), due))
+
+    _expect(context, refs, [replace(ref, attempt=2) for ref in refs[:50]], refs[50:], nothing)
+
+
 def test_overwriting_asks_for_all_of_it(context: JobRun) -> None:
     refs = _fill(context, 200, dict.fromkeys(range(200), OTHER))
 
