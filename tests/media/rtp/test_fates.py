@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from transforms.media.errors import RecordingError
 from transforms.media.rtp.fates import Fate, Tally
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
+from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import LimitSettings
 
 Record = tuple[int, bytes, bool]
@@ -47,6 +49,7 @@ def ingest(
     records: Sequence[Record],
     maps: dict[int, RtpMap] | None = None,
     limits: LimitSettings | None = None,
+    timing: SegmentTiming = TIMING,
 ) -> tuple[IngestedSegment | None, Tally]:
     """Ingests a dump; returns what came of it, None when it was refused, and its tally."""
     dump = make_rtpdump(CALL_START_UNIX_MS * 1_000, sorted(records, key=lambda record: record[0]))
@@ -58,7 +61,7 @@ def ingest(
             np.frombuffer(dump, dtype=np.uint8),
             "a.rtpdump",
             OPUS_MAP if maps is None else maps,
-            TIMING,
+            timing,
             limits or LimitSettings(),
             tally,
         )
@@ -193,14 +196,17 @@ def test_copies_of_packets_before_the_first_are_used() -> None:
     red = headers + bytes([OPUS_PAYLOAD_TYPE]) + copy * 2 + b"\x08\0\0\0"
     first = (220, make_rtp_packet(red, sequence_number=10, rtp_timestamp=9_600, payload_type=63))
     records = [(*first, False), *(packet(n) for n in range(11, 40))]
-    segment, tally = ingest(records, RED_MAPS)
+    timing = replace(TIMING, first_rtp_timestamp=9_600 - 3_840)
+    segment, tally = ingest(records, RED_MAPS, timing=timing)
     assert placed(segment) == [[960 * n for n in range(32)]]
     assert tally.fates == {Fate.PLACED: 30}  # copies are no records of their own
     assert segment is not None
+    assert segment.ends.head_samples == 3_840 - 1_920  # what they bring is not missing
     (run,) = segment.packet_runs
     assert run.records["is_copy"].tolist() == [True, True] + [False] * 30
-    # 220 ms is when the first packet came: 20 ms of its own and 40 ms of copies before.
-    assert run.clock.first_server_unix_ns == CALL_START_UNIX_MS * 1_000_000 - 60_000_000
+    # The metadata's first packet came at 0, the dump's first one 80 ms later: 20 ms of its own and
+    # 40 ms of copies before.
+    assert run.clock.first_server_unix_ns == CALL_START_UNIX_MS * 1_000_000 + 20_000_000
 
 
 kinds = st.sampled_from([111, 111, 111, 13, 96, 63])

@@ -149,10 +149,12 @@ def ingest_segment(
         told += (Fate.OUTSIDE_LIMITS,)
     is_cut_told = any(isinstance(error, RtpdumpError) for error in findings)
     findings += _what_is_encrypted(member, payloads)
+    ordered = sorted(done.packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
+    if ordered and ends.head_samples is not None and ends.head_samples > 0:
+        # Redundant copies reach back to before the first packet.
+        ends = replace(ends, head_samples=ends.head_samples - _copied_samples(ordered[0]))
     return IngestedSegment(
-        packet_runs=tuple(
-            sorted(done.packet_runs, key=lambda packet_run: packet_run.clock.first_server_unix_ns)
-        ),
+        packet_runs=tuple(ordered),
         counts=counts,
         channels=1 + payloads.is_stereo if done.packet_runs else 0,
         codec=Codec.RED if payloads.has_red else Codec.OPUS,
@@ -163,6 +165,13 @@ def ingest_segment(
         told=told,
         is_cut_told=is_cut_told,
     )
+
+
+def _copied_samples(packet_run: IngestedPacketRun) -> int:
+    """Returns how much audio at the beginning of a packet run only redundant copies brought."""
+    records = packet_run.records
+    first = int(records["is_copy"].argmin())
+    return int(records["media_sample"][first]) if not records["is_copy"][first] else 0
 
 
 class _IngestedPacketRuns:
