@@ -807,3 +807,29 @@ def test_progress_of_what_expands_much_stays_within_the_archive(tmp_path: Path) 
     )
 
     assert told == [len(data) // 2, len(data) // 2]
+
+
+def test_two_segments_of_one_name_in_two_folders_are_not_taken_for_one_unsaid(
+    tmp_path: Path,
+) -> None:
+    members = {
+        name: data
+        for folder, start_ms in (("one/", 0), ("two/", 5_000))
+        for name, data in make_call_members(
+            [
+                Participant(
+                    participant_id="a",
+                    segments=[segment(base_filename="a_1", start_ms=start_ms)],
+                )
+            ],
+            folder=folder,
+        ).items()
+    }
+    messages = {
+        participant_of(finding): finding.error.message
+        for finding in unpack(make_archive(members), tmp_path).findings
+    }
+    assert messages["a"] == (
+        "two/p0_timing_metadata.json: segment a_1 is listed by one/p0_timing_metadata.json too, "
+        "with other times; that one was taken"
+    )

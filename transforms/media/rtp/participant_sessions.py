@@ -106,10 +106,10 @@ def segments_by_output(
             if output_type is not None:
                 # Listed twice, in one list or in both, it is one segment: its dump is there once.
                 first = by_output.setdefault(output_type, {}).setdefault(listed.stem, listed)
-                if first.timing != segment:
+                if first.timing.times != segment.times:
                     message = (
                         f"{timing.member}: segment {segment.base_filename} is listed by "
-                        f"{first.metadata_member} too, and otherwise; that one was taken"
+                        f"{first.metadata_member} too, with other times; that one was taken"
                     )
                     findings.add(
                         TimingMetadataError(message, member=timing.member),

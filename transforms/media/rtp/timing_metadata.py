@@ -46,6 +46,16 @@ class SegmentTiming:
     last_report: ReportedTime | None = None
 
     @property
+    def times(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """When its first and its last packet came, by RTP time and by the server's clock."""
+        return (
+            self.first_rtp_timestamp,
+            self.last_rtp_timestamp,
+            self.first_rtp_unix_ms,
+            self.last_rtp_unix_ms,
+        )
+
+    @property
     def codec_type(self) -> str:
         """The codec in lower case, without parameters (RFC 2045 s5.1): `audio/opus`."""
         return self.codec.partition(";")[0].strip().lower()
