@@ -357,7 +357,7 @@ def test_segment_without_packets_makes_an_empty_part(tmp_path: Path) -> None:
         tmp_path,
     )
     (part,) = unpacked.sessions[0].parts
-    assert (part.packets_file, part.media_samples, part.has_findings) == ("", 0, False)
+    assert (part.packets_file, part.media_samples) == ("", 0)
     (dump,) = load_part(tmp_path, PartFiles(packets="", index=part.index_file)).dumps
     assert (dump.records, dump.claim.span_ms) == (0, None)
     assert unpacked.findings == ()
@@ -412,7 +412,7 @@ def test_missing_dump_fails_its_track_alone(tmp_path: Path) -> None:
         output_type=OutputType.AUDIO_ONLY,
     )
     (part,) = unpacked.sessions[0].parts
-    assert (part.packets_file, part.has_findings) == ("", True)
+    assert part.packets_file == ""
     assert len(unpacked.sessions[1].parts) == 2
 
 

@@ -31,12 +31,9 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[object, Finding] = {}
         self._counts: Counter[type[RecordingError]] = Counter()
-        self._owners: set[SessionKey | TrackKey] = set()
 
     def add(self, error: RecordingError, owner: SessionKey | TrackKey | None = None) -> None:
         """Adds a finding. Args: owner: whose it is, where that is known."""
-        if owner is not None:
-            self._owners.add(owner)
         kind = type(error)
         what = (kind, error.message, error.member, error.byte_offset, owner)
         if what in self._found:
@@ -51,10 +48,6 @@ class Findings:
                 lacks_segment=error.lacks_segment,
             )
             self._found[what] = Finding(error=copy, owner=owner)
-
-    def has_of(self, owner: SessionKey | TrackKey) -> bool:
-        """Tells whether anything is wrong with what an owner sent."""
-        return owner in self._owners
 
     def all(self) -> tuple[Finding, ...]:
         """Returns the findings, and one more for each kind of which there were too many."""

@@ -54,8 +54,6 @@ class StagedPart:
     packets_file: str
     """Empty when no packet was sent in the track's segments, or none can be used."""
     index_file: str
-    has_findings: bool
-    """Whether anything is wrong with it."""
     media_samples: int
     first_server_unix_ns: int
     last_server_unix_ns: int
@@ -127,7 +125,6 @@ def stage_track(
         track=track,
         packets_file=packets_path.name if packet_runs else "",
         index_file=index_path.name,
-        has_findings=findings.has_of(track),
         media_samples=sum(staged.media_samples[found.file_offset_bytes] for found in packet_runs),
         first_server_unix_ns=min(starts_unix_ns, default=0),
         last_server_unix_ns=max(starts_unix_ns, default=0),
@@ -281,6 +278,7 @@ def _near_packet_runs(
     if not staged.packet_runs:
         return []
     middle_unix_ns = _middle_unix_ns(staged)
+    places = {dump.base_filename: place for place, dump in enumerate(staged.dumps)}
     kept = []
     for packet_run in staged.packet_runs:
         start = packet_run.clock.first_server_unix_ns
@@ -294,22 +292,19 @@ def _near_packet_runs(
             f"{max_call_hours} h (limits.max_call_hours)"
         )
         findings.add(TimelineError(message, member=f"{packet_run.base_filename}.rtpdump"), track)
-        _count_as_outside(staged.dumps, packet_run)
+        _count_as_outside(staged.dumps, places[packet_run.base_filename], packet_run)
     return kept
 
 
-def _count_as_outside(dumps: list[StagedDump], packet_run: StagedPacketRun) -> None:
-    """Counts a packet run that was staged as outside the limits, which a finding tells."""
-    for place, dump in enumerate(dumps):
-        if dump.base_filename == packet_run.base_filename:
-            count = packet_run.packet_count - packet_run.copy_count
-            fates = {
-                **dump.fates,
-                Fate.PLACED: dump.fates[Fate.PLACED] - count,
-                Fate.OUTSIDE_LIMITS: dump.fates.get(Fate.OUTSIDE_LIMITS, 0) + count,
-            }
-            told = (*dump.told, Fate.OUTSIDE_LIMITS)
-            dumps[place] = replace(dump, fates=fates, told=told)
+def _count_as_outside(dumps: list[StagedDump], place: int, packet_run: StagedPacketRun) -> None:
+    """Counts a packet run of the dump at a place as outside the limits, which a finding tells."""
+    dump, count = dumps[place], packet_run.packet_count - packet_run.copy_count
+    fates = {
+        **dump.fates,
+        Fate.PLACED: dump.fates[Fate.PLACED] - count,
+        Fate.OUTSIDE_LIMITS: dump.fates.get(Fate.OUTSIDE_LIMITS, 0) + count,
+    }
+    dumps[place] = replace(dump, fates=fates, told=(*dump.told, Fate.OUTSIDE_LIMITS))
 
 
 def _middle_unix_ns(staged: _Staged) -> int:
