@@ -1,8 +1,9 @@
 """How well time and sound are kept: prints each figure beside what is to be reached; exits with 1
 when one is missed.
 
-    .venv/bin/python -m benchmarks.fidelity            # everything, some minutes
+    .venv/bin/python -m benchmarks.fidelity            # everything, an hour with the worlds
     .venv/bin/python -m benchmarks.fidelity speech     # rows whose name holds a word
+    WORLDS=200 .venv/bin/python -m benchmarks.fidelity worlds    # fewer random calls than 2,000
 
 Recordings are simulated, with the truth known to the sample (`tests/support`), or made of speech
 that real browsers sent (`tests/support/quality.py`).
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks import worlds
 from benchmarks.figures import Figure, Measure, at_least, at_most, none_of, print_table
 from pipelines.cli import main as callpress
 from tests.support import positions, quality
@@ -348,6 +350,7 @@ FIGURES: dict[str, Measure] = {
     "speech, 5 % loss, in-band FEC": pesq_with_fec,
     "speech, 5 % loss, no FEC": pesq_without_fec,
     "speech against a plain libopus loop": pesq_against_plain_libopus,
+    **worlds.FIGURES,
 }
 
 

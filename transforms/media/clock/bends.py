@@ -18,7 +18,7 @@ from transforms.media.clock.model import (
     ReportPoint,
     StepEvidence,
 )
-from transforms.media.clock.report_evidence import wall_behind_media
+from transforms.media.clock.report_series import wall_behind_media
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, Reals
 
 _BLOCK_NS = 60 * NS_PER_SECOND

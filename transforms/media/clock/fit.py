@@ -23,14 +23,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
+from transforms.media.clock.lines import Line, find_lines
 from transforms.media.clock.model import (
     BEND_S,
-    LEAST_STEP_NS,
-    MAX_SKEW,
     METADATA_NOISE_NS,
     OWN_FIT_NS,
     WALL_CLOCK_RATE,
@@ -40,15 +36,22 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
-from transforms.media.clock.stall_or_path import LONG_PLATEAU_NS, Line, find_lines, lasts
-from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, samples_to_ns
+from transforms.media.clock.rate import (
+    NOMINAL_RATE_ERROR,
+    Skew,
+    fit_rate,
+    nominal_rate_error,
+    reported_rate,
+)
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, samples_to_ns
 
-_NOMINAL_SKEW_BOUND = 500e-6
 _LEAST_FIT_SAMPLES = 30 * SAMPLE_RATE_HZ
 _OWN_FIT_SAMPLES = 600 * SAMPLE_RATE_HZ
 _OWN_FIT_GAIN_NS = 2 * NS_PER_MS
 _DUMP_RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
+_LONG_PLATEAU_NS = 3 * NS_PER_SECOND
+"""Packets that came late together, or could not overtake each other, tell no slope."""
 
 
 def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
@@ -63,102 +66,30 @@ def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece,
     """
     plateaus = [plateau for packet_run in packet_runs for plateau in packet_run.plateaus]
     total = sum(plateau.media_stop_sample - plateau.media_start_sample for plateau in plateaus)
-    common = _fit_skew(plateaus) if total >= _LEAST_FIT_SAMPLES else None
-    return tuple(_lay_lines(packet_run, common) for packet_run in packet_runs)
+    reported = reported_rate(packet_runs)
+    if total >= _LEAST_FIT_SAMPLES:
+        common = fit_rate(plateaus, reported)
+    else:
+        is_fast = reported and abs(reported.rate) - reported.error > NOMINAL_RATE_ERROR
+        common = reported if is_fast else None
+    nominal_error = nominal_rate_error(plateaus, reported)
+    return tuple(
+        _lay_lines(packet_run, common, reported, nominal_error) for packet_run in packet_runs
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Skew:
-    """How a sender's clock runs against the server's."""
+def _lay_lines(
+    packet_run: PacketRunClock, common: Skew | None, reported: Skew | None, nominal_error: float
+) -> tuple[ClockPiece, ...]:
+    """Returns one piece for each line of a packet run, on the least delay of its plateaus.
 
-    rate: float
-    """How much slower it runs, as a part of one."""
-    error: float
-    """By how much the rate may be off."""
-
-
-def _fit_skew(plateaus: Sequence[Plateau]) -> _Skew | None:
-    """Returns the slope of the lines nearest below all plateaus; None when it cannot be known.
-
-    A slope that no sound card has counts as unknown. Plateaus of less than 3 s are ramps of a
-    queue, and tell no slope. Those between which a queue came and went share a line.
+    Args:
+      packet_run: that is laid.
+      common: skew of all packet runs; None where it cannot be known.
+      reported: the same by sender reports.
+      nominal_error: by how much the nominal rate may be off.
     """
-    known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
-    usable = [
-        p for p in known if lasts(p.media_start_sample, p.media_stop_sample, LONG_PLATEAU_NS)
-    ] or known
-    if not usable:
-        return None
-    lines = [[plateau] for plateau in usable]
-    skew = _fit_lines(lines)
-    joined: list[list[Plateau]] = []
-    for plateau in usable:
-        if joined and plateau.evidence == StepEvidence.DENIED:
-            before = joined[-1][-1]
-            step_ns = abs(plateau.least_delay_ns(skew.rate) - before.least_delay_ns(skew.rate))
-            distance_ns = abs(plateau.mean_media_ns - before.mean_media_ns)
-            if step_ns < LEAST_STEP_NS + skew.error * distance_ns:
-                joined[-1].append(plateau)
-                continue
-        joined.append([plateau])
-    if len(joined) < len(lines):
-        skew = _fit_lines(joined)
-    return None if abs(skew.rate) > MAX_SKEW or skew.error > _NOMINAL_SKEW_BOUND else skew
-
-
-def _fit_lines(lines: Sequence[Sequence[Plateau]]) -> _Skew:
-    """Returns the one slope of lines below plateaus, and how far it may be off."""
-    x = np.array(
-        [point[0] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64
-    )
-    y = np.array(
-        [point[1] for line in lines for plateau in line for point in plateau.hull], dtype=np.float64
-    )
-    starts = np.cumsum([0, *(sum(len(plateau.hull) for plateau in line) for line in lines)])[:-1]
-    every = [plateau for line in lines for plateau in line]
-    first = np.cumsum([0, *(len(line) for line in lines)])[:-1]
-    each = np.array([plateau.point_count for plateau in every], dtype=np.float64)
-    its_x = np.array([plateau.mean_media_ns for plateau in every], dtype=np.float64)
-    its_y = np.array([plateau.mean_delay_ns for plateau in every], dtype=np.float64)
-    weight = np.add.reduceat(each, first)
-    mean_x = np.add.reduceat(each * its_x, first) / weight
-    mean_y = np.add.reduceat(each * its_y, first) / weight
-
-    def above(rate: float) -> float:
-        """Returns how far delays lie above the highest lines of a slope, summed: it is convex."""
-        level = np.minimum.reduceat(y - rate * x, starts)
-        return float((weight * (mean_y - rate * mean_x - level)).sum())
-
-    low, high = -2 * MAX_SKEW, 2 * MAX_SKEW
-    ratio = (math.sqrt(5) - 1) / 2
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    at_a, at_b = above(a), above(b)
-    while high - low > 1e-9:
-        if at_a <= at_b:
-            high, b, at_b = b, a, at_a
-            a = high - ratio * (high - low)
-            at_a = above(a)
-        else:
-            low, a, at_a = a, b, at_b
-            b = low + ratio * (high - low)
-            at_b = above(b)
-    rate = (low + high) / 2
-    if abs(rate) < 1e-8:  # what the search leaves of nothing
-        rate = 0.0
-    mean_above = max(above(rate) / float(weight.sum()), _DUMP_RESOLUTION_NS / 2)
-    within = np.array([plateau.spread_media_ns for plateau in every], dtype=np.float64)
-    around = its_x - np.repeat(mean_x, [len(line) for line in lines])
-    spread = math.sqrt(float((each * (within**2 + around**2)).sum()))
-    # Whole ms may tilt the line by one of them from end to end, however many packets there are.
-    longest = max(line[-1].hull[-1][0] - line[0].hull[0][0] for line in lines)
-    return _Skew(
-        rate, 2 * mean_above / spread + _DUMP_RESOLUTION_NS / longest if spread else math.inf
-    )
-
-
-def _lay_lines(packet_run: PacketRunClock, common: _Skew | None) -> tuple[ClockPiece, ...]:
-    """Returns one piece for each line of a packet run, on the least delay of its plateaus."""
-    skews = _skews(packet_run.plateaus, common)
+    skews = _skews(packet_run.plateaus, common, reported)
     pieces = []
     for line in find_lines(packet_run.plateaus, [skew.rate if skew else 0.0 for skew, _ in skews]):
         plateaus = packet_run.plateaus[line.first : line.last + 1]
@@ -175,7 +106,7 @@ def _lay_lines(packet_run: PacketRunClock, common: _Skew | None) -> tuple[ClockP
                 skew_ppm=(1 / (1 + rate) - 1) * 1e6,
                 is_fitted=skew is not None,
                 sync_error_ns=round(
-                    _doubt_ns(line, plateaus, skew, strange_rate, packet_run.method)
+                    _doubt_ns(line, plateaus, skew, strange_rate, packet_run.method, nominal_error)
                 ),
             )
         )
@@ -185,9 +116,10 @@ def _lay_lines(packet_run: PacketRunClock, common: _Skew | None) -> tuple[ClockP
 def _doubt_ns(
     line: Line,
     plateaus: Sequence[Plateau],
-    skew: _Skew | None,
+    skew: Skew | None,
     strange_rate: float,
     method: ClockMethod,
+    nominal_error: float,
 ) -> float:
     """Returns how far server times on a line may be off.
 
@@ -197,6 +129,7 @@ def _doubt_ns(
       skew: their skew; None for the nominal rate.
       strange_rate: by how much their own skew seems to be another one.
       method: how the arrivals are known.
+      nominal_error: by how much the nominal rate may be off.
     """
     rate = skew.rate if skew else 0.0
     length_ns = samples_to_ns(plateaus[-1].media_stop_sample - plateaus[0].media_start_sample)
@@ -204,8 +137,8 @@ def _doubt_ns(
     points = sum(plateau.point_count for plateau in plateaus)
     usual = sum(plateau.point_count * plateau.usual_excess_ns(rate) for plateau in plateaus)
     doubt_ns = _DUMP_RESOLUTION_NS + max(0.0, usual / points) / math.sqrt(points) * 3
-    doubt_ns += (skew.error if skew else _NOMINAL_SKEW_BOUND) * length_ns + strange_rate * length_ns
-    doubt_ns += line.doubt_ns + line.excess_ns
+    doubt_ns += (skew.error if skew else nominal_error) * length_ns + strange_rate * length_ns
+    doubt_ns += line.doubt_ns
     # Lines are drawn through what is nearly straight.
     doubt_ns += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
     if method == ClockMethod.METADATA:
@@ -214,7 +147,9 @@ def _doubt_ns(
     return doubt_ns
 
 
-def _skews(plateaus: Sequence[Plateau], common: _Skew | None) -> list[tuple[_Skew | None, float]]:
+def _skews(
+    plateaus: Sequence[Plateau], common: Skew | None, reported: Skew | None
+) -> list[tuple[Skew | None, float]]:
     """Returns each plateau's skew (None for the nominal rate), and how far its own seems from it.
 
     What plateaus without a confirmed step between them have of their own is applied only where
@@ -225,10 +160,10 @@ def _skews(plateaus: Sequence[Plateau], common: _Skew | None) -> list[tuple[_Ske
         for number, plateau in enumerate(plateaus)
         if number == 0 or plateau.evidence == StepEvidence.CONFIRMED
     ]
-    found: list[tuple[_Skew | None, float]] = []
+    found: list[tuple[Skew | None, float]] = []
     for start, stop in itertools.pairwise([*starts, len(plateaus)]):
         length = plateaus[stop - 1].media_stop_sample - plateaus[start].media_start_sample
-        own = _fit_skew(plateaus[start:stop]) if length >= _LEAST_FIT_SAMPLES else None
+        own = fit_rate(plateaus[start:stop], reported) if length >= _LEAST_FIT_SAMPLES else None
         strange_rate = max(0.0, abs(own.rate - common.rate) - own.error) if own and common else 0.0
         if (
             own

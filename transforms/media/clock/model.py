@@ -16,13 +16,17 @@ PATH_STEP_NS = 60 * NS_PER_MS
 """A step that sender reports do not confirm is a change of path: below this it moves nothing."""
 CHANCE = 4
 """Times the usual error of a least delay that chance makes seldom."""
+CLOCK_STEP_NS = 150 * NS_PER_MS
+"""A fall that no report can judge is a change of path: below this it moves nothing."""
 REPORT_NOISE_NS = 8 * NS_PER_MS
-MAX_SKEW = 600e-6
-"""Beyond what sound cards do (some 500 ppm): such a fit is not applied."""
+MAX_SKEW = 2_200e-6
+"""Beyond what cheap devices and virtual machines do (some 2,000 ppm): such a fit is not applied."""
 ABSURD_RATE = 2 * MAX_SKEW
 """Reports whose two clocks drift apart faster say nothing."""
 WALL_CLOCK_RATE = 100e-6
 """A sender's wall clock, disciplined or not, is not further off than this."""
+USUAL_WALL_CLOCK_RATE = 20e-6
+"""And most are disciplined."""
 METADATA_NOISE_NS = 25 * NS_PER_MS
 """What the network may have added to the only arrivals that are known."""
 OWN_FIT_NS = 600 * NS_PER_SECOND
@@ -62,6 +66,24 @@ class StepEvidence(StrEnum):
     """The sender's own clock went on: the network took another path."""
     UNKNOWN = "unknown"
     """No usable reports on both sides."""
+    GRADUAL = "gradual"
+    """As unknown, but it came little by little: a queue, most likely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A lasting step of the least delay, and what is known of it."""
+
+    index: int
+    """First packet after it."""
+    size_ns: int
+    """By the arrivals."""
+    evidence: StepEvidence = StepEvidence.UNKNOWN
+    stall_ns: int | None = None
+    """As in `Plateau`, like the following."""
+    other_stall_ns: int | None = None
+    pause_ns: int = 0
+    doubt_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +104,24 @@ class Plateau:
     """
     evidence: StepEvidence
     """Of the step before it."""
+    stall_ns: int | None = None
+    """By how much the capture stood still at the step before it, where sender reports say so, and
+    the sender's clock went another way than at the nominal rate.
+    """
+    other_stall_ns: int | None = None
+    """By how much instead if what reports say beyond the arrivals was their own clock, set anew."""
+    pause_ns: int = 0
+    """How long no packet came before it: so long the sender's rate counts in the stall."""
+    doubt_ns: int = 0
+    """By how much another choice of steps between the same reports would move it."""
+    chance_ns: int = 0
+    """How far above the network's least so few packets may well lie all of them."""
+    mean_floor: tuple[int, int] | None = None
+    """Mean (media time, delay) of the least delays of each 5 s, as in `hull`."""
+    ends: tuple[tuple[int, int], ...] = ()
+    """The least delays of the first 5 s, the last 5 s and the last 2 s."""
+    is_reported: bool = False
+    """Whether sender reports come behind it, and would show what comes to stay."""
 
     def least_delay_ns(self, rate: float) -> float:
         """Returns the height, at media time 0, of the highest line of a slope below all delays."""
@@ -100,6 +140,10 @@ class PacketRunClock:
     """Server time of media time 0 if the first packet had come with the least delay."""
     plateaus: tuple[Plateau, ...]
     method: ClockMethod
+    report_rate: tuple[float, float] | None = None
+    """How much slower media time runs than the sender's wall clock, as a part of one, and what that
+    is off by; None where reports do not tell.
+    """
 
     @property
     def first_server_unix_ns(self) -> int:
@@ -119,6 +163,9 @@ def starting_earlier(clock: PacketRunClock, samples: int) -> PacketRunClock:
             media_stop_sample=plateau.media_stop_sample + samples,
             mean_media_ns=plateau.mean_media_ns + earlier_ns,
             hull=tuple((x + earlier_ns, y) for x, y in plateau.hull),
+            mean_floor=plateau.mean_floor
+            and (plateau.mean_floor[0] + earlier_ns, plateau.mean_floor[1]),
+            ends=tuple((x + earlier_ns, y) for x, y in plateau.ends),
         )
         for number, plateau in enumerate(clock.plateaus)
     )

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,25 @@ from transforms.media.clock.model import (
     PacketRunClock,
     Plateau,
     ReportPoint,
+    Step,
     StepEvidence,
 )
-from transforms.media.clock.report_evidence import judge_steps, wall_behind_media
-from transforms.media.clock.steps import drop_ramps, find_ramps, find_steps
+from transforms.media.clock.report_evidence import judge_steps
+from transforms.media.clock.report_series import wall_behind_media
+from transforms.media.clock.steps import (
+    WINDOW_NS,
+    drop_ramps,
+    find_ramps,
+    find_steps,
+    without_strays,
+)
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, samples_to_ns
 
 _POINT_NS = 250 * NS_PER_MS
 """The envelope is the least delay of each quarter second."""
+_FLOOR_NS = 5 * NS_PER_SECOND
+"""The least of so much is the network's least, whatever the jitter."""
+_CHANCE = 0.01
 
 
 def in_order(arrival_unix_ns: Ints) -> Ints:
@@ -88,57 +99,90 @@ def observe_clock(
     delay_ns = arrival_unix_ns - media_ns
     delay_ns -= base_unix_ns
     ordered_ns = in_order(arrival_unix_ns)
-    steps = find_steps(ordered_ns, delay_ns)
+    steps = without_strays(find_steps(ordered_ns, delay_ns), ordered_ns)
     ramps = find_ramps(steps, ordered_ns, delay_ns - (arrival_unix_ns - ordered_ns))
-    evidence = judge_steps(steps, ramps, media_sample, ordered_ns, points)
-    # Little by little, and no report says otherwise: a queue.
-    evidence = [
-        StepEvidence.DENIED if is_ramp and said == StepEvidence.UNKNOWN else said
-        for is_ramp, said in zip(ramps, evidence, strict=True)
-    ]
-    steps, evidence = drop_ramps(steps, evidence, ordered_ns)
-    begins = [
-        (0, StepEvidence.NONE),
-        *((index, said) for (index, _), said in zip(steps, evidence, strict=True)),
-    ]
+    judgement = judge_steps(
+        steps, ramps, media_sample, ordered_ns, delay_ns, duration_samples, points
+    )
+    judged = [step for step in judgement.steps if 0 < step.index < len(delay_ns)]
+    begins = [Step(0, 0, StepEvidence.NONE), *drop_ramps(judged, ordered_ns)]
+    parted = _part_at_bends(begins, media_ns, delay_ns, points)
     plateaus = []
-    for start, stop, said in _part_at_bends(begins, media_ns, delay_ns, points):
+    for step, stop in zip(
+        parted, [*(step.index for step in parted[1:]), len(media_sample)], strict=True
+    ):
+        start = step.index
         first_sample = int(media_sample[start]) if start else 0
         stop_sample = (
             int(media_sample[stop])
             if stop < len(media_sample)
             else int(media_sample[-1] + duration_samples[-1])
         )
-        plateaus.append(
-            _plateau(
-                first_sample,
-                stop_sample,
-                media_ns[start:stop],
-                delay_ns[start:stop],
-                ordered_ns[start:stop],
-                said,
-            )
+        part = slice(start, stop)
+        plateau = _plateau(
+            first_sample, stop_sample, media_ns[part], delay_ns[part], ordered_ns[part], step
         )
-    return PacketRunClock(base_unix_ns=base_unix_ns, plateaus=tuple(plateaus), method=method)
+        plateaus.append(replace(plateau, is_reported=stop <= judgement.reported_until))
+    chances_ns = _chances_ns(plateaus, parted, delay_ns, ordered_ns)
+    return PacketRunClock(
+        base_unix_ns=base_unix_ns,
+        plateaus=tuple(
+            replace(plateau, chance_ns=chance_ns)
+            for plateau, chance_ns in zip(plateaus, chances_ns, strict=True)
+        ),
+        method=method,
+        report_rate=judgement.rate if method == ClockMethod.ARRIVAL_ENVELOPE else None,
+    )
+
+
+def _chances_ns(
+    plateaus: Sequence[Plateau], begins: Sequence[Step], delay_ns: Ints, ordered_ns: Ints
+) -> list[int]:
+    """Returns, for each plateau, how far above the network's least all its packets may well lie.
+
+    What delay packets have beyond the least around them is known of the whole packet run. Of n such
+    the least lies above what they all exceed once in a hundred times.
+    """
+    if len(plateaus) == 1:
+        return [0]  # it is the least by what it is measured by
+    excess_ns = []
+    for step, stop in zip(
+        begins, [*(step.index for step in begins[1:]), len(delay_ns)], strict=True
+    ):
+        block = (ordered_ns[step.index : stop] - ordered_ns[step.index]) // _FLOOR_NS
+        firsts = np.flatnonzero(np.diff(block, prepend=-1))
+        mine = delay_ns[step.index : stop]
+        least_ns = np.minimum.reduceat(mine, firsts)
+        counts = np.diff(firsts, append=len(mine))
+        excess_ns.append((mine - np.repeat(least_ns, counts))[np.repeat(counts, counts) >= 10])
+    every_ns = np.concatenate(excess_ns)[:: max(1, len(delay_ns) // 20_000)]
+    if not every_ns.size:
+        return [0] * len(plateaus)
+    every_ns.sort()
+    found = []
+    for step, stop in zip(
+        begins, [*(step.index for step in begins[1:]), len(delay_ns)], strict=True
+    ):
+        share = 1 - _CHANCE ** (1 / (stop - step.index))
+        found.append(int(every_ns[min(len(every_ns) - 1, int(share * len(every_ns)))]))
+    return found
 
 
 def _part_at_bends(
-    begins: Sequence[tuple[int, StepEvidence]],
-    media_ns: Ints,
-    delay_ns: Ints,
-    points: Sequence[ReportPoint],
-) -> Iterator[tuple[int, int, StepEvidence]]:
-    """Yields the packets of each plateau as (first, stop, evidence of what begins it)."""
-    parted: list[tuple[int, StepEvidence]] = []
-    end = (len(media_ns), StepEvidence.NONE)
-    for (start, said), (stop, _) in itertools.pairwise([*begins, end]):
-        parted.append((start, said))
+    begins: Sequence[Step], media_ns: Ints, delay_ns: Ints, points: Sequence[ReportPoint]
+) -> list[Step]:
+    """Returns what begins each plateau: the steps, and the bends between them."""
+    parted: list[Step] = []
+    for step, stop in zip(
+        begins, [*(step.index for step in begins[1:]), len(media_ns)], strict=True
+    ):
+        part = slice(step.index, stop)
+        parted.append(step)
         parted += [
-            (start + place, bend)
-            for place, bend in find_bends(media_ns[start:stop], delay_ns[start:stop], points)
+            Step(step.index + place, 0, bend)
+            for place, bend in find_bends(media_ns[part], delay_ns[part], points)
         ]
-    for (start, said), (stop, _) in itertools.pairwise([*parted, end]):
-        yield start, stop, said
+    return parted
 
 
 def _plateau_by_ends(first_stop_sample: int, last_stop_sample: int, span_ns: int | None) -> Plateau:
@@ -157,7 +201,8 @@ def _plateau_by_ends(first_stop_sample: int, last_stop_sample: int, span_ns: int
     x = np.array([first_stop_sample, last_stop_sample]) * NS_PER_SECOND // SAMPLE_RATE_HZ
     y = np.array([0, late_ns], dtype=np.int64)
     known = slice(0, 1 if span_ns is None else 2)
-    return _plateau(0, last_stop_sample, x[known], y[known], x[known], StepEvidence.NONE)
+    begin = Step(0, 0, StepEvidence.NONE)
+    return _plateau(0, last_stop_sample, x[known], y[known], x[known], begin)
 
 
 def _arrivals_by_reports(
@@ -224,27 +269,44 @@ def _plateau(
     media_ns: Ints,
     delay_ns: Ints,
     ordered_ns: Ints,
-    evidence: StepEvidence,
+    begin: Step,
 ) -> Plateau:
     """Returns a plateau from its packets: media time at their ends, delays, arrivals in order."""
-    bins = (ordered_ns - ordered_ns[0]) // _POINT_NS
-    firsts = np.flatnonzero(np.diff(bins, prepend=-1))
-    least_ns = np.minimum.reduceat(delay_ns, firsts)
-    # Of each quarter second the first packet of the least delay.
-    alike = np.flatnonzero(delay_ns == np.repeat(least_ns, np.diff(firsts, append=len(bins))))
-    picked = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
-    x, y = media_ns[picked], delay_ns[picked]
+    x, y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _POINT_NS)
     hull = _lower_hull(x, y)
+    floor_x, floor_y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _FLOOR_NS)
+    first_of = np.searchsorted(ordered_ns, ordered_ns[-1] - np.array([_FLOOR_NS, WINDOW_NS]))
+    edges = [(0, int(np.searchsorted(ordered_ns, ordered_ns[0] + _FLOOR_NS, "right")))]
+    edges += [(int(first), len(delay_ns)) for first in first_of]
+    ends = [start + int(delay_ns[start:stop].argmin()) for start, stop in edges]
     return Plateau(
         media_start_sample=start_sample,
         media_stop_sample=stop_sample,
-        point_count=len(picked),
+        point_count=len(x),
         mean_media_ns=int(x.mean()),
         mean_delay_ns=int(y.mean()),
         spread_media_ns=int(x.std()),
+        mean_floor=(int(floor_x.mean()), int(floor_y.mean())),
+        ends=tuple((int(media_ns[at]), int(delay_ns[at])) for at in ends),
         hull=tuple((int(x[index]), int(y[index])) for index in hull),
-        evidence=evidence,
+        evidence=begin.evidence,
+        stall_ns=begin.stall_ns,
+        other_stall_ns=begin.other_stall_ns,
+        pause_ns=begin.pause_ns,
+        doubt_ns=begin.doubt_ns,
     )
+
+
+def _least_of_blocks(
+    media_ns: Ints, delay_ns: Ints, ordered_ns: Ints, block_ns: int
+) -> tuple[Ints, Ints]:
+    """Returns media time and delay of the first packet of the least delay of each block of time."""
+    bins = (ordered_ns - ordered_ns[0]) // block_ns
+    firsts = np.flatnonzero(np.diff(bins, prepend=-1))
+    least_ns = np.minimum.reduceat(delay_ns, firsts)
+    alike = np.flatnonzero(delay_ns == np.repeat(least_ns, np.diff(firsts, append=len(bins))))
+    picked = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
+    return media_ns[picked], delay_ns[picked]
 
 
 def _lower_hull(x: Ints, y: Ints) -> list[int]:

@@ -2,52 +2,47 @@
 
 A step between arrivals and media time has two causes that look alike: the sender's capture stood
 still, or the network took another path. The pair of times in each sender report (RFC 3550 s6.4.1)
-tells them apart, as no network is in it.
+tells them apart, as no network is in it: between two reports media time falls behind the sender's
+wall clock by the sum of the stalls there, and by nothing else. So the steps between two reports are
+judged as a set: those whose sum it is are confirmed together, the others are the network's.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from transforms.media.clock.model import (
-    ABSURD_RATE,
-    MAX_SKEW,
-    PATH_STEP_NS,
-    REPORT_NOISE_NS,
-    WALL_CLOCK_RATE,
-    ReportPoint,
-    StepEvidence,
-)
-from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, samples_to_ns
+from transforms.media.clock.model import LEAST_STEP_NS, ReportPoint, Step, StepEvidence
+from transforms.media.clock.report_series import BESIDE_NS, ReportSeries, read_reports
+from transforms.media.clock.step_sets import Candidate, explain
+from transforms.media.units import NS_PER_MS, Ints
 
-_TREND_NS = 30 * NS_PER_SECOND
-"""Media between two steps that is long enough to tell a rate by its arrivals."""
+_SIZE_NOISE_NS = 3 * NS_PER_MS
+"""What the sum of steps in whole ms, between least delays, is off by."""
+_MOST_PATH_NS = 250 * NS_PER_MS
+"""A path does not change by more while the capture stands still."""
+_MOST_CANDIDATES = 12
+_LEAST_SHARE = 0.4
+"""A step of which its neighbours show less came little by little."""
+_ALIKE = 0.2
+_NEIGHBOURS = 10
+"""Packets on either side that show a step which windows of 2 s do not."""
 
 
-def wall_behind_media(points: Sequence[ReportPoint]) -> tuple[Ints, Ints]:
-    """Returns the media times of sender reports, and how far it is behind the wall clock there.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What sender reports say of a packet run."""
 
-    Args:
-      points: by media time.
-
-    Returns:
-      samples, rising, and how far media time is behind the sender's wall clock, in ns; the same
-      number of each, at most one for each point.
-    """
-    report_sample = np.array([point.media_sample for point in points], dtype=np.int64)
-    wall_ns = np.array(
-        [point.sender_unix_ns - points[0].sender_unix_ns for point in points], dtype=np.int64
-    )
-    if not report_sample.size:
-        return report_sample, wall_ns
-    behind_ns = wall_ns - (report_sample - report_sample[0]) * NS_PER_SECOND // SAMPLE_RATE_HZ
-    # Of reports on the same sample the last one knows the whole stall.
-    keep = np.concatenate([np.diff(report_sample) > 0, [True]])
-    return report_sample[keep], behind_ns[keep]
+    steps: tuple[Step, ...]
+    """In order; also those that only reports show."""
+    rate: tuple[float, float] | None
+    """As `PacketRunClock.report_rate`."""
+    reported_until: int
+    """First packet behind the last report that says anything; 0 where none does."""
 
 
 def judge_steps(
@@ -55,8 +50,10 @@ def judge_steps(
     ramps: Sequence[bool],
     media_sample: Ints,
     arrival_ns: Ints,
+    delay_ns: Ints,
+    duration_samples: npt.NDArray[np.integer[Any]],
     points: Sequence[ReportPoint],
-) -> list[StepEvidence]:
+) -> Judgement:
     """Returns what the sender reports that came before and after each step say of it.
 
     Args:
@@ -64,198 +61,314 @@ def judge_steps(
       ramps: of each step, whether it came little by little.
       media_sample: where each packet begins in media time.
       arrival_ns: when each packet arrived, in order.
+      delay_ns: of each packet.
+      duration_samples: of each packet.
       points: the sender reports.
     """
-    found = [StepEvidence.UNKNOWN] * len(steps)
-    if len(points) < 2 or not steps:
-        return found
-    index = np.array([at for at, _ in steps])
-    reports = _in_order_of_arrival(media_sample, arrival_ns, points)
-    last_before = np.searchsorted(reports.arrival_ns, arrival_ns[index - 1], side="right") - 1
-    first_after = np.searchsorted(reports.arrival_ns, arrival_ns[index], side="left")
-    around = list(zip(last_before.tolist(), first_after.tolist(), strict=True))
-    quiet = _quiet_rate(reports, around)
-    if quiet is None and all(point.arrival_unix_ns is None for point in points):
-        edges = [0, *index.tolist(), len(arrival_ns)]
-        quiet = _rate_by_arrivals(reports, edges, media_sample, arrival_ns)
-    rate, noise_ns = quiet or (0.0, 0.0)
-    if abs(rate) > ABSURD_RATE:
-        return found  # reports that imply an absurd rate say nothing
-    judge = _Judge(steps, ramps, arrival_ns[index], reports, rate, noise_ns)
-    done = 0
-    for (first, last), group in itertools.groupby(around):
-        mine = range(done, done + sum(1 for _ in group))
-        done = mine.stop
-        if first >= 0 and last < len(reports.arrival_ns):
-            found[mine.start : mine.stop] = judge.judge(first, last, mine)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Reports:
-    """Sender reports in the order they arrived; shape (reports,) each."""
-
-    arrival_ns: Ints
-    wall_ns: Ints
-    """The sender's wall clock, from the first report on."""
-    behind_ns: Ints
-    """How far media time is behind it."""
-
-
-def _in_order_of_arrival(
-    media_sample: Ints, arrival_ns: Ints, points: Sequence[ReportPoint]
-) -> _Reports:
-    beside = np.minimum(
-        np.searchsorted(media_sample, [point.media_sample for point in points]), len(arrival_ns) - 1
+    unjudged = tuple(
+        Step(index, size_ns, StepEvidence.GRADUAL if is_ramp else StepEvidence.UNKNOWN)
+        for (index, size_ns), is_ramp in zip(steps, ramps, strict=True)
     )
-    came = [
-        (
-            int(arrival_ns[place]) if point.arrival_unix_ns is None else point.arrival_unix_ns,
-            point.sender_unix_ns,
-            point.media_sample,
-        )
-        for point, place in zip(points, beside.tolist(), strict=True)
-    ]
-    report_arrival_ns, wall_ns, report_sample = np.array(sorted(came), dtype=np.int64).T
-    wall_ns = wall_ns - wall_ns[0]
-    behind_ns = wall_ns - (report_sample - report_sample[0]) * NS_PER_SECOND // SAMPLE_RATE_HZ
-    return _Reports(report_arrival_ns, wall_ns, behind_ns)
-
-
-def _quiet_rate(reports: _Reports, around: Sequence[tuple[int, int]]) -> tuple[float, float] | None:
-    """Returns how fast media time falls behind the wall clock, and what reports are off by in ns.
-
-    Both are of the time when nothing happens: 3 standard deviations, by the median of the
-    deviations. None where something happens between any two reports.
-
-    Args:
-      reports: that are looked at.
-      around: the last report before each step, and the first one after it.
-    """
-    wall_steps_ns, behind_steps_ns = np.diff(reports.wall_ns), np.diff(reports.behind_ns)
-    quiet = wall_steps_ns > 0
-    for first, last in around:
-        quiet[max(first, 0) : last] = False
-    rates = behind_steps_ns[quiet] / wall_steps_ns[quiet]
-    if not rates.size:
-        return None
-    rate = float(np.median(rates))
-    deviations_ns = np.abs(behind_steps_ns[quiet] - rate * wall_steps_ns[quiet])
-    return rate, 4.5 * float(np.median(deviations_ns))
-
-
-def _rate_by_arrivals(
-    reports: _Reports, edges: Sequence[int], media_sample: Ints, arrival_ns: Ints
-) -> tuple[float, float]:
-    """Returns what `_quiet_rate` does, for reports between which something always happens.
-
-    Of a segment of which only the first and the last report are known the arrivals tell the rate,
-    as far as the server's clock and the sender's run alike; where they are too few it may be any
-    that a sound card has.
-
-    Args:
-      reports: that are looked at.
-      edges: indices of the packets at which steps part them, the ends included.
-      media_sample: where each packet begins in media time.
-      arrival_ns: when each packet arrived, in order.
-    """
-    rise_ns = run_ns = 0
-    for start, stop in itertools.pairwise(edges):
-        media_ns = samples_to_ns(int(media_sample[stop - 1] - media_sample[start]))
-        if media_ns < _TREND_NS:
-            continue
-        third = (stop - start) // 3
-        delay_ns = arrival_ns[start:stop] - media_sample[start:stop] * NS_PER_SECOND // (
-            SAMPLE_RATE_HZ
-        )
-        first = int(delay_ns[:third].argmin())
-        last = stop - start - third + int(delay_ns[-third:].argmin())
-        rise_ns += int(delay_ns[last] - delay_ns[first])
-        run_ns += int(arrival_ns[start + last] - arrival_ns[start + first])
-    span_ns = float(abs(reports.wall_ns[-1] - reports.wall_ns[0]))
-    if not run_ns:
-        return 0.0, MAX_SKEW * span_ns
-    return rise_ns / run_ns, WALL_CLOCK_RATE * span_ns
+    indices = [index for index, _ in steps]
+    reports = read_reports(indices, media_sample, arrival_ns, duration_samples, points)
+    if reports is None:
+        return Judgement(unjudged, None, 0)
+    judge = _Judge(unjudged, ramps, arrival_ns[indices], arrival_ns, delay_ns, reports)
+    judge.judge_all()
+    return Judgement(
+        tuple(judge.result()),
+        None if reports.said is None else (reports.said.rate, reports.said.error),
+        int(np.searchsorted(arrival_ns, reports.arrival_ns[-1], side="right")),
+    )
 
 
 class _Judge:
-    """Says of the steps between two reports what these say of them."""
+    """Says of the steps between two reports what these say of them, from pair to pair."""
 
     def __init__(
         self,
-        steps: Sequence[tuple[int, int]],
+        steps: Sequence[Step],
         ramps: Sequence[bool],
         step_arrival_ns: Ints,
-        reports: _Reports,
-        rate: float,
-        noise_ns: float,
+        arrival_ns: Ints,
+        delay_ns: Ints,
+        reports: ReportSeries,
     ) -> None:
-        self._steps = steps
-        self._ramps = ramps
+        # In a pause a clock that runs fast falls back as well.
+        self._rate = reports.used.rate
+        self._pause_ns = np.diff(arrival_ns, prepend=arrival_ns[0])
+        self._steps = [
+            replace(step, size_ns=step.size_ns - self._drift_ns(step.index)) for step in steps
+        ]
         self._step_arrival_ns = step_arrival_ns
         """Of each step, when the first packet after it arrived."""
+        self._arrival_ns = arrival_ns
+        self._delay_ns = delay_ns
         self._reports = reports
-        self._rate = rate
-        self._noise_ns = noise_ns
+        at_once_ns = [_at_once_ns(step, delay_ns) for step in self._steps]
+        self._ramps = [
+            is_ramp or at_once_ns[place] < _LEAST_SHARE * abs(self._steps[place].size_ns)
+            for place, is_ramp in enumerate(ramps)
+        ]
+        """Of each step, whether it came little by little."""
+        self._slack_ns = [
+            max(0, abs(step.size_ns) - max(0, ns))
+            for step, ns in zip(self._steps, at_once_ns, strict=True)
+        ]
+        """Of each step, how much of it a queue may have added."""
+        self._found: list[Step] = []
+        """Steps that only reports show, and where what is in doubt between two reports ends."""
 
-    def judge(self, first: int, last: int, mine: range) -> list[StepEvidence]:
-        """Returns the evidence of steps. Args: mine: those that have no report between them."""
-        lag_ns, inside = self._between(first, last)
-        sharp_ns = [self._steps[place][1] for place in inside if not self._ramps[place]]
-        here_ns = [self._steps[place][1] for place in inside]
-        # A report sent while the capture stood knows part of the stall, the one after it the rest.
-        lag_around_ns, around = self._between(
-            max(0, first - 1), min(len(self._reports.arrival_ns) - 1, last + 1)
-        )
-        sharp_around_ns = [self._steps[place][1] for place in around if not self._ramps[place]]
-        if self._explains(lag_ns, sharp_ns) or (
-            self._explains(lag_around_ns, sharp_around_ns) and not self._explains(lag_ns, here_ns)
-        ):
-            return [
-                StepEvidence.DENIED if self._ramps[place] else StepEvidence.CONFIRMED
-                for place in mine
-            ]
-        if self._explains(lag_ns, here_ns):
-            return [StepEvidence.CONFIRMED] * len(mine)
-        if abs(sum(here_ns)) <= self._noise_ns:
-            return [StepEvidence.UNKNOWN] * len(mine)  # too little to be told
-        if abs(lag_ns) <= REPORT_NOISE_NS or lag_ns * sum(here_ns) < 0:
-            return [StepEvidence.DENIED] * len(mine)
-        # Something stood still while the network was crowded: the step that is like it, or what is
-        # less than it.
-        alike = [self._explains(lag_ns, [self._steps[place][1]]) for place in mine]
-        is_less = abs(sum(here_ns)) <= abs(lag_ns)
-        unlike = (
-            StepEvidence.DENIED
-            if any(alike)
-            else StepEvidence.CONFIRMED
-            if is_less
-            else StepEvidence.UNKNOWN
-        )
-        return [StepEvidence.CONFIRMED if is_alike else unlike for is_alike in alike]
+    def _drift_ns(self, index: int) -> int:
+        """Returns what the sender's rate adds to the delay in the pause before a packet."""
+        return round(self._rate * int(self._pause_ns[index]))
 
-    def _between(self, first: int, last: int) -> tuple[float, range]:
-        """Returns how far media time fell behind between two reports, and the steps between."""
-        behind_ns, wall_ns = self._reports.behind_ns, self._reports.wall_ns
-        lag_ns = float(
-            behind_ns[last] - behind_ns[first] - self._rate * (wall_ns[last] - wall_ns[first])
-        )
-        begin_ns, end_ns = self._reports.arrival_ns[first], self._reports.arrival_ns[last]
-        inside = np.searchsorted(self._step_arrival_ns, [begin_ns, end_ns], side="right").tolist()
-        return lag_ns, range(*inside)
+    def result(self) -> list[Step]:
+        """Returns all steps in order, one at each packet."""
+        by_index: dict[int, Step] = {}
+        for step in [*self._steps, *self._found]:
+            there = by_index.get(step.index)
+            if there is None or (step.size_ns, step.stall_ns) != (0, None):
+                by_index[step.index] = replace(
+                    step, doubt_ns=max(step.doubt_ns, there.doubt_ns if there else 0)
+                )
+        return [by_index[index] for index in sorted(by_index)]
 
-    def _explains(self, lag_ns: float, sizes_ns: Sequence[int]) -> bool:
-        """Tells whether steps are what the sender's clock shows.
+    def judge_all(self) -> None:
+        """Judges the steps between each two reports.
 
-        They are nearer to it than nothing at all, and hold no rise that a fall takes back.
-
-        Args:
-          lag_ns: how far media time fell behind.
-          sizes_ns: of the steps.
+        A report that was sent while the capture stood knows part of the stall, the one after it the
+        rest: what no set of steps explains is looked at together with what is beside it.
         """
-        total_ns = sum(sizes_ns)
-        is_taken_back = sum(abs(size_ns) for size_ns in sizes_ns) > 1.5 * abs(total_ns)
-        if abs(lag_ns) <= self._noise_ns or is_taken_back:
+        last = len(self._reports.arrival_ns) - 1
+        number = 0
+        while number < last:
+            tries = [(number, number + 1)]
+            if number + 2 <= last:
+                tries.append((number, number + 2))
+            if number:
+                tries.append((number - 1, number + 1))
+            if number and number + 2 <= last:
+                tries.append((number - 1, number + 2))
+            done = next((b for a, b in tries if self._explain(a, b)), None)
+            if done is None:
+                nearest = min(tries, key=lambda pair: self._rest_ns(*pair))
+                self._settle_for_less(*nearest)
+                done = nearest[1]
+            number = done
+
+    def _between(self, first: int, last: int) -> list[int]:
+        """Returns the steps between two reports, the largest of too many, in order; the others are
+        taken for the network's.
+
+        Beside the first report of all and the last one also those just outside.
+        """
+        begin_ns = int(self._reports.arrival_ns[first])
+        end_ns = int(self._reports.arrival_ns[last])
+        if first == 0:
+            begin_ns -= BESIDE_NS
+        if last == len(self._reports.arrival_ns) - 1:
+            end_ns += BESIDE_NS
+        start, stop = np.searchsorted(
+            self._step_arrival_ns, [begin_ns, end_ns], side="right"
+        ).tolist()
+        inside = sorted(
+            range(start, stop), key=lambda at: (self._ramps[at], -abs(self._steps[at].size_ns))
+        )
+        for place in inside[_MOST_CANDIDATES:]:
+            self._settle(place, StepEvidence.DENIED)
+        return sorted(inside[:_MOST_CANDIDATES])
+
+    def _is_outside(self, place: int) -> bool:
+        """Whether a step lies before the first report of all, or behind the last one."""
+        at_ns = int(self._step_arrival_ns[place])
+        return not self._reports.arrival_ns[0] < at_ns <= self._reports.arrival_ns[-1]
+
+    def _explain(self, first: int, last: int) -> bool:
+        """Confirms the set of steps that makes the sum of what two reports show, if there is one;
+        tells whether.
+        """
+        (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
+        if not places:
+            return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS)
+        candidates = [
+            Candidate(
+                self._steps[place].size_ns,
+                slack_ns=self._slack_ns[place],
+                is_gradual=self._ramps[place],
+                is_outside=self._is_outside(place),
+            )
+            for place in places
+        ]
+        tolerance_ns = max(noise_ns, _SIZE_NOISE_NS)
+        if abs(lag_ns) <= tolerance_ns:
+            # Nothing happened, or too little to be told.
+            largest = max(
+                places, key=lambda place: self._size_if_little(place, lag_ns, tolerance_ns)
+            )
+            for place, candidate in zip(places, candidates, strict=True):
+                is_told = not self._size_if_little(place, lag_ns, tolerance_ns)
+                if not candidate.is_outside and (is_told or place != largest):
+                    self._settle(place, StepEvidence.DENIED)
+            return True
+        choice = explain(candidates, lag_ns, tolerance_ns)
+        if choice is None:
             return False
-        tolerance_ns = min(max(REPORT_NOISE_NS, 0.35 * abs(total_ns)), PATH_STEP_NS)
-        return abs(lag_ns - total_ns) <= min(tolerance_ns, 0.999 * abs(lag_ns))
+        chosen = [place for place, is_in in zip(places, choice.is_in, strict=True) if is_in]
+        if len({self._ramps[place] for place in chosen}) > 1:
+            return False  # a stall while a queue fills or empties
+        # What reports say of the sum is surer than least delays are, if it is exact.
+        more_ns = 0.0
+        if noise_ns <= _SIZE_NOISE_NS:
+            more_ns = (lag_ns - sum(self._steps[place].size_ns for place in chosen)) / len(chosen)
+        for place, is_in, doubt_ns in zip(places, choice.is_in, choice.doubt_ns, strict=True):
+            if is_in:
+                stall_ns = self._steps[place].size_ns + round(more_ns)
+                self._settle(place, StepEvidence.CONFIRMED, stall_ns, doubt_ns=doubt_ns)
+            elif not self._is_outside(place):
+                self._settle(place, StepEvidence.DENIED, doubt_ns=doubt_ns)
+        return True
+
+    def _size_if_little(self, place: int, lag_ns: float, tolerance_ns: float) -> int:
+        """Returns the size of a step that may still be a stall where reports show next to none, 0
+        of one that is none.
+        """
+        size_ns = self._steps[place].size_ns
+        is_little = abs(size_ns - lag_ns) <= tolerance_ns and not self._ramps[place]
+        return abs(size_ns) if is_little else 0
+
+    def _settle(
+        self,
+        place: int,
+        evidence: StepEvidence,
+        stall_ns: int | None = None,
+        other_stall_ns: int | None = None,
+        doubt_ns: int = 0,
+    ) -> None:
+        step = self._steps[place]
+        drift_ns, pause_ns = self._drift_ns(step.index), int(self._pause_ns[step.index])
+        self._steps[place] = Step(
+            step.index,
+            step.size_ns,
+            evidence,
+            None if stall_ns is None else stall_ns + drift_ns,
+            None if other_stall_ns is None else other_stall_ns + drift_ns,
+            pause_ns,
+            doubt_ns,
+        )
+
+    def _rest_ns(self, first: int, last: int) -> float:
+        """Returns what the nearest set of steps leaves of what two reports show."""
+        lag_ns, _ = self._reports.lag_ns(first, last)
+        alike = self._alike(self._between(first, last), lag_ns)
+        best = _nearest_set(self._steps, alike, lag_ns) if alike else []
+        return abs(lag_ns - sum(self._steps[place].size_ns for place in best))
+
+    def _alike(self, places: Sequence[int], lag_ns: float) -> list[int]:
+        """Returns the steps that may be part of what reports show: those of its sign, and no ramps
+        where others are.
+        """
+        alike = [place for place in places if self._steps[place].size_ns * lag_ns > 0]
+        sharp = [place for place in alike if not self._ramps[place]]
+        return sharp or alike
+
+    def _settle_for_less(self, first: int, last: int) -> None:
+        """Judges steps of which no set makes the sum.
+
+        The path changed while the capture stood still, or a queue hid it: then the whole sum is put
+        where it fits best. Or the sender's wall clock was set, which no arrival shows.
+        """
+        (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
+        sizes_ns = [self._steps[place].size_ns for place in places]
+        alike = self._alike(places, lag_ns)
+        missing_ns = lag_ns - sum(sizes_ns)
+        if not alike:
+            if abs(lag_ns) > max(LEAST_STEP_NS, 1.5 * noise_ns):
+                self._place_unseen(first, last, lag_ns, noise_ns, places)
+            return
+        if abs(missing_ns) > _MOST_PATH_NS and abs(lag_ns) > _MOST_PATH_NS:
+            return  # the wall clock was set: it says nothing of what is here
+        best = _nearest_set(self._steps, alike, lag_ns)
+        rest_ns = round(lag_ns - sum(self._steps[place].size_ns for place in best))
+        largest = max(best, key=lambda place: abs(self._steps[place].size_ns))
+        for place in places:
+            size_ns = self._steps[place].size_ns
+            if place == largest:
+                self._settle(
+                    place, StepEvidence.CONFIRMED, size_ns + rest_ns, size_ns, abs(rest_ns)
+                )
+            elif place in best:
+                self._settle(place, StepEvidence.CONFIRMED, size_ns, doubt_ns=abs(rest_ns))
+            elif not self._is_outside(place):
+                self._settle(place, StepEvidence.DENIED, doubt_ns=abs(rest_ns))
+        self._end_doubt(last)
+
+    def _place_unseen(
+        self, first: int, last: int, lag_ns: float, noise_ns: float, places: Sequence[int]
+    ) -> None:
+        """Puts a stall that no step of the arrivals shows where packets come latest after others.
+
+        A queue that empties hides it, or jitter. What no packet shows is none: the wall clock was
+        set.
+        """
+        begin, end = np.searchsorted(
+            self._arrival_ns, self._reports.arrival_ns[[first, last]], side="right"
+        ).tolist()
+        end = min(end + 1, len(self._arrival_ns))
+        if end - begin < 2:
+            return
+        rises_ns = _rises_at_once(self._delay_ns[begin:end] * (1 if lag_ns > 0 else -1))
+        at = int(rises_ns.argmax())
+        doubt_ns = 0
+        if abs(rises_ns[at] - abs(lag_ns)) > max(noise_ns, _ALIKE * abs(lag_ns)):
+            before = self._delay_ns[max(0, begin - 100) : begin + 1]
+            after = self._delay_ns[end - 1 : end + 99]
+            chance_ns = _SIZE_NOISE_NS + 2 * float(
+                np.quantile(before, 0.1) - before.min() + np.quantile(after, 0.1) - after.min()
+            )
+            if abs(lag_ns - float(after.min() - before.min())) > chance_ns:
+                return
+            doubt_ns = round(abs(lag_ns))
+        for place in places:
+            if not self._is_outside(place):
+                self._settle(place, StepEvidence.DENIED, doubt_ns=doubt_ns)
+        index = begin + 1 + at
+        self._found.append(
+            Step(index, round(lag_ns), StepEvidence.CONFIRMED, round(lag_ns), doubt_ns=doubt_ns)
+        )
+        if doubt_ns:
+            self._found.append(Step(begin, 0, StepEvidence.DENIED, doubt_ns=doubt_ns))
+            self._end_doubt(last)
+
+    def _end_doubt(self, report: int) -> None:
+        """What is in doubt between two reports is known behind the second one."""
+        index = int(
+            np.searchsorted(self._arrival_ns, self._reports.arrival_ns[report], side="right")
+        )
+        if index < len(self._arrival_ns):
+            self._found.append(Step(index, 0, StepEvidence.DENIED))
+
+
+def _at_once_ns(step: Step, delay_ns: Ints) -> int:
+    """Returns how much of a step a few packets on either side show, in its direction."""
+    before = delay_ns[max(0, step.index - _NEIGHBOURS) : step.index]
+    after = delay_ns[step.index : step.index + _NEIGHBOURS]
+    rise_ns = int(after.min()) - int(before.min())
+    return rise_ns if step.size_ns > 0 else -rise_ns
+
+
+def _rises_at_once(delay_ns: Ints) -> Ints:
+    """Returns by how much each few packets but the first ones come later than the few before."""
+    width = min(_NEIGHBOURS, len(delay_ns) // 2)
+    padded = np.concatenate([delay_ns[:1].repeat(width - 1), delay_ns, delay_ns[-1:].repeat(width)])
+    least_ns = np.lib.stride_tricks.sliding_window_view(padded, width).min(axis=1)
+    rises: Ints = least_ns[width : width + len(delay_ns) - 1] - least_ns[: len(delay_ns) - 1]
+    return rises
+
+
+def _nearest_set(steps: Sequence[Step], places: Sequence[int], lag_ns: float) -> list[int]:
+    """Returns the steps, one at least, whose sum is nearest to what reports show."""
+    sizes = np.array([steps[place].size_ns for place in places], dtype=np.float64)
+    is_in = (np.arange(1, 1 << len(places))[:, None] >> np.arange(len(places))) & 1
+    best = is_in[int(np.abs(is_in @ sizes - lag_ns).argmin())]
+    return [place for place, chosen in zip(places, best.tolist(), strict=True) if chosen]

@@ -15,6 +15,7 @@ from transforms.media.clock.model import (
     CHANCE,
     LEAST_STEP_NS,
     PATH_STEP_NS,
+    Step,
     StepEvidence,
 )
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, Ints
@@ -71,6 +72,30 @@ def find_steps(arrival_ns: Ints, delay_ns: Ints) -> list[tuple[int, int]]:
         if 0 < index < len(delay_ns) and (not found or index > found[-1][0]):
             found.append((index, size_ns))
     return _significant(found, arrival_ns, delay_ns) or _step_at_last_pause(pauses_ns, delay_ns)
+
+
+def without_strays(steps: Sequence[tuple[int, int]], arrival_ns: Ints) -> list[tuple[int, int]]:
+    """Returns the steps, those as one between which only a packet or two came late.
+
+    Unless nothing else came for long: who said a word between two mutes.
+    """
+    found: list[tuple[int, int]] = []
+    for index, size_ns in steps:
+        if (
+            found
+            and index - found[-1][0] < _LAST_PACKETS
+            and (
+                arrival_ns[index] - arrival_ns[index - 1] < _PAUSE_NS
+                or arrival_ns[found[-1][0]] - arrival_ns[found[-1][0] - 1] < _PAUSE_NS
+            )
+        ):
+            before, before_ns = found.pop()
+            size_ns += before_ns
+            # Of a fall, who came early is the first.
+            index = before if size_ns < 0 else index
+        if abs(size_ns) >= LEAST_STEP_NS:
+            found.append((index, size_ns))
+    return found
 
 
 def _significant(
@@ -132,7 +157,7 @@ def _rises(least_ns: Ints, width: int) -> list[tuple[int, int]]:
     difference_ns = np.where(known, after - np.where(known, before, 0), 0)
     # The last part of a packet run cannot tell a late burst from a step.
     difference_ns[max(0, len(least_ns) - width // 2) :] = 0
-    threshold_ns = max(LEAST_STEP_NS, 6 * _middle(np.abs(difference_ns[known])))
+    threshold_ns = max(LEAST_STEP_NS, _quiet_ns(np.abs(difference_ns[known])))
     found: list[tuple[int, int]] = []
     last = 0
     for at in np.flatnonzero(difference_ns >= threshold_ns).tolist():
@@ -154,21 +179,17 @@ def _least_of_windows(values: Ints, width: int) -> Ints:
     return np.minimum(least_ns[: len(least_ns) - rest], least_ns[rest:])
 
 
-def _middle(values: Ints) -> float:
-    """Returns the median, 0 of nothing.
+def _quiet_ns(differences_ns: Ints) -> float:
+    """Returns 4 standard deviations of what is there when nothing steps, 0 of nothing.
 
-    It sorts: arrivals in whole ms are nearly all alike, and numpy's search for the middle is slow
-    over those.
+    By what three of ten stay below: in a short packet run most differences may be those of steps.
+    It sorts: arrivals in whole ms are nearly all alike, and numpy's search for a place is slow over
+    those.
     """
-    if not values.size:
+    if not differences_ns.size:
         return 0.0
-    values.sort()
-    half = len(values) // 2
-    return (
-        float(values[half])
-        if len(values) % 2
-        else (float(values[half - 1]) + float(values[half])) / 2
-    )
+    differences_ns.sort()
+    return 10.4 * float(differences_ns[3 * len(differences_ns) // 10])
 
 
 def find_ramps(steps: Sequence[tuple[int, int]], arrival_ns: Ints, delay_ns: Ints) -> list[bool]:
@@ -207,19 +228,18 @@ def find_ramps(steps: Sequence[tuple[int, int]], arrival_ns: Ints, delay_ns: Int
     return found
 
 
-def drop_ramps(
-    steps: list[tuple[int, int]], evidence: list[StepEvidence], arrival_ns: Ints
-) -> tuple[list[tuple[int, int]], list[StepEvidence]]:
-    """Returns steps and their evidence, without those in the middle of a ramp of the network's."""
-    denied = [said == StepEvidence.DENIED for said in evidence]
+def drop_ramps(steps: Sequence[Step], arrival_ns: Ints) -> list[Step]:
+    """Returns the steps without those in the middle of a ramp of the network's."""
     near = [
-        denied[k]
-        and denied[k + 1]
-        and (steps[k][1] > 0) == (steps[k + 1][1] > 0)
-        and arrival_ns[after[0]] - arrival_ns[before[0]] <= _PAUSE_NS
-        for k, (before, after) in enumerate(itertools.pairwise(steps))
+        before.evidence == after.evidence
+        and after.evidence in (StepEvidence.DENIED, StepEvidence.GRADUAL)
+        and before.size_ns * after.size_ns > 0
+        and before.doubt_ns == after.doubt_ns
+        and arrival_ns[after.index] - arrival_ns[before.index] <= _PAUSE_NS
+        for before, after in itertools.pairwise(steps)
     ]
-    kept = [
-        k for k in range(len(steps)) if not (0 < k < len(steps) - 1 and near[k - 1] and near[k])
+    return [
+        step
+        for k, step in enumerate(steps)
+        if not (0 < k < len(steps) - 1 and near[k - 1] and near[k])
     ]
-    return [steps[k] for k in kept], [evidence[k] for k in kept]

@@ -40,7 +40,8 @@ def arrival_base(
 ) -> int:
     """Returns the server time of the dump's offset 0 in Unix ns.
 
-    The metadata is believed rather than the dump's header; that they disagree is a finding. Its
+    The metadata is believed rather than the dump's header, which has parts of a ms; that they
+    disagree is a finding. Its
     first packet is not always the dump's first: RTP time tells by how much.
 
     Args:
@@ -77,7 +78,8 @@ def arrival_base(
             f"{timing.first_rtp_unix_ms}, expected within 1 s; the metadata was taken"
         )
         findings.append(TimingMetadataError(message, member=member))
-    return by_metadata_ns
+    # Both have the same ms: the dump's header knows more than that.
+    return by_dump_ns if abs(difference_ns) < NS_PER_MS else by_metadata_ns
 
 
 def _late_begin_ns(

@@ -221,9 +221,12 @@ def _load_clock(data: dict[str, Any]) -> PacketRunClock:
                 **plateau,
                 "hull": tuple((x, y) for x, y in plateau["hull"]),
                 "evidence": StepEvidence(plateau["evidence"]),
+                "mean_floor": plateau["mean_floor"] and tuple(plateau["mean_floor"]),
+                "ends": tuple((x, y) for x, y in plateau["ends"]),
             }
         )
         for plateau in data["plateaus"]
     )
+    rate = data["report_rate"] and tuple(data["report_rate"])
     method = ClockMethod(data["method"])
-    return PacketRunClock(**{**data, "plateaus": plateaus, "method": method})
+    return PacketRunClock(**{**data, "plateaus": plateaus, "method": method, "report_rate": rate})

@@ -1,0 +1,239 @@
+"""Which plateaus of a packet run lie on one straight line, which steps move the time line, and what
+is in doubt.
+
+A delay is the sum of what the sender's stalls add (never taken back) and what the network adds to
+its least (which may be). A step between two plateaus is one of these:
+
+- confirmed by reports: a stall, the time line moves;
+- denied: the network's, however large;
+- unknown: a rise of 60 ms or more that stays to the end is a stall, what is less moves nothing; a
+  fall gives back what the network had added, unless it is too large for that;
+- gradual: a queue, it moves nothing.
+
+The network's share is counted from the least of the whole packet run: a path that was slow at first
+was slow, not early. What else the unknown steps may have been is tried, all of it together: how far
+a plateau would be moved by it is its doubt, before the steps and behind them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transforms.media.clock.model import (
+    CLOCK_STEP_NS,
+    PATH_STEP_NS,
+    Plateau,
+    StepEvidence,
+)
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND, Reals, samples_to_ns
+
+_TOGETHER_NS = NS_PER_SECOND
+"""Steps of unknown reason within this are one."""
+_PATTERN_NS = 2 * PATH_STEP_NS
+"""Small rises that add up to more than this, and stay, are no path's."""
+_GIVEN_BACK = 0.7
+"""A rise of which so much is taken back later was the network's."""
+_MOST_DOUBTS = 9
+_OWN_LEVEL_NS = 4 * NS_PER_MS
+_CHAIN_NOISE_NS = NS_PER_MS
+_NEW_ROW_NS = 5 * NS_PER_MS
+"""A row is parted where more than this is in doubt on one side only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Consecutive plateaus between which the time line does not move."""
+
+    first: int
+    """Number of its first plateau among those of the packet run."""
+    last: int
+    level_ns: float
+    """Height at media time 0: their least delay, less what the network's path added."""
+    doubt_ns: float
+    """By how much they would be moved if unknown steps were something else."""
+
+
+def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line]:
+    """Returns the lines of a packet run, in order; together they hold all its plateaus.
+
+    Args:
+      plateaus: of the packet run.
+      rates: of each plateau, the slope of its line; the same between confirmed steps.
+    """
+    turn_ns, level_ns = _levels(plateaus, rates)
+    stall_ns, doubts = _stalls(plateaus, rates, level_ns)
+    moved_ns = np.cumsum(stall_ns)
+    above_ns = level_ns - moved_ns
+    least_ns = float(above_ns.min())
+    doubt_ns = _what_else(doubts, stall_ns, level_ns)
+    doubt_ns += _late_rises(plateaus, rates, turn_ns + level_ns)
+    between_ns = np.array([plateau.doubt_ns for plateau in plateaus])
+    doubt_ns += between_ns
+    begins = [0]
+    for number in range(1, len(plateaus)):
+        is_other = abs(between_ns[number] - between_ns[number - 1]) > _NEW_ROW_NS
+        if stall_ns[number] or is_other or plateaus[number].evidence == StepEvidence.CONFIRMED:
+            begins.append(number)
+    found: list[Line] = []
+    for start, stop in itertools.pairwise([*begins, len(plateaus)]):
+        part = slice(start, stop)
+        # The chain of stalls is known by reports and by least delays of a few packets: where the
+        # path adds nothing the line's own least delay is surer.
+        chain_ns = _CHAIN_NOISE_NS * float(np.count_nonzero(stall_ns[1:])) ** 0.5
+        excess_ns = float(above_ns[part].min()) - least_ns
+        chance_ns = min(plateau.chance_ns for plateau in plateaus[part])
+        is_own = excess_ns <= max(_OWN_LEVEL_NS, chain_ns) and chance_ns <= chain_ns
+        unsure_ns = chance_ns + excess_ns if is_own else chain_ns + min(excess_ns, chance_ns)
+        found.append(
+            Line(
+                first=start,
+                last=stop - 1,
+                level_ns=float(moved_ns[start] + least_ns + excess_ns * is_own + turn_ns[start]),
+                doubt_ns=float(doubt_ns[part].max()) + unsure_ns,
+            )
+        )
+    return found
+
+
+def _levels(plateaus: Sequence[Plateau], rates: Sequence[float]) -> tuple[Reals, Reals]:
+    """Returns what the changes of slope so far add to the height of a line at media time 0, and the
+    heights of the lines less that: where the slope changes, they meet at the step instead.
+    """
+    turns = [0.0]
+    for plateau, before, after in zip(plateaus[1:], rates, rates[1:], strict=False):
+        turns.append(turns[-1] + (before - after) * samples_to_ns(plateau.media_start_sample))
+    heights = [plateau.least_delay_ns(rate) for plateau, rate in zip(plateaus, rates, strict=True)]
+    return np.array(turns), np.array(heights) - turns
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Steps that may be something else."""
+
+    places: tuple[int, ...]
+    """Numbers of the plateaus behind them."""
+    stall_ns: tuple[float, ...]
+    """By how much the time line moves at each if they are."""
+
+
+def _stalls(
+    plateaus: Sequence[Plateau], rates: Sequence[float], level_ns: Reals
+) -> tuple[Reals, list[_Doubt]]:
+    """Returns by how much the time line moves before each plateau, and what may be otherwise."""
+    rise_ns = np.diff(level_ns, prepend=level_ns[0])
+    stall_ns = np.zeros(len(plateaus))
+    doubts: list[_Doubt] = []
+    for number, plateau in enumerate(plateaus):
+        if plateau.evidence == StepEvidence.CONFIRMED:
+            drift_ns = rates[number] * plateau.pause_ns
+            stall_ns[number] = (
+                rise_ns[number] if plateau.stall_ns is None else plateau.stall_ns - drift_ns
+            )
+            if plateau.other_stall_ns is not None:
+                doubts.append(_Doubt((number,), (plateau.other_stall_ns - drift_ns,)))
+    is_path = np.array([plateau.evidence == StepEvidence.DENIED for plateau in plateaus])
+    # What is left is what nobody knows.
+    above_ns = level_ns - np.cumsum(stall_ns) - np.cumsum(rise_ns * is_path)
+    small: list[tuple[int, ...]] = []
+    for places in _groups(plateaus, rise_ns):
+        first, last = places[0], places[-1]
+        total_ns = float(above_ns[last] - above_ns[first - 1])
+        steps_ns = tuple(float(rise_ns[place]) for place in places)
+        is_sharp = plateaus[first].evidence == StepEvidence.UNKNOWN
+        if total_ns < 0:
+            if is_sharp and -total_ns >= CLOCK_STEP_NS:
+                doubts.append(_Doubt(places, steps_ns))
+            continue
+        stays_ns = float(above_ns[last:].min() - above_ns[first - 1])
+        if stays_ns < (1 - _GIVEN_BACK) * total_ns:
+            continue
+        if is_sharp and stays_ns >= PATH_STEP_NS:
+            share = min(1.0, stays_ns / total_ns)
+            stall_ns[list(places)] = [step_ns * share for step_ns in steps_ns]
+            above_ns[last:] -= share * total_ns
+            doubts.append(_Doubt(places, (0.0,) * len(places)))
+        else:
+            doubts.append(_Doubt(places, steps_ns))
+            small += [places] * is_sharp
+    if small:
+        together_ns = sum(float(rise_ns[list(places)].sum()) for places in small)
+        if together_ns >= _PATTERN_NS and len(small) > 2:
+            for places in small:
+                stall_ns[list(places)] = rise_ns[list(places)]
+            doubts = [
+                _Doubt(doubt.places, (0.0,) * len(doubt.places)) if doubt.places in small else doubt
+                for doubt in doubts
+            ]
+    return stall_ns, doubts
+
+
+def _groups(plateaus: Sequence[Plateau], rise_ns: Reals) -> list[tuple[int, ...]]:
+    """Returns the steps that no report judges, those together that follow each other at once."""
+    found: list[tuple[int, ...]] = []
+    for number, plateau in enumerate(plateaus):
+        if plateau.evidence not in (StepEvidence.UNKNOWN, StepEvidence.GRADUAL):
+            continue
+        before = plateaus[number - 1]
+        if (
+            found
+            and found[-1][-1] == number - 1
+            and before.evidence == plateau.evidence
+            and rise_ns[number] * rise_ns[number - 1] > 0
+            and samples_to_ns(before.media_stop_sample - before.media_start_sample) < _TOGETHER_NS
+        ):
+            found[-1] = (*found[-1], number)
+        else:
+            found.append((number,))
+    return found
+
+
+def _what_else(doubts: Sequence[_Doubt], stall_ns: Reals, level_ns: Reals) -> Reals:
+    """Returns how far each plateau would be moved, at most, if steps were something else.
+
+    The largest are tried in all combinations, the others count with their size for what is behind
+    them.
+    """
+    found: Reals = np.zeros(len(level_ns))
+    changes = []
+    for doubt in doubts:
+        change_ns = np.zeros(len(level_ns))
+        change_ns[list(doubt.places)] = doubt.stall_ns - stall_ns[list(doubt.places)]
+        changes.append(np.cumsum(change_ns))
+    changes.sort(key=lambda change_ns: -float(np.abs(change_ns).max()))
+    most = min(_MOST_DOUBTS, max(3, 20 - len(level_ns).bit_length()))
+    for change_ns in changes[most:]:
+        found += np.abs(change_ns)
+    tried = changes[:most]
+    if not tried:
+        return found
+    moved_ns = np.cumsum(stall_ns)
+    now_ns = moved_ns + float((level_ns - moved_ns).min())
+    worst: Reals = np.zeros(len(level_ns))
+    for number in range(1, 1 << len(tried)):
+        other_ns = moved_ns + sum(
+            change_ns for place, change_ns in enumerate(tried) if number >> place & 1
+        )
+        other_ns += float((level_ns - other_ns).min())
+        np.maximum(worst, np.abs(other_ns - now_ns), out=worst)
+    return found + worst
+
+
+def _late_rises(plateaus: Sequence[Plateau], rates: Sequence[float], height_ns: Reals) -> Reals:
+    """Returns how far delays end above the line of each plateau, where no report comes behind."""
+    return np.array(
+        [
+            0.0
+            if plateau.is_reported or not plateau.ends
+            else max(0.0, plateau.ends[-1][1] - rate * plateau.ends[-1][0] - height - 2 * NS_PER_MS)
+            for plateau, rate, height in zip(plateaus, rates, height_ns, strict=True)
+        ]
+    )
+
+
+def lasts(start_sample: int, stop_sample: int, length_ns: int) -> bool:
+    """Tells whether the media time between two samples is `length_ns` or more."""
+    return samples_to_ns(stop_sample - start_sample) >= length_ns
