@@ -26,6 +26,7 @@ from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples, without_
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
+from transforms.media.rtp.media_rate import put_right_rates
 from transforms.media.rtp.packet_runs import find_packet_runs, settle_signals
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payload_types import payload_types_of
@@ -67,6 +68,8 @@ class IngestedSegment:
     """
     findings: tuple[RecordingError, ...]
     """What is wrong with the segment and was worked around."""
+    timing: SegmentTiming
+    """As the metadata states it, its time stamps as if the sender had counted 48 kHz."""
     ends: DumpEnds
     """How the dump differs from what the metadata claims."""
     arrivals_unix_ns: tuple[int, int] | None
@@ -117,6 +120,7 @@ def ingest_segment(
     invalid += strays
     types = payload_types_of(rtp_maps, stream, timing, member, findings)
     payloads = look_at_payloads(stream, types, dump_bytes, let_go)
+    timing = put_right_rates(stream, payloads, timing, member, findings)
     base_unix_ns = arrival_base(stream, dump, timing, member, findings, head_convention_samples)
     ends, arrivals_unix_ns = _find_ends(stream, timing, base_unix_ns)
     # A packet whose header is broken has no sequence number to be counted by; one whose content is
@@ -160,6 +164,7 @@ def ingest_segment(
         codec=Codec.RED if payloads.has_red else Codec.OPUS,
         jitter_ms=done.jitter_ms(),
         findings=tuple(findings),
+        timing=timing,
         ends=ends,
         arrivals_unix_ns=arrivals_unix_ns,
         told=told,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media import caps
+from transforms.media.clock.observe import in_order
 from transforms.media.rtp.fates import Fate, places_of, reopen, settle
 from transforms.media.rtp.payloads import Payloads
 from transforms.media.rtp.repeats import split_at_repeats
@@ -23,13 +24,15 @@ from transforms.media.rtp.streams import (
     split_at_restarts,
 )
 from transforms.media.rtp.timing_metadata import SegmentTiming
-from transforms.media.units import NS_PER_MS, Bytes, Ints
+from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS, Bytes, Ints
 from transforms.media.wraparound import unwrap_sequence
 
 _SIGNAL_REACH_MS = 2_000
 """A packet that takes no time comes when the audio of its time does, less what networks add."""
 _SIGNAL_REACH_PACKETS = 100
 """The same for dumps without arrivals, in their order."""
+_LEAST_PAUSE_SAMPLES = 60 * SAMPLES_PER_MS
+"""What arrivals alone tell of a pause is off by as much as the network adds and takes."""
 _LEAST_STANDING_PACKETS = 10
 """Fewer packets with the time stamp of the one before are no clock that stands still."""
 
@@ -84,7 +87,10 @@ def find_packet_runs(
             timestamp = unwrap_sequence(stream.rtp_timestamp[picked], 32)
             if _stands_still(timestamp):
                 timestamp = _running_time(
-                    int(timestamp[0]), payloads.duration_samples[picked], lost_before
+                    int(timestamp[0]),
+                    payloads.duration_samples[picked],
+                    lost_before,
+                    stream.arrival_offset_ms[picked] if stream.has_arrivals else None,
                 )
             arrival_unix_ns = stream.arrival_offset_ms[picked]
             arrival_unix_ns *= NS_PER_MS
@@ -152,7 +158,32 @@ def _stands_still(timestamp: Ints) -> bool:
     return len(timestamp) > _LEAST_STANDING_PACKETS and 2 * equal > len(timestamp)
 
 
-def _running_time(first: int, duration_samples: npt.NDArray[np.int32], lost_before: Ints) -> Ints:
-    """Returns time stamps as packets of these durations would have had them."""
+def _running_time(
+    first: int,
+    duration_samples: npt.NDArray[np.int32],
+    lost_before: Ints,
+    arrival_ms: Ints | None,
+) -> Ints:
+    """Returns time stamps as packets of these durations would have had them.
+
+    A pause is where all that follows comes later than durations and losses account for; what comes
+    late and catches up is none. A sender that is slower than its durations pauses now and then.
+
+    Args:
+      first: the first time stamp.
+      duration_samples: of packets in sequence order.
+      lost_before: packets missing before each.
+      arrival_ms: of each; None where it is not known.
+    """
     steps = (lost_before[1:] + 1) * duration_samples[:-1].astype(np.int64)
-    return first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
+    timestamp = first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
+    if arrival_ms is None:
+        return timestamp
+    behind_samples = in_order(arrival_ms) * SAMPLES_PER_MS - timestamp
+    least_samples = np.minimum.accumulate(behind_samples[::-1])[::-1]
+    rises = np.diff(least_samples, prepend=least_samples[0])
+    is_pause = rises >= _LEAST_PAUSE_SAMPLES
+    little_samples = np.cumsum(np.where(is_pause, 0, rises))
+    little_samples -= little_samples % _LEAST_PAUSE_SAMPLES
+    paused: Ints = timestamp + np.cumsum(np.where(is_pause, rises, 0)) + little_samples
+    return paused

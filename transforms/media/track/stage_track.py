@@ -171,7 +171,7 @@ def _stage_segment(
     return StagedDump(
         base_filename=segment.base_filename,
         member=None if dump is None else dump.member,
-        claim=claim_of(segment.timing),
+        claim=claim_of(segment.timing if ingested is None else ingested.timing),
         ends=DumpEnds() if ingested is None else ingested.ends,
         arrivals_unix_ns=None if ingested is None else ingested.arrivals_unix_ns,
         records=None if dump is None else tally.records,
