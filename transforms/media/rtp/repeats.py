@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media import caps
+from transforms.media.rtp.passes import split_at_passes
 from transforms.media.rtp.streams import JUMP_SAMPLES, Stream
 from transforms.media.units import Bytes, Ints
 from transforms.media.wraparound import unwrap_sequence
@@ -35,6 +36,22 @@ def split_at_repeats(
     Returns:
       of each part the places of its packets, and which of them have the number of an earlier one
       and other content: too few to be a part of their own.
+    """
+    number = unwrap_sequence(stream.sequence_number[mine], 16)
+    if int(np.diff(number).min(initial=1)) > 0:  # in order as they came, as nearly all are
+        return [(mine, mine[:0])]
+    return [
+        part
+        for each in split_at_passes(stream, mine, number, is_audio, dump)
+        for part in _split_by_content(stream, each, is_audio, dump)
+    ]
+
+
+def _split_by_content(
+    stream: Stream, mine: Ints, is_audio: npt.NDArray[np.bool_], dump: Bytes
+) -> list[tuple[Ints, Ints]]:
+    """Returns packets parted where numbers come again with other content, as `split_at_repeats`
+    does.
     """
     found: list[tuple[Ints, Ints]] = []
     rest, (repeats, is_new) = mine, _repeats(stream, mine, is_audio, dump)
