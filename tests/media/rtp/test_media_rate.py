@@ -286,3 +286,12 @@ def test_stated_reports_are_put_right_with_the_rest() -> None:
         48_000,
         25 * 48_000,
     ]
+
+
+def test_packets_of_any_length_counted_as_one_length_are_laid_by_their_lengths() -> None:
+    clocked = Clocked(
+        packet_ms=(20.0, 60.0, 40.0), stamp=lambda _, number: 960 * number, jitter_ms=8
+    )
+    segment, _ = clocked.ingested()
+    assert [type(finding) for finding in segment.findings] == [TimelineError]
+    assert worst_s(clocked, segment) < 0.02

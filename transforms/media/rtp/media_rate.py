@@ -28,6 +28,7 @@ _LEAST_MS = 300
 """Arrivals of a shorter time tell none: so much a network may add."""
 _LEAST_SHARE = 0.2
 """Of the packets that follow each other; less is chance, and pauses of one length."""
+_WHOLE_SHARE = 0.8
 _SURE_SHARE = 0.9
 """The same where no arrivals speak along."""
 _BLOCK_MS = 10_000
@@ -128,11 +129,13 @@ def _counts_samples(stream: Stream, payloads: Payloads, mine: Ints) -> bool:
     """Whether most of a source's packets are as long as their time stamps say; as nearly all
     sources are.
     """
-    at = _measured(payloads, mine)
+    at: Ints | slice = _measured(payloads, mine)
     if len(at) <= _LEAST_PAIRS:
         return not payloads.is_encrypted[mine].any()
+    if len(at) == len(stream.ssrc):
+        at = slice(None)  # views, no copies: there are millions
     is_next = np.diff(stream.sequence_number[at]) == 1
-    is_as_long = np.diff(stream.rtp_timestamp[at]) == payloads.duration_samples[at[:-1]]
+    is_as_long = np.diff(stream.rtp_timestamp[at]) == payloads.duration_samples[at][:-1]
     is_as_long &= is_next
     return 2 * int(np.count_nonzero(is_as_long)) >= int(np.count_nonzero(is_next))
 
@@ -161,28 +164,26 @@ def _find_ratio(
     by_packets = _by_packets(stream, payloads, mine)
     if not stream.has_arrivals:
         stated = _stated_ratio(stream, timing, int(stream.ssrc[mine[0]]))
-        sure = [ratio for ratio, share in by_packets if share >= _SURE_SHARE]
-        return (
-            (sure[0], True) if stated is not None and sure and _fits(sure[0], stated) else unknown
-        )
+        sure = [ratio for ratio, share in by_packets or () if share >= _SURE_SHARE]
+        is_known = stated is not None and bool(sure) and _fits(sure[0], stated)
+        return (sure[0], True) if is_known else unknown
     pace = _by_arrivals(ticks, offset_ms)
     if pace is None:
         return unknown
     measured, is_steady, is_sure = pace
-    if any(ratio == 1 and 2 * share >= 1 for ratio, share in by_packets):
+    if any(ratio == 1 and 2 * share >= 1 for ratio, share in by_packets or ()):
         return unknown
     if measured > 0:
-        # All that says how long its packets are says the same of their time stamps.
-        near = sorted(by_packets, key=lambda found: abs(np.log(measured / found[0])))
+        near = sorted(by_packets or (), key=lambda found: abs(np.log(measured / found[0])))
         if near and _fits(near[0][0], measured):
             return near[0][0], True
         usual = [Fraction(rate_hz, SAMPLE_RATE_HZ) for rate_hz in _USUAL_RATES_HZ]
         usual = [ratio for ratio in usual if abs(np.log(measured / ratio)) <= _STEADY_LOG]
-        if usual and is_steady and is_sure:
-            return usual[0], True
+        if usual and by_packets is None and is_steady and is_sure:
+            return usual[0], True  # encrypted: nothing but the arrivals tells
         if is_steady and abs(np.log(measured)) <= _ODD_LOG:
             return unknown
-    return None, is_sure and not payloads.is_encrypted[mine].any()
+    return None, is_sure and by_packets is not None
 
 
 def _fits(ratio: Fraction, measured: float) -> bool:
@@ -191,31 +192,39 @@ def _fits(ratio: Fraction, measured: float) -> bool:
     return size > _LEAST_LOG and abs(float(np.log(measured / ratio))) < size / 3
 
 
-def _by_packets(stream: Stream, payloads: Payloads, mine: Ints) -> list[tuple[Fraction, float]]:
+def _by_packets(
+    stream: Stream, payloads: Payloads, mine: Ints
+) -> list[tuple[Fraction, float]] | None:
     """Returns how many ticks packets take by their lengths, where many agree; and their shares.
+    None where too few packets follow each other, or say how long they are.
 
     Where arrivals say that a sender paused, what lies between two packets is as many packets long.
     """
     at = _measured(payloads, mine)
     if len(at) <= _LEAST_PAIRS:
-        return []
+        return None
     is_next = np.diff(stream.sequence_number[at]) == 1
-    if np.count_nonzero(is_next) < _LEAST_PAIRS:
-        return []
+    count = int(np.count_nonzero(is_next))
+    if count < _LEAST_PAIRS:
+        return None
     step = np.diff(stream.rtp_timestamp[at]).view(np.int32)[is_next].astype(np.int64)
     waited_samples = np.diff(stream.arrival_offset_ms[at])[is_next] * SAMPLES_PER_MS
     length = payloads.duration_samples[at[:-1]][is_next].astype(np.int64)
-    lengths = np.maximum(1, (2 * waited_samples + length) // (2 * length))
-    length *= lengths
     forward = step > 0
-    step, length = step[forward], length[forward]
-    bins = np.rint(np.log(step / length) / _BIN_LOG)
+    step, waited_samples, length = step[forward], waited_samples[forward], length[forward]
+    lengths = length * np.maximum(1, (2 * waited_samples + length) // (2 * length))
+    bins = np.rint(np.log(step / lengths) / _BIN_LOG)
     found = []
-    for value, count in zip(*np.unique(bins, return_counts=True), strict=True):
-        share = int(count) / int(is_next.sum())
-        if share >= _LEAST_SHARE:
-            alike = bins == value
-            found.append((_simple(int(step[alike].sum()), int(length[alike].sum())), share))
+    for value, alike_count in zip(*np.unique(bins, return_counts=True), strict=True):
+        alike = bins == value
+        if alike_count < _LEAST_SHARE * count:
+            continue
+        ratio = _simple(int(step[alike].sum()), int(lengths[alike].sum()))
+        # What lies between two packets is whole packets long, whatever their lengths are.
+        packets = step / (length * float(ratio))
+        is_whole = np.abs(packets - np.rint(packets)) <= 1.5 / (length * float(ratio)) + _BIN_LOG
+        if np.count_nonzero(is_whole & (packets > 1 / 2)) >= _WHOLE_SHARE * count:
+            found.append((ratio, int(alike_count) / count))
     return sorted(found, key=lambda each: -each[1])
 
 

@@ -21,6 +21,8 @@ _REPEATED_SAMPLES = 10 * SAMPLE_RATE_HZ
 _LATE_MS = 2_000
 """So long before the last packet of a pass the first of the next one is looked for."""
 _FIRST_PACKETS = 16
+_LEAST_FALL = 12
+"""A pass goes back by more numbers than packets overtake each other by."""
 _LEAST_PACKETS = 3
 """Of the first packets of a pass so many go back; fewer are strays."""
 _COMPARED_PACKETS = 1_000
@@ -40,7 +42,7 @@ def split_at_passes(
       is_audio: of each packet of the stream.
       dump: the bytes that payloads are positions in.
     """
-    if not stream.has_arrivals:
+    if not stream.has_arrivals or int(np.diff(number).min(initial=0)) > -_LEAST_FALL:
         return [mine]
     ticks = unwrap_sequence(stream.rtp_timestamp[mine], 32)
     offset_ms = np.maximum.accumulate(stream.arrival_offset_ms[mine])
