@@ -16,6 +16,7 @@ from tests.support.builders import (
     Pcm,
     Segment,
     encode_opus,
+    make_call_archive,
     noise,
     silence,
     tone,
@@ -29,11 +30,13 @@ from tests.support.media import (
     loudest_hz,
     mix_parts,
     open_in,
+    part_files,
     rms,
     run_program,
     stage_call,
+    unpack,
 )
-from transforms.media.errors import StorageError
+from transforms.media.errors import RtpError, StorageError
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixStats, TrackToMix, mix_call
 from transforms.media.opus.packet import carries_fec
@@ -84,6 +87,33 @@ def test_offset_between_tracks_is_exact_to_the_sample(tmp_path: Path, start_ms: 
     sent = noise(2)
     mix(tmp_path, [say("alice", silence(0.5)), say("bob", sent, start_ms, 128_000)])
     assert best_lag(decode_with_ffmpeg(tmp_path / "out.mp3", 1), sent, 100_000) == start_ms * 48
+
+
+@pytest.mark.parametrize("clock_rate_hz", [16_000, 44_100, 144_000])
+def test_sender_of_another_rate_is_heard_at_its_moment_and_moves_no_beginning(
+    tmp_path: Path, clock_rate_hz: int
+) -> None:
+    sent = noise(10)
+    segment = Segment(
+        packets=encode_opus(sent, bitrate_bps=128_000),
+        start_ms=2_345,
+        clock_rate_hz=clock_rate_hz,
+        ssrc=3,
+    )
+    people = [
+        say("alice", silence(13)),
+        Participant(participant_id="bob", segments=[segment]),
+    ]
+    unpacked = unpack(make_call_archive(people), tmp_path)
+    (finding,) = unpacked.findings
+    assert isinstance(finding.error, RtpError)
+    assert f"count {clock_rate_hz} ticks in a second" in finding.error.message
+    stats = mix_parts([[part] for part in part_files(unpacked)], tmp_path, tmp_path / "out.mp3")
+    assert stats.start_unix_ns == CALL_START_NS
+    heard = decode_with_ffmpeg(tmp_path / "out.mp3", 1)
+    for begin in (0, 240_000, 400_000):  # all of it, not only where it begins
+        lag = best_lag(heard[begin:], sent[begin : begin + 48_000], 200_000)
+        assert lag == 2_345 * 48
 
 
 def test_rejoined_participant_is_placed_by_the_server_clock(tmp_path: Path) -> None:

@@ -402,6 +402,8 @@ class Segment:
     ssrc: int = SSRC
     first_sequence_number: int = 1_000
     first_rtp_timestamp: int = 10_000
+    clock_rate_hz: int = SAMPLE_RATE_HZ
+    """What RTP time stamps count in a second; anything but 48 kHz is a sender's mistake."""
     lost: Collection[int] = ()
     """Packets that never arrive."""
     duplicated: Collection[int] = ()
@@ -456,7 +458,8 @@ def make_segment_dump(
     for index, packet in enumerate(segment.packets):
         delay_ms += segment.stalls_ms.get(index, 0)
         media_sample = index * segment.packet_samples
-        timestamp = segment.first_rtp_timestamp + media_sample
+        ticks = media_sample * segment.clock_rate_hz // SAMPLE_RATE_HZ
+        timestamp = segment.first_rtp_timestamp + ticks
         arrival_ms = (media_sample + segment.packet_samples) * 1000 // SAMPLE_RATE_HZ
         arrival_ms += delay_ms + segment.late_ms.get(index, 0)
         arrivals.append(arrival_ms)
