@@ -295,3 +295,16 @@ def test_packets_of_any_length_counted_as_one_length_are_laid_by_their_lengths()
     segment, _ = clocked.ingested()
     assert [type(finding) for finding in segment.findings] == [TimelineError]
     assert worst_s(clocked, segment) < 0.02
+
+
+@pytest.mark.parametrize("pace", [0.92, 0.97, 1.05, 1.5])
+def test_packets_that_come_slower_or_faster_than_they_last_are_laid_by_arrivals(
+    pace: float,
+) -> None:
+    """A sound card at 44.1 kHz that is taken for one at 48 kHz: only the arrivals know."""
+    clocked = Clocked(
+        pauses=((0, 60, 0.02 / pace),), stamp=lambda _, n: 960 * n, seconds=60, jitter_ms=8
+    )
+    segment, _ = clocked.ingested()
+    assert isinstance(segment.findings[0], TimelineError)
+    assert worst_s(clocked, segment) < (0.15 if pace < 1 else 0.3)

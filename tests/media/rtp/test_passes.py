@@ -165,7 +165,7 @@ def test_packets_that_a_network_sends_again_are_duplicates(
             continue
         data = bytes([_TOC]) + (b"" if is_silent else struct.pack(">H", number))
         packet = make_rtp_packet(data, sequence_number=number, rtp_timestamp=960 * number)
-        records.append((20 * number + rng.integers(0, 5), packet, False))
+        records.append((20 * number + float(rng.integers(0, 5)), packet, False))
         if at_s <= number / 50 < at_s + 1:
             records.append((20 * number + 1_000 * later_s, packet, False))
     again = sum(1 for record in records) - len({record[1] for record in records})

@@ -20,7 +20,7 @@ from transforms.media.rtp.dump_claims import (
 from transforms.media.rtp.ingested_packet_run import IngestedPacketRun
 from transforms.media.rtp.rtpdump import Rtpdump
 from transforms.media.rtp.sender_reports import REPORT_REACH_SAMPLES
-from transforms.media.rtp.streams import PacketRun, Stream
+from transforms.media.rtp.streams import FASTEST_CLOCK, PacketRun, Stream
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.units import NS_PER_MS, samples_to_ns
 from transforms.media.wraparound import unwrap
@@ -116,7 +116,9 @@ def _late_begin_ns(
     ):
         return 0
     by_last_ns = _by_last_ns(stream, timing, base_unix_ns)
-    if by_last_ns is not None and abs(by_last_ns - late_ns) <= _AGREE_NS:
+    # Where hours are missing, the sender's clock is off by more than networks add.
+    agree_ns = _AGREE_NS + abs(late_ns) // FASTEST_CLOCK
+    if by_last_ns is not None and abs(by_last_ns - late_ns) <= agree_ns:
         return by_last_ns
     is_likely = by_header_ns is None or abs(by_header_ns - late_ns) < abs(by_header_ns)
     return late_ns if is_likely and late_ns > 0 else 0

@@ -26,7 +26,7 @@ from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples, without_
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
 from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
-from transforms.media.rtp.media_rate import put_right_rates
+from transforms.media.rtp.mended_rates import put_right_rates
 from transforms.media.rtp.packet_runs import find_packet_runs, settle_signals
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
 from transforms.media.rtp.payload_types import payload_types_of

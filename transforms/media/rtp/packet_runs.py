@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from transforms.media.rtp.fates import Fate, places_of, reopen, settle
 from transforms.media.rtp.payloads import Payloads
 from transforms.media.rtp.repeats import split_at_repeats
 from transforms.media.rtp.streams import (
+    FASTEST_CLOCK,
     PacketCounts,
     PacketRun,
     Stream,
@@ -24,7 +26,7 @@ from transforms.media.rtp.streams import (
     split_at_restarts,
 )
 from transforms.media.rtp.timing_metadata import SegmentTiming
-from transforms.media.units import NS_PER_MS, SAMPLES_PER_MS, Bytes, Ints
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, SAMPLES_PER_MS, Bytes, Ints
 from transforms.media.wraparound import unwrap_sequence
 
 _SIGNAL_REACH_MS = 2_000
@@ -33,6 +35,10 @@ _SIGNAL_REACH_PACKETS = 100
 """The same for dumps without arrivals, in their order."""
 _LEAST_PAUSE_SAMPLES = 60 * SAMPLES_PER_MS
 """What arrivals alone tell of a pause is off by as much as the network adds and takes."""
+_LEAST_AHEAD_SAMPLES = SAMPLE_RATE_HZ // 4
+_MOST_PARTS = 500
+_SETTLING_MS = 10_000
+"""The first packets may have been held back together: what they come to counts."""
 _LEAST_STANDING_PACKETS = 10
 """Fewer packets with the time stamp of the one before are no clock that stands still."""
 
@@ -167,7 +173,8 @@ def _running_time(
     """Returns time stamps as packets of these durations would have had them.
 
     A pause is where all that follows comes later than durations and losses account for; what comes
-    late and catches up is none. A sender that is slower than its durations pauses now and then.
+    late and catches up is none. A sender that is slower than its durations pauses now and then; one
+    that is faster goes back now and then, where it has to be parted.
 
     Args:
       first: the first time stamp.
@@ -179,11 +186,41 @@ def _running_time(
     timestamp = first + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
     if arrival_ms is None:
         return timestamp
-    behind_samples = in_order(arrival_ms) * SAMPLES_PER_MS - timestamp
+    arrived_ms = in_order(arrival_ms)
+    behind_samples = arrived_ms * SAMPLES_PER_MS - timestamp
+    for part in _parts_in_step(arrived_ms, behind_samples):
+        timestamp[part] += _paused_samples(behind_samples[part])
+        if part.start:
+            timestamp[part] += timestamp[part.start - 1] - timestamp[part.start]
+    return timestamp
+
+
+def _parts_in_step(arrived_ms: Ints, behind_samples: Ints) -> list[slice]:
+    """Returns the parts within which packets do not overtake their durations by far.
+
+    Args:
+      arrived_ms: when packets came, rising.
+      behind_samples: by how much later than durations and losses account for.
+    """
+    settled = int(np.searchsorted(arrived_ms, arrived_ms[0] + _SETTLING_MS))
+    lowest_samples = np.minimum.accumulate(behind_samples)
+    # What a clock may be off by is no reason.
+    lowest_samples += (arrived_ms - arrived_ms[0]) * SAMPLES_PER_MS // FASTEST_CLOCK
+    if lowest_samples[:settled].min() - lowest_samples.min() < _LEAST_AHEAD_SAMPLES:
+        return [slice(0, len(behind_samples))]
+    overtaken_samples = int(lowest_samples[0] - lowest_samples.min())
+    size = max(_LEAST_AHEAD_SAMPLES, overtaken_samples // _MOST_PARTS)
+    level = np.maximum.accumulate((lowest_samples[0] - lowest_samples) // size)
+    edges = np.flatnonzero(np.diff(np.maximum(level, 0))) + 1
+    return list(itertools.starmap(slice, itertools.pairwise([0, *edges.tolist(), len(level)])))
+
+
+def _paused_samples(behind_samples: Ints) -> Ints:
+    """Returns how long a sender had paused before each of some packets."""
     least_samples = np.minimum.accumulate(behind_samples[::-1])[::-1]
     rises = np.diff(least_samples, prepend=least_samples[0])
     is_pause = rises >= _LEAST_PAUSE_SAMPLES
     little_samples = np.cumsum(np.where(is_pause, 0, rises))
     little_samples -= little_samples % _LEAST_PAUSE_SAMPLES
-    paused: Ints = timestamp + np.cumsum(np.where(is_pause, rises, 0)) + little_samples
+    paused: Ints = np.cumsum(np.where(is_pause, rises, 0)) + little_samples
     return paused

@@ -53,6 +53,8 @@ JUMP_SAMPLES = 2 * SAMPLE_RATE_HZ
 """Media time running ahead of the arrivals by more than this between two packets is a new origin,
 not audio to come.
 """
+FASTEST_CLOCK = 400
+"""A clock gains or loses less than one in so many: 2,000 ppm, and some for what networks add."""
 _OTHERS_PAUSE_NS = NS_PER_SECOND
 _RESTART_NUMBERS = 200
 """Numbers further than this from the one before are looked at: late, behind an outage, or counted
@@ -132,7 +134,8 @@ def longest_honest_jump(timestamp: Ints, timing: SegmentTiming) -> int | None:
     """
     if timing.first_rtp_unix_ms is not None and timing.last_rtp_unix_ms is not None:
         stated_samples = (timing.last_rtp_unix_ms - timing.first_rtp_unix_ms) * SAMPLES_PER_MS
-        if abs(int(np.ptp(timestamp)) - stated_samples) <= caps.LONGEST_JUMP_SAMPLES:
+        off_samples = abs(int(np.ptp(timestamp)) - stated_samples)
+        if off_samples <= caps.LONGEST_JUMP_SAMPLES + stated_samples // FASTEST_CLOCK:
             return None
     return caps.LONGEST_JUMP_SAMPLES
 
@@ -318,6 +321,8 @@ def split_at_jumps(
         kept = np.sort(np.argsort(-np.diff(bounds), kind="stable")[: caps.MAX_PACKET_RUNS])
         return [slice(int(bounds[at]), int(bounds[at + 1])) for at in kept.tolist()]
     if places.size:
+        # A slow clock falls behind what packets were before, and may jump ahead of that.
+        delay_samples -= (timestamp - timestamp[0]) // FASTEST_CLOCK
         starts = [0, *places.tolist()]
         least = np.minimum.reduceat(delay_samples, starts).tolist()
         so_far = least[0]
