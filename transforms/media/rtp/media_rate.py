@@ -23,7 +23,7 @@ _LEAST_SHARE = 0.2
 """Of the packets that follow each other; less is chance, and pauses of one length."""
 _WHOLE_SHARE = 0.8
 """So many have to be a whole number of packets from the one before."""
-_SURE_SHARE = 0.9
+_SURE_SHARE = 0.5
 """So many have to agree where no arrivals speak along."""
 _BIN_LOG = 0.005
 _LEAST_LOG = 0.003
@@ -70,8 +70,6 @@ def find_rate(
     if pace is None:
         return unknown
     measured, is_steady, is_sure = pace
-    if any(ratio == 1 and 2 * share >= 1 for ratio, share in by_packets or ()):
-        return unknown
     if measured > 0:
         near = sorted(by_packets or (), key=lambda found: abs(np.log(measured / found[0])))
         if near and _fits(near[0][0], measured):
@@ -82,6 +80,8 @@ def find_rate(
             return usual[0], True  # encrypted: nothing but the arrivals tells
         if is_steady and abs(np.log(measured)) <= _ODD_LOG:
             return unknown
+    if any(ratio == 1 and 2 * share >= 1 for ratio, share in by_packets or ()):
+        return unknown  # pauses that its time stamps do not count
     return None, is_sure and by_packets is not None
 
 
@@ -148,8 +148,9 @@ def _by_packets(
     if count < _LEAST_PAIRS:
         return None
     step = np.diff(stream.rtp_timestamp[at]).view(np.int32)[is_next].astype(np.int64)
-    waited_samples = np.diff(stream.arrival_offset_ms[at])[is_next] * SAMPLES_PER_MS
-    length = payloads.duration_samples[at[:-1]][is_next].astype(np.int64)
+    length = payloads.duration_samples[at].astype(np.int64)
+    begun_samples = stream.arrival_offset_ms[at] * SAMPLES_PER_MS - length
+    waited_samples, length = np.diff(begun_samples)[is_next], length[:-1][is_next]
     forward = step > 0
     step, waited_samples, length = step[forward], waited_samples[forward], length[forward]
     lengths = length * np.maximum(1, (2 * waited_samples + length) // (2 * length))
@@ -160,10 +161,12 @@ def _by_packets(
         if alike_count < _LEAST_SHARE * count:
             continue
         ratio = _simple(int(step[alike].sum()), int(lengths[alike].sum()))
-        # What lies between two packets is whole packets long, whatever their lengths are.
+        # Without a pause a whole number of packets lies between two, whatever their lengths are.
         packets = step / (length * float(ratio))
         is_whole = np.abs(packets - np.rint(packets)) <= 1.5 / (length * float(ratio)) + _BIN_LOG
-        if np.count_nonzero(is_whole & (packets > 1 / 2)) >= _WHOLE_SHARE * count:
+        is_whole &= packets > 1 / 2
+        is_whole |= lengths > length
+        if np.count_nonzero(is_whole) >= _WHOLE_SHARE * count:
             found.append((ratio, int(alike_count) / count))
     return sorted(found, key=lambda each: -each[1])
 
