@@ -11,14 +11,19 @@ import pytest
 
 from tests.support.builders import (
     CALL_START_UNIX_MS,
+    Segment,
+    encode_opus,
     make_red_payload,
     make_rtcp_sender_report,
     make_rtp_packet,
     make_rtpdump,
+    make_segment_dump,
+    noise,
     ntp_time_of_unix_ms,
 )
+from tests.support.encryption import encrypt_dump, sframe
 from tests.support.media import OPUS_MAP, RED_MAPS, ingest, make_timing, pieces_of, run_packets
-from transforms.media.errors import RtpError, TimelineError
+from transforms.media.errors import EncryptedAudioError, RtpError, TimelineError
 from transforms.media.rtp.ingest import IngestedSegment
 from transforms.media.rtp.timing_metadata import ReportedTime
 
@@ -308,3 +313,18 @@ def test_packets_that_come_slower_or_faster_than_they_last_are_laid_by_arrivals(
     segment, _ = clocked.ingested()
     assert isinstance(segment.findings[0], TimelineError)
     assert worst_s(clocked, segment) < (0.15 if pace < 1 else 0.3)
+
+
+@pytest.mark.parametrize(("rate_hz", "first"), [(16_000, 0), (144_000, 0), (144_000, 300)])
+def test_encrypted_packets_of_another_rate_last_as_long_as_they_do(
+    rate_hz: int, first: int
+) -> None:
+    packets = encode_opus(noise(12, seed=2))
+    dump, numbers = make_segment_dump(Segment(packets=packets, clock_rate_hz=rate_hz))
+    timing = make_timing(first_rtp_unix_ms=numbers["first_rtp_unix_timestamp"])
+    segment = ingest(encrypt_dump(dump, sframe(3), first=first), timing=timing)
+    (encrypted,) = [run for run in segment.packet_runs if run.is_encrypted]
+    count = len(packets) - first
+    assert encrypted.records["duration_samples"].tolist() == [960] * count
+    assert encrypted.records["media_sample"].tolist() == list(range(0, 960 * count, 960))
+    assert [type(finding) for finding in segment.findings] == [RtpError, EncryptedAudioError]

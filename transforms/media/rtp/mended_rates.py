@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from transforms.media.errors import RecordingError, RtpError, TimelineError
 from transforms.media.rtp.encryption import sent_samples
 from transforms.media.rtp.media_rate import find_rate
+from transforms.media.rtp.packets import SenderReport
 from transforms.media.rtp.payloads import Payloads
 from transforms.media.rtp.streams import Stream, by_source
 from transforms.media.rtp.timing_metadata import ReportedTime, SegmentTiming
@@ -72,6 +73,7 @@ def put_right_rates(
       findings: what was put right is added to them.
     """
     rates: dict[int, _Rate] = {}
+    near: dict[int, Callable[[int], int]] = {}
     ends = [int(stream.ssrc[place]) for place in (0, -1)] if stream.ssrc.size else []
     for mine in by_source(stream.ssrc):
         ratio, is_known = find_rate(stream, payloads, mine, timing)
@@ -80,23 +82,19 @@ def put_right_rates(
         ticks = unwrap_sequence(stream.rtp_timestamp[mine], 32)
         ssrc = int(stream.ssrc[mine[0]])
         rate = rates[ssrc] = _Rate(ratio, int(ticks[0]))
-        near = _near(stream, mine, ticks)
-        stream.sender_reports = tuple(
-            replace(report, rtp_timestamp=mended)
-            for report in stream.sender_reports
-            if (
-                mended := report.rtp_timestamp
-                if report.ssrc != ssrc
-                else rate.mend(report.rtp_timestamp, near(report.arrival_offset_ms))
-            )
-            is not None
-        )
+        near[ssrc] = _near(stream, mine, ticks)
         if ssrc == ends[0]:
             timing = _mend_first(timing, rate, int(ticks[0]))
         if ssrc == ends[1]:
             timing = _mend_last(timing, rate, int(ticks[-1]))
         _mend_packets(stream, payloads, mine, ticks, rate)
-    findings += _what_is_off(rates, member)
+    if rates:
+        stream.sender_reports = tuple(
+            mended
+            for report in stream.sender_reports
+            if (mended := _mend_sent(report, rates.get(report.ssrc), near)) is not None
+        )
+        findings += _what_is_off(rates, member)
     return timing
 
 
@@ -109,6 +107,18 @@ def _near(stream: Stream, mine: Ints, ticks: Ints) -> Callable[[int], int]:
         return int(ticks[min(place, len(ticks) - 1)])
 
     return near
+
+
+def _mend_sent(
+    report: SenderReport, rate: _Rate | None, near: Mapping[int, Callable[[int], int]]
+) -> SenderReport | None:
+    """Returns a sender report put right, of a source without a rate of its own as it is; None where
+    its time stamp says nothing.
+    """
+    if rate is None:
+        return report
+    stamp = rate.mend(report.rtp_timestamp, near[report.ssrc](report.arrival_offset_ms))
+    return None if stamp is None else replace(report, rtp_timestamp=stamp)
 
 
 def _mend_first(timing: SegmentTiming, rate: _Rate, reference: int) -> SegmentTiming:
