@@ -17,120 +17,34 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import Figure, Measure, at_least, at_most, none_of
 from tests.support.worlds.draw import draw_world
-from tests.support.worlds.judge import ERROR_EDGES_MS, Missing, Pressed, RowResult, press_world
+from tests.support.worlds.judge import Pressed, RowResult, press_world
 from tests.support.worlds.model import Session, World
+from tests.support.worlds.press import write_archives
 from tests.support.worlds.ranges import WorldClass
+from tests.support.worlds.summary import (
+    LEAST_HELD,
+    MOST_EXCESS_MS,
+    WORST,
+    Summary,
+    press_seed,
+)
 
-_MAIN, _WORST = "", 10
+_MAIN = ""
 _WORLDS = 2_000
-
-
-@dataclass
-class Summary:
-    """Rows of one class, or of a group within it that is counted apart."""
-
-    worlds: int = 0
-    rows: list[tuple[int, RowResult]] = field(default_factory=list)
-    """Each with the seed of its world; without its counts."""
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(ERROR_EDGES_MS), np.int64))
-    """Judged packets by error."""
-    report_counts: np.ndarray = field(
-        default_factory=lambda: np.zeros(len(ERROR_EDGES_MS), np.int64)
-    )
-    """Of those in dumps that hold reports and offsets."""
-    close: int = 0
-    report_close: int = 0
-    received: int = 0
-    missing: list[tuple[int, Missing]] = field(default_factory=list)
-    """Each with the seed of its world."""
-
-    def add(self, seed: int, row: RowResult) -> None:
-        """Takes a row."""
-        self.rows.append((seed, replace(row, counts=())))
-        for place, count in row.counts:
-            self.counts[place] += count
-            if row.has_reports:
-                self.report_counts[place] += count
-        self.close += row.close
-        self.report_close += row.close if row.has_reports else 0
-
-    @property
-    def held(self) -> float:
-        """Share of rows of which the bound holds."""
-        return _share(sum(row.excess_ms <= 0 for _, row in self.rows), len(self.rows))
-
-    @property
-    def floor_held(self) -> float:
-        """The same by the second truth."""
-        return _share(sum(row.floor_excess_ms <= 0 for _, row in self.rows), len(self.rows))
-
-    @property
-    def close_share(self) -> float:
-        """Share of packets within 5 ms."""
-        return _share(self.close, int(self.counts.sum()))
-
-    @property
-    def report_close_share(self) -> float:
-        """The same where the dump holds reports and offsets."""
-        return _share(self.report_close, int(self.report_counts.sum()))
-
-    @property
-    def largest_excess_ms(self) -> float:
-        """How far any error lies past its bound."""
-        return max((row.excess_ms for _, row in self.rows), default=0.0)
-
-    @property
-    def untold_count(self) -> int:
-        """Packets with audio that are neither placed nor told of."""
-        return sum(each.untold for _, each in self.missing)
-
-    def error_ms(self, percent: float, *, with_reports: bool = False) -> float:
-        """Returns a percentile of the error over packets."""
-        counts = self.report_counts if with_reports else self.counts
-        total = counts.cumsum()
-        if not total[-1]:
-            return 0.0
-        return float(ERROR_EDGES_MS[np.searchsorted(total, total[-1] * percent / 100)])
-
-    def bound_ms(self, percent: float, *, by_media: bool = False) -> float:
-        """Returns a percentile of the bound over rows, or over their media."""
-        if not self.rows:
-            return 0.0
-        bounds = np.array([row.bound_ms for _, row in self.rows])
-        weights = np.array([row.media_ms if by_media else 1.0 for _, row in self.rows])
-        order = np.argsort(bounds)
-        total = weights[order].cumsum()
-        return float(bounds[order][np.searchsorted(total, total[-1] * percent / 100)])
-
-    def worst(self) -> list[tuple[int, RowResult]]:
-        """Returns the rows whose errors lie furthest past their bounds."""
-        broken = [(seed, row) for seed, row in self.rows if row.excess_ms > 0]
-        return sorted(broken, key=lambda each: -each[1].excess_ms)[:_WORST]
 
 
 def _missing_of(summary: Summary) -> str:
     missing = sum(each.packets for _, each in summary.missing)
-    return f"{summary.untold_count} ({missing}) of {summary.received}"
-
-
-def _share(count: int, of: int) -> float:
-    return count / of if of else 1.0
-
-
-def press_seed(kind: WorldClass, seed: int) -> Pressed:
-    """Draws a world and presses it in a folder that is taken away."""
-    with tempfile.TemporaryDirectory() as name:
-        return press_world(draw_world(seed, kind), Path(name))
+    return f"{summary.untold_count} ({missing})"
 
 
 def measure(
@@ -158,13 +72,13 @@ def _pressed(kind: WorldClass, seeds: Sequence[int], processes: int) -> Iterable
         yield from pool.imap(press, seeds, chunksize=2)
 
 
-def print_summaries(kind: WorldClass, found: dict[str, Summary]) -> None:
-    """Prints a table with a row for each group, and the worst rows."""
-    console = Console(width=170)
+def print_summaries(kind: WorldClass, found: dict[str, Summary], worst_count: int = WORST) -> None:
+    """Prints a table with a row for each group, and the worst tracks. Times in ms."""
+    console = Console(width=180)
     table = Table(
-        "class", "worlds", "rows", "held (floor)", "error 50 %", "99 %", "within 5 ms",
-        "reports: within 5 ms", "99 %", "bound 50 %", "99 %", "by media 50 %", "99 %",
-        "largest excess", "untold (not placed) of received",
+        "class", "worlds", "rows", "held (floor), %", "error 50 %", "99 %", "<= 5 ms, %",
+        "by reports: <= 5 ms, %", "99 %", "bound 50 %", "99 %", "by media 50 %", "99 %",
+        "excess", "untold (not placed)", "received",
     )  # fmt: skip
     for group, summary in sorted(found.items()):
         is_main = group == _MAIN
@@ -182,15 +96,19 @@ def print_summaries(kind: WorldClass, found: dict[str, Summary]) -> None:
             f"{summary.bound_ms(99):.0f}",
             f"{summary.bound_ms(50, by_media=True):.1f}",
             f"{summary.bound_ms(99, by_media=True):.0f}",
-            f"{summary.largest_excess_ms:.1f} ms",
+            f"{summary.largest_excess_ms:.1f}",
             _missing_of(summary) if is_main else "",
+            str(summary.received) if is_main else "",
         )
     console.print(table)
     for group, summary in sorted(found.items()):
-        if not (worst := summary.worst()):
+        if not (worst := summary.worst(worst_count)):
             continue
-        table = Table("seed", "row", "dump", "sent, s", "packets", "error, ms", "bound", "excess")
-        for seed, row in worst:
+        table = Table(
+            "seed", "row", "dump", "sent, s", "packets", "error", "bound", "excess", "rows alike",
+            "meanwhile",
+        )  # fmt: skip
+        for seed, row, broken in worst:
             table.add_row(
                 str(seed),
                 str(row.number),
@@ -200,12 +118,21 @@ def print_summaries(kind: WorldClass, found: dict[str, Summary]) -> None:
                 f"{row.least_ms:+.1f} to {row.most_ms:+.1f}",
                 f"{row.bound_ms:.1f}",
                 f"{row.excess_ms:.1f}",
+                str(broken - 1),
+                " ".join(row.events),
             )
-        console.print(f"worst of {kind} {group}", table)
-    for seed, each in sorted(found[_MAIN].missing, key=lambda pair: -pair[1].packets)[:_WORST]:
+        console.print(f"worst tracks, {kind} {group}", table)
+        console.print(f"rows that do not hold: {_by_event(summary)}")
+    for seed, each in sorted(found[_MAIN].missing, key=lambda pair: -pair[1].packets)[:WORST]:
         console.print(
             f"seed {seed}, {each.dump}: {each.packets} packets not placed, {each.untold} not told"
         )
+
+
+def _by_event(summary: Summary) -> str:
+    """Returns how many rows do not hold by what happened while their dumps were recorded."""
+    counts = Counter(" ".join(row.events) for _, row in summary.rows if row.excess_ms > 0)
+    return ", ".join(f"{count} {what or 'nothing'}" for what, count in counts.most_common())
 
 
 def print_world(world: World) -> None:
@@ -218,7 +145,7 @@ def print_world(world: World) -> None:
     )
     if world.server_step is not None:
         at_ns, by_ns = world.server_step
-        print(f"  {at_ns / 1e9:9.2f} s  server clocks step by {by_ns / 1e9:+.3f} s")
+        print(f"  {at_ns / 1e9:9.2f} s  the clock of server 0 steps by {by_ns / 1e9:+.3f} s")
     for session in world.sessions:
         _print_session(
             session, [r for r in pressed.rows if r.participant_id == session.participant_id]
@@ -257,6 +184,14 @@ def _print_session(session: Session, rows: Sequence[RowResult]) -> None:
                 )
 
 
+def _keep(world: World, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(write_archives(world)):
+        path = folder / f"{world.kind}_{world.seed}_{number}.tar"
+        path.write_bytes(data)
+        print(path)
+
+
 # --- beside what is to be reached -----------------------------------------------------------------
 
 
@@ -269,18 +204,19 @@ def _of_class(kind: WorldClass) -> Summary:
     return found[_MAIN]
 
 
-def _held(kind: WorldClass, least: float) -> Measure:
+def _held(kind: WorldClass) -> Measure:
     def figure() -> Figure:
         summary = _of_class(kind)
-        return at_least(summary.held, least, f" of {len(summary.rows)} rows")
+        return at_least(summary.held, LEAST_HELD[kind], f" of {len(summary.rows)} rows")
 
     return figure
 
 
-def _largest_excess(kind: WorldClass, most_ms: float) -> Measure:
+def _largest_excess(kind: WorldClass) -> Measure:
     def figure() -> Figure:
         summary = _of_class(kind)
-        return at_most(summary.largest_excess_ms, most_ms, "ms", f" in {summary.worlds} worlds")
+        most_ms, worlds = MOST_EXCESS_MS[kind], summary.worlds
+        return at_most(summary.largest_excess_ms, most_ms, "ms", f" in {worlds} worlds")
 
     return figure
 
@@ -306,18 +242,15 @@ def _untold(kind: WorldClass) -> Measure:
 
 
 FIGURES: dict[str, Measure] = {
-    "worlds, lossless: rows whose bound holds": _held(WorldClass.LOSSLESS, 0.995),
-    "worlds, realistic: rows whose bound holds": _held(WorldClass.REALISTIC, 0.995),
     "worlds, realistic: within 5 ms, by reports and offsets": _close,
     "worlds, realistic: 99 % of errors, by reports and offsets": _tail,
-    "worlds, realistic: largest excess over a bound": _largest_excess(WorldClass.REALISTIC, 50),
     "worlds, realistic: median bound": _median_bound,
-    **{f"worlds, {kind}: audio not placed and not told": _untold(kind) for kind in WorldClass},
-    "worlds, no reports: rows whose bound holds": _held(WorldClass.NO_REPORTS, 0.99),
-    "worlds, short: rows whose bound holds": _held(WorldClass.SHORT, 0.99),
-    "worlds, wild: rows whose bound holds": _held(WorldClass.WILD, 0.97),
-    "worlds, wild: largest excess over a bound": _largest_excess(WorldClass.WILD, 1_000),
 }
+for _kind in WorldClass:
+    FIGURES[f"worlds, {_kind}: rows whose bound holds"] = _held(_kind)
+    FIGURES[f"worlds, {_kind}: audio not placed and not told"] = _untold(_kind)
+    if _kind in MOST_EXCESS_MS:
+        FIGURES[f"worlds, {_kind}: largest excess over a bound"] = _largest_excess(_kind)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -327,14 +260,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--worlds", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--worst", type=int, default=WORST, help="how many tracks to list")
     parser.add_argument("--seed", type=int, help="print this world row by row")
+    parser.add_argument("--keep", type=Path, help="with --seed: write its archives to this folder")
     wanted = parser.parse_args(arguments)
     for kind in wanted.kind or WorldClass:
         if wanted.seed is not None:
-            print_world(draw_world(wanted.seed, kind))
+            world = draw_world(wanted.seed, kind)
+            print_world(world)
+            if wanted.keep is not None:
+                _keep(world, wanted.keep)
             continue
         seeds = range(wanted.first_seed, wanted.first_seed + wanted.worlds)
-        print_summaries(kind, measure(kind, seeds, wanted.processes, is_shown=True))
+        print_summaries(kind, measure(kind, seeds, wanted.processes, is_shown=True), wanted.worst)
     return 0
 
 

@@ -5,17 +5,23 @@ say, and that what is stated of them holds.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.worlds import Summary, press_seed
+from tests.support.worlds import judge
 from tests.support.worlds.draw import draw_world
 from tests.support.worlds.judge import press_world
 from tests.support.worlds.model import Reports, Session, World
 from tests.support.worlds.press import write_archives
 from tests.support.worlds.ranges import RANGES, WorldClass
+from tests.support.worlds.summary import LEAST_HELD, MOST_EXCESS_MS, Summary, press_seed
+from transforms.media.track.lanes import LanePlan
+from transforms.media.track.staged_packets import PartIndex
+from transforms.media.track.timeline import Piece, plan_pieces
 
 SUITE: dict[WorldClass, range] = {
     WorldClass.LOSSLESS: range(5),
@@ -27,14 +33,6 @@ SUITE: dict[WorldClass, range] = {
 """Fifty worlds; thousands are for `benchmarks.worlds`."""
 ONCE_FAILED: tuple[tuple[WorldClass, int], ...] = ()
 """Worlds of which a row's bound did not hold before its cause was mended."""
-LEAST_HELD = {
-    WorldClass.LOSSLESS: 0.995,
-    WorldClass.REALISTIC: 0.995,
-    WorldClass.NO_REPORTS: 0.99,
-    WorldClass.SHORT: 0.99,
-    WorldClass.WILD: 0.97,
-}
-MOST_EXCESS_MS = {WorldClass.REALISTIC: 50.0, WorldClass.WILD: 1_000.0}
 
 
 @pytest.mark.parametrize("kind", SUITE)
@@ -46,7 +44,7 @@ def test_bounds_hold_in_random_worlds(kind: WorldClass) -> None:
             if not row.group:
                 summary.add(seed, row)
         assert [each for each in pressed.missing if each.untold] == [], f"seed {seed}"
-    told = "\n".join(f"seed {seed}: {row}" for seed, row in summary.worst())
+    told = "\n".join(f"seed {seed}: {row}" for seed, row, _ in summary.worst())
     assert summary.held >= LEAST_HELD[kind], told
     assert summary.largest_excess_ms <= MOST_EXCESS_MS.get(kind, float("inf")), told
 
@@ -152,3 +150,43 @@ def test_every_packet_that_was_received_is_judged_once(tmp_path: Path) -> None:
     assert pressed.missing == ()
     assert pressed.received == sum(row.packets for row in pressed.rows)
     assert 0 < pressed.received < sum(len(session.packets) for session in world.sessions)
+
+
+# --- and their judge ------------------------------------------------------------------------------
+
+
+def test_what_is_placed_a_second_late_is_judged_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = draw_world(0, WorldClass.LOSSLESS)
+    right = press_world(world, tmp_path / "right")
+
+    def late_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
+        return tuple(
+            replace(
+                piece,
+                clock=replace(
+                    piece.clock, server_start_unix_ns=piece.clock.server_start_unix_ns + 10**9
+                ),
+            )
+            for piece in plan_pieces(parts)
+        )
+
+    monkeypatch.setattr(judge, "plan_pieces", late_pieces)
+    late = press_world(world, tmp_path / "late")
+    assert len(late.rows) == len(right.rows) > 0
+    for one, other in zip(right.rows, late.rows, strict=True):
+        assert other.least_ms == pytest.approx(one.least_ms + 1_000, abs=1e-3)
+        assert other.most_ms == pytest.approx(one.most_ms + 1_000, abs=1e-3)
+        assert other.floor_most_ms == pytest.approx(one.floor_most_ms + 1_000, abs=1e-3)
+    assert max(row.close for row in late.rows) == 0
+
+
+def test_what_no_lane_has_is_told_or_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = LanePlan(lanes=(), placed=(), left_out=())
+    monkeypatch.setattr(judge, "plan_lanes", lambda parts, open_packets: nothing)
+    pressed = press_world(draw_world(0, WorldClass.SHORT), tmp_path)
+    assert sum(each.packets for each in pressed.missing) == pressed.received
+    assert sum(each.untold for each in pressed.missing) == pressed.received

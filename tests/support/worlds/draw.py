@@ -16,6 +16,9 @@ _KINDS = tuple(WorldClass)
 _SESSION_NUMBERS = 1 << 24
 """Packets of a session are numbered from its number times this."""
 
+_RECORDER = 1 << 16
+"""Draws what the recorder does, as the numbers of sessions draw them."""
+
 
 def draw_world(seed: int, kind: WorldClass) -> World:
     """Returns the call of a seed: the same each time."""
@@ -42,11 +45,14 @@ def draw_world(seed: int, kind: WorldClass) -> World:
         )
         for number in range(count)
     ]  # fmt: skip
+    recorder = np.random.default_rng([seed, _KINDS.index(kind), _RECORDER])
     return World(
         seed=seed,
         kind=kind,
         sessions=tuple(sessions),
         archive_count=len(recorded),
+        rounds_to_nearest=bool(recorder.random() < 0.5),
+        begins_with_packet=bool(recorder.random() < 0.5),
         length_ns=round(length_s * 1e9),
         server_offset_ns=tuple(offsets),
         server_step=step,
@@ -148,9 +154,15 @@ def _record(
             first_ns = int(arrival_ns[mine].min())
             if its.any():
                 first_ns = min(first_ns, int(reports["arrival_ns"][its].min()))
-            start_ns = first_ns - round(rng.uniform(0, 0.1) * 1e9)
+            open_ns = first_ns - round(rng.uniform(0, 0.1) * 1e9)
             name = f"p{number}_a{archive}_s{segment}"
             dumps.append(
-                Dump(archive=archive, segment=segment, base_filename=name, start_ns=start_ns)
+                Dump(
+                    archive=archive,
+                    segment=segment,
+                    base_filename=name,
+                    first_ns=first_ns,
+                    open_ns=open_ns,
+                )
             )
     return tuple(dumps)

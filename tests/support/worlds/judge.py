@@ -36,6 +36,7 @@ _Part = tuple[Path, PartIndex]
 ERROR_EDGES_MS = np.geomspace(1e-3, 1e7, 4_001)
 """Edges of the bins that errors are counted in, 0.6 % apart."""
 CLOSE_NS = 5_000_000
+_KINDS = ("mute", "outage", "packets", "path", "queue", "restart", "stall")
 _ELSEWHERE = (LeftOutReason.EQUAL_DUPLICATE, LeftOutReason.HAND_OVER)
 
 
@@ -63,6 +64,8 @@ class RowResult:
     skew_ppm: float
     is_fitted: bool
     media_ms: float
+    events: tuple[str, ...]
+    """Kinds of what happened while its dump was recorded, such as `stall` and `queue`."""
     group: str
     """`""`, or why it is counted apart: `zero offsets`, `pairs only`, `beyond`."""
     has_reports: bool
@@ -252,6 +255,7 @@ def _row(
             skew_ppm=piece.clock.skew_ppm,
             is_fitted=piece.clock.is_fitted,
             media_ms=float(packets["duration_ms"].sum(dtype=np.int64)),
+            events=_events(session, dump),
             group=group,
             has_reports=session.reports == Reports.DUMP
             and not session.has_zero_offsets
@@ -260,6 +264,16 @@ def _row(
             counts=tuple(zip(which.tolist(), counts.tolist(), strict=True)),
         )
     ]
+
+
+def _events(session: Session, dump: int) -> tuple[str, ...]:
+    sent_ns = session.packets["sent_ns"][session.packets["dump"] == dump]
+    kinds = {
+        each.what.split(" ")[0].strip(":")
+        for each in session.events
+        if each.stop_ns >= sent_ns[0] and each.at_ns <= sent_ns[-1] and each.what != "DTX"
+    }
+    return tuple(sorted(kinds & set(_KINDS)))
 
 
 def _missing(session: Session, parts: Sequence[_Part]) -> list[Missing]:

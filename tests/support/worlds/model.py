@@ -70,7 +70,10 @@ class Dump:
     archive: int
     segment: int
     base_filename: str
-    start_ns: int
+    open_ns: int
+    """When its file was opened."""
+    first_ns: int
+    """When its first record arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,10 @@ class World:
     kind: WorldClass
     sessions: tuple[Session, ...]
     archive_count: int
+    rounds_to_nearest: bool
+    """Whether the recorder's metadata has the nearest ms, not the one begun."""
+    begins_with_packet: bool
+    """Whether a dump's offsets count from its first record, not from when its file was opened."""
     length_ns: int
     server_offset_ns: tuple[int, ...]
     """How far each server's clock is off when the call begins."""

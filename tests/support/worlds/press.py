@@ -106,7 +106,8 @@ def _dump(world: World, session: Session, number: int, dump: Dump) -> tuple[byte
     order = np.argsort(arrival_ns, kind="stable")
     packets, arrival_ns = packets[order], arrival_ns[order]
     shown_ns = world.server_ns(session.server, arrival_ns)
-    start_ns = int(world.server_ns(session.server, np.array([dump.start_ns]))[0]) // 1000 * 1000
+    begin_ns = dump.first_ns if world.begins_with_packet else dump.open_ns
+    start_ns = int(world.server_ns(session.server, np.array([begin_ns]))[0]) // 1000 * 1000
     rows = np.zeros(len(packets), dtype=_RECORD)
     rows["length"], rows["plen"] = _RECORD.itemsize, _RTP_BYTES
     # A clock that steps back to before the dump's start has no earlier offset than 0.
@@ -123,13 +124,16 @@ def _dump(world: World, session: Session, number: int, dump: Dump) -> tuple[byte
     reports = session.report_rows[session.report_rows["dump"] == number]
     reports = reports[np.argsort(reports["arrival_ns"], kind="stable")]
     fields: dict[str, int] = {}
+    half_ns = 500_000 if world.rounds_to_nearest else 0
     for end, place in (("first", 0), ("last", -1)):
         fields[f"{end}_rtp_rtp_timestamp"] = int(packets["timestamp"][place])
-        fields[f"{end}_rtp_unix_timestamp"] = CALL_START_UNIX_MS + int(shown_ns[place]) // 1_000_000
+        fields[f"{end}_rtp_unix_timestamp"] = (
+            CALL_START_UNIX_MS + (int(shown_ns[place]) + half_ns) // 1_000_000
+        )
         if len(reports):
             fields[f"{end}_rtcp_rtp_timestamp"] = int(reports["timestamp"][place])
             fields[f"{end}_rtcp_ntp_timestamp"] = (
-                CALL_START_UNIX_MS + int(reports["wall_ns"][place]) // 1_000_000
+                CALL_START_UNIX_MS + (int(reports["wall_ns"][place]) + half_ns) // 1_000_000
             )
     body = rows.tobytes()
     if session.reports == Reports.DUMP:
