@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,17 +31,32 @@ from transforms.media.rtp.participant_sessions import (
 from transforms.media.rtp.timing_metadata import SUFFIX, SessionTiming
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.text import printable, printable_json, spelled_utf8
-from transforms.media.values import TRACK_TYPE_OF
+from transforms.media.values import OUTPUT_TYPE_OF, TRACK_TYPE_OF, TrackKey
+from transforms.media.wall_time import spell_time
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects, uris
+
+if TYPE_CHECKING:
+    from pipelines.inspect_clocks import ClockInspector
+
+_OUTPUT_TYPES = {str(kind): output for kind, output in OUTPUT_TYPE_OF.items()}
 
 
 def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not
     be read.
     """
-    objects.find_credentials(map(uris.absolute, arguments.archives))
+    objects.find_credentials(
+        map(uris.absolute, [*arguments.archives, *filter(None, [arguments.clock_output])])
+    )
+    clocks = None
+    if arguments.clock:
+        from pipelines.inspect_clocks import (
+            ClockInspector,
+        )  # needs numpy: a plain list answers at once
+
+        clocks = ClockInspector(arguments.clock_output)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
         listed = archive_files.find_archives(pattern).archives
@@ -53,7 +68,7 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
                     "sessions": [],
                 }
             )
-        found.extend(describe_archive(archive, settings.limits) for archive in listed)
+        found.extend(describe_archive(archive, settings.limits, clocks) for archive in listed)
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
@@ -67,18 +82,28 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     return 1 if any(archive["error"] for archive in found) else 0
 
 
-def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str, Any]:
+def describe_archive(
+    archive: ListedArchive, limits: LimitSettings, clocks: ClockInspector | None = None
+) -> dict[str, Any]:
     """Returns an archive's sessions as plain values; `error` says what could not be read, null when
     all could.
 
-    It is read as a run reads it, within the same limits, but for the packets.
+    It is read as a run reads it, within the same limits; packets are looked into only for clocks.
     """
     members, message = ArchiveMembers(), None
+    of_track: dict[TrackKey, dict[str, Any]] = {}
+    findings: list[str] = []
     try:
         if archive.error is not None:
             raise archive.error
         source = archive_files.archive_input(archive.uri, archive.size_bytes)
-        members = read_members(source, objects.open_input, None, limits, Findings())
+        if clocks is None:
+            members = read_members(source, objects.open_input, None, limits, Findings())
+        else:
+            read = clocks.read(source, limits)
+            members, of_track, findings = read.members, read.of_track, read.findings
+            if read.error is not None:
+                raise read.error
     except RecordingError as unusable:
         message = unusable.message.removeprefix(f"{archive.uri}: ")
     else:
@@ -88,11 +113,19 @@ def describe_archive(archive: ListedArchive, limits: LimitSettings) -> dict[str,
         message = f"no *{SUFFIX} in it"
     assigned = assign_members(list_segments(members.sessions), members.dumps)
     sessions = sorted(group_by_session(members.sessions).items())
-    return {
+    described = [(key, _session(timings, members.dumps, assigned)) for key, timings in sessions]
+    found = {
         "uri": archive.uri,
         "error": message,
-        "sessions": [_session(timings, members.dumps, assigned) for _, timings in sessions],
+        "sessions": [session for _, session in described],
     }
+    if clocks is None:
+        return found
+    for key, session in described:
+        for track in session["tracks"]:
+            output_type = _OUTPUT_TYPES.get(track["track_type"])
+            track["clock"] = output_type and of_track.get(key.track(output_type))
+    return {**found, "findings": findings}
 
 
 def _damaged_description(members: ArchiveMembers) -> ArchiveError | None:
@@ -117,7 +150,7 @@ def _session(
         "call_type": session.call.call_type,
         "call_id": session.call.call_id,
         "call_session_id": session.call.call_session_id,
-        "call_start_time": _iso(call_start_unix_ns(timings, findings)),
+        "call_start_time": spell_time(call_start_unix_ns(timings, findings)),
         "participant_id": session.participant_id,
         "user_session_id": session.user_session_id,
         "tracks": [
@@ -138,18 +171,18 @@ def _track(
         "track_ids": list(dict.fromkeys(timing.track_id for timing in timings)),
         "codecs": sorted({timing.codec for timing in timings}),
         "segment_count": len(segments),
-        "start_time": _iso(
+        "start_time": spell_time(
             _ns(min((t.first_rtp_unix_ms for t in timings if t.first_rtp_unix_ms), default=None))
         ),
-        "end_time": _iso(
+        "end_time": spell_time(
             _ns(max((t.last_rtp_unix_ms for t in timings if t.last_rtp_unix_ms), default=None))
         ),
         "segments": [
             {
                 "base_filename": segment.base_filename,
                 "codec": segment.timing.codec,
-                "start_time": _iso(_ns(segment.timing.first_rtp_unix_ms)),
-                "end_time": _iso(_ns(segment.timing.last_rtp_unix_ms)),
+                "start_time": spell_time(_ns(segment.timing.first_rtp_unix_ms)),
+                "end_time": spell_time(_ns(segment.timing.last_rtp_unix_ms)),
                 "dump_bytes": _dump_bytes(segment, dumps, assigned),
             }
             for segment in segments
@@ -167,19 +200,6 @@ def _dump_bytes(
 
 def _ns(unix_ms: int | None) -> int | None:
     return None if unix_ms is None else unix_ms * 1_000_000
-
-
-def _iso(unix_ns: int | None) -> str | None:
-    """An RFC 3339 time with milliseconds; None for one that no calendar has."""
-    if unix_ns is None:
-        return None
-    try:
-        moment = datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC).replace(
-            microsecond=unix_ns // 1_000 % 1_000_000
-        )
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _print_tables(archives: Iterable[dict[str, Any]]) -> None:
@@ -216,6 +236,8 @@ def _print_tables(archives: Iterable[dict[str, Any]]) -> None:
                 for track in session["tracks"] or [None]:
                     table.add_row(*(Text(printable(cell)) for cell in _cells(session, track)))
             console.print(table)
+        if "findings" in archive:
+            _print_clocks(archive)
 
 
 def _cells(session: dict[str, Any], track: dict[str, Any] | None) -> tuple[str, ...]:
@@ -230,3 +252,17 @@ def _cells(session: dict[str, Any], track: dict[str, Any] | None) -> tuple[str, 
     start, end = (datetime.fromisoformat(track[name]) for name in ("start_time", "end_time"))
     times = (start.strftime("%H:%M:%S.%f")[:-3], f"{(end - start).total_seconds():.2f} s")
     return (*who, kind, ", ".join(track["codecs"]), count, *times)
+
+
+def _print_clocks(archive: dict[str, Any]) -> None:
+    from pipelines.inspect_clocks import clock_lines
+
+    for session in archive["sessions"]:
+        for track in session["tracks"]:
+            if track["track_type"] in _OUTPUT_TYPES:
+                who, user_session, kind, *_ = _cells(session, track)
+                print(printable(f"{who}  {user_session}  {kind}"))
+                for line in clock_lines(track):
+                    print(printable(line))
+    for message in archive["findings"]:
+        print(printable(f"wrong: {message}"))

@@ -98,6 +98,10 @@ class InspectArguments:
     archives: tuple[str, ...]
     config: str | None
     as_json: bool
+    clock: bool
+    """Whether the clocks of the tracks are told, too."""
+    clock_output: str | None
+    """The folder their drawings go to; None to draw none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "inspect",
         help="list what archives hold",
         description="Lists users, sessions, tracks, codecs, segments and times of archives; "
-        "writes nothing.",
+        "writes nothing but the drawings of --clock-output.",
     )
     inspect.add_argument(
         "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
@@ -201,6 +205,17 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     inspect.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
+    )
+    inspect.add_argument(
+        "--clock",
+        action="store_true",
+        help="tell how the clock of each track was read: its pieces with their sync_error_ms, its "
+        "steps, what sender reports say of them and what became of them",
+    )
+    inspect.add_argument(
+        "--clock-output",
+        metavar="DIR",
+        help="with --clock: write a drawing (SVG) of each track there",
     )
     verify = commands.add_parser(
         "verify",
@@ -245,10 +260,14 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
     if arguments.command == "inspect":
         if rest:
             raise UsageError(f"inspect does not know {rest[0]}")
+        if arguments.clock_output is not None and not arguments.clock:
+            raise UsageError("--clock-output draws what --clock tells, expected --clock beside it")
         return InspectArguments(
             archives=tuple(arguments.archives),
             config=arguments.config and uris.without_file(arguments.config),
             as_json=arguments.as_json,
+            clock=arguments.clock,
+            clock_output=arguments.clock_output,
         )
     if arguments.command == "verify":
         if rest:
@@ -303,7 +322,8 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
     Raises:
       UsageError: one has none.
     """
-    for name in ("input", "output", "catalog", "archives", "summary_json", "log_file", "config"):
+    places = ("input", "output", "catalog", "archives", "summary_json", "log_file", "config")
+    for name in (*places, "clock_output"):
         found = getattr(arguments, name, None)
         for uri in found if isinstance(found, list) else [found]:
             if uri is not None and not uris.is_named(uri):

@@ -50,6 +50,7 @@ sound      | media.sound      | base opus track                           | nump
 containers | media.containers | base opus                                 | av fastcrc lameenc numpy
 jobs       | media: unpack_archive extract_track lane_file mix_call
            | base opus clock rtp archive track sound containers           | numpy
+inspection | media.inspection | base clock rtp archive track              | numpy
 storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
@@ -63,7 +64,8 @@ steps      | : list_archives skip_processed find_prior_rows unpack_archives reca
            | base rtp track jobs storage codec engine sources elements catalog recovery
            |                                                              | apache_beam
 pipelines  | pipelines
-           | base opus rtp archive storage codec engine sources elements catalog recovery steps
+           | base opus rtp archive jobs inspection storage codec engine sources elements catalog
+           : recovery steps
            | apache_beam pydantic rich
 """
 

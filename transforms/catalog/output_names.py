@@ -36,11 +36,26 @@ def individual_name(track: TrackKey, start_ms: int, container: Container, part: 
       container: of the file.
       part: which of the track's files; 0 is the first, and is not in the name.
     """
+    return _track_stem("individual", track, start_ms, part) + f".{container}"
+
+
+def clock_drawing_name(track: TrackKey, start_ms: int, part: int = 0) -> str:
+    """Returns the file name of the drawing of a track's clock.
+
+    Args:
+      track: whose.
+      start_ms: when its first packet was sent, in Unix ms of the server.
+      part: how many drawings have this name already; 0 for the first, and is not in the name.
+    """
+    return _track_stem("clock", track, start_ms, part) + ".svg"
+
+
+def _track_stem(kind: str, track: TrackKey, start_ms: int, part: int) -> str:
     ids = [track.call.call_type, track.call.call_id, track.participant_id, track.user_session_id]
-    stem = f"individual_{'_'.join(map(escape_id, ids))}_{track.output_type}_{start_ms}"
+    stem = f"{kind}_{'_'.join(map(escape_id, ids))}_{track.output_type}_{start_ms}"
     if part:
         stem += f"_part{part}"
-    return _stem(stem, ids, [*ids, track.call.call_session_id]) + f".{container}"
+    return _stem(stem, ids, [*ids, track.call.call_session_id])
 
 
 def escape_id(text: str) -> str:

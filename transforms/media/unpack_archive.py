@@ -15,13 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from transforms.media.archive.claims import Claims
-from transforms.media.archive.read_members import ArchiveInput, check_has_metadata, read_members
+from transforms.media.archive.read_members import (
+    ArchiveInput,
+    ArchiveMembers,
+    check_has_metadata,
+    read_members,
+)
 from transforms.media.errors import StorageError
 from transforms.media.findings import Finding, Findings
 from transforms.media.job import JobHost
 from transforms.media.rtp.dump_claims import Conventions, find_conventions
+from transforms.media.rtp.ingested_packet_run import IngestedPacketRun
 from transforms.media.rtp.participant_sessions import (
     ListedSegment,
     call_start_unix_ns,
@@ -31,6 +38,7 @@ from transforms.media.rtp.participant_sessions import (
 from transforms.media.rtp.timing_metadata import SessionTiming
 from transforms.media.settings import LimitSettings
 from transforms.media.track.stage_track import StagedPart, stage_track
+from transforms.media.units import Ints
 from transforms.media.values import SessionKey, TrackKey
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,8 +68,25 @@ class UnpackedArchive:
     bytes_read: int
 
 
+class UnpackObserver(Protocol):
+    """Whoever wants to see more of an archive than is staged. Nothing it does changes that."""
+
+    def see_members(self, members: ArchiveMembers) -> None:
+        """The archive was read: these are its members."""
+
+    def see_packet_run(self, packet_run: IngestedPacketRun, arrival_unix_ns: Ints) -> None:
+        """As `PacketRunObserver`; those of a track come before it does."""
+
+    def see_track(self, part: StagedPart) -> None:
+        """A track was staged; its files may be taken away."""
+
+
 def unpack_archive(
-    host: JobHost, archive: ArchiveInput, folder: Path, limits: LimitSettings
+    host: JobHost,
+    archive: ArchiveInput,
+    folder: Path,
+    limits: LimitSettings,
+    observer: UnpackObserver | None = None,
 ) -> UnpackedArchive:
     """Stages every audio track of an archive in a local folder.
 
@@ -72,6 +97,7 @@ def unpack_archive(
       folder: a local folder; holds what `StagedPart` names on return. What an earlier try left in
         it is overwritten.
       limits: bounds on what the archive may cost.
+      observer: is shown what the archive holds while it is there; None where nobody looks.
 
     Raises:
       ArchiveError: no archive, or nothing in it that could be a recording.
@@ -85,6 +111,8 @@ def unpack_archive(
     with _on_local_disk(folder):
         gauge = _Gauge(archive.size_bytes, host.tell_progress)
         members = read_members(archive, host.open_input, dump_folder, limits, findings, gauge.read)
+        if observer is not None:
+            observer.see_members(members)
         check_has_metadata(members, findings)
         claims = Claims(members, limits, deadline)
         by_session = group_by_session(members.sessions)
@@ -103,8 +131,9 @@ def unpack_archive(
         sessions = []
         for number, (key, timings) in enumerate(by_session.items()):
             stem = folder / str(number)
-            parts = tuple(
-                stage_track(
+            parts = []
+            for track, segments in tracks[key]:
+                part = stage_track(
                     track,
                     segments,
                     claims,
@@ -112,11 +141,13 @@ def unpack_archive(
                     limits,
                     findings,
                     gauge.staged,
+                    None if observer is None else observer.see_packet_run,
                 )
-                for track, segments in tracks[key]
-            )
+                parts.append(part)
+                if observer is not None:
+                    observer.see_track(part)
             start = call_start_unix_ns(timings, findings)
-            sessions.append(UnpackedSession(key=key, call_start_unix_ns=start, parts=parts))
+            sessions.append(UnpackedSession(key=key, call_start_unix_ns=start, parts=tuple(parts)))
         claims.tell_unclaimed(findings)
     shutil.rmtree(dump_folder)
     return UnpackedArchive(

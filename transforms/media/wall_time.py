@@ -21,3 +21,19 @@ def from_time(moment: datetime) -> int:
     return (
         int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + moment.microsecond * 1_000
     )
+
+
+def spell_time(unix_ns: int | None, timespec: str = "milliseconds") -> str | None:
+    """Returns an RFC 3339 time; None for one that no calendar has.
+
+    Args:
+      unix_ns: the time; None for an unknown one.
+      timespec: what its last digit stands for, as in `datetime`.
+    """
+    if unix_ns is None:
+        return None
+    try:
+        moment = to_time(unix_ns)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -25,7 +25,11 @@ from transforms.media.rtp.arrivals import arrival_after, arrival_base, last_arri
 from transforms.media.rtp.dump_claims import DumpEnds, nearest_samples, without_unset
 from transforms.media.rtp.encryption import split_where_encrypted
 from transforms.media.rtp.fates import Fate, Tally, no_fates, settle
-from transforms.media.rtp.ingested_packet_run import PACKET_DTYPE, IngestedPacketRun
+from transforms.media.rtp.ingested_packet_run import (
+    PACKET_DTYPE,
+    IngestedPacketRun,
+    PacketRunObserver,
+)
 from transforms.media.rtp.mended_rates import put_right_rates
 from transforms.media.rtp.packet_runs import find_packet_runs, settle_signals
 from transforms.media.rtp.packets import SenderReport, parse_rtp_window
@@ -90,6 +94,7 @@ def ingest_segment(
     tally: Tally,
     let_go: Callable[[], None] = lambda: None,
     head_convention_samples: int = 0,
+    on_packet_run: PacketRunObserver | None = None,
 ) -> IngestedSegment:
     """Returns the packet runs of one segment, and what is wrong with it.
 
@@ -105,6 +110,7 @@ def ingest_segment(
       let_go: called when what was read of the mapped dump is not needed for now.
       head_convention_samples: by how much the first RTP time stamps of the archive's metadata lie
         before the first packets, where that is its writer's way.
+      on_packet_run: is shown each packet run while its arrivals are there; None where nobody looks.
 
     Raises:
       RtpdumpError: not a dump, broken framing at its very start, or more packets than allowed.
@@ -140,7 +146,7 @@ def ingest_segment(
     tally.check()
     last_unix_ns = None if stream.has_arrivals else last_arrival(packet_runs, timing)
     sources = [int(stream.ssrc[packet_run.indices[0]]) for packet_run in packet_runs]
-    done = _IngestedPacketRuns(stream, payloads, last_unix_ns)
+    done = _IngestedPacketRuns(stream, payloads, last_unix_ns, on_packet_run)
     del stream  # what headers said is in the packet runs now
     for ssrc, its_reports in zip(sources, reports, strict=True):
         done.add(ssrc, packet_runs.pop(0), its_reports)
@@ -182,8 +188,21 @@ def _copied_samples(packet_run: IngestedPacketRun) -> int:
 class _IngestedPacketRuns:
     """Makes packet runs ready to be staged, one after the other, in order of their sources."""
 
-    def __init__(self, stream: Stream, payloads: Payloads, last_unix_ns: int | None) -> None:
-        """Args: last_unix_ns: when the last packet arrived, where the dump does not say."""
+    def __init__(
+        self,
+        stream: Stream,
+        payloads: Payloads,
+        last_unix_ns: int | None,
+        on_packet_run: PacketRunObserver | None,
+    ) -> None:
+        """Begins with none.
+
+        Args:
+          stream: what headers said.
+          payloads: what is in the packets.
+          last_unix_ns: when the last packet arrived, where the dump does not say.
+          on_packet_run: as for `ingest_segment`.
+        """
         self.packet_runs: list[IngestedPacketRun] = []
         self.recovered_count = 0
         """Packets that were lost, of which a redundant copy was there."""
@@ -192,6 +211,7 @@ class _IngestedPacketRuns:
         self._has_arrivals = stream.has_arrivals
         self._payloads = payloads
         self._last_unix_ns = last_unix_ns
+        self._on_packet_run = on_packet_run
         self._jitters: list[tuple[float, int]] = []
 
     def add(self, ssrc: int, packet_run: PacketRun, reports: Sequence[ReportPoint]) -> None:
@@ -229,16 +249,17 @@ class _IngestedPacketRuns:
                     replace(point, media_sample=point.media_sample + earlier_samples)
                     for point in reports
                 ]
-        self.packet_runs.append(
-            IngestedPacketRun(
-                ssrc=ssrc,
-                records=records,
-                source_offset=offsets,
-                clock=clock,
-                reports=tuple(reports),
-                is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
-            )
+        ingested = IngestedPacketRun(
+            ssrc=ssrc,
+            records=records,
+            source_offset=offsets,
+            clock=clock,
+            reports=tuple(reports),
+            is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
         )
+        self.packet_runs.append(ingested)
+        if self._on_packet_run is not None:
+            self._on_packet_run(ingested, arrival_unix_ns)
 
     def jitter_ms(self) -> float | None:
         """Returns the mean over all packets; None where no packet run has two."""

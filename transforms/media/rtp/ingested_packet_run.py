@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,10 @@ class IngestedPacketRun:
     """Whether its packets were encrypted end to end, all of them."""
 
 
+PacketRunObserver = Callable[[IngestedPacketRun, Ints], None]
+"""Is shown a packet run and when each packet arrived, in Unix ns: an entry for each record that is
+no copy; all are equal where the dump has no arrivals.
+"""
 PACKET_DTYPE = np.dtype(
     [
         ("media_sample", "<i8"),  # start, in samples at 48 kHz from the first packet

@@ -26,6 +26,7 @@ from transforms.media.findings import Findings
 from transforms.media.rtp.dump_claims import DumpEnds, claim_of
 from transforms.media.rtp.fates import Fate, Tally
 from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
+from transforms.media.rtp.ingested_packet_run import PacketRunObserver
 from transforms.media.rtp.participant_sessions import ListedSegment
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.settings import LimitSettings
@@ -85,6 +86,7 @@ def stage_track(
     limits: LimitSettings,
     findings: Findings,
     on_staged: Callable[[int], None],
+    on_packet_run: PacketRunObserver | None = None,
 ) -> StagedPart:
     """Stages a track, and deletes the dumps it was staged from.
 
@@ -96,13 +98,24 @@ def stage_track(
       limits: bounds on packets and on time.
       findings: what is wrong is added to them.
       on_staged: told the bytes of each dump that is done.
+      on_packet_run: as for `ingest_segment`.
     """
     packets_path, index_path = stem.with_suffix(".packets"), stem.with_suffix(".json")
     staged = _Staged()
     with packets_path.open("wb") as packets:
         for segment in segments:
             staged.dumps.append(
-                _stage_segment(packets, segment, track, claims, limits, findings, staged, on_staged)
+                _stage_segment(
+                    packets,
+                    segment,
+                    track,
+                    claims,
+                    limits,
+                    findings,
+                    staged,
+                    on_staged,
+                    on_packet_run,
+                )
             )
     packet_runs = _near_packet_runs(staged, track, limits.max_call_hours, findings)
     weight = sum(count for _, count in staged.jitters)
@@ -142,6 +155,7 @@ def _stage_segment(
     findings: Findings,
     staged: _Staged,
     on_staged: Callable[[int], None],
+    on_packet_run: PacketRunObserver | None,
 ) -> StagedDump:
     """Stages one segment, and deletes its dump; returns what became of it.
 
@@ -156,7 +170,17 @@ def _stage_segment(
         if dump.finding is not None:
             findings.add(dump.finding, track)
         ingested = _ingest_segment(
-            packets, segment, dump, track, claims, limits, findings, staged, on_staged, tally
+            packets,
+            segment,
+            dump,
+            track,
+            claims,
+            limits,
+            findings,
+            staged,
+            on_staged,
+            on_packet_run,
+            tally,
         )
     except RecordingError as error:
         findings.add(error, track)
@@ -196,6 +220,7 @@ def _ingest_segment(
     findings: Findings,
     staged: _Staged,
     on_staged: Callable[[int], None],
+    on_packet_run: PacketRunObserver | None,
     tally: Tally,
 ) -> IngestedSegment:
     """Ingests and stages one segment, and deletes its dump. Raises: RecordingError."""
@@ -223,6 +248,7 @@ def _ingest_segment(
         tally,
         mapped.let_go,
         claims.head_convention_samples,
+        on_packet_run,
     )
     for error in ingested.findings:
         findings.add(error, track)

@@ -1,0 +1,81 @@
+"""Points of a drawing, thinned to what it can show: of each column the least and the greatest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND, Ints, Reals
+
+_MOST_POINTS = 50_000
+"""Of one track; a drawing is some thousand pixels wide."""
+_FIRST_COLUMN_NS = 20 * NS_PER_MS
+_WIDEST_COLUMN_NS = 3_600 * NS_PER_SECOND
+
+
+def thin(column: Ints, height: Ints | Reals) -> Ints:
+    """Returns the indices of the lowest and the highest point of each column, by columns.
+
+    Args:
+      column: that each point lies in.
+      height: of each point; shape (points,) both.
+    """
+    if not len(column):
+        return np.zeros(0, dtype=np.int64)
+    order = np.lexsort((height, column))
+    firsts = np.flatnonzero(np.diff(column[order], prepend=column[order[0]] - 1))
+    lasts = np.append(firsts[1:], len(order)) - 1
+    picked: Ints = order[np.union1d(firsts, lasts)]
+    return picked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Points:
+    """Points of one packet run; shape (points,) each."""
+
+    media_ns: Ints
+    value_ns: Ints
+    """What is shown over media time, before the clock's rate is taken off."""
+
+    def height_ns(self, rate: float) -> Reals:
+        """Returns the values less those of a line of a slope through 0."""
+        height: Reals = self.value_ns - rate * self.media_ns
+        return height
+
+
+class ThinnedPoints:
+    """Points of the packet runs of one track. Memory holds some ten thousand, however many come."""
+
+    def __init__(self) -> None:
+        self._column_ns = _FIRST_COLUMN_NS
+        self._runs: list[tuple[Points, float]] = []
+        """Of each packet run its points, and the slope by which they are compared."""
+
+    def add(self, points: Points, rate: float) -> int:
+        """Takes the points of a packet run; returns its number, from 0.
+
+        Args:
+          points: in any order.
+          rate: slope of the line that they lie along.
+        """
+        if points.media_ns.size:
+            span_ns = int(np.ptp(points.media_ns))
+            while span_ns // self._column_ns > _MOST_POINTS // 2:
+                self._column_ns *= 2
+        self._runs.append((self._thinned(points, rate), rate))
+        while (
+            sum(len(held.media_ns) for held, _ in self._runs) > _MOST_POINTS
+            and self._column_ns < _WIDEST_COLUMN_NS
+        ):
+            self._column_ns *= 2
+            self._runs = [(self._thinned(held, slope), slope) for held, slope in self._runs]
+        return len(self._runs) - 1
+
+    def __getitem__(self, number: int) -> Points:
+        """Returns what is left of a packet run's points."""
+        return self._runs[number][0]
+
+    def _thinned(self, points: Points, rate: float) -> Points:
+        picked = thin(points.media_ns // self._column_ns, points.height_ns(rate))
+        return Points(media_ns=points.media_ns[picked], value_ns=points.value_ns[picked])
