@@ -131,7 +131,7 @@ def _packet_run(run: PacketRunTimes) -> dict[str, Any]:
             {
                 "media_start_ms": _media_ms(piece.media_start_sample),
                 "media_end_ms": _media_ms(run.stop_sample_of(number)),
-                "server_start_time": spell_time(piece.server_start_unix_ns, "microseconds"),
+                "server_start_time": spell_time(piece.server_start_unix_ns),
                 "skew_ppm": round(piece.skew_ppm, 3),
                 "is_fitted": piece.is_fitted,
                 "sync_error_ms": round(piece.sync_error_ns / NS_PER_MS, 3),
@@ -141,7 +141,7 @@ def _packet_run(run: PacketRunTimes) -> dict[str, Any]:
         "steps": [
             {
                 "media_ms": _media_ms(step.media_sample),
-                "server_time": spell_time(step.server_unix_ns, "microseconds"),
+                "server_time": spell_time(step.server_unix_ns),
                 "size_ms": round(step.size_ns / NS_PER_MS, 3),
                 "evidence": str(step.evidence),
                 "outcome": str(step.outcome),

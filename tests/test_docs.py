@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_catalog_page_is_what_the_schemas_say() -> None:
+@pytest.mark.parametrize("script", ["make_docs.py", "make_clock_drawing.py"])
+def test_page_is_what_its_script_makes(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/make_docs.py", "--check"],
+        [sys.executable, f"scripts/{script}", "--check"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

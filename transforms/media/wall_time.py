@@ -23,12 +23,9 @@ def from_time(moment: datetime) -> int:
     )
 
 
-def spell_time(unix_ns: int | None, timespec: str = "milliseconds") -> str | None:
-    """Returns an RFC 3339 time; None for one that no calendar has.
-
-    Args:
-      unix_ns: the time; None for an unknown one.
-      timespec: what its last digit stands for, as in `datetime`.
+def spell_time(unix_ns: int | None) -> str | None:
+    """Returns an RFC 3339 time with milliseconds; None for one that no calendar has. Args: unix_ns:
+    None for an unknown one.
     """
     if unix_ns is None:
         return None
@@ -36,4 +33,4 @@ def spell_time(unix_ns: int | None, timespec: str = "milliseconds") -> str | Non
         moment = to_time(unix_ns)
     except (ValueError, OverflowError, OSError):
         return None
-    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

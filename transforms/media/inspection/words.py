@@ -5,12 +5,6 @@ from __future__ import annotations
 from transforms.media.clock.model import StepEvidence
 from transforms.media.clock.verdicts import Outcome
 
-LETTERS = {
-    StepEvidence.CONFIRMED: "C",
-    StepEvidence.DENIED: "D",
-    StepEvidence.UNKNOWN: "U",
-    StepEvidence.NONE: "N",
-}
 SAID = {
     StepEvidence.CONFIRMED: "reports confirm it",
     StepEvidence.DENIED: "reports deny it",
