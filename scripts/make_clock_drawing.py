@@ -15,6 +15,7 @@ from transforms.media.inspection.track_clock import TrackTimes, TrackTimesObserv
 from transforms.media.job import JobHost
 from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import unpack_archive
+from transforms.storage import objects
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CAPTURE = _ROOT / "tests" / "data" / "captures" / "capture_dtx_stalls.tar.gz"
@@ -27,7 +28,7 @@ def make_clock_drawing() -> str:
     archive = ArchiveInput(name=str(_CAPTURE), size_bytes=_CAPTURE.stat().st_size)
     with tempfile.TemporaryDirectory() as folder:
         unpack_archive(
-            JobHost(open_input=lambda name: Path(name).open("rb")),
+            JobHost(open_input=objects.open_input),
             archive,
             Path(folder),
             LimitSettings(),

@@ -251,6 +251,8 @@ def test_ids_from_an_archive_do_not_reach_the_terminal_as_they_are(tmp_path: Pat
     outputs = [
         callpress("inspect", archive),
         callpress("inspect", "--json", archive),
+        callpress("inspect", "--clock", "--clock-output", tmp_path / "drawn", archive),
+        callpress("inspect", "--clock", "--json", archive),
         callpress("run", "--input", tmp_path / "*.tar", "--output", tmp_path / "out", "--dry_run"),
         callpress("run", "--input", tmp_path / "*.tar", "--output", tmp_path / "out"),
         callpress("verify", "--catalog", tmp_path / "out" / "catalog"),

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.catalog.output_names import call_folder, composite_name, escape_id, individual_name
+from transforms.catalog.output_names import (
+    call_folder,
+    clock_drawing_name,
+    composite_name,
+    escape_id,
+    individual_name,
+)
 from transforms.media.values import CallKey, Container, OutputType, TrackKey
 
 PLAIN = CallKey(call_type="default", call_id="weekly-sync", call_session_id="s1")
@@ -61,6 +67,21 @@ def test_further_files_of_a_track_have_their_part_in_the_name() -> None:
     ]
     assert [name[0].endswith(end) for name, end in zip(hashed, ("_17", "_part1"), strict=True)]
     assert hashed[0][2] == hashed[1][2]
+
+
+def test_drawings_of_clocks_are_named_as_files_are() -> None:
+    expected = "clock_default_weekly-sync_alice_sess-1_audio_only_17"
+    assert clock_drawing_name(make_track(), 17) == f"{expected}.svg"
+    assert clock_drawing_name(make_track(), 17, 2) == f"{expected}_part2.svg"
+    for track in (make_track("a/../b"), make_track("x" * 500), make_track("..", "<svg onload=x>")):
+        name = clock_drawing_name(track, 17)
+        assert re.fullmatch(
+            r"clock_default_weekly-sync_[\w.~-]+_audio_only_17-[0-9a-f]{8}\.svg", name
+        )
+        kept = (
+            individual_name(track, 17, Container.MKV).removeprefix("individual").removesuffix("mkv")
+        )
+        assert name == f"clock{kept}svg"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ _OWN = re.compile(
     r"|\.(?:composite|individual)_[^/]*\.\d+\.partial)"
     # Tables: as `catalog.partitions` names them. The lock, and notes beside the tables.
     r"|[a-z]+/call_date=\d{4}-\d\d-\d\d/(?:part-[0-9-]+\.parquet|\.part-[^/]*\.\d+\.partial)"
+    # Drawings of `inspect --clock-output`, in any folder.
+    r"|clock_[^/]*_audio_only_-?\d+[^/]*\.svg|\.clock_[^/]*\.\d+\.partial"
     r"|callpress\.lock|\.callpress\.lock\.\d+\.partial"
     r"|callpress\.[a-z]+/[^/]+\.(?:json|\d+\.partial)"
     # Staging: `pipelines.places` names its root, `pipelines.run` the folder of a run.

@@ -7,7 +7,7 @@ Below, what was made of it: how far each packet came behind the place where its 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,12 +36,15 @@ _LEFT, _RIGHT = 74, WIDTH - 26
 _SEEN_TOP, _SEEN_BOTTOM = 210, 520
 _LAID_TOP, _LAID_BOTTOM = 570, 720
 _TABLE_TOP = 798
-_MOST_LINES = 300
-"""Steps and pieces that are drawn; of more the largest."""
+_MOST_RUNS = _MOST_LINES = 300
+"""Packet runs that are drawn, and their steps, pieces and floors; of more the longest, and the
+largest steps.
+"""
 _LABEL_ROWS = 3
 _LABEL_WIDTH = 34
 _MOST_NAME = 48
 _PAUSE_NS = NS_PER_SECOND
+_MOST_CORNERS = 60
 _REPORT_PIXELS = 12
 """In so many, the marks of two reports have room."""
 
@@ -62,7 +65,8 @@ class _Drawing:
     def __init__(self, times: TrackTimes, archive: str) -> None:
         self._times = times
         self._archive = archive
-        self._runs = [prepare(run) for run in times.packet_runs]
+        longest = sorted(times.packet_runs, key=lambda run: -run.media_stop_sample)[:_MOST_RUNS]
+        self._runs = [prepare(run) for run in longest]
         self._begin_ns = times.first_unix_ns
         ends = [server_time(run.pieces[-1], run.media_stop_sample) for run in times.packet_runs] + [
             int(drawn.arrival_ns.max()) for drawn in self._runs if drawn.arrival_ns.size
@@ -140,6 +144,7 @@ class _Drawing:
             counted(packets, "packet"),
             counted(reports, "sender report"),
             counted(len(self._steps), "step"),
+            *([f"the {_MOST_RUNS} longest runs are drawn"] if len(runs) > _MOST_RUNS else []),
             f"sync_error_ms {worst_ns / NS_PER_MS:,.1f} at most",
         ]
         self._svg.text(_LEFT, 79, "  ·  ".join(facts), "faint")
@@ -238,19 +243,24 @@ class _Drawing:
             svg.lines([(x, panel.y(ms)) for x, ms in ends], "laid")
         for drawn in self._runs:
             self._draw_packets(panel, drawn, drawn.seen_ms)
-            self._draw_floor(drawn)
+        self._draw_floors()
+        for drawn in self._runs:
             self._draw_reports(drawn)
             if not drawn.run.has_arrivals:
                 x = self._x(drawn.run.pieces[0].server_start_unix_ns)
                 svg.text(x + 8, panel.bottom - 10, "the dump has no arrivals", "faint")
 
-    def _draw_floor(self, drawn: DrawnRun) -> None:
-        if not drawn.run.has_arrivals:
-            return
-        base_ns = drawn.run.clock.base_unix_ns
-        for plateau in drawn.run.clock.plateaus[:_MOST_LINES]:
-            hull = plateau.hull
-            kept = hull if len(hull) <= 60 else (*hull[:: len(hull) // 50 + 1], hull[-1])
+    def _draw_floors(self) -> None:
+        plateaus = [
+            (drawn, plateau)
+            for drawn in self._runs
+            if drawn.run.has_arrivals
+            for plateau in drawn.run.clock.plateaus
+        ]
+        plateaus.sort(key=lambda found: found[1].media_start_sample - found[1].media_stop_sample)
+        for drawn, plateau in plateaus[:_MOST_LINES]:
+            hull, base_ns = plateau.hull, drawn.run.clock.base_unix_ns
+            kept = (*hull[:: len(hull) // _MOST_CORNERS + 1], hull[-1])
             self._svg.lines(
                 [(self._x(base_ns + x + y), self._seen.y(drawn.floor_ms(x, y))) for x, y in kept],
                 "floor",
@@ -270,10 +280,12 @@ class _Drawing:
 
     # --- what was made of it ----------------------------------------------------------------------
 
-    def _drawn_pieces(self) -> Iterator[tuple[DrawnRun, int]]:
-        for drawn in self._runs:
-            for number in range(min(len(drawn.run.pieces), _MOST_LINES)):
-                yield drawn, number
+    def _drawn_pieces(self) -> Sequence[tuple[DrawnRun, int]]:
+        pieces = [
+            (drawn, number) for drawn in self._runs for number in range(len(drawn.run.pieces))
+        ]
+        pieces.sort(key=lambda found: -found[0].run.samples_of(found[1]))
+        return pieces[:_MOST_LINES]
 
     def _draw_laid(self) -> None:
         svg, panel = self._svg, self._laid

@@ -51,6 +51,7 @@ class ThinnedPoints:
         self._column_ns = _FIRST_COLUMN_NS
         self._runs: list[tuple[Points, float]] = []
         """Of each packet run its points, and the slope by which they are compared."""
+        self._count = 0
 
     def add(self, points: Points, rate: float) -> int:
         """Takes the points of a packet run; returns its number, from 0.
@@ -64,12 +65,11 @@ class ThinnedPoints:
             while span_ns // self._column_ns > _MOST_POINTS // 2:
                 self._column_ns *= 2
         self._runs.append((self._thinned(points, rate), rate))
-        while (
-            sum(len(held.media_ns) for held, _ in self._runs) > _MOST_POINTS
-            and self._column_ns < _WIDEST_COLUMN_NS
-        ):
+        self._count += len(self._runs[-1][0].media_ns)
+        while self._count > _MOST_POINTS and self._column_ns < _WIDEST_COLUMN_NS:
             self._column_ns *= 2
             self._runs = [(self._thinned(held, slope), slope) for held, slope in self._runs]
+            self._count = sum(len(held.media_ns) for held, _ in self._runs)
         return len(self._runs) - 1
 
     def __getitem__(self, number: int) -> Points:

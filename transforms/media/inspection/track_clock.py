@@ -58,6 +58,10 @@ class PacketRunTimes:
         following = self.pieces[number + 1 : number + 2]
         return following[0].media_start_sample if following else self.media_stop_sample
 
+    def samples_of(self, number: int) -> int:
+        """Returns how much media time a piece has."""
+        return self.stop_sample_of(number) - self.pieces[number].media_start_sample
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackTimes:
