@@ -188,7 +188,8 @@ def _reports(run: Mapping[str, Any]) -> str:
         text = "no sender reports"
     else:
         text = counted(reports["count"], "sender report")
-        text += f" over {clock_text(reports['span_ms'] / 1e3, 1)}"
+        if reports["count"] > 1:
+            text += f" over {clock_text(reports['span_ms'] / 1e3, 1)} of media"
         text += " (stated by the metadata)" if reports["from_metadata"] else ""
     if not run["has_arrivals"]:
         text += "; the dump has no arrivals that can be used"

@@ -215,16 +215,19 @@ class _Drawing:
         columns = self._columns(drawn.arrival_ns)
         lowest, highest = extremes(columns, height_ms)
         spread, least = [], []
-        for low, high in zip(lowest.tolist(), highest.tolist(), strict=True):
-            x = _LEFT + int(columns[low])
-            bottom, top = round(panel.y(height_ms[low]), 1), round(panel.y(height_ms[high]), 1)
+        for column, low_ms, high_ms in zip(
+            columns[lowest].tolist(),
+            height_ms[lowest].tolist(),
+            height_ms[highest].tolist(),
+            strict=True,
+        ):
+            x, bottom, top = _LEFT + column, panel.y(low_ms), panel.y(high_ms)
             if bottom - top > 0.5:
-                spread.append(f"M{x} {bottom:g}V{top:g}")
-            least.append(f"M{x - 1} {bottom:g}h2")
-        if spread:
-            self._svg.add("path", d="".join(spread), class_="spread")
-        if least:
-            self._svg.add("path", d="".join(least), class_="least")
+                spread.append(f"M{x} {bottom:.1f}V{top:.1f}")
+            least.append(f"M{x - 1} {bottom:.1f}h2")
+        for places, class_ in ((spread, "spread"), (least, "least")):
+            if places:
+                self._svg.add("path", d="".join(places), class_=class_)
 
     def _draw_seen(self) -> None:
         svg, panel = self._svg, self._seen
