@@ -155,6 +155,24 @@ def test_points_stay_within_the_drawing_whatever_came(tmp_path: Path) -> None:
         assert "inf" not in element.get("d", "")
 
 
+def test_of_very_many_steps_those_that_moved_the_line_are_drawn(tmp_path: Path) -> None:
+    (times,) = simulate(tmp_path, ann=Sender(seconds=30, stalls=((20, 0.1),))).values()
+    (run,) = times.packet_runs
+    (moved,) = run.steps
+    still = replace(moved, outcome=Outcome.PATH, evidence=StepEvidence.DENIED, moved_ns=0)
+    steps = [
+        replace(still, server_unix_ns=still.server_unix_ns - number * MS, size_ns=-number * MS)
+        for number in range(300, 1_300)
+    ]
+    many = replace(times, packet_runs=(replace(run, steps=(*steps, moved)),))
+    svg = draw_track(many, "a")
+    said = texts(svg)
+    assert "1,001 steps, the 14 weightiest" in said
+    assert "1001C" in said
+    assert svg.count('class="no still"') == 2 * 39  # in both panels
+    assert svg.count('class="yes"') == 2
+
+
 def test_ids_are_text_in_a_drawing_and_nothing_else(tmp_path: Path) -> None:
     evil = '</text><script>alert("1")</script>&\x1b[2J\x00\u202e]]>'
     person = Participant(

@@ -47,6 +47,11 @@ class StepVerdict:
     moved_ns: int
     """By how much the time line moved; 0 where it did not."""
 
+    @property
+    def begins_piece(self) -> bool:
+        """Whether another line begins there."""
+        return self.outcome not in (Outcome.PATH, Outcome.DOUBT)
+
 
 def server_time(piece: ClockPiece, media_sample: int) -> int:
     """Returns the server time of a sample on a piece's line, also beyond the piece, in Unix ns."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.media.clock.verdicts import Outcome, server_time
+from transforms.media.clock.verdicts import server_time
 from transforms.media.inspection.drawn_run import DrawnRun, extremes, prepare
 from transforms.media.inspection.legend import (
     MOST_ROWS,
@@ -19,9 +19,10 @@ from transforms.media.inspection.legend import (
     draw_legend,
     draw_piece_table,
     draw_step_table,
-    largest_steps,
+    step_name,
+    weightiest_steps,
 )
-from transforms.media.inspection.marks import KINDS, LETTERS, STYLES, draw_badge, draw_diamond
+from transforms.media.inspection.marks import KINDS, STYLES, badge_width, draw_badge, draw_diamond
 from transforms.media.inspection.scales import Panel, scale_panels, ticks, time_ticks
 from transforms.media.inspection.svg import Svg
 from transforms.media.inspection.thinning import thin
@@ -37,11 +38,10 @@ _SEEN_TOP, _SEEN_BOTTOM = 210, 520
 _LAID_TOP, _LAID_BOTTOM = 570, 720
 _TABLE_TOP = 798
 _MOST_RUNS = _MOST_LINES = 300
-"""Packet runs that are drawn, and their steps, pieces and floors; of more the longest, and the
-largest steps.
-"""
+"""Packet runs that are drawn, and their pieces and floors; of more the longest."""
+_MOST_STEPS = 40
+"""Steps that are drawn; more would hide what is behind them."""
 _LABEL_ROWS = 3
-_LABEL_WIDTH = 34
 _MOST_NAME = 48
 _PAUSE_NS = NS_PER_SECOND
 _MOST_CORNERS = 60
@@ -116,8 +116,8 @@ class _Drawing:
         return _LEFT + min(max(share, -0.01), 1.01) * (_RIGHT - _LEFT)
 
     def _columns(self, unix_ns: Ints) -> Ints:
-        found: Ints = (unix_ns - self._begin_ns) * (_RIGHT - _LEFT) // self._span_ns
-        return found
+        share = (unix_ns - self._begin_ns) / self._span_ns
+        return np.floor(share * (_RIGHT - _LEFT)).astype(np.int64)
 
     def _piece_count(self) -> int:
         return sum(len(drawn.run.pieces) for drawn in self._runs)
@@ -305,24 +305,19 @@ class _Drawing:
 
     def _draw_steps(self) -> None:
         taken = [-math.inf] * _LABEL_ROWS
-        shown = largest_steps(self._steps, _MOST_LINES)
+        shown = weightiest_steps(self._steps, _MOST_STEPS)
         for number, step in shown:
             x = self._x(step.server_unix_ns)
             kind = KINDS[step.evidence]
-            still = "" if step.moved_ns or step.outcome == Outcome.RATE else " still"
             for panel in (self._seen, self._laid):
-                self._svg.line(x, panel.top, x, panel.bottom, kind + still)
-            row = next((row for row in range(_LABEL_ROWS) if x - taken[row] > _LABEL_WIDTH), None)
+                class_ = kind if step.begins_piece else f"{kind} still"
+                self._svg.line(x, panel.top, x, panel.bottom, class_)
+            name = step_name(number, step)
+            width = badge_width(name)
+            row = next((row for row in range(_LABEL_ROWS) if x - taken[row] > width / 2 + 2), None)
             if row is not None:
-                taken[row] = x
-                draw_badge(
-                    self._svg,
-                    x,
-                    _SEEN_TOP - 9 + 20 * row,
-                    f"{number}{LETTERS[step.evidence]}",
-                    kind,
-                    _LABEL_WIDTH - 4,
-                )
+                taken[row] = x + width / 2
+                draw_badge(self._svg, x, _SEEN_TOP - 9 + 20 * row, name, kind, width)
 
 
 def _short(text: str, most: int = _MOST_NAME) -> str:

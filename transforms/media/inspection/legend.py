@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.media.clock.verdicts import StepVerdict, server_time
-from transforms.media.inspection.marks import KINDS, LETTERS, draw_badge, draw_diamond
+from transforms.media.inspection.marks import KINDS, LETTERS, badge_width, draw_badge, draw_diamond
 from transforms.media.inspection.svg import Svg
 from transforms.media.inspection.track_clock import PacketRunTimes
 from transforms.media.inspection.words import SAID, clock_text, counted, outcome_text
@@ -61,29 +61,31 @@ def draw_step_table(
     svg: Svg, left: float, top: float, steps: Sequence[NumberedStep], begin_ns: int
 ) -> None:
     """Draws the largest steps as rows. Args: begin_ns: server time that theirs are counted from."""
-    shown = largest_steps(steps, MOST_ROWS)
-    more = f", the {len(shown)} largest" if len(shown) < len(steps) else ""
+    shown = weightiest_steps(steps, MOST_ROWS)
+    more = f", the {len(shown)} weightiest" if len(shown) < len(steps) else ""
     svg.text(left, top, f"{counted(len(steps), 'step')}{more}", "head")
     y = top + 24
     if not shown:
         svg.text(left, y, "the least delay stays where it is")
         return
     for at, words, anchor in (
-        (44, "at", "start"),
-        (200, "size, ms", "end"),
-        (220, "what sender reports say", "start"),
-        (380, "what became of it", "start"),
+        (58, "at", "start"),
+        (206, "size, ms", "end"),
+        (226, "what sender reports say", "start"),
+        (384, "what became of it", "start"),
     ):
         svg.text(left + at, y, words, "faint", anchor)
     for number, step in shown:
         y += ROW
         kind = KINDS[step.evidence]
-        draw_badge(svg, left + 16, y - 4, f"{number}{LETTERS[step.evidence]}", kind, 32)
+        name = step_name(number, step)
+        width = badge_width(name)
+        draw_badge(svg, left + width / 2, y - 4, name, kind, width)
         when = clock_text((step.server_unix_ns - begin_ns) / 1e9, 3)
-        svg.text(left + 44, y, when, "num")
-        svg.text(left + 200, y, f"{step.size_ns / NS_PER_MS:+,.1f}", "num", "end")
-        svg.text(left + 220, y, SAID[step.evidence])
-        svg.text(left + 380, y, outcome_text(step.outcome, step.moved_ns / NS_PER_MS))
+        svg.text(left + 58, y, when, "num")
+        svg.text(left + 206, y, f"{step.size_ns / NS_PER_MS:+,.1f}", "num", "end")
+        svg.text(left + 226, y, SAID[step.evidence])
+        svg.text(left + 384, y, outcome_text(step.outcome, step.moved_ns / NS_PER_MS))
 
 
 def draw_piece_table(
@@ -113,9 +115,16 @@ def draw_piece_table(
         svg.text(left + 460, y, f"{piece.sync_error_ns / NS_PER_MS:,.1f}", "num", "end")
 
 
-def largest_steps(steps: Sequence[NumberedStep], most: int) -> Sequence[NumberedStep]:
-    """Returns the largest steps, in order of their numbers."""
+def step_name(number: int, step: StepVerdict) -> str:
+    """Returns what a step is called in a drawing: its number, and the letter of its evidence."""
+    return f"{number}{LETTERS[step.evidence]}"
+
+
+def weightiest_steps(steps: Sequence[NumberedStep], most: int) -> Sequence[NumberedStep]:
+    """Returns the steps at which the time line moved, and the largest others, in order of their
+    numbers.
+    """
     if len(steps) <= most:
         return steps
-    largest = sorted(steps, key=lambda found: -abs(found[1].size_ns))[:most]
-    return sorted(largest)
+    ordered = sorted(steps, key=lambda found: (not found[1].begins_piece, -abs(found[1].size_ns)))
+    return sorted(ordered[:most], key=lambda found: found[0])

@@ -50,6 +50,11 @@ def draw_diamond(svg: Svg, x: float, y: float) -> None:
     svg.add("path", d=f"M{x:.1f} {y - 3.2:.1f}l3.2 3.2l-3.2 3.2l-3.2 -3.2Z", class_="report")
 
 
+def badge_width(text: str) -> float:
+    """Returns how wide the mark of a step has to be."""
+    return 16 + 7.0 * len(text)
+
+
 def draw_badge(svg: Svg, x: float, y: float, text: str, kind: str, width: float) -> None:
     """Draws the mark of a step around a place. Args: kind: of `KINDS`."""
     svg.add("rect", x=x - width / 2, y=y - 8, width=width, height=16, rx=8, class_=f"{kind}f")

@@ -69,7 +69,8 @@ def scale_panels(
     ]
     most = _percentile([drawn.seen_ms for drawn in runs], columns, 1, 80)
     least = _percentile([drawn.seen_ms for drawn in runs], columns, 0, 97)
-    usual = min(max(min(most, high + max(far / 2, 60.0)), least), wide[1])
+    # Where packets stay far above all lines for long, these lie wrong: that has to be seen.
+    usual = max(min(most, high + far / 2), min(least, high + 5 * far))
     seen.low_ms, seen.high_ms = _with_margin(min(found), max(*found, usual), _LEAST_SEEN_MS)
     bound = min(max(bounds), _MOST_BOUND_MS)
     behind = [drawn.laid_ms for drawn in runs]
