@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.places import refusal
 from transforms.catalog.output_names import clock_drawing_name
 from transforms.media.archive.read_members import ArchiveInput, ArchiveMembers
 from transforms.media.errors import CallpressError, RecordingError, StorageError
@@ -62,16 +61,16 @@ class ClockInspector:
             try:
                 objects.prepare_folder(self._output)
             except StorageError as error:
-                raise refusal("--clock-output", self._output, error) from None
+                raise _unwritten(self._output, error) from None
 
     def read(self, archive: ArchiveInput, limits: LimitSettings) -> ArchiveClocks:
         """Unpacks an archive as a run does, into a folder that is gone afterwards; memory holds a
         segment of it.
 
         Raises:
-          UnwritableError, StorageError: a drawing cannot be written.
+          UnwritableError, StorageError: a drawing cannot be written, or nothing be unpacked.
         """
-        with tempfile.TemporaryDirectory(prefix="callpress-") as name:
+        with _work_folder() as name:
             found = ArchiveClocks(ArchiveMembers())
             unwritten: list[CallpressError] = []
 
@@ -79,7 +78,7 @@ class ClockInspector:
                 try:
                     found.of_track[times.track] = self._take(times, archive.name)
                 except StorageError as error:  # no fault of the archive
-                    unwritten.append(refusal("--clock-output", self._output or "", error))
+                    unwritten.append(_unwritten(self._output or "", error))
 
             folder = Path(name)
             observer = TrackTimesObserver(folder, take)
@@ -113,6 +112,22 @@ class ClockInspector:
                 break
         self._drawn.add(place)
         return place
+
+
+def _work_folder() -> tempfile.TemporaryDirectory[str]:
+    """Makes a folder to unpack into. Raises: StorageError."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="callpress-")
+    except OSError as error:
+        raise StorageError(f"no folder to unpack into: {error.strerror}") from error
+
+
+def _unwritten(place: str, error: StorageError) -> CallpressError:
+    """Returns the error to end with where drawings cannot be written."""
+    # Late: it knows the errors of all stores, whose libraries take a second to import.
+    from pipelines.places import refusal
+
+    return refusal("--clock-output", place, error)
 
 
 def _packet_run(run: PacketRunTimes) -> dict[str, Any]:

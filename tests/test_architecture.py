@@ -240,13 +240,22 @@ def test_media_imports_where_beam_and_storage_clients_cannot() -> None:
     assert int(done.stdout) == len(MEDIA_MODULES) + len(folders)
 
 
-def test_inspect_of_a_local_archive_does_without_the_slow_libraries() -> None:
+@pytest.mark.parametrize(
+    ("flags", "slow"),
+    [([], {"numpy"}), (["--clock", "--clock-output", "TMP"], set())],
+    ids=["plain", "clock"],
+)
+def test_inspect_of_a_local_archive_does_without_the_slow_libraries(
+    flags: list[str], slow: set[str], tmp_path: Path
+) -> None:
+    given = [flag.replace("TMP", str(tmp_path)) for flag in flags]
+    slow = slow | {"apache_beam", "google", "pyarrow", "av", "urllib3"}
     code = (
         "import sys\n"
-        "for name in ('apache_beam', 'google', 'pyarrow', 'av', 'urllib3', 'numpy'):\n"
+        f"for name in {slow!r}:\n"
         "    sys.modules[name] = None\n"
         "from pipelines.cli import main\n"
-        "sys.exit(main(['inspect', 'samples/weekly_sync.tar.gz']))\n"
+        f"sys.exit(main(['inspect', 'samples/weekly_sync.tar.gz', *{given!r}]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import tempfile
 import xml.etree.ElementTree as ET
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -245,11 +247,29 @@ def test_a_drawing_that_cannot_be_written_ends_the_command(archive: Path, tmp_pa
     assert re.fullmatch(r"callpress: --clock-output: cannot be written: .+\n", done.err)
 
 
-def test_the_capture_of_a_browser_has_its_stalls() -> None:
+def test_without_a_temporary_folder_the_archive_is_told_as_unread(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    done = callpress("inspect", "--clock", archive)
+    assert done.status == 1
+    assert done.err == (
+        f"callpress: {archive}: no folder to unpack into: No such file or directory\n"
+    )
+
+
+def test_of_a_captured_call_steps_say_by_how_much_pieces_lie_apart() -> None:
     (found,) = json.loads(callpress("inspect", "--clock", "--json", STALLS).out)["archives"]
     for who, track in tracks_of(found).items():
         (run,) = track["clock"]["packet_runs"]
         assert run["reports"]["count"] >= 5, who
-        moved_ms = sum(step["moved_ms"] for step in run["steps"] if step["outcome"] == "silence")
-        shown_ms = {"alice": 510, "bob": 410, "carol": 270, "dave": 130}[who]
-        assert moved_ms == pytest.approx(shown_ms, abs=15)
+        moved_ms = {step["media_ms"]: step["moved_ms"] for step in run["steps"]}
+        assert len(run["pieces"]) > 1, who
+        for before, after in itertools.pairwise(run["pieces"]):
+            begins, ends = (
+                datetime.fromisoformat(piece["server_start_time"]) for piece in (before, after)
+            )
+            media_ms = after["media_start_ms"] - before["media_start_ms"]
+            apart_ms = (ends - begins).total_seconds() * 1e3 - media_ms
+            apart_ms += media_ms * before["skew_ppm"] * 1e-6
+            assert moved_ms[after["media_start_ms"]] == pytest.approx(apart_ms, abs=1.5)

@@ -31,7 +31,11 @@ def test_many_points_become_few_and_the_extremes_of_all_stay(run_count: int) -> 
         value_ns += rng.integers(0, 30 * MS, len(media_ns))
         value_ns[len(media_ns) // 2] = round(rate * int(media_ns[len(media_ns) // 2])) - 7 * MS
         value_ns[len(media_ns) // 3] += 900 * MS
-        assert held.add(Points(media_ns=media_ns, value_ns=value_ns), rate) == number
+        windows = [
+            Points(media_ns=media_ns[part], value_ns=value_ns[part])
+            for part in (slice(0, 5_000), slice(5_000, None))
+        ]
+        assert held.add(windows, rate) == number
     kept = [held[number].height_ns(rate) for number in range(run_count)]
     assert 10_000 < sum(map(len, kept)) <= 50_000
     for height_ns in kept:
@@ -42,7 +46,8 @@ def test_many_points_become_few_and_the_extremes_of_all_stay(run_count: int) -> 
 def test_few_points_all_stay() -> None:
     held = ThinnedPoints()
     media_ns = np.arange(100, dtype=np.int64) * 20 * MS
-    held.add(Points(media_ns=media_ns, value_ns=media_ns % 7), 0.0)
-    held.add(Points(media_ns=media_ns[:0], value_ns=media_ns[:0]), 0.0)
+    held.add([Points(media_ns=media_ns, value_ns=media_ns % 7)], 0.0)
+    held.add([Points(media_ns=media_ns[:0], value_ns=media_ns[:0])], 0.0)
+    held.add([], 0.0)
     assert (held[0].media_ns == media_ns).all()
-    assert held[1].media_ns.size == 0
+    assert held[1].media_ns.size == held[2].media_ns.size == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,23 +54,27 @@ class ThinnedPoints:
         """Of each packet run its points, and the slope by which they are compared."""
         self._count = 0
 
-    def add(self, points: Points, rate: float) -> int:
+    def add(self, windows: Iterable[Points], rate: float) -> int:
         """Takes the points of a packet run; returns its number, from 0.
 
         Args:
-          points: in any order.
+          windows: its points, some at a time; of none it has none.
           rate: slope of the line that they lie along.
         """
-        if points.media_ns.size:
-            span_ns = int(np.ptp(points.media_ns))
-            while span_ns // self._column_ns > _MOST_POINTS // 2:
+        none = np.zeros(0, dtype=np.int64)
+        self._runs.append((Points(media_ns=none, value_ns=none), rate))
+        for window in windows:
+            held, thinned = self._runs[-1][0], self._thinned(window, rate)
+            joined = Points(
+                media_ns=np.concatenate([held.media_ns, thinned.media_ns]),
+                value_ns=np.concatenate([held.value_ns, thinned.value_ns]),
+            )
+            self._runs[-1] = (joined, rate)
+            self._count += len(thinned.media_ns)
+            while self._count > _MOST_POINTS and self._column_ns < _WIDEST_COLUMN_NS:
                 self._column_ns *= 2
-        self._runs.append((self._thinned(points, rate), rate))
-        self._count += len(self._runs[-1][0].media_ns)
-        while self._count > _MOST_POINTS and self._column_ns < _WIDEST_COLUMN_NS:
-            self._column_ns *= 2
-            self._runs = [(self._thinned(held, slope), slope) for held, slope in self._runs]
-            self._count = sum(len(held.media_ns) for held, _ in self._runs)
+                self._runs = [(self._thinned(each, slope), slope) for each, slope in self._runs]
+                self._count = sum(len(each.media_ns) for each, _ in self._runs)
         return len(self._runs) - 1
 
     def __getitem__(self, number: int) -> Points:

@@ -5,7 +5,7 @@ It is seen while the archive is unpacked as a run unpacks it; packets and arriva
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from transforms.media.track.staged_packets import load_index
 from transforms.media.track.timeline import plan_pieces
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints
 from transforms.media.values import TrackKey
+
+_WINDOW_PACKETS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,19 +104,18 @@ class TrackTimesObserver:
 
     def see_packet_run(self, packet_run: IngestedPacketRun, arrival_unix_ns: Ints) -> None:
         """As `UnpackObserver`."""
-        clock, records = packet_run.clock, packet_run.records[~packet_run.records["is_copy"]]
+        clock = packet_run.clock
         rate = _rate_of(fit_clocks([clock])[0], packet_run.records)
-        media_ns = _to_ns(records["media_sample"] + records["duration_samples"])
-        delay_ns = arrival_unix_ns - media_ns - clock.base_unix_ns
-        if clock.method == ClockMethod.METADATA:
-            media_ns = delay_ns = media_ns[:0]
-        number = self._delays.add(Points(media_ns=media_ns, value_ns=delay_ns), rate)
+        windows = (
+            () if clock.method == ClockMethod.METADATA else _delays(packet_run, arrival_unix_ns)
+        )
+        number = self._delays.add(windows, rate)
         reports = packet_run.reports
         report_ns = _to_ns(np.array([point.media_sample for point in reports], dtype=np.int64))
         wall_ns = np.array(
             [point.sender_unix_ns - reports[0].sender_unix_ns for point in reports], dtype=np.int64
         )
-        self._walls.add(Points(media_ns=report_ns, value_ns=wall_ns - report_ns), rate)
+        self._walls.add([Points(media_ns=report_ns, value_ns=wall_ns - report_ns)], rate)
         self._seen[packet_run.ssrc, clock] = _Seen(
             number=number,
             report_count=len(reports),
@@ -187,6 +188,18 @@ def _rate_of(
     last = records[-1]
     stop_sample = int(last["media_sample"]) + int(last["duration_samples"])
     return longest_piece(pieces, stop_sample).clock_rate_ratio - 1
+
+
+def _delays(packet_run: IngestedPacketRun, arrival_unix_ns: Ints) -> Iterator[Points]:
+    """Yields how much later than its media time each packet came, some packets at a time."""
+    came = 0
+    for start in range(0, len(packet_run.records), _WINDOW_PACKETS):
+        records = packet_run.records[start : start + _WINDOW_PACKETS]
+        records = records[~records["is_copy"]]
+        media_ns = _to_ns(records["media_sample"] + records["duration_samples"])
+        delay_ns = arrival_unix_ns[came : came + len(records)] - media_ns
+        came += len(records)
+        yield Points(media_ns=media_ns, value_ns=delay_ns - packet_run.clock.base_unix_ns)
 
 
 def _to_ns(samples: Ints) -> Ints:
