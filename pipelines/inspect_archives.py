@@ -52,9 +52,8 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     )
     clocks = None
     if arguments.clock:
-        from pipelines.inspect_clocks import (
-            ClockInspector,
-        )  # needs numpy: a plain list answers at once
+        # Late: it needs numpy, without which a plain list answers at once.
+        from pipelines.inspect_clocks import ClockInspector
 
         clocks = ClockInspector(arguments.clock_output)
     found: list[dict[str, Any]] = []
