@@ -20,9 +20,9 @@ from transforms.media.inspection.track_clock import (
     TrackTimesObserver,
 )
 from transforms.media.inspection.words import (
-    SAID,
     clock_text,
     counted,
+    evidence_text,
     outcome_text,
 )
 from transforms.media.job import JobHost
@@ -223,5 +223,5 @@ def _piece(piece: Mapping[str, Any]) -> str:
 def _step(step: Mapping[str, Any]) -> str:
     return (
         f"{step['size_ms']:+,.1f} ms at {step['server_time'] or 'a time beyond the calendar'}, "
-        f"{SAID[step['evidence']]}: {outcome_text(step['outcome'], step['moved_ms'])}"
+        f"{evidence_text(step['evidence'])}: {outcome_text(step['outcome'], step['moved_ms'])}"
     )

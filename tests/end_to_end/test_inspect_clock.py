@@ -55,7 +55,7 @@ def test_each_piece_and_step_is_a_line(archive: Path) -> None:
     assert "no sender reports" in lines
     matches = [
         r"0:00\.000  piece to 0:20\.000: begins 2026-01-05T10:00:00\.0\d\dZ, "
-        r"skew [+-]0\.\d ppm fitted, sync_error_ms \d+\.\d",
+        r"skew [+-]\d\.\d ppm fitted, sync_error_ms \d+\.\d",
         r"0:20\.000  step 1: \+1[45]\d\.\d ms at 2026-01-05T10:00:20\.\d{3}Z, reports confirm it: "
         r"1[45]\d\.\d ms of silence put in",
         r"0:20\.000  piece to 1:00\.000: begins 2026-01-05T10:00:20\.\d{3}Z, .*",

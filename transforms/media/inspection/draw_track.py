@@ -22,7 +22,7 @@ from transforms.media.inspection.legend import (
     step_name,
     weightiest_steps,
 )
-from transforms.media.inspection.marks import KINDS, STYLES, badge_width, draw_badge, draw_diamond
+from transforms.media.inspection.marks import STYLES, badge_width, draw_badge, draw_diamond, kind_of
 from transforms.media.inspection.scales import Panel, scale_panels, ticks, time_ticks
 from transforms.media.inspection.svg import Svg
 from transforms.media.inspection.thinning import thin
@@ -308,7 +308,7 @@ class _Drawing:
         shown = weightiest_steps(self._steps, _MOST_STEPS)
         for number, step in shown:
             x = self._x(step.server_unix_ns)
-            kind = KINDS[step.evidence]
+            kind = kind_of(step.evidence)
             for panel in (self._seen, self._laid):
                 class_ = kind if step.begins_piece else f"{kind} still"
                 self._svg.line(x, panel.top, x, panel.bottom, class_)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.media.clock.verdicts import StepVerdict, server_time
-from transforms.media.inspection.marks import KINDS, LETTERS, badge_width, draw_badge, draw_diamond
+from transforms.media.inspection.marks import (
+    badge_width,
+    draw_badge,
+    draw_diamond,
+    kind_of,
+    letter_of,
+)
 from transforms.media.inspection.svg import Svg
 from transforms.media.inspection.track_clock import PacketRunTimes
-from transforms.media.inspection.words import SAID, clock_text, counted, outcome_text
+from transforms.media.inspection.words import clock_text, counted, evidence_text, outcome_text
 from transforms.media.units import NS_PER_MS
 
 ROW = 19
@@ -77,14 +83,14 @@ def draw_step_table(
         svg.text(left + at, y, words, "faint", anchor)
     for number, step in shown:
         y += ROW
-        kind = KINDS[step.evidence]
+        kind = kind_of(step.evidence)
         name = step_name(number, step)
         width = badge_width(name)
         draw_badge(svg, left + width / 2, y - 4, name, kind, width)
         when = clock_text((step.server_unix_ns - begin_ns) / 1e9, 3)
         svg.text(left + 58, y, when, "num")
         svg.text(left + 206, y, f"{step.size_ns / NS_PER_MS:+,.1f}", "num", "end")
-        svg.text(left + 226, y, SAID[step.evidence])
+        svg.text(left + 226, y, evidence_text(step.evidence))
         svg.text(left + 384, y, outcome_text(step.outcome, step.moved_ns / NS_PER_MS))
 
 
@@ -117,7 +123,7 @@ def draw_piece_table(
 
 def step_name(number: int, step: StepVerdict) -> str:
     """Returns what a step is called in a drawing: its number, and the letter of its evidence."""
-    return f"{number}{LETTERS[step.evidence]}"
+    return f"{number}{letter_of(step.evidence)}"
 
 
 def weightiest_steps(steps: Sequence[NumberedStep], most: int) -> Sequence[NumberedStep]:

@@ -5,18 +5,8 @@ from __future__ import annotations
 from transforms.media.clock.model import StepEvidence
 from transforms.media.inspection.svg import Svg
 
-LETTERS = {
-    StepEvidence.CONFIRMED: "C",
-    StepEvidence.DENIED: "D",
-    StepEvidence.UNKNOWN: "U",
-    StepEvidence.NONE: "N",
-}
-KINDS = {
-    StepEvidence.CONFIRMED: "yes",
-    StepEvidence.DENIED: "no",
-    StepEvidence.UNKNOWN: "open",
-    StepEvidence.NONE: "open",
-}
+_LETTERS = {StepEvidence.CONFIRMED: "C", StepEvidence.DENIED: "D"}
+_KINDS = {StepEvidence.CONFIRMED: "yes", StepEvidence.DENIED: "no"}
 _COLOURS = {"yes": "#1a7f4b", "no": "#c2570c", "open": "#7048b6"}
 STYLES = {
     "text": "font:12px system-ui,'Segoe UI','DejaVu Sans',Helvetica,Arial,sans-serif;fill:#24292f",
@@ -45,6 +35,16 @@ STYLES = {
 }
 
 
+def letter_of(evidence: StepEvidence) -> str:
+    """Returns what a step is marked with besides its number: U where reports cannot tell."""
+    return _LETTERS.get(evidence, "U")
+
+
+def kind_of(evidence: StepEvidence) -> str:
+    """Returns the class of styles that a step is drawn in."""
+    return _KINDS.get(evidence, "open")
+
+
 def draw_diamond(svg: Svg, x: float, y: float) -> None:
     """Draws the mark of a sender report."""
     svg.add("path", d=f"M{x:.1f} {y - 3.2:.1f}l3.2 3.2l-3.2 3.2l-3.2 -3.2Z", class_="report")
@@ -56,6 +56,6 @@ def badge_width(text: str) -> float:
 
 
 def draw_badge(svg: Svg, x: float, y: float, text: str, kind: str, width: float) -> None:
-    """Draws the mark of a step around a place. Args: kind: of `KINDS`."""
+    """Draws the mark of a step around a place. Args: kind: as `kind_of` gives it."""
     svg.add("rect", x=x - width / 2, y=y - 8, width=width, height=16, rx=8, class_=f"{kind}f")
     svg.text(x, y + 4, text, "mark", "middle")

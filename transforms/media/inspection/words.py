@@ -5,12 +5,16 @@ from __future__ import annotations
 from transforms.media.clock.model import StepEvidence
 from transforms.media.clock.verdicts import Outcome
 
-SAID = {
+_SAID = {
     StepEvidence.CONFIRMED: "reports confirm it",
     StepEvidence.DENIED: "reports deny it",
-    StepEvidence.UNKNOWN: "reports cannot tell",
     StepEvidence.NONE: "no step of the least delay",
 }
+
+
+def evidence_text(evidence: StepEvidence) -> str:
+    """Returns what sender reports say of a step, in words."""
+    return _SAID.get(evidence, "reports cannot tell")
 
 
 def clock_text(seconds: float, digits: int = 0) -> str:

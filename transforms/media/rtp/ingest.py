@@ -249,17 +249,18 @@ class _IngestedPacketRuns:
                     replace(point, media_sample=point.media_sample + earlier_samples)
                     for point in reports
                 ]
-        ingested = IngestedPacketRun(
-            ssrc=ssrc,
-            records=records,
-            source_offset=offsets,
-            clock=clock,
-            reports=tuple(reports),
-            is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
+        self.packet_runs.append(
+            IngestedPacketRun(
+                ssrc=ssrc,
+                records=records,
+                source_offset=offsets,
+                clock=clock,
+                reports=tuple(reports),
+                is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
+            )
         )
-        self.packet_runs.append(ingested)
         if self._on_packet_run is not None:
-            self._on_packet_run(ingested, arrival_unix_ns)
+            self._on_packet_run(self.packet_runs[-1], arrival_unix_ns)
 
     def jitter_ms(self) -> float | None:
         """Returns the mean over all packets; None where no packet run has two."""
