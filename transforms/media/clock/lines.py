@@ -37,8 +37,9 @@ _PATTERN_NS = 2 * PATH_STEP_NS
 """Small rises that add up to more than this, and stay, are no path's."""
 _GIVEN_BACK = 0.7
 """A rise of which so much is taken back later was the network's."""
-_MOST_DOUBTS = 9
+_MOST_DOUBTS = 7
 _OWN_LEVEL_NS = 4 * NS_PER_MS
+_SAME_PATH_NS = 8 * NS_PER_MS
 _CHAIN_NOISE_NS = NS_PER_MS
 _NEW_ROW_NS = 5 * NS_PER_MS
 """A row is parted where more than this is in doubt on one side only."""
@@ -68,7 +69,7 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
     stall_ns, doubts = _stalls(plateaus, rates, level_ns)
     moved_ns = np.cumsum(stall_ns)
     above_ns = level_ns - moved_ns
-    least_ns = float(above_ns.min())
+    least_ns = _least_ns(plateaus, above_ns)
     doubt_ns = _what_else(doubts, stall_ns, level_ns)
     doubt_ns += _late_rises(plateaus, rates, turn_ns + level_ns)
     between_ns = np.array([plateau.doubt_ns for plateau in plateaus])
@@ -86,8 +87,10 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
         chain_ns = _CHAIN_NOISE_NS * float(np.count_nonzero(stall_ns[1:])) ** 0.5
         excess_ns = float(above_ns[part].min()) - least_ns
         chance_ns = min(plateau.chance_ns for plateau in plateaus[part])
-        is_own = excess_ns <= max(_OWN_LEVEL_NS, chain_ns) and chance_ns <= chain_ns
-        unsure_ns = chance_ns + excess_ns if is_own else chain_ns + min(excess_ns, chance_ns)
+        is_own = excess_ns <= max(_OWN_LEVEL_NS, chain_ns) and (
+            excess_ns < 0 or chance_ns <= chain_ns
+        )
+        unsure_ns = chance_ns + abs(excess_ns) if is_own else chain_ns + min(excess_ns, chance_ns)
         found.append(
             Line(
                 first=start,
@@ -97,6 +100,17 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
             )
         )
     return found
+
+
+def _least_ns(plateaus: Sequence[Plateau], above_ns: Reals) -> float:
+    """Returns the network's least delay of a packet run.
+
+    That of the longest plateau near the very least one: a little less for a while is what a stall
+    was taken for too long by, not a path that was better for that while.
+    """
+    near = np.flatnonzero(above_ns <= above_ns.min() + _SAME_PATH_NS)
+    longest = max(near.tolist(), key=lambda number: plateaus[number].point_count)
+    return float(above_ns[longest])
 
 
 def _levels(plateaus: Sequence[Plateau], rates: Sequence[float]) -> tuple[Reals, Reals]:
@@ -116,8 +130,8 @@ class _Doubt:
 
     places: tuple[int, ...]
     """Numbers of the plateaus behind them."""
-    stall_ns: tuple[float, ...]
-    """By how much the time line moves at each if they are."""
+    others_ns: tuple[tuple[float, ...], ...]
+    """By how much the time line moves at each instead, one or more ways."""
 
 
 def _stalls(
@@ -134,7 +148,7 @@ def _stalls(
                 rise_ns[number] if plateau.stall_ns is None else plateau.stall_ns - drift_ns
             )
             if plateau.other_stall_ns is not None:
-                doubts.append(_Doubt((number,), (plateau.other_stall_ns - drift_ns,)))
+                doubts.append(_Doubt((number,), ((plateau.other_stall_ns - drift_ns,),)))
     is_path = np.array([plateau.evidence == StepEvidence.DENIED for plateau in plateaus])
     # What is left is what nobody knows.
     above_ns = level_ns - np.cumsum(stall_ns) - np.cumsum(rise_ns * is_path)
@@ -146,7 +160,7 @@ def _stalls(
         is_sharp = plateaus[first].evidence == StepEvidence.UNKNOWN
         if total_ns < 0:
             if is_sharp and -total_ns >= CLOCK_STEP_NS:
-                doubts.append(_Doubt(places, steps_ns))
+                doubts.append(_Doubt(places, (steps_ns,)))
             continue
         stays_ns = float(above_ns[last:].min() - above_ns[first - 1])
         if stays_ns < (1 - _GIVEN_BACK) * total_ns:
@@ -155,9 +169,11 @@ def _stalls(
             share = min(1.0, stays_ns / total_ns)
             stall_ns[list(places)] = [step_ns * share for step_ns in steps_ns]
             above_ns[last:] -= share * total_ns
-            doubts.append(_Doubt(places, (0.0,) * len(places)))
+            # All of it was the path's, or none, and what is taken back later was the path's.
+            none_ns = (0.0,) * len(places)
+            doubts.append(_Doubt(places, (none_ns, steps_ns) if share < 1 else (none_ns,)))
         else:
-            doubts.append(_Doubt(places, steps_ns))
+            doubts.append(_Doubt(places, (steps_ns,)))
             small += [places] * is_sharp
     if small:
         together_ns = sum(float(rise_ns[list(places)].sum()) for places in small)
@@ -165,7 +181,9 @@ def _stalls(
             for places in small:
                 stall_ns[list(places)] = rise_ns[list(places)]
             doubts = [
-                _Doubt(doubt.places, (0.0,) * len(doubt.places)) if doubt.places in small else doubt
+                _Doubt(doubt.places, ((0.0,) * len(doubt.places),))
+                if doubt.places in small
+                else doubt
                 for doubt in doubts
             ]
     return stall_ns, doubts
@@ -198,27 +216,25 @@ def _what_else(doubts: Sequence[_Doubt], stall_ns: Reals, level_ns: Reals) -> Re
     them.
     """
     found: Reals = np.zeros(len(level_ns))
-    changes = []
+    choices: list[list[Reals]] = []
     for doubt in doubts:
-        change_ns = np.zeros(len(level_ns))
-        change_ns[list(doubt.places)] = doubt.stall_ns - stall_ns[list(doubt.places)]
-        changes.append(np.cumsum(change_ns))
-    changes.sort(key=lambda change_ns: -float(np.abs(change_ns).max()))
+        ways = [np.zeros(len(level_ns))]
+        for other_ns in doubt.others_ns:
+            change_ns = np.zeros(len(level_ns))
+            change_ns[list(doubt.places)] = other_ns - stall_ns[list(doubt.places)]
+            ways.append(np.cumsum(change_ns))
+        choices.append(ways)
+    choices.sort(key=lambda ways: -float(np.abs(ways).max()))
     most = min(_MOST_DOUBTS, max(3, 20 - len(level_ns).bit_length()))
-    for change_ns in changes[most:]:
-        found += np.abs(change_ns)
-    tried = changes[:most]
-    if not tried:
-        return found
+    for ways in choices[most:]:
+        found += np.abs(ways).max(axis=0)
     moved_ns = np.cumsum(stall_ns)
     now_ns = moved_ns + float((level_ns - moved_ns).min())
     worst: Reals = np.zeros(len(level_ns))
-    for number in range(1, 1 << len(tried)):
-        other_ns = moved_ns + sum(
-            change_ns for place, change_ns in enumerate(tried) if number >> place & 1
-        )
-        other_ns += float((level_ns - other_ns).min())
-        np.maximum(worst, np.abs(other_ns - now_ns), out=worst)
+    for changes in itertools.product(*choices[:most]):
+        other_moved_ns = moved_ns + sum(changes)
+        other_moved_ns += float((level_ns - other_moved_ns).min())
+        np.maximum(worst, np.abs(other_moved_ns - now_ns), out=worst)
     return found + worst
 
 

@@ -119,7 +119,9 @@ def _between(seen: Skew, said: Skew) -> Skew:
     """Returns the rate by arrivals and by reports, each as far as it is sure."""
     said_error = said.error + USUAL_WALL_CLOCK_RATE
     if abs(seen.rate - said.rate) > seen.error + said.error + WALL_CLOCK_RATE:
-        return Skew(said.rate, said.error + WALL_CLOCK_RATE)  # what came to stay was a path's
+        # What came to stay was a path's, or the wall clock is none: most senders are hardly off.
+        said = Skew(said.rate, said.error + WALL_CLOCK_RATE)
+        return min(seen, said, key=lambda skew: abs(skew.rate))
     total = seen.error**-2 + said_error**-2
     rate = (seen.rate * seen.error**-2 + said.rate * said_error**-2) / total
     return Skew(rate, max(total**-0.5, min(seen.error, abs(seen.rate - rate))))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from transforms.media.clock.model import LEAST_STEP_NS, ReportPoint, Step, StepEvidence
 from transforms.media.clock.report_series import BESIDE_NS, ReportSeries, read_reports
 from transforms.media.clock.step_sets import Candidate, explain
+from transforms.media.clock.steps import WINDOW_NS
 from transforms.media.units import NS_PER_MS, Ints
 
 _SIZE_NOISE_NS = 3 * NS_PER_MS
@@ -26,9 +27,13 @@ _SIZE_NOISE_NS = 3 * NS_PER_MS
 _MOST_PATH_NS = 250 * NS_PER_MS
 """A path does not change by more while the capture stands still."""
 _MOST_CANDIDATES = 12
+_TELLING_NS = 8 * NS_PER_MS
+_AROUND = 50
+_MOST_NOISE_NS = 8 * NS_PER_MS
 _LEAST_SHARE = 0.4
 """A step of which its neighbours show less came little by little."""
 _ALIKE = 0.2
+_BETTER = 0.25
 _NEIGHBOURS = 10
 """Packets on either side that show a step which windows of 2 s do not."""
 
@@ -70,7 +75,7 @@ def judge_steps(
         for (index, size_ns), is_ramp in zip(steps, ramps, strict=True)
     )
     indices = [index for index, _ in steps]
-    reports = read_reports(indices, media_sample, arrival_ns, duration_samples, points)
+    reports = read_reports(steps, media_sample, arrival_ns, duration_samples, points)
     if reports is None:
         return Judgement(unjudged, None, 0)
     judge = _Judge(unjudged, ramps, arrival_ns[indices], arrival_ns, delay_ns, reports)
@@ -116,6 +121,8 @@ class _Judge:
             for step, ns in zip(self._steps, at_once_ns, strict=True)
         ]
         """Of each step, how much of it a queue may have added."""
+        self._step_noise_ns = [_noise_ns(step.index, arrival_ns, delay_ns) for step in self._steps]
+        """Of each step, what its size is off by where packets are few and jitter is much."""
         self._found: list[Step] = []
         """Steps that only reports show, and where what is in doubt between two reports ends."""
 
@@ -124,14 +131,15 @@ class _Judge:
         return round(self._rate * int(self._pause_ns[index]))
 
     def result(self) -> list[Step]:
-        """Returns all steps in order, one at each packet."""
+        """Returns all steps in order, one at each packet: those that arrivals show before others."""
         by_index: dict[int, Step] = {}
-        for step in [*self._steps, *self._found]:
+        for step in [*self._found, *self._steps]:
             there = by_index.get(step.index)
-            if there is None or (step.size_ns, step.stall_ns) != (0, None):
-                by_index[step.index] = replace(
-                    step, doubt_ns=max(step.doubt_ns, there.doubt_ns if there else 0)
-                )
+            if there is not None and not step.size_ns:
+                step, there = there, step
+            if there is not None:
+                step = replace(step, doubt_ns=max(step.doubt_ns, there.doubt_ns))
+            by_index[step.index] = step
         return [by_index[index] for index in sorted(by_index)]
 
     def judge_all(self) -> None:
@@ -141,21 +149,18 @@ class _Judge:
         rest: what no set of steps explains is looked at together with what is beside it.
         """
         last = len(self._reports.arrival_ns) - 1
-        number = 0
+        before = number = 0
         while number < last:
-            tries = [(number, number + 1)]
-            if number + 2 <= last:
-                tries.append((number, number + 2))
-            if number:
-                tries.append((number - 1, number + 1))
-            if number and number + 2 <= last:
-                tries.append((number - 1, number + 2))
-            done = next((b for a, b in tries if self._explain(a, b)), None)
-            if done is None:
-                nearest = min(tries, key=lambda pair: self._rest_ns(*pair))
-                self._settle_for_less(*nearest)
-                done = nearest[1]
-            number = done
+            starts = [number] if before == number else [number, before]
+            stops = [stop for stop in (number + 1, number + 2) if stop <= last]
+            tries = [(start, stop) for start in starts for stop in stops]
+            found = next((pair for pair in tries if self._explain(*pair)), None)
+            if found is None:
+                found = min(tries, key=lambda pair: self._rest_ns(*pair))
+                if self._rest_ns(*found) > _BETTER * self._rest_ns(number, number + 1):
+                    found = (number, number + 1)
+                self._settle_for_less(*found)
+            before, number = found
 
     def _between(self, first: int, last: int) -> list[int]:
         """Returns the steps between two reports, the largest of too many, in order; the others are
@@ -175,14 +180,21 @@ class _Judge:
         inside = sorted(
             range(start, stop), key=lambda at: (self._ramps[at], -abs(self._steps[at].size_ns))
         )
+        _, noise_ns = self._reports.lag_ns(first, last)
+        if len(inside) > _MOST_CANDIDATES and noise_ns > _TELLING_NS:
+            return []  # nothing is told of so many by reports that are so far apart
         for place in inside[_MOST_CANDIDATES:]:
             self._settle(place, StepEvidence.DENIED)
         return sorted(inside[:_MOST_CANDIDATES])
 
     def _is_outside(self, place: int) -> bool:
-        """Whether a step lies before the first report of all, or behind the last one."""
+        """Whether a step lies before the first report of all, or behind the last one.
+
+        Also one in which the first report was sent: it knows a part of it.
+        """
         at_ns = int(self._step_arrival_ns[place])
-        return not self._reports.arrival_ns[0] < at_ns <= self._reports.arrival_ns[-1]
+        begin_ns = at_ns - max(0, self._steps[place].size_ns)
+        return not self._reports.arrival_ns[0] < begin_ns <= at_ns <= self._reports.arrival_ns[-1]
 
     def _explain(self, first: int, last: int) -> bool:
         """Confirms the set of steps that makes the sum of what two reports show, if there is one;
@@ -190,11 +202,12 @@ class _Judge:
         """
         (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
         if not places:
-            return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS)
+            return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS) or noise_ns > _TELLING_NS
         candidates = [
             Candidate(
                 self._steps[place].size_ns,
                 slack_ns=self._slack_ns[place],
+                noise_ns=self._step_noise_ns[place],
                 is_gradual=self._ramps[place],
                 is_outside=self._is_outside(place),
             )
@@ -217,13 +230,15 @@ class _Judge:
         chosen = [place for place, is_in in zip(places, choice.is_in, strict=True) if is_in]
         if len({self._ramps[place] for place in chosen}) > 1:
             return False  # a stall while a queue fills or empties
-        # What reports say of the sum is surer than least delays are, if it is exact.
+        # Where a queue filled or emptied meanwhile, reports know the sum better.
         more_ns = 0.0
-        if noise_ns <= _SIZE_NOISE_NS:
+        if max(self._slack_ns[place] for place in chosen) > _SIZE_NOISE_NS:
             more_ns = (lag_ns - sum(self._steps[place].size_ns for place in chosen)) / len(chosen)
         for place, is_in, doubt_ns in zip(places, choice.is_in, choice.doubt_ns, strict=True):
             if is_in:
-                stall_ns = self._steps[place].size_ns + round(more_ns)
+                # A report that was sent while the capture stood knows a part of it only.
+                more = 0 if self._is_outside(place) else round(more_ns)
+                stall_ns = self._steps[place].size_ns + more
                 self._settle(place, StepEvidence.CONFIRMED, stall_ns, doubt_ns=doubt_ns)
             elif not self._is_outside(place):
                 self._settle(place, StepEvidence.DENIED, doubt_ns=doubt_ns)
@@ -311,8 +326,11 @@ class _Judge:
         A queue that empties hides it, or jitter. What no packet shows is none: the wall clock was
         set.
         """
+        # A packet that was sent before a report may come behind it.
         begin, end = np.searchsorted(
-            self._arrival_ns, self._reports.arrival_ns[[first, last]], side="right"
+            self._arrival_ns,
+            self._reports.arrival_ns[[first, last]] + np.array([-BESIDE_NS, BESIDE_NS]) // 2,
+            side="right",
         ).tolist()
         end = min(end + 1, len(self._arrival_ns))
         if end - begin < 2:
@@ -320,13 +338,20 @@ class _Judge:
         rises_ns = _rises_at_once(self._delay_ns[begin:end] * (1 if lag_ns > 0 else -1))
         at = int(rises_ns.argmax())
         doubt_ns = 0
-        if abs(rises_ns[at] - abs(lag_ns)) > max(noise_ns, _ALIKE * abs(lag_ns)):
+        is_seen = lag_ns > 0 and abs(rises_ns[at] - lag_ns) <= max(
+            noise_ns, LEAST_STEP_NS, _ALIKE * lag_ns
+        )
+        if not is_seen:
             before = self._delay_ns[max(0, begin - 100) : begin + 1]
             after = self._delay_ns[end - 1 : end + 99]
             chance_ns = _SIZE_NOISE_NS + 2 * float(
                 np.quantile(before, 0.1) - before.min() + np.quantile(after, 0.1) - after.min()
             )
-            if abs(lag_ns - float(after.min() - before.min())) > chance_ns:
+            seen_ns = float(after.min() - before.min())
+            if abs(lag_ns - seen_ns) > chance_ns:
+                if abs(seen_ns) > chance_ns:  # or a queue hides it
+                    step = Step(end - 1, 0, StepEvidence.CONFIRMED, 0, round(lag_ns))
+                    self._found.append(step)
                 return
             doubt_ns = round(abs(lag_ns))
         for place in places:
@@ -355,6 +380,25 @@ def _at_once_ns(step: Step, delay_ns: Ints) -> int:
     after = delay_ns[step.index : step.index + _NEIGHBOURS]
     rise_ns = int(after.min()) - int(before.min())
     return rise_ns if step.size_ns > 0 else -rise_ns
+
+
+def _noise_ns(index: int, arrival_ns: Ints, delay_ns: Ints) -> float:
+    """Returns what the least delays on both sides of a step are off by, for the packets they are
+    of.
+    """
+    before = slice(max(0, index - _AROUND), index)
+    after = slice(index, index + _AROUND)
+    counts = (
+        int((arrival_ns[before] >= arrival_ns[index - 1] - WINDOW_NS).sum()),
+        int((arrival_ns[after] <= arrival_ns[index] + WINDOW_NS).sum()),
+    )
+    return sum(
+        min(
+            float(np.quantile(delay_ns[near], min(0.5, 1 / count)) - delay_ns[near].min()),
+            _MOST_NOISE_NS,
+        )
+        for near, count in zip((before, after), counts, strict=True)
+    )
 
 
 def _rises_at_once(delay_ns: Ints) -> Ints:

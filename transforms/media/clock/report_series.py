@@ -114,7 +114,7 @@ class ReportSeries:
 
 
 def read_reports(
-    steps: Sequence[int],
+    steps: Sequence[tuple[int, int]],
     media_sample: Ints,
     arrival_ns: Ints,
     duration_samples: npt.NDArray[np.integer[Any]],
@@ -123,7 +123,7 @@ def read_reports(
     """Returns the sender reports of a packet run as a series; None where they say nothing.
 
     Args:
-      steps: the first packet after each step of the least delay.
+      steps: (first packet after it, size in ns) of each step of the least delay.
       media_sample: where each packet begins in media time.
       arrival_ns: when each packet arrived, in order.
       duration_samples: of each packet.
@@ -132,17 +132,17 @@ def read_reports(
     if len(points) < 2:
         return None
     report_ns, wall_ns, behind_ns = _in_order_of_arrival(
-        media_sample, arrival_ns, duration_samples, points
+        steps, media_sample, arrival_ns, duration_samples, points
     )
     if len(wall_ns) < 2:
         return None
     # Number of the report before which each step lies.
-    after = np.searchsorted(report_ns, arrival_ns[list(steps)], side="left")
+    after = np.searchsorted(report_ns, arrival_ns[[index for index, _ in steps]], side="left")
     busy = np.unique(after[(after > 0) & (after < len(report_ns))]) - 1
     said = _quiet_rate(wall_ns, behind_ns, busy)
     used = said
     if used is None and all(point.arrival_unix_ns is None for point in points):
-        edges = [0, *steps, len(arrival_ns)]
+        edges = [0, *(index for index, _ in steps), len(arrival_ns)]
         used = _rate_by_arrivals(edges, media_sample, arrival_ns)
     if used is None:
         used = Rate(0.0, _USUAL_RATE, _USUAL_NOISE_NS)
@@ -166,6 +166,7 @@ def read_reports(
 
 
 def _in_order_of_arrival(
+    steps: Sequence[tuple[int, int]],
     media_sample: Ints,
     arrival_ns: Ints,
     duration_samples: npt.NDArray[np.integer[Any]],
@@ -194,12 +195,16 @@ def _in_order_of_arrival(
         return report_arrival_ns, wall_ns, wall_ns
     wall_ns = wall_ns - wall_ns[0]
     behind_ns = wall_ns - (report_sample - report_sample[0]) * NS_PER_SECOND // SAMPLE_RATE_HZ
-    # Some count on from where the last packet begins, others from where it ends: it shows where
-    # packets become longer or shorter.
+    # Some count on from where the last packet begins, others from near its end: it shows where
+    # packets become longer or shorter. By the steps of the arrivals it is known what they do.
     from_end_ns = behind_ns - (
         duration_samples[before].astype(np.int64) * NS_PER_SECOND // SAMPLE_RATE_HZ
     )
-    if np.abs(np.diff(from_end_ns)).sum() < np.abs(np.diff(behind_ns)).sum():
+    after = np.searchsorted(report_arrival_ns, [arrival_ns[index] for index, _ in steps])
+    seen_ns = np.bincount(
+        np.minimum(after, len(wall_ns)), [size for _, size in steps], len(wall_ns) + 1
+    )[1 : len(wall_ns)]
+    if np.abs(np.diff(from_end_ns) - seen_ns).sum() < np.abs(np.diff(behind_ns) - seen_ns).sum():
         behind_ns = from_end_ns
     return report_arrival_ns, wall_ns, behind_ns
 

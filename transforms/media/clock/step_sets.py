@@ -17,6 +17,7 @@ _COST_LEFT_OUT = 0.7
 _LARGE_NS = 60 * NS_PER_MS
 _COST_OUTSIDE = 1.5
 _ABOUT_AS_GOOD = 2.5
+_EXACT_NS = 8 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Candidate:
     size_ns: int
     slack_ns: int
     """How much less it may be: what a queue added to it meanwhile."""
+    noise_ns: float
+    """What it is off by, more or less."""
     is_gradual: bool
     """Whether it came little by little."""
     is_outside: bool
@@ -58,14 +61,20 @@ def explain(candidates: Sequence[Candidate], lag_ns: float, tolerance_ns: float)
     is_in = (np.arange(1 << len(sizes))[:, None] >> np.arange(len(sizes))) & 1
     alike = sizes * lag_ns > 0
     is_in = is_in[~(is_in & ~alike).any(axis=1)]
-    slack = np.array([step.slack_ns for step in candidates], dtype=np.float64)
+    # Of a stall in which a report was sent that report knows a part.
+    slack = np.array(
+        [abs(step.size_ns) if step.is_outside else step.slack_ns for step in candidates],
+        dtype=np.float64,
+    )
     over_ns = np.abs(is_in @ sizes) - abs(lag_ns)
-    off = np.where(over_ns > 0, np.maximum(0.0, over_ns - is_in @ slack), -over_ns) / tolerance_ns
+    off_ns = np.where(over_ns > 0, np.maximum(0.0, over_ns - is_in @ slack), -over_ns)
     # Several sums in whole ms are off by a little more.
-    fits = off <= np.sqrt(np.maximum(1, is_in.sum(axis=1)))
+    noise = np.array([step.noise_ns for step in candidates])
+    most_ns = tolerance_ns * np.sqrt(np.maximum(1, is_in.sum(axis=1))) + is_in @ noise
+    fits = off_ns <= most_ns
     if not fits.any():
         return None
-    is_in, off = is_in[fits], off[fits]
+    is_in, off = is_in[fits], off_ns[fits] / tolerance_ns
     gradual = np.array([step.is_gradual for step in candidates], dtype=np.float64)
     outside = np.array([step.is_outside for step in candidates], dtype=np.float64)
     left_out = (1 - gradual) * (1 - outside) * np.minimum(1.0, np.abs(sizes) / _LARGE_NS)
@@ -76,7 +85,9 @@ def explain(candidates: Sequence[Candidate], lag_ns: float, tolerance_ns: float)
         + (1 - is_in) @ left_out
     )
     best = int(cost.argmin())
-    others = is_in[cost <= cost[best] + _ABOUT_AS_GOOD]
+    # Reports that are far apart leave all that fit.
+    is_exact = tolerance_ns <= _EXACT_NS
+    others = is_in[cost <= cost[best] + _ABOUT_AS_GOOD] if is_exact else is_in
     so_far = np.cumsum(others * sizes, axis=1)
     doubt_ns = np.abs(so_far - np.cumsum(is_in[best] * sizes)).max(axis=0)
     doubt_ns[-1] = 0.0  # behind the last one all sums are what reports show
