@@ -39,6 +39,14 @@ def whole_packets(
     return Records(np.array(times, dtype=np.float64), head, body, np.full(len(packets), is_rtcp))
 
 
+def _ahead_s(sender: Sender, call_s: Reals) -> Reals:
+    """Returns by how much the server's clock is ahead of the call's at moments of the call."""
+    ahead_s = np.full(len(call_s), sender.server_ahead_s)
+    for at, size in sender.server_steps:
+        ahead_s += np.where(call_s >= at, size, 0.0)
+    return ahead_s
+
+
 def write_dump(
     sender: Sender, parts: Sequence[Records], bodies: Sequence[bytes]
 ) -> tuple[bytes, dict[str, Any]]:
@@ -49,10 +57,11 @@ def write_dump(
     body = np.concatenate([part.body for part in parts])[order]
     head = np.concatenate([part.head for part in parts])[order]
     # Whole ms of the server's clock, floored, counted from when the sender began.
-    unix_ms = np.floor(
-        (CALL_START_UNIX_MS / 1000 + sender.start_s + arrival_s[order]) * 1000 + 1e-4
-    ).astype(np.int64)
-    start_ms = CALL_START_UNIX_MS + int(sender.start_s * 1000)
+    call_s = sender.start_s + arrival_s[order]
+    written_s = CALL_START_UNIX_MS / 1000 + call_s + _ahead_s(sender, call_s)
+    unix_ms = np.floor(written_s * 1000 + 1e-4).astype(np.int64)
+    begin_s = sender.start_s + float(_ahead_s(sender, np.array([sender.start_s]))[0])
+    start_ms = CALL_START_UNIX_MS + int(begin_s * 1000)
     offsets = np.zeros_like(unix_ms) if sender.zero_offsets else unix_ms - start_ms
     sizes = np.array([len(data) for data in bodies], dtype=np.int64)[body]
     lengths = np.concatenate([[0], np.cumsum(sizes + 20)])

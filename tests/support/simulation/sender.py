@@ -111,6 +111,12 @@ class Sender:
 
     # The recorder.
     zero_offsets: bool = False
+    server_steps: Spans = ()
+    """(at, seconds): the server's clock is set ahead, or back, so long after the start of the call.
+    The truth stays on the clock that the call began with.
+    """
+    server_ahead_s: float = 0.0
+    """By how much the server's clock is ahead of that of the call from the beginning."""
     with_last_rtp: bool = True
     """Whether the metadata states the last packet."""
     with_sdp: bool = True
