@@ -39,7 +39,7 @@ class Room:
 # meant, their names); the rooms it may import from; the libraries it may use.
 TABLE = """
 base       | media: caps errors findings job media_hours rfc3339 settings text units values
-           : wall_time wraparound buffers positioned_file
+           : wall_time wraparound buffers positioned_file server_clock
            |                                                              | numpy
 opus       | media.opus       | base                                      | numpy
 clock      | media.clock      | base                                      | numpy

@@ -23,11 +23,13 @@ from tests.support.simulation.calls import Person, simulate_call
 from tests.support.simulation.markers import MarkerMatch, locate, measure
 from tests.support.simulation.sender import CALL_START_NS, Sender
 from tests.support.simulation.sending import Marker, Simulated
+from transforms.media.clock.server_clocks import CallPart, find_server_clocks
 from transforms.media.extract_track import TrackStats, extract_track
 from transforms.media.job import JobHost
 from transforms.media.lane_file import FileSegment
 from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
+from transforms.media.track.stage_track import StagedPart
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import Container, PartFiles
@@ -61,6 +63,17 @@ def _opener(archive: bytes) -> Callable[[str], BinaryIO]:
     return lambda _: io.BytesIO(archive)
 
 
+def _as_witness(archive_uri: str, part: StagedPart) -> CallPart:
+    return CallPart(
+        archive_uri=archive_uri,
+        participant_id=part.track.participant_id,
+        user_session_id=part.track.user_session_id,
+        output_type=str(part.track.output_type),
+        first_unix_ns=part.first_server_unix_ns,
+        watch=part.watch,
+    )
+
+
 def press(
     archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True
 ) -> Pressed:
@@ -69,6 +82,7 @@ def press(
     """
     truth: dict[str, tuple[Simulated, ...]] = {}
     parts: dict[str, tuple[PartFiles, ...]] = {}
+    watched: list[CallPart] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, people in enumerate(archives):
@@ -90,8 +104,16 @@ def press(
                         *parts.get(session.key.user_session_id, ()),
                         files,
                     )
+                    watched.append(_as_witness(str(number), part))
             for session_id, segments in call.people.items():
                 truth[session_id] = (*truth.get(session_id, ()), *segments)
+        clocks = find_server_clocks(watched)
+        parts = {
+            session_id: tuple(
+                replace(files, server_clock=clocks[files.index.split("/")[0]]) for files in mine
+            )
+            for session_id, mine in parts.items()
+        }
         mp3 = folder / "mix.mp3"
         stats = mix_parts(list(parts.values()), folder, mp3, Mp3Settings(lame_level=9))
         mix = decode_with_pyav(mp3)

@@ -97,3 +97,22 @@ new origin and no silence. DTX sends a packet every 400 ms.
 """
 LONGEST_PAUSE_NS = 24 * 3_600 * 1_000_000_000
 """How long a pause may be that only a sender report tells of."""
+
+# --- the clocks of servers: what travels with each part of a track is small -----------------------
+
+MAX_STEP_SIGHTINGS = 32
+"""Steps of the least delay that one part of a track tells of, the largest ones; 40 bytes each."""
+MAX_WATCHED_SPANS = 64
+"""Packet runs of one part of a track, the longest ones, that are witnesses of their server's
+clock.
+"""
+MAX_WALL_SPANS = 32
+"""Rows of sender reports of one part of a track that tell its server's clock, the first ones and
+the last ones.
+"""
+MAX_SERVER_STEPS = 32
+"""Steps of a server's clock in one archive of a call, the largest ones; an honest one has one."""
+MAX_STEP_SEEDS = 4_096
+"""Steps of the least delay in one archive of a call, the largest ones, of which it is asked whether
+others show them, too.
+"""

@@ -29,7 +29,7 @@ from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
 from transforms.media.track.lanes import LanePlan, LeftOut, Placed, plan_lanes
 from transforms.media.track.overlaps import LeftOutReason
-from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index
+from transforms.media.track.staged_packets import PartIndex, StagedDump, load_index, on_call_clocks
 from transforms.media.track.timeline import (
     Hole,
 )
@@ -82,11 +82,11 @@ class TrackStats:
 def load_parts(
     parts: Sequence[PartFiles], open_input: Callable[[str], BinaryIO]
 ) -> tuple[PartIndex, ...]:
-    """Returns the indexes of a track's parts."""
+    """Returns the indexes of a track's parts, on the clock of their call."""
     indexes = []
     for part in parts:
         with open_input(part.index) as file:
-            indexes.append(load_index(file.read()))
+            indexes.append(on_call_clocks(load_index(file.read()), part.server_clock))
     return tuple(indexes)
 
 

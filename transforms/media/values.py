@@ -5,8 +5,10 @@ and tracks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from transforms.media.server_clock import ServerClock
 
 
 class TrackType(StrEnum):
@@ -99,10 +101,12 @@ class TrackKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFiles:
-    """Names of a part's two staged files, for the job's host to open."""
+    """Names of a part's two staged files, for the job's host to open, and how to read its times."""
 
     packets: str
     index: str
+    server_clock: ServerClock = field(default_factory=ServerClock)
+    """That of the server that recorded it."""
 
 
 _DUMP_SUFFIX = ".rtpdump"

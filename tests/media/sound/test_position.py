@@ -13,6 +13,7 @@ from tests.support.positions import (
     EXACT_MS,
     GOOD_MS,
     HOURS,
+    MINUTE,
     MS,
     an_hour,
     check,
@@ -125,6 +126,55 @@ def test_session_over_two_archives_beside_one_who_is_late() -> None:
     assert pressed.stats.start_unix_ns == pytest.approx(CALL_START_NS + 90e9 + 30e6, abs=MS)
     check(pressed, "a", EXACT_MS, least=8)
     check(pressed, "late", EXACT_MS, least=4)
+
+
+@pytest.mark.parametrize("report_every_s", [5.0, None], ids=["reports", "no_reports"])
+def test_voices_stay_in_step_when_the_clock_of_the_server_is_set_back(
+    report_every_s: float | None,
+) -> None:
+    """Two are there, one left before and one comes after: markers of all are where they belong, and
+    as long as they were.
+    """
+    base = replace(MINUTE, jitter_ms=5, report_every_s=report_every_s, server_steps=((33.0, -0.8),))
+    people = {
+        "stays": replace(base, skew_ppm=40.0),
+        "listens": replace(base, skew_ppm=-60.0, start_s=0.41),
+        "left": replace(base, seconds=20, start_s=0.82, markers_s=(1.0, 7.0, 13.0)),
+        "came": replace(base, seconds=20, start_s=42.01, markers_s=(1.0, 7.0, 13.0)),
+    }
+    pressed = press(
+        [
+            [
+                Person(name=name, session=name, senders=[replace(sender, seed=7 + number)])
+                for number, (name, sender) in enumerate(people.items())
+            ]
+        ]
+    )
+    for name, sender in people.items():
+        check(pressed, name, EXACT_MS, least=len(sender.markers_s))
+        rows = pressed.tracks[name].stats.segments
+        assert len(rows) == 1
+        assert rows[0].sync_error_ns < 15 * MS
+
+
+def test_voices_of_two_servers_that_do_not_agree_are_put_in_step() -> None:
+    first = replace(MINUTE, seconds=30, jitter_ms=5, markers_s=(1.0, 7.0, 13.0, 19.0))
+    later = replace(first, start_s=40.0, server_ahead_s=3.0, ssrc=5, seed=3)
+    pressed = press(
+        [
+            [
+                Person(name="both", session="both", senders=[first]),
+                Person(name="too", session="too", senders=[replace(first, start_s=1.1, seed=4)]),
+            ],
+            [
+                Person(name="both", session="both", senders=[later]),
+                Person(name="too", session="too", senders=[replace(later, start_s=41.1, seed=5)]),
+                Person(name="new", session="new", senders=[replace(later, start_s=42.3, seed=6)]),
+            ],
+        ]
+    )
+    for name, least in (("both", 8), ("too", 8), ("new", 4)):
+        check(pressed, name, GOOD_MS, least=least)
 
 
 def test_thirty_participants_are_each_at_their_moment() -> None:

@@ -273,7 +273,7 @@ def _plateau(
 ) -> Plateau:
     """Returns a plateau from its packets: media time at their ends, delays, arrivals in order."""
     x, y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _POINT_NS)
-    hull = _lower_hull(x, y)
+    hull = lower_hull(x, y)
     floor_x, floor_y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _FLOOR_NS)
     first_of = np.searchsorted(ordered_ns, ordered_ns[-1] - np.array([_FLOOR_NS, WINDOW_NS]))
     edges = [(0, int(np.searchsorted(ordered_ns, ordered_ns[0] + _FLOOR_NS, "right")))]
@@ -309,7 +309,7 @@ def _least_of_blocks(
     return media_ns[picked], delay_ns[picked]
 
 
-def _lower_hull(x: Ints, y: Ints) -> list[int]:
+def lower_hull(x: Ints, y: Ints) -> list[int]:
     """Returns indices of the lower convex hull, left to right (Andrew's monotone chain)."""
     order = np.lexsort((y, x))
     order = order[

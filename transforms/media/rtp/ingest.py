@@ -15,6 +15,7 @@ import numpy as np
 from transforms.media import caps
 from transforms.media.clock.model import ReportPoint, starting_earlier
 from transforms.media.clock.observe import observe_clock
+from transforms.media.clock.server_watch import watch_packet_run
 from transforms.media.errors import (
     EncryptedAudioError,
     RecordingError,
@@ -228,6 +229,9 @@ class _IngestedPacketRuns:
         clock = observe_clock(
             media_sample, duration_samples, arrival_unix_ns, reports, self._last_unix_ns
         )
+        watch = watch_packet_run(
+            clock, media_sample + duration_samples, arrival_unix_ns, reports, ssrc, origin
+        )
         if len(indices) > 1:
             jitter_ns = _mean_jitter_ns(arrival_unix_ns, media_sample)
             self._jitters.append((jitter_ns / NS_PER_MS, len(indices) - 1))
@@ -255,6 +259,7 @@ class _IngestedPacketRuns:
                 records=records,
                 source_offset=offsets,
                 clock=clock,
+                watch=watch,
                 reports=tuple(reports),
                 is_encrypted=bool(self._payloads.is_encrypted[indices[0]]),
             )

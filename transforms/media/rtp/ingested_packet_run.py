@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.media.clock.model import PacketRunClock, ReportPoint
+from transforms.media.server_clock import ClockWatch
 from transforms.media.units import Ints
 
 
@@ -22,6 +23,8 @@ class IngestedPacketRun:
     source_offset: Ints
     """Where each packet begins in the dump."""
     clock: PacketRunClock
+    watch: ClockWatch
+    """What it shows of the server's clock."""
     reports: tuple[ReportPoint, ...] = ()
     is_encrypted: bool = False
     """Whether its packets were encrypted end to end, all of them."""

@@ -16,6 +16,7 @@ from transforms.media.archive.claims import Claims
 from transforms.media.archive.member import no_memory
 from transforms.media.archive.read_members import Dump
 from transforms.media.buffers import MappedFile
+from transforms.media.clock.server_watch import join_watches
 from transforms.media.errors import (
     ArchiveError,
     RecordingError,
@@ -29,6 +30,7 @@ from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.ingested_packet_run import PacketRunObserver
 from transforms.media.rtp.participant_sessions import ListedSegment
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.server_clock import ClockWatch
 from transforms.media.settings import LimitSettings
 from transforms.media.text import one_line
 from transforms.media.track.staged_packets import (
@@ -61,6 +63,8 @@ class StagedPart:
     ends: tuple[DumpEnds, ...]
     """Of the dumps with packets, how they differ from what is claimed."""
     stop_server_unix_ns: int
+    watch: ClockWatch
+    """What it shows of the server's clock."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,8 @@ class _Staged:
     packet_runs: list[StagedPacketRun] = field(default_factory=list)
     media_samples: dict[int, int] = field(default_factory=dict)
     """Of each packet run, by where it begins in the file."""
+    watches: dict[int, ClockWatch] = field(default_factory=dict)
+    """The same, what it shows of the server's clock."""
     counts: PacketCounts = field(default_factory=PacketCounts)
     channels: int = 0
     codec: Codec = Codec.OPUS
@@ -143,6 +149,7 @@ def stage_track(
         last_server_unix_ns=max(starts_unix_ns, default=0),
         ends=tuple(dump.ends for dump in staged.dumps if dump.arrivals_unix_ns is not None),
         stop_server_unix_ns=max((found.stop_server_unix_ns for found in packet_runs), default=0),
+        watch=join_watches([staged.watches[found.file_offset_bytes] for found in packet_runs]),
     )
 
 
@@ -292,6 +299,7 @@ def _write_packet_runs(
             )
         )
         staged.media_samples[offset] = int(records["duration_samples"].sum())
+        staged.watches[offset] = packet_run.watch
 
 
 def _near_packet_runs(

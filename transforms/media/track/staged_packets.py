@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media.clock.call_clock import on_call_clock
 from transforms.media.clock.model import ClockMethod, PacketRunClock, Plateau, StepEvidence
 from transforms.media.rtp.dump_claims import DumpEnds, SegmentClaim
 from transforms.media.rtp.fates import Fate
 from transforms.media.rtp.streams import PacketCounts
+from transforms.media.server_clock import ServerClock
 from transforms.media.units import Bytes, Ints, samples_to_ns
 from transforms.media.values import Codec
 
@@ -41,6 +43,8 @@ class StagedPacketRun:
     """Packets that only a redundant copy (RFC 2198) brought: no records of their own."""
     is_encrypted: bool = False
     """Whether its packets were encrypted end to end: they are kept, and never decoded."""
+    server_doubt_ns: int = 0
+    """How far its times may be off for what is not known of the clock of its server."""
 
     @property
     def stop_server_unix_ns(self) -> int:
@@ -198,6 +202,20 @@ def load_index(text: bytes) -> PartIndex:
     data["dumps"] = tuple(_load_dump(dump) for dump in data["dumps"])
     data["codec"] = Codec(data["codec"])
     return PartIndex(**data)
+
+
+def on_call_clocks(index: PartIndex, server: ServerClock) -> PartIndex:
+    """Returns an index with the clocks of its packet runs on the clock of its call.
+
+    Times of dumps stay as the server wrote them.
+    """
+    if server.is_calls:
+        return index
+    found = []
+    for packet_run in index.packet_runs:
+        clock, doubt_ns = on_call_clock(packet_run.clock, server)
+        found.append(replace(packet_run, clock=clock, server_doubt_ns=doubt_ns))
+    return replace(index, packet_runs=tuple(found))
 
 
 def _load_dump(data: dict[str, Any]) -> StagedDump:

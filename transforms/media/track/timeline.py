@@ -8,7 +8,7 @@ piece, and is never cut within one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import BinaryIO, NamedTuple
 
@@ -135,7 +135,9 @@ def plan_pieces(parts: Sequence[PartIndex]) -> tuple[Piece, ...]:
                 Piece(
                     part=part,
                     packet_run=packet_run,
-                    clock=clock,
+                    clock=replace(
+                        clock, sync_error_ns=clock.sync_error_ns + packet_run.server_doubt_ns
+                    ),
                     media_stop_sample=stop,
                     opens_packet_run=number == 0,
                 )
