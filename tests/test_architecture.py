@@ -55,7 +55,7 @@ storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
-elements   | : elements context filters   | base rtp storage              |
+elements   | : elements context filters server_clocks | base clock rtp storage |
 engine     | engine           | elements                                  | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic

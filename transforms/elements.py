@@ -13,6 +13,7 @@ from transforms.filters import Filters
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
 from transforms.media.rtp.dump_claims import Conventions
+from transforms.media.server_clock import ClockWatch, ServerClock
 from transforms.media.values import CallKey, FileTime, OutputType, PartFiles, TrackKey
 from transforms.media.wall_time import utc_date
 
@@ -107,6 +108,17 @@ class TrackPart:
     """How much media its archive allows its call, the same in all its parts of it
     (`media/media_hours.py`).
     """
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    """What it shows of the clock of the server that recorded it."""
+    server_clock: ServerClock = field(default_factory=ServerClock)
+    """How that differs from the clock of the call; known once its call is planned."""
+
+    @property
+    def files(self) -> PartFiles:
+        """Its staged files, as a job is given them."""
+        return PartFiles(
+            packets=self.packets_uri, index=self.index_uri, server_clock=self.server_clock
+        )
 
     @property
     def track(self) -> TrackKey | None:
@@ -222,6 +234,8 @@ class CallPlan:
     """How much media may be written of it; None for all."""
     allowed_mix_samples: int | None = None
     """How long its mix may be; None for as long as it is."""
+    server_clock_steps: int = 0
+    """How often the clock of a server of it was set in mid-call."""
 
     @property
     def call_date(self) -> str:

@@ -43,7 +43,7 @@ from transforms.media.lane_file import LeftOutPauses
 from transforms.media.track.lanes import MOST_LANES, LeftOut
 from transforms.media.track.overlaps import LeftOutReason
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
-from transforms.media.values import TRACK_TYPE_OF, FileTime, PartFiles, Tags, TrackKey
+from transforms.media.values import TRACK_TYPE_OF, FileTime, Tags, TrackKey
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
@@ -163,9 +163,7 @@ def _extract(
       RecordingError: nothing can be made of it.
     """
     track, individual = source.track, job.settings.individual
-    parts = tuple(
-        PartFiles(packets=part.packets_uri, index=part.index_uri) for part in source.parts
-    )
+    parts = tuple(part.files for part in source.parts)
     with work_folders.work_folder(run.staging_uri) as folder:
         wants_file = individual.enabled and track.output_type in individual.output_types
         output = folder / "track" if wants_file else None

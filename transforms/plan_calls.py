@@ -33,8 +33,9 @@ from transforms.media.media_hours import TrackReach, divide_call
 from transforms.media.settings import BeginWith
 from transforms.media.track.timeline import plan_pieces
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND
-from transforms.media.values import TRACK_TYPE_OF, PartFiles, TrackKey
+from transforms.media.values import TRACK_TYPE_OF, TrackKey
 from transforms.media.wall_time import from_time
+from transforms.server_clocks import put_on_call_clock
 from transforms.storage import objects
 
 FAILURES = "failures"
@@ -48,7 +49,7 @@ class PlanCalls(beam.PTransform):
 
     Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note
     that a call of the catalog is being replaced (`pending_replacement`), the same each time; memory
-    grows with the parts of one call, a few hundred bytes each.
+    grows with the parts of one call, a few hundred bytes each, some thousand where much happened.
     """
 
     def __init__(self, job: JobSettings) -> None:
@@ -147,6 +148,7 @@ def plan_call(
       job: filters and limits.
     """
     filters = job.filters
+    parts, step_count = put_on_call_clock(parts)
     tracks = _by_track(parts)
     with_packets = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
     with_packets, failures = _drop_far_tracks(
@@ -201,6 +203,7 @@ def plan_call(
         has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
         allowed_samples=allowed_samples,
         allowed_mix_samples=mix_samples,
+        server_clock_steps=step_count,
     )
     if filters.narrows_tracks:
         failures = [failure for failure in failures if wants_failure(failure, filters)]
@@ -280,7 +283,7 @@ def _earliest_media(tracks: dict[TrackKey, list[TrackPart]]) -> int | None:
     """
     starts = []
     for parts in tracks.values():
-        files = [PartFiles(packets=part.packets_uri, index=part.index_uri) for part in parts]
+        files = [part.files for part in parts]
         starts.append(
             plan_pieces(load_parts(files, objects.open_input))[0].clock.server_start_unix_ns
         )

@@ -199,11 +199,13 @@ def test_call_row_sums_its_tracks(context: JobRun, sources: list[TrackSource]) -
             ("bob", "sess-2"),
             ("mute", "sess-m"),
         ),
+        server_clock_steps=2,
     )
 
     _run(context, [plan])
 
     (row,) = _rows(context, "calls")
+    assert row["server_clock_steps"] == 2
     assert (row["call_cid"], row["call_session_id"], row["status"]) == (
         "default:standup",
         "session-1",

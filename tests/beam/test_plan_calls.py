@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from transforms.elements import (
     TrackSource,
 )
 from transforms.filters import Filters
+from transforms.media.server_clock import ClockWatch, ServerClock, StepSighting, WatchedSpan
 from transforms.media.settings import (
     BeginWith,
     CompositeSettings,
@@ -494,6 +497,77 @@ def test_staged_parts_that_cannot_be_read_back_fail_their_tracks(
         ("alice", "StorageError"),
         ("bob", "StorageError"),
     ]
+
+
+# --- the clocks of servers ------------------------------------------------------------------------
+
+
+def _watch(size_ns: int = -800 * MS_NS) -> ClockWatch:
+    """Someone who was there for two minutes, and saw a step after one."""
+    at_unix_ns = CALL_START_UNIX_NS + 60 * 10**9
+    return ClockWatch(
+        sightings=(
+            StepSighting(
+                since_unix_ns=at_unix_ns - 20 * MS_NS,
+                at_unix_ns=at_unix_ns,
+                size_ns=size_ns,
+                noise_ns=MS_NS,
+                is_lasting=True,
+                is_stall=False,
+            ),
+        ),
+        spans=(
+            WatchedSpan(
+                begin_unix_ns=CALL_START_UNIX_NS,
+                stop_unix_ns=CALL_START_UNIX_NS + 120 * 10**9,
+                least_step_ns=30 * MS_NS,
+                ssrc=1,
+                first_rtp_timestamp=0,
+            ),
+        ),
+    )
+
+
+def test_step_that_all_show_goes_with_every_part_of_its_archive(context: JobRun) -> None:
+    parts = [
+        make_part("alice", watch=_watch()),
+        make_part("bob", watch=_watch()),
+        make_part("carol", first_server_unix_ns=CALL_START_UNIX_NS + 100 * 10**9),
+        make_part("dave", archive_uri="/raw/b.tar.gz"),
+    ]
+    plan, failures = _plan(context, *parts)
+
+    assert (plan.server_clock_steps, failures) == (1, [])
+    found = {source.track.participant_id: source.parts[0] for source in plan.sources}
+    for name in ("alice", "bob", "carol"):
+        (step,) = found[name].server_clock.steps
+        assert step.size_ns == -800 * MS_NS
+        assert found[name].files.server_clock == found[name].server_clock
+    assert found["dave"].server_clock == ServerClock()
+    # Who comes after is put back on the clock that the call began with.
+    assert found["alice"].first_server_unix_ns == parts[0].first_server_unix_ns
+    assert found["carol"].first_server_unix_ns == parts[2].first_server_unix_ns + 800 * MS_NS
+
+
+def test_step_that_one_shows_alone_is_nobodys_clock(context: JobRun) -> None:
+    alone = _plan(context, make_part("alice", watch=_watch()), make_part("bob"))[0]
+    denied = _plan(
+        context,
+        make_part("alice", watch=_watch()),
+        make_part("bob", watch=_watch()),
+        make_part("carol", watch=replace(_watch(), sightings=())),
+    )[0]
+    for plan in (alone, denied):
+        assert plan.server_clock_steps == 0
+        assert {source.parts[0].server_clock for source in plan.sources} == {ServerClock()}
+
+
+def test_what_travels_of_clocks_is_small(context: JobRun, tmp_path: Path) -> None:
+    (source,) = stage_sources(
+        context, write_call(tmp_path / "a.tar.gz", [make_participant("alice", 3.0)])
+    )
+    assert source.parts[0].watch.spans
+    assert len(pickle.dumps(source.parts[0])) < 3_000
 
 
 # --- the transform --------------------------------------------------------------------------------

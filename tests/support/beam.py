@@ -226,6 +226,7 @@ def stage_sources(context: JobRun, ref: ArchiveRef) -> list[TrackSource]:
                     first_server_unix_ns=part.first_server_unix_ns,
                     last_server_unix_ns=part.last_server_unix_ns,
                     stop_server_unix_ns=part.stop_server_unix_ns,
+                    watch=part.watch,
                 ),
             ),
             timeline_start_unix_ns=session.call_start_unix_ns or part.first_server_unix_ns,

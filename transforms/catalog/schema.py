@@ -280,6 +280,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             "missing_ms": (_MS, "As `claimed_ms`."),
             "participant_ms": (_MS, "Sum of the tracks' lengths, of all parts."),
             "archive_uris": (_STRINGS, "The archives of the call."),
+            "server_clock_steps": (
+                _COUNT,
+                "How often the clock of a server was set in mid-call, as all who were there show "
+                "at one moment. The call goes on as before it: nothing is put in or left out. Null "
+                "in rows of versions that had no such column.",
+            ),
             "loudness_lufs": (
                 _REAL,
                 "EBU R128 integrated loudness of the mix; null when silent or no mix was made.",

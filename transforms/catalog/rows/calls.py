@@ -169,6 +169,7 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         **sums_of(rows["tracks"]),
         "participant_ms": sum(row["duration_ms"] for row in with_audio),
         "archive_uris": sorted(archives),
+        "server_clock_steps": plan.server_clock_steps,
         "status": status,
         "callpress_version": VERSION,
     }
