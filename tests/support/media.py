@@ -35,6 +35,7 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
+from transforms.media.clock.server_clocks import CallPart
 from transforms.media.findings import Finding
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixedCall, MixStats, TrackToMix, mix_call
@@ -43,6 +44,7 @@ from transforms.media.rtp.ingest import IngestedSegment, ingest_segment
 from transforms.media.rtp.sdp import RtpMap
 from transforms.media.rtp.timing_metadata import SegmentTiming
 from transforms.media.settings import CompositeSettings, LimitSettings, Mp3Settings
+from transforms.media.track.stage_track import StagedPart
 from transforms.media.track.staged_packets import (
     PacketWindow,
     StagedPacketRun,
@@ -260,6 +262,18 @@ def stage_call(participants: Sequence[Participant], folder: Path, **names: Any) 
     unpacked = unpack(make_call_archive(participants, **names), folder)
     assert unpacked.findings == ()
     return part_files(unpacked)
+
+
+def as_witness(archive_uri: str, part: StagedPart) -> CallPart:
+    """Returns a part as what it tells of its server's clock."""
+    return CallPart(
+        archive_uri=archive_uri,
+        participant_id=part.track.participant_id,
+        user_session_id=part.track.user_session_id,
+        output_type=str(part.track.output_type),
+        first_unix_ns=part.first_server_unix_ns,
+        watch=part.watch,
+    )
 
 
 def load_part(folder: Path, part: PartFiles) -> Any:

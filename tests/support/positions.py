@@ -18,7 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tests.support.builders import Pcm
-from tests.support.media import LIMITS, decode_with_pyav, make_input, mix_parts, open_in
+from tests.support.media import (
+    LIMITS,
+    as_witness,
+    decode_with_pyav,
+    make_input,
+    mix_parts,
+    open_in,
+)
 from tests.support.simulation.calls import Person, simulate_call
 from tests.support.simulation.markers import MarkerMatch, locate, measure
 from tests.support.simulation.sender import CALL_START_NS, Sender
@@ -29,7 +36,6 @@ from transforms.media.job import JobHost
 from transforms.media.lane_file import FileSegment
 from transforms.media.mix_call import MixStats
 from transforms.media.settings import Mp3Settings
-from transforms.media.track.stage_track import StagedPart
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import Container, PartFiles
@@ -63,17 +69,6 @@ def _opener(archive: bytes) -> Callable[[str], BinaryIO]:
     return lambda _: io.BytesIO(archive)
 
 
-def _as_witness(archive_uri: str, part: StagedPart) -> CallPart:
-    return CallPart(
-        archive_uri=archive_uri,
-        participant_id=part.track.participant_id,
-        user_session_id=part.track.user_session_id,
-        output_type=str(part.track.output_type),
-        first_unix_ns=part.first_server_unix_ns,
-        watch=part.watch,
-    )
-
-
 def press(
     archives: Sequence[Sequence[Person]], *, with_mkv: bool | Collection[str] = True
 ) -> Pressed:
@@ -104,7 +99,7 @@ def press(
                         *parts.get(session.key.user_session_id, ()),
                         files,
                     )
-                    watched.append(_as_witness(str(number), part))
+                    watched.append(as_witness(str(number), part))
             for session_id, segments in call.people.items():
                 truth[session_id] = (*truth.get(session_id, ()), *segments)
         clocks = find_server_clocks(watched)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tests.support.media import as_witness
 from tests.support.worlds.model import Ints, Reports, Session, World
 from tests.support.worlds.press import (
     CALL_START_UNIX_NS,
@@ -23,10 +24,16 @@ from tests.support.worlds.press import (
     stage_archive,
     write_archives,
 )
+from transforms.media.clock.server_clocks import CallPart, find_server_clocks
 from transforms.media.rtp.fates import AUDIO_MISSING
 from transforms.media.track.lanes import plan_lanes
 from transforms.media.track.overlaps import LeftOutReason
-from transforms.media.track.staged_packets import PartIndex, load_index, read_packet_run
+from transforms.media.track.staged_packets import (
+    PartIndex,
+    load_index,
+    on_call_clocks,
+    read_packet_run,
+)
 from transforms.media.track.timeline import Piece, plan_pieces
 
 _NEAR_STALL_NS = 1_000_000_000
@@ -111,6 +118,7 @@ class Pressed:
 def press_world(world: World, folder: Path) -> Pressed:
     """Stages a world's archives in a folder and judges where its packets are placed."""
     parts: dict[str, list[_Part]] = {}
+    watched: list[CallPart] = []
     findings: list[str] = []
     for number, data in enumerate(write_archives(world)):
         staged = folder / str(number)
@@ -122,6 +130,14 @@ def press_world(world: World, folder: Path) -> Pressed:
                 parts.setdefault(session.key.participant_id, []).append(
                     (staged / part.packets_file, index)
                 )
+                watched.append(as_witness(str(number), part))
+    clocks = find_server_clocks(watched)
+    parts = {
+        participant_id: [
+            (path, on_call_clocks(index, clocks[path.parent.name])) for path, index in its
+        ]
+        for participant_id, its in parts.items()
+    }
     choices = [
         _judge(world, parts, offset_ns) for offset_ns in dict.fromkeys(world.server_offset_ns)
     ]

@@ -77,7 +77,9 @@ def _without_steps(clock: PacketRunClock, steps: Sequence[ServerClockStep]) -> l
         ]
         if any(cut.is_alone and (cut.plateau, cut.point) == (number, 0) for cut in cuts):
             # What is left of it is what its size is not known by, and moves nothing.
-            plateau = replace(plateau, evidence=StepEvidence.DENIED)
+            plateau = replace(
+                plateau, evidence=StepEvidence.DENIED, stall_ns=None, other_stall_ns=None
+            )
         found.append(_moved(plateau, behind_ns))
     return found
 
@@ -128,17 +130,21 @@ def _moved(plateau: Plateau, behind_ns: Sequence[int]) -> Plateau:
     if not any(behind_ns):
         return plateau
     points = [(x, y - size) for (x, y), size in zip(plateau.hull, behind_ns, strict=True)]
-    if len(set(behind_ns)) == 1:
-        return replace(
-            plateau, mean_delay_ns=plateau.mean_delay_ns - behind_ns[0], hull=tuple(points)
-        )
-    # The least of both parts; how much of it lies on either side the media time tells, about.
     x = np.array([x for x, _ in points], dtype=np.float64)
+    # The least of both parts; how much of it lies on either side the media time tells, about.
     mean_ns = np.interp(np.linspace(x[0], x[-1], 64), x, np.array(behind_ns)).mean()
+    floor = plateau.mean_floor
+
+    def moved(point: tuple[int, int]) -> tuple[int, int]:
+        before = int(np.searchsorted(x, point[0], side="right")) - 1
+        return point[0], point[1] - behind_ns[max(0, before)]
+
     return replace(
         plateau,
         mean_delay_ns=plateau.mean_delay_ns - round(float(mean_ns)),
-        hull=_hull_of(points),
+        mean_floor=None if floor is None else (floor[0], floor[1] - round(float(mean_ns))),
+        ends=tuple(map(moved, plateau.ends)),
+        hull=_hull_of(points) if len(set(behind_ns)) > 1 else tuple(points),
     )
 
 

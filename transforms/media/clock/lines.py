@@ -33,6 +33,7 @@ from transforms.media.units import NS_PER_MS, NS_PER_SECOND, Reals, samples_to_n
 
 _TOGETHER_NS = NS_PER_SECOND
 """Steps of unknown reason within this are one."""
+_FASTEST_DRIFT = 0.02
 _PATTERN_NS = 2 * PATH_STEP_NS
 """Small rises that add up to more than this, and stay, are no path's."""
 _GIVEN_BACK = 0.7
@@ -71,34 +72,44 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
     above_ns = level_ns - moved_ns
     least_ns = _least_ns(plateaus, above_ns)
     doubt_ns = _what_else(doubts, stall_ns, level_ns)
-    doubt_ns += _late_rises(plateaus, rates, turn_ns + level_ns)
+    doubt_ns[-1] += _late_rise_ns(plateaus, rates[-1], float(turn_ns[-1] + level_ns[-1]))
     between_ns = np.array([plateau.doubt_ns for plateau in plateaus])
     doubt_ns += between_ns
-    begins = [0]
-    for number in range(1, len(plateaus)):
-        is_other = abs(between_ns[number] - between_ns[number - 1]) > _NEW_ROW_NS
-        if stall_ns[number] or is_other or plateaus[number].evidence == StepEvidence.CONFIRMED:
-            begins.append(number)
+    moves = [
+        number
+        for number, plateau in enumerate(plateaus)
+        if not number or stall_ns[number] or plateau.evidence == StepEvidence.CONFIRMED
+    ]
     found: list[Line] = []
-    for start, stop in itertools.pairwise([*begins, len(plateaus)]):
-        part = slice(start, stop)
-        # The chain of stalls is known by reports and by least delays of a few packets: where the
-        # path adds nothing the line's own least delay is surer.
-        chain_ns = _CHAIN_NOISE_NS * float(np.count_nonzero(stall_ns[1:])) ** 0.5
-        excess_ns = float(above_ns[part].min()) - least_ns
-        chance_ns = min(plateau.chance_ns for plateau in plateaus[part])
-        is_own = excess_ns <= max(_OWN_LEVEL_NS, chain_ns) and (
+    # The chain of stalls is known by reports and by least delays of a few packets: where the path
+    # adds next to nothing the least delay of the plateaus themselves is surer.
+    chain_ns = _CHAIN_NOISE_NS * float(np.count_nonzero(stall_ns[1:])) ** 0.5
+    for start, stop in itertools.pairwise([*moves, len(plateaus)]):
+        excess_ns = float(above_ns[start:stop].min()) - least_ns
+        chance_ns = min(plateau.chance_ns for plateau in plateaus[start:stop])
+        is_own = excess_ns <= _OWN_LEVEL_NS + 2 * chain_ns and (
             excess_ns < 0 or chance_ns <= chain_ns
         )
         unsure_ns = chance_ns + abs(excess_ns) if is_own else chain_ns + min(excess_ns, chance_ns)
-        found.append(
+        if excess_ns >= 0:
+            unsure_ns += max(0.0, least_ns - float(above_ns.min()) - _OWN_LEVEL_NS / 2)
+        rows = [
+            start,
+            *(
+                number
+                for number in range(start + 1, stop)
+                if abs(between_ns[number] - between_ns[number - 1]) > _NEW_ROW_NS
+            ),
+        ]
+        found += [
             Line(
-                first=start,
-                last=stop - 1,
-                level_ns=float(moved_ns[start] + least_ns + excess_ns * is_own + turn_ns[start]),
-                doubt_ns=float(doubt_ns[part].max()) + unsure_ns,
+                first=first,
+                last=last - 1,
+                level_ns=float(moved_ns[start] + least_ns + excess_ns * is_own + turn_ns[first]),
+                doubt_ns=float(doubt_ns[first:last].max()) + unsure_ns,
             )
-        )
+            for first, last in itertools.pairwise([*rows, stop])
+        ]
     return found
 
 
@@ -158,6 +169,11 @@ def _stalls(
         total_ns = float(above_ns[last] - above_ns[first - 1])
         steps_ns = tuple(float(rise_ns[place]) for place in places)
         is_sharp = plateaus[first].evidence == StepEvidence.UNKNOWN
+        span_ns = _TOGETHER_NS + samples_to_ns(
+            plateaus[last].media_start_sample - plateaus[first].media_start_sample
+        )
+        if not is_sharp and abs(total_ns) > _FASTEST_DRIFT * span_ns:
+            continue  # so fast a queue fills, and nothing else little by little
         if total_ns < 0:
             if is_sharp and -total_ns >= CLOCK_STEP_NS:
                 doubts.append(_Doubt(places, (steps_ns,)))
@@ -201,7 +217,8 @@ def _groups(plateaus: Sequence[Plateau], rise_ns: Reals) -> list[tuple[int, ...]
             and found[-1][-1] == number - 1
             and before.evidence == plateau.evidence
             and rise_ns[number] * rise_ns[number - 1] > 0
-            and samples_to_ns(before.media_stop_sample - before.media_start_sample) < _TOGETHER_NS
+            and samples_to_ns(before.media_stop_sample - before.media_start_sample)
+            < _TOGETHER_NS * (3 if plateau.evidence == StepEvidence.GRADUAL else 1)
         ):
             found[-1] = (*found[-1], number)
         else:
@@ -238,16 +255,17 @@ def _what_else(doubts: Sequence[_Doubt], stall_ns: Reals, level_ns: Reals) -> Re
     return found + worst
 
 
-def _late_rises(plateaus: Sequence[Plateau], rates: Sequence[float], height_ns: Reals) -> Reals:
-    """Returns how far delays end above the line of each plateau, where no report comes behind."""
-    return np.array(
-        [
-            0.0
-            if plateau.is_reported or not plateau.ends
-            else max(0.0, plateau.ends[-1][1] - rate * plateau.ends[-1][0] - height - 2 * NS_PER_MS)
-            for plateau, rate, height in zip(plateaus, rates, height_ns, strict=True)
-        ]
-    )
+def _late_rise_ns(plateaus: Sequence[Plateau], rate: float, height_ns: float) -> float:
+    """Returns how far delays end above the line of the last plateau, where no report comes behind.
+
+    Where reports came before, above what came last while they did.
+    """
+    last = plateaus[-1]
+    if last.is_reported or not last.ends:
+        return 0.0
+    _, before_ns, last_ns = (y - rate * x for x, y in last.ends)
+    has_reports = any(plateau.is_reported for plateau in plateaus)
+    return max(0.0, last_ns - (before_ns if has_reports else height_ns) - _OWN_LEVEL_NS / 2)
 
 
 def lasts(start_sample: int, stop_sample: int, length_ns: int) -> bool:

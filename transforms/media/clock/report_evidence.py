@@ -26,6 +26,7 @@ _SIZE_NOISE_NS = 3 * NS_PER_MS
 """What the sum of steps in whole ms, between least delays, is off by."""
 _MOST_PATH_NS = 250 * NS_PER_MS
 """A path does not change by more while the capture stands still."""
+_MOST_TOGETHER = 3
 _MOST_CANDIDATES = 12
 _TELLING_NS = 8 * NS_PER_MS
 _AROUND = 50
@@ -123,6 +124,8 @@ class _Judge:
         """Of each step, how much of it a queue may have added."""
         self._step_noise_ns = [_noise_ns(step.index, arrival_ns, delay_ns) for step in self._steps]
         """Of each step, what its size is off by where packets are few and jitter is much."""
+        self._open_until_ns = int(arrival_ns[0])
+        """What came until then is not denied by later reports."""
         self._found: list[Step] = []
         """Steps that only reports show, and where what is in doubt between two reports ends."""
 
@@ -131,7 +134,7 @@ class _Judge:
         return round(self._rate * int(self._pause_ns[index]))
 
     def result(self) -> list[Step]:
-        """Returns all steps in order, one at each packet: those that arrivals show before others."""
+        """Returns all steps in order, at each packet one: those that arrivals show first."""
         by_index: dict[int, Step] = {}
         for step in [*self._found, *self._steps]:
             there = by_index.get(step.index)
@@ -150,21 +153,32 @@ class _Judge:
         """
         last = len(self._reports.arrival_ns) - 1
         before = number = 0
+        is_open = False  # what the reports before show has no place yet
         while number < last:
-            starts = [number] if before == number else [number, before]
-            stops = [stop for stop in (number + 1, number + 2) if stop <= last]
-            tries = [(start, stop) for start in starts for stop in stops]
+            stops = list(range(number + 1, min(number + _MOST_TOGETHER, last) + 1))
+            alone = [(number, stop) for stop in stops]
+            together = [(before, stop) for stop in stops] if before < number else []
+            tries = together if is_open else alone + together
             found = next((pair for pair in tries if self._explain(*pair)), None)
+            if found is None and is_open:
+                nearest = min(together, key=lambda pair: self._rest_ns(*pair))
+                if self._rest_ns(*nearest) < _BETTER * abs(self._reports.lag_ns(*nearest)[0]):
+                    self._settle_for_less(*nearest)
+                    found = nearest
+                else:
+                    self._leave_open(before, number)
+                    found = next((pair for pair in alone if self._explain(*pair)), None)
+            is_open = False
             if found is None:
-                found = min(tries, key=lambda pair: self._rest_ns(*pair))
+                found = min(alone + together, key=lambda pair: self._rest_ns(*pair))
                 if self._rest_ns(*found) > _BETTER * self._rest_ns(number, number + 1):
                     found = (number, number + 1)
-                self._settle_for_less(*found)
+                is_open = not self._settle_for_less(*found)
             before, number = found
 
     def _between(self, first: int, last: int) -> list[int]:
         """Returns the steps between two reports, the largest of too many, in order; the others are
-        taken for the network's.
+        taken for the network's. None of those that reports so far apart tell nothing of.
 
         Beside the first report of all and the last one also those just outside.
         """
@@ -202,7 +216,7 @@ class _Judge:
         """
         (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
         if not places:
-            return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS) or noise_ns > _TELLING_NS
+            return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS)
         candidates = [
             Candidate(
                 self._steps[place].size_ns,
@@ -221,7 +235,8 @@ class _Judge:
             )
             for place, candidate in zip(places, candidates, strict=True):
                 is_told = not self._size_if_little(place, lag_ns, tolerance_ns)
-                if not candidate.is_outside and (is_told or place != largest):
+                is_open = self._step_arrival_ns[place] <= self._open_until_ns
+                if not (candidate.is_outside or is_open) and (is_told or place != largest):
                     self._settle(place, StepEvidence.DENIED)
             return True
         choice = explain(candidates, lag_ns, tolerance_ns)
@@ -232,13 +247,13 @@ class _Judge:
             return False  # a stall while a queue fills or empties
         # Where a queue filled or emptied meanwhile, reports know the sum better.
         more_ns = 0.0
-        if max(self._slack_ns[place] for place in chosen) > _SIZE_NOISE_NS:
+        # A report that was sent while the capture stood knows a part of it only.
+        is_whole = not any(self._is_outside(place) for place in chosen)
+        if is_whole and max(self._slack_ns[place] for place in chosen) > _SIZE_NOISE_NS:
             more_ns = (lag_ns - sum(self._steps[place].size_ns for place in chosen)) / len(chosen)
         for place, is_in, doubt_ns in zip(places, choice.is_in, choice.doubt_ns, strict=True):
             if is_in:
-                # A report that was sent while the capture stood knows a part of it only.
-                more = 0 if self._is_outside(place) else round(more_ns)
-                stall_ns = self._steps[place].size_ns + more
+                stall_ns = self._steps[place].size_ns + round(more_ns)
                 self._settle(place, StepEvidence.CONFIRMED, stall_ns, doubt_ns=doubt_ns)
             elif not self._is_outside(place):
                 self._settle(place, StepEvidence.DENIED, doubt_ns=doubt_ns)
@@ -287,8 +302,8 @@ class _Judge:
         sharp = [place for place in alike if not self._ramps[place]]
         return sharp or alike
 
-    def _settle_for_less(self, first: int, last: int) -> None:
-        """Judges steps of which no set makes the sum.
+    def _settle_for_less(self, first: int, last: int) -> bool:
+        """Judges steps of which no set makes the sum; tells whether that has a place now.
 
         The path changed while the capture stood still, or a queue hid it: then the whole sum is put
         where it fits best. Or the sender's wall clock was set, which no arrival shows.
@@ -298,11 +313,10 @@ class _Judge:
         alike = self._alike(places, lag_ns)
         missing_ns = lag_ns - sum(sizes_ns)
         if not alike:
-            if abs(lag_ns) > max(LEAST_STEP_NS, 1.5 * noise_ns):
-                self._place_unseen(first, last, lag_ns, noise_ns, places)
-            return
+            is_little = abs(lag_ns) <= max(LEAST_STEP_NS, 1.5 * noise_ns)
+            return is_little or self._place_unseen(first, last, lag_ns, noise_ns, places)
         if abs(missing_ns) > _MOST_PATH_NS and abs(lag_ns) > _MOST_PATH_NS:
-            return  # the wall clock was set: it says nothing of what is here
+            return False  # the wall clock was set, or a queue hides it
         best = _nearest_set(self._steps, alike, lag_ns)
         rest_ns = round(lag_ns - sum(self._steps[place].size_ns for place in best))
         largest = max(best, key=lambda place: abs(self._steps[place].size_ns))
@@ -317,11 +331,13 @@ class _Judge:
             elif not self._is_outside(place):
                 self._settle(place, StepEvidence.DENIED, doubt_ns=abs(rest_ns))
         self._end_doubt(last)
+        return True
 
     def _place_unseen(
         self, first: int, last: int, lag_ns: float, noise_ns: float, places: Sequence[int]
-    ) -> None:
-        """Puts a stall that no step of the arrivals shows where packets come latest after others.
+    ) -> bool:
+        """Puts a stall that no step of the arrivals shows where packets come latest after others;
+        tells whether that has a place now.
 
         A queue that empties hides it, or jitter. What no packet shows is none: the wall clock was
         set.
@@ -334,7 +350,7 @@ class _Judge:
         ).tolist()
         end = min(end + 1, len(self._arrival_ns))
         if end - begin < 2:
-            return
+            return False
         rises_ns = _rises_at_once(self._delay_ns[begin:end] * (1 if lag_ns > 0 else -1))
         at = int(rises_ns.argmax())
         doubt_ns = 0
@@ -349,10 +365,8 @@ class _Judge:
             )
             seen_ns = float(after.min() - before.min())
             if abs(lag_ns - seen_ns) > chance_ns:
-                if abs(seen_ns) > chance_ns:  # or a queue hides it
-                    step = Step(end - 1, 0, StepEvidence.CONFIRMED, 0, round(lag_ns))
-                    self._found.append(step)
-                return
+                # The wall clock was set, or a queue hides it.
+                return abs(seen_ns) <= chance_ns
             doubt_ns = round(abs(lag_ns))
         for place in places:
             if not self._is_outside(place):
@@ -364,6 +378,15 @@ class _Judge:
         if doubt_ns:
             self._found.append(Step(begin, 0, StepEvidence.DENIED, doubt_ns=doubt_ns))
             self._end_doubt(last)
+        return True
+
+    def _leave_open(self, first: int, last: int) -> None:
+        """What two reports show, and nothing explains, may be a stall that a queue hides."""
+        index = int(np.searchsorted(self._arrival_ns, self._reports.arrival_ns[last], "right"))
+        lag_ns = round(self._reports.lag_ns(first, last)[0])
+        self._found.append(Step(index, 0, StepEvidence.CONFIRMED, 0, lag_ns))
+        # Packets that were sent before a report may come behind it.
+        self._open_until_ns = int(self._reports.arrival_ns[last]) + BESIDE_NS
 
     def _end_doubt(self, report: int) -> None:
         """What is in doubt between two reports is known behind the second one."""

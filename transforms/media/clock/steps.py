@@ -27,6 +27,7 @@ least.
 _BIN_NS = 50 * NS_PER_MS
 _PAUSE_NS = 500 * NS_PER_MS
 """A longer pause between packets tells no more of steps; a DTX refresh comes every 400 ms."""
+_NOTHING_NS = int(np.iinfo(np.int64).max)
 _LAST_PACKETS = 3
 _BEFORE_PACKETS = 100
 
@@ -47,19 +48,22 @@ def find_steps(arrival_ns: Ints, delay_ns: Ints) -> list[tuple[int, int]]:
     bins //= _BIN_NS
     count = int(bins[-1]) + 1
     width = WINDOW_NS // _BIN_NS
-    least_ns = np.full(count, np.iinfo(np.int64).max, dtype=np.int64)
+    least_ns = np.full(count, _NOTHING_NS, dtype=np.int64)
     firsts = np.flatnonzero(np.diff(bins, prepend=-1))
     least_ns[bins[firsts]] = np.minimum.reduceat(delay_ns, firsts)
     up = _rises(least_ns, width)
     # A fall is a rise seen backwards: the first bin after it is one past its last bin in that view.
     down = [(count - at, -size_ns) for at, size_ns in _rises(least_ns[::-1], width)]
     found: list[tuple[int, int]] = []
+    before = 0
     for at, size_ns in sorted([*up, *down]):
         index = int(np.searchsorted(bins, at, side="left"))
         # Within the bins around, at the first packet that is up already, or down.
         first = int(np.searchsorted(bins, at - 1, side="left"))
         if size_ns > 0:
-            level_ns = int(least_ns[max(0, at - width) : at].min())
+            level_ns = int(least_ns[max(before, at - width) : at].min(initial=_NOTHING_NS))
+            if level_ns == _NOTHING_NS:
+                level_ns = int(least_ns[max(0, at - width) : at].min())
             late = np.flatnonzero(delay_ns[first : index + 1] < level_ns + size_ns // 2)
             index = min(first + int(late[-1]) + 1, len(delay_ns) - 1) if late.size else index
         else:
@@ -69,6 +73,7 @@ def find_steps(arrival_ns: Ints, delay_ns: Ints) -> list[tuple[int, int]]:
             level_ns = int(least_ns[max(0, at - 1 - width) : max(1, at - 1)].min())
             early = np.flatnonzero(delay_ns[first:stop] < level_ns - LEAST_STEP_NS // 2)
             index = first + int(early[0]) if early.size else index
+        before = at
         if 0 < index < len(delay_ns) and (not found or index > found[-1][0]):
             found.append((index, size_ns))
     return _significant(found, arrival_ns, delay_ns) or _step_at_last_pause(pauses_ns, delay_ns)
@@ -148,7 +153,7 @@ def _step_at_last_pause(pauses_ns: Ints, delay_ns: Ints) -> list[tuple[int, int]
 
 def _rises(least_ns: Ints, width: int) -> list[tuple[int, int]]:
     """Returns (bin, size) of each rise of the least delay that holds for a window."""
-    none = np.iinfo(np.int64).max
+    none = _NOTHING_NS
     padded = np.concatenate([np.full(width, none), least_ns, np.full(width, none)])
     windows = _least_of_windows(padded, width)
     before = windows[: len(least_ns)]  # the least of the window that ends before each bin

@@ -19,7 +19,16 @@ from transforms.media.clock.model import ClockPiece
 from transforms.media.opus.packet import GRID_SAMPLES
 from transforms.media.track.shares import Bools, Share, read_share
 from transforms.media.track.staged_packets import PacketWindow, PartIndex, StagedPacketRun
-from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Bytes, Ints, ns_to_samples
+from transforms.media.units import (
+    NS_PER_MS,
+    NS_PER_SECOND,
+    SAMPLE_RATE_HZ,
+    Bytes,
+    Ints,
+    ns_to_samples,
+)
+
+_SAME_LINE_NS = NS_PER_MS // 10
 
 
 class Hole(IntEnum):
@@ -57,6 +66,13 @@ class Piece:
         return self.clock.server_start_unix_ns + round(
             past_samples * NS_PER_SECOND / SAMPLE_RATE_HZ
         )
+
+    def goes_on_from(self, before: Piece) -> bool:
+        """Whether the time line runs on from the piece before in the packet run, at its rate."""
+        apart_ns = self.clock.server_start_unix_ns - before.server_unix_ns(
+            self.clock.media_start_sample
+        )
+        return self.clock.skew_ppm == before.clock.skew_ppm and abs(apart_ns) < _SAME_LINE_NS
 
 
 class PlacedPacket(NamedTuple):
@@ -214,6 +230,11 @@ class _PacketRunLine:
         )
         past_ns = [piece.clock.server_start_unix_ns - begin_unix_ns for piece in pieces]
         self._bases = _on_grid(np.array([ns_to_samples(ns) for ns in past_ns], dtype=np.int64))
+        for number in range(1, len(pieces)):
+            # Where only what is known of it changes, the file goes on unbroken.
+            if pieces[number].goes_on_from(pieces[number - 1]):
+                media_samples = self._media_starts[number] - self._media_starts[number - 1]
+                self._bases[number] = self._bases[number - 1] + _on_grid(media_samples)
         self._piece = 0
         """That of the packet before, counted within the packet run."""
         self._is_open = False
