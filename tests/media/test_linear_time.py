@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import pytest
 
 from tests.support.builders import (
@@ -25,6 +26,8 @@ from tests.support.hostile.raw_tar import TAR_END, tar_entry
 from tests.support.media import LIMITS, OPUS_MAP, RED_MAPS, ingest, make_timing
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.walk import walk_archive
+from transforms.media.clock.model import ReportPoint
+from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import RecordingError
 from transforms.media.rtp.rtpdump import read_rtpdump
 from transforms.media.rtp.sdp import parse_sdp
@@ -221,3 +224,21 @@ def test_looking_for_dumps_takes_no_time_by_their_number() -> None:
         assert not any(names.find(f"y{number}", "z") for number in range(len(names)))
 
     assert any(growth(look_up, make, 2_000) < 9 for _ in range(3))
+
+
+def test_reports_between_which_nothing_happens_cost_next_to_nothing() -> None:
+    """A report with each packet costs no more than some times what none does."""
+    media = np.arange(30_000) * 960
+    arrival = 1_700_000_000_000_000_000 + media * 62_500 // 3
+    reports = [
+        ReportPoint(media_sample=int(sample), sender_unix_ns=int(sample) * 62_500 // 3)
+        for sample in media
+    ]
+
+    def cost_seconds(points: list[ReportPoint]) -> float:
+        started = time.process_time()
+        observe_clock(media, np.full(len(media), 960), arrival, points)
+        return max(time.process_time() - started, 0.01)
+
+    # Judged one by one they cost 1,000 times as much.
+    assert any(cost_seconds(reports) < 40 * cost_seconds(reports[:1]) for _ in range(3))

@@ -9,6 +9,7 @@ judged as a set: those whose sum it is are confirmed together, the others are th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,9 +153,16 @@ class _Judge:
         rest: what no set of steps explains is looked at together with what is beside it.
         """
         last = len(self._reports.arrival_ns) - 1
+        eventful = self._eventful()
         before = number = 0
         is_open = False  # what the reports before show has no place yet
         while number < last:
+            if not is_open:
+                at = bisect_left(eventful, number)
+                if at == len(eventful):
+                    break
+                if eventful[at] > number:
+                    before, number = eventful[at] - 1, eventful[at]
             stops = list(range(number + 1, min(number + _MOST_TOGETHER, last) + 1))
             alone = [(number, stop) for stop in stops]
             together = [(before, stop) for stop in stops] if before < number else []
@@ -175,6 +183,19 @@ class _Judge:
                     found = (number, number + 1)
                 is_open = not self._settle_for_less(*found)
             before, number = found
+
+    def _eventful(self) -> list[int]:
+        """Returns the numbers of the reports between which and the next ones there are steps, or
+        media time falls behind: in a long call nearly nothing happens behind nearly all of them.
+        """
+        lags_ns, noise_ns = self._reports.lags_ns()
+        edges_ns = self._reports.arrival_ns.copy()
+        edges_ns[0] -= BESIDE_NS
+        edges_ns[-1] += BESIDE_NS
+        has_steps = np.diff(np.searchsorted(self._step_arrival_ns, edges_ns, side="right")) > 0
+        is_behind = np.abs(lags_ns) > np.maximum(noise_ns, LEAST_STEP_NS)
+        found: list[int] = np.flatnonzero(has_steps | is_behind).tolist()
+        return found
 
     def _between(self, first: int, last: int) -> list[int]:
         """Returns the steps between two reports, the largest of too many, in order; the others are

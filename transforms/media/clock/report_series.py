@@ -73,15 +73,28 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class _Beside:
+    """Means of each report and some more on one side of it, as long as nothing happens; shape
+    (how many more are asked for, reports) each.
+    """
+
+    left_ns: Reals
+    wall_ns: Reals
+    share: Reals
+    """1 by the number of reports there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportSeries:
     """Sender reports in the order they arrived; shape (reports,) each."""
 
     arrival_ns: Ints
-    left_ns: Reals
-    """How far media time is behind the wall clock, beyond what the rate makes."""
-    wall_ns: Ints
-    is_quiet: npt.NDArray[np.bool_]
-    """Whether nothing happens between each report and the next one."""
+    before: _Beside
+    """How far media time is behind the wall clock, beyond what the rate makes, of each report and
+    those before it.
+    """
+    after: _Beside
+    """And of those behind it."""
     used: Rate
     said: Rate | None
     """The rate by the reports; None where the arrivals had to tell it."""
@@ -91,26 +104,44 @@ class ReportSeries:
 
         All reports tell it that lie quietly beside the two, as many as make it surer.
         """
-        best = 0.0, float("inf")
-        for count in range(1, _AVERAGED + 1):
-            before, after = self._beside(first, -1, count), self._beside(last, 1, count)
-            apart_ns = float(self.wall_ns[after].mean() - self.wall_ns[before].mean())
-            counts = before.stop - before.start, after.stop - after.start
-            off_ns = self.used.noise_ns * (sum(1 / n for n in counts) / 2) ** 0.5
-            off_ns += self.used.error * abs(apart_ns)
-            if off_ns < best[1]:
-                best = float(self.left_ns[after].mean() - self.left_ns[before].mean()), off_ns
-        return best
+        lags_ns, off_ns = self._lags_ns([first], [last])
+        return float(lags_ns[0]), float(off_ns[0])
 
-    def _beside(self, report: int, direction: int, count: int) -> slice:
-        """Returns a report and some more in a direction, as long as nothing happens."""
-        stop = report
-        for _ in range(count - 1):
-            pair = stop if direction > 0 else stop - 1
-            if not 0 <= pair < len(self.is_quiet) or not self.is_quiet[pair]:
-                break
-            stop += direction
-        return slice(min(report, stop), max(report, stop) + 1)
+    def lags_ns(self) -> tuple[Reals, Reals]:
+        """Returns the same between each report and the next one; shape (reports - 1,)."""
+        return self._lags_ns(slice(None, -1), slice(1, None))
+
+    def _lags_ns(self, first: list[int] | slice, last: list[int] | slice) -> tuple[Reals, Reals]:
+        apart_ns = self.after.wall_ns[:, last] - self.before.wall_ns[:, first]
+        shares = self.after.share[:, last] + self.before.share[:, first]
+        off_ns = self.used.noise_ns * np.sqrt(shares / 2) + self.used.error * np.abs(apart_ns)
+        lags_ns = self.after.left_ns[:, last] - self.before.left_ns[:, first]
+        best = off_ns.argmin(axis=0), np.arange(off_ns.shape[1])
+        return lags_ns[best], off_ns[best]
+
+
+def _beside(
+    left_ns: Reals, wall_ns: Reals, is_quiet: npt.NDArray[np.bool_], direction: int
+) -> _Beside:
+    """Returns the means of reports and those on one side of them.
+
+    Args:
+      left_ns: of each report.
+      wall_ns: of each report.
+      is_quiet: whether nothing happens between each report and the next one.
+      direction: 1 for those behind, -1 for those before.
+    """
+    # Seen backwards those before are those behind.
+    values = np.stack([left_ns, wall_ns, np.ones(len(left_ns))])[:, ::direction]
+    goes_on = np.append(is_quiet[::direction], False)
+    sums, is_there = values.copy(), goes_on
+    found = [sums.copy()]
+    for more in range(1, min(_AVERAGED, values.shape[1])):
+        sums[:, :-more] += np.where(is_there[:-more], values[:, more:], 0.0)
+        found.append(sums.copy())
+        is_there = is_there & np.append(goes_on[more:], np.zeros(more, dtype=np.bool_))
+    left, wall, counts = np.stack(found, axis=1)[:, :, ::direction]
+    return _Beside(left / counts, wall / counts, 1 / counts)
 
 
 def read_reports(
@@ -138,7 +169,7 @@ def read_reports(
         return None
     # Number of the report before which each step lies.
     after = np.searchsorted(report_ns, arrival_ns[[index for index, _ in steps]], side="left")
-    busy = np.unique(after[(after > 0) & (after < len(report_ns))]) - 1
+    busy = after[(after > 0) & (after < len(report_ns))] - 1
     said = _quiet_rate(wall_ns, behind_ns, busy)
     used = said
     if used is None and all(point.arrival_unix_ns is None for point in points):
@@ -155,11 +186,11 @@ def read_reports(
     left_ns: Reals = behind_ns - used.rate * wall_ns
     is_quiet = np.abs(np.diff(left_ns)) <= max(used.noise_ns, LEAST_STEP_NS)
     is_quiet[busy] = False
+    walls_ns = wall_ns.astype(np.float64)
     return ReportSeries(
         arrival_ns=report_ns,
-        left_ns=left_ns,
-        wall_ns=wall_ns,
-        is_quiet=is_quiet,
+        before=_beside(left_ns, walls_ns, is_quiet, -1),
+        after=_beside(left_ns, walls_ns, is_quiet, 1),
         used=used,
         said=said,
     )
