@@ -6,7 +6,9 @@ import contextlib
 import io
 import random
 import time
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ from tests.support.hostile.raw_tar import TAR_END, tar_entry
 from tests.support.media import LIMITS, OPUS_MAP, RED_MAPS, ingest, make_timing
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.walk import walk_archive
+from transforms.media.clock.fit import fit_clocks
 from transforms.media.clock.model import ReportPoint
 from transforms.media.clock.observe import observe_clock
 from transforms.media.errors import RecordingError
@@ -242,3 +245,26 @@ def test_reports_between_which_nothing_happens_cost_next_to_nothing() -> None:
 
     # Judged one by one they cost 1,000 times as much.
     assert any(cost_seconds(reports) < 40 * cost_seconds(reports[:1]) for _ in range(3))
+    # The wall clock is set with every third packet, and no packet shows anything.
+    jumps_ns = (
+        np.random.default_rng(1).uniform(-1e9, 1e9, len(media)) * (media % 2880 == 0)
+    ).cumsum()
+    reports = [
+        replace(point, sender_unix_ns=point.sender_unix_ns + int(jump_ns))
+        for point, jump_ns in zip(reports, jumps_ns, strict=True)
+    ]
+    assert any(cost_seconds(reports) < 40 * cost_seconds(reports[:1]) for _ in range(3))
+
+
+def test_steps_that_nobody_judges_take_no_memory_by_the_square_of_their_number() -> None:
+    """Rises of 20 ms, one after the other, without reports; each holds for 8 packets."""
+    media = np.arange(8_000) * 24_000
+    level_ns = np.arange(len(media)) // 8 * 20_000_000
+    arrival = 1_700_000_000_000_000_000 + media * 62_500 // 3 + level_ns
+    clock = observe_clock(media, np.full(len(media), 960), arrival, [])
+    assert len(clock.plateaus) == 1_000
+    tracemalloc.start()
+    fit_clocks([clock])
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 4_000 * len(clock.plateaus)

@@ -77,6 +77,11 @@ MAX_SEQUELS = 8
 """Times that a source may count from the same numbers again, one after the other or at once."""
 MAX_REPORTS = 250_000
 """Sender reports of one dump: 24 h at three a second."""
+PACKETS_PER_UNSEEN_STALL = 200
+MIN_UNSEEN_STALLS = 20
+"""How often sender reports may tell of stalls that no packet shows, each of which is looked for: on
+average once in 4 s, and a few more. Beyond, such reports are noise.
+"""
 MAX_PACKET_RUNS_TRIED_PER_REPORT = 64
 """Packet runs of its source that one sender report is compared with."""
 MAX_COMPOUND_PACKETS = 64

@@ -163,6 +163,7 @@ def _stalls(
     is_path = np.array([plateau.evidence == StepEvidence.DENIED for plateau in plateaus])
     # What is left is what nobody knows.
     above_ns = level_ns - np.cumsum(stall_ns) - np.cumsum(rise_ns * is_path)
+    least_behind_ns = np.minimum.accumulate(above_ns[::-1])[::-1]
     small: list[tuple[int, ...]] = []
     for places in _groups(plateaus, rise_ns):
         first, last = places[0], places[-1]
@@ -178,13 +179,12 @@ def _stalls(
             if is_sharp and -total_ns >= CLOCK_STEP_NS:
                 doubts.append(_Doubt(places, (steps_ns,)))
             continue
-        stays_ns = float(above_ns[last:].min() - above_ns[first - 1])
+        stays_ns = float(least_behind_ns[last] - above_ns[first - 1])
         if stays_ns < (1 - _GIVEN_BACK) * total_ns:
             continue
         if is_sharp and stays_ns >= PATH_STEP_NS:
             share = min(1.0, stays_ns / total_ns)
             stall_ns[list(places)] = [step_ns * share for step_ns in steps_ns]
-            above_ns[last:] -= share * total_ns
             # All of it was the path's, or none, and what is taken back later was the path's.
             none_ns = (0.0,) * len(places)
             doubts.append(_Doubt(places, (none_ns, steps_ns) if share < 1 else (none_ns,)))
@@ -194,11 +194,12 @@ def _stalls(
     if small:
         together_ns = sum(float(rise_ns[list(places)].sum()) for places in small)
         if together_ns >= _PATTERN_NS and len(small) > 2:
+            taken = set(small)
             for places in small:
                 stall_ns[list(places)] = rise_ns[list(places)]
             doubts = [
                 _Doubt(doubt.places, ((0.0,) * len(doubt.places),))
-                if doubt.places in small
+                if doubt.places in taken
                 else doubt
                 for doubt in doubts
             ]
@@ -207,7 +208,7 @@ def _stalls(
 
 def _groups(plateaus: Sequence[Plateau], rise_ns: Reals) -> list[tuple[int, ...]]:
     """Returns the steps that no report judges, those together that follow each other at once."""
-    found: list[tuple[int, ...]] = []
+    found: list[list[int]] = []
     for number, plateau in enumerate(plateaus):
         if plateau.evidence not in (StepEvidence.UNKNOWN, StepEvidence.GRADUAL):
             continue
@@ -220,10 +221,10 @@ def _groups(plateaus: Sequence[Plateau], rise_ns: Reals) -> list[tuple[int, ...]
             and samples_to_ns(before.media_stop_sample - before.media_start_sample)
             < _TOGETHER_NS * (3 if plateau.evidence == StepEvidence.GRADUAL else 1)
         ):
-            found[-1] = (*found[-1], number)
+            found[-1].append(number)
         else:
-            found.append((number,))
-    return found
+            found.append([number])
+    return [tuple(places) for places in found]
 
 
 def _what_else(doubts: Sequence[_Doubt], stall_ns: Reals, level_ns: Reals) -> Reals:
@@ -232,23 +233,29 @@ def _what_else(doubts: Sequence[_Doubt], stall_ns: Reals, level_ns: Reals) -> Re
     The largest are tried in all combinations, the others count with their size for what is behind
     them.
     """
-    found: Reals = np.zeros(len(level_ns))
-    choices: list[list[Reals]] = []
-    for doubt in doubts:
-        ways = [np.zeros(len(level_ns))]
-        for other_ns in doubt.others_ns:
-            change_ns = np.zeros(len(level_ns))
-            change_ns[list(doubt.places)] = other_ns - stall_ns[list(doubt.places)]
-            ways.append(np.cumsum(change_ns))
-        choices.append(ways)
-    choices.sort(key=lambda ways: -float(np.abs(ways).max()))
+    # By how much each way moves what is behind each of its steps.
+    ways_ns = [
+        np.cumsum(np.array(doubt.others_ns) - stall_ns[list(doubt.places)], axis=1)
+        for doubt in doubts
+    ]
+    order = sorted(range(len(doubts)), key=lambda number: -float(np.abs(ways_ns[number]).max()))
     most = min(_MOST_DOUBTS, max(3, 20 - len(level_ns).bit_length()))
-    for ways in choices[most:]:
-        found += np.abs(ways).max(axis=0)
+    found: Reals = np.zeros(len(level_ns))
+    for number in order[most:]:
+        sizes_ns = np.abs(ways_ns[number]).max(axis=0)
+        found[list(doubts[number].places)] += np.diff(sizes_ns, prepend=0.0)
+    found = np.cumsum(found)
+    choices: list[list[Reals]] = []
+    for number in order[:most]:
+        choices.append([np.zeros(len(level_ns))])
+        for way_ns in ways_ns[number]:
+            change_ns = np.zeros(len(level_ns))
+            change_ns[list(doubts[number].places)] = np.diff(way_ns, prepend=0.0)
+            choices[-1].append(np.cumsum(change_ns))
     moved_ns = np.cumsum(stall_ns)
     now_ns = moved_ns + float((level_ns - moved_ns).min())
     worst: Reals = np.zeros(len(level_ns))
-    for changes in itertools.product(*choices[:most]):
+    for changes in itertools.product(*choices):
         other_moved_ns = moved_ns + sum(changes)
         other_moved_ns += float((level_ns - other_moved_ns).min())
         np.maximum(worst, np.abs(other_moved_ns - now_ns), out=worst)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.media import caps
 from transforms.media.clock.model import LEAST_STEP_NS, ReportPoint, Step, StepEvidence
 from transforms.media.clock.report_series import BESIDE_NS, ReportSeries, read_reports
 from transforms.media.clock.step_sets import Candidate, explain
@@ -127,8 +128,15 @@ class _Judge:
         """Of each step, what its size is off by where packets are few and jitter is much."""
         self._open_until_ns = int(arrival_ns[0])
         """What came until then is not denied by later reports."""
+        self._lags_ns: dict[tuple[int, int], tuple[float, float]] = {}
         self._found: list[Step] = []
         """Steps that only reports show, and where what is in doubt between two reports ends."""
+
+    def _lag_ns(self, first: int, last: int) -> tuple[float, float]:
+        """Returns what `ReportSeries.lag_ns` does; two reports are asked for several times."""
+        if (first, last) not in self._lags_ns:
+            self._lags_ns[first, last] = self._reports.lag_ns(first, last)
+        return self._lags_ns[first, last]
 
     def _drift_ns(self, index: int) -> int:
         """Returns what the sender's rate adds to the delay in the pause before a packet."""
@@ -163,6 +171,7 @@ class _Judge:
                     break
                 if eventful[at] > number:
                     before, number = eventful[at] - 1, eventful[at]
+            self._lags_ns.clear()
             stops = list(range(number + 1, min(number + _MOST_TOGETHER, last) + 1))
             alone = [(number, stop) for stop in stops]
             together = [(before, stop) for stop in stops] if before < number else []
@@ -170,7 +179,7 @@ class _Judge:
             found = next((pair for pair in tries if self._explain(*pair)), None)
             if found is None and is_open:
                 nearest = min(together, key=lambda pair: self._rest_ns(*pair))
-                if self._rest_ns(*nearest) < _BETTER * abs(self._reports.lag_ns(*nearest)[0]):
+                if self._rest_ns(*nearest) < _BETTER * abs(self._lag_ns(*nearest)[0]):
                     self._settle_for_less(*nearest)
                     found = nearest
                 else:
@@ -186,7 +195,9 @@ class _Judge:
 
     def _eventful(self) -> list[int]:
         """Returns the numbers of the reports between which and the next ones there are steps, or
-        media time falls behind: in a long call nearly nothing happens behind nearly all of them.
+        media time falls behind: in a long call nothing happens behind nearly all of them.
+
+        Where media time seems to fall behind all the time, and no step shows it, it does not.
         """
         lags_ns, noise_ns = self._reports.lags_ns()
         edges_ns = self._reports.arrival_ns.copy()
@@ -194,6 +205,9 @@ class _Judge:
         edges_ns[-1] += BESIDE_NS
         has_steps = np.diff(np.searchsorted(self._step_arrival_ns, edges_ns, side="right")) > 0
         is_behind = np.abs(lags_ns) > np.maximum(noise_ns, LEAST_STEP_NS)
+        most = caps.MIN_UNSEEN_STALLS + len(self._arrival_ns) // caps.PACKETS_PER_UNSEEN_STALL
+        if np.count_nonzero(is_behind & ~has_steps) > most:
+            is_behind = has_steps
         found: list[int] = np.flatnonzero(has_steps | is_behind).tolist()
         return found
 
@@ -215,8 +229,7 @@ class _Judge:
         inside = sorted(
             range(start, stop), key=lambda at: (self._ramps[at], -abs(self._steps[at].size_ns))
         )
-        _, noise_ns = self._reports.lag_ns(first, last)
-        if len(inside) > _MOST_CANDIDATES and noise_ns > _TELLING_NS:
+        if len(inside) > _MOST_CANDIDATES and self._lag_ns(first, last)[1] > _TELLING_NS:
             return []  # nothing is told of so many by reports that are so far apart
         for place in inside[_MOST_CANDIDATES:]:
             self._settle(place, StepEvidence.DENIED)
@@ -235,7 +248,7 @@ class _Judge:
         """Confirms the set of steps that makes the sum of what two reports show, if there is one;
         tells whether.
         """
-        (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
+        (lag_ns, noise_ns), places = self._lag_ns(first, last), self._between(first, last)
         if not places:
             return abs(lag_ns) <= max(noise_ns, LEAST_STEP_NS)
         candidates = [
@@ -310,7 +323,7 @@ class _Judge:
 
     def _rest_ns(self, first: int, last: int) -> float:
         """Returns what the nearest set of steps leaves of what two reports show."""
-        lag_ns, _ = self._reports.lag_ns(first, last)
+        lag_ns, _ = self._lag_ns(first, last)
         alike = self._alike(self._between(first, last), lag_ns)
         best = _nearest_set(self._steps, alike, lag_ns) if alike else []
         return abs(lag_ns - sum(self._steps[place].size_ns for place in best))
@@ -329,7 +342,7 @@ class _Judge:
         The path changed while the capture stood still, or a queue hid it: then the whole sum is put
         where it fits best. Or the sender's wall clock was set, which no arrival shows.
         """
-        (lag_ns, noise_ns), places = self._reports.lag_ns(first, last), self._between(first, last)
+        (lag_ns, noise_ns), places = self._lag_ns(first, last), self._between(first, last)
         sizes_ns = [self._steps[place].size_ns for place in places]
         alike = self._alike(places, lag_ns)
         missing_ns = lag_ns - sum(sizes_ns)
