@@ -279,6 +279,18 @@ def test_less_than_30_s_takes_the_nominal_rate_and_owns_up() -> None:
     assert pieces[0].sync_error_ns >= 10 * MS
 
 
+@pytest.mark.parametrize("skew_ppm", [400, -400])
+@pytest.mark.parametrize("at_s", [8.0, 20.0])
+def test_rate_that_is_not_known_is_owned_up_to_on_both_sides_of_a_stall(
+    skew_ppm: float, at_s: float
+) -> None:
+    """What the drift is off by before a stall is where it begins behind it, too."""
+    packet_run = make_packet_run(28, skew_ppm=skew_ppm, stalls=[(at_s, 0.1)])
+    pieces = fit(packet_run)
+    assert [piece.is_fitted for piece in pieces] == [False, False]
+    assert np.abs(check_bounds(packet_run, pieces, [at_s])).max() > 5
+
+
 def test_absurd_fit_is_not_applied() -> None:
     pieces = fit(make_packet_run(120, skew_ppm=2000, reports=False))
     assert not any(piece.is_fitted for piece in pieces)

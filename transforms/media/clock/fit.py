@@ -43,15 +43,13 @@ from transforms.media.clock.rate import (
     nominal_rate_error,
     reported_rate,
 )
-from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ, samples_to_ns
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ, samples_to_ns
 
 _LEAST_FIT_SAMPLES = 30 * SAMPLE_RATE_HZ
 _OWN_FIT_SAMPLES = 600 * SAMPLE_RATE_HZ
 _OWN_FIT_GAIN_NS = 2 * NS_PER_MS
 _DUMP_RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
-_LONG_PLATEAU_NS = 3 * NS_PER_SECOND
-"""Packets that came late together, or could not overtake each other, tell no slope."""
 
 
 def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
@@ -106,7 +104,15 @@ def _lay_lines(
                 skew_ppm=(1 / (1 + rate) - 1) * 1e6,
                 is_fitted=skew is not None,
                 sync_error_ns=round(
-                    _doubt_ns(line, plateaus, skew, strange_rate, packet_run.method, nominal_error)
+                    _doubt_ns(
+                        line,
+                        plateaus,
+                        skew,
+                        strange_rate,
+                        packet_run.method,
+                        nominal_error,
+                        packet_run.plateaus[-1].media_stop_sample,
+                    )
                 ),
             )
         )
@@ -120,6 +126,7 @@ def _doubt_ns(
     strange_rate: float,
     method: ClockMethod,
     nominal_error: float,
+    run_samples: int,
 ) -> float:
     """Returns how far server times on a line may be off.
 
@@ -130,6 +137,7 @@ def _doubt_ns(
       strange_rate: by how much their own skew seems to be another one.
       method: how the arrivals are known.
       nominal_error: by how much the nominal rate may be off.
+      run_samples: length of the packet run.
     """
     rate = skew.rate if skew else 0.0
     length_ns = samples_to_ns(plateaus[-1].media_stop_sample - plateaus[0].media_start_sample)
@@ -137,7 +145,10 @@ def _doubt_ns(
     points = sum(plateau.point_count for plateau in plateaus)
     usual = sum(plateau.point_count * plateau.usual_excess_ns(rate) for plateau in plateaus)
     doubt_ns = _DUMP_RESOLUTION_NS + max(0.0, usual / points) / math.sqrt(points) * 3
-    doubt_ns += (skew.error if skew else nominal_error) * length_ns + strange_rate * length_ns
+    doubt_ns += strange_rate * length_ns
+    # The lines of a packet run have one least delay: of what its rate is off by, that is known
+    # where it was seen only.
+    doubt_ns += skew.error * length_ns if skew else nominal_error * samples_to_ns(run_samples)
     doubt_ns += line.doubt_ns
     # Lines are drawn through what is nearly straight.
     doubt_ns += 2e9 * BEND_S * min(1.0, length_ns / (2 * OWN_FIT_NS))
