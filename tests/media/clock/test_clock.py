@@ -49,6 +49,7 @@ def make_packet_run(
     reports: bool = True,
     report_wall_s: float = 0.0,
     report_rate: float = 1.0,
+    wall_steps: Sequence[tuple[float, float]] = (),
     sparse: bool = False,
     first_together_s: float = 0.0,
     start_s: float = 0.0,
@@ -65,6 +66,7 @@ def make_packet_run(
       reports: whether there is a sender report every 5 s.
       report_wall_s: how wrong the sender's wall clock is.
       report_rate: seconds its wall clock counts in a second.
+      wall_steps: (media second, seconds) at which it was set.
       sparse: DTX: half of each second only a packet every 400 ms.
       first_together_s: packets of the first seconds come late, all together.
       start_s: when the run begins on the server's clock.
@@ -93,6 +95,8 @@ def make_packet_run(
     if reports:
         at_media = (np.arange(2.3, seconds, 5) * RATE).astype(np.int64)
         wall = (server_s(at_media) + report_wall_s) * report_rate
+        for at, size in wall_steps:
+            wall = wall + np.where(at_media / RATE >= at, size, 0)
         points = [
             ReportPoint(media_sample=int(sample), sender_unix_ns=int(time * 1e9))
             for sample, time in zip(at_media, wall, strict=True)
@@ -263,6 +267,26 @@ def test_first_packets_late_together_set_no_clock(reports: bool) -> None:
 def test_wrong_wall_clock_of_the_sender_does_not_matter(wall_s: float) -> None:
     packet_run = make_packet_run(60, report_wall_s=wall_s, stalls=[(30.0, 0.05)])
     assert np.abs(check_bounds(packet_run, fit(packet_run), [30.0])).max() <= 2.0
+
+
+@pytest.mark.parametrize("wall_s", [0.08, 0.3, -0.3, 2.0, -2.0])
+def test_wall_clock_that_is_set_moves_nothing(wall_s: float) -> None:
+    packet_run = make_packet_run(120, wall_steps=[(60.0, wall_s)])
+    pieces = fit(packet_run)
+    assert len(pieces) == 1
+    assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
+
+
+@pytest.mark.parametrize("wall_s", [0.3, -0.3, 2.0, -2.0])
+@pytest.mark.parametrize("is_path", [False, True], ids=["stall", "path"])
+def test_wall_clock_that_is_set_beside_a_step_is_owned_up_to(is_path: bool, wall_s: float) -> None:
+    steps = [(61.0, 0.06)]
+    packet_run = (
+        make_packet_run(120, wall_steps=[(60.0, wall_s)], path=steps)
+        if is_path
+        else make_packet_run(120, wall_steps=[(60.0, wall_s)], stalls=steps)
+    )
+    check_bounds(packet_run, fit(packet_run), [61.0])
 
 
 def test_reports_of_an_absurd_rate_say_nothing() -> None:

@@ -357,8 +357,11 @@ class _Judge:
         for place in places:
             size_ns = self._steps[place].size_ns
             if place == largest:
+                # Where reports show more than twice as much, the wall clock may have been set, and
+                # the step may be the network's.
+                other_ns = size_ns if abs(rest_ns) <= abs(size_ns) else 0
                 self._settle(
-                    place, StepEvidence.CONFIRMED, size_ns + rest_ns, size_ns, abs(rest_ns)
+                    place, StepEvidence.CONFIRMED, size_ns + rest_ns, other_ns, abs(rest_ns)
                 )
             elif place in best:
                 self._settle(place, StepEvidence.CONFIRMED, size_ns, doubt_ns=abs(rest_ns))
