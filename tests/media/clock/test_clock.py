@@ -374,6 +374,15 @@ def test_one_packet_is_at_its_arrival() -> None:
     assert not piece.is_fitted
 
 
+def test_two_packets_far_apart_and_reports_of_one_moment_say_nothing() -> None:
+    media = np.array([0, 40 * RATE])
+    reports = [ReportPoint(media_sample=0, sender_unix_ns=0)] * 2
+    clock = observe_clock(
+        media, np.full(2, DURATION), START_S * 1_000_000_000 + samples_to_ns(1) * media, reports
+    )
+    assert [plateau.evidence for plateau in clock.plateaus] == [StepEvidence.NONE]
+
+
 def test_a_run_without_packets_is_refused() -> None:
     empty = np.zeros(0, dtype=np.int64)
     with pytest.raises(ValueError, match="without packets"):

@@ -298,7 +298,7 @@ def _rate_by_arrivals(edges: Sequence[int], media_sample: Ints, arrival_ns: Ints
         media_ns = samples_to_ns(int(media_sample[stop - 1] - media_sample[start]))
         if media_ns < _TREND_NS:
             continue
-        third = (stop - start) // 3
+        third = max(1, (stop - start) // 3)
         delay_ns = arrival_ns[start:stop] - media_sample[start:stop] * NS_PER_SECOND // (
             SAMPLE_RATE_HZ
         )
