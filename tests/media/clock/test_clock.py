@@ -246,6 +246,13 @@ def test_stall_after_a_change_of_path_moves_by_the_stall_alone() -> None:
     assert np.abs(check_bounds(packet_run, pieces, [400.0])).max() <= 2.0
 
 
+def test_path_that_becomes_a_little_better_is_owned_up_to_before() -> None:
+    """The network's least delay is that of its longest part, and then it is 6 ms less."""
+    stalls_s = [20.0, 80.0, 210.0]
+    packet_run = make_packet_run(270, stalls=[(at, 0.1) for at in stalls_s], path=[(160.0, -0.006)])
+    check_bounds(packet_run, fit(packet_run), stalls_s)
+
+
 def test_crowded_network_that_clears_again_moves_nothing() -> None:
     packet_run = make_packet_run(120, path=[(30.0, 0.1), (60.0, -0.1)])
     pieces = fit(packet_run)

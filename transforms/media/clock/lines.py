@@ -71,6 +71,7 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
     moved_ns = np.cumsum(stall_ns)
     above_ns = level_ns - moved_ns
     least_ns = _least_ns(plateaus, above_ns)
+    very_least_ns = float(above_ns.min())
     doubt_ns = _what_else(doubts, stall_ns, level_ns)
     doubt_ns[-1] += _late_rise_ns(plateaus, rates[-1], float(turn_ns[-1] + level_ns[-1]))
     between_ns = np.array([plateau.doubt_ns for plateau in plateaus])
@@ -91,8 +92,7 @@ def find_lines(plateaus: Sequence[Plateau], rates: Sequence[float]) -> list[Line
             excess_ns < 0 or chance_ns <= chain_ns
         )
         unsure_ns = chance_ns + abs(excess_ns) if is_own else chain_ns + min(excess_ns, chance_ns)
-        if excess_ns >= 0:
-            unsure_ns += max(0.0, least_ns - float(above_ns.min()) - _OWN_LEVEL_NS / 2)
+        unsure_ns += max(0.0, least_ns + min(0.0, excess_ns) - very_least_ns)
         rows = [
             start,
             *(
