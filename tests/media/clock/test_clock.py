@@ -253,6 +253,61 @@ def test_path_that_becomes_a_little_better_is_owned_up_to_before() -> None:
     check_bounds(packet_run, fit(packet_run), stalls_s)
 
 
+@pytest.mark.parametrize("skew_ppm", [1_000, -1_000, 2_000, -2_000])
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+def test_clock_that_is_far_off_is_followed(skew_ppm: float, reports: bool) -> None:
+    packet_run = make_packet_run(1_200, skew_ppm=skew_ppm, reports=reports, stalls=[(500.0, 0.1)])
+    pieces = fit(packet_run)
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(packet_run, pieces, [500.0])).max() <= 2.0
+
+
+@pytest.mark.parametrize("rate", [1.001, 0.999])
+def test_wall_clock_that_runs_at_another_rate_moves_nothing(rate: float) -> None:
+    packet_run = make_packet_run(1_200, report_rate=rate, stalls=[(600.0, 0.05)])
+    pieces = fit(packet_run)
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(packet_run, pieces, [600.0])).max() <= 2.0
+
+
+def test_doubt_before_the_first_report_is_not_carried_into_a_stall() -> None:
+    """40 ms that no report judges, then a stall of 60 ms: 60 are put in, and 40 stay in doubt."""
+    packet_run = make_packet_run(120, path=[(1.2, 0.04)], stalls=[(30.0, 0.06)])
+    pieces = fit(packet_run)
+    moved_ns = pieces[1].server_start_unix_ns - (
+        pieces[0].server_start_unix_ns
+        + samples_to_ns(pieces[1].media_start_sample) * pieces[0].clock_rate_ratio
+    )
+    assert moved_ns == pytest.approx(60 * MS, abs=MS)
+    assert all(40 * MS <= piece.sync_error_ns < 50 * MS for piece in pieces)
+    assert np.abs(check_bounds(packet_run, pieces, [30.0])).max() <= 2.0
+
+
+def test_two_stalls_between_two_reports_are_confirmed_together() -> None:
+    packet_run = make_packet_run(60, stalls=[(28.0, 0.039), (31.8, 0.040)])
+    assert [plateau.evidence for plateau in packet_run.clock.plateaus] == [
+        StepEvidence.NONE,
+        StepEvidence.CONFIRMED,
+        StepEvidence.CONFIRMED,
+    ]
+    pieces = fit(packet_run)
+    assert np.abs(check_bounds(packet_run, pieces, [28.0, 31.8])).max() <= 2.0
+
+
+def test_stall_and_path_of_one_size_between_two_reports_are_in_doubt() -> None:
+    packet_run = make_packet_run(60, stalls=[(28.5, 0.04)], path=[(31.0, 0.04)])
+    check_bounds(packet_run, fit(packet_run), [28.5, 31.0])
+
+
+@pytest.mark.parametrize("size_s", [0.05, 0.2, 0.6, 2.0])
+@pytest.mark.parametrize("at_s", [62.29, 62.3, 62.32], ids=["before", "at", "behind"])
+def test_stall_in_which_a_report_is_sent_is_followed(at_s: float, size_s: float) -> None:
+    packet_run = make_packet_run(120, stalls=[(at_s, size_s)])
+    pieces = fit(packet_run)
+    assert len(pieces) == 2
+    assert np.abs(check_bounds(packet_run, pieces, [at_s])).max() <= 2.0
+
+
 def test_crowded_network_that_clears_again_moves_nothing() -> None:
     packet_run = make_packet_run(120, path=[(30.0, 0.1), (60.0, -0.1)])
     pieces = fit(packet_run)
