@@ -253,6 +253,18 @@ def test_path_that_becomes_a_little_better_is_owned_up_to_before() -> None:
     check_bounds(packet_run, fit(packet_run), stalls_s)
 
 
+@pytest.mark.parametrize("rise_s", [0.03, 0.07])
+@pytest.mark.parametrize("first_s", [0.0, 60.0])
+def test_queue_that_builds_over_a_minute_without_reports_is_owned_up_to(
+    first_s: float, rise_s: float
+) -> None:
+    """It looks like a clock that runs fast, nearly."""
+    path = [(first_s + second, rise_s / 60) for second in range(1, 61)]
+    packet_run = make_packet_run(first_s + 120, reports=False, path=path)
+    pieces = fit(packet_run)
+    assert np.abs(check_bounds(packet_run, pieces)).max() > 20
+
+
 @pytest.mark.parametrize("skew_ppm", [1_000, -1_000, 2_000, -2_000])
 @pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
 def test_clock_that_is_far_off_is_followed(skew_ppm: float, reports: bool) -> None:

@@ -30,6 +30,8 @@ NOMINAL_RATE_ERROR = 500e-6
 """What most senders are off by at most; beyond it a fit says nothing."""
 _USUAL_RATE = 50e-6
 _NOT_SURE = 3
+_HARDLY_SURE = 5
+"""Times the sway of the least delays, below which a rate may be all of the network's."""
 _CLEAR_ERROR = 100e-6
 """Plateaus that tell the rate by themselves need no common level."""
 _RESOLUTION_NS = NS_PER_MS
@@ -112,7 +114,12 @@ def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
         # A sender is seldom so far off: more likely a queue that fills slowly tilts the line.
         share = _USUAL_RATE**2 / (_USUAL_RATE**2 + sway**2)
         seen = Skew(seen.rate * share, seen.error)
-    return None if abs(seen.rate) > MAX_SKEW or seen.error > NOMINAL_RATE_ERROR else seen
+    if abs(seen.rate) > MAX_SKEW or seen.error > NOMINAL_RATE_ERROR:
+        return None
+    if abs(seen.rate) <= _HARDLY_SURE * sway:
+        # A path that became slower for good does it as well: then the clock is hardly off.
+        seen = Skew(seen.rate, max(seen.error, abs(seen.rate)))
+    return seen
 
 
 def _between(seen: Skew, said: Skew) -> Skew:
