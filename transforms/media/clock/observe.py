@@ -100,7 +100,10 @@ def observe_clock(
     delay_ns -= base_unix_ns
     ordered_ns = in_order(arrival_unix_ns)
     steps = without_strays(find_steps(ordered_ns, delay_ns), ordered_ns)
-    ramps = find_ramps(steps, ordered_ns, delay_ns - (arrival_unix_ns - ordered_ns))
+    late_ns = delay_ns
+    if ordered_ns is not arrival_unix_ns:
+        late_ns = delay_ns - (arrival_unix_ns - ordered_ns)
+    ramps = find_ramps(steps, ordered_ns, late_ns)
     judgement = judge_steps(
         steps, ramps, media_sample, ordered_ns, delay_ns, duration_samples, points
     )
@@ -272,9 +275,12 @@ def _plateau(
     begin: Step,
 ) -> Plateau:
     """Returns a plateau from its packets: media time at their ends, delays, arrivals in order."""
-    x, y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _POINT_NS)
+    point = _least_of_blocks(delay_ns, ordered_ns, _POINT_NS)
+    x, y = media_ns[point], delay_ns[point]
     hull = lower_hull(x, y)
-    floor_x, floor_y = _least_of_blocks(media_ns, delay_ns, ordered_ns, _FLOOR_NS)
+    # The least of the least: blocks of both lengths begin together.
+    floor = _least_of_blocks(y, ordered_ns[point], _FLOOR_NS, int(ordered_ns[0]))
+    floor_x, floor_y = x[floor], y[floor]
     first_of = np.searchsorted(ordered_ns, ordered_ns[-1] - np.array([_FLOOR_NS, WINDOW_NS]))
     edges = [(0, int(np.searchsorted(ordered_ns, ordered_ns[0] + _FLOOR_NS, "right")))]
     edges += [(int(first), len(delay_ns)) for first in first_of]
@@ -298,15 +304,22 @@ def _plateau(
 
 
 def _least_of_blocks(
-    media_ns: Ints, delay_ns: Ints, ordered_ns: Ints, block_ns: int
-) -> tuple[Ints, Ints]:
-    """Returns media time and delay of the first packet of the least delay of each block of time."""
-    bins = (ordered_ns - ordered_ns[0]) // block_ns
+    delay_ns: Ints, ordered_ns: Ints, block_ns: int, begin_ns: int | None = None
+) -> Ints:
+    """Returns the index of the first packet of the least delay of each block of time.
+
+    Args:
+      delay_ns: of each packet.
+      ordered_ns: arrivals in order.
+      block_ns: length of a block.
+      begin_ns: when the first block begins; None for the first arrival.
+    """
+    bins = (ordered_ns - (ordered_ns[0] if begin_ns is None else begin_ns)) // block_ns
     firsts = np.flatnonzero(np.diff(bins, prepend=-1))
     least_ns = np.minimum.reduceat(delay_ns, firsts)
     alike = np.flatnonzero(delay_ns == np.repeat(least_ns, np.diff(firsts, append=len(bins))))
-    picked = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
-    return media_ns[picked], delay_ns[picked]
+    picked: Ints = alike[np.flatnonzero(np.diff(bins[alike], prepend=-1))]
+    return picked
 
 
 def lower_hull(x: Ints, y: Ints) -> list[int]:
