@@ -148,24 +148,28 @@ def _chances_ns(
     """
     if len(plateaus) == 1:
         return [0]  # it is the least by what it is measured by
-    excess_ns = []
-    for step, stop in zip(
-        begins, [*(step.index for step in begins[1:]), len(delay_ns)], strict=True
-    ):
+    stops = [*(step.index for step in begins[1:]), len(delay_ns)]
+    blocks = []
+    for step, stop in zip(begins, stops, strict=True):
         block = (ordered_ns[step.index : stop] - ordered_ns[step.index]) // _FLOOR_NS
         firsts = np.flatnonzero(np.diff(block, prepend=-1))
-        mine = delay_ns[step.index : stop]
-        least_ns = np.minimum.reduceat(mine, firsts)
-        counts = np.diff(firsts, append=len(mine))
-        excess_ns.append((mine - np.repeat(least_ns, counts))[np.repeat(counts, counts) >= 10])
-    every_ns = np.concatenate(excess_ns)[:: max(1, len(delay_ns) // 20_000)]
+        blocks.append(firsts + step.index)
+    firsts = np.concatenate(blocks)
+    least_ns = np.minimum.reduceat(delay_ns, firsts)
+    counts = np.diff(firsts, append=len(delay_ns))
+    is_full = counts >= 10
+    firsts, least_ns, counts = firsts[is_full], least_ns[is_full], counts[is_full]
+    # Some of their packets, evenly.
+    behind = np.cumsum(counts)
+    every = np.arange(0, int(counts.sum()), max(1, len(delay_ns) // 20_000))
+    its_block = np.searchsorted(behind, every, side="right")
+    place = every - (behind - counts - firsts)[its_block]
+    every_ns = delay_ns[place] - least_ns[its_block]
     if not every_ns.size:
         return [0] * len(plateaus)
     every_ns.sort()
     found = []
-    for step, stop in zip(
-        begins, [*(step.index for step in begins[1:]), len(delay_ns)], strict=True
-    ):
+    for step, stop in zip(begins, stops, strict=True):
         share = 1 - _CHANCE ** (1 / (stop - step.index))
         found.append(int(every_ns[min(len(every_ns) - 1, int(share * len(every_ns)))]))
     return found
