@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from transforms.media.clock.model import (
     BEND_S,
     OWN_FIT_NS,
-    ReportPoint,
     StepEvidence,
 )
-from transforms.media.clock.report_series import wall_behind_media
 from transforms.media.units import NS_PER_SECOND, SAMPLE_RATE_HZ, Ints, Reals
 
 _BLOCK_NS = 60 * NS_PER_SECOND
@@ -30,7 +28,7 @@ _BEND_EDGE_BLOCKS = 3
 
 
 def find_bends(
-    media_ns: Ints, delay_ns: Ints, points: Sequence[ReportPoint]
+    media_ns: Ints, delay_ns: Ints, behind: Callable[[], tuple[Ints, Ints]]
 ) -> list[tuple[int, StepEvidence]]:
     """Returns where the clock changes its rate, as (index of the first packet, what is known).
 
@@ -39,7 +37,8 @@ def find_bends(
     Args:
       media_ns: media time at the end of each packet between two steps.
       delay_ns: of each packet.
-      points: the sender reports of the whole packet run.
+      behind: gives what `wall_behind_media` does of the whole packet run's sender reports; asked
+        only where there is enough media for a bend.
     """
     if media_ns[-1] - media_ns[0] < 2 * OWN_FIT_NS:
         return []
@@ -70,7 +69,7 @@ def find_bends(
                 )
             )
         )
-    report_sample, behind_ns = wall_behind_media(points)
+    report_sample, behind_ns = behind()
     report_s = (report_sample * NS_PER_SECOND / SAMPLE_RATE_HZ - media_ns[0]) / 1e9
     ends = [*(float(x[edge]) for edge in edges[:-1]), math.inf]
     reported = [_slope(report_s, behind_ns / 1e9, a, b) for a, b in itertools.pairwise(ends)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,8 @@ def _part_at_bends(
     begins: Sequence[Step], media_ns: Ints, delay_ns: Ints, points: Sequence[ReportPoint]
 ) -> list[Step]:
     """Returns what begins each plateau: the steps, and the bends between them."""
+    # Once for all of them: a hostile dump has many, and as many reports.
+    behind = cache(lambda: wall_behind_media(points))
     parted: list[Step] = []
     for step, stop in zip(
         begins, [*(step.index for step in begins[1:]), len(media_ns)], strict=True
@@ -187,7 +190,7 @@ def _part_at_bends(
         parted.append(step)
         parted += [
             Step(step.index + place, 0, bend)
-            for place, bend in find_bends(media_ns[part], delay_ns[part], points)
+            for place, bend in find_bends(media_ns[part], delay_ns[part], behind)
         ]
     return parted
 
