@@ -268,3 +268,23 @@ def test_steps_that_nobody_judges_take_no_memory_by_the_square_of_their_number()
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 4_000 * len(clock.plateaus)
+
+
+def test_reports_are_not_read_again_for_each_part_of_a_packet_run() -> None:
+    """A hundred parts of half an hour, each long enough for a bend, and 20,000 reports."""
+    begins = np.repeat(np.arange(100) * 1_800 * 48_000, 300)
+    media = begins + np.tile(np.arange(300) * 5 * 48_000, 100)
+    level_ns = np.repeat(np.arange(100) % 2 * 200_000_000, 300)
+    arrival = 1_700_000_000_000_000_000 + media * 62_500 // 3 + level_ns
+    reports = [
+        ReportPoint(media_sample=int(sample), sender_unix_ns=int(sample) * 62_500 // 3)
+        for sample in np.linspace(0, media[-1], 20_000)
+    ]
+
+    def cost_seconds(points: list[ReportPoint]) -> float:
+        started = time.process_time()
+        clock = observe_clock(media, np.full(len(media), 960), arrival, points)
+        assert len(clock.plateaus) > 50
+        return time.process_time() - started
+
+    assert any(cost_seconds(reports) < 6 * cost_seconds(reports[:1]) for _ in range(3))
