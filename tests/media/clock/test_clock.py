@@ -540,7 +540,11 @@ def test_queue_that_fills_little_by_little_is_no_stall(reports: bool) -> None:
     packet_run, pieces = place(sender)
     assert len(pieces) == 1
     assert np.abs(check_bounds(packet_run, pieces)).max() <= 2.0
-    assert pieces[0].sync_error_ns < 10 * MS
+    # It never empties again: that the sender lost so much time, bit by bit, only reports can deny.
+    if reports:
+        assert pieces[0].sync_error_ns < 10 * MS
+    else:
+        assert pieces[0].sync_error_ns > 795 * MS
 
 
 def test_stall_among_queues_moves_by_the_stall_alone() -> None:

@@ -73,6 +73,11 @@ def judge_steps(
       duration_samples: of each packet.
       points: the sender reports.
     """
+    # Of a queue that fills, windows of 2 s may see one step, where it is full.
+    ramps = [
+        is_ramp or _at_once_ns(index, size_ns, delay_ns) < _LEAST_SHARE * abs(size_ns)
+        for (index, size_ns), is_ramp in zip(steps, ramps, strict=True)
+    ]
     unjudged = tuple(
         Step(index, size_ns, StepEvidence.GRADUAL if is_ramp else StepEvidence.UNKNOWN)
         for (index, size_ns), is_ramp in zip(steps, ramps, strict=True)
@@ -113,15 +118,11 @@ class _Judge:
         self._arrival_ns = arrival_ns
         self._delay_ns = delay_ns
         self._reports = reports
-        at_once_ns = [_at_once_ns(step, delay_ns) for step in self._steps]
-        self._ramps = [
-            is_ramp or at_once_ns[place] < _LEAST_SHARE * abs(self._steps[place].size_ns)
-            for place, is_ramp in enumerate(ramps)
-        ]
+        self._ramps = ramps
         """Of each step, whether it came little by little."""
         self._slack_ns = [
-            max(0, abs(step.size_ns) - max(0, ns))
-            for step, ns in zip(self._steps, at_once_ns, strict=True)
+            max(0, abs(step.size_ns) - max(0, _at_once_ns(step.index, step.size_ns, delay_ns)))
+            for step in self._steps
         ]
         """Of each step, how much of it a queue may have added."""
         self._step_noise_ns = [_noise_ns(step.index, arrival_ns, delay_ns) for step in self._steps]
@@ -434,12 +435,12 @@ class _Judge:
             self._found.append(Step(index, 0, StepEvidence.DENIED))
 
 
-def _at_once_ns(step: Step, delay_ns: Ints) -> int:
+def _at_once_ns(index: int, size_ns: int, delay_ns: Ints) -> int:
     """Returns how much of a step a few packets on either side show, in its direction."""
-    before = delay_ns[max(0, step.index - _NEIGHBOURS) : step.index]
-    after = delay_ns[step.index : step.index + _NEIGHBOURS]
+    before = delay_ns[max(0, index - _NEIGHBOURS) : index]
+    after = delay_ns[index : index + _NEIGHBOURS]
     rise_ns = int(after.min()) - int(before.min())
-    return rise_ns if step.size_ns > 0 else -rise_ns
+    return rise_ns if size_ns > 0 else -rise_ns
 
 
 def _noise_ns(index: int, arrival_ns: Ints, delay_ns: Ints) -> float:
