@@ -389,10 +389,23 @@ def test_rate_that_is_not_known_is_owned_up_to_on_both_sides_of_a_stall(
     assert np.abs(check_bounds(packet_run, pieces, [at_s])).max() > 5
 
 
-def test_absurd_fit_is_not_applied() -> None:
-    pieces = fit(make_packet_run(120, skew_ppm=2000, reports=False))
+@pytest.mark.parametrize("skew_ppm", [2_000, -2_000])
+@pytest.mark.parametrize("reports", [True, False], ids=["reports", "none"])
+def test_rate_of_a_cheap_device_is_fitted(skew_ppm: float, reports: bool) -> None:
+    packet_run = make_packet_run(120, skew_ppm=skew_ppm, reports=reports)
+    (piece,) = fit(packet_run)
+    assert piece.is_fitted
+    assert piece.skew_ppm == pytest.approx(skew_ppm, abs=10)
+    assert np.abs(check_bounds(packet_run, (piece,))).max() <= 2.0
+
+
+@pytest.mark.parametrize("skew_ppm", [2_400, -2_400, 4_000])
+def test_absurd_fit_is_not_applied_and_owned_up_to(skew_ppm: float) -> None:
+    packet_run = make_packet_run(120, skew_ppm=skew_ppm, reports=False)
+    pieces = fit(packet_run)
     assert not any(piece.is_fitted for piece in pieces)
     assert {piece.skew_ppm for piece in pieces} == {0.0}
+    check_bounds(packet_run, pieces)
 
 
 def test_another_headset_gets_a_clock_of_its_own() -> None:

@@ -71,7 +71,7 @@ def nominal_rate_error(plateaus: Sequence[Plateau], reported: Skew | None) -> fl
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
     seen = _fit_lines([[plateau] for plateau in known]) if known else Skew(0.0, math.inf)
     is_fast = abs(seen.rate) - seen.error > NOMINAL_RATE_ERROR
-    return min(abs(seen.rate) + seen.error, MAX_SKEW) if is_fast else NOMINAL_RATE_ERROR
+    return abs(seen.rate) + seen.error if is_fast else NOMINAL_RATE_ERROR
 
 
 def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
