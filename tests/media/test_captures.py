@@ -49,6 +49,9 @@ class Known:
     """From the first packet's start to the last one's end on the sender's media clock."""
     probes: int = 0
     stalled_ms: int = 0
+    """By the arrivals, as far as sender reports confirm it or the step is 60 ms or more."""
+    doubtful_ms: int = 0
+    """Of smaller steps before the first sender report: path or stall, nobody knows."""
     channels: int = 1
     packet_samples: int = 960
     shares_screen: bool = False
@@ -61,10 +64,19 @@ TRACKS = (
     Known("weekly_sync", "dave", 1_396, 27_920),
     Known("weekly_sync", "dave", 1_391, 27_820, shares_screen=True),
     Known("dtx_stalls", "alice", 1_342, 44_900, stalled_ms=510),
-    Known("dtx_stalls", "bob", 1_009, 39_800, stalled_ms=410),
-    Known("dtx_stalls", "carol", 470, 33_840, probes=46, stalled_ms=270, packet_samples=2_880),
-    Known("dtx_stalls", "dave", 862, 24_880, stalled_ms=130),
-    Known("stereo_stalls", "alice", 1_814, 35_360, probes=46, stalled_ms=600, channels=2),
+    Known("dtx_stalls", "bob", 1_009, 39_800, stalled_ms=361, doubtful_ms=40),
+    Known("dtx_stalls", "carol", 470, 33_840, probes=46, stalled_ms=260, packet_samples=2_880),
+    Known("dtx_stalls", "dave", 862, 24_880, stalled_ms=90, doubtful_ms=40),
+    Known(
+        "stereo_stalls",
+        "alice",
+        1_814,
+        35_360,
+        probes=46,
+        stalled_ms=550,
+        doubtful_ms=49,
+        channels=2,
+    ),
     Known("stereo_stalls", "bob", 573, 31_560, probes=47, stalled_ms=460, packet_samples=2_880),
     Known("stereo_stalls", "carol", 2_779, 27_790, stalled_ms=190, channels=2, packet_samples=480),
 )
@@ -140,8 +152,8 @@ def test_media_time_is_as_known(unpacked: Unpacked, known: Known) -> None:
 
 @tracks
 def test_stalls_that_count_are_followed(unpacked: Unpacked, known: Known) -> None:
-    """A step counts when sender reports confirm it, or from 60 ms; the rest is owned up to in the
-    error.
+    """A step counts when sender reports confirm it, or from 60 ms. What stays in doubt is never put
+    in with a later step, and is owned up to wherever it may count: before it and behind it.
     """
     _, index, _ = find(unpacked, known)
     pieces = pieces_of(index.packet_runs[0].clock)
@@ -151,8 +163,9 @@ def test_stalls_that_count_are_followed(unpacked: Unpacked, known: Known) -> Non
         - first.server_start_unix_ns
         - last.media_start_sample * 1_000_000_000 // 48_000
     )
-    assert grown_ns / 1_000_000 == pytest.approx(known.stalled_ms, abs=11)
+    assert grown_ns / 1_000_000 == pytest.approx(known.stalled_ms, abs=3)
     assert (len(pieces) > 1) is (known.stalled_ms > 0)
+    assert min(piece.sync_error_ns for piece in pieces) >= known.doubtful_ms * 1_000_000
 
 
 def test_people_join_when_they_did(unpacked: Unpacked) -> None:
@@ -200,7 +213,8 @@ def test_mix_of_the_sample_is_the_call(unpacked: Unpacked, tmp_path: Path) -> No
     path = tmp_path / "a.mp3"
     stats = mix_parts([[part] for part in parts], folder, path)
     first = min(part.first_server_unix_ns for session in archive.sessions for part in session.parts)
-    assert stats.start_unix_ns == first
+    # The first time of a part is one at the nominal rate.
+    assert stats.start_unix_ns == pytest.approx(first, abs=100_000)
     # alice, bob, carol and dave leave within milliseconds of each other; alice's audio lasts 43.96
     # s.
     assert stats.file.duration_samples / 48_000 == pytest.approx(43.96, abs=0.1)
