@@ -55,9 +55,10 @@ _DUMP_RESOLUTION_NS = NS_PER_MS
 def fit_clocks(packet_runs: Sequence[PacketRunClock]) -> tuple[tuple[ClockPiece, ...], ...]:
     """Returns how the media time of each packet run maps to server time, piece by piece.
 
-    All get one skew, given 30 s of media; 10 minutes or more without a step get their own where it
-    moves their ends by more than 2 ms against each other. With less media, or an absurd fit, they
-    get the nominal rate.
+    All get one skew, given 30 s of media; 10 minutes or more without a confirmed step get their own
+    where it moves their ends by more than 2 ms against each other. Less media gets that of its
+    sender reports, where it is beyond what most senders have, else the nominal rate; so does an
+    absurd fit.
 
     Args:
       packet_runs: all of one participant session and track type.

@@ -6,9 +6,10 @@ its least (which may be). A step between two plateaus is one of these:
 
 - confirmed by reports: a stall, the time line moves;
 - denied: the network's, however large;
-- unknown: a rise of 60 ms or more that stays to the end is a stall, what is less moves nothing; a
-  fall gives back what the network had added, unless it is too large for that;
-- gradual: a queue, it moves nothing.
+- unknown: a rise of which 60 ms or more stay to the end is a stall, what is less moves nothing,
+  unless three or more come to 120 ms together; a fall moves nothing, and from 150 ms on it may be
+  more than what the network had added;
+- gradual: a queue, it moves nothing, but what stays of it may be the sender's.
 
 The network's share is counted from the least of the whole packet run: a path that was slow at first
 was slow, not early. What else the unknown steps may have been is tried, all of it together: how far

@@ -13,11 +13,11 @@ from transforms.media.units import NS_PER_MS, NS_PER_SECOND, samples_to_ns
 
 LEAST_STEP_NS = 5 * NS_PER_MS
 PATH_STEP_NS = 60 * NS_PER_MS
-"""A step that sender reports do not confirm is a change of path: below this it moves nothing."""
+"""A rise that no report can judge is taken for a change of path below this, else for a stall."""
 CHANCE = 4
 """Times the usual error of a least delay that chance makes seldom."""
 CLOCK_STEP_NS = 150 * NS_PER_MS
-"""A fall that no report can judge is a change of path: below this it moves nothing."""
+"""A fall that no report can judge is a change of path, and below this without a doubt."""
 REPORT_NOISE_NS = 8 * NS_PER_MS
 MAX_SKEW = 2_200e-6
 """Beyond what cheap devices and virtual machines do (some 2,000 ppm): such a fit is not applied."""
@@ -105,8 +105,8 @@ class Plateau:
     evidence: StepEvidence
     """Of the step before it."""
     stall_ns: int | None = None
-    """By how much the capture stood still at the step before it, where sender reports say so, and
-    the sender's clock went another way than at the nominal rate.
+    """By how much the delay rises at the step before it as the capture stood still, where sender
+    reports say so; with what the sender's rate makes of `pause_ns`.
     """
     other_stall_ns: int | None = None
     """By how much instead if what reports say beyond the arrivals was their own clock, set anew."""

@@ -27,7 +27,7 @@ from transforms.media.clock.model import (
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND
 
 NOMINAL_RATE_ERROR = 500e-6
-"""What most senders are off by at most; beyond it a fit says nothing."""
+"""What most senders are off by at most; a rate that is known no better says nothing."""
 _USUAL_RATE = 50e-6
 _NOT_SURE = 3
 _HARDLY_SURE = 5
@@ -78,8 +78,8 @@ def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
     """Returns the slope of the lines nearest below all plateaus; None when it cannot be known.
 
     A queue that builds slowly tilts them: what reports deny is not taken. A slope that no sound
-    card has counts as unknown. Plateaus of less than 3 s are ramps of a
-    queue, and tell no slope. Those between which a queue came and went share a line.
+    card has counts as unknown. Plateaus of less than 3 s are ramps of a queue, and tell no slope.
+    Those between which a queue came and went share a line.
     """
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
     usable = [

@@ -3,8 +3,9 @@
 A step between arrivals and media time has two causes that look alike: the sender's capture stood
 still, or the network took another path. The pair of times in each sender report (RFC 3550 s6.4.1)
 tells them apart, as no network is in it: between two reports media time falls behind the sender's
-wall clock by the sum of the stalls there, and by nothing else. So the steps between two reports are
-judged as a set: those whose sum it is are confirmed together, the others are the network's.
+wall clock by the sum of the stalls there, and by nothing else but their two rates. So the steps
+between two reports are judged as a set: those whose sum it is are confirmed together, the others
+are the network's. Where several sets make the sum, what lies between their steps is in doubt.
 """
 
 from __future__ import annotations
