@@ -363,6 +363,18 @@ def test_wall_clock_that_is_set_beside_a_step_is_owned_up_to(is_path: bool, wall
     check_bounds(packet_run, fit(packet_run), [61.0])
 
 
+@pytest.mark.parametrize("skew_ppm", [150, -1_000])
+def test_wall_clock_that_counts_by_the_microphone_tells_no_rate(skew_ppm: float) -> None:
+    # Its reports show no skew: so slow a path would look alike for two minutes, not for twenty.
+    report_rate = 1 + skew_ppm * 1e-6
+    long = make_packet_run(1_200, skew_ppm=skew_ppm, report_rate=report_rate)
+    (piece,) = fit(long)
+    assert piece.skew_ppm == pytest.approx(skew_ppm, abs=2)
+    assert np.abs(check_bounds(long, (piece,))).max() <= 2.0
+    short = make_packet_run(120, skew_ppm=skew_ppm, report_rate=report_rate)
+    check_bounds(short, fit(short))
+
+
 def test_reports_of_an_absurd_rate_say_nothing() -> None:
     packet_run = make_packet_run(120, report_rate=1.5, stalls=[(60.0, 0.04)])
     assert {plateau.evidence for plateau in packet_run.clock.plateaus[1:]} == {StepEvidence.UNKNOWN}

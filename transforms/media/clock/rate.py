@@ -24,7 +24,7 @@ from transforms.media.clock.model import (
     Plateau,
     StepEvidence,
 )
-from transforms.media.units import NS_PER_MS, NS_PER_SECOND
+from transforms.media.units import NS_PER_MS, NS_PER_SECOND, samples_to_ns
 
 NOMINAL_RATE_ERROR = 500e-6
 """What most senders are off by at most; a rate that is known no better says nothing."""
@@ -34,6 +34,8 @@ _HARDLY_SURE = 5
 """Times the sway of the least delays, below which a rate may be all of the network's."""
 _CLEAR_ERROR = 100e-6
 """Plateaus that tell the rate by themselves need no common level."""
+_LONGEST_DRIFT_NS = 300 * NS_PER_SECOND
+"""No queue fills evenly for so long, and no path goes on changing."""
 _RESOLUTION_NS = NS_PER_MS
 """rtpdump counts arrivals in whole ms."""
 _LONG_PLATEAU_NS = 3 * NS_PER_SECOND
@@ -109,7 +111,8 @@ def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
     sway = _sway(joined, skew.rate)
     seen = Skew(skew.rate, max(skew.error, sway))
     if sure:
-        return _between(seen, sure)
+        length_ns = samples_to_ns(sum(p.media_stop_sample - p.media_start_sample for p in usable))
+        return _between(seen, sure, is_long=length_ns >= _LONGEST_DRIFT_NS)
     if abs(seen.rate) <= _NOT_SURE * sway:
         # A sender is seldom so far off: more likely a queue that fills slowly tilts the line.
         share = _USUAL_RATE**2 / (_USUAL_RATE**2 + sway**2)
@@ -122,13 +125,22 @@ def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
     return seen
 
 
-def _between(seen: Skew, said: Skew) -> Skew:
-    """Returns the rate by arrivals and by reports, each as far as it is sure."""
+def _between(seen: Skew, said: Skew, *, is_long: bool) -> Skew:
+    """Returns the rate by arrivals and by reports, each as far as it is sure.
+
+    Args:
+      seen: by arrivals.
+      said: by reports.
+      is_long: whether no path or queue changes evenly for as long as there are arrivals.
+    """
     said_error = said.error + USUAL_WALL_CLOCK_RATE
-    if abs(seen.rate - said.rate) > seen.error + said.error + WALL_CLOCK_RATE:
+    apart = abs(seen.rate - said.rate)
+    if apart > seen.error + said.error + WALL_CLOCK_RATE:
+        if is_long and apart > _NOT_SURE * seen.error:
+            return seen  # no path goes on for so long: the wall clock runs as the media clock does
         # What came to stay was a path's, or the wall clock is none: most senders are hardly off.
-        said = Skew(said.rate, said.error + WALL_CLOCK_RATE)
-        return min(seen, said, key=lambda skew: abs(skew.rate))
+        nearer = min(seen, said, key=lambda skew: abs(skew.rate))
+        return Skew(nearer.rate, max(nearer.error, apart))
     total = seen.error**-2 + said_error**-2
     rate = (seen.rate * seen.error**-2 + said.rate * said_error**-2) / total
     return Skew(rate, max(total**-0.5, min(seen.error, abs(seen.rate - rate))))
