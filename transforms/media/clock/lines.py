@@ -163,14 +163,19 @@ def _stalls(
                 doubts.append(_Doubt((number,), ((plateau.other_stall_ns - drift_ns,),)))
     is_path = np.array([plateau.evidence == StepEvidence.DENIED for plateau in plateaus])
     # What is left is what nobody knows.
-    above_ns = level_ns - np.cumsum(stall_ns) - np.cumsum(rise_ns * is_path)
-    least_behind_ns = np.minimum.accumulate(above_ns[::-1])[::-1]
+    raised_ns = level_ns - np.cumsum(stall_ns) - np.cumsum(rise_ns * is_path)
+    above_ns = raised_ns - _queued_ns(plateaus, rise_ns)
+    heights = {
+        is_sharp: (values_ns, np.minimum.accumulate(values_ns[::-1])[::-1])
+        for is_sharp, values_ns in ((True, above_ns), (False, raised_ns))
+    }
     small: list[tuple[int, ...]] = []
     for places in _groups(plateaus, rise_ns):
         first, last = places[0], places[-1]
-        total_ns = float(above_ns[last] - above_ns[first - 1])
         steps_ns = tuple(float(rise_ns[place]) for place in places)
         is_sharp = plateaus[first].evidence == StepEvidence.UNKNOWN
+        heights_ns, least_behind_ns = heights[is_sharp]
+        total_ns = float(heights_ns[last] - heights_ns[first - 1])
         span_ns = _TOGETHER_NS + samples_to_ns(
             plateaus[last].media_start_sample - plateaus[first].media_start_sample
         )
@@ -180,7 +185,7 @@ def _stalls(
             if is_sharp and -total_ns >= CLOCK_STEP_NS:
                 doubts.append(_Doubt(places, (steps_ns,)))
             continue
-        stays_ns = float(least_behind_ns[last] - above_ns[first - 1])
+        stays_ns = float(least_behind_ns[last] - heights_ns[first - 1])
         if stays_ns < (1 - _GIVEN_BACK) * total_ns:
             continue
         if is_sharp and stays_ns >= PATH_STEP_NS:
@@ -205,6 +210,20 @@ def _stalls(
                 for doubt in doubts
             ]
     return stall_ns, doubts
+
+
+def _queued_ns(plateaus: Sequence[Plateau], rise_ns: Reals) -> Reals:
+    """Returns how much of each plateau's height queues have added that filled little by little.
+
+    What falls, empties them first: it takes nothing back of a stall meanwhile.
+    """
+    queued_ns = [0.0]
+    for plateau, step_ns in zip(plateaus[1:], rise_ns[1:].tolist(), strict=True):
+        is_queue = plateau.evidence == StepEvidence.GRADUAL or (
+            plateau.evidence == StepEvidence.UNKNOWN and step_ns < 0
+        )
+        queued_ns.append(max(0.0, queued_ns[-1] + step_ns) if is_queue else queued_ns[-1])
+    return np.array(queued_ns, dtype=np.float64)
 
 
 def _groups(plateaus: Sequence[Plateau], rise_ns: Reals) -> list[tuple[int, ...]]:
