@@ -146,6 +146,8 @@ def print_world(world: World) -> None:
     if world.server_step is not None:
         at_ns, by_ns = world.server_step
         print(f"  {at_ns / 1e9:9.2f} s  the clock of server 0 steps by {by_ns / 1e9:+.3f} s")
+    if not world.is_tied:
+        print("  nobody shows how far the servers' clocks are apart")
     for session in world.sessions:
         _print_session(
             session, [r for r in pressed.rows if r.participant_id == session.participant_id]
@@ -158,7 +160,7 @@ def print_world(world: World) -> None:
 
 def _print_session(session: Session, rows: Sequence[RowResult]) -> None:
     print(
-        f"{session.participant_id}: server {session.server}, {session.skew_ppm:+.1f} ppm, reports "
+        f"{session.participant_id}: {session.skew_ppm:+.1f} ppm, reports "
         f"{session.reports}{', offsets all zero' if session.has_zero_offsets else ''}"
     )
     for each in session.events:
@@ -168,7 +170,8 @@ def _print_session(session: Session, rows: Sequence[RowResult]) -> None:
         its = session.packets[session.packets["dump"] == number]
         reports = int((session.report_rows["dump"] == number).sum())
         print(
-            f"  {dump.base_filename}: {len(its)} packets, sent {its['sent_ns'][0] / 1e9:.2f} to "
+            f"  {dump.base_filename} on server {dump.server}: {len(its)} packets, "
+            f"sent {its['sent_ns'][0] / 1e9:.2f} to "
             f"{its['sent_ns'][-1] / 1e9:.2f} s, least delay {its['delay_ns'].min() / 1e6:.1f} ms, "
             f"path {its['base_ns'][0] / 1e6:.1f} ms, {reports} reports"
         )

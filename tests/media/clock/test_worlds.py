@@ -116,7 +116,7 @@ def test_classes_are_drawn_from_their_ranges(worlds: dict[WorldClass, list[World
         for world in drawn:
             assert 2 <= len(world.sessions) <= 8
             assert 60e9 <= world.length_ns <= 1_500e9
-            assert world.archive_count in (1, 2)
+            assert world.archive_count in (1, 2, 4)
         sessions = sessions_of(drawn)
         assert all(abs(session.skew_ppm) <= ranges.odd_skew_ppm[1] for session in sessions)
         assert all(len(session.stalls_ns) <= ranges.stall_count[1] for session in sessions)
@@ -135,7 +135,11 @@ def test_classes_are_drawn_from_their_ranges(worlds: dict[WorldClass, list[World
         assert session.packets["duration_ms"].sum(dtype=np.int64) < 30_000
     wild = worlds[WorldClass.WILD]
     assert any(world.server_step is not None for world in wild)
-    assert any(len(world.server_offset_ns) == 2 for world in wild)
+    apart = [world for world in wild if len(world.server_offset_ns) == 2]
+    assert {world.is_tied for world in apart} == {True, False}
+    for session in sessions_of(apart):
+        for dump in session.dumps:
+            assert dump.archive % 2 == dump.server
     assert any(session.factor != 1 for session in sessions_of(wild))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _SESSION_NUMBERS = 1 << 24
 
 _RECORDER = 1 << 16
 """Draws what the recorder does, as the numbers of sessions draw them."""
+_MOVES = _RECORDER + 1
+"""Draws who moves from one server to the other."""
 
 
 def draw_world(seed: int, kind: WorldClass) -> World:
@@ -38,19 +41,25 @@ def draw_world(seed: int, kind: WorldClass) -> World:
     offsets = [0]
     if rng.random() < ranges.two_servers:
         offsets.append(round(rng.uniform(-1, 1) * ranges.servers_apart_s * 1e9))
+    homes = [int(rng.integers(len(offsets))) for _ in range(count)]
+    moves: dict[int, float] = {}
+    if len(offsets) > 1:
+        moves = _draw_moves(
+            np.random.default_rng([seed, _KINDS.index(kind), _MOVES]), ranges, count
+        )
     sessions = [
         _draw_session(
             np.random.default_rng([seed, _KINDS.index(kind), number]),
-            ranges, number, length_s, recorded, int(rng.integers(len(offsets))),
+            ranges, number, length_s, _Recorder(recorded, len(offsets), home, moves.get(number)),
         )
-        for number in range(count)
+        for number, home in enumerate(homes)
     ]  # fmt: skip
     recorder = np.random.default_rng([seed, _KINDS.index(kind), _RECORDER])
     return World(
         seed=seed,
         kind=kind,
         sessions=tuple(sessions),
-        archive_count=len(recorded),
+        archive_count=len(recorded) * len(offsets),
         rounds_to_nearest=bool(recorder.random() < 0.5),
         begins_with_packet=bool(recorder.random() < 0.5),
         length_ns=round(length_s * 1e9),
@@ -59,13 +68,39 @@ def draw_world(seed: int, kind: WorldClass) -> World:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """What records a session."""
+
+    recorded_s: list[tuple[float, float]]
+    """From when to when: each server writes an archive of each."""
+    servers: int
+    home: int
+    """The server that the session begins on."""
+    move: float | None
+    """After which part of its segments it goes on on another; None for never."""
+
+    def server(self, segment: int, count: int) -> int:
+        """Returns the server of a segment, one of so many."""
+        if self.move is None or segment <= self.move * (count - 1):
+            return self.home
+        return (self.home + 1) % self.servers
+
+
+def _draw_moves(rng: np.random.Generator, ranges: Ranges, count: int) -> dict[int, float]:
+    """Draws which sessions go from one server to another, and after which part of each."""
+    if rng.random() >= ranges.moving:
+        return {}
+    movers = rng.permutation(count)[: how_many(rng, ranges.movers)].tolist()
+    return {number: float(rng.random()) for number in movers}
+
+
 def _draw_session(
     rng: np.random.Generator,
     ranges: Ranges,
     number: int,
     length_s: float,
-    recorded: list[tuple[float, float]],
-    server: int,
+    recorder: _Recorder,
 ) -> Session:
     start_s = float(rng.uniform(0, 0.3)) * length_s
     stop_s = float(rng.uniform(0.6, 1.0)) * length_s
@@ -85,7 +120,7 @@ def _draw_session(
     at_s = rows["sent_ns"] / 1e9
     rows["arrival_ns"] = rows["sent_ns"] + np.rint(network.delays(rng, at_s) * 1e9).astype(int)
     rows = rows[~network.lost(rng, at_s)]
-    dumps = _record(rng, sent, rows, recorded, number)
+    dumps = _record(rng, sent, rows, recorder, number)
     events = (*sent.events, *network.events, event(begin_s, 0, f"{how} ({reports})"))
     stalls_ns = zip(
         np.rint(sent.clock.stall_at_s * 1e9).astype(int).tolist(),
@@ -94,7 +129,6 @@ def _draw_session(
     )
     return Session(
         participant_id=f"p{number}",
-        server=server,
         reports=reports,
         has_zero_offsets=bool(rng.random() < ranges.zero_offsets),
         skew_ppm=1e6 * sent.clock.skew,
@@ -131,7 +165,7 @@ def _record(
     rng: np.random.Generator,
     sent: Sent,
     reports: np.ndarray,
-    recorded: list[tuple[float, float]],
+    recorder: _Recorder,
     number: int,
 ) -> tuple[Dump, ...]:
     """Says which dump has each packet and report, in place; returns the dumps."""
@@ -141,7 +175,7 @@ def _record(
     packets["dump"] = -1
     reports["dump"] = -1
     dumps: list[Dump] = []
-    for archive, (start_s, stop_s) in enumerate(recorded):
+    for window, (start_s, stop_s) in enumerate(recorder.recorded_s):
         for segment, (begin_s, end_s) in enumerate(sent.segments_s):
             mine = came & (packets["segment"] == segment)
             mine &= (arrival_ns >= start_s * 1e9) & (arrival_ns < stop_s * 1e9)
@@ -155,10 +189,13 @@ def _record(
             if its.any():
                 first_ns = min(first_ns, int(reports["arrival_ns"][its].min()))
             open_ns = first_ns - round(rng.uniform(0, 0.1) * 1e9)
+            server = recorder.server(segment, len(sent.segments_s))
+            archive = window * recorder.servers + server
             name = f"p{number}_a{archive}_s{segment}"
             dumps.append(
                 Dump(
                     archive=archive,
+                    server=server,
                     segment=segment,
                     base_filename=name,
                     first_ns=first_ns,

@@ -74,7 +74,9 @@ class RowResult:
     events: tuple[str, ...]
     """Kinds of what happened while its dump was recorded, such as `stall` and `queue`."""
     group: str
-    """`""`, or why it is counted apart: `zero offsets`, `pairs only`, `beyond`."""
+    """`""`, or why it is counted apart: `zero offsets`, `pairs only`, `beyond 500 ppm`,
+    `servers untied`.
+    """
     has_reports: bool
     """Whether its dump holds sender reports and offsets."""
     close: int
@@ -138,9 +140,7 @@ def press_world(world: World, folder: Path) -> Pressed:
         ]
         for participant_id, its in parts.items()
     }
-    choices = [
-        _judge(world, parts, offset_ns) for offset_ns in dict.fromkeys(world.server_offset_ns)
-    ]
+    choices = [_judge(world, parts, offset_ns) for offset_ns in dict.fromkeys(_began_ns(world))]
     # Servers that disagree: an error that is common to all is the choice of one.
     best = min(choices, key=lambda rows: sum(row.excess_ms > 0 for row in rows))
     missing = [
@@ -157,6 +157,16 @@ def press_world(world: World, folder: Path) -> Pressed:
     )
 
 
+def _began_ns(world: World) -> list[int]:
+    """Returns how far each server's clock was off when its first packet arrived."""
+    found = []
+    for server in range(len(world.server_offset_ns)):
+        came = [d.first_ns for each in world.sessions for d in each.dumps if d.server == server]
+        if came:
+            found.append(int(world.server_ns(server, np.array([min(came)]))[0]) - min(came))
+    return found
+
+
 def _judge(world: World, parts: dict[str, list[_Part]], offset_ns: int) -> list[RowResult]:
     """Returns all rows of a call. Args: offset_ns: of the server whose clock is the truth."""
     rows: list[RowResult] = []
@@ -165,12 +175,24 @@ def _judge(world: World, parts: dict[str, list[_Part]], offset_ns: int) -> list[
         truth_ns, floor_ns = _truths(session)
         stalled = _near_stalls(world, session)
         pieces = plan_pieces([index for _, index in its])
+        group = _group(world, session)
         for number, (piece, numbers, placed_ns) in enumerate(_placed(its, pieces)):
             at = numbers - int(session.packets["number"][0])
             late_ns = placed_ns - CALL_START_UNIX_NS - offset_ns
-            rows += _row(session, number, piece, at, late_ns - truth_ns[at],
+            rows += _row(session, group, number, piece, at, late_ns - truth_ns[at],
                          late_ns - floor_ns[at], stalled)  # fmt: skip
     return rows
+
+
+def _group(world: World, session: Session) -> str:
+    """Returns why a session's rows are counted apart; `""` where they are not."""
+    if not world.is_tied:
+        return "servers untied"
+    if session.has_zero_offsets:
+        return "zero offsets"
+    if session.reports == Reports.PAIRS:
+        return "pairs only"
+    return "beyond 500 ppm" if session.is_beyond else ""
 
 
 def _truths(session: Session) -> tuple[Ints, Ints]:
@@ -192,10 +214,12 @@ def _near_stalls(world: World, session: Session) -> _Flags:
     sent_ns = session.packets["sent_ns"]
     near = np.zeros(len(sent_ns), dtype=bool)
     moments = list(session.stalls_ns)
-    if world.server_step is not None and session.server == 0:
-        moments.append((world.server_step[0], world.server_step[0]))
     for start_ns, stop_ns in moments:
         near |= (sent_ns > start_ns - _NEAR_STALL_NS) & (sent_ns < stop_ns + _NEAR_STALL_NS)
+    if world.server_step is not None:
+        stepped = [n for n, dump in enumerate(session.dumps) if dump.server == 0]
+        its = np.isin(session.packets["dump"], stepped)
+        near |= its & (np.abs(sent_ns - world.server_step[0]) < _NEAR_STALL_NS)
     return near
 
 
@@ -229,6 +253,7 @@ def _placed(parts: Sequence[_Part], pieces: Sequence[Piece]) -> list[tuple[Piece
 
 def _row(
     session: Session,
+    group: str,
     number: int,
     piece: Piece,
     at: Ints,
@@ -246,13 +271,6 @@ def _row(
     bins = np.clip(np.searchsorted(ERROR_EDGES_MS, size / 1e6), 0, len(ERROR_EDGES_MS) - 1)
     which, counts = np.unique(bins, return_counts=True)
     dump = int(packets["dump"][0])
-    group = ""
-    if session.has_zero_offsets:
-        group = "zero offsets"
-    elif session.reports == Reports.PAIRS:
-        group = "pairs only"
-    elif session.is_beyond:
-        group = "beyond 500 ppm"
     held = int((session.report_rows["dump"] == dump).sum())
     return [
         RowResult(

@@ -68,6 +68,7 @@ class Dump:
     """What one archive recorded of one segment."""
 
     archive: int
+    server: int
     segment: int
     base_filename: str
     open_ns: int
@@ -81,7 +82,6 @@ class Session:
     """One participant session."""
 
     participant_id: str
-    server: int
     reports: Reports
     has_zero_offsets: bool
     skew_ppm: float
@@ -104,6 +104,19 @@ class Session:
         media_ms = int(self.packets["duration_ms"][self.packets["dump"] >= 0].sum(dtype=np.int64))
         return abs(self.skew_ppm) > 500 and media_ms < 30_000 and self.reports == Reports.NONE
 
+    @property
+    def ties_servers(self) -> bool:
+        """Whether its reports, or its time stamps, tell of the clocks of two servers."""
+        reported: set[int] = set()
+        runs: dict[int, set[int]] = {}
+        for number, dump in enumerate(self.dumps):
+            if (self.report_rows["dump"] == number).any() and self.reports != Reports.NONE:
+                reported.add(dump.server)
+            its = self.packets[self.packets["dump"] == number]
+            for ssrc in np.unique(its["ssrc"]).tolist():
+                runs.setdefault(ssrc, set()).add(dump.server)
+        return len(reported) > 1 or any(len(servers) > 1 for servers in runs.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
@@ -113,6 +126,7 @@ class World:
     kind: WorldClass
     sessions: tuple[Session, ...]
     archive_count: int
+    """Each server writes its own; one without packets is not written."""
     rounds_to_nearest: bool
     """Whether the recorder's metadata has the nearest ms, not the one begun."""
     begins_with_packet: bool
@@ -122,6 +136,14 @@ class World:
     """How far each server's clock is off when the call begins."""
     server_step: tuple[int, int] | None
     """When the first server's clock stepped, and by how much."""
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether somebody shows how far the clocks of the servers are apart: was on both, with
+        sender reports or with numbers that go on.
+        """
+        used = {dump.server for session in self.sessions for dump in session.dumps}
+        return len(used) < 2 or any(session.ties_servers for session in self.sessions)
 
     def server_ns(self, server: int, true_ns: Ints) -> Ints:
         """Returns what a server's clock showed at some moments, as ns since the call's start."""

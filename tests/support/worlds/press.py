@@ -85,12 +85,15 @@ def write_archives(world: World) -> list[bytes]:
                     "track_type": "TRACK_TYPE_AUDIO",
                     **fields,
                 })  # fmt: skip
+            if not listed:
+                continue
             metadata[f"{session.participant_id}_timing_metadata.json"] = make_timing_metadata(
                 participant_id=session.participant_id,
                 user_session_id=f"sess-{session.participant_id}",
                 segments={"audio": listed, "video": []},
             )
-        archives.append(make_archive({**members, **metadata}, "tar"))
+        if members:
+            archives.append(make_archive({**members, **metadata}, "tar"))
     return archives
 
 
@@ -105,9 +108,9 @@ def _dump(world: World, session: Session, number: int, dump: Dump) -> tuple[byte
     )
     order = np.argsort(arrival_ns, kind="stable")
     packets, arrival_ns = packets[order], arrival_ns[order]
-    shown_ns = world.server_ns(session.server, arrival_ns)
+    shown_ns = world.server_ns(dump.server, arrival_ns)
     begin_ns = dump.first_ns if world.begins_with_packet else dump.open_ns
-    start_ns = int(world.server_ns(session.server, np.array([begin_ns]))[0]) // 1000 * 1000
+    start_ns = int(world.server_ns(dump.server, np.array([begin_ns]))[0]) // 1000 * 1000
     rows = np.zeros(len(packets), dtype=_RECORD)
     rows["length"], rows["plen"] = _RECORD.itemsize, _RTP_BYTES
     # A clock that steps back to before the dump's start has no earlier offset than 0.
@@ -137,26 +140,26 @@ def _dump(world: World, session: Session, number: int, dump: Dump) -> tuple[byte
             )
     body = rows.tobytes()
     if session.reports == Reports.DUMP:
-        body = _with_reports(world, session, rows, arrival_ns, reports, start_ns)
+        shown_ns = world.server_ns(dump.server, reports["arrival_ns"])
+        offset_ms = np.maximum((shown_ns - start_ns) // 1_000_000, 0)
+        body = _with_reports(session, rows, arrival_ns, reports, offset_ms)
     seconds, rest_ns = divmod(CALL_START_UNIX_NS + start_ns, 1_000_000_000)
     head = struct.pack(">IIIHH", seconds, rest_ns // 1000, 0x7F00_0001, 5004, 0)
     return b"#!rtpplay1.0 127.0.0.1/5004\n" + head + body, fields
 
 
 def _with_reports(
-    world: World,
     session: Session,
     rows: np.ndarray,
     arrival_ns: np.ndarray,
     reports: np.ndarray,
-    start_ns: int,
+    offset_ms: Ints,
 ) -> bytes:
     """Returns a dump's records, packets and reports as they arrived."""
-    shown_ns = world.server_ns(session.server, reports["arrival_ns"])
     records = np.zeros(len(reports), dtype=_REPORT)
     records["length"] = _REPORT.itemsize
     if not session.has_zero_offsets:
-        records["offset_ms"] = np.maximum((shown_ns - start_ns) // 1_000_000, 0)
+        records["offset_ms"] = offset_ms
     records["head"] = 0x80C8_0006
     records["ssrc"], records["timestamp"] = reports["ssrc"], reports["timestamp"]
     wall_ns = CALL_START_UNIX_NS + reports["wall_ns"]

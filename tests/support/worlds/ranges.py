@@ -97,6 +97,9 @@ class Ranges:
     server_step_s: Range = (0.05, 2.0)
     two_servers: float = 0.0
     servers_apart_s: float = 5.0
+    moving: float = 2 / 3
+    """Chance that of two servers some participants were on both, one after the other."""
+    movers: tuple[int, int] = (1, 3)
     factor_clock: float = 0.0
 
 
