@@ -9,8 +9,10 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from transforms.media import caps
 from transforms.media.clock.model import (
@@ -41,6 +43,7 @@ def watch_packet_run(
     clock: PacketRunClock,
     media_stop_sample: Ints,
     arrival_unix_ns: Ints,
+    place: npt.NDArray[np.integer[Any]],
     reports: Iterable[ReportPoint],
     ssrc: int,
     first_rtp_timestamp: int,
@@ -51,6 +54,7 @@ def watch_packet_run(
       clock: of the packet run.
       media_stop_sample: where each packet ends, counted from the first; shape (packets,).
       arrival_unix_ns: when each arrived.
+      place: of each in its dump, which has packets in the order of their arrival.
       reports: those of its sender that belong to it, in any order.
       ssrc: its source.
       first_rtp_timestamp: RTP time stamp of media time 0; taken to 32 bits.
@@ -58,11 +62,11 @@ def watch_packet_run(
     first, last = clock.plateaus[0], clock.plateaus[-1]
     has_arrivals = clock.method == ClockMethod.ARRIVAL_ENVELOPE
     measured = measure_steps(clock)
-    media_ns = media_stop_sample * NS_PER_SECOND // SAMPLE_RATE_HZ
-    steps = [
-        _known_better(each, measured)
-        for each in find_sudden_steps(media_ns, arrival_unix_ns - media_ns, arrival_unix_ns)
-    ]
+    came = np.argsort(place, kind="stable")
+    media_ns, came_unix_ns = media_stop_sample[came], arrival_unix_ns[came]
+    media_ns *= NS_PER_SECOND
+    media_ns //= SAMPLE_RATE_HZ
+    steps = [_known_better(each, measured) for each in find_sudden_steps(media_ns, came_unix_ns)]
     sightings = tuple(steps)
     span = WatchedSpan(
         begin_unix_ns=clock.base_unix_ns + round(_height(first, 0, 0.0)),

@@ -23,9 +23,9 @@ _NEAR, _FAR = 5, 20
 """Bins on either side of a step in which delays are compared: what is sudden is nearly as large by
 those near to it as by those further away.
 """
-_LASTING, _LEAST_LASTING = 160, 60
+_LASTING, _LEAST_LASTING, _LEAST_KNOWN = 160, 60, 20
 """Bins on either side in which a step that lasts is there: 8 s, more than a burst, or 3 s to the
-end.
+end; 1 s where the delay is less.
 """
 _SUDDEN = 0.6
 _FEW = 4
@@ -33,20 +33,23 @@ _FEW = 4
 _NONE = np.iinfo(np.int64).max
 
 
-def find_sudden_steps(
-    media_ns: Ints, delay_ns: Ints, arrival_unix_ns: Ints
-) -> Iterator[StepSighting]:
+def find_sudden_steps(media_ns: Ints, arrival_unix_ns: Ints) -> Iterator[StepSighting]:
     """Yields the sudden steps of the least delay, the largest first, none as a stall; a second of
     media lies between any two.
 
+    Packets are taken as they arrived: one that was overtaken arrived after a step, though it was
+    sent before it.
+
     Args:
-      media_ns: media time at the end of each packet of a packet run, rising; shape (packets,).
-      delay_ns: arrival less media time.
-      arrival_unix_ns: when it arrived.
+      media_ns: media time at the end of each packet of a packet run, in the order in which they
+        arrived; shape (packets,).
+      arrival_unix_ns: when each arrived.
     """
     if len(media_ns) < 2 * _FEW:
         return
-    bins = np.minimum(np.diff(media_ns, prepend=media_ns[0]), _PAUSE_NS)
+    delay_ns = arrival_unix_ns - media_ns
+    latest_ns = np.maximum.accumulate(media_ns)
+    bins = np.minimum(np.diff(latest_ns, prepend=latest_ns[0]), _PAUSE_NS)
     np.cumsum(bins, out=bins)
     bins //= _BIN_NS
     firsts = np.flatnonzero(np.diff(bins, prepend=-1))
@@ -68,7 +71,7 @@ def find_sudden_steps(
         if taken[place]:
             continue
         taken[max(0, place - _FAR) : place + _FAR + 1] = True
-        index = _first_after(bins, delay_ns, place, int(np.sign(near_ns[place])))
+        index = _first_after(bins, delay_ns, place, int(far_ns[place]))
         if index is None:
             continue
         taken[max(0, int(bins[index]) - _FAR) : int(bins[index]) + _FAR + 1] = True
@@ -91,40 +94,44 @@ def find_sudden_steps(
             return
 
 
-def _first_after(bins: Ints, delay_ns: Ints, place: int, sign: int) -> int | None:
-    """Returns the first packet after a step: where a few packets and the very next one show it.
+def _first_after(bins: Ints, delay_ns: Ints, place: int, size_ns: int) -> int | None:
+    """Returns the first packet after a step: where the fewest packets on either side are nearer to
+    the level of the other one.
 
     Args:
       bins: that each packet is in.
       delay_ns: of each packet.
       place: the bin about which the step is.
-      sign: 1 for a rise, -1 for a fall.
+      size_ns: of the step, about.
 
     Returns:
       its index; None where there are too few packets around.
     """
-    start, stop = np.searchsorted(bins, [place - _FAR, place + _FAR + 1]).tolist()
-    start, stop = max(_FEW, start), min(len(bins) - _FEW, stop)
-    if stop <= start:
+    start, turn, stop = np.searchsorted(bins, [place - _FAR, place, place + _FAR + 1]).tolist()
+    first, last = max(_FEW, start), min(len(bins) - _FEW, stop)
+    if last <= first or turn == start:
         return None
-    few = np.lib.stride_tricks.sliding_window_view(
-        delay_ns[start - _FEW : stop + _FEW - 1], _FEW
-    ).min(axis=1)
-    by_few_ns = few[_FEW : _FEW + stop - start] - few[: stop - start]
-    by_next_ns = delay_ns[start:stop] - delay_ns[start - 1 : stop - 1]
-    most = int((sign * (by_few_ns + by_next_ns)).argmax())
-    return int(start) + most
+    middle_ns = int(delay_ns[start:turn].min()) + size_ns // 2
+    is_behind = (delay_ns[start:stop] >= middle_ns) == (size_ns > 0)
+    wrong_before = np.cumsum(is_behind) - is_behind
+    wrong_behind = np.cumsum(~is_behind[::-1])[::-1]
+    wrong = (wrong_before + wrong_behind)[first - start : last - start]
+    return first + int(wrong.argmin())
 
 
 def _lasts(least_ns: Ints, place: int, size_ns: int) -> bool:
     """Whether half of a step or more is there for seconds before and after.
+
+    What is late for a moment only, as the first packets of a call that came together, begins with a
+    rise and ends with a fall: the delay that is less is known sooner.
 
     Args:
       least_ns: the least delay of each bin.
       place: the bin of the step; its packets may be of either side.
       size_ns: of the step.
     """
-    if min(place, len(least_ns) - place - 1) < _LEAST_LASTING:
+    least = (_LEAST_KNOWN, _LEAST_LASTING) if size_ns > 0 else (_LEAST_LASTING, _LEAST_KNOWN)
+    if place < least[0] or len(least_ns) - place - 1 < least[1]:
         return False
     before = least_ns[max(0, place - _LASTING) : place].min()
     after = least_ns[place + 1 : place + 1 + _LASTING].min()

@@ -230,7 +230,7 @@ class _IngestedPacketRuns:
             media_sample, duration_samples, arrival_unix_ns, reports, self._last_unix_ns
         )
         watch = watch_packet_run(
-            clock, media_sample + duration_samples, arrival_unix_ns, reports, ssrc, origin
+            clock, media_sample + duration_samples, arrival_unix_ns, indices, reports, ssrc, origin
         )
         if len(indices) > 1:
             jitter_ns = _mean_jitter_ns(arrival_unix_ns, media_sample)
