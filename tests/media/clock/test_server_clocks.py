@@ -374,6 +374,59 @@ def test_packets_that_both_servers_have_tell_it_without_reports() -> None:
         assert one.error_ms < one.bound_ms < 250
 
 
+def test_time_stamps_that_go_on_tell_it_without_reports() -> None:
+    first = {name: [_talk(name, seconds=45, report_every_s=None)] for name in ("both", "old")}
+    second = _over_two(3.0, report_every_s=None)
+    second["both"] = [
+        _talk(
+            "both",
+            start_s=50.0,
+            seconds=40,
+            server_ahead_s=3.0,
+            first_rtp_timestamp=10_000 + 50 * 48_000,
+            report_every_s=None,
+        )
+    ]
+    clocks, placed = _place({"a": first, "b": second})
+
+    assert clocks["b"].ahead_ns == pytest.approx(3 * SECOND, abs=10 * MS)
+    for one in placed.values():
+        assert one.error_ms < one.bound_ms
+
+
+def test_servers_that_write_at_once_are_apart_by_less_than_two_paths() -> None:
+    """Two archives one after the other are of one server, most likely; two at once are not."""
+    names = ("both", "as well")
+    first = {name: [_talk(name, seconds=45)] for name in names}
+    first["stays"] = [_talk("stays", seconds=95)]
+    second = {
+        name: [_talk(name, start_s=50.0, seconds=40, server_ahead_s=0.15, ssrc=5)] for name in names
+    }
+    second["elsewhere"] = [_talk("elsewhere", start_s=2.0, seconds=90, server_ahead_s=0.15)]
+
+    clocks, _ = _place({"a": first, "b": second})
+
+    assert clocks["b"].ahead_ns == pytest.approx(150 * MS, abs=10 * MS)
+
+
+def test_archives_are_tied_through_others_that_begin_later() -> None:
+    """Who is on both is in the first archive of one server and in the second of the other."""
+    calls = {
+        "a": {"stays": [_talk("stays", seconds=40)]},
+        "b": {"both": [_talk("both", start_s=2.0, seconds=38, server_ahead_s=3.0)]},
+        "c": {
+            "stays": [_talk("stays", start_s=50.0, seconds=40, ssrc=7)],
+            "both": [_talk("both", start_s=51.0, seconds=40, ssrc=9)],
+        },
+    }
+    clocks, placed = _place(calls)
+
+    assert clocks["b"].ahead_ns == pytest.approx(3 * SECOND, abs=10 * MS)
+    assert clocks["c"].ahead_ns == 0
+    for one in placed.values():
+        assert one.error_ms < one.bound_ms
+
+
 def test_servers_that_agree_are_left_as_they_are() -> None:
     """Another path to the other server, and the wall clock of one was set meanwhile."""
     first = {name: [_talk(name, seconds=45)] for name in ("both", "set", "old")}

@@ -8,12 +8,13 @@ clocks to its own wall clock. That may be set itself, and the paths to two serve
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transforms.media.clock.model import WALL_CLOCK_RATE
+from transforms.media.clock.model import MAX_SKEW, WALL_CLOCK_RATE
 from transforms.media.clock.server_steps import Witness, find_server_steps
 from transforms.media.server_clock import ClockWatch, ServerClock, WallSpan, WatchedSpan
 from transforms.media.units import NS_PER_MS, NS_PER_SECOND, SAMPLE_RATE_HZ
@@ -23,6 +24,12 @@ _PATHS_NS = 200 * NS_PER_MS
 """By how much the same clock may seem apart by two paths to it."""
 _MOST_APART_NS = 60 * NS_PER_SECOND
 """What is more is a wall clock that was wrong, not a server's."""
+_MOST_BY_STAMPS_NS = 10 * NS_PER_SECOND
+"""What is more is a sender whose time stamps began anew, or stood while it was quiet."""
+_STOOD_NS = 500 * NS_PER_MS
+"""For how long a sender's media clock may have stood."""
+_LEAST_APART_NS = 60 * NS_PER_MS
+"""Servers that write at once are apart if they seem so by more."""
 _ALIKE_NS = 250 * NS_PER_MS
 """How far two participants may be apart on what they say of two servers."""
 _LEAST_OVERLAP_NS = NS_PER_SECOND // 2
@@ -101,37 +108,75 @@ def _compare(
         own: dict[str, list[CallPart]] = {}
         for part in found:
             own.setdefault(part.archive_uri, []).append(part)
-        for one, other in itertools.pairwise(sorted(own, key=place.__getitem__)):
+        in_order = sorted(own, key=place.__getitem__)
+        told = [uri for uri in in_order if any(part.watch.walls for part in own[uri])]
+        pairs = [*itertools.pairwise(in_order), *itertools.pairwise(told)]
+        for one, other in dict.fromkeys(pairs):
             heard = _hear(own[one], clocks[one], own[other], clocks[other])
             if heard is not None:
                 said.setdefault((one, other), {}).setdefault(participant, []).append(heard)
             else:
                 apart_ns = _overlap_ns(own[one], own[other])
                 overlap_ns[other] = max(overlap_ns.get(other, 0), apart_ns)
-    known = {archives[0]}
-    for number, uri in enumerate(archives[1:], 1):
-        earlier = [one for one in archives[:number] if (one, uri) in said]
-        tied = [one for one in earlier if one in known] or earlier
-        if tied:
-            base = clocks[tied[0]]
-            apart = _settle(said[tied[0], uri], sum(step.size_ns for step in base.steps))
-            clocks[uri] = replace(
-                clocks[uri],
-                ahead_ns=base.ahead_ns + apart.size_ns,
-                doubt_ns=base.doubt_ns + apart.doubt_ns,
-            )
-            known.add(uri)
+    tied: dict[str, dict[str, _Apart]] = {uri: {} for uri in archives}
+    stop_ns = dict(first_ns)
+    for part in parts:
+        for span in part.watch.spans:
+            stop_ns[part.archive_uri] = max(stop_ns[part.archive_uri], span.stop_unix_ns)
+    for (one, other), heard_of in said.items():
+        steps = clocks[one].steps
+        are_two = min(stop_ns[one], stop_ns[other]) - first_ns[other] > _MOST_OVERLAP_NS
+        apart = _settle(heard_of, sum(step.size_ns for step in steps), are_two=are_two)
+        unsure_ns = sum(step.error_ns for step in steps)
+        apart = replace(apart, doubt_ns=apart.doubt_ns + unsure_ns)
+        tied[one][other] = apart
+        tied[other][one] = replace(apart, size_ns=-apart.size_ns)
+    known: set[str] = set()
+    for number, uri in enumerate(archives):
+        if uri in known:
             continue
-        # One that was set may have written this archive, too, and nobody says so.
-        set_ns = max(
-            (
-                abs(clocks[one].ahead_at_ns(first_ns[uri]) - clocks[one].ahead_ns)
-                for one in archives[:number]
-                if clocks[one].steps
-            ),
-            default=0,
-        )
-        clocks[uri] = replace(clocks[uri], doubt_ns=max(set_ns, overlap_ns.get(uri, 0)))
+        if number:
+            # One that was set may have written this archive, too, and nobody says so.
+            doubt_ns = max(
+                (_set_ns(clocks[one], first_ns[uri]) for one in archives[:number]), default=0
+            )
+            doubt_ns = max(doubt_ns, overlap_ns.get(uri, 0))
+            clocks[uri] = replace(clocks[uri], doubt_ns=doubt_ns)
+        _spread(uri, tied, place, clocks, known)
+
+
+def _set_ns(clock: ServerClock, written_unix_ns: int) -> int:
+    """Returns by how much a clock was set, or may have been, before it wrote a time."""
+    moved_ns = clock.ahead_at_ns(written_unix_ns) - clock.ahead_ns
+    unsure_ns = sum(
+        step.error_ns
+        for step in clock.steps
+        if not step.size_ns and step.turn_unix_ns <= written_unix_ns
+    )
+    return abs(moved_ns) + unsure_ns
+
+
+def _spread(
+    first: str,
+    tied: dict[str, dict[str, _Apart]],
+    place: dict[str, int],
+    clocks: dict[str, ServerClock],
+    known: set[str],
+) -> None:
+    """Puts the clocks of all archives that are tied to one on its clock, in place: each by what is
+    least in doubt.
+    """
+    waiting = [(clocks[first].doubt_ns, place[first], clocks[first].ahead_ns, first)]
+    while waiting:
+        doubt_ns, _, ahead_ns, uri = heapq.heappop(waiting)
+        if uri in known:
+            continue
+        known.add(uri)
+        clocks[uri] = replace(clocks[uri], ahead_ns=ahead_ns, doubt_ns=doubt_ns)
+        for other, apart in tied[uri].items():
+            if other not in known:
+                far_ns = doubt_ns + apart.doubt_ns
+                heapq.heappush(waiting, (far_ns, place[other], ahead_ns + apart.size_ns, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +188,10 @@ class _Said:
     """How much less it may be."""
     is_sure: bool
     """Whether the same packets say it, and no wall clock."""
+    is_backed: bool = False
+    """Whether its wall clock and its media clock say the same: neither was set, but the network may
+    have become slower.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +202,7 @@ class _Apart:
     doubt_ns: int = 0
 
 
-def _settle(said: dict[str, list[_Said]], step_ns: int) -> _Apart:
+def _settle(said: dict[str, list[_Said]], step_ns: int, *, are_two: bool) -> _Apart:
     """Returns by how much clocks are apart by all that participants say.
 
     Who sees them in step is right: a wall clock is not set by just what two servers are apart. One
@@ -162,6 +211,7 @@ def _settle(said: dict[str, list[_Said]], step_ns: int) -> _Apart:
     Args:
       said: by participant, at least one.
       step_ns: by how much the earlier clock was set on the whole: the later one may be the same.
+      are_two: whether both archives were written at once, so that it was not one server.
     """
     heard = sorted(
         (
@@ -179,13 +229,16 @@ def _settle(said: dict[str, list[_Said]], step_ns: int) -> _Apart:
     if abs(middle_ns - step_ns) < abs(middle_ns) and abs(middle_ns - step_ns) <= reach_ns:
         # The same server went on.
         return _Apart(step_ns, abs(step_ns) if abs(middle_ns) <= reach_ns else 0)
-    in_step = sum(abs(one.ahead_ns) <= one.reach_ns for one in heard)
-    if in_step and in_step >= len(best):
+    if are_two and abs(middle_ns) > _LEAST_APART_NS:
+        in_step = sum(abs(one.ahead_ns) <= _LEAST_APART_NS for one in heard)
+    else:
+        in_step = sum(abs(one.ahead_ns) <= one.reach_ns for one in heard)
+    if in_step and (in_step >= len(best) or (2 * abs(middle_ns) <= reach_ns and not are_two)):
         return _Apart()
     if 2 * len(best) <= len(heard):
         return _Apart(0, max(abs(one.ahead_ns) for one in heard))
-    is_sure = len(best) > 1 or best[0].is_sure
-    return _Apart(middle_ns, reach_ns if is_sure else abs(middle_ns))
+    is_sure = len(best) > 1 or best[0].is_sure or (are_two and best[0].is_backed)
+    return _Apart(middle_ns, reach_ns if is_sure else max(reach_ns, abs(middle_ns)))
 
 
 def _hear(
@@ -209,17 +262,57 @@ def _hear(
     ]
     if same:
         return _Said(round(statistics.median(same)), _PATHS_NS, is_sure=True)
+    by_stamps = min(
+        (
+            heard
+            for one in _spans(before, before_clock)
+            for other in _spans(after, after_clock)
+            if (heard := _by_stamps(one, other)) is not None
+        ),
+        key=lambda heard: (heard.reach_ns, heard.ahead_ns),
+        default=None,
+    )
     walls = [
-        (abs(other.begin_unix_ns - one.stop_unix_ns), other.first_ahead_ns - one.last_ahead_ns)
+        (
+            abs(
+                max(one.begin_unix_ns, other.begin_unix_ns)
+                - min(one.stop_unix_ns, other.stop_unix_ns)
+            ),
+            other.first_ahead_ns - one.last_ahead_ns
+            if one.begin_unix_ns <= other.begin_unix_ns
+            else other.last_ahead_ns - one.first_ahead_ns,
+        )
         for one in _walls(before, before_clock)
         for other in _walls(after, after_clock)
     ]
     if not walls:
-        return None
+        return by_stamps
     pause_ns, ahead_ns = min(walls)
     if abs(ahead_ns) > _MOST_APART_NS:
+        return by_stamps
+    by_walls = _Said(ahead_ns, _PATHS_NS + round(WALL_CLOCK_RATE * pause_ns), is_sure=False)
+    if by_stamps is None:
+        return by_walls
+    is_backed = abs(by_stamps.ahead_ns - ahead_ns) <= _ALIKE_NS
+    if not is_backed and abs(by_stamps.ahead_ns) <= by_stamps.reach_ns:
+        return by_stamps
+    return replace(by_walls, is_backed=is_backed)
+
+
+def _by_stamps(one: WatchedSpan, other: WatchedSpan) -> _Said | None:
+    """Returns what RTP time stamps say that go on from one archive in the other; None where they do
+    not.
+
+    The sender's media clock ran on, at about the nominal rate, and stood for a moment at most.
+    """
+    if one.ssrc != other.ssrc:
         return None
-    return _Said(ahead_ns, _PATHS_NS + round(WALL_CLOCK_RATE * pause_ns), is_sure=False)
+    later_samples = unwrap(other.first_rtp_timestamp - one.first_rtp_timestamp, 0, 32)
+    later_ns = later_samples * NS_PER_SECOND // SAMPLE_RATE_HZ
+    ahead_ns = other.begin_unix_ns - one.begin_unix_ns - later_ns
+    if abs(ahead_ns) > _MOST_BY_STAMPS_NS:
+        return None
+    return _Said(ahead_ns, _STOOD_NS + round(MAX_SKEW * abs(later_ns)) // 4, is_sure=False)
 
 
 def _overlap_ns(before: Sequence[CallPart], after: Sequence[CallPart]) -> int:
