@@ -60,11 +60,23 @@ def put_on_call_clock(parts: list[TrackPart]) -> tuple[list[TrackPart], int]:
             )
         found.append(part)
     found.sort(key=lambda part: (part.first_server_unix_ns, part.archive_uri))
-    return found, sum(len(clock.steps) for clock in clocks.values())
+    return found, sum(bool(step.size_ns) for clock in clocks.values() for step in clock.steps)
 
 
 def _tell_clock(call: CallKey, archive_uri: str, clock: ServerClock) -> None:
     for step in clock.steps:
+        if not step.size_ns:
+            logger.info(
+                "%s, session %s: the server of %s may have set its clock by %d ms at %s: one "
+                "participant was there and shows it, which may be his own; what lies behind "
+                "it states it in sync_error_ms",
+                call.cid,
+                call.call_session_id,
+                archive_uri,
+                round(step.error_ns / NS_PER_MS),
+                to_time(step.at_unix_ns).isoformat(),
+            )
+            continue
         logger.info(
             "%s, session %s: the server of %s set its clock by %+d ms at %s; the call goes on as "
             "before it",

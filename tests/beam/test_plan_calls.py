@@ -549,8 +549,18 @@ def test_step_that_all_show_goes_with_every_part_of_its_archive(context: JobRun)
     assert found["carol"].first_server_unix_ns == parts[2].first_server_unix_ns + 800 * MS_NS
 
 
-def test_step_that_one_shows_alone_is_nobodys_clock(context: JobRun) -> None:
-    alone = _plan(context, make_part("alice", watch=_watch()), make_part("bob"))[0]
+def test_step_that_one_shows_alone_is_in_doubt_and_not_counted(context: JobRun) -> None:
+    plan = _plan(context, make_part("alice", watch=_watch()), make_part("bob"))[0]
+
+    assert plan.server_clock_steps == 0
+    for source in plan.sources:
+        (step,) = source.parts[0].server_clock.steps
+        assert (step.size_ns, step.error_ns) == (0, 800 * MS_NS)
+
+
+def test_step_that_others_deny_is_nobodys_clock(context: JobRun) -> None:
+    small = _watch(-100 * MS_NS)
+    alone = _plan(context, make_part("alice", watch=small), make_part("bob"))[0]
     denied = _plan(
         context,
         make_part("alice", watch=_watch()),

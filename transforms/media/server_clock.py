@@ -29,6 +29,10 @@ class StepSighting:
     """Whether the least delay is that much higher, or lower, for seconds."""
     is_stall: bool
     """Whether sender reports confirm that the sender's capture stood still."""
+    is_back: bool = False
+    """Whether the times of packets go back that came one after the other: no stall does that, and
+    no path.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +75,17 @@ class ClockWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerClockStep:
-    """A server's clock was set in mid-call: all who were there show it at one moment."""
+    """A server's clock was set in mid-call, or may have been: all who were there show it at one
+    moment.
+    """
 
     since_unix_ns: int
     """When the last packets before it arrived."""
     at_unix_ns: int
     """When the first packet after it would have, by the clock before it."""
     size_ns: int
-    """By how much it was set ahead; below 0 for back."""
+    """By how much it was set ahead; below 0 for back, and 0 where it may as well be one sender's.
+    """
     error_ns: int
     """How far the size may be off."""
 

@@ -246,13 +246,100 @@ def test_dump_without_arrivals_is_in_doubt_where_a_step_is_somewhere_in_it(
     assert placed["a", "is behind"].error_ms < 5.0
 
 
+@pytest.mark.parametrize("size_s", [-0.4, 0.4])
+def test_packets_that_were_overtaken_hide_no_step(size_s: float) -> None:
+    people = _call(size_s, reorder_every=7, reorder_by=20)
+
+    clocks, _ = _place({"a": people})
+
+    assert _sizes_ms(clocks["a"]) == pytest.approx([1_000 * size_s], abs=3)
+
+
+@pytest.mark.parametrize("size_s", [-0.4, 0.4])
+def test_reports_of_those_who_were_gone_show_a_step_that_nobody_saw(size_s: float) -> None:
+    steps = ((50.0, size_s),)
+    people = {
+        name: [
+            _talk(name, server_steps=steps, seconds=40),
+            _talk(f"{name} again", server_steps=steps, start_s=55.0, seconds=35),
+        ]
+        for name in ("one", "other")
+    }
+    clocks, placed = _place({"a": people})
+
+    assert _sizes_ms(clocks["a"]) == pytest.approx([1_000 * size_s], abs=5)
+    for one in placed.values():
+        assert one.error_ms < 5.0
+        assert one.error_ms < one.bound_ms
+
+
+def test_reports_of_one_who_was_gone_beside_others_show_no_step() -> None:
+    people = {
+        name: [
+            _talk(name, seconds=40),
+            _talk(f"{name} again", start_s=55.0, seconds=35, wall_error_s=wall_error_s),
+        ]
+        for name, wall_error_s in (("one", -0.4), ("other", -0.4), ("third", 0.0))
+    }
+    assert _place({"a": people})[0]["a"] == ServerClock()
+
+
 # --- what is no step of the server ----------------------------------------------------------------
 
 
-def test_one_alone_shows_no_step_of_the_server() -> None:
-    clocks, _ = _place({"a": {"alone": [_talk("alone", server_steps=((50.0, -0.8),))]}})
+@pytest.mark.parametrize("size_s", [0.06, 0.3])
+def test_one_alone_shows_no_step_of_the_server(size_s: float) -> None:
+    steps = ((50.0, size_s),)
+    people = {
+        "alone": [_talk("alone", server_steps=steps, report_every_s=None)],
+        "left": [_talk("left", server_steps=steps, seconds=40)],
+    }
+    assert _place({"a": people})[0]["a"] == ServerClock()
 
-    assert clocks["a"] == ServerClock()
+
+@pytest.mark.parametrize("size_s", [-0.8, -0.06])
+@pytest.mark.parametrize("report_every_s", [5.0, None], ids=["reports", "no_reports"])
+def test_one_alone_whose_times_go_back_shows_a_step(
+    size_s: float, report_every_s: float | None
+) -> None:
+    """No stall and no path lets one packet arrive before another that arrived before it."""
+    steps = ((50.0, size_s),)
+    people = {
+        "alone": [_talk("alone", server_steps=steps, report_every_s=report_every_s)],
+        "came": [_talk("came", server_steps=steps, start_s=60.0, seconds=35)],
+    }
+    clocks, placed = _place({"a": people})
+
+    assert _sizes_ms(clocks["a"]) == pytest.approx([1_000 * size_s], abs=3)
+    for one in placed.values():
+        assert one.error_ms < 3.0
+        assert one.error_ms < one.bound_ms < 20.0
+
+
+@pytest.mark.parametrize(
+    ("size_s", "report_every_s"), [(0.8, None), (0.3, 5.0)], ids=["long_stall", "path_by_reports"]
+)
+def test_what_one_alone_shows_that_is_hardly_his_is_in_doubt_behind_it(
+    size_s: float, report_every_s: float | None
+) -> None:
+    steps = ((50.0, size_s),)
+    people = {
+        "alone": [_talk("alone", server_steps=steps, report_every_s=report_every_s)],
+        "left": [_talk("left", server_steps=steps, seconds=40)],
+        "came": [_talk("came", server_steps=steps, start_s=60.0, seconds=35)],
+    }
+    clocks, placed = _place({"a": people})
+
+    assert _sizes_ms(clocks["a"]) == [0]
+    assert placed["a", "left"].bound_ms < 10.0
+    for one in placed.values():
+        assert one.error_ms < one.bound_ms
+
+
+def test_stall_that_reports_of_one_alone_confirm_is_in_no_doubt() -> None:
+    people = {"alone": [_talk("alone", stalls=((50.0, 0.8),))], "left": [_talk("left", seconds=40)]}
+
+    assert _place({"a": people})[0]["a"] == ServerClock()
 
 
 def test_two_of_three_that_stall_alike_show_no_step_of_the_server() -> None:

@@ -28,6 +28,7 @@ _LASTING, _LEAST_LASTING, _LEAST_KNOWN = 160, 60, 20
 end; 1 s where the delay is less.
 """
 _SUDDEN = 0.6
+_LEAST_BACK_NS = 10 * NS_PER_MS
 _FEW = 4
 """Packets of which the least tells something; fewer tell no step."""
 _NONE = np.iinfo(np.int64).max
@@ -80,14 +81,17 @@ def find_sudden_steps(media_ns: Ints, arrival_unix_ns: Ints) -> Iterator[StepSig
         before = delay_ns[max(0, min(start, index - _FEW)) : index]
         after = delay_ns[index : max(stop, index + _FEW)]
         size_ns = int(after.min()) - int(before.min())
-        at_unix_ns = int(arrival_unix_ns[index]) - size_ns
+        # Packets that were overtaken may look as if they came behind a step.
+        since_unix_ns = int(arrival_unix_ns[index - 1])
+        at_unix_ns = max(since_unix_ns, int(arrival_unix_ns[index]) - size_ns)
         yield StepSighting(
-            since_unix_ns=min(int(arrival_unix_ns[index - 1]), at_unix_ns),
+            since_unix_ns=since_unix_ns,
             at_unix_ns=at_unix_ns,
             size_ns=size_ns,
             noise_ns=_noise_ns(before) + _noise_ns(after),
             is_lasting=_lasts(least_ns, int(bins[index]), size_ns),
             is_stall=False,
+            is_back=_goes_back(arrival_unix_ns, index),
         )
         count += 1
         if count == caps.MAX_STEP_SIGHTINGS:
@@ -116,7 +120,13 @@ def _first_after(bins: Ints, delay_ns: Ints, place: int, size_ns: int) -> int | 
     wrong_before = np.cumsum(is_behind) - is_behind
     wrong_behind = np.cumsum(~is_behind[::-1])[::-1]
     wrong = (wrong_before + wrong_behind)[first - start : last - start]
-    return first + int(wrong.argmin())
+    return int(first + wrong.argmin())
+
+
+def _goes_back(arrival_unix_ns: Ints, index: int) -> bool:
+    """Whether times of packets around one go back, in the order in which they arrived."""
+    before, behind = arrival_unix_ns[index - _FEW : index], arrival_unix_ns[index : index + _FEW]
+    return int(before.max()) - int(behind.min()) > _LEAST_BACK_NS
 
 
 def _lasts(least_ns: Ints, place: int, size_ns: int) -> bool:
