@@ -59,9 +59,9 @@ def find_server_steps(witnesses: Sequence[Witness]) -> tuple[ServerClockStep, ..
     Two participants or more have to show a step at one moment and of one size, one of them a step
     that lasts; or one, whose packets' times go back. The wall clock of a sender shows it, too, who
     was gone just then, or mute. Nobody who was there may show none, unless three times as many show
-    it. Whose delay changes by another size just then was moved by something of his own as well: he
-    says nothing, as long as more show it. Whose reports confirm a stall of that size then denies
-    it, unless more than twice as many show it.
+    it, or two whose times go back. Whose delay changes by another size just then was moved by
+    something of his own as well: he says nothing, as long as more show it. Whose reports confirm a
+    stall of that size then denies it, unless more than twice as many show it.
 
     What only one shows who was there alone may be the server's: that is a step of size 0 with its
     size as what it may be off by. It takes what is hardly one sender's: a fall or a change of path
@@ -140,7 +140,7 @@ class _Court:
         shown: dict[str, _Shown] = {}
         agreed: set[str] = set()
         stalled: set[str] = set()
-        is_back = False
+        back: set[str] = set()
         for place, sightings in sorted(near.items()):
             own = [
                 each
@@ -155,7 +155,8 @@ class _Court:
             if best is not None or _best(own, seed) is not None:
                 agreed.add(self._participants[place])
                 moved.add(place)
-            is_back |= any(each.is_back and _is_alike(each, seed) for each in own)
+            if any(each.is_back and _is_alike(each, seed) for each in own):
+                back.add(self._participants[place])
         for place, sightings in self._near(seed, _BESIDE_NS).items():
             if any(abs(each.size_ns) >= abs(seed.size_ns) / _MOST_OF_SIZE for each in sightings):
                 moved.add(place)
@@ -171,10 +172,10 @@ class _Court:
         others = {self._participants[place] for place in there} - agreed - by_walls
         still = {self._participants[place] for place in there - moved} - by_walls
         if len(seen) <= max(2 * len(stalled), len(others), len(denied)) or (
-            len(seen) < _OUTVOTING * len(still)
+            len(back) < 2 and len(seen) < _OUTVOTING * len(still)
         ):
             return None
-        if len(seen) > 1 or is_back:
+        if len(seen) > 1 or back:
             return _step_of(list(shown.values()))
         least_ns = _LEAST_SUSPECT_NS if seed.size_ns < 0 or is_just else _LEAST_LONG_STALL_NS
         if abs(seed.size_ns) < least_ns:
