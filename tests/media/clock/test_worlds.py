@@ -31,7 +31,16 @@ SUITE: dict[WorldClass, range] = {
     WorldClass.WILD: range(5),
 }
 """Fifty worlds; thousands are for `benchmarks.worlds`."""
-ONCE_FAILED: tuple[tuple[WorldClass, int], ...] = ()
+ONCE_FAILED: dict[WorldClass, tuple[int, ...]] = {
+    WorldClass.LOSSLESS: (26, 118, 123),
+    WorldClass.REALISTIC: (
+        *(0, 7, 9, 13, 16, 19, 22, 23, 28, 46, 48, 49, 51, 53, 55, 58, 62, 72, 75, 89, 115, 120),
+        *(122, 130, 131, 134, 151, 167, 168, 179, 180, 191, 192, 198, 204, 217, 226, 291, 307, 312),
+        *(332, 335, 348, 377, 434, 710, 911, 992, 1133),
+    ),
+    WorldClass.NO_REPORTS: (267,),
+    WorldClass.SHORT: (67, 213),
+}
 """Worlds of which a row's bound did not hold before its cause was mended."""
 
 
@@ -49,7 +58,9 @@ def test_bounds_hold_in_random_worlds(kind: WorldClass) -> None:
     assert summary.largest_excess_ms <= MOST_EXCESS_MS.get(kind, float("inf")), told
 
 
-@pytest.mark.parametrize(("kind", "seed"), ONCE_FAILED)
+@pytest.mark.parametrize(
+    ("kind", "seed"), [(kind, seed) for kind, seeds in ONCE_FAILED.items() for seed in seeds]
+)
 def test_bounds_hold_in_worlds_that_failed_once(kind: WorldClass, seed: int) -> None:
     pressed = press_seed(kind, seed)
     assert [row for row in pressed.rows if not row.group and row.excess_ms > 0] == []
