@@ -88,8 +88,10 @@ def explain(candidates: Sequence[Candidate], lag_ns: float, tolerance_ns: float)
     # Reports that are far apart leave all that fit.
     is_exact = tolerance_ns <= _EXACT_NS
     others = is_in[cost <= cost[best] + _ABOUT_AS_GOOD] if is_exact else is_in
-    so_far = np.cumsum(others * sizes, axis=1)
-    doubt_ns = np.abs(so_far - np.cumsum(is_in[best] * sizes)).max(axis=0)
+    # What lies outside the reports and is not taken stays unknown: its doubt is counted as such.
+    counted = np.where((outside > 0) & (is_in[best] == 0), 0.0, sizes)
+    so_far = np.cumsum(others * counted, axis=1)
+    doubt_ns = np.abs(so_far - np.cumsum(is_in[best] * counted)).max(axis=0)
     doubt_ns[-1] = 0.0  # behind the last one all sums are what reports show
     return Choice(
         tuple(map(bool, is_in[best].tolist())), tuple(np.rint(doubt_ns).astype(int).tolist())
