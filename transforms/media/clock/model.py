@@ -119,7 +119,7 @@ class Plateau:
     mean_floor: tuple[int, int] | None = None
     """Mean (media time, delay) of the least delays of each 5 s, as in `hull`."""
     ends: tuple[tuple[int, int], ...] = ()
-    """The least delays of the first 5 s, the last 5 s and the last 2 s."""
+    """The least delays of the first 5 s, of the 5 s before the last 2 s, and of these."""
     is_reported: bool = False
     """Whether sender reports come behind it, and would show what comes to stay."""
 

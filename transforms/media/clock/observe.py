@@ -288,9 +288,13 @@ def _plateau(
     # The least of the least: blocks of both lengths begin together.
     floor = _least_of_blocks(y, ordered_ns[point], _FLOOR_NS, int(ordered_ns[0]))
     floor_x, floor_y = x[floor], y[floor]
-    first_of = np.searchsorted(ordered_ns, ordered_ns[-1] - np.array([_FLOOR_NS, WINDOW_NS]))
-    edges = [(0, int(np.searchsorted(ordered_ns, ordered_ns[0] + _FLOOR_NS, "right")))]
-    edges += [(int(first), len(delay_ns)) for first in first_of]
+    early = int(np.searchsorted(ordered_ns, ordered_ns[0] + _FLOOR_NS, "right"))
+    last = int(np.searchsorted(ordered_ns, ordered_ns[-1] - WINDOW_NS))
+    # However long a pause before the last 2 s was.
+    before = (
+        int(np.searchsorted(ordered_ns[:last], ordered_ns[last - 1] - _FLOOR_NS)) if last else 0
+    )
+    edges = [(0, early), (before, last or len(delay_ns)), (last, len(delay_ns))]
     ends = [start + int(delay_ns[start:stop].argmin()) for start, stop in edges]
     return Plateau(
         media_start_sample=start_sample,

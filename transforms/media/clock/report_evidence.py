@@ -84,7 +84,11 @@ def judge_steps(
         for (index, size_ns), is_ramp in zip(steps, ramps, strict=True)
     )
     indices = [index for index, _ in steps]
-    reports = read_reports(steps, media_sample, arrival_ns, duration_samples, points)
+    sharp = [
+        (step.index, 0 if is_ramp else step.size_ns)
+        for step, is_ramp in zip(unjudged, ramps, strict=True)
+    ]
+    reports = read_reports(sharp, media_sample, arrival_ns, duration_samples, points)
     if reports is None:
         return Judgement(unjudged, None, 0)
     judge = _Judge(unjudged, ramps, arrival_ns[indices], arrival_ns, delay_ns, reports)

@@ -154,7 +154,8 @@ def read_reports(
     """Returns the sender reports of a packet run as a series; None where they say nothing.
 
     Args:
-      steps: (first packet after it, size in ns) of each step of the least delay.
+      steps: (first packet after it, size in ns) of each step of the least delay, 0 of those that
+        came little by little.
       media_sample: where each packet begins in media time.
       arrival_ns: when each packet arrived, in order.
       duration_samples: of each packet.
