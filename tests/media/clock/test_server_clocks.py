@@ -461,24 +461,46 @@ def test_packets_that_both_servers_have_tell_it_without_reports() -> None:
         assert one.error_ms < one.bound_ms < 250
 
 
-def test_time_stamps_that_go_on_tell_it_without_reports() -> None:
-    first = {name: [_talk(name, seconds=45, report_every_s=None)] for name in ("both", "old")}
+def _go_on_without_reports(names: Sequence[str]) -> tuple[dict[str, ServerClock], Any]:
+    """Returns two archives of servers 3 s apart, some of whose senders' time stamps go on."""
+    first = {name: [_talk(name, seconds=45, report_every_s=None)] for name in (*names, "old")}
     second = _over_two(3.0, report_every_s=None)
-    second["both"] = [
-        _talk(
-            "both",
-            start_s=50.0,
-            seconds=40,
-            server_ahead_s=3.0,
-            first_rtp_timestamp=10_000 + 50 * 48_000,
-            report_every_s=None,
-        )
-    ]
-    clocks, placed = _place({"a": first, "b": second})
+    for name in names:
+        second[name] = [
+            _talk(
+                name,
+                start_s=50.0,
+                seconds=40,
+                server_ahead_s=3.0,
+                first_rtp_timestamp=10_000 + 50 * 48_000,
+                report_every_s=None,
+            )
+        ]
+    return _place({"a": first, "b": second})
+
+
+def test_time_stamps_of_two_that_go_on_tell_it_without_reports() -> None:
+    clocks, placed = _go_on_without_reports(["both", "as well"])
 
     assert clocks["b"].ahead_ns == pytest.approx(3 * SECOND, abs=10 * MS)
     for one in placed.values():
         assert one.error_ms < one.bound_ms
+
+
+def test_time_stamps_of_one_alone_that_go_on_are_in_the_bound() -> None:
+    """A sender's clock that stood for 3 s between the archives looks the same."""
+    clocks, _ = _go_on_without_reports(["both"])
+
+    assert clocks["b"].ahead_ns == 0
+    assert clocks["b"].doubt_ns == pytest.approx(3 * SECOND, abs=10 * MS)
+
+
+def test_numbers_that_begin_again_in_a_later_archive_are_not_the_same_packets() -> None:
+    clocks, _ = _place(
+        {"a": {"x": [_talk("x", seconds=10)]}, "b": {"x": [_talk("x", start_s=50.0, seconds=10)]}}
+    )
+
+    assert clocks["b"].ahead_ns == 0
 
 
 def test_servers_that_write_at_once_are_apart_by_less_than_two_paths() -> None:

@@ -192,6 +192,8 @@ class _Said:
     """Whether its wall clock and its media clock say the same: neither was set, but the network may
     have become slower.
     """
+    may_have_stood: bool = False
+    """Whether its media clock alone says it, which may have stood between the archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,8 @@ def _settle(said: dict[str, list[_Said]], step_ns: int, *, are_two: bool) -> _Ap
         return _Apart()
     if 2 * len(best) <= len(heard):
         return _Apart(0, max(abs(one.ahead_ns) for one in heard))
+    if len(best) == 1 and best[0].may_have_stood:
+        return _Apart(0, abs(middle_ns))
     is_sure = len(best) > 1 or best[0].is_sure or (are_two and best[0].is_backed)
     return _Apart(middle_ns, reach_ns if is_sure else max(reach_ns, abs(middle_ns)))
 
@@ -312,7 +316,8 @@ def _by_stamps(one: WatchedSpan, other: WatchedSpan) -> _Said | None:
     ahead_ns = other.begin_unix_ns - one.begin_unix_ns - later_ns
     if abs(ahead_ns) > _MOST_BY_STAMPS_NS:
         return None
-    return _Said(ahead_ns, _STOOD_NS + round(MAX_SKEW * abs(later_ns)) // 4, is_sure=False)
+    reach_ns = _STOOD_NS + round(MAX_SKEW * abs(later_ns)) // 4
+    return _Said(ahead_ns, reach_ns, is_sure=False, may_have_stood=ahead_ns > 0)
 
 
 def _overlap_ns(before: Sequence[CallPart], after: Sequence[CallPart]) -> int:
@@ -377,6 +382,9 @@ def _by_packets(one: WatchedSpan, other: WatchedSpan) -> int | None:
     later_ns = later_samples * NS_PER_SECOND // SAMPLE_RATE_HZ
     stop_ns = one.stop_unix_ns - one.begin_unix_ns
     other_stop_ns = later_ns + other.stop_unix_ns - other.begin_unix_ns
-    if min(stop_ns, other_stop_ns) - max(0, later_ns) < NS_PER_SECOND:
+    same_ns = min(stop_ns, other_stop_ns) - max(0, later_ns)
+    apart_ns = other.begin_unix_ns - one.begin_unix_ns - later_ns
+    # Written one after the other, they are those of a sender that counted from the same number.
+    if same_ns < max(NS_PER_SECOND, abs(apart_ns)):
         return None
-    return other.begin_unix_ns - one.begin_unix_ns - later_ns
+    return apart_ns
