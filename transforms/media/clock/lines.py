@@ -293,8 +293,3 @@ def _late_rise_ns(plateaus: Sequence[Plateau], rate: float, height_ns: float) ->
     _, before_ns, last_ns = (y - rate * x for x, y in last.ends)
     has_reports = any(plateau.is_reported for plateau in plateaus)
     return max(0.0, last_ns - (before_ns if has_reports else height_ns) - _OWN_LEVEL_NS / 2)
-
-
-def lasts(start_sample: int, stop_sample: int, length_ns: int) -> bool:
-    """Tells whether the media time between two samples is `length_ns` or more."""
-    return samples_to_ns(stop_sample - start_sample) >= length_ns

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.media.clock.lines import lasts
 from transforms.media.clock.model import (
     LEAST_STEP_NS,
     MAX_SKEW,
@@ -85,7 +84,9 @@ def fit_rate(plateaus: Sequence[Plateau], reported: Skew | None) -> Skew | None:
     """
     known = [plateau for plateau in plateaus if len(plateau.hull) >= 2]
     usable = [
-        p for p in known if lasts(p.media_start_sample, p.media_stop_sample, _LONG_PLATEAU_NS)
+        plateau
+        for plateau in known
+        if samples_to_ns(plateau.media_stop_sample - plateau.media_start_sample) >= _LONG_PLATEAU_NS
     ] or known
     sure = reported if reported and reported.error < NOMINAL_RATE_ERROR else None
     if not usable:

@@ -9,15 +9,20 @@ import numpy as np
 
 from transforms.media.units import NS_PER_MS
 
-_COST_GRADUAL = 3.0
-"""A capture that stood still is missed at once: a ramp is a stall only where nothing else fits."""
+# What a set costs, beside the square of what its sum is off by, in tolerances.
 _COST_TAKEN = 0.5
-_COST_LEFT_OUT = 0.7
-"""A path changes seldom by this much at once:"""
-_LARGE_NS = 60 * NS_PER_MS
+"""Of each step in it: captures stand still seldom."""
+_COST_GRADUAL = 3.0
+"""Of a ramp in it, too: a capture that stood still is missed at once."""
 _COST_OUTSIDE = 1.5
+"""Of a step in it, too, that only begins or ends between the reports."""
+_COST_LEFT_OUT = 0.7
+"""Of a sharp step left out: a path changes seldom by `_LARGE_NS` or more, by less more often."""
+_LARGE_NS = 60 * NS_PER_MS
 _ABOUT_AS_GOOD = 2.5
+"""Sets that cost no more than this above the best are its rivals."""
 _EXACT_NS = 8 * NS_PER_MS
+"""With a larger tolerance costs tell nothing: all sets that fit are rivals."""
 
 
 @dataclass(frozen=True, slots=True)
