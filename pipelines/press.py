@@ -22,7 +22,8 @@ from transforms import (
     record_archives,
     unpack_archives,
 )
-from transforms.context import JobSettings, RunIdentity
+from transforms.context import JobSettings
+from transforms.engine.run_fn import RunInput
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
@@ -40,7 +41,7 @@ _TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_t
 
 
 def build(
-    pipeline: beam.Pipeline, patterns: Sequence[str], job: JobSettings, run: RunIdentity
+    pipeline: beam.Pipeline, patterns: Sequence[str], job: JobSettings, run: RunInput
 ) -> beam.PCollection[dict[str, object]]:
     """Wires one run into `pipeline`; returns the collection that holds its result, one element.
 

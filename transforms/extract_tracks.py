@@ -36,7 +36,7 @@ from transforms.elements import (
     to_failure,
 )
 from transforms.engine import progress
-from transforms.engine.run_fn import ParallelRunFn
+from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.media.errors import RecordingError, TimelineError
 from transforms.media.extract_track import TrackStats, extract_track, lane_path
 from transforms.media.lane_file import LeftOutPauses
@@ -60,7 +60,7 @@ class ExtractTracks(beam.PTransform):
     one window of packets, in a codec process.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -70,13 +70,13 @@ class ExtractTracks(beam.PTransform):
             sources
             | "SpreadTracks" >> beam.Reshuffle()
             | "Extract"
-            >> beam.ParDo(_ExtractFn(self._job, self._run)).with_outputs(FAILURES, main="tracks")
+            >> beam.ParDo(_ExtractFn(self._job), self._run).with_outputs(FAILURES, main="tracks")
         )
 
 
 class _ExtractFn(ParallelRunFn):
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._tracks = Metrics.counter(ExtractTracks, "tracks_extracted")
         self._failures = Metrics.counter(ExtractTracks, "tracks_failed")
         self._samples = Metrics.counter(ExtractTracks, "media_samples")

@@ -37,7 +37,7 @@ from transforms.elements import (
     worst_failure,
 )
 from transforms.engine import progress
-from transforms.engine.run_fn import ParallelRunFn
+from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.rtp.dump_claims import SegmentClaim
@@ -69,7 +69,7 @@ class MixCalls(beam.PTransform):
     of packets per track, in a codec process.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -93,13 +93,13 @@ class MixCalls(beam.PTransform):
                 >> beam.Map(lambda failure: (failure.call.as_tuple(), failure)),
             }
             | "GroupByCall" >> beam.CoGroupByKey()
-            | "Mix" >> beam.ParDo(_MixFn(self._job, self._run)).with_outputs(OUTCOMES, main="calls")
+            | "Mix" >> beam.ParDo(_MixFn(self._job), self._run).with_outputs(OUTCOMES, main="calls")
         )
 
 
 class _MixFn(ParallelRunFn):
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._calls = Metrics.counter(MixCalls, "calls_pressed")
         self._samples = Metrics.counter(MixCalls, "media_samples")
 

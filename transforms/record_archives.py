@@ -15,7 +15,7 @@ from transforms.catalog.fragments import write_fragment
 from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
-from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.context import JobSettings, key_hash
 from transforms.elements import (
     ArchiveOutcome,
     ArchiveSummary,
@@ -26,7 +26,7 @@ from transforms.elements import (
     Stage,
     Status,
 )
-from transforms.engine.run_fn import RunFn
+from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import utc_date
 
 FRAGMENTS = "fragments"
@@ -44,7 +44,7 @@ class RecordArchives(beam.PTransform):
     failures.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -72,7 +72,7 @@ class RecordArchives(beam.PTransform):
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
-            >> beam.ParDo(_RecordFn(self._job, self._run)).with_outputs(FRAGMENTS, main="archives")
+            >> beam.ParDo(_RecordFn(self._job), self._run).with_outputs(FRAGMENTS, main="archives")
         )
 
 
@@ -82,7 +82,7 @@ class _RecordFn(RunFn):
         self._rows: dict[_Batch, dict[str, list[Row]]] = {}
         self._owners: dict[_Batch, list[str]] = {}
 
-    def process(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+    def each(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         uri, found = group
         summary: ArchiveSummary | None = next(iter(found["summaries"]), None)
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))

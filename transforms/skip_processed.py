@@ -15,7 +15,7 @@ from transforms.catalog.repressing import Repressing, weigh
 from transforms.context import JobSettings, RunIdentity, is_older
 from transforms.elements import ArchiveRef, Row, Status
 from transforms.engine import progress
-from transforms.engine.run_fn import RunFn
+from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import utc_date
 
 SKIPPED = "skipped"
@@ -44,7 +44,7 @@ class SkipProcessed(beam.PTransform):
     the archives of one date.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -55,13 +55,13 @@ class SkipProcessed(beam.PTransform):
             archives
             | "KeyByDate" >> beam.Map(lambda ref: (utc_date(ref.modified_unix_ns), ref))
             | "GroupByDate" >> beam.GroupByKey()
-            | "Compare" >> beam.ParDo(_CompareFn(job, run)).with_outputs(SKIPPED, ANEW, main="todo")
+            | "Compare" >> beam.ParDo(_CompareFn(job), run).with_outputs(SKIPPED, ANEW, main="todo")
         )
         weighed = (
             archives.pipeline
             | "Start" >> beam.Impulse()
             | "WeighAnew"
-            >> beam.ParDo(_WeighFn(job, run), beam.pvalue.AsIter(compared[ANEW])).with_outputs(
+            >> beam.ParDo(_WeighFn(job), run, beam.pvalue.AsIter(compared[ANEW])).with_outputs(
                 SKIPPED, REPRESSING, main="todo"
             )
         )
@@ -73,11 +73,11 @@ class SkipProcessed(beam.PTransform):
 
 
 class _CompareFn(RunFn):
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
 
-    def process(self, group: tuple[str, Iterable[ArchiveRef]]) -> Iterator[Any]:
+    def each(self, group: tuple[str, Iterable[ArchiveRef]]) -> Iterator[Any]:
         date, refs = group
         listed = {ref.uri: ref for ref in refs}
         keys = {(uri,) for uri in listed}
@@ -99,11 +99,11 @@ class _CompareFn(RunFn):
 class _WeighFn(RunFn):
     """Passes on what is to be pressed anew, or leaves all of it out."""
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
 
-    def process(self, _: bytes, anew: Iterable[ArchiveRef]) -> Iterator[Any]:
+    def each(self, _: bytes, anew: Iterable[ArchiveRef]) -> Iterator[Any]:
         archives = size_bytes = 0
         for ref in anew:
             archives += 1

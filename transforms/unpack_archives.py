@@ -23,7 +23,7 @@ from transforms.elements import (
     wants_failure,
 )
 from transforms.engine import progress
-from transforms.engine.run_fn import ParallelRunFn
+from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError
 from transforms.media.media_hours import TrackReach, share_archive
@@ -49,7 +49,7 @@ class UnpackArchives(beam.PTransform):
     longest segment (about 150 MB for 8 h), in a codec process.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -59,15 +59,15 @@ class UnpackArchives(beam.PTransform):
             archives
             | "SpreadArchives" >> beam.Reshuffle()
             | "Unpack"
-            >> beam.ParDo(_UnpackFn(self._job, self._run)).with_outputs(
+            >> beam.ParDo(_UnpackFn(self._job), self._run).with_outputs(
                 FAILURES, ARCHIVES, main="parts"
             )
         )
 
 
 class _UnpackFn(ParallelRunFn):
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._parts = Metrics.counter(UnpackArchives, "parts_staged")
         self._failures = Metrics.counter(UnpackArchives, "failures")
         self._bytes = Metrics.counter(UnpackArchives, "archive_bytes")

@@ -24,7 +24,7 @@ from transforms.catalog.schema import TABLES
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.engine import progress
-from transforms.engine.run_fn import RunFn
+from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.settings import PressSettings
 from transforms.media.wall_time import utc_date
 from transforms.storage import objects
@@ -43,7 +43,7 @@ class WriteCatalog(beam.PTransform):
     same rows. Memory is one shard and its new rows.
     """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
         self._run = run
@@ -85,7 +85,8 @@ class WriteCatalog(beam.PTransform):
             | "Finish" >> beam.Impulse()
             | "WriteRun"
             >> beam.ParDo(
-                _FinishFn(job, run),
+                _FinishFn(job),
+                run,
                 tally=beam.pvalue.AsSingleton(total),
                 failures=beam.pvalue.AsSingleton(first_failures),
                 merged=beam.pvalue.AsIter(merged),
@@ -106,7 +107,7 @@ def _merge(
     fragments: beam.PCollection[FragmentRef],
     after: beam.PCollection[MergedPartition] | None,
     job: JobSettings,
-    run: RunIdentity,
+    run: RunInput,
 ) -> beam.PCollection[MergedPartition]:
     """Does one step of the merging, once all of `after` is done."""
     waits = () if after is None else (beam.pvalue.AsIter(after),)
@@ -115,16 +116,16 @@ def _merge(
         | f"KeyByPartition{step.label}"
         >> beam.FlatMap(lambda fragment: publish.by_partition(step, fragment))
         | f"GroupByPartition{step.label}" >> beam.GroupByKey()
-        | f"Merge{step.label}" >> beam.ParDo(_MergeFn(job, run), *waits)
+        | f"Merge{step.label}" >> beam.ParDo(_MergeFn(job), run, *waits)
     )
 
 
 class _MergeFn(RunFn):
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        super().__init__(job, run)
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
         self._rows = Metrics.counter(WriteCatalog, "partition_rows")
 
-    def process(
+    def each(
         self, group: tuple[tuple[str, str], Iterable[publish.Share]], _after: Any = None
     ) -> Iterator[MergedPartition]:
         (table, call_date), shares = group
@@ -210,7 +211,7 @@ def _failure_order(failure: Failure) -> tuple[str, ...]:
 class _FinishFn(RunFn):
     """Writes the `runs` row and leaves the result where the launcher finds it."""
 
-    def process(
+    def each(
         self,
         _: None,
         *,

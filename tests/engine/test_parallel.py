@@ -31,7 +31,12 @@ from transforms.unpack_archives import _UnpackFn
 WAIT_SECONDS = 5
 
 
-class _SplitFn(ParallelFn):
+class _TakingFn(ParallelFn):
+    def process(self, element: Any) -> Iterator[Any]:
+        return self.take(element)
+
+
+class _SplitFn(_TakingFn):
     """Odd numbers to one side; a number n gives n % 3 outputs."""
 
     def __init__(self) -> None:
@@ -48,7 +53,7 @@ class _SplitFn(ParallelFn):
         self._outputs.inc()
 
 
-class _FailOnFn(ParallelFn):
+class _FailOnFn(_TakingFn):
     def __init__(self, bad: int) -> None:
         super().__init__(2)
         self._bad = bad
@@ -59,7 +64,7 @@ class _FailOnFn(ParallelFn):
         yield element
 
 
-class _WaitForLastFn(ParallelFn):
+class _WaitForLastFn(_TakingFn):
     """The first element is done only when the last is."""
 
     def __init__(self, last: int) -> None:
@@ -77,7 +82,7 @@ class _WaitForLastFn(ParallelFn):
         yield element, in_time
 
 
-class _ThreadFn(ParallelFn):
+class _ThreadFn(_TakingFn):
     def work(self, element: int) -> Iterator[str]:
         time.sleep(0.01)
         yield threading.current_thread().name
@@ -139,7 +144,7 @@ def test_work_is_done_on_as_many_threads_as_asked() -> None:
     assert threading.current_thread().name not in names
 
 
-class _SizedFn(ParallelFn):
+class _SizedFn(_TakingFn):
     """Elements are their own size; work begins when `gate` is opened."""
 
     def __init__(self, threads: int) -> None:
@@ -236,13 +241,11 @@ def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(
     )
     archive = ArchiveRef(uri="/raw/a.tar.gz", size_bytes=9, modified_unix_ns=0, fingerprint="9-0")
 
-    assert _UnpackFn(*context).size(archive) == 9
-    assert [_ExtractFn(*context).size(source) for source in (alice, bob)] == [7, 5]
-    assert (
-        _MixFn(*context).size((CALL.as_tuple(), {"plans": [make_plan([alice, bob])], "tracks": []}))
-        == 12
-    )
-    assert _MixFn(*context).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
+    assert _UnpackFn(context.job).size(archive) == 9
+    assert [_ExtractFn(context.job).size(source) for source in (alice, bob)] == [7, 5]
+    group: dict[str, Any] = {"plans": [make_plan([alice, bob])], "tracks": []}
+    assert _MixFn(context.job).size((CALL.as_tuple(), group)) == 12
+    assert _MixFn(context.job).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
 
 
 def test_one_thread_works_in_the_order_of_arrival() -> None:

@@ -30,7 +30,9 @@ largest may be among them.
 
 
 class ParallelFn(beam.DoFn):
-    """Base of DoFns whose `work` is done on threads. Outputs of a bundle come in any order."""
+    """Base of DoFns whose `process` is `take`: their `work` is done on threads. Outputs of a bundle
+    come in any order.
+    """
 
     def __init__(self, threads: int) -> None:
         """Args: threads: how many elements are worked on at a time; with more than one, the largest
@@ -73,7 +75,8 @@ class ParallelFn(beam.DoFn):
         self._begun = 0
         self._given = 0
 
-    def process(self, element: Any) -> Iterator[Any]:
+    def take(self, element: Any) -> Iterator[Any]:
+        """Takes an element in, and yields what is done by now."""
         size = self.size(element)
         with self._lock:
             heapq.heappush(

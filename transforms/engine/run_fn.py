@@ -1,29 +1,49 @@
-"""The bases of DoFns that belong to a run. The one place where a DoFn learns which run that is."""
+"""The bases of DoFns that belong to a run. The one place where a DoFn learns which run that is: by
+the element that the first step of the job makes, a side input of all others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import apache_beam as beam
+from apache_beam.typehints.decorators import no_annotations
 
 from transforms.context import JobSettings, RunIdentity
 from transforms.engine.parallel import ParallelFn
 
+RunInput = RunIdentity | beam.pvalue.AsSingleton
+"""Which run it is, as a step is given it beside its main input: known once the job is at work."""
+
 
 class RunFn(beam.DoFn):
-    """A DoFn that knows what was asked for and, once a bundle is at work, which run this is."""
+    """A DoFn that knows what was asked for and, once a bundle is at work, which run this is. To be
+    applied with a `RunInput` as its first side input.
+    """
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
+    run: RunIdentity
+    """The run this is part of; there once an element has come."""
+
+    def __init__(self, job: JobSettings) -> None:
         self.job = job
-        self._run = run
 
-    @property
-    def run(self) -> RunIdentity:
-        """The run this is part of; not to be asked for before a bundle is at work."""
-        return self._run
+    @no_annotations  # Beam cannot make hints of a variable number of side inputs
+    def process(self, element: Any, run: RunIdentity, *beside: Any, **named: Any) -> Iterator[Any]:
+        self.run = run
+        return self.each(element, *beside, **named)
+
+    def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
+        """Returns an element's outputs. Args: beside, named: the other side inputs."""
+        raise NotImplementedError
 
 
 class ParallelRunFn(RunFn, ParallelFn):
     """A `RunFn` whose work is done on as many threads as the job has codec processes a worker."""
 
-    def __init__(self, job: JobSettings, run: RunIdentity) -> None:
-        RunFn.__init__(self, job, run)
+    def __init__(self, job: JobSettings) -> None:
+        RunFn.__init__(self, job)
         ParallelFn.__init__(self, job.threads)
+
+    def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
+        return self.take(element)
