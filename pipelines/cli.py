@@ -1,5 +1,5 @@
-"""The `callpress` command: run, inspect, verify. Imports what each needs only once the command line
-is known to be right.
+"""The `callpress` command: run, inspect, verify, runs. Imports what each needs once its flags
+are known to be right.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from pipelines.ending import Ending, Reason, reason_of
+from pipelines.ending import Ending, reason_of
 from pipelines.job_profile import load_settings
 from pipelines.options import (
     EXIT_FAILED,
@@ -21,6 +21,7 @@ from pipelines.options import (
     EXIT_USAGE,
     InspectArguments,
     RunArguments,
+    RunsArguments,
     UsageError,
     VerifyArguments,
     parse_arguments,
@@ -29,6 +30,7 @@ from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
+from transforms.reason import Reason
 
 
 class _TerminatedError(BaseException):
@@ -75,6 +77,10 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.verify import verify
 
         return verify(arguments)
+    if isinstance(arguments, RunsArguments):
+        from pipelines.list_runs import list_runs
+
+        return list_runs(arguments)
     settings = load_settings(arguments.config)
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -19,19 +19,21 @@ from rich.text import Text
 
 from pipelines import places
 from pipelines.beam_options import beam_options, engine_of
-from pipelines.ending import Ending, Reason, check_summary_json
+from pipelines.ending import Ending, check_summary_json
 from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
+from transforms.begin_run import new_run
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.repressing import Repressing, tell, weigh
-from transforms.context import JobSettings, RunIdentity
+from transforms.context import JobSettings
 from transforms.elements import Row
 from transforms.list_archives import refer
 from transforms.media.errors import RecordingError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
+from transforms.reason import Reason
 from transforms.skip_processed import judge
 from transforms.sources import archive_files
 from transforms.storage import objects
@@ -70,7 +72,8 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
     places.check_apart(where)
     places.check_inputs(arguments.inputs)
-    job = job_settings(arguments, settings, where, engine_of(options, arguments.beam_args))
+    engine = engine_of(options, arguments.beam_args)
+    job = job_settings(arguments, settings, where, engine, staging_root="")
     plan = make_plan(where.inputs, job)
     ending.write({**plan, "exit_status": 0, "reason": Reason.OK})
     _print(plan)
@@ -83,16 +86,12 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     """
     matched = [archive_files.find_archives(pattern, job.own_uris) for pattern in patterns]
     found = {listed.uri: listed for each in matched for listed in each.archives}
-    archives = [
-        found[uri] for uri in sorted(found) if found[uri].is_after(job.filters.since_unix_ns)
-    ]
-    rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
-    run = RunIdentity(
-        run_id="dry-run",
-        started_unix_ns=time.time_ns(),
-        staging_uri="",
+    run = replace(
+        new_run(job, time.time_ns()),
         repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
     )
+    archives = [found[uri] for uri in sorted(found) if found[uri].is_after(run.since_unix_ns)]
+    rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
     press: list[dict[str, Any]] = []
     skip: list[dict[str, Any]] = []
     anew: list[dict[str, Any]] = []

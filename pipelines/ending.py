@@ -9,41 +9,12 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from pipelines.options import summary_json_in
 from transforms.media.errors import CallpressError, ConfigError
 from transforms.media.text import printable, without_secrets
-
-
-class Reason(StrEnum):
-    """Why a run has the exit status that it has; more may come."""
-
-    OK = "ok"
-    """Status 0: done, or there was nothing to do."""
-    TOO_MANY_FAILED = "too_many_failed"
-    REPRESS_NEEDED = "repress_needed"
-    """So much would be pressed anew that `--repress` is asked for."""
-    NOTHING_MATCHED = "nothing_matched"
-    """No pattern matches anything, or a named call, participant, session or output type does
-    not.
-    """
-    LOCK_HELD = "lock_held"
-    """Another run is at work on the catalog."""
-    LOCK_LOST = "lock_lost"
-    STORAGE_DOWN = "storage_down"
-    """A place cannot be listed, read or written."""
-    ENGINE_DOWN = "engine_down"
-    """The engine cannot be reached, or gave the job up by no fault of its steps."""
-    EXHAUSTED = "exhausted"
-    """This machine has no more memory, threads, processes or open files to give."""
-    CANCELLED = "cancelled"
-    """Ctrl-C or SIGTERM; or who read the output went away."""
-    USAGE = "usage"
-    """Wrong flags or configuration."""
-    BUG = "bug"
-    """Ours, or a broken installation."""
+from transforms.reason import Reason
 
 
 class Ending:
@@ -86,7 +57,7 @@ class Ending:
             uri, self._uri = self._uri, None
         if uri is None:
             return
-        from pipelines.run_summary import summarise
+        from transforms.catalog.results import summarise
 
         result: dict[str, Any] = {
             "run_id": self.run_id,
@@ -97,7 +68,7 @@ class Ending:
             "unmatched": [],
             "failures": [],
         }
-        summary = summarise(result, exit_status, self.reason or otherwise, 0.0)
+        summary = summarise(result, exit_status, self.reason or otherwise, [])
         try:
             check_summary_json(uri)
             _write(uri, summary)
@@ -133,7 +104,7 @@ def reason_of(error: BaseException) -> Reason:
     """
     from pipelines.places import NothingToDoError, UnwritableError
     from pipelines.runners.engine import EngineDownError
-    from transforms.catalog.lock import LockHeldError, LockLostError
+    from transforms.locking.lock import LockHeldError, LockLostError
     from transforms.media.errors import StorageError, StoreDownError
 
     kinds: tuple[tuple[type[Exception], Reason], ...] = (

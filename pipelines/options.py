@@ -6,21 +6,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from transforms.filters import Filters
+from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
 from transforms.media.values import OutputType
 from transforms.storage import uris
-
-_AGE = re.compile(r"^(\d+)([mhd])$")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -84,6 +80,8 @@ class RunArguments:
     overwrite: bool
     repress: bool
     dry_run: bool
+    detach: bool
+    """Whether the job is started and left to itself."""
     summary_json: str | None
     log_file: str | None
     verbose: bool
@@ -112,6 +110,16 @@ class VerifyArguments:
     output: str | None
     fast: bool
     repair: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsArguments:
+    """What `callpress runs` was asked for."""
+
+    catalog: str
+    last: int
+    """How many runs, at most."""
     as_json: bool
 
 
@@ -188,6 +196,12 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         action="store_true",
         help="list what would be pressed and what not, with sizes; write nothing",
     )
+    run.add_argument(
+        "--detach",
+        action="store_true",
+        help="start the job on an engine elsewhere and leave it to itself: callpress runs tells "
+        "how it goes",
+    )
     run.add_argument("--summary-json", metavar="URI", help="write the end result as JSON")
     run.add_argument("--log-file", metavar="FILE", help="write the log there")
     run.add_argument("-v", "--verbose", action="store_true", help="write the log to the terminal")
@@ -241,10 +255,26 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     verify.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
     )
+    runs = commands.add_parser(
+        "runs",
+        help="list runs and how they went",
+        description="Lists the last runs over a catalog, those too that nobody waited for, and the "
+        "one that is at work.",
+    )
+    runs.add_argument("--catalog", metavar="URI", help="the tables")
+    runs.add_argument(
+        "--last", type=int, default=20, metavar="N", help="how many, of 400 at most (default: 20)"
+    )
+    runs.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
+    )
     return parser, run
 
 
-def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | VerifyArguments:
+Arguments = RunArguments | InspectArguments | VerifyArguments | RunsArguments
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Returns what a command line asks for. `--help` and `--version` print and exit.
 
     Raises:
@@ -255,7 +285,7 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
     arguments, rest = parser.parse_known_args([_normalise(argument) for argument in argv])
     if arguments.command is None:
         parser.print_help(sys.stderr)
-        raise UsageError("a command is needed: run, inspect or verify")
+        raise UsageError("a command is needed: run, inspect, verify or runs")
     _refuse_nameless(arguments)
     if arguments.command == "inspect":
         if rest:
@@ -281,6 +311,16 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
             repair=arguments.repair,
             as_json=arguments.as_json,
         )
+    if arguments.command == "runs":
+        if rest:
+            raise UsageError(f"runs does not know {rest[0]}")
+        if not arguments.catalog:
+            raise UsageError("--catalog is required")
+        if arguments.last < 1:
+            raise UsageError(f"--last {arguments.last}: expected a positive number")
+        return RunsArguments(
+            catalog=arguments.catalog, last=arguments.last, as_json=arguments.as_json
+        )
     for name in ("input", "output"):
         if not getattr(arguments, name):
             # Most often the flag is there, but misspelt: say that rather than what follows from it.
@@ -288,6 +328,14 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
                 [flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)]
             )
             raise UsageError(f"--{name} is required")
+    if arguments.detach and (arguments.summary_json or arguments.dry_run):
+        other = "--summary-json" if arguments.summary_json else "--dry-run"
+        raise UsageError(
+            f"{other} is for a command that waits, expected none beside --detach: what comes of "
+            "the job will lie in <catalog>/results"
+        )
+    if arguments.since is not None:
+        parse_since(arguments.since, time.time_ns())  # what it is, the run itself finds out
     for call in arguments.call:
         if ":" not in call:
             raise ConfigError(f"--call {call}: expected TYPE:ID, for example default:{call}")
@@ -301,13 +349,12 @@ def parse_arguments(argv: Sequence[str]) -> RunArguments | InspectArguments | Ve
             participants=tuple(arguments.participant),
             user_sessions=tuple(arguments.user_session),
             output_types=tuple(OutputType(kind) for kind in arguments.output_type),
-            since_unix_ns=None
-            if arguments.since is None
-            else parse_since(arguments.since, datetime.now(UTC)),
+            since=arguments.since or "",
         ),
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         dry_run=arguments.dry_run,
+        detach=arguments.detach,
         summary_json=arguments.summary_json,
         log_file=arguments.log_file,
         verbose=arguments.verbose,
@@ -348,33 +395,6 @@ def summary_json_in(argv: Sequence[str]) -> str | None:
             value = "" if value.startswith("-") else value
         found = value or found
     return found
-
-
-def parse_since(text: str, now: datetime) -> int:
-    """Returns a point in time as Unix ns: a date or time (UTC unless it says otherwise), or an age
-    such as 36h.
-
-    Raises:
-      ConfigError: neither.
-    """
-    age = _AGE.match(text)
-    if age:
-        try:
-            moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        except OverflowError:
-            raise ConfigError(
-                f"--since {text}: before the calendar begins, expected an age such as 36h or 7d"
-            ) from None
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ConfigError(
-                f"--since {text}: expected a date such as 2026-11-20, or an age such as 36h or 7d"
-            ) from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000
 
 
 def refuse_unknown(strays: Sequence[str], known: Iterable[str] = ()) -> None:

@@ -99,14 +99,6 @@ def staging_root(places: Places, temp_location: str | None, *, shares_this_machi
     return objects.default_staging(places.output_uri, name)
 
 
-def delete_staging_root_if_empty(root: str) -> None:
-    """Deletes it, and the folder it is in: other runs, or those over another catalog, may be at
-    work in either.
-    """
-    if objects.delete_empty_folder(root):
-        objects.delete_empty_folder(os.path.dirname(root))
-
-
 def check_inputs(patterns: Sequence[str]) -> None:
     """Warns of patterns that match nothing, as they were given.
 

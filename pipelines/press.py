@@ -22,8 +22,8 @@ from transforms import (
     record_archives,
     unpack_archives,
 )
+from transforms.begin_run import BeginRun
 from transforms.context import JobSettings
-from transforms.engine.run_fn import RunInput
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
@@ -41,7 +41,7 @@ _TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_t
 
 
 def build(
-    pipeline: beam.Pipeline, patterns: Sequence[str], job: JobSettings, run: RunInput
+    pipeline: beam.Pipeline, patterns: Sequence[str], job: JobSettings
 ) -> beam.PCollection[dict[str, object]]:
     """Wires one run into `pipeline`; returns the collection that holds its result, one element.
 
@@ -49,9 +49,9 @@ def build(
       pipeline: empty.
       patterns: what to press: files, folders, globs.
       job: where to and how.
-      run: which run it is.
     """
-    listed = pipeline | "ListArchives" >> ListArchives(patterns, job)
+    run = beam.pvalue.AsSingleton(pipeline | "BeginRun" >> BeginRun(job))
+    listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
     compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
     unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(job, run)
 

@@ -1,43 +1,43 @@
-"""`callpress run`: checks what was asked for, runs it, and judges how it went."""
+"""`callpress run`: checks what was asked for, starts it, and tells how it went. The run itself is
+the job's: its first step takes the catalog's lock, its last one leaves the result.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn, Self
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from pipelines import places, press, run_summary
 from pipelines.beam_options import beam_options, engine_of
-from pipelines.ending import Ending, Reason, check_summary_json, reason_of
+from pipelines.ending import Ending, check_summary_json, reason_of
 from pipelines.logs import set_up_logging
 from pipelines.options import EXIT_FAILED, RunArguments
-from pipelines.runners.engine import Engine
+from pipelines.runners.engine import Engine, EngineDownError
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
-from transforms.catalog import pending_replacement
-from transforms.catalog.lock import CatalogLock
-from transforms.catalog.repressing import Repressing, tell
+from transforms.catalog import results
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Status
+from transforms.engine import begun
+from transforms.locking import lock
+from transforms.locking.lease import lease_of
+from transforms.locking.lock import LockHeldError
 from transforms.media.errors import CallpressError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
-from transforms.media.wall_time import to_time
-from transforms.recovery import repair, take_up
-from transforms.storage import objects, uris
+from transforms.reason import Reason
+from transforms.recovery import take_up
+from transforms.storage import objects
 from transforms.storage.errors import describe_error
-from transforms.write_catalog import too_many_failed
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ _STEP = re.compile(r" \[while running '[^']*'\]")
 _TROUBLE_REASONS = {
     "StorageError": Reason.STORAGE_DOWN,
     "StoreDownError": Reason.STORAGE_DOWN,
+    "LockHeldError": Reason.LOCK_HELD,
     "LockLostError": Reason.LOCK_LOST,
 }
 _TROUBLE = re.compile(rf"\btransforms(?:\.\w+)+\.({'|'.join(_TROUBLE_REASONS)}): (.*)")
@@ -56,12 +57,82 @@ _TOLD_AS_FAILED = (Reason.STORAGE_DOWN, Reason.LOCK_LOST, Reason.ENGINE_DOWN)
 class _Prepared:
     """A run that may begin."""
 
-    arguments: RunArguments
     inputs: tuple[str, ...]
     job: JobSettings
-    identity: RunIdentity
     engine: Engine
-    staging_root: str
+
+
+class _Watched:
+    """What this process knows of the run that it started."""
+
+    def __init__(self, prepared: _Prepared, ending: Ending) -> None:
+        self._job = prepared.job
+        self._engine = prepared.engine
+        self._ending = ending
+        self._held = contextlib.ExitStack()
+        self.stopper: Stopper | None = None
+        self.run: RunIdentity | None = None
+        """Known once its first step was done in this process."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's name; None for one that has not begun, as far as is known."""
+        return self.run.run_id if self.run else self._engine.run_id
+
+    @property
+    def name(self) -> str:
+        """How the run is told."""
+        return f"run {self.run_id}" if self.run_id else "the run"
+
+    def begin(self, run: RunIdentity) -> None:
+        """Takes the run, and holds the catalog for it where all of it lives in this process."""
+        self.run = run
+        self._ending.began(run.run_id, run.started_unix_ns)
+        if self._job.is_one_process:
+            lease = lease_of(self._job, run)
+            self._held.enter_context(lease.at_work())
+            if self.stopper is not None:
+                self._held.enter_context(lease.telling(self.stopper.stop))
+
+    def hear(self, line: str) -> None:
+        """Tells a line of what the run begins with."""
+        print(f"callpress: {printable(line)}", file=sys.stderr)
+
+    def farewell(self) -> str:
+        """Returns what to say when the run was stopped."""
+        line = (
+            f"callpress: {self.name} stopped. The same command again takes up the calls that are "
+            "finished and presses the others."
+        )
+        return line if self._engine.has_ended else f"{line} {self._engine.what_is_unknown}"
+
+    def give_back(self) -> None:
+        """Gives the lock back of a run that is not at work any more; it ends with its lease where
+        that cannot be known.
+        """
+        job = self._job
+        if not self._engine.has_ended:
+            return
+        if self.run is not None and job.is_one_process:
+            lease_of(job, self.run).give_back()
+        elif self.run_id is not None:
+            # A worker that was ended may still be finishing what it had looked at the lock for.
+            after_seconds = job.settings.limits.lock_seconds / 15
+            with contextlib.suppress(StorageError):  # then it ends with its lease
+                held = lock.look(job.catalog_uri)
+                if held is not None and held.state and held.state.run_id == self.run_id:
+                    lock.give_back(job.catalog_uri, held.state.token, after_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.close()
 
 
 def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
@@ -75,45 +146,39 @@ def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int
       UsageError, ConfigError: found before any work.
       CallpressError: nothing matched, the output cannot be written, or another run holds the lock.
     """
-    started_unix_ns = time.time_ns() // 1_000 * 1_000  # the tables hold microseconds
-    run_id = _new_run_id(started_unix_ns)
-    ending.began(run_id, started_unix_ns)
-    log_file = set_up_logging(arguments, run_id)
-    prepared = _prepare(arguments, settings, run_id, started_unix_ns)
-    farewell = (
-        f"callpress: run {run_id} stopped. The same command again takes up the calls that are "
-        "finished and presses the others."
+    log_file = set_up_logging(
+        arguments, f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
     )
-    lock: CatalogLock | None = None
+    prepared = _prepare(arguments, settings)
+    if arguments.detach:
+        return _start(prepared)
+    watched = _Watched(prepared, ending)
     try:
-        with stopping_cleanly(farewell, lambda status: _close(ending, stopper, status)) as stopper:
-            lock = CatalogLock(prepared.job.catalog_uri, run_id, on_lost=stopper.stop)
-            _acquire(lock, prepared.job.catalog_uri)
-            return _press(_after_dead_runs(prepared), ending)
+        with (
+            stopping_cleanly(
+                watched.farewell, lambda status: _close(ending, stopper, status)
+            ) as stopper,
+            watched,
+            begun.listening(watched),
+        ):
+            watched.stopper = stopper
+            return _press(prepared, watched, ending)
     except StoppedError:
-        _leave(prepared, lock, stopper)
+        _leave(prepared, watched, stopper)
     except Exception as error:
         ending.reason, line = _cause_of(error)
-        if not _tell(run_id, error, ending.reason, line, log_file):
+        if not _tell(watched.name, error, ending.reason, line, log_file):
             raise
         return EXIT_FAILED
     finally:
-        if lock is not None:
-            lock.release()
+        watched.give_back()
 
 
 def _close(ending: Ending, stopper: Stopper, status: int) -> None:
     ending.close(status, Reason.CANCELLED if stopper.is_interrupted else Reason.LOCK_LOST)
 
 
-def _new_run_id(started_unix_ns: int) -> str:
-    started = datetime.fromtimestamp(started_unix_ns // 1_000_000_000, UTC)
-    return f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def _prepare(
-    arguments: RunArguments, settings: PressSettings, run_id: str, started_unix_ns: int
-) -> _Prepared:
+def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
@@ -132,22 +197,22 @@ def _prepare(
     places.check_apart(where)
     places.check_inputs(arguments.inputs)
     places.check_writable(where, root, arguments.summary_json)
+    held = lock.look(where.catalog_uri)  # the job asks again: this is sooner, and costs no start
+    if held is not None and not held.is_dead():
+        raise LockHeldError(lock.why_held(where.catalog_uri, held))
     return _Prepared(
-        arguments=arguments,
         inputs=where.inputs,
-        job=job_settings(arguments, settings, where, engine),
-        identity=RunIdentity(
-            run_id=run_id,
-            started_unix_ns=started_unix_ns,
-            staging_uri=uris.join(root, run_id),
-        ),
+        job=job_settings(arguments, settings, where, engine, root),
         engine=engine,
-        staging_root=root,
     )
 
 
 def job_settings(
-    arguments: RunArguments, settings: PressSettings, where: places.Places, engine: Engine
+    arguments: RunArguments,
+    settings: PressSettings,
+    where: places.Places,
+    engine: Engine,
+    staging_root: str,
 ) -> JobSettings:
     """Returns what a command line asks for, as the steps know it."""
     return JobSettings(
@@ -159,125 +224,88 @@ def job_settings(
         repress=arguments.repress,
         threads=engine.codec_processes,
         own_uris=where.own_uris,
-        must_hold_lock=True,
+        staging_root=staging_root,
+        is_one_process=engine.is_one_process,
+        fails_unattended=arguments.detach,
     )
 
 
-def _acquire(lock: CatalogLock, catalog_uri: str) -> None:
-    """Takes the lock. Raises: LockHeldError, and UnwritableError or StorageError: cannot write."""
-    try:
-        lock.acquire()
-    except StorageError as error:
-        raise places.refusal(f"--catalog {catalog_uri}", catalog_uri, error) from None
+def _start(prepared: _Prepared) -> int:
+    """Starts the job and leaves it to itself; returns the exit status."""
+    job_id = prepared.engine.start(
+        lambda pipeline: press.build(pipeline, prepared.inputs, prepared.job)
+    )
+    print(
+        f"callpress: started job {job_id}; callpress runs --catalog {prepared.job.catalog_uri} "
+        "tells how it goes",
+        file=sys.stderr,
+    )
+    return 0
 
 
-def _after_dead_runs(prepared: _Prepared) -> _Prepared:
-    """Puts to rights what runs before this one left, and returns it knowing what to repeat."""
-    catalog_uri = prepared.job.catalog_uri
-    objects.delete_partials(catalog_uri)
-    taken = take_up.take_up(prepared.staging_root, prepared.job, prepared.identity)
-    if taken.calls:
-        print(
-            f"callpress: took up {taken.calls} calls that an earlier run had finished before it "
-            "ended",
-            file=sys.stderr,
-        )
-    for line in repair.what_is_repeated(catalog_uri):
-        print(f"callpress: {printable(line)}", file=sys.stderr)
-    repeat = pending_replacement.archives_to_repeat(catalog_uri)
-    identity = replace(prepared.identity, repeat_archives=repeat, taken_up=taken.archives)
-    return replace(prepared, identity=identity)
-
-
-def _press(prepared: _Prepared, ending: Ending) -> int:
+def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     """Runs the job and tells how it went; returns the exit status."""
-    job, identity = prepared.job, prepared.identity
+    job = prepared.job
     clock = time.monotonic()
-    prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job, identity))
-    result: dict[str, Any] = json.loads(objects.read_bytes(identity.staged("result.json")))
-    reason, lines = _judge(result, job)
-    exit_status = 0 if reason is Reason.OK else EXIT_FAILED
-    summary = run_summary.summarise(result, exit_status, reason, time.process_time())
-    ending.write(summary)
-    objects.delete_below(identity.staging_uri)
-    places.delete_staging_root_if_empty(prepared.staging_root)
-    run_summary.print_summary(summary, time.monotonic() - clock, job.output_uri, job.catalog_uri)
-    places.tell_left_out(result["counts"].get("left_out", 0))
-    for line in lines:
+    prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job))
+    result = _result(job, watched)
+    ending.write(result)
+    run_summary.print_summary(result, time.monotonic() - clock, job.output_uri, job.catalog_uri)
+    places.tell_left_out(result["counts"]["left_out"])
+    for line in result["told"]:
         print(f"callpress: {line}", file=sys.stderr)
-    return exit_status
+    return int(result["exit_status"])
 
 
-def _judge(result: Mapping[str, Any], job: JobSettings) -> tuple[Reason, list[str]]:
-    """Returns why a run that came to its end has its exit status, and what to tell of it."""
-    found: list[tuple[Reason, str]] = []
-    if why := too_many_failed(result["counts"], job.settings):
-        found.append((Reason.TOO_MANY_FAILED, why))
-    for name in result["unmatched"]:
-        near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
-        line = f"{name['flag']} {name['value']} matches nothing{near}"
-        found.append((Reason.NOTHING_MATCHED, printable(line)))
-    lines = [line for _, line in found]
-    if result["repress"]:
-        repressing = Repressing(**result["repress"])
-        lines.append(tell(repressing))
-        if repressing.is_refused:
-            found.append((Reason.REPRESS_NEEDED, lines[-1]))
-    if not lines and (quiet := _quiet_night(result["counts"], job)):
-        lines.append(quiet)
-    return found[0][0] if found else Reason.OK, lines
+def _result(job: JobSettings, watched: _Watched) -> results.Result:
+    """Returns what the run left. Raises: EngineDownError: nothing, though the job is at its end."""
+    result = results.read(job.catalog_uri, watched.run_id) if watched.run_id else None
+    if result is None:
+        raise EngineDownError(
+            f"the job came to its end, but left no result in {job.catalog_uri}/{results.FOLDER}"
+        )
+    return result
 
 
-def _quiet_night(counts: Mapping[str, int], job: JobSettings) -> str:
-    """Returns what to tell of a run that found nothing to do, empty for any other."""
-    if any(counts.get(f"archives_{status}") for status in Status):
-        return ""
-    if listed := counts.get("archives_listed", 0):
-        return f"nothing new: the catalog has all of the {listed} archives"
-    since = job.filters.since_unix_ns
-    return (
-        "" if since is None else f"nothing new: no archive is newer than {to_time(since)} (--since)"
-    )
-
-
-def _leave(prepared: _Prepared, lock: CatalogLock | None, stopper: Stopper) -> NoReturn:
+def _leave(prepared: _Prepared, watched: _Watched, stopper: Stopper) -> NoReturn:
     """Ends the process of a run that was stopped, and keeps what the next one can take up."""
-    with contextlib.suppress(CallpressError):
-        take_up.keep_completed_work(prepared.identity)
-        places.delete_staging_root_if_empty(prepared.staging_root)
-    if lock is not None:
-        lock.release()
+    if prepared.job.is_one_process and watched.run is not None:
+        with contextlib.suppress(CallpressError):
+            take_up.keep_completed_work(prepared.job, watched.run)
+    watched.give_back()
     stopper.leave()
 
 
-def _tell(run_id: str, error: Exception, reason: Reason, line: str, log_file: str | None) -> bool:
+def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str | None) -> bool:
     """Tells the operator what ended a run; returns False for what the command tells by itself.
 
     Args:
-      run_id: of the run.
+      name: of the run.
       error: what ended it.
       reason, line: what `_cause_of` makes of that.
       log_file: where the log is.
     """
     if reason in _TOLD_AS_FAILED and not isinstance(error, places.UnwritableError):
-        logger.warning("run %s failed: %s", run_id, line)
-        print(f"callpress: run {run_id} failed: {line}", file=sys.stderr)
+        logger.warning("%s failed: %s", name, line)
+        print(f"callpress: {name} failed: {line}", file=sys.stderr)
         print(
             "callpress: what is published stands; the same command again goes on from there",
             file=sys.stderr,
         )
         return True
     if isinstance(error, CallpressError):
-        return False
-    logger.exception("run %s failed", run_id)
+        if line == str(error):
+            return False
+        raise type(error)(line) from None  # what a step raised, without the engine's words
+    logger.exception("%s failed", name)
     if reason is Reason.EXHAUSTED:
         print(
-            f"callpress: run {run_id} failed: {line}; give it more, or start fewer codec processes "
+            f"callpress: {name} failed: {line}; give it more, or start fewer codec processes "
             "(--direct_num_workers)",
             file=sys.stderr,
         )
         return True
-    print(f"callpress: run {run_id} failed: {type(error).__name__}: {line}", file=sys.stderr)
+    print(f"callpress: {name} failed: {type(error).__name__}: {line}", file=sys.stderr)
     print(
         f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",
         file=sys.stderr,

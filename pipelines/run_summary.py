@@ -1,4 +1,4 @@
-"""What a user is told of a run at its end: the table on the terminal, and the JSON for programs."""
+"""What a user is told of a run at its end: the table on the terminal."""
 
 from __future__ import annotations
 
@@ -10,65 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from transforms.media.text import printable
-from transforms.media.units import SAMPLE_RATE_HZ
 
 _FAILURES_SHOWN = 10
-
-
-def summarise(
-    result: Mapping[str, Any], exit_status: int, reason: str, launcher_cpu_seconds: float
-) -> dict[str, Any]:
-    """Returns the machine-readable end result (`--summary-json`).
-
-    Args:
-      result: what the pipeline left in staging.
-      exit_status: of the command.
-      reason: for that status, a `Reason`.
-      launcher_cpu_seconds: CPU time of this process; the codec processes' is in the result.
-    """
-    counts: Mapping[str, int] = result["counts"]
-
-    def by_status(table: str, *names: str) -> dict[str, int]:
-        return {name: counts.get(f"{table}_{name}", 0) for name in names}
-
-    return {
-        "run_id": result["run_id"],
-        "exit_status": exit_status,
-        "reason": str(reason),
-        "started_at": result["started_at"],
-        "finished_at": result["finished_at"],
-        "counts": {
-            "archives": by_status(
-                "archives", "listed", "skipped", "ok", "partial", "failed", "empty"
-            ),
-            "calls": by_status("calls", "ok", "partial", "failed", "empty"),
-            "recordings": counts.get("files_written", 0),
-            "failures": counts.get("failures", 0),
-        },
-        "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
-        "missing_seconds": counts.get("missing_ms", 0) / 1_000,
-        "unmatched": result["unmatched"],
-        "repress": result["repress"],
-        "first_time": by_status("first_time", "ok", "partial", "failed", "empty"),
-        "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
-        "cpu_seconds": round(counts.get("cpu_ns", 0) / 1e9 + launcher_cpu_seconds, 3),
-        "bytes_read": counts.get("bytes_read", 0),
-        "bytes_written": counts.get("bytes_written", 0),
-        "failures": [_plain_failure(failure) for failure in result["failures"]],
-    }
-
-
-def _plain_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
-    call = failure["call"]
-    return {
-        **{
-            name: value
-            for name, value in failure.items()
-            if name not in ("call", "archive_modified_unix_ns", "lacks_segment")
-        },
-        "call_cid": f"{call['call_type']}:{call['call_id']}" if call else None,
-        "call_session_id": call["call_session_id"] if call else None,
-    }
 
 
 def print_summary(
@@ -81,12 +24,12 @@ def print_summary(
     )
     counts = summary["counts"]
     archives, calls = counts["archives"], counts["calls"]
-    told = _words(archives, ("listed", "skipped", "ok", "partial", "failed", "empty"))
+    told = in_words(archives)
     first_time = summary["first_time"]
     known = sum(archives[status] - first_time[status] for status in ("partial", "failed"))
     # Below 0 where the run took up what another had met for the first time.
     table.add_row("archives", told + (f" ({known} of them failed before)" if known > 0 else ""))
-    table.add_row("calls", _words(calls, ("ok", "partial", "failed", "empty")))
+    table.add_row("calls", in_words(calls))
     table.add_row(
         "files", f"{counts['recordings']} recordings, {summary['bytes_written'] / 1e6:.1f} MB"
     )
@@ -113,6 +56,6 @@ def print_summary(
         )
 
 
-def _words(counts: Mapping[str, int], names: tuple[str, ...]) -> str:
-    found = [f"{counts[name]} {name}" for name in names if counts[name]]
-    return ", ".join(found) or "none"
+def in_words(counts: Mapping[str, int]) -> str:
+    """Returns counts by name in their order, those that are 0 left out."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"

@@ -31,7 +31,7 @@ class StoppedError(BaseException):
 class Stopper:
     """How a run is ended from outside of its own course, and what it says then."""
 
-    def __init__(self, farewell: str, close: Callable[[int], None] | None) -> None:
+    def __init__(self, farewell: Callable[[], str], close: Callable[[int], None] | None) -> None:
         self._farewell = farewell
         self._close = close
         self._why: str | None = None
@@ -69,7 +69,7 @@ class Stopper:
             show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             why = f"callpress: {self._why}\n" if self._why else ""
             with contextlib.suppress(OSError, ValueError):
-                os.write(2, f"{show_cursor}\n{why}{self._farewell}\n".encode())
+                os.write(2, f"{show_cursor}\n{why}{self._farewell()}\n".encode())
             os._exit(status)
         threading.Event().wait()  # the other thread is about to end the process
         raise AssertionError
@@ -84,7 +84,7 @@ class Stopper:
 
 @contextmanager
 def stopping_cleanly(
-    farewell: str, close: Callable[[int], None] | None = None
+    farewell: Callable[[], str], close: Callable[[int], None] | None = None
 ) -> Iterator[Stopper]:
     """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
     ended, however it did.
@@ -94,7 +94,7 @@ def stopping_cleanly(
     name.
 
     Args:
-      farewell: a line for standard error that says how to go on.
+      farewell: gives a line for standard error that says how to go on.
       close: what to do last before the process ends, with its exit status.
     """
     stopper = Stopper(farewell, close)

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipelines.options import VerifyArguments
-from transforms.catalog import lock
 from transforms.catalog.check_files import CheckedFiles
 from transforms.catalog.check_tables import CheckedTables
-from transforms.catalog.lock import CatalogLock
 from transforms.catalog.problems import Problem
+from transforms.locking import lock
+from transforms.locking.lease import holding
 from transforms.media.errors import CallpressError
 from transforms.media.text import printable, printable_json
 from transforms.recovery import repair
@@ -122,16 +122,14 @@ def _tell_noted(noted: Noted) -> None:
 def _run_at_work(catalog_uri: str) -> str | None:
     """Returns the name of a run that holds the catalog, None when there is none."""
     held = lock.look(catalog_uri)
-    return f"run {held.run_id} on {held.host}" if held is not None and not held.is_dead() else None
+    if held is None or held.is_dead():
+        return None
+    return held.state.name if held.state else "a run whose lock is damaged"
 
 
 @contextlib.contextmanager
 def _locked(catalog_uri: str) -> Iterator[None]:
     """Holds the catalog's lock as a run does. Raises: LockHeldError, StorageError."""
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    held = CatalogLock(catalog_uri, f"verify-{started}-{secrets.token_hex(3)}")
-    held.acquire()
-    try:
+    with holding(catalog_uri, f"verify-{started}-{secrets.token_hex(3)}"):
         yield
-    finally:
-        held.release()

@@ -55,17 +55,19 @@ storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
-elements   | : elements context filters server_clocks | base clock rtp storage |
-engine     | engine           | elements                                  | apache_beam
-catalog    | catalog          | base rtp track sound jobs storage elements | numpy pyarrow
+elements   | : elements context filters reason server_clocks | base clock rtp storage |
+locking    | locking          | base storage elements                     |
+engine     | engine           | elements locking                          | apache_beam
+catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
-steps      | : list_archives skip_processed find_prior_rows unpack_archives recall_archives
-           : plan_calls extract_tracks mix_calls record_archives write_catalog match_filters
-           | base rtp track jobs storage codec engine sources elements catalog recovery
+steps      | : begin_run list_archives skip_processed find_prior_rows unpack_archives
+           : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
+           : match_filters
+           | base rtp track jobs storage codec sources elements locking engine catalog recovery
            |                                                              | apache_beam
 pipelines  | pipelines
-           | base opus rtp archive jobs inspection storage codec engine sources elements catalog
-           : recovery steps
+           | base opus rtp archive jobs inspection storage codec sources elements locking engine
+           : catalog recovery steps
            | apache_beam pydantic rich
 """
 

@@ -39,8 +39,14 @@ class JobSettings:
     """Whether a large part of the catalog may be pressed anew for other settings, or by a newer
     version.
     """
-    must_hold_lock: bool = False
-    """Whether publishing first makes sure that the catalog's lock is this run's still."""
+    staging_root: str = ""
+    """The folder that all runs over the catalog stage in; each has its own inside."""
+    is_one_process: bool = False
+    """Whether all of a run lives in one process, and ends with that."""
+    fails_unattended: bool = False
+    """Whether the job itself is to end as failed when more archives failed than are allowed: nobody
+    may be waiting for it who would see that from its result.
+    """
     settings_fingerprint: str = field(init=False)
     """Of `settings`: archives pressed with another one are pressed anew."""
 
@@ -57,6 +63,12 @@ class RunIdentity:
     """The moment all rows of the run carry, in whole microseconds."""
     staging_uri: str
     """The run's own folder for packets, rows and files being made; gone when it has published."""
+    lock_token: str = ""
+    """By which its processes know the catalog's lock as theirs; empty for a run without a lock."""
+    took_over: bool = False
+    """Whether it has the lock of a run that did not give it back, and may yet be at work."""
+    since_unix_ns: int | None = None
+    """Archives are left out that were not modified after this."""
     repeat_archives: frozenset[str] = frozenset()
     """Archives to press whatever the catalog says: a run that was cut short had begun to replace
     what was made of them.

@@ -12,6 +12,7 @@ from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.output_names import call_folder, individual_name
+from transforms.catalog.publish import publish_media
 from transforms.catalog.rows.dumps import (
     DumpAccount,
     accounts_of,
@@ -45,7 +46,7 @@ from transforms.media.track.overlaps import LeftOutReason
 from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
 from transforms.media.values import TRACK_TYPE_OF, FileTime, Tags, TrackKey
 from transforms.media.wall_time import utc_date
-from transforms.storage import objects, uris, work_folders
+from transforms.storage import uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
 
 FAILURES = "failures"
@@ -183,7 +184,8 @@ def _extract(
         lanes = (stats, *stats.beside)
         if output is not None:
             for lane in lanes:
-                objects.publish(_place_of(source, lane, job)[1], lane_path(output, lane.lane))
+                place = _place_of(source, lane, job)[1]
+                publish_media(job, run, place, lane_path(output, lane.lane))
     accounts = settle_between_archives(
         [
             *(

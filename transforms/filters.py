@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from transforms.media.errors import ConfigError
+from transforms.media.units import NS_PER_SECOND
 from transforms.media.values import CallKey, OutputType, TrackKey
 
 Named = tuple[str, str]
 """A flag, and one of its values."""
 CALL_FLAG = "--call"
+_AGE = re.compile(r"^(\d+)([mhd])$")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +26,14 @@ class Filters:
     participants: tuple[str, ...] = ()
     user_sessions: tuple[str, ...] = ()
     output_types: tuple[OutputType, ...] = ()
-    since_unix_ns: int | None = None
+    since: str = ""
+    """Only archives modified after this: a date or a time (UTC unless it says otherwise), or an age
+    such as 36h, counted from when the run begins.
+    """
+
+    def since_unix_ns(self, started_unix_ns: int) -> int | None:
+        """Returns what `since` is for a run. Raises: ConfigError: it is no point in time."""
+        return parse_since(self.since, started_unix_ns) if self.since else None
 
     @property
     def narrows_tracks(self) -> bool:
@@ -90,3 +103,31 @@ class Filters:
             and (not self.user_sessions or track.user_session_id in self.user_sessions)
             and (not self.output_types or track.output_type in self.output_types)
         )
+
+
+def parse_since(text: str, now_unix_ns: int) -> int:
+    """Returns a point in time as Unix ns: a date or time (UTC unless it says otherwise), or an age
+    such as 36h.
+
+    Raises:
+      ConfigError: neither.
+    """
+    now = datetime.fromtimestamp(now_unix_ns // NS_PER_SECOND, UTC)
+    age = _AGE.match(text)
+    if age:
+        try:
+            moment = now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        except OverflowError:
+            raise ConfigError(
+                f"--since {text}: before the calendar begins, expected an age such as 36h or 7d"
+            ) from None
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(
+                f"--since {text}: expected a date such as 2026-11-20, or an age such as 36h or 7d"
+            ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp()) * NS_PER_SECOND

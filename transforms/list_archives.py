@@ -14,6 +14,7 @@ from apache_beam.metrics import Metrics
 from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Failure, Stage, to_failure
 from transforms.engine import progress
+from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.errors import RecordingError
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
@@ -32,10 +33,11 @@ class ListArchives(beam.PTransform):
     with the archives listed.
     """
 
-    def __init__(self, patterns: Sequence[str], job: JobSettings) -> None:
+    def __init__(self, patterns: Sequence[str], job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._patterns = tuple(patterns)
         self._job = job
+        self._run = run
 
     def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
         # As bytes: text that is no UTF-8 cannot be an element.
@@ -52,7 +54,9 @@ class ListArchives(beam.PTransform):
             | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
             | "SpreadArchives" >> beam.Reshuffle()
             | "Fingerprint"
-            >> beam.ParDo(_FingerprintFn(self._job)).with_outputs(FAILURES, main=ARCHIVES)
+            >> beam.ParDo(_FingerprintFn(self._job), self._run).with_outputs(
+                FAILURES, main=ARCHIVES
+            )
         )
         return {
             ARCHIVES: looked_at[ARCHIVES],
@@ -71,13 +75,13 @@ class _ListFn(beam.DoFn):
         yield beam.pvalue.TaggedOutput(LEFT_OUT, found.own_count)
 
 
-class _FingerprintFn(beam.DoFn):
+class _FingerprintFn(RunFn):
     def __init__(self, job: JobSettings) -> None:
-        self._since = job.filters.since_unix_ns
+        super().__init__(job)
         self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
 
-    def process(self, listed: ListedArchive) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
-        if not listed.is_after(self._since):
+    def each(self, listed: ListedArchive) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
+        if not listed.is_after(self.run.since_unix_ns):
             return
         self._archives_listed.inc()
         progress.add("archives_found")

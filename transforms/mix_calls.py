@@ -12,6 +12,7 @@ from apache_beam.metrics import Metrics
 
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.output_names import call_folder
+from transforms.catalog.publish import publish_media
 from transforms.catalog.rows.calls import failed_track, make_call_rows
 from transforms.catalog.rows.dumps import (
     DumpAccount,
@@ -260,7 +261,7 @@ def _mix(
             return _Done(lost=error)
         try:
             if output is not None and mixed.mix is not None:
-                objects.publish(uri, output)
+                publish_media(job, run, uri, output)
         except RecordingError as error:
             return _Done(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
     lost = None if mixed.too_long_samples is None else _tell_too_long(plan, mixed.too_long_samples)

@@ -4,16 +4,15 @@ row. The order is that of `catalog.publish`.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.catalog import partitions, publish
+from transforms.catalog import partitions, publish, results
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.partitions import MergedPartition
 from transforms.catalog.repressing import Repressing
@@ -22,12 +21,14 @@ from transforms.catalog.rows.runs import run_row
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
+from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
-from transforms.media.settings import PressSettings
+from transforms.locking.lease import lease_of
+from transforms.media.errors import RunFailedError
 from transforms.media.wall_time import utc_date
-from transforms.storage import objects
+from transforms.reason import Reason
+from transforms.recovery import take_up
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -38,7 +39,8 @@ class WriteCatalog(beam.PTransform):
     skipped, counts of files of ours left out, what is pressed anew, and in a run that names calls
     or people what of that is nowhere.
 
-    Output: one element, the run's result as written to staging. Merges one partition of a table at
+    Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
+    it is there, staging is swept and the lock is given back. Merges one partition of a table at
     a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
     same rows. Memory is one shard and its new rows.
     """
@@ -80,7 +82,7 @@ class WriteCatalog(beam.PTransform):
         first_failures = inputs["failures"] | "FirstFailures" >> beam.combiners.Top.Smallest(
             RESULT_FAILURES, key=_failure_order
         )
-        return (
+        finished = (
             inputs["failures"].pipeline
             | "Finish" >> beam.Impulse()
             | "WriteRun"
@@ -99,6 +101,14 @@ class WriteCatalog(beam.PTransform):
                     else {}
                 ),
             )
+        )
+        return (
+            finished
+            | "SweepStaging" >> beam.ParDo(_SweepFn(job), run)
+            | "GiveBackLock" >> beam.ParDo(_GiveBackFn(job), run)
+            # Behind it nothing is done again: a job that ends as failed does that at the very end.
+            | "KeepResult" >> beam.Reshuffle()
+            | "EndAsItWent" >> beam.Map(_end_as_it_went, job)
         )
 
 
@@ -209,7 +219,9 @@ def _failure_order(failure: Failure) -> tuple[str, ...]:
 
 
 class _FinishFn(RunFn):
-    """Writes the `runs` row and leaves the result where the launcher finds it."""
+    """Writes the `runs` row and the run's result. Done once more, it gives the result that is
+    there.
+    """
 
     def each(
         self,
@@ -222,19 +234,23 @@ class _FinishFn(RunFn):
         settled: Iterable[None],
         repressing: Iterable[Repressing],
         unmatched: Iterable[Any] = (),
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[results.Result]:
+        job, run = self.job, self.run
+        if (done_before := results.read(job.catalog_uri, run.run_id)) is not None:
+            yield done_before
+            return
         for _done in (*merged, *settled):  # what is read here has been done before
             pass
         removed = sum(1 for _uri in deleted)
-        for how, count in self.run.taken_up:
+        for how, count in run.taken_up:
             tally = {**tally, f"first_time_{how}": tally.get(f"first_time_{how}", 0) + count}
-        publish.check_may_publish(self.job, self.run)
-        status = run_status(tally, self.job.settings)
-        row = run_row(tally, status, time.time_ns(), self.job, self.run)
-        _write_run(row, self.job, self.run)
-        result = {
-            "run_id": self.run.run_id,
-            "status": status,
+        if job.is_one_process:  # the codec processes' is counted by the steps
+            tally = {**tally, "cpu_ns": tally.get("cpu_ns", 0) + time.process_time_ns()}
+        lease_of(job, run).check()
+        row = run_row(tally, results.run_status(tally, job.settings), time.time_ns(), job, run)
+        _write_run(row, job, run)
+        found = {
+            "run_id": run.run_id,
             "started_at": row["started_at"].isoformat(),
             "finished_at": row["finished_at"].isoformat(),
             "counts": {**tally, "files_removed": removed},
@@ -242,8 +258,33 @@ class _FinishFn(RunFn):
             "unmatched": [asdict(found) for found in unmatched],
             "failures": [asdict(failure) for failure in failures],
         }
-        objects.write_bytes(self.run.staged("result.json"), json.dumps(result).encode())
+        reason, told = results.judge(found, job, run)
+        result = results.summarise(found, 0 if reason is Reason.OK else 1, reason, told)
+        results.write(job.catalog_uri, result)
         yield result
+
+
+class _SweepFn(RunFn):
+    """Deletes the run's staging."""
+
+    def each(self, result: results.Result) -> Iterator[results.Result]:
+        take_up.sweep(self.job, self.run)
+        yield result
+
+
+class _GiveBackFn(RunFn):
+    """Gives the catalog's lock back."""
+
+    def each(self, result: results.Result) -> Iterator[results.Result]:
+        lease_of(self.job, self.run).give_back()
+        yield result
+
+
+def _end_as_it_went(result: results.Result, job: JobSettings) -> results.Result:
+    """Raises: RunFailedError: the result says so, and nobody may be waiting who would read it."""
+    if result["exit_status"] and job.fails_unattended:
+        raise RunFailedError(f"run {result['run_id']} failed: {'; '.join(result['told'])}")
+    return result
 
 
 def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
@@ -255,32 +296,3 @@ def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
         if table != "runs":
             partitions.ensure_file(job.catalog_uri, table, date)
     partitions.merge_partition(job.catalog_uri, "runs", date, [fragment])
-
-
-def run_status(tally: Tally, settings: PressSettings) -> Status:
-    """Returns how a run went: `failed` when more of the archives that it attempted for the first
-    time than allowed failed or are partial.
-    """
-    if too_many_failed(tally, settings):
-        return Status.FAILED
-    is_whole = not (tally.get("archives_failed", 0) or tally.get("archives_partial", 0))
-    return Status.OK if is_whole else Status.PARTIAL
-
-
-def too_many_failed(tally: Mapping[str, int], settings: PressSettings) -> str:
-    """Returns what an operator is to know of archives that failed for the first time, empty when
-    no more of them did than the settings allow.
-    """
-    first = {status: tally.get(f"first_time_{status}", 0) for status in Status}
-    bad, attempted = first[Status.FAILED] + first[Status.PARTIAL], sum(first.values())
-    most = settings.most_failed
-    if bad and bad / attempted > settings.max_failed_ratio:
-        limit = f"{settings.max_failed_ratio:.0%} of them (max_failed_ratio)"
-    elif most is not None and bad > most:
-        limit = f"{most} (max_failed_count)"
-    else:
-        return ""
-    return (
-        f"{bad} of the {attempted} archives attempted for the first time failed or are partial, "
-        f"more than {limit}"
-    )

@@ -24,10 +24,20 @@ class BeamEngine:
     """Hands the job to the runner that the options name, and waits for its end."""
 
     shares_this_machine = False
+    is_one_process = False
+    run_id: str | None = None
+    has_ended = True
+    what_is_unknown = ""
     codec_processes = 1
 
     def __init__(self, options: PipelineOptions) -> None:
         self._options = options
+
+    def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
+        """Starts the job and leaves it to itself; returns its id."""
+        pipeline = beam.Pipeline(options=self._options)
+        build(pipeline)
+        return str(pipeline.run().job_id())
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs a pipeline to its end; asks for the job to be cancelled when the run is stopped.

@@ -21,6 +21,22 @@ class Engine(Protocol):
     """How many a worker process keeps busy."""
     shares_this_machine: bool
     """Whether its workers see the files of this machine."""
+    is_one_process: bool
+    """Whether all of a run lives in this process, and ends with it."""
+    run_id: str | None
+    """The run's, where the engine's counters tell it; known when the job has ended."""
+    has_ended: bool
+    """Whether nothing of the job is known to be at work, or no job was started."""
+    what_is_unknown: str
+    """What to tell of a job that may be at work still."""
+
+    def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
+        """Starts the job and leaves it to itself; returns its id.
+
+        Raises:
+          ConfigError: the engine ends with this process.
+          EngineDownError: it cannot be reached.
+        """
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs what `build` wires into an empty pipeline, to its end.

@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.progress_display import showing_progress
+from transforms.media.errors import ConfigError
 
 _NAMES = ("directrunner", "direct", "fnapirunner")
 
@@ -27,11 +28,22 @@ class LocalEngine:
     """Runs in this process; shows how far it is, live from the codec processes."""
 
     shares_this_machine = True
+    is_one_process = True
+    run_id: str | None = None
+    has_ended = True
+    what_is_unknown = ""
 
     def __init__(self, options: PipelineOptions, beam_args: Sequence[str]) -> None:
         """Args: beam_args: as they were given, since options do not tell what was given."""
         self._options = options
         self.codec_processes = _codec_processes(beam_args, options)
+
+    def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
+        """Raises: ConfigError: this engine ends with this process."""
+        raise ConfigError(
+            "--detach needs an engine elsewhere, such as --runner=DataflowRunner: the local one "
+            "ends with this command"
+        )
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs a pipeline to its end. Raises: whatever a step raised."""

@@ -15,7 +15,6 @@ from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothi
 from tests.support.job_run import JobRun
 from transforms.elements import ArchiveRef, Failure, Stage
 from transforms.engine import progress
-from transforms.filters import Filters
 from transforms.list_archives import ARCHIVES, FAILURES, LEFT_OUT, FoldersAboveFn, ListArchives
 
 
@@ -28,7 +27,7 @@ def _make(folder: Path, *names: str) -> None:
 
 def _expect(context: JobRun, patterns: Sequence[str], uris: Sequence[str]) -> None:
     pipeline = make_pipeline()
-    listed = pipeline | ListArchives(patterns, context.job)
+    listed = pipeline | ListArchives(patterns, *context)
     found = listed[ARCHIVES] | beam.Map(lambda ref: ref.uri)
     expect(archives=(found, equal_to(uris)), failures=(listed[FAILURES], nothing))
     result = pipeline.run()
@@ -46,7 +45,7 @@ def test_archive_has_uri_size_modification_and_fingerprint(context: JobRun, tmp_
     )
 
     with make_pipeline() as pipeline:
-        listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], context.job)
+        listed = pipeline | ListArchives([f"{tmp_path}/raw/*.gz"], *context)
         assert_that(listed[ARCHIVES] | GroupOnce(), equal_to([ref]))
 
 
@@ -69,7 +68,7 @@ def test_only_archives_modified_after_since_are_listed(context: JobRun, tmp_path
     _make(tmp_path, "raw/before.zip", "raw/at.zip", "raw/after.zip")
     for name, second in (("before", 99), ("at", 100), ("after", 101)):
         os.utime(tmp_path / f"raw/{name}.zip", (0, second))
-    filtered = context.changed(filters=Filters(since_unix_ns=100 * 10**9))
+    filtered = context.changed(since_unix_ns=100 * 10**9)
 
     _expect(filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/after.zip"])
 
@@ -101,7 +100,7 @@ def test_archive_that_cannot_be_fingerprinted_is_a_failure(
         )
 
     with make_pipeline() as pipeline:
-        listed = pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
+        listed = pipeline | ListArchives(["fake://bucket/raw/*"], *context)
         both = (
             listed[ARCHIVES] | "UriOfArchive" >> beam.Map(lambda ref: ref.uri),
             listed[FAILURES] | "UriOfFailure" >> beam.Map(lambda failure: failure.archive_uri),
@@ -117,7 +116,7 @@ def test_named_pipe_is_a_failure_and_not_waited_for(context: JobRun, tmp_path: P
         assert failure.error_type == "ArchiveError"
         assert failure.message.endswith("a.tar.gz: prw-r--r--, expected a regular file")
 
-    listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], context.job)
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/*"], *context)
     expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
     listed[ARCHIVES].pipeline.run().wait_until_finish()
 
@@ -130,7 +129,7 @@ def test_pattern_that_cannot_be_listed_stops_the_run(context: JobRun, store: Mod
         pytest.raises(Exception, match=r"fake://bucket/raw/\*: Permission denied"),
         make_pipeline() as pipeline,
     ):
-        pipeline | ListArchives(["fake://bucket/raw/*"], context.job)
+        pipeline | ListArchives(["fake://bucket/raw/*"], *context)
 
 
 def test_what_stands_in_the_place_of_archives_is_a_failure_whenever_it_was_modified(
@@ -138,7 +137,7 @@ def test_what_stands_in_the_place_of_archives_is_a_failure_whenever_it_was_modif
 ) -> None:
     _make(tmp_path, "raw/a.zip")
     (tmp_path / "raw/b.zip").symlink_to("nowhere")
-    filtered = context.changed(filters=Filters(since_unix_ns=2**62))
+    filtered = context.changed(since_unix_ns=2**62)
 
     def check(failures: list[Failure]) -> None:
         (failure,) = failures
@@ -147,7 +146,7 @@ def test_what_stands_in_the_place_of_archives_is_a_failure_whenever_it_was_modif
         assert failure.error_type == "StorageError"
         assert failure.retryable
 
-    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*"], filtered.job)
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*"], *filtered)
     expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
     listed[ARCHIVES].pipeline.run().wait_until_finish()
 
@@ -160,16 +159,16 @@ def test_pattern_and_archive_of_no_utf8_are_elements_like_others(
     def check(failures: list[Failure]) -> None:
         assert [failure.archive_uri for failure in failures] == [f"{tmp_path}/caf\\xe9/a.zip"]
 
-    listed = make_pipeline() | ListArchives([f"{tmp_path}/caf\udce9/*"], context.job)
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/caf\udce9/*"], *context)
     expect(archives=(listed[ARCHIVES], nothing), failures=(listed[FAILURES], check))
     listed[ARCHIVES].pipeline.run().wait_until_finish()
 
 
 def test_what_runs_made_is_counted_for_each_pattern(context: JobRun, tmp_path: Path) -> None:
     _make(tmp_path, "raw/a.zip", "raw/callpress.lock", "raw/end.json")
-    job = context.changed(own_uris=(f"{tmp_path}/raw/end.json",)).job
+    context = context.changed(own_uris=(f"{tmp_path}/raw/end.json",))
 
-    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*", f"{tmp_path}/no/*"], job)
+    listed = make_pipeline() | ListArchives([f"{tmp_path}/raw/*", f"{tmp_path}/no/*"], *context)
     found = listed[ARCHIVES] | beam.Map(lambda ref: ref.uri)
     expect(
         archives=(found, equal_to([f"{tmp_path}/raw/a.zip"])),
@@ -197,7 +196,7 @@ def test_archives_found_are_reported(context: JobRun, tmp_path: Path) -> None:
     stop = progress.listen(lambda what, _: told.append(what))
 
     with make_pipeline() as pipeline:
-        pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], *context)
     stop()
 
     assert told == ["archives_found", "archives_found"]
@@ -212,13 +211,13 @@ def test_archive_that_cannot_be_looked_at_counts_as_dealt_with(
     stop = progress.listen(lambda what, _: told.append(what))
 
     with make_pipeline() as pipeline:
-        pipeline | ListArchives([f"{tmp_path}/raw/*"], context.job)
+        pipeline | ListArchives([f"{tmp_path}/raw/*"], *context)
     stop()
 
     assert told == ["archives_found", "archives", "failures"]
 
 
 def test_nothing_is_listed_while_the_graph_is_built(context: JobRun, store: ModuleType) -> None:
-    make_pipeline() | ListArchives(["fake://bucket/raw/*"], context.job)
+    make_pipeline() | ListArchives(["fake://bucket/raw/*"], *context)
 
     assert store.CALLS["match"] == 0

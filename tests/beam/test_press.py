@@ -24,7 +24,7 @@ def test_types_of_the_graph_fit_where_beam_checks_them(
     pipeline = make_pipeline()
     assert pipeline.options.view_as(TypeOptions).pipeline_type_check
 
-    press.build(pipeline, ["fake://bucket/raw/*"], *context)
+    press.build(pipeline, ["fake://bucket/raw/*"], context.job)
 
     assert store.CALLS["match"] == 0
 

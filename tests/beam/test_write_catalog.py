@@ -30,15 +30,16 @@ from tests.support.beam import (
     write_rows,
 )
 from tests.support.job_run import JobRun
-from transforms.catalog import pending_replacement
+from transforms.catalog import pending_replacement, results
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.repressing import Repressing
+from transforms.catalog.results import run_status
 from transforms.catalog.schema import CALL_TABLES, TABLES
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
-from transforms.write_catalog import WriteCatalog, run_status
+from transforms.write_catalog import WriteCatalog
 
 
 def _pressed(
@@ -104,7 +105,7 @@ def _recorded(
 
 
 def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
-    """Writes; returns the result left in staging."""
+    """Writes; returns the result."""
     with make_pipeline() as pipeline:
         created = {
             name: pipeline | name >> beam.Create(inputs.get(name, ()))
@@ -120,8 +121,9 @@ def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> d
             )
         }
         expect(result=(created | WriteCatalog(*context), check))
-    result: dict[str, Any] = json.loads(Path(context.staged("result.json")).read_bytes())
-    return result
+    result = results.read(context.catalog_uri, context.run_id)
+    assert result is not None
+    return dict(result)
 
 
 def _write_media(context: JobRun, name: str) -> str:
@@ -347,7 +349,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
     assert read_catalog(context, "runs") == []
     assert Path(old).exists()
     assert pending_replacement.archives_to_repeat(context.catalog_uri) == {"/raw/b"}
-    assert not Path(context.staged("result.json")).exists()
+    assert results.read(context.catalog_uri, context.run_id) is None
 
 
 def _ids(table: str) -> Row:

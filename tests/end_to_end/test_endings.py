@@ -17,7 +17,7 @@ from apache_beam.runners.runner import PipelineRunner
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import EngineDownError
 from tests.support.command import SAMPLE, Finished, callpress
-from transforms.catalog.lock import CatalogLock, LockLostError
+from transforms.locking.lock import CatalogLock, LockLostError
 from transforms.media.errors import StorageError, StoreDownError
 
 NOTHING: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_run_that_another_one_keeps_out_is_told(tmp_path: Path) -> None:
         (LockLostError("run other has it now"), "lock_lost"),
         (EngineDownError("--runner X: refused"), "engine_down"),
         (RuntimeError("transforms.media.errors.StorageError: /out: full"), "storage_down"),
-        (RuntimeError("transforms.catalog.lock.LockLostError: gone"), "lock_lost"),
+        (RuntimeError("transforms.locking.lock.LockLostError: gone"), "lock_lost"),
         (KeyError("of ours"), "bug"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,

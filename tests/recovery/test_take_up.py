@@ -186,8 +186,8 @@ def test_run_that_is_stopped_keeps_what_is_finished_and_touches_no_other(dead: D
     stopped = next_run(context)
     Path(stopped.staged("packets")).mkdir(parents=True)
 
-    keep_completed_work(context.run)
-    keep_completed_work(stopped.run)
+    keep_completed_work(context.job, context.run)
+    keep_completed_work(context.job, stopped.run)
 
     assert other.exists()
     assert not Path(stopped.staging_uri).exists()

@@ -15,11 +15,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 
-from transforms.catalog import lock, partitions, pending_replacement
+from transforms.catalog import partitions, pending_replacement, rivals
 from transforms.catalog.partitions import MergedPartition
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import FragmentRef, PressedCall, ReplacedKey
+from transforms.locking.lease import lease_of
 from transforms.storage import objects
 
 
@@ -61,7 +63,7 @@ def merge(
       LockLostError: another run has the catalog by now.
       StorageError: reading or writing fails.
     """
-    check_may_publish(job, run)
+    lease_of(job, run).check()
     ordered = [
         FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
         for uri, count, replaced in sorted(shares, key=itemgetter(2, 0))
@@ -69,10 +71,17 @@ def merge(
     return partitions.merge_partition(job.catalog_uri, table, call_date, ordered)
 
 
-def check_may_publish(job: JobSettings, run: RunIdentity) -> None:
-    """Raises: LockLostError: another run has the catalog by now. StorageError: cannot be told."""
-    if job.must_hold_lock:
-        lock.check_held(job.catalog_uri, run.run_id)
+def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> None:
+    """Moves a finished recording to its final name.
+
+    Raises:
+      LockLostError: another run has the catalog by now.
+      StorageError: it cannot be written.
+    """
+    lease_of(job, run).check(source.stat().st_size)
+    if run.took_over:
+        rivals.keep_copy(run, uri, source)
+    objects.publish(uri, source)
 
 
 def delete_dropped(job: JobSettings, media_uri: str) -> bool:

@@ -46,6 +46,10 @@ class ParallelFn(beam.DoFn):
         """
         raise NotImplementedError
 
+    def work_at(self, element: Any) -> list[Any]:
+        """Does an element's work."""
+        return list(self.work(element))
+
     def size(self, element: Any) -> int:
         """Returns how much work an element is, in any unit: it decides what is worked on first, and
         nothing else.
@@ -112,7 +116,7 @@ class ParallelFn(beam.DoFn):
                 return
             _, _, element = heapq.heappop(self._waiting)
         try:
-            self._results.put(list(self.work(element)))
+            self._results.put(self.work_at(element))
         except BaseException as error:
             self._results.put(error)
         finally:

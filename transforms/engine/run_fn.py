@@ -12,6 +12,7 @@ from apache_beam.typehints.decorators import no_annotations
 
 from transforms.context import JobSettings, RunIdentity
 from transforms.engine.parallel import ParallelFn
+from transforms.locking.lease import lease_of
 
 RunInput = RunIdentity | beam.pvalue.AsSingleton
 """Which run it is, as a step is given it beside its main input: known once the job is at work."""
@@ -31,7 +32,8 @@ class RunFn(beam.DoFn):
     @no_annotations  # Beam cannot make hints of a variable number of side inputs
     def process(self, element: Any, run: RunIdentity, *beside: Any, **named: Any) -> Iterator[Any]:
         self.run = run
-        return self.each(element, *beside, **named)
+        with lease_of(self.job, run).at_work():
+            yield from self.each(element, *beside, **named)
 
     def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
         """Returns an element's outputs. Args: beside, named: the other side inputs."""
@@ -47,3 +49,7 @@ class ParallelRunFn(RunFn, ParallelFn):
 
     def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
         return self.take(element)
+
+    def work_at(self, element: Any) -> list[Any]:
+        with lease_of(self.job, self.run).at_work():
+            return super().work_at(element)

@@ -23,6 +23,12 @@ class ConfigError(CallpressError):
     """
 
 
+class RunFailedError(CallpressError):
+    """More failed of a run than it is allowed, or it found nothing of what was named: all it made
+    is published, and its result says so too.
+    """
+
+
 class StoreDownError(CallpressError):
     """A store has not answered for long: it is no recording's fault, and the run ends before it
     asks for all of them.

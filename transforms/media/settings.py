@@ -176,6 +176,8 @@ class LimitSettings:
     """Private memory of a codec process, at least `LEAST_CODEC_MEMORY_BYTES`."""
     codec_seconds: int = 6 * 3600
     """Time one archive, track or mix may take in a codec process."""
+    lock_seconds: int = 15 * 60
+    """How long the catalog's lock holds where nobody of the run renews it."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _written_after(
     return found
 
 
-def keep_completed_work(run: RunIdentity) -> None:
+def keep_completed_work(job: JobSettings, run: RunIdentity) -> None:
     """Sweeps the staging of a run that is being stopped, less what the next one can take up.
 
     Raises:
@@ -133,7 +134,16 @@ def keep_completed_work(run: RunIdentity) -> None:
         for folder in SCRATCH_FOLDERS:
             objects.delete_below(run.staged(folder))
     else:
-        objects.delete_below(run.staging_uri)
+        sweep(job, run)
+
+
+def sweep(job: JobSettings, run: RunIdentity) -> None:
+    """Deletes a run's staging, and the folders it is in unless others stage there. Raises:
+    StorageError.
+    """
+    objects.delete_below(run.staging_uri)
+    if objects.delete_empty_folder(job.staging_root):
+        objects.delete_empty_folder(os.path.dirname(job.staging_root))
 
 
 def _run_folder(path: str, staging_root: str) -> str:

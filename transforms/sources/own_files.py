@@ -16,9 +16,11 @@ _OWN = re.compile(
     r"|[a-z]+/call_date=\d{4}-\d\d-\d\d/(?:part-[0-9-]+\.parquet|\.part-[^/]*\.\d+\.partial)"
     # Drawings of `inspect --clock-output`, in any folder.
     r"|clock_[^/]*_audio_only_-?\d+[^/]*\.svg|\.clock_[^/]*\.\d+\.partial"
-    r"|callpress\.lock|\.callpress\.lock\.\d+\.partial"
+    r"|callpress\.lock|\.callpress\.lock\.[^/]*\.partial"
+    # Results: as `catalog.results` names them.
+    r"|results/(?:\d{8}T\d{6}Z-[0-9a-f]{6}\.json|\.\d{8}T\d{6}Z-[^/]*\.\d+\.partial)"
     r"|callpress\.[a-z]+/[^/]+\.(?:json|\d+\.partial)"
-    # Staging: `pipelines.places` names its root, `pipelines.run` the folder of a run.
+    # Staging: `pipelines.places` names its root, `begin_run` the folder of a run.
     r"|callpress-[0-9a-f]{12}/\d{8}T\d{6}Z-[0-9a-f]{6}/.*"
     r")\Z",
     re.DOTALL,

@@ -97,6 +97,10 @@ class BeamStore(ObjectStore):
         """Raises: SwapUnsupportedError: Beam has no conditional requests."""
         raise SwapUnsupportedError(uri)
 
+    def age_seconds(self, uri: str) -> float | None:
+        """Raises: SwapUnsupportedError: Beam has no conditional requests."""
+        raise SwapUnsupportedError(uri)
+
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Raises: SwapUnsupportedError: Beam has no conditional requests."""
         raise SwapUnsupportedError(uri)

@@ -11,10 +11,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import http
 import io
 from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import cast
+from urllib.parse import quote
 
 from google.api_core import exceptions as google_errors
 from google.cloud import storage as google_storage
@@ -196,6 +200,26 @@ class GcsStore(ObjectStore):
                 continue  # replaced between the two requests
             except google_errors.NotFound:
                 return b"", None
+
+    def age_seconds(self, uri: str) -> float | None:
+        """Returns how long ago an object was written, by the clock of Cloud Storage: that stands in
+        the head of each of its answers, which the client's own functions do not show.
+        """
+        bucket, name = _bucket_and_name(uri)
+        client = credentials.storage_client()
+        answer = client._http.get(
+            client._connection.build_api_url(
+                f"/b/{quote(bucket)}/o/{quote(name, safe='')}", {"fields": "updated"}
+            ),
+            timeout=_SWAP_TIMEOUT_SECONDS,
+        )
+        if answer.status_code == http.HTTPStatus.NOT_FOUND:
+            return None
+        if answer.status_code >= 400:
+            raise google_errors.from_http_response(answer)
+        written = datetime.fromisoformat(answer.json()["updated"])
+        now = parsedate_to_datetime(answer.headers["Date"])
+        return max(0.0, (now - written).total_seconds())
 
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Writes an object if it is still of the generation `expected`."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -200,6 +201,26 @@ class LocalStore:
         except FileNotFoundError:
             data = b""
         return data, _token(data)
+
+    def age_seconds(self, uri: str) -> float | None:
+        """Returns how long ago a file was written; None when it is not there.
+
+        The time of now is that of a file made beside it: on a disk that other machines share, both
+        are the file server's.
+        """
+        try:
+            written = os.stat(uri).st_mtime
+        except FileNotFoundError:
+            return None
+        folder, name = os.path.split(uri)
+        try:
+            with tempfile.NamedTemporaryFile(
+                dir=folder, prefix=f".{name}.", suffix=".partial"
+            ) as f:
+                now = os.fstat(f.fileno()).st_mtime
+        except OSError:  # who may only read looks at his own clock
+            now = time.time()
+        return max(0.0, now - written)
 
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Writes a file if it is still the one that `expected` stands for: the SHA-256 of its

@@ -281,6 +281,18 @@ def read_for_swap(uri: str) -> tuple[bytes, str | None]:
 
 
 @retried
+def age_seconds(uri: str) -> float | None:
+    """Returns how long ago an object was written, by its store's own clock; None when it is not
+    there.
+
+    Raises:
+      StorageError: it cannot be told.
+      SwapUnsupportedError: its store cannot compare and swap.
+    """
+    return store_of(uri).age_seconds(uri)
+
+
+@retried
 def compare_and_swap(uri: str, expected: str | None, data: bytes) -> str | None:
     """Writes a small object if it is still the one that a token stands for.
 

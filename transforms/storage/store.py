@@ -164,6 +164,14 @@ class Store(Protocol):
           SwapUnsupportedError: the store has no such thing.
         """
 
+    def age_seconds(self, uri: str) -> float | None:
+        """Returns how long ago an object was written, by the store's own clock: that of a machine
+        may be wrong by hours. None when there is no such object.
+
+        Raises:
+          SwapUnsupportedError: the store has no such thing.
+        """
+
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Writes an object if it is still the one that `expected` stands for.
 

@@ -24,7 +24,7 @@ from tests.support.storage_servers import (
     forget_clients,
     running_fake_gcs_server,
 )
-from transforms.catalog.lock import (
+from transforms.locking.lock import (
     NAME,
     CatalogLock,
     LockHeldError,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from transforms.catalog.lock import (
+from transforms.locking.lock import (
     NAME,
     CatalogLock,
     LockHeldError,

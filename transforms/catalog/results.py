@@ -1,0 +1,193 @@
+"""Results of runs: what became of each, beside the tables, for whoever asks: the command that
+started the run, if it is still there, and `callpress runs`.
+
+    <catalog>/results/<run_id>.json    in the shape of --summary-json; the last 400 stay
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from transforms.catalog.repressing import Repressing, tell
+from transforms.context import JobSettings, RunIdentity
+from transforms.elements import Status
+from transforms.media.errors import StorageError
+from transforms.media.settings import PressSettings
+from transforms.media.text import printable
+from transforms.media.units import SAMPLE_RATE_HZ
+from transforms.media.wall_time import to_time
+from transforms.reason import Reason
+from transforms.storage import globs, objects, uris
+
+FOLDER = "results"
+KEPT = 400
+_READ_AT_A_TIME = 16
+Result = Mapping[str, Any]
+
+
+def write(catalog_uri: str, result: Result) -> None:
+    """Writes a run's result, and deletes the oldest. Raises: StorageError."""
+    objects.write_bytes(
+        uri_of(catalog_uri, result["run_id"]), json.dumps(result, indent=2).encode()
+    )
+    for uri in _names(catalog_uri)[KEPT:]:
+        objects.delete(uri)
+
+
+def read(catalog_uri: str, run_id: str) -> Result | None:
+    """Returns a run's result, None when it has none. Raises: StorageError."""
+    uri = uri_of(catalog_uri, run_id)
+    return _read(uri) if objects.match(globs.quote(uri)) else None
+
+
+def newest(catalog_uri: str, count: int) -> list[Result]:
+    """Returns the results of the last runs, the newest first. Raises: StorageError."""
+    names = _names(catalog_uri)[:count]
+    with ThreadPoolExecutor(_READ_AT_A_TIME) as pool:
+        return list(pool.map(_read, names))
+
+
+def _names(catalog_uri: str) -> list[str]:
+    """Returns all results, the newest first: a run's id begins with when it began."""
+    listed = objects.list_below(uris.join(catalog_uri, FOLDER))
+    return [each.path for each in reversed(listed) if each.path.endswith(".json")]
+
+
+def _read(uri: str) -> Result:
+    try:
+        found: dict[str, Any] = json.loads(objects.read_bytes(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri}: is damaged ({error}); remove it") from None
+    return found
+
+
+def uri_of(catalog_uri: str, run_id: str) -> str:
+    """Returns where a run's result is, or will be."""
+    return uris.join(catalog_uri, FOLDER, f"{run_id}.json")
+
+
+def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, list[str]]:
+    """Returns why a run that came to its end has its exit status, and what people are told of it.
+
+    Args:
+      result: what its last step found.
+      job, run: of which.
+    """
+    found: list[tuple[Reason, str]] = []
+    if why := too_many_failed(result["counts"], job.settings):
+        found.append((Reason.TOO_MANY_FAILED, why))
+    for name in result["unmatched"]:
+        near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
+        line = f"{name['flag']} {name['value']} matches nothing{near}"
+        found.append((Reason.NOTHING_MATCHED, printable(line)))
+    lines = [line for _, line in found]
+    if result["repress"]:
+        repressing = Repressing(**result["repress"])
+        lines.append(tell(repressing))
+        if repressing.is_refused:
+            found.append((Reason.REPRESS_NEEDED, lines[-1]))
+    if not lines and (quiet := _quiet_night(result["counts"], run)):
+        lines.append(quiet)
+    return found[0][0] if found else Reason.OK, lines
+
+
+def _quiet_night(counts: Mapping[str, int], run: RunIdentity) -> str:
+    """Returns what to tell of a run that found nothing to do, empty for any other."""
+    if any(counts.get(f"archives_{status}") for status in Status):
+        return ""
+    if listed := counts.get("archives_listed", 0):
+        return f"nothing new: the catalog has all of the {listed} archives"
+    since = run.since_unix_ns
+    return (
+        "" if since is None else f"nothing new: no archive is newer than {to_time(since)} (--since)"
+    )
+
+
+def summarise(
+    result: Mapping[str, Any], exit_status: int, reason: Reason, told: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the end result of a run, for programs.
+
+    Args:
+      result: what its last step found.
+      exit_status: of the command that waits for it.
+      reason: for that status.
+      told: what people are told of it, in lines.
+    """
+    counts: Mapping[str, int] = result["counts"]
+
+    def by_status(table: str, *names: str) -> dict[str, int]:
+        return {name: counts.get(f"{table}_{name}", 0) for name in names}
+
+    return {
+        "run_id": result["run_id"],
+        "exit_status": exit_status,
+        "reason": str(reason),
+        "started_at": result["started_at"],
+        "finished_at": result["finished_at"],
+        "counts": {
+            "archives": by_status(
+                "archives", "listed", "skipped", "ok", "partial", "failed", "empty"
+            ),
+            "calls": by_status("calls", "ok", "partial", "failed", "empty"),
+            "recordings": counts.get("files_written", 0),
+            "failures": counts.get("failures", 0),
+            "left_out": counts.get("left_out", 0),
+        },
+        "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
+        "missing_seconds": counts.get("missing_ms", 0) / 1_000,
+        "unmatched": result["unmatched"],
+        "repress": result["repress"],
+        "first_time": by_status("first_time", "ok", "partial", "failed", "empty"),
+        "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
+        "cpu_seconds": round(counts.get("cpu_ns", 0) / 1e9, 3),
+        "bytes_read": counts.get("bytes_read", 0),
+        "bytes_written": counts.get("bytes_written", 0),
+        "failures": [_plain_failure(failure) for failure in result["failures"]],
+        "told": list(told),
+    }
+
+
+def _plain_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
+    call = failure["call"]
+    return {
+        **{
+            name: value
+            for name, value in failure.items()
+            if name not in ("call", "archive_modified_unix_ns", "lacks_segment")
+        },
+        "call_cid": f"{call['call_type']}:{call['call_id']}" if call else None,
+        "call_session_id": call["call_session_id"] if call else None,
+    }
+
+
+def run_status(tally: Mapping[str, int], settings: PressSettings) -> Status:
+    """Returns how a run went: `failed` when more of the archives that it attempted for the first
+    time than allowed failed or are partial.
+    """
+    if too_many_failed(tally, settings):
+        return Status.FAILED
+    is_whole = not (tally.get("archives_failed", 0) or tally.get("archives_partial", 0))
+    return Status.OK if is_whole else Status.PARTIAL
+
+
+def too_many_failed(tally: Mapping[str, int], settings: PressSettings) -> str:
+    """Returns what an operator is to know of archives that failed for the first time, empty when
+    no more of them did than the settings allow.
+    """
+    first = {status: tally.get(f"first_time_{status}", 0) for status in Status}
+    bad, attempted = first[Status.FAILED] + first[Status.PARTIAL], sum(first.values())
+    most = settings.most_failed
+    if bad and bad / attempted > settings.max_failed_ratio:
+        limit = f"{settings.max_failed_ratio:.0%} of them (max_failed_ratio)"
+    elif most is not None and bad > most:
+        limit = f"{most} (max_failed_count)"
+    else:
+        return ""
+    return (
+        f"{bad} of the {attempted} archives attempted for the first time failed or are partial, "
+        f"more than {limit}"
+    )

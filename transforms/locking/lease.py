@@ -1,0 +1,274 @@
+"""How a run holds its catalog: each of its processes that is at work sees to it that the lock is
+renewed, and looks at it before it publishes anything.
+
+Of all processes of a run one renews when a third of the lease has passed; the others see that on
+their next look. A run that was away for longer than its lease (a machine asleep, a network cut) may
+find its lock with another: it is told so, and publishes no more. When nobody could renew it, the
+run ends where it would publish next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from transforms.context import JobSettings, RunIdentity
+from transforms.locking import lock
+from transforms.locking.lock import LockLostError, LockState
+from transforms.media.errors import CallpressError, StorageError
+from transforms.storage import uris
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_SHARE = 1 / 15
+"""Of a lease, for which a look at the lock holds good: 60 s of 15 minutes."""
+_LEFT_SHARE = 1 / 3
+"""Of a lease, that is to be left before anything is published: 5 minutes of 15."""
+_RENEWED_SHARE = 2 / 3
+"""Of a lease: with no more left than this it is renewed."""
+_SLOWEST_UPLOAD_BYTES_PER_SECOND = 1_000_000
+_LOOK_SECONDS = 5.0
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Which run holds which catalog, as all its processes know it."""
+
+    catalog_uri: str
+    run_id: str
+    token: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The run's own lock, as it was when this process looked last."""
+
+    looked_at: float
+    expires_at: float
+    """Both by `_now`."""
+
+
+class Lease:
+    """A run's hold on its catalog, in one of its processes."""
+
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+        self._seen: _Seen | None = None
+        self._lost = ""
+        self._lock = threading.Lock()
+        """Of what was seen and lost; held while the store is asked."""
+        self._count_lock = threading.Lock()
+        self._at_work = 0
+        self._begun = 0
+        """Pieces of work, ever."""
+        self._is_kept = False
+        """Whether a thread sees to the renewing."""
+        self._is_given_back = False
+        self._listeners: list[Callable[[str], None]] = []
+
+    # --- asking ---
+
+    def check(self, size_bytes: int = 0) -> None:
+        """Makes sure that the lock is the run's and stays so for as long as publishing takes; to be
+        called before anything is published.
+
+        Args:
+          size_bytes: what is to be uploaded; 0 for what takes no time.
+
+        Raises:
+          LockLostError: another has it, or nobody.
+          StorageError: it cannot be read.
+        """
+        lease_seconds = self._holder.lease_seconds
+        wanted = lease_seconds * _LEFT_SHARE + size_bytes / _SLOWEST_UPLOAD_BYTES_PER_SECOND
+        wanted = min(wanted, lease_seconds * _RENEWED_SHARE)
+        with self._lock:
+            seen = self._seen
+            now = _now()
+            if (
+                seen is None
+                or now - seen.looked_at > lease_seconds * _LOOKED_SHARE
+                or seen.expires_at - now < wanted
+            ):
+                self._look_and_renew()
+            self._raise_if_lost()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Keeps the lock renewed for as long as the block lasts. Raises: LockLostError: it is known
+        to be another's.
+        """
+        self._raise_if_lost()
+        with self._count_lock:
+            self._at_work += 1
+            self._begun += 1
+            if not self._is_kept:
+                self._is_kept = True
+                threading.Thread(target=self._keep, daemon=True, name="lock-renewal").start()
+        try:
+            yield
+        finally:
+            with self._count_lock:
+                self._at_work -= 1
+
+    @contextlib.contextmanager
+    def telling(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Tells why, within the block and from any thread, when the lock turns out to be
+        another's.
+        """
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def give_back(self, after_seconds: float = 0.0) -> None:
+        """Gives the lock back, as `lock.give_back`; nothing is renewed any more. Where it cannot be
+        given back now it ends with its lease.
+        """
+        holder = self._holder
+        with self._lock:
+            self._is_given_back = True
+            try:
+                lock.give_back(holder.catalog_uri, holder.token, after_seconds)
+            except StorageError as error:
+                uri = uris.join(holder.catalog_uri, lock.NAME)
+                logger.warning("the catalog's lock %s could not be given back: %s", uri, error)
+
+    # --- looking and renewing ---
+
+    def _raise_if_lost(self) -> None:
+        if self._lost:
+            raise LockLostError(self._lost)
+
+    def _keep(self) -> None:
+        """Renews while there is work, and a little longer: work comes in small pieces."""
+        begun = -1
+        while self._goes_on(begun):
+            begun = self._begun
+            with self._lock:
+                try:
+                    if self._at_work and not self._is_given_back and self._is_due():
+                        self._look_and_renew()
+                except CallpressError as error:
+                    uri = uris.join(self._holder.catalog_uri, lock.NAME)
+                    logger.warning("the catalog's lock %s could not be renewed: %s", uri, error)
+            # Waits are short, since the clock that counts them stands still while a machine sleeps,
+            # and a lease does not.
+            time.sleep(min(_LOOK_SECONDS, self._holder.lease_seconds / 10))
+
+    def _goes_on(self, begun: int) -> bool:
+        with self._count_lock:
+            self._is_kept = not self._lost and bool(self._at_work or self._begun != begun)
+            return self._is_kept
+
+    def _is_due(self) -> bool:
+        left = self._seen.expires_at - _now() if self._seen else 0.0
+        return left <= self._holder.lease_seconds * _RENEWED_SHARE
+
+    def _look_and_renew(self) -> None:
+        """Looks at the lock, and renews it when it is due; sets `_lost` when it is another's."""
+        holder = self._holder
+        for _ in range(_TRIES):
+            now = _now()  # before the store is asked, so that no time is counted twice
+            held = lock.look(holder.catalog_uri)
+            state = held.state if held else None
+            if held is None or state is None or state.token != holder.token:
+                self._lose("it is gone" if held is None else f"{_name(state)} has it now")
+                return
+            self._seen = _Seen(looked_at=now, expires_at=now + held.seconds_left)
+            if not self._is_due():
+                return
+            now = _now()
+            if lock.swap(holder.catalog_uri, held.swap_token, lock.renewed(state)):
+                self._seen = _Seen(looked_at=now, expires_at=now + state.lease_seconds)
+                return
+        raise StorageError(f"{holder.catalog_uri}: its lock changes too fast to be renewed")
+
+    def _lose(self, now: str) -> None:
+        holder = self._holder
+        uri = uris.join(holder.catalog_uri, lock.NAME)
+        self._lost = (
+            f"run {holder.run_id} lost the catalog's lock {uri} ({now}); what it had not published "
+            "yet was not published, run again"
+        )
+        logger.error("%s", self._lost)
+        for listener in list(self._listeners):
+            listener(self._lost)
+
+
+def _name(state: LockState | None) -> str:
+    return "something damaged" if state is None else state.name
+
+
+def _now() -> float:
+    """Returns seconds of a clock that never steps, and goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class _NoLease(Lease):
+    """Of a run without a lock, as in tests of single steps: it holds what nobody wants."""
+
+    def check(self, size_bytes: int = 0) -> None:
+        """Finds all well."""
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        yield
+
+    def give_back(self, after_seconds: float = 0.0) -> None:
+        """Does nothing."""
+
+
+_leases: dict[Holder, Lease] = {}
+_leases_lock = threading.Lock()
+
+
+def lease_of(job: JobSettings, run: RunIdentity) -> Lease:
+    """Returns this process's part in a run's hold on its catalog, always the same."""
+    holder = Holder(
+        catalog_uri=job.catalog_uri,
+        run_id=run.run_id,
+        token=run.lock_token,
+        lease_seconds=job.settings.limits.lock_seconds,
+    )
+    with _leases_lock:
+        if holder not in _leases:
+            _leases[holder] = Lease(holder) if holder.token else _NoLease(holder)
+        return _leases[holder]
+
+
+@contextlib.contextmanager
+def holding(catalog_uri: str, name: str) -> Iterator[None]:
+    """Holds a catalog within the block, for a command that writes to it and is no run of a job.
+
+    Args:
+      catalog_uri: of the catalog.
+      name: told to whoever comes second.
+
+    Raises:
+      LockHeldError: a run is at work.
+      StorageError: the lock cannot be read or written.
+    """
+    holder = Holder(
+        catalog_uri=catalog_uri,
+        run_id=name,
+        token=secrets.token_hex(16),
+        lease_seconds=lock.LEASE_SECONDS,
+    )
+    lock.acquire(catalog_uri, lock.state_of(name, holder.token, is_one_process=True))
+    lease = Lease(holder)
+    try:
+        with lease.at_work():
+            yield
+    finally:
+        lease.give_back()
