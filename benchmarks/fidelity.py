@@ -208,7 +208,7 @@ def same_bytes() -> Figure:
                 pattern,
                 "--output",
                 str(output),
-                f"--direct_num_workers={workers}",
+                f"--codec-processes={workers}",
             ]
             assert callpress(["run", *arguments]) == 0
             hashes.append(

@@ -19,8 +19,8 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options.
 
     Raises:
-      UsageError: a flag that no runner knows, a word that belongs to none, or a value that cannot
-        be.
+      UsageError: a flag that no runner knows, a word that belongs to none, a value that cannot be,
+        or Beam's own number of workers.
       ConfigError: no such runner.
     """
     parser = StrictParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
@@ -31,6 +31,11 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     _, strays = parser.parse_known_args(list(arguments))
     refuse_unknown(strays, {flag for action in parser._actions for flag in action.option_strings})
     _refuse_twice(arguments, parser)
+    if any(argument.split("=", 1)[0] == "--direct_num_workers" for argument in arguments):
+        raise UsageError(
+            "--direct-num-workers: the local engine is one process, expected --codec-processes N "
+            "for how many recordings are worked on at a time"
+        )
     options = PipelineOptions(list(arguments))
     runner = options.view_as(StandardOptions).runner
     if not is_local(runner):
@@ -54,8 +59,8 @@ def _refuse_twice(arguments: Sequence[str], parser: argparse.ArgumentParser) -> 
             given.add(action.dest)
 
 
-def engine_of(options: PipelineOptions, arguments: Sequence[str]) -> Engine:
-    """Returns the engine that a command line asks for. Args: arguments: those of it for Beam."""
+def engine_of(options: PipelineOptions, codec_processes: int | None) -> Engine:
+    """Returns the engine that a command line asks for. Args: codec_processes: as it says."""
     if is_local(options.view_as(StandardOptions).runner):
-        return LocalEngine(options, arguments)
+        return LocalEngine(options, codec_processes)
     return BeamEngine(options)

@@ -104,6 +104,7 @@ def reason_of(error: BaseException) -> Reason:
     """
     from pipelines.places import NothingToDoError, UnwritableError
     from pipelines.runners.engine import EngineDownError
+    from transforms.codec.slot_files import SlotFolderError
     from transforms.locking.lock import LockHeldError, LockLostError
     from transforms.media.errors import StorageError, StoreDownError
 
@@ -114,6 +115,7 @@ def reason_of(error: BaseException) -> Reason:
         (StorageError, Reason.STORAGE_DOWN),
         (UnwritableError, Reason.STORAGE_DOWN),
         (StoreDownError, Reason.STORAGE_DOWN),
+        (SlotFolderError, Reason.STORAGE_DOWN),
         (EngineDownError, Reason.ENGINE_DOWN),
         (ConfigError, Reason.USAGE),
     )

@@ -18,6 +18,8 @@ from transforms.media.errors import ConfigError
 from transforms.media.values import OutputType
 from transforms.storage import uris
 
+_MOST_CODEC_PROCESSES = 1_024
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -79,6 +81,8 @@ class RunArguments:
     filters: Filters
     overwrite: bool
     repress: bool
+    codec_processes: int | None
+    """As many codec jobs at work on a machine at a time; None for as many as fit."""
     dry_run: bool
     detach: bool
     """Whether the job is started and left to itself."""
@@ -190,6 +194,13 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         action="store_true",
         help="press anew also more than 5 %% of a catalog of 200 archives or more, for other "
         "settings or what an older version left failed or partial",
+    )
+    run.add_argument(
+        "--codec-processes",
+        type=_codec_processes,
+        metavar="N",
+        help="so many recordings are worked on at a time on each machine, by all runs on it "
+        "(default: as many as it has cores, and 256 MB of free memory for each)",
     )
     run.add_argument(
         "--dry-run",
@@ -353,6 +364,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         ),
         overwrite=arguments.overwrite,
         repress=arguments.repress,
+        codec_processes=arguments.codec_processes,
         dry_run=arguments.dry_run,
         detach=arguments.detach,
         summary_json=arguments.summary_json,
@@ -360,6 +372,14 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         verbose=arguments.verbose,
         beam_args=tuple(_beam_spelling(argument) for argument in rest),
     )
+
+
+def _codec_processes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_CODEC_PROCESSES):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, expected a number from 1 to {_MOST_CODEC_PROCESSES}"
+        )
+    return int(text)
 
 
 def _refuse_nameless(arguments: argparse.Namespace) -> None:

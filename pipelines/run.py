@@ -47,6 +47,7 @@ _TROUBLE_REASONS = {
     "StoreDownError": Reason.STORAGE_DOWN,
     "LockHeldError": Reason.LOCK_HELD,
     "LockLostError": Reason.LOCK_LOST,
+    "SlotFolderError": Reason.STORAGE_DOWN,
 }
 _TROUBLE = re.compile(rf"\btransforms(?:\.\w+)+\.({'|'.join(_TROUBLE_REASONS)}): (.*)")
 _TOLD_AS_FAILED = (Reason.STORAGE_DOWN, Reason.LOCK_LOST, Reason.ENGINE_DOWN)
@@ -182,7 +183,7 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
-    engine = engine_of(options, arguments.beam_args)
+    engine = engine_of(options, arguments.codec_processes)
     where = places.places_of(arguments)
     root = places.staging_root(
         where,
@@ -222,7 +223,7 @@ def job_settings(
         filters=arguments.filters,
         overwrite=arguments.overwrite,
         repress=arguments.repress,
-        threads=engine.codec_processes,
+        codec_processes=arguments.codec_processes,
         own_uris=where.own_uris,
         staging_root=staging_root,
         is_one_process=engine.is_one_process,
@@ -301,7 +302,7 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
     if reason is Reason.EXHAUSTED:
         print(
             f"callpress: {name} failed: {line}; give it more, or start fewer codec processes "
-            "(--direct_num_workers)",
+            "(--codec-processes)",
             file=sys.stderr,
         )
         return True

@@ -57,7 +57,7 @@ codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
 elements   | : elements context filters reason server_clocks | base clock rtp storage |
 locking    | locking          | base storage elements                     |
-engine     | engine           | elements locking                          | apache_beam
+engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : begin_run list_archives skip_processed find_prior_rows unpack_archives

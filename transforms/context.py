@@ -30,8 +30,10 @@ class JobSettings:
     filters: Filters
     overwrite: bool
     """Whether all is pressed, whatever the catalog has."""
-    threads: int
-    """Codec processes per worker process."""
+    codec_processes: int | None = None
+    """How many codec jobs a machine has at work at a time; None for as many as it has cores and
+    memory for.
+    """
     own_uris: tuple[str, ...] = ()
     """Files a run writes beside its recordings and tables: no pattern of its own stands for them.
     """

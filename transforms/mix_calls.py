@@ -22,7 +22,8 @@ from transforms.catalog.rows.dumps import (
     sums_of,
 )
 from transforms.catalog.rows.recordings import mix_name
-from transforms.codec.pool import run_in_codec_process
+from transforms.codec.pool import POOL
+from transforms.codec.process import Terms
 from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import (
     ArchiveOutcome,
@@ -119,14 +120,14 @@ class _MixFn(ParallelRunFn):
             # An earlier archive of a call that nothing of this run turned out to be about.
             return
         # Threads cost some CPU, and a small call is done in seconds.
-        cores = self.cores_for(group) if self.size(group) >= _LARGE_SAMPLES else 1
+        share = self.share_of(group) if self.size(group) >= _LARGE_SAMPLES else None
         tracks = sorted(found["tracks"], key=lambda extracted: extracted.track)
         failures = sorted(
             found["failures"],
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
         failures, completed = _complete(plan, failures)
-        pressed = _press(plan, tracks, failures, cores, self.job, self.run)
+        pressed = _press(plan, tracks, failures, share, self.job, self.run)
         outcomes = tuple(
             _outcome(archive, tracks, pressed.failures, plan.call if archive in completed else None)
             for archive in plan.archive_uris
@@ -142,7 +143,7 @@ def _press(
     plan: CallPlan,
     tracks: Sequence[ExtractedTrack],
     failures: Sequence[Failure],
-    cores: int,
+    share: int | None,
     job: JobSettings,
     run: RunIdentity,
 ) -> PressedCall:
@@ -152,7 +153,8 @@ def _press(
       plan: of the call.
       tracks: those that were extracted, in order.
       failures: those known so far.
-      cores: how many the mix may keep busy.
+      share: how many cores are its own, if it is large enough for more than one; then it uses
+        others that are free, too.
       job, run: for whom.
 
     Raises:
@@ -166,7 +168,7 @@ def _press(
     makes_mix = plan.is_whole and not (left_out and plan.has_prior_mix)
     done = _Done()
     if tracks:
-        done = _mix(plan, tracks, uri, cores, job, run, makes_mix=makes_mix)
+        done = _mix(plan, tracks, uri, share, job, run, makes_mix=makes_mix)
     if done.lost is not None:
         progress.add("failures")
         failures.append(to_failure(Stage.MIX_CALLS, done.lost, call=plan.call))
@@ -231,7 +233,7 @@ def _mix(
     plan: CallPlan,
     tracks: Sequence[ExtractedTrack],
     uri: str,
-    cores: int,
+    share: int | None,
     job: JobSettings,
     run: RunIdentity,
     *,
@@ -241,22 +243,27 @@ def _mix(
     settings = job.settings
     writes = makes_mix and settings.composite.enabled
     progress_told = _ProgressOfMix(plan, tracks, settings, writes=writes)
+    terms = Terms(
+        inputs=STAGED_INPUTS,
+        on_progress=progress_told.advance,
+        timeout_seconds=settings.limits.codec_seconds,
+        share=share or 1,
+    )
     with progress_told, work_folders.work_folder(run.staging_uri) as folder:
         output = folder / "mix" if writes else None
         try:
-            mixed, cpu_ns = run_in_codec_process(
-                settings.limits,
-                STAGED_INPUTS,
-                progress_told.advance,
-                mix_call,
-                tuple(_to_mix(track, settings) for track in tracks),
-                output,
-                settings.mp3,
-                settings.composite,
-                _tags(plan, tracks),
-                cores,
-                plan.allowed_mix_samples,
-            )
+            with POOL.lend(settings.limits.codec_memory_bytes) as codec:
+                mixed, cpu_ns = codec.run(
+                    terms,
+                    mix_call,
+                    tuple(_to_mix(track, settings) for track in tracks),
+                    output,
+                    settings.mp3,
+                    settings.composite,
+                    _tags(plan, tracks),
+                    share is not None,
+                    plan.allowed_mix_samples,
+                )
         except RecordingError as error:
             return _Done(lost=error)
         try:

@@ -28,7 +28,6 @@ class BeamEngine:
     run_id: str | None = None
     has_ended = True
     what_is_unknown = ""
-    codec_processes = 1
 
     def __init__(self, options: PipelineOptions) -> None:
         self._options = options

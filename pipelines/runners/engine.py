@@ -17,8 +17,6 @@ class EngineDownError(CallpressError):
 class Engine(Protocol):
     """One of Beam's runners, and what we add to it."""
 
-    codec_processes: int
-    """How many a worker process keeps busy."""
     shares_this_machine: bool
     """Whether its workers see the files of this machine."""
     is_one_process: bool

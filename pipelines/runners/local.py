@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -11,6 +10,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.progress_display import showing_progress
+from transforms.codec.pool import POOL
 from transforms.media.errors import ConfigError
 
 _NAMES = ("directrunner", "direct", "fnapirunner")
@@ -33,10 +33,10 @@ class LocalEngine:
     has_ended = True
     what_is_unknown = ""
 
-    def __init__(self, options: PipelineOptions, beam_args: Sequence[str]) -> None:
-        """Args: beam_args: as they were given, since options do not tell what was given."""
+    def __init__(self, options: PipelineOptions, codec_processes: int | None) -> None:
+        """Args: codec_processes: as many as were asked for."""
         self._options = options
-        self.codec_processes = _codec_processes(beam_args, options)
+        self._codec_processes = codec_processes
 
     def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
         """Raises: ConfigError: this engine ends with this process."""
@@ -47,7 +47,7 @@ class LocalEngine:
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs a pipeline to its end. Raises: whatever a step raised."""
-        with showing_progress(self.codec_processes):
+        with showing_progress(POOL.governor.use(self._codec_processes)):
             pipeline = make_local_pipeline(self._options)
             build(pipeline)
             pipeline.run().wait_until_finish()
@@ -67,13 +67,3 @@ def make_local_pipeline(options: PipelineOptions) -> beam.Pipeline:
     # here that is a third of a second of a small run.
     options.view_as(TypeOptions).pipeline_type_check = False
     return beam.Pipeline(runner=FnApiRunner(), options=options)
-
-
-def _codec_processes(beam_args: Sequence[str], options: PipelineOptions) -> int:
-    """Returns as many as there are cores, or as `--direct_num_workers` says."""
-    told = any(argument.startswith("--direct_num_workers") for argument in beam_args)
-    if told and (count := options.view_as(DirectOptions).direct_num_workers) > 0:
-        return int(count)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

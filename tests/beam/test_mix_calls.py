@@ -113,26 +113,31 @@ def sources(context: JobRun, tmp_path: Path) -> list[TrackSource]:
 # --- a call as it should be -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("large_samples", "cores"), [(1, 2), (1 << 40, 1)], ids=["large", "small"])
+@pytest.mark.parametrize(
+    ("large_samples", "share", "uses_free_cores"),
+    [(1, 2, True), (1 << 40, 1, False)],
+    ids=["large", "small"],
+)
 def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
     context: JobRun,
     sources: list[TrackSource],
     monkeypatch: pytest.MonkeyPatch,
     large_samples: int,
-    cores: int,
+    share: int,
+    uses_free_cores: bool,
 ) -> None:
     monkeypatch.setattr(mix_calls, "_LARGE_SAMPLES", large_samples)
     given, run = [], CodecLoan.run
 
     def note(loan: CodecLoan, terms: Terms, job: Any, *args: Any) -> Any:
-        given.append((job, args[-2]))
+        given.append((job, terms.share, args[-2]))
         return run(loan, terms, job, *args)
 
     monkeypatch.setattr(CodecLoan, "run", note)
 
     _run(context, [make_plan(sources)])
 
-    assert [asked for job, asked in given if job is mix_call] == [cores]
+    assert [asked for job, *asked in given if job is mix_call] == [[share, uses_free_cores]]
 
 
 def test_call_gets_one_mix_from_its_earliest_media_to_its_latest(

@@ -205,3 +205,8 @@ def read_on_threads(host: JobHost, names: Sequence[str]) -> list[str]:
 
     with ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(read, names))
+
+
+def ask_for_cores(host: JobHost, wishes: Sequence[int]) -> list[int]:
+    """Returns how many cores it was given, wish by wish."""
+    return [host.cores(most) for most in wishes]

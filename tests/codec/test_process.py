@@ -210,6 +210,18 @@ def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: not is_running(child))
 
 
+def test_child_without_work_ends_and_one_at_work_does_not() -> None:
+    child = CodecProcess(MEMORY_BYTES, idle_seconds=0.3)
+    for _ in range(2):
+        assert run_job(child, codec_jobs.work_for, 0.6) == child._process.pid
+
+    wait_until(lambda: not child.is_alive)
+
+    assert not child.answers()
+    assert child._process.wait() == 0
+    child.close()
+
+
 def test_close_kills_the_child_and_may_be_called_twice(codec: CodecProcess) -> None:
     pid = run_job(codec, codec_jobs.give_pid)
 

@@ -52,9 +52,21 @@ from transforms.media.settings import PressSettings
         (("run", "--input", "x", "--output", "y", "--since", "yesterday"), 2, "--since yesterday"),
         (("run", "--input", "x", "--output", "y", "stray"), 2, "'stray' belongs to no option"),
         (
-            ("run", "--direct_num_workers=2", "--input", "x", "y.gz", "--output", "z"),
+            ("run", "--codec-processes=2", "--input", "x", "y.gz", "--output", "z"),
             2,
             "'y.gz' belongs to no option",
+        ),
+        *(
+            (("run", "--input", "x", "--output", "y", "--codec-processes", given), 2, "1 to 1024")
+            for given in ("0", "-1", "two", "1.5", "1025", "٣")
+        ),
+        *(
+            (
+                ("run", "--input", "x", "--output", "y", flag, "2"),
+                2,
+                "expected --codec-processes N",
+            )
+            for flag in ("--direct_num_workers", "--direct-num-workers")
         ),
         (
             ("run", "--input", "x", "--output", "y", "--runner=PrismRunner"),

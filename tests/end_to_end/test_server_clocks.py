@@ -50,7 +50,7 @@ def test_step_of_the_servers_clock_is_counted_and_moves_nobody(tmp_path: Path) -
     hashes = []
     for workers in (1, 2):
         output = tmp_path / f"out{workers}"
-        press(output, archive, flags=("--direct_num_workers", workers))
+        press(output, archive, flags=("--codec-processes", workers))
 
         (call,) = query(output / "catalog", "calls")
         assert (call["server_clock_steps"], call["status"]) == (1, "ok")

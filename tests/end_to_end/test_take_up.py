@@ -66,7 +66,7 @@ def kill_when(
         str(output),
     ]
     run = subprocess.Popen(
-        [*command, "--direct_num_workers=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--codec-processes=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     while not is_time(output):

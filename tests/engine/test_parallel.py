@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -22,6 +25,8 @@ from tests.support.beam import (
     make_track,
 )
 from tests.support.job_run import JobRun
+from transforms.codec.machine import Machine
+from transforms.codec.pool import POOL
 from transforms.elements import ArchiveRef, TrackSource
 from transforms.engine.parallel import ParallelFn
 from transforms.extract_tracks import _ExtractFn
@@ -32,6 +37,9 @@ WAIT_SECONDS = 5
 
 
 class _TakingFn(ParallelFn):
+    def __init__(self, codec_processes: int | None, *, in_one_bundle: bool = True) -> None:
+        super().__init__(codec_processes, in_one_bundle=in_one_bundle)
+
     def process(self, element: Any) -> Iterator[Any]:
         return self.take(element)
 
@@ -147,8 +155,8 @@ def test_work_is_done_on_as_many_threads_as_asked() -> None:
 class _SizedFn(_TakingFn):
     """Elements are their own size; work begins when `gate` is opened."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int, *, in_one_bundle: bool = True) -> None:
+        super().__init__(threads, in_one_bundle=in_one_bundle)
         self.begun: list[int] = []
         self.gate = threading.Event()
 
@@ -219,7 +227,7 @@ def test_piece_of_work_may_keep_its_share_of_the_cores_busy(
     fn.start_bundle()
     for size in sizes:
         assert list(fn.process(size)) == []
-    found = {size: fn.cores_for(size) for size in sizes}
+    found = {size: fn.share_of(size) for size in sizes}
     fn.gate.set()
     list(fn.finish_bundle())
     fn.teardown()
@@ -261,9 +269,55 @@ def test_one_thread_works_in_the_order_of_arrival() -> None:
     assert fn.begun == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("threads", "most"), [(1, 4), (2, 1_000)])
-def test_what_waits_is_bounded(threads: int, most: int) -> None:
-    fn = _SizedFn(threads)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_comes_in_bundles_is_worked_on_in_the_order_of_arrival(threads: int) -> None:
+    fn = _SizedFn(threads, in_one_bundle=False)
+    fn.gate.set()
+    fn.setup()
+    fn.start_bundle()
+    outputs = [output for number in range(60) for output in fn.process(number)]
+    outputs += [windowed.value for windowed in fn.finish_bundle()]
+    fn.teardown()
+
+    assert sorted(outputs) == list(range(60))
+    assert all(abs(place - number) < threads for place, number in enumerate(fn.begun))
+
+
+def test_nothing_of_a_bundle_has_more_than_one_core_of_its_own() -> None:
+    fn = _SizedFn(8, in_one_bundle=False)
+    fn.setup()
+    fn.start_bundle()
+    assert list(fn.process(100)) == []
+    found = fn.share_of(100)
+    fn.gate.set()
+    list(fn.finish_bundle())
+    fn.teardown()
+
+    assert found == 1
+
+
+def test_worker_has_as_many_threads_as_its_machine_has_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(POOL.governor, "_machine", Machine(proc=Path("/nowhere")))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    fn = pickle.loads(pickle.dumps(_ThreadFn(None)))  # decided there, and not where it was made
+
+    fn.setup()
+    fn.start_bundle()
+    names = [name for number in range(200) for name in fn.process(number)]
+    names += [windowed.value for windowed in fn.finish_bundle()]
+    fn.teardown()
+
+    assert len(set(names)) == 5
+
+
+@pytest.mark.parametrize(
+    ("threads", "in_one_bundle", "most"),
+    [(1, True, 4), (2, True, 1_000), (1, False, 2), (8, False, 16)],
+)
+def test_what_waits_is_bounded(threads: int, in_one_bundle: bool, most: int) -> None:
+    fn = _SizedFn(threads, in_one_bundle=in_one_bundle)
     fn.gate.set()
     fn.setup()
     fn.start_bundle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +37,7 @@ from tests.support.media import (
     stage_call,
     unpack,
 )
+from transforms.media import mix_call as mix_call_module
 from transforms.media.errors import RtpError, StorageError
 from transforms.media.job import JobHost
 from transforms.media.mix_call import MixStats, TrackToMix, mix_call
@@ -196,17 +198,48 @@ def test_threads_make_the_same_mix(tmp_path: Path) -> None:
     made = []
     for threads in (1, 2, 3):
         stats = mix_call(
-            JobHost(open_input=open_in(tmp_path)),
+            JobHost(open_input=open_in(tmp_path), cores=partial(min, threads)),
             tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
             tmp_path / f"{threads}.mp3",
             Mp3Settings(),
             CompositeSettings(),
             {},
-            threads,
+            uses_free_cores=True,
         )
         assert stats.mix is not None
         made.append((stats.mix, [(track.loudness_lufs, track.peak_dbfs) for track in stats.tracks]))
     assert made[0] == made[1] == made[2]
+
+
+def test_cores_that_come_and_go_change_nothing_of_the_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mix_call_module, "_ASKING_SECONDS", 0.0)
+    parts = stage_call(
+        [say(f"user{n}", voice(6, 100 + 20 * n), 300 * n) for n in range(5)], tmp_path
+    )
+    asked: list[int] = []
+
+    def cores(most: int) -> int:
+        asked.append(most)
+        return (1, 5, 2)[len(asked) % 3]
+
+    made = [
+        mix_call(
+            JobHost(open_input=open_in(tmp_path), cores=cores),
+            tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
+            tmp_path / f"{uses_free_cores}.mp3",
+            Mp3Settings(),
+            CompositeSettings(),
+            {},
+            uses_free_cores,
+        ).mix
+        for uses_free_cores in (False, True)
+    ]
+
+    assert made[0] == made[1] is not None
+    assert len(asked) >= 6
+    assert set(asked) == {5}  # no more than it has tracks
 
 
 def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
@@ -219,13 +252,13 @@ def test_what_fails_on_a_thread_fails_the_call(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="gone"):
         mix_call(
-            JobHost(open_input=open_input),
+            JobHost(open_input=open_input, cores=lambda most: most),
             tuple(TrackToMix(parts=(part,), is_mixed=True) for part in parts),
             tmp_path / "out.mp3",
             Mp3Settings(),
             CompositeSettings(),
             {},
-            2,
+            uses_free_cores=True,
         )
 
 
@@ -304,8 +337,7 @@ def test_mix_that_is_too_long_is_not_written_and_its_tracks_are_measured(
         Mp3Settings(),
         CompositeSettings(),
         {},
-        1,
-        allowed_ms * 48,
+        allowed_samples=allowed_ms * 48,
     )
     assert (stats.mix is not None) == (tmp_path / "out.mp3").exists() == is_made
     assert stats.too_long_samples == (None if is_made else 3 * 48_000)

@@ -28,7 +28,8 @@ def context(tmp_path: Path) -> JobRun:
             settings=PressSettings(),
             filters=Filters(),
             overwrite=False,
-            threads=2,
+            codec_processes=2,
+            is_one_process=True,
         ),
         RunIdentity(
             run_id="run-1",

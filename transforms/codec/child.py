@@ -58,6 +58,10 @@ class _Parent:
             raise answer
         return answer
 
+    def cores(self, most: int) -> int:
+        """Returns how many cores the job may keep busy from now on, of so many that it could."""
+        return cast(int, self._ask("cores", most))
+
     def tell_progress(self, count: int) -> None:
         """Tells how much more of a job is done: samples, or bytes of an archive."""
         with self._lock:
@@ -107,10 +111,14 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _serve_jobs(connection: Connection) -> None:
+def _serve_jobs(connection: Connection, idle_seconds: float) -> None:
     parent = _Parent(connection)
-    host = JobHost(open_input=parent.open_input, tell_progress=parent.tell_progress)
+    host = JobHost(
+        open_input=parent.open_input, tell_progress=parent.tell_progress, cores=parent.cores
+    )
     while True:
+        if not connection.poll(idle_seconds):
+            return
         try:
             kind, *work = connection.recv()
         except EOFError:
@@ -154,14 +162,16 @@ def _do(
 
 
 def main(argv: list[str]) -> None:
-    """The child. Args: argv: the connection's file descriptor, the memory limit in bytes."""
+    """The child. Args: argv: the connection's file descriptor, the memory limit in bytes, how many
+    seconds to wait for work.
+    """
     connection = Connection(int(argv[0]))
     sys.setswitchinterval(_SWITCH_SECONDS)
     threading.stack_size(_STACK_BYTES)
     _limit_memory(int(argv[1]))
     _allow_many_files()
     _die_with_parent()
-    _serve_jobs(connection)
+    _serve_jobs(connection, float(argv[2]))
 
 
 if __name__ == "__main__":

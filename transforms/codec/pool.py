@@ -1,10 +1,11 @@
-"""The codec processes of a worker: as many as there are threads at work, each lent to one at a
-time.
+"""The codec processes of a worker: one for each job that is at work, each lent to one at a time.
+How many are at work, the governor says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
+from transforms.codec.governor import Governor, Slots
 from transforms.codec.process import CodecProcess, Inputs, JobResult, LostWorkError, Terms
 from transforms.media.errors import CallpressError, CodecProcessError
 from transforms.media.job import JobHost
@@ -63,12 +65,14 @@ class _Gate:
 
 
 class CodecLoan:
-    """A codec process while it is lent."""
+    """A codec process while it is lent: from its first job on, since one that waits for its turn
+    would take up memory.
+    """
 
-    def __init__(self, pool: CodecPool, process: CodecProcess, memory_bytes: int) -> None:
+    def __init__(self, pool: CodecPool, memory_bytes: int) -> None:
         self._pool = pool
         self._memory_bytes = memory_bytes
-        self.process = process
+        self.process: CodecProcess | None = None
 
     def run(
         self,
@@ -78,7 +82,8 @@ class CodecLoan:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> JobResult[T]:
-        """As `CodecProcess.run`; but work that is lost is tried once more, alone.
+        """As `CodecProcess.run`, once there is a slot for it on this machine; but work that is lost
+        is tried once more, alone.
 
         Alone, because several children at once may have used up the machine's memory, or its time,
         and the kernel does not always kill the one to blame. It waits until those at work have
@@ -88,6 +93,7 @@ class CodecLoan:
           RecordingError: what the job raised.
           CodecProcessError: lost twice, or a bug of ours.
           RunStoppedError: the pool was stopped.
+          SlotFolderError: the governor's folder is of no use.
         """
         told = 0
 
@@ -96,38 +102,46 @@ class CodecLoan:
             told += count
             terms.on_progress(count)
 
-        def attempt() -> JobResult[T]:
+        def attempt(slots: Slots) -> JobResult[T]:
             self._pool.check()
+            if self.process is None:
+                self.process = self._pool.take(self._memory_bytes)
+            now = replace(terms, on_progress=tell, cores=slots.cores)
             try:
-                return self.process.run(replace(terms, on_progress=tell), job, *args, **kwargs)
+                return self.process.run(now, job, *args, **kwargs)
             except LostWorkError:
                 self._pool.check()
                 raise
 
+        turn = functools.partial(self._pool.governor.slot, self._pool.check, terms.share)
         try:
-            with self._pool.gate.together():
-                return attempt()
+            with self._pool.gate.together(), turn() as slots:
+                return attempt(slots)
         except LostWorkError as error:
             first = error.message
         logger.warning("%s over %s; it is tried once more, alone", first, job.__name__)
-        with self._pool.gate.alone():
-            self.process = self._pool.replace(self.process, self._memory_bytes)
+        with self._pool.gate.alone(), turn() as slots:
+            self._give_up_process()
             terms.on_progress(-told)
             try:
-                return attempt()
+                return attempt(slots)
             except LostWorkError as error:
                 both = f"{first}, and again when tried alone"
                 raise CodecProcessError(
                     both if error.message == first else f"{first}; tried alone, {error.message}"
                 ) from None
 
+    def _give_up_process(self) -> None:
+        if self.process is not None:
+            self._pool.discard(self.process)
+            self.process = None
+
 
 class CodecPool:
-    """The children of this process: as many as there are threads at work, each lent to one at a
-    time.
-    """
+    """The children of this process: one for each job at work, each lent to one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, governor: Governor | None = None) -> None:
+        self.governor = governor or Governor()
         self.gate = _Gate()
         self._idle: queue.SimpleQueue[CodecProcess] = queue.SimpleQueue()
         self._all: set[CodecProcess] = set()
@@ -136,19 +150,22 @@ class CodecPool:
 
     @contextlib.contextmanager
     def lend(self, memory_bytes: int) -> Iterator[CodecLoan]:
-        """Lends a live child. Raises: RunStoppedError."""
-        loan = CodecLoan(self, self._take(memory_bytes), memory_bytes)
+        """Lends a child. Raises: RunStoppedError."""
+        self.check()
+        loan = CodecLoan(self, memory_bytes)
         try:
             yield loan
         finally:
-            with self._lock:
-                is_fit = loan.process.is_alive and not self._is_stopped
-                if is_fit:
-                    self._idle.put(loan.process)
-                else:
-                    self._all.discard(loan.process)
-            if not is_fit:
-                loan.process.close()
+            if loan.process is not None:
+                self._take_back(loan.process)
+
+    def _take_back(self, process: CodecProcess) -> None:
+        with self._lock:
+            is_fit = process.is_alive and not self._is_stopped
+            if is_fit:
+                self._idle.put(process)
+        if not is_fit:
+            self.discard(process)
 
     def warm(self, memory_bytes: int) -> None:
         """Starts a child that imports what jobs need and waits for its first. Raises:
@@ -163,14 +180,14 @@ class CodecPool:
         if self._is_stopped:
             raise RunStoppedError("the run is being stopped")
 
-    def replace(self, process: CodecProcess, memory_bytes: int) -> CodecProcess:
-        """Returns a fresh child for one that is lent. Raises: RunStoppedError."""
+    def discard(self, process: CodecProcess) -> None:
+        """Ends a child that nobody else has."""
         process.close()
         with self._lock:
             self._all.discard(process)
-        return self._start(memory_bytes)
 
-    def _take(self, memory_bytes: int) -> CodecProcess:
+    def take(self, memory_bytes: int) -> CodecProcess:
+        """Returns a live child. Raises: RunStoppedError."""
         while True:
             self.check()
             try:
@@ -179,9 +196,7 @@ class CodecPool:
                 return self._start(memory_bytes)
             if process.answers():
                 return process
-            process.close()  # it died while nobody used it
-            with self._lock:
-                self._all.discard(process)
+            self.discard(process)  # it died while nobody used it
 
     def _start(self, memory_bytes: int) -> CodecProcess:
         process = CodecProcess(memory_bytes)
@@ -193,11 +208,12 @@ class CodecPool:
         raise RunStoppedError("the run is being stopped")
 
     def stop(self) -> None:
-        """Kills every child, also those at work, and lends no more."""
+        """Kills every child, also those at work, and lends no more; nobody waits for a slot."""
         with self._lock:
             self._is_stopped = True
             processes, self._all = self._all, set()
             idle, self._idle = self._idle, queue.SimpleQueue()
+        self.governor.wake()
         for process in processes:
             # its borrower closes it: a pipe closed under a reader may be another file by the time
             # it reads
@@ -237,6 +253,7 @@ def run_in_codec_process(
       RecordingError: what the job raised.
       CodecProcessError: the process died or passed a limit, twice; or a bug of ours.
       RunStoppedError: the run is being stopped.
+      SlotFolderError: the governor's folder is of no use.
     """
     terms = Terms(inputs=inputs, on_progress=on_progress, timeout_seconds=limits.codec_seconds)
     with POOL.lend(limits.codec_memory_bytes) as codec:

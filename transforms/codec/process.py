@@ -16,6 +16,8 @@ the child) would only repeat itself and is not.
     path | None                      ->
                                      <-      ("read", name, offset, size)     any number of times
     bytes | StorageError             ->
+                                     <-      ("cores", most)                  any number of times
+    how many it may keep busy        ->
                                      <-      ("progress", count)              no answer
                                      <-      ("done" | "failed" | "exhausted" | "crashed",
                                               value, cpu_ns)
@@ -53,6 +55,8 @@ from transforms.media.text import printable
 
 logger = logging.getLogger(__name__)
 _PING_SECONDS = 10
+_IDLE_SECONDS = 30.0
+"""What a child without work has of memory is of more use to others than its start costs: 0.2 s."""
 
 
 P = ParamSpec("P")
@@ -78,6 +82,10 @@ class Terms:
     """Told what the job tells: samples, or bytes of an archive."""
     timeout_seconds: float
     """The child is killed after this."""
+    share: int = 1
+    """How many of this machine's cores are to be its own, also where others wait for one."""
+    cores: Callable[[int], int] = lambda _most: 1
+    """Asked how many cores the job may keep busy from now on, of so many that it could."""
 
 
 class JobResult(NamedTuple, Generic[T]):
@@ -97,8 +105,13 @@ class LostWorkError(CodecProcessError):
 class CodecProcess:
     """One child, reused from job to job. Used by one thread at a time."""
 
-    def __init__(self, memory_bytes: int) -> None:
-        """Starts the child. Args: memory_bytes: bound on its private memory (RLIMIT_DATA)."""
+    def __init__(self, memory_bytes: int, idle_seconds: float = _IDLE_SECONDS) -> None:
+        """Starts the child.
+
+        Args:
+          memory_bytes: bound on its private memory (RLIMIT_DATA).
+          idle_seconds: after so long without work it ends.
+        """
         self._memory_bytes = memory_bytes
         self._connection, theirs = Pipe()
         package_root = str(Path(__file__).resolve().parents[2])
@@ -118,6 +131,7 @@ class CodecProcess:
                 "transforms.codec.child",
                 str(theirs.fileno()),
                 str(memory_bytes),
+                str(idle_seconds),
             ],
             pass_fds=[theirs.fileno()],
             # never written to: its end tells the child that the parent is gone
@@ -164,6 +178,8 @@ class CodecProcess:
                     self._send(terms.inputs.local_path(*rest))
                 elif kind == "read":
                     self._send(self._read(handles, terms.inputs, *rest))
+                elif kind == "cores":
+                    self._send(terms.cores(*rest))
                 elif kind == "progress":
                     terms.on_progress(*rest)
                 else:

@@ -1,10 +1,13 @@
 """Runs a DoFn's slow work on threads: each drives a codec process, so that one worker process keeps
-all cores busy.
+all cores busy. How many threads that are, is found out on the worker; that no more jobs are at work
+than the machine has cores for, however many bundles and processes there are, is the governor's
+doing.
 
 Beam's local engine hands a whole stage to one thread. Of what has arrived the threads take the
 largest first: taken last, a big call beside many small ones would leave the other cores idle. A
 call that is larger than a core's share of what is left may keep more than one core busy by itself.
-On other engines one thread per worker is enough, and it takes work as it comes.
+Other engines hand out bundles, and may give what is not taken in yet to another worker: so work is
+taken as it comes, and little of it ahead.
 """
 
 from __future__ import annotations
@@ -20,9 +23,15 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
+from transforms.codec.pool import POOL
+
 _LOOK_AHEAD = 1_000
 """Elements that wait at most: a few kB each."""
 _LOOK_AHEAD_ALONE = 4
+_LOOK_AHEAD_OF_BUNDLE = 2
+"""Elements per thread that are taken in at most where the engine splits work: one at work, one
+next.
+"""
 _BEGUN_WITH = 16
 """Elements per thread that are waited for before the first is taken: they come within ms, and the
 largest may be among them.
@@ -34,11 +43,15 @@ class ParallelFn(beam.DoFn):
     come in any order.
     """
 
-    def __init__(self, threads: int) -> None:
-        """Args: threads: how many elements are worked on at a time; with more than one, the largest
-        that are known first.
+    def __init__(self, codec_processes: int | None, *, in_one_bundle: bool) -> None:
+        """Args:
+        codec_processes: how many elements are worked on at a time; None for as many as the worker's
+            machine has cores and memory for.
+        in_one_bundle: whether all there is comes in one bundle; then, with more than one at a time,
+            the largest that are known come first.
         """
-        self._threads = threads
+        self._codec_processes = codec_processes
+        self._in_one_bundle = in_one_bundle
 
     def work(self, element: Any) -> Iterable[Any]:
         """Returns an element's outputs, tagged or not. Runs outside Beam's own threads: no metrics
@@ -56,10 +69,12 @@ class ParallelFn(beam.DoFn):
         """
         return 0
 
-    def cores_for(self, element: Any) -> int:
-        """Returns how many cores an element at work may keep busy: its share of all that is not
-        done, at least one.
+    def share_of(self, element: Any) -> int:
+        """Returns how many cores are an element's own: its share of all that is not done, at least
+        one. Of a bundle among many it is one: what else there is nobody knows.
         """
+        if not self._in_one_bundle:
+            return 1
         with self._lock:
             return max(1, round(self._threads * self.size(element) / max(1, self._size_left)))
 
@@ -67,6 +82,8 @@ class ParallelFn(beam.DoFn):
         """Counts an output; runs in Beam's thread."""
 
     def setup(self) -> None:
+        self._threads = POOL.governor.use(self._codec_processes)
+        self._by_size = self._in_one_bundle and self._threads > 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__)
 
     def start_bundle(self) -> None:
@@ -83,13 +100,16 @@ class ParallelFn(beam.DoFn):
         """Takes an element in, and yields what is done by now."""
         size = self.size(element)
         with self._lock:
-            heapq.heappush(
-                self._waiting, (-size if self._threads > 1 else 0, self._arrived, element)
-            )
+            heapq.heappush(self._waiting, (-size if self._by_size else 0, self._arrived, element))
             self._size_left += size
         self._arrived += 1
-        most = _LOOK_AHEAD if self._threads > 1 else _LOOK_AHEAD_ALONE
-        if self._threads == 1 or self._arrived > min(_BEGUN_WITH * self._threads, most // 2):
+        if self._by_size:
+            most = _LOOK_AHEAD
+        elif self._in_one_bundle:
+            most = _LOOK_AHEAD_ALONE
+        else:
+            most = _LOOK_AHEAD_OF_BUNDLE * self._threads
+        if not self._by_size or self._arrived > min(_BEGUN_WITH * self._threads, most // 2):
             self._begin()
         while self._arrived - self._given >= most or not self._results.empty():
             yield from self._next_result()

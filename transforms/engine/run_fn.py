@@ -41,11 +41,11 @@ class RunFn(beam.DoFn):
 
 
 class ParallelRunFn(RunFn, ParallelFn):
-    """A `RunFn` whose work is done on as many threads as the job has codec processes a worker."""
+    """A `RunFn` whose work is done on as many threads as its worker has codec processes."""
 
     def __init__(self, job: JobSettings) -> None:
         RunFn.__init__(self, job)
-        ParallelFn.__init__(self, job.threads)
+        ParallelFn.__init__(self, job.codec_processes, in_one_bundle=job.is_one_process)
 
     def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
         return self.take(element)

@@ -15,6 +15,10 @@ def _tell_nobody(_count: int) -> None:
     pass
 
 
+def _one(_most: int) -> int:
+    return 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHost:
     """Whoever runs a job. May be called from any of the job's threads."""
@@ -23,3 +27,7 @@ class JobHost:
     """Opens an input by name for reading; raises `StorageError`."""
     tell_progress: Callable[[int], None] = _tell_nobody
     """Is told how much more is done, in what the job counts: samples, or bytes of an archive."""
+    cores: Callable[[int], int] = _one
+    """Is told how many cores the job could keep busy; returns how many it may from now on. That
+    changes: to be asked again every second or so.
+    """

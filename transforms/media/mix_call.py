@@ -8,6 +8,7 @@ block of a second and a window of packets per track.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ from transforms.media.values import FileTime, PartFiles, Tags
 
 _MOST_THREADS = 8
 """One thread encodes and all share an interpreter: more would wait for each other."""
+_ASKING_SECONDS = 1.0
+"""Between two questions for how many cores there are: a slot that others wait for is kept so long.
+"""
 _MOST_GAIN_DB = 20.0
 """A call that is nearly silent is not blown up into noise."""
 
@@ -103,7 +107,7 @@ def mix_call(
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
-    threads: int = 1,
+    uses_free_cores: bool = False,
     allowed_samples: int | None = None,
 ) -> MixedCall:
     """Measures all tracks of a call, and mixes them into one file.
@@ -120,14 +124,49 @@ def mix_call(
       mp3: how to encode it.
       composite: what it is to be like.
       tags: title, artist, date and so on.
-      threads: how many cores it may keep busy: with more than one, tracks are decoded on threads
-        while the mix is encoded.
+      uses_free_cores: whether the host is asked, now and then, for more than one core; then tracks
+        are decoded on as many threads while the mix is encoded.
       allowed_samples: how long the mix may be; None for as long as it is. A longer one is not
         written.
     """
-    threads = min(threads, len(tracks), _MOST_THREADS)
-    with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        return _mix(host, tracks, output, mp3, composite, tags, pool, allowed_samples)
+    most = min(len(tracks), _MOST_THREADS) if uses_free_cores else 1
+    with contextlib.closing(_Threads(host, most)) as threads:
+        return _mix(host, tracks, output, mp3, composite, tags, threads, allowed_samples)
+
+
+class _Threads:
+    """Threads to decode on: as many as there are cores for at the time."""
+
+    def __init__(self, host: JobHost, most: int) -> None:
+        self._host = host
+        self._most = most
+        self._cores = 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._asked_at: float | None = None
+
+    def now(self) -> Executor | None:
+        """Returns them; None where a single core does all. What was begun on others comes to its
+        end.
+        """
+        if self._most > 1 and self._is_to_ask():
+            cores = max(1, min(self._most, self._host.cores(self._most)))
+            if cores != self._cores:
+                self.close()
+                self._cores = cores
+                self._pool = ThreadPoolExecutor(cores) if cores > 1 else None
+        return self._pool
+
+    def _is_to_ask(self) -> bool:
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < _ASKING_SECONDS:
+            return False
+        self._asked_at = now
+        return True
+
+    def close(self) -> None:
+        """Ends them, once they have done what was begun."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 def _mix(
@@ -137,7 +176,7 @@ def _mix(
     mp3: Mp3Settings,
     composite: CompositeSettings,
     tags: Tags,
-    pool: Executor | None,
+    threads: _Threads,
     allowed_samples: int | None,
 ) -> MixedCall:
     readers_of = [_read_lanes(track, host.open_input) for track in tracks]
@@ -155,14 +194,14 @@ def _mix(
         channels, copies = min(sent, wanted), -(-wanted // sent)
         gain = 1.0
         if composite.wanted_lufs is not None:
-            blocks = _mixed(mixed, origin_unix_ns, channels, pool, is_measured=False)
+            blocks = _mixed(mixed, origin_unix_ns, channels, threads, is_measured=False)
             gain = _gain_to(
                 composite.wanted_lufs,
                 blocks,
                 LevelMeter(channels, copies),
                 host.tell_progress,
             )
-        blocks = _mixed(mixed, origin_unix_ns, channels, pool, is_measured=True)
+        blocks = _mixed(mixed, origin_unix_ns, channels, threads, is_measured=True)
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
         with Mp3File(output, mp3, wanted, tags) as file:
             for block in _limited(blocks, gain, limiter):
@@ -342,7 +381,7 @@ def _mixed(
     readers: Sequence[_TrackReader],
     origin_unix_ns: int,
     channels: int,
-    pool: Executor | None,
+    threads: _Threads,
     *,
     is_measured: bool,
 ) -> Iterator[Pcm | Silence]:
@@ -351,7 +390,7 @@ def _mixed(
         TrackPlayer(reader.play(origin_unix_ns, channels, is_measured=is_measured))
         for reader in readers
     ]
-    return mix_tracks(players, channels, pool)
+    return mix_tracks(players, channels, threads.now)
 
 
 def _gain_to(

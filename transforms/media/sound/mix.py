@@ -68,8 +68,14 @@ class TrackPlayer:
         return self._rest[0]
 
 
+def _no_threads() -> None:
+    return None
+
+
 def mix_tracks(
-    players: Sequence[TrackPlayer], channels: int, pool: Executor | None = None
+    players: Sequence[TrackPlayer],
+    channels: int,
+    pool_now: Callable[[], Executor | None] = _no_threads,
 ) -> Iterator[Pcm | Silence]:
     """Yields the sum of all tracks in blocks of `BLOCK_SAMPLES`, the last one shorter.
 
@@ -79,12 +85,13 @@ def mix_tracks(
     Args:
       players: one per track.
       channels: of the mix; mono tracks sound on both sides of a stereo mix.
-      pool: threads that decode the next block while the caller is busy with this one; None decodes
-        when asked. The sum is made in the order of the tracks, so both give the same samples.
+      pool_now: asked for each block, gives threads that decode it while the caller is busy with
+        the one before; None decodes when asked. The sum is made in the order of the tracks, so both
+        give the same samples.
     """
     start = quiet = 0
     playing = list(players)
-    found = _take_all(playing, start, pool)
+    found = _take_all(playing, start, pool_now())
     while playing:
         taken = [parts() for parts in found]
         still = [player for player in playing if not player.has_ended]
@@ -101,7 +108,7 @@ def mix_tracks(
             ahead = min(player.next_sample for player in playing) - start
             silent = ahead - ahead % BLOCK_SAMPLES
             start += silent
-        found = _take_all(playing, start, pool)
+        found = _take_all(playing, start, pool_now())
         yield block
         if silent:
             yield Silence(silent)
