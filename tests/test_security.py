@@ -21,10 +21,10 @@ from google.api_core import exceptions as google_errors
 from pipelines import run_summary
 from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments, parse_arguments
-from tests.end_to_end.test_crashes import children_of
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.command import SAMPLE, callpress, query
 from tests.support.job_run import JobRun
+from tests.support.processes import children_of
 from transforms.media.text import printable, printable_json, without_secrets
 from transforms.storage import errors
 from transforms.write_catalog import _DeleteFn

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise, tone
 from tests.support.command import callpress, query
+from tests.support.processes import children_of, is_running, wait_until
 
 SABOTAGE = Path(__file__).parent / "sabotage"
 MARKED_BYTES = 1213
@@ -129,36 +130,6 @@ def test_crash_that_does_not_come_again_leaves_no_trace(
 
 
 # --- processes of a run that is at work -----------------------------------------------------------
-
-
-def children_of(pid: int) -> list[int]:
-    """Returns the processes that this one has started, and those they have."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                found += [int(entry.name), *children_of(int(entry.name))]
-    return found
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Waits for something that another process does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_crashes import children_of, is_running, wait_until
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.command import callpress, query
+from tests.support.processes import children_of, is_running, wait_until
 from tests.support.storage_proxy import Faults, proxied
 from transforms.catalog import lock
 from transforms.storage import credentials, objects

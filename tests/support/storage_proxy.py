@@ -6,6 +6,7 @@ Faults are drawn from a seed and counted; the standard library alone is needed.
 from __future__ import annotations
 
 import http.client
+import itertools
 import random
 import re
 import socket
@@ -145,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.faults.uploads_end_short -= 1
             self.faults.counts["short upload"] += 1
             body = _without_last_byte(body, self.headers)
+        if self.path.startswith("/batch/"):
+            body = _with_content_ids(body)
         headers = {
             name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP
         }
@@ -245,3 +248,15 @@ def _without_last_byte(body: bytes, headers: Message) -> bytes:
         return body[:-1]
     end = body.rindex(b"\r\n--" + boundary[1].encode())
     return body[: end - 1] + body[end:]
+
+
+def _with_content_ids(body: bytes) -> bytes:
+    """Returns a batch of requests with a name for each: fake-gcs-server passes over those that have
+    none, and Google's client gives none.
+    """
+    numbers = itertools.count()
+    return re.sub(
+        rb"(?im)^content-type: application/http\r?\n",
+        lambda found: found[0] + b"Content-ID: <%d>\r\n" % next(numbers),
+        body,
+    )

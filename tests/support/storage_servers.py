@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tenacity
 
+from tests.support.go_programs import FAKE_GCS_SERVER, go_program
+from tests.support.processes import HOST, free_port, running_server
 from tests.support.storage_proxy import Faults, proxied
 from transforms.storage import credentials, retry
-
-_HOST = "127.0.0.1"
 
 
 @contextmanager
@@ -30,11 +26,11 @@ def running_emulator(bucket: str) -> Iterator[str]:
     Yields:
       The server's URL.
     """
-    port = _free_port()
+    port = free_port()
     program = Path(sys.executable).parent / "gcp-storage-emulator"
-    arguments = ["start", f"--host={_HOST}", f"--port={port}", "--in-memory"]
-    with _running([str(program), *arguments, f"--default-bucket={bucket}"], port):
-        yield f"http://{_HOST}:{port}"
+    arguments = ["start", f"--host={HOST}", f"--port={port}", "--in-memory"]
+    with running_server([program, *arguments, f"--default-bucket={bucket}"], port):
+        yield f"http://{HOST}:{port}"
 
 
 @contextmanager
@@ -44,17 +40,11 @@ def running_fake_gcs_server() -> Iterator[str]:
     Yields:
       The server's URL.
     """
-    beside = Path(sys.executable).parent / "fake-gcs-server"
-    program = str(beside) if beside.exists() else shutil.which("fake-gcs-server")
-    if program is None:
-        pytest.skip(
-            "needs fake-gcs-server: install Go (https://go.dev/dl), then scripts/test gets it by "
-            "itself"
-        )
-    port = _free_port()
-    url = f"http://{_HOST}:{port}"
-    arguments = ["-backend=memory", "-scheme=http", f"-host={_HOST}", f"-port={port}"]
-    with _running([program, *arguments, f"-external-url={url}"], port):
+    program = go_program(FAKE_GCS_SERVER)
+    port = free_port()
+    url = f"http://{HOST}:{port}"
+    arguments = ["-backend=memory", "-scheme=http", f"-host={HOST}", f"-port={port}"]
+    with running_server([program, *arguments, f"-external-url={url}"], port):
         yield url
 
 
@@ -78,30 +68,3 @@ def forget_clients() -> None:
     """Has the next call make a client anew, from the environment as it is then."""
     credentials.have_credentials.cache_clear()
     credentials.storage_client.cache_clear()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def _running(command: Sequence[str], port: int) -> Iterator[None]:
-    """Runs a server from when it listens on the port until the end of the block."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection((_HOST, port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the storage server ended by itself"
-                assert time.monotonic() < deadline, "the storage server did not come up"
-                time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
