@@ -12,9 +12,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.catalog import partitions, publish, results
+from transforms.catalog import merging, partitions, publish, results
 from transforms.catalog.fragments import write_fragment
-from transforms.catalog.partitions import MergedPartition
+from transforms.catalog.merging import MergedPartition
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.runs import run_row
@@ -295,4 +295,4 @@ def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
     for table in TABLES:
         if table != "runs":
             partitions.ensure_file(job.catalog_uri, table, date)
-    partitions.merge_partition(job.catalog_uri, "runs", date, [fragment])
+    merging.merge_partition(job.catalog_uri, "runs", date, [fragment])

@@ -29,7 +29,7 @@ from tests.support.beam import (
 )
 from tests.support.job_run import JobRun
 from transforms.catalog.fragments import read_fragment
-from transforms.catalog.partitions import merge_partition
+from transforms.catalog.merging import merge_partition
 from transforms.catalog.rows.archives import archive_row
 from transforms.context import VERSION
 from transforms.elements import (

@@ -29,7 +29,7 @@ from tests.support.beam import (
 )
 from tests.support.fixtures import STARTED_UNIX_NS
 from tests.support.job_run import JobRun
-from transforms.catalog.partitions import merge_partition
+from transforms.catalog.merging import merge_partition
 from transforms.catalog.repressing import tell, weigh
 from transforms.context import VERSION, is_older
 from transforms.elements import ArchiveRef

@@ -28,13 +28,8 @@ from tests.support.beam import (
 )
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions
-from transforms.catalog.partitions import (
-    MergedPartition,
-    ensure_file,
-    merge_partition,
-    read_rows,
-    scan,
-)
+from transforms.catalog.merging import MergedPartition, merge_partition
+from transforms.catalog.partitions import ensure_file, read_rows, scan
 from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
 from transforms.elements import FragmentRef, Row
 from transforms.media.errors import StorageError

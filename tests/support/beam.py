@@ -24,7 +24,7 @@ from tests.support.builders import (
     tone,
 )
 from tests.support.job_run import JobRun
-from transforms.catalog import partitions
+from transforms.catalog import merging
 from transforms.catalog.fragments import read_fragment, write_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
@@ -398,7 +398,7 @@ def write_rows(
     context: JobRun, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
 ) -> None:
     """Adds rows to a partition of the catalog."""
-    partitions.merge_partition(
+    merging.merge_partition(
         context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)]
     )
 

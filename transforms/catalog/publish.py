@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
-from transforms.catalog import partitions, pending_replacement, rivals
-from transforms.catalog.partitions import MergedPartition
+from transforms.catalog import merging, pending_replacement, rivals
+from transforms.catalog.merging import MergedPartition
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import FragmentRef, PressedCall, ReplacedKey
 from transforms.locking.lease import lease_of
@@ -68,7 +68,7 @@ def merge(
         FragmentRef(uri=uri, call_date=call_date, row_counts=((table, count),), replaced=replaced)
         for uri, count, replaced in sorted(shares, key=itemgetter(2, 0))
     ]
-    return partitions.merge_partition(job.catalog_uri, table, call_date, ordered)
+    return merging.merge_partition(job.catalog_uri, table, call_date, ordered)
 
 
 def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.catalog import conservation, partitions, spans
+from transforms.catalog import conservation, spans
 from transforms.catalog.problems import (
     BY_HAND,
     PRESS_AGAIN,
@@ -26,6 +26,7 @@ from transforms.catalog.problems import (
     call_of,
     describe,
 )
+from transforms.catalog.row_keys import groups
 from transforms.catalog.schema import KEYS
 from transforms.catalog.shards import (
     CALL,
@@ -243,7 +244,7 @@ class _Calls:
         rows, of_call = self._rows["tracks"], self._call["tracks"]
         if which is not None:
             rows, of_call = rows.filter(pa.array(which)), of_call[which]
-        first, _ = partitions.groups(rows, columns)
+        first, _ = groups(rows, columns)
         counts: Ints = np.bincount(of_call[first], minlength=self._count)
         return counts
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from transforms.catalog import partitions
 from transforms.catalog.partitions import CatalogFile
+from transforms.catalog.row_keys import groups, joined, owner_columns
 from transforms.catalog.schema import KEYS, SCHEMAS, owner_key, shard_hash
 from transforms.elements import Row
 from transforms.media.errors import RecordingError
@@ -75,7 +76,7 @@ def _read_shard(of_date: Mapping[str, Sequence[CatalogFile]], target: CatalogFil
                 unreadable[file.uri] = error.message.removeprefix(f"{file.uri}: ")
                 continue
             read.append(_of_shard(found, table, target) if file.bits < target.bits else found)
-        rows[table] = _with_part(table, partitions.joined(table, read))
+        rows[table] = _with_part(table, joined(table, read))
         if covering:
             one = covering[0].uri
             places[table] = one if len(covering) == 1 else one.rsplit("/", 1)[0]
@@ -83,8 +84,8 @@ def _read_shard(of_date: Mapping[str, Sequence[CatalogFile]], target: CatalogFil
 
 
 def _of_shard(rows: pa.Table, table: str, target: CatalogFile) -> pa.Table:
-    columns = partitions.owner_columns(rows.schema.names)
-    first, number = partitions.groups(rows, columns)
+    columns = owner_columns(rows.schema.names)
+    first, number = groups(rows, columns)
     owners = rows.select(columns).take(pa.array(first)).to_pylist()
     holds = np.array(
         [target.may_hold(shard_hash(owner_key(table, owner))) for owner in owners],
@@ -113,7 +114,7 @@ def key_columns(table: str) -> tuple[str, ...]:
 def repeated(rows: pa.Table, table: str) -> list[Row]:
     """Returns the keys of which there is more than one row."""
     columns = key_columns(table)
-    first, number = partitions.groups(rows, columns)
+    first, number = groups(rows, columns)
     twice = first[np.bincount(number, minlength=len(first)) > 1]
     found: list[Row] = rows.select(columns).take(pa.array(twice)).to_pylist()
     return found
@@ -126,7 +127,7 @@ def number_together(tables: Sequence[pa.Table], columns: Sequence[str]) -> list[
     together = pa.concat_tables(
         [table.select(columns).cast(_keys_of(tables[0], columns)) for table in tables]
     )
-    _, number = partitions.groups(together, columns)
+    _, number = groups(together, columns)
     return np.split(number, np.cumsum([table.num_rows for table in tables])[:-1])
 
 
