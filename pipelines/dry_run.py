@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +24,7 @@ from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
 from transforms.begin_run import new_run
-from transforms.catalog import partitions, pending_replacement
+from transforms.catalog import pending_replacement
 from transforms.catalog.repressing import Repressing, tell, weigh
 from transforms.context import JobSettings
 from transforms.elements import Row
@@ -34,21 +34,10 @@ from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
 from transforms.reason import Reason
-from transforms.skip_processed import judge
+from transforms.skip_processed import is_newer, judge, recorded
 from transforms.sources import archive_files
+from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects
-
-_COLUMNS = (
-    "archive_uri",
-    "fingerprint",
-    "settings_fingerprint",
-    "status",
-    "attempts",
-    "error_type",
-    "created_at",
-    "processed_at",
-    "callpress_version",
-)
 
 
 def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
@@ -91,7 +80,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
     )
     archives = [found[uri] for uri in sorted(found) if found[uri].is_after(run.since_unix_ns)]
-    rows = _known(job.catalog_uri, {utc_date(listed.modified_unix_ns) for listed in archives})
+    rows = _known(job.catalog_uri, archives)
     press: list[dict[str, Any]] = []
     skip: list[dict[str, Any]] = []
     anew: list[dict[str, Any]] = []
@@ -103,7 +92,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
             why = error.message.removeprefix(f"{listed.uri}: ")
             press.append({**entry, "why": f"cannot be looked at: {why}", "attempt": 1})
             continue
-        row = rows.get((utc_date(listed.modified_unix_ns), listed.uri))
+        row = rows.get(listed.uri)
         verdict = judge(ref, row, job, run)
         if verdict.todo is not None:
             found_todo = anew if verdict.is_anew else press
@@ -135,17 +124,19 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     }
 
 
-def _known(catalog_uri: str, dates: set[str]) -> dict[tuple[str, str], Row]:
-    """Returns the rows of `archives` of some dates by date and URI: each object of the table is
-    read once.
+def _known(catalog_uri: str, archives: Iterable[ListedArchive]) -> dict[str, Row]:
+    """Returns the rows of `archives` of some archives, by URI, each under the date it was modified
+    on.
     """
-    rows: dict[tuple[str, str], Row] = {}
-    for file in partitions.list_files(catalog_uri, "archives"):
-        if file.call_date in dates:
-            for row in partitions.read_table(file, "archives", _COLUMNS).to_pylist():
-                key = (file.call_date, row["archive_uri"])
-                if key not in rows or row["created_at"] >= rows[key]["created_at"]:
-                    rows[key] = row
+    by_date: dict[str, list[str]] = defaultdict(list)
+    for listed in archives:
+        by_date[utc_date(listed.modified_unix_ns)].append(listed.uri)
+    rows: dict[str, Row] = {}
+    for date, uris in by_date.items():
+        for row in recorded(catalog_uri, date, uris):
+            known = rows.get(row["archive_uri"])
+            if known is None or is_newer(row["created_at"], known["created_at"]):
+                rows[row["archive_uri"]] = row
     return rows
 
 

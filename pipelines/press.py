@@ -122,8 +122,8 @@ def build(
     ) | "AllFailures" >> beam.Flatten()
     # Those too that could not be looked at: what becomes of them is counted with the others.
     matched = (
-        listed[list_archives.ARCHIVES],
-        listed[list_archives.FAILURES],
+        listed[list_archives.ARCHIVES] | "CountArchives" >> beam.Map(lambda _: 1),
+        listed[list_archives.FAILURES] | "CountOthers" >> beam.Map(lambda _: 1),
     ) | "AllListed" >> beam.Flatten()
     named = {}
     if job.filters.named:

@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.catalog import partitions
+from transforms.catalog.parquet_objects import WantedKeys
 from transforms.context import JobSettings
 
 
@@ -15,8 +16,8 @@ class FindPriorRows(beam.PTransform):
     """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and
     their `call_date`.
 
-    Scans each table's key columns once, in parallel over all objects; the keys are a side input.
-    Writes nothing; memory holds one object's columns and the keys.
+    Reads of each object the rows that can have a wanted key, in parallel over all objects; the
+    keys are a side input. Writes nothing; memory holds the keys and one object's columns.
     """
 
     def __init__(
@@ -31,22 +32,12 @@ class FindPriorRows(beam.PTransform):
         self._key_columns = tuple(key_columns)
 
     def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
-        catalog_uri, columns, key_columns = self._catalog_uri, self._columns, self._key_columns
+        catalog_uri, columns = self._catalog_uri, self._columns
 
         def list_files(_: bytes) -> Iterator[tuple[str, partitions.CatalogFile]]:
             for table in columns:
                 for file in partitions.list_files(catalog_uri, table):
                     yield table, file
-
-        def scan(
-            found: tuple[str, partitions.CatalogFile], wanted: Iterable[tuple[str, ...]]
-        ) -> Iterator[Any]:
-            table, file = found
-            if keys := set(wanted):
-                for row in partitions.scan(
-                    catalog_uri, table, file, columns[table], key_columns, keys
-                ):
-                    yield beam.pvalue.TaggedOutput(table, row)
 
         return (
             keys.pipeline
@@ -54,5 +45,25 @@ class FindPriorRows(beam.PTransform):
             | "ListFiles" >> beam.FlatMap(list_files)
             | "SpreadFiles" >> beam.Reshuffle()
             | "ScanFile"
-            >> beam.FlatMap(scan, wanted=beam.pvalue.AsIter(keys)).with_outputs(*columns)
+            >> beam.ParDo(
+                _ScanFn(columns, self._key_columns), beam.pvalue.AsIter(keys)
+            ).with_outputs(*columns)
         )
+
+
+class _ScanFn(beam.DoFn):
+    def __init__(self, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._key_columns = key_columns
+
+    def start_bundle(self) -> None:
+        self._wanted: WantedKeys | None = None
+
+    def process(
+        self, found: tuple[str, partitions.CatalogFile], keys: Iterable[tuple[str, ...]]
+    ) -> Iterator[Any]:
+        if self._wanted is None:  # once for all objects: there may be many keys
+            self._wanted = WantedKeys(self._key_columns, set(keys))
+        table, file = found
+        for row in partitions.scan(table, file, self._columns[table], self._wanted):
+            yield beam.pvalue.TaggedOutput(table, row)

@@ -49,10 +49,9 @@ class ListArchives(beam.PTransform):
         )
         looked_at = (
             found[ARCHIVES]
-            | "KeyByUri" >> beam.Map(lambda listed: (listed.uri, listed))
+            | "KeyByUri" >> beam.Map(lambda listed: (listed.uri, _to_tuple(listed)))
             | "GroupByUri" >> beam.GroupByKey()
-            | "TakeOnce" >> beam.Map(lambda group: next(iter(group[1])))
-            | "SpreadArchives" >> beam.Reshuffle()
+            | "TakeOnce" >> beam.MapTuple(lambda uri, found: _to_listed(uri, next(iter(found))))
             | "Fingerprint"
             >> beam.ParDo(_FingerprintFn(self._job), self._run).with_outputs(
                 FAILURES, main=ARCHIVES
@@ -63,6 +62,27 @@ class ListArchives(beam.PTransform):
             FAILURES: looked_at[FAILURES],
             LEFT_OUT: found[LEFT_OUT],
         }
+
+
+_Listed = tuple[int, int, str, RecordingError | None]
+"""What is listed of an archive beside its URI. Plain, since one of each archive of a night crosses
+a shuffle and most go no further.
+"""
+
+
+def _to_tuple(listed: ListedArchive) -> _Listed:
+    return listed.size_bytes, listed.modified_unix_ns, listed.fingerprint, listed.error
+
+
+def _to_listed(uri: str, found: _Listed) -> ListedArchive:
+    size_bytes, modified_unix_ns, fingerprint, error = found
+    return ListedArchive(
+        uri=uri,
+        size_bytes=size_bytes,
+        modified_unix_ns=modified_unix_ns,
+        fingerprint=fingerprint,
+        error=error,
+    )
 
 
 class _ListFn(beam.DoFn):

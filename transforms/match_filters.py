@@ -13,7 +13,7 @@ import apache_beam as beam
 
 from transforms.catalog import partitions
 from transforms.context import JobSettings
-from transforms.elements import ArchiveRef, ArchiveSummary, TrackPart
+from transforms.elements import ArchiveSummary, TrackPart
 from transforms.filters import CALL_FLAG, Filters, Named
 
 _MOST_NAMES_COMPARED = 3
@@ -33,7 +33,7 @@ class Unmatched:
 
 
 class MatchFilters(beam.PTransform):
-    """Input: `TrackPart`, `ArchiveSummary`, and the `ArchiveRef` left out. Output: `Unmatched`.
+    """Input: `TrackPart`, `ArchiveSummary`, and the URIs of archives left out. Output: `Unmatched`.
 
     A value is there when an archive that was read holds it, or the catalog's rows of one that was
     left out: of these `calls` or `tracks` are read, from the newest date on, and only while a value
@@ -50,7 +50,7 @@ class MatchFilters(beam.PTransform):
         inputs: tuple[
             beam.PCollection[TrackPart],
             beam.PCollection[ArchiveSummary],
-            beam.PCollection[ArchiveRef],
+            beam.PCollection[tuple[str, ...]],
         ],
     ) -> beam.PCollection[Unmatched]:
         parts, summaries, skipped = inputs
@@ -144,14 +144,14 @@ def _nearest(value: str, there: list[str]) -> list[str]:
 
 
 def _look_for_missing(
-    _: bytes, seen: _Seen, skipped: Iterable[ArchiveRef], job: JobSettings
+    _: bytes, seen: _Seen, skipped: Iterable[tuple[str, ...]], job: JobSettings
 ) -> Iterator[Unmatched]:
     filters = job.filters
     missing = filters.all_named - seen.matched
     others = set(seen.others)
     if not missing:
         return
-    uris = {ref.uri for ref in skipped}
+    uris = {uri for batch in skipped for uri in batch}
     if not (uris or seen.archives):
         return
     if uris:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.catalog import partitions
+from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.repressing import Repressing, weigh
 from transforms.context import JobSettings, RunIdentity, is_older
 from transforms.elements import ArchiveRef, Row, Status
@@ -22,6 +23,18 @@ SKIPPED = "skipped"
 ANEW = "anew"
 REPRESSING = "repressing"
 _RETRYABLE = ("StorageError", "CodecProcessError")
+_SKIPPED_AT_A_TIME = 500
+_COLUMNS = (
+    "archive_uri",
+    "fingerprint",
+    "settings_fingerprint",
+    "status",
+    "attempts",
+    "error_type",
+    "created_at",
+    "processed_at",
+    "callpress_version",
+)
 
 
 class Compared(NamedTuple):
@@ -29,8 +42,8 @@ class Compared(NamedTuple):
 
     todo: beam.PCollection[ArchiveRef]
     """To press."""
-    skipped: beam.PCollection[ArchiveRef]
-    """Left out."""
+    skipped: beam.PCollection[tuple[str, ...]]
+    """The URIs of those left out, some hundreds an element: a night may be all of them."""
     repressing: beam.PCollection[Repressing]
     """One element: what is pressed anew, or would be; none where nothing is."""
 
@@ -41,7 +54,7 @@ class SkipProcessed(beam.PTransform):
     Groups by the UTC date of modification, which is where the catalog keeps an archive's row: each
     group reads one partition. What would be pressed anew though it is as the catalog has it is
     counted first, on one worker: too much of it is left as it is. Writes nothing; memory grows with
-    the archives of one date.
+    the archives of one date, some hundred bytes each.
     """
 
     def __init__(self, job: JobSettings, run: RunInput) -> None:
@@ -53,7 +66,7 @@ class SkipProcessed(beam.PTransform):
         job, run = self._job, self._run
         compared = (
             archives
-            | "KeyByDate" >> beam.Map(lambda ref: (utc_date(ref.modified_unix_ns), ref))
+            | "KeyByDate" >> beam.Map(_key_by_date)
             | "GroupByDate" >> beam.GroupByKey()
             | "Compare" >> beam.ParDo(_CompareFn(job), run).with_outputs(SKIPPED, ANEW, main="todo")
         )
@@ -77,23 +90,59 @@ class _CompareFn(RunFn):
         super().__init__(job)
         self._skipped = Metrics.counter(SkipProcessed, "archives_skipped")
 
-    def each(self, group: tuple[str, Iterable[ArchiveRef]]) -> Iterator[Any]:
-        date, refs = group
-        listed = {ref.uri: ref for ref in refs}
-        keys = {(uri,) for uri in listed}
-        rows = partitions.read_rows(self.job.catalog_uri, "archives", date, ("archive_uri",), keys)
-        known = {row["archive_uri"]: row for row in rows}
+    def each(self, group: tuple[str, Iterable[_Listed]]) -> Iterator[Any]:
+        date, found = group
+        listed = {each[0]: each for each in found}
+        judged: dict[str, tuple[datetime | None, Verdict]] = {}
+        for row in recorded(self.job.catalog_uri, date, listed):
+            uri, made = row["archive_uri"], row["created_at"]
+            if uri not in judged or is_newer(made, judged[uri][0]):
+                verdict = judge(_refer(listed[uri]), row, self.job, self.run)
+                judged[uri] = made, verdict
+        skipped: list[str] = []
         for uri in sorted(listed):
-            verdict = judge(listed[uri], known.get(uri), self.job, self.run)
+            verdict = (
+                judged[uri][1]
+                if uri in judged
+                else judge(_refer(listed[uri]), None, self.job, self.run)
+            )
             if verdict.todo is None:
-                self._skipped.inc()
-                progress.add("archives_skipped")
-                yield beam.pvalue.TaggedOutput(SKIPPED, listed[uri])
+                skipped.append(uri)
             elif verdict.is_anew:
                 yield beam.pvalue.TaggedOutput(ANEW, verdict.todo)
             else:
                 progress.add("bytes_found", verdict.todo.size_bytes)
                 yield verdict.todo
+        yield from _leave_out(skipped, self._skipped)
+
+
+def _leave_out(uris: Sequence[str], counter: Any) -> Iterator[beam.pvalue.TaggedOutput]:
+    counter.inc(len(uris))
+    progress.add("archives_skipped", len(uris))
+    for start in range(0, len(uris), _SKIPPED_AT_A_TIME):
+        batch = tuple(uris[start : start + _SKIPPED_AT_A_TIME])
+        yield beam.pvalue.TaggedOutput(SKIPPED, batch)
+
+
+_Listed = tuple[str, int, int, str]
+"""The URI, size, modification and fingerprint of an archive. Plain, since one of each archive of a
+night crosses a shuffle and most go no further.
+"""
+
+
+def _key_by_date(ref: ArchiveRef) -> tuple[str, _Listed]:
+    listed = (ref.uri, ref.size_bytes, ref.modified_unix_ns, ref.fingerprint)
+    return utc_date(ref.modified_unix_ns), listed
+
+
+def _refer(listed: _Listed) -> ArchiveRef:
+    uri, size_bytes, modified_unix_ns, fingerprint = listed
+    return ArchiveRef(
+        uri=uri,
+        size_bytes=size_bytes,
+        modified_unix_ns=modified_unix_ns,
+        fingerprint=fingerprint,
+    )
 
 
 class _WeighFn(RunFn):
@@ -112,14 +161,29 @@ class _WeighFn(RunFn):
             return
         repressing = weigh(self.job.catalog_uri, archives, size_bytes, is_wanted=self.job.repress)
         yield beam.pvalue.TaggedOutput(REPRESSING, repressing)
+        if repressing.is_refused:
+            yield from _leave_out([ref.uri for ref in anew], self._skipped)
+            return
         for ref in anew:
-            if repressing.is_refused:
-                self._skipped.inc()
-                progress.add("archives_skipped")
-                yield beam.pvalue.TaggedOutput(SKIPPED, ref)
-            else:
-                progress.add("bytes_found", ref.size_bytes)
-                yield ref
+            progress.add("bytes_found", ref.size_bytes)
+            yield ref
+
+
+def recorded(catalog_uri: str, date: str, uris: Collection[str]) -> Iterator[Row]:
+    """Yields what `judge` needs of the rows of `archives` of some archives under a date; where a
+    run was killed while it split a shard, more than one of an archive, of which the newest counts.
+
+    Raises:
+      StorageError: the catalog cannot be read.
+    """
+    wanted = WantedKeys(("archive_uri",), {(uri,) for uri in uris})
+    for file in partitions.list_files(catalog_uri, "archives", date):
+        yield from partitions.scan("archives", file, _COLUMNS, wanted)
+
+
+def is_newer(made: datetime | None, other: datetime | None) -> bool:
+    """Whether a row was made after another, or at the same time."""
+    return other is None or (made is not None and made >= other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

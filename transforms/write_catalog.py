@@ -35,9 +35,9 @@ Tally = dict[str, int]
 
 
 class WriteCatalog(beam.PTransform):
-    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, the archives listed and
-    skipped, counts of files of ours left out, what is pressed anew, and in a run that names calls
-    or people what of that is nowhere.
+    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
+    URIs of those skipped, counts of files of ours left out, what is pressed anew, and in a run that
+    names calls or people what of that is nowhere.
 
     Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
     it is there, staging is swept and the lock is given back. Merges one partition of a table at
@@ -74,8 +74,9 @@ class WriteCatalog(beam.PTransform):
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
             inputs["archives"] | "TallyArchives" >> beam.Map(_tally_archive),
-            inputs["listed"] | "TallyListed" >> beam.Map(lambda _: {"archives_listed": 1}),
-            inputs["skipped"] | "TallySkipped" >> beam.Map(lambda _: {"archives_skipped": 1}),
+            inputs["listed"] | "TallyListed" >> beam.Map(lambda count: {"archives_listed": count}),
+            inputs["skipped"]
+            | "TallySkipped" >> beam.Map(lambda uris: {"archives_skipped": len(uris)}),
             inputs["left_out"] | "TallyLeftOut" >> beam.Map(lambda count: {"left_out": count}),
         ) | "AllTallies" >> beam.Flatten()
         total = tallies | "SumTallies" >> beam.CombineGlobally(_SumTalliesFn())

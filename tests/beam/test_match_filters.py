@@ -70,6 +70,6 @@ def test_named_values_are_looked_for_in_what_was_read_and_in_what_was_skipped(
         inputs = (
             pipeline | "parts" >> beam.Create([]),
             pipeline | "read" >> beam.Create(read),
-            pipeline | "skipped" >> beam.Create(skipped),
+            pipeline | "skipped" >> beam.Create([tuple(ref.uri for ref in skipped)]),
         )
         expect(unmatched=(inputs | MatchFilters(job), check))

@@ -72,7 +72,10 @@ def _expect(
     compared = pipeline | beam.Create(refs) | SkipProcessed(*context)
     expect(
         todo=(compared.todo, equal_to(todo)),
-        skipped=(compared.skipped, equal_to(skipped)),
+        skipped=(
+            compared.skipped | beam.FlatMap(lambda uris: uris),
+            equal_to([ref.uri for ref in skipped]),
+        ),
         repressing=(compared.repressing, repressing),
     )
     result = pipeline.run()

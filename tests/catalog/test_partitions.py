@@ -29,6 +29,7 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions
 from transforms.catalog.merging import MergedPartition, merge_partition
+from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import ensure_file, read_rows, scan
 from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
 from transforms.elements import FragmentRef, Row
@@ -548,12 +549,10 @@ def test_scan_gives_some_columns_and_the_date(context: JobRun) -> None:
 
     found = list(
         scan(
-            context.catalog_uri,
             "calls",
             file,
             (*CALL_COLUMNS, "status"),
-            CALL_COLUMNS,
-            {_call(2).as_tuple()},
+            WantedKeys(CALL_COLUMNS, {_call(2).as_tuple()}),
         )
     )
 

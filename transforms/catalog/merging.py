@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from transforms.catalog import partitions
 from transforms.catalog.fragments import read_fragment
+from transforms.catalog.parquet_objects import write
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.row_keys import (
     groups,
@@ -118,7 +119,7 @@ def merge_partition(
         rows = sorted_by_key(table, joined(table, [kept, fresh]).combine_chunks())
         total += rows.num_rows
         if rows.num_rows or files:
-            partitions.write(name, rows)
+            write(name, rows)
             written.add(name)
     for file in files:
         if file.uri not in written:

@@ -6,21 +6,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from transforms.catalog.parquet_objects import ParquetObject, WantedKeys, write
 from transforms.catalog.row_keys import later_columns
-from transforms.catalog.schema import KEYS, SCHEMAS, shard_name
+from transforms.catalog.schema import (
+    KEYS,
+    SCHEMAS,
+    owner_key_columns,
+    shard_hash,
+    shard_name,
+)
 from transforms.elements import Row
 from transforms.media.errors import StorageError
 from transforms.storage import objects, uris
 
+_ROWS_AT_A_TIME = 10_000
 _FILE = re.compile(r"/call_date=(\d{4}-\d{2}-\d{2})/part-(?:0|(\d+)-([01]+))\.parquet$")
 
 
@@ -32,6 +38,8 @@ class CatalogFile:
     call_date: str
     bits: int
     shard: int
+    size_bytes: int = 0
+    """As listed; 0 where it was not."""
 
     def may_hold(self, hashed: int) -> bool:
         """Whether a row of this hash belongs here."""
@@ -53,23 +61,45 @@ def list_files(catalog_uri: str, table: str, call_date: str | None = None) -> li
         if name:
             bits = int(name[2] or 0)
             shard = int(name[3], 2) if bits else 0
-            found.append(CatalogFile(uri=listed.path, call_date=name[1], bits=bits, shard=shard))
+            found.append(
+                CatalogFile(
+                    uri=listed.path,
+                    call_date=name[1],
+                    bits=bits,
+                    shard=shard,
+                    size_bytes=listed.size_bytes,
+                )
+            )
     return found
 
 
-def read_table(file: CatalogFile, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Returns an object's rows with the columns of today's schema; those it lacks are null. Raises:
-    StorageError.
+def read_table(
+    file: CatalogFile,
+    table: str,
+    columns: Sequence[str] | None = None,
+    wanted: WantedKeys | None = None,
+) -> pa.Table:
+    """Returns an object's rows with the columns of today's schema, or some of them; those it lacks
+    are null.
+
+    Args:
+      file, table: the object.
+      columns: those to read; None for all.
+      wanted: the keys of the rows to read; None for all rows. Their columns are among `columns`.
+
+    Raises:
+      StorageError: it cannot be read.
     """
-    parquet = _open(file)
-    schema = (
-        SCHEMAS[table]
-        if columns is None
-        else pa.schema([SCHEMAS[table].field(name) for name in columns])
-    )
-    there = [name for name in schema.names if name in parquet.schema_arrow.names]
-    with _reading(file):
-        return _conformed(parquet.read(columns=there), schema)
+    schema = SCHEMAS[table]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    with ParquetObject(
+        file.uri, file.size_bytes, whole=columns is None and wanted is None
+    ) as parquet:
+        there = [name for name in schema.names if name in parquet.names]
+        with parquet.reading():
+            rows = _conformed(parquet.read(there, wanted), schema)
+    return rows if wanted is None else wanted.select(rows)
 
 
 def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
@@ -77,9 +107,8 @@ def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
     a later version knows. Of a table that only a later version knows, all are such. Raises:
     StorageError.
     """
-    parquet = _open(file)
-    with _reading(file):
-        found = parquet.read()
+    with ParquetObject(file.uri, file.size_bytes, whole=True) as parquet, parquet.reading():
+        found = parquet.read(parquet.names)
         if table not in SCHEMAS:
             return found
         rows = _conformed(found, SCHEMAS[table])
@@ -100,8 +129,8 @@ def _conformed(found: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def count_rows(file: CatalogFile) -> int:
     """Returns how many rows an object has, from its footer alone. Raises: StorageError."""
-    with objects.open_input(file.uri) as source, _reading(file):
-        return int(pq.read_metadata(source).num_rows)
+    with ParquetObject(file.uri, file.size_bytes) as parquet:
+        return parquet.row_count
 
 
 def read_rows(
@@ -112,21 +141,40 @@ def read_rows(
     keys: Collection[tuple[str, ...]],
 ) -> list[Row]:
     """Returns one date's rows whose key columns are among `keys`. Raises: StorageError."""
+    wanted = WantedKeys(key_columns, keys)
     rows: list[Row] = []
     for file in list_files(catalog_uri, table, call_date):
-        rows.extend(
-            _select(read_table(file, table), key_columns, lambda key: key in keys).to_pylist()
-        )
+        if may_hold_any(file, table, wanted):
+            rows.extend(read_table(file, table, wanted=wanted).to_pylist())
     return _newest(rows, table)
 
 
-def _select(
-    table: pa.Table, columns: Sequence[str], keep: Callable[[tuple[Any, ...]], bool]
-) -> pa.Table:
-    if not table.num_rows:
-        return table
-    keys = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-    return table.filter(pa.array([keep(key) for key in keys], type=pa.bool_()))
+def scan(
+    table: str, file: CatalogFile, columns: Sequence[str], wanted: WantedKeys
+) -> Iterator[Row]:
+    """Yields an object's rows that have a wanted key, with `call_date`; as Python objects some
+    thousands at a time.
+
+    Args:
+      table, file: the object.
+      columns: those to read, the keys' among them.
+      wanted: the keys.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    if may_hold_any(file, table, wanted):
+        found = read_table(file, table, columns, wanted)
+        for batch in found.to_batches(max_chunksize=_ROWS_AT_A_TIME):
+            for row in batch.to_pylist():
+                yield {**row, "call_date": file.call_date}
+
+
+def may_hold_any(file: CatalogFile, table: str, wanted: WantedKeys) -> bool:
+    """Whether a row of any wanted key belongs into an object, as far as its name tells."""
+    if not file.bits or wanted.columns != owner_key_columns(table):
+        return bool(wanted.keys)
+    return any(file.may_hold(shard_hash(key)) for key in wanted.keys)
 
 
 def _newest(rows: list[Row], table: str) -> list[Row]:
@@ -154,42 +202,3 @@ def ensure_file(catalog_uri: str, table: str, call_date: str) -> None:
             uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0)),
             SCHEMAS[table].empty_table(),
         )
-
-
-def _open(file: CatalogFile) -> pq.ParquetFile:
-    data = objects.read_bytes(file.uri)
-    with _reading(file):
-        return pq.ParquetFile(pa.BufferReader(data))
-
-
-@contextlib.contextmanager
-def _reading(file: CatalogFile) -> Iterator[None]:
-    """Turns what Arrow says of a damaged object into a StorageError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        why = str(error).split("\n", 1)[0]
-        raise StorageError(
-            f"{file.uri}: not a Parquet file ({why}); restore it, or remove it to lose its rows"
-        ) from None
-
-
-def write(uri: str, rows: pa.Table) -> None:
-    """Writes an object of a table, rows and columns as they are. Raises: StorageError."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    objects.write_bytes(uri, sink.getvalue().to_pybytes())
-
-
-def scan(
-    catalog_uri: str, table: str, file: CatalogFile, columns: Sequence[str],
-    key_columns: Sequence[str],
-    keys: Collection[tuple[str, ...]],
-) -> Iterator[Row]:  # fmt: skip
-    """Yields one object's rows whose key columns are among `keys`, with `call_date`. Raises:
-    StorageError.
-    """
-    for row in _select(
-        read_table(file, table, columns), key_columns, lambda key: key in keys
-    ).to_pylist():
-        yield {**row, "call_date": file.call_date}

@@ -446,6 +446,13 @@ def owner_key(name: str, row: Mapping[str, Any]) -> ReplacedKey:
     return (row["call_type"], row["call_id"], row["call_session_id"])
 
 
+def owner_key_columns(name: str) -> tuple[str, ...]:
+    """Returns the columns that an owner key is of: of a table whose rows belong to calls, those of
+    a call.
+    """
+    return KEYS[name] if name in ("archives", "runs") else KEYS["calls"]
+
+
 def shard_hash(key: ReplacedKey) -> int:
     """Returns the leading 32 bits of the SHA-256 of an owner key, as a JSON array."""
     text = json.dumps(list(key), ensure_ascii=False, separators=(",", ":"))

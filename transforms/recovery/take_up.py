@@ -20,6 +20,7 @@ from typing import cast
 
 from transforms.catalog import partitions, publish
 from transforms.catalog.fragments import read_fragments, write_fragment
+from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.rows.archives import archive_row
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
@@ -113,11 +114,10 @@ def _written_after(
     the note.
     """
     columns = KEYS[table]
+    wanted = WantedKeys(columns, set(noted_unix_ns))
     found = set()
     for file in partitions.list_files(job.catalog_uri, table) if noted_unix_ns else ():
-        for row in partitions.scan(
-            job.catalog_uri, table, file, (*columns, "created_at"), columns, set(noted_unix_ns)
-        ):
+        for row in partitions.scan(table, file, (*columns, "created_at"), wanted):
             key = tuple(row[column] for column in columns)
             if from_time(row["created_at"]) > noted_unix_ns[key]:
                 found.add(key)
@@ -240,15 +240,13 @@ def _removals(archives: Sequence[CompletedArchive], job: JobSettings) -> list[Fr
         for archive in archives
     }
     old: dict[tuple[str, str], set[str]] = defaultdict(set)
-    keys = {(uri,) for uri in dates}
+    wanted = WantedKeys(("archive_uri",), {(uri,) for uri in dates})
     for table, columns in (
         ("archives", ("archive_uri",)),
         ("failures", ("archive_uri", "call_session_id")),
     ):
-        for file in partitions.list_files(job.catalog_uri, table) if keys else ():
-            for row in partitions.scan(
-                job.catalog_uri, table, file, columns, ("archive_uri",), keys
-            ):
+        for file in partitions.list_files(job.catalog_uri, table) if dates else ():
+            for row in partitions.scan(table, file, columns, wanted):
                 if (
                     row.get("call_session_id") is None
                     and file.call_date != dates[row["archive_uri"]]

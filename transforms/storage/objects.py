@@ -111,6 +111,13 @@ def open_staged(uri: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Input(uri), _STAGED_BUFFER_BYTES))
 
 
+def open_ranges(uri: str) -> PositionedFile:
+    """Opens an object of which some ranges are wanted: each is one read of just these bytes.
+    Raises: StorageError, also from its reads.
+    """
+    return _Input(uri)
+
+
 @retried
 def read_bytes(uri: str) -> bytes:
     """Returns a whole small object. Raises: StorageError."""
