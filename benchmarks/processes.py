@@ -103,6 +103,28 @@ def idle_seconds(command: Sequence[str | Path], cores: int) -> tuple[float, floa
     return (cores - sum(looks) / len(looks)) * wall_s, wall_s
 
 
+def jobs_at_work(command: Sequence[str | Path], cores: int) -> tuple[list[int], Used]:
+    """Runs a program to its end on that many cores; returns how many codec processes had a job,
+    look by look, and what the program took. Raises: ProgramFailedError.
+    """
+    looks: list[int] = []
+
+    def look(launcher: int) -> None:
+        codec = [pid for pid in descendants(launcher) if _is_codec_process(pid)]
+        looks.append(sum(not _waits_for_a_job(pid) for pid in codec))
+
+    with on_cores(cores):
+        return looks, _watch(command, 0, look)
+
+
+def _waits_for_a_job(pid: int) -> bool:
+    """Whether a codec process has none: it waits for one in `poll`, and nowhere else."""
+    try:
+        return "poll" in Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        return True  # it ended meanwhile
+
+
 def _runnable_threads(pid: int) -> int:
     count = 0
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):

@@ -24,6 +24,7 @@ from tests.support.beam import (
     make_plan,
     make_track,
 )
+from tests.support.codec import wait_until
 from tests.support.job_run import JobRun
 from transforms.codec.machine import Machine
 from transforms.codec.pool import POOL
@@ -139,7 +140,7 @@ def test_slow_first_element_does_not_hold_up_the_others() -> None:
         assert_that(done, equal_to([(number, True) for number in range(40)]))
 
 
-def test_work_is_done_on_as_many_threads_as_asked() -> None:
+def test_work_is_done_on_two_threads_a_slot() -> None:
     fn = _ThreadFn(3)
     fn.setup()
     fn.start_bundle()
@@ -148,32 +149,43 @@ def test_work_is_done_on_as_many_threads_as_asked() -> None:
     fn.teardown()
 
     assert len(names) == 30
-    assert len(set(names)) == 3
+    assert len(set(names)) == 6
     assert threading.current_thread().name not in names
 
 
 class _SizedFn(_TakingFn):
     """Elements are their own size; work begins when `gate` is opened."""
 
-    def __init__(self, threads: int, *, in_one_bundle: bool = True) -> None:
-        super().__init__(threads, in_one_bundle=in_one_bundle)
+    def __init__(self, slots: int, *, in_one_bundle: bool = True, together: int = 1) -> None:
+        """Args: together: how many are begun at a time: all wait for the last of them."""
+        super().__init__(slots, in_one_bundle=in_one_bundle)
+        self.taken: list[int] = []
         self.begun: list[int] = []
         self.gate = threading.Event()
+        self.together = threading.Barrier(together, timeout=WAIT_SECONDS)
 
     def size(self, element: int) -> int:
         return element
 
     def work(self, element: int) -> Iterator[int]:
+        self.taken.append(element)
         assert self.gate.wait(WAIT_SECONDS)
+        self.together.wait()
         self.begun.append(element)
         yield element
 
 
+def _rounds(fn: _SizedFn) -> list[list[int]]:
+    """Returns what was begun, as many at a time as are begun together."""
+    size = fn.together.parties
+    return [sorted(fn.begun[at : at + size], reverse=True) for at in range(0, len(fn.begun), size)]
+
+
 def test_largest_of_what_waits_is_worked_on_first() -> None:
-    fn = _SizedFn(2)
+    fn = _SizedFn(2, together=4)
     fn.setup()
     fn.start_bundle()
-    sizes = [3, 1, *range(10, 600), 7, 5_000, 2]
+    sizes = [3, 1, *range(10, 600), 7, 5_000, 2, 4]
     assert [
         output for size in sizes for output in fn.process(size)
     ] == []  # nothing of it can be done yet
@@ -183,19 +195,14 @@ def test_largest_of_what_waits_is_worked_on_first() -> None:
     fn.teardown()
 
     assert sorted(outputs) == sorted(sizes)
-    # Two were begun with when 33 had come; of two threads either may be the first to tell.
-    expected = sorted(sizes, reverse=True)
-    first = sorted(sizes[:33], reverse=True)[:2]
-    assert set(fn.begun[:3]) <= {*first, 5_000, 599}
-    assert all(
-        abs(fn.begun.index(size) - expected.index(size)) <= 3
-        for size in expected
-        if size not in first
-    )
+    # Four were begun with when 33 had come.
+    first = sorted(sizes[:33], reverse=True)[:4]
+    rest = sorted(set(sizes) - set(first), reverse=True)
+    assert _rounds(fn) == [first, *(rest[at : at + 4] for at in range(0, len(rest), 4))]
 
 
 def test_largest_of_a_few_is_begun_with() -> None:
-    fn = _SizedFn(2)
+    fn = _SizedFn(2, together=4)
     fn.gate.set()
     fn.setup()
     fn.start_bundle()
@@ -204,11 +211,11 @@ def test_largest_of_a_few_is_begun_with() -> None:
     list(fn.finish_bundle())
     fn.teardown()
 
-    assert set(fn.begun[:2]) <= {20, 19, 18}
+    assert _rounds(fn)[0] == [20, 19, 18, 17]
 
 
 @pytest.mark.parametrize(
-    ("threads", "sizes", "expected"),
+    ("slots", "sizes", "expected"),
     [
         (2, [100], {100: 2}),
         (2, [100, 90], {100: 1, 90: 1}),
@@ -220,9 +227,9 @@ def test_largest_of_a_few_is_begun_with() -> None:
     ],
 )
 def test_piece_of_work_may_keep_its_share_of_the_cores_busy(
-    threads: int, sizes: list[int], expected: dict[int, int]
+    slots: int, sizes: list[int], expected: dict[int, int]
 ) -> None:
-    fn = _SizedFn(threads)
+    fn = _SizedFn(slots)
     fn.setup()
     fn.start_bundle()
     for size in sizes:
@@ -256,31 +263,22 @@ def test_archives_are_sized_by_bytes_and_tracks_and_calls_by_their_audio(
     assert _MixFn(context.job).size((CALL.as_tuple(), {"plans": [], "tracks": []})) == 0
 
 
-def test_one_thread_works_in_the_order_of_arrival() -> None:
-    fn = _SizedFn(1)
+@pytest.mark.parametrize(
+    ("slots", "in_one_bundle", "count"), [(1, True, 3), (3, False, 5)], ids=["one slot", "bundles"]
+)
+def test_other_work_is_taken_as_it_comes(slots: int, in_one_bundle: bool, count: int) -> None:
+    fn = _SizedFn(slots, in_one_bundle=in_one_bundle)
     fn.setup()
     fn.start_bundle()
-    for number in (1, 2, 3):  # one thread lets no more than that wait
+    for number in range(count):
         assert list(fn.process(number)) == []
+        begun = min(number + 1, 2 * slots)
+        wait_until(lambda begun=begun: len(fn.taken) == begun)  # type: ignore[misc]
     fn.gate.set()
     list(fn.finish_bundle())
     fn.teardown()
 
-    assert fn.begun == [1, 2, 3]
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_what_comes_in_bundles_is_worked_on_in_the_order_of_arrival(threads: int) -> None:
-    fn = _SizedFn(threads, in_one_bundle=False)
-    fn.gate.set()
-    fn.setup()
-    fn.start_bundle()
-    outputs = [output for number in range(60) for output in fn.process(number)]
-    outputs += [windowed.value for windowed in fn.finish_bundle()]
-    fn.teardown()
-
-    assert sorted(outputs) == list(range(60))
-    assert all(abs(place - number) < threads for place, number in enumerate(fn.begun))
+    assert fn.taken == list(range(count))
 
 
 def test_nothing_of_a_bundle_has_more_than_one_core_of_its_own() -> None:
@@ -296,7 +294,7 @@ def test_nothing_of_a_bundle_has_more_than_one_core_of_its_own() -> None:
     assert found == 1
 
 
-def test_worker_has_as_many_threads_as_its_machine_has_cores(
+def test_worker_has_slots_for_the_cores_of_its_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(POOL.governor, "_machine", Machine(proc=Path("/nowhere")))
@@ -309,7 +307,7 @@ def test_worker_has_as_many_threads_as_its_machine_has_cores(
     names += [windowed.value for windowed in fn.finish_bundle()]
     fn.teardown()
 
-    assert len(set(names)) == 5
+    assert len(set(names)) == 10
 
 
 @pytest.mark.parametrize(
@@ -369,7 +367,7 @@ def test_nothing_more_is_begun_after_an_exception() -> None:
     fn.gate.set()
     fn.teardown()
 
-    assert len(begun) <= 4
+    assert len(begun) <= 7
 
 
 def test_second_bundle_of_the_same_instance_starts_empty() -> None:

@@ -1,7 +1,6 @@
-"""Runs a DoFn's slow work on threads: each drives a codec process, so that one worker process keeps
-all cores busy. How many threads that are, is found out on the worker; that no more jobs are at work
-than the machine has cores for, however many bundles and processes there are, is the governor's
-doing.
+"""Runs a DoFn's slow work on threads that drive codec processes, so that one worker process keeps
+all cores busy. How many slots its machine has for them is found out on the worker; that no more
+jobs are at work than that, however many bundles and processes there are, is the governor's doing.
 
 Beam's local engine hands a whole stage to one thread. Of what has arrived the threads take the
 largest first: taken last, a big call beside many small ones would leave the other cores idle. A
@@ -29,11 +28,14 @@ _LOOK_AHEAD = 1_000
 """Elements that wait at most: a few kB each."""
 _LOOK_AHEAD_ALONE = 4
 _LOOK_AHEAD_OF_BUNDLE = 2
-"""Elements per thread that are taken in at most where the engine splits work: one at work, one
-next.
+"""Elements per slot that are taken in at most where the engine splits work: one at work, one next.
+"""
+_THREADS_PER_SLOT = 2
+"""While one waits for its codec process, the other puts away what its own has made. Of 1,000 small
+archives on two cores both slots were in use 80 % of the time, 67 % with one.
 """
 _BEGUN_WITH = 16
-"""Elements per thread that are waited for before the first is taken: they come within ms, and the
+"""Elements per slot that are waited for before the first is taken: they come within ms, and the
 largest may be among them.
 """
 
@@ -45,7 +47,7 @@ class ParallelFn(beam.DoFn):
 
     def __init__(self, codec_processes: int | None, *, in_one_bundle: bool) -> None:
         """Args:
-        codec_processes: how many elements are worked on at a time; None for as many as the worker's
+        codec_processes: how many codec jobs are at work at a time; None for as many as the worker's
             machine has cores and memory for.
         in_one_bundle: whether all there is comes in one bundle; then, with more than one at a time,
             the largest that are known come first.
@@ -76,15 +78,16 @@ class ParallelFn(beam.DoFn):
         if not self._in_one_bundle:
             return 1
         with self._lock:
-            return max(1, round(self._threads * self.size(element) / max(1, self._size_left)))
+            return max(1, round(self._slots * self.size(element) / max(1, self._size_left)))
 
     def count(self, output: Any) -> None:
         """Counts an output; runs in Beam's thread."""
 
     def setup(self) -> None:
-        self._threads = POOL.governor.use(self._codec_processes)
-        self._by_size = self._in_one_bundle and self._threads > 1
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=type(self).__name__)
+        self._slots = POOL.governor.use(self._codec_processes)
+        self._by_size = self._in_one_bundle and self._slots > 1
+        threads = _THREADS_PER_SLOT * self._slots
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=type(self).__name__)
 
     def start_bundle(self) -> None:
         self._lock = threading.Lock()
@@ -108,8 +111,8 @@ class ParallelFn(beam.DoFn):
         elif self._in_one_bundle:
             most = _LOOK_AHEAD_ALONE
         else:
-            most = _LOOK_AHEAD_OF_BUNDLE * self._threads
-        if not self._by_size or self._arrived > min(_BEGUN_WITH * self._threads, most // 2):
+            most = _LOOK_AHEAD_OF_BUNDLE * self._slots
+        if not self._by_size or self._arrived > min(_BEGUN_WITH * self._slots, most // 2):
             self._begin()
         while self._arrived - self._given >= most or not self._results.empty():
             yield from self._next_result()

@@ -41,7 +41,7 @@ class RunFn(beam.DoFn):
 
 
 class ParallelRunFn(RunFn, ParallelFn):
-    """A `RunFn` whose work is done on as many threads as its worker has codec processes."""
+    """A `RunFn` whose work is done on threads that drive codec processes."""
 
     def __init__(self, job: JobSettings) -> None:
         RunFn.__init__(self, job)
