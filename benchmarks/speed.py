@@ -23,6 +23,7 @@ from statistics import median
 
 import av
 
+from benchmarks import at_work
 from benchmarks.figures import Figure, at_least, at_most, print_table
 from benchmarks.material import SMALL_CALLS, SMALLEST_CALLS, Material
 from benchmarks.presses import CALLPRESS, CORES, ROOT, Presses, in_turns
@@ -342,6 +343,11 @@ FIGURES: dict[str, Callable[[Presses], Figure]] = {
     "batch of 16 calls, wall on 2 cores, by ffmpeg's": batch_wall,
     "batch of 16 calls, speed-up of 2 cores": speed_up,
     "idle cores, one big call beside 12 small ones": idle_core,
+    "codec jobs at work, one core": at_work.one_core,
+    "codec jobs at work, two cores": at_work.two_cores,
+    "codec jobs at work, two cores and --codec-processes 12": at_work.twelve,
+    "codec jobs at work, two cores and 8 worker processes": at_work.of_many_workers,
+    "wall by CPU over cores, two cores and 8 worker processes": at_work.wall_of_many_workers,
     "start-up, first file of the sample": first_file,
     "start-up, --help": start_help,
     "start-up, a usage error": start_usage_error,

@@ -17,6 +17,7 @@ import pytest
 
 from tests.codec import codec_jobs, contender
 from tests.support.codec import MEMORY_BYTES, is_running, run_job, wait_until
+from transforms.codec import governor as governor_module
 from transforms.codec.governor import JOB_BYTES, Governor
 from transforms.codec.machine import Machine
 from transforms.codec.pool import CodecPool, RunStoppedError
@@ -273,6 +274,30 @@ def test_stopped_pool_waits_for_no_slot(tmp_path: Path, others: int) -> None:
     pool.stop()
 
 
+def test_run_that_waits_for_others_for_long_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(governor_module, "_TELLING_SECONDS", 0.0)
+    governor, other = make_governor(tmp_path, 2), make_governor(tmp_path, 2)
+    ended = threading.Event()
+
+    def work() -> None:
+        with governor.slot(go_on):
+            ended.set()
+
+    with take_all(governor, 1), take_all(other, 1) as held, in_thread(work):
+        wait_until(lambda: len(governor._line) == 1)
+        held.close()
+    assert ended.is_set()
+    assert not caplog.messages  # something of this process is at work
+
+    with take_all(other, 2) as held, in_thread(work):
+        wait_until(lambda: bool(caplog.messages))
+        held.close()
+    assert "no codec job of this process could begin" in caplog.messages[0]
+    assert f"all 2 slots in {SlotFiles(tmp_path).folder}" in caplog.messages[0]
+
+
 def test_who_waits_takes_no_time_of_a_core(tmp_path: Path) -> None:
     holder, governor = make_governor(tmp_path, 2), make_governor(tmp_path, 2)
     done: list[int] = []
@@ -308,6 +333,18 @@ def test_trouble_with_the_folder_ends_the_waiting_of_all(tmp_path: Path) -> None
         folder.rename(tmp_path / "away")
         folder.symlink_to(tmp_path)
     assert [type(error) for error in ended] == [SlotFolderError] * 2
+
+
+def test_job_goes_on_with_what_it_has_when_there_is_trouble_with_the_folder(
+    tmp_path: Path,
+) -> None:
+    governor = make_governor(tmp_path, 3)
+    with governor.slot(go_on) as slots:
+        assert slots.cores(2) == 2
+        SlotFiles(tmp_path).folder.rename(tmp_path / "away")
+        SlotFiles(tmp_path).folder.write_text("")
+
+        assert slots.cores(3) == 2
 
 
 def test_folder_that_is_tidied_away_is_made_again(tmp_path: Path) -> None:

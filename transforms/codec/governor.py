@@ -13,14 +13,16 @@ the machine's, where it waits in the kernel. So who is to stop need not wait for
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from transforms.codec.machine import Machine
-from transforms.codec.slot_files import SlotFiles
+from transforms.codec.slot_files import SlotFiles, SlotFolderError
 
 JOB_BYTES = 256 << 20
 """What a codec process needs: it was seen to use 63 to 227 MB (`benchmarks/README.md`)."""
@@ -28,6 +30,11 @@ _LOOK_SECONDS = 0.2
 """How often the head of a line looks for a slot whose holder died: then nobody says that it is
 free.
 """
+
+
+_TELLING_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class _Place:
@@ -42,11 +49,14 @@ class _Place:
 class Slots:
     """What a job has of the machine while it is at work: one slot, and maybe more for a while."""
 
-    def __init__(self, governor: Governor, lock: int, share: int) -> None:
-        """Args: share: how many slots it stands in line for, with the one it has."""
+    def __init__(self, governor: Governor, lock: int) -> None:
         self._governor = governor
         self._locks = [lock]
-        self._places = governor.stand_in_line(share - 1)
+        self._places: list[_Place] = []
+
+    def stand_in_line(self, times: int) -> None:
+        """Stands in line for so many more, to be its own while it is at work."""
+        self._places += self._governor.stand_in_line(times)
 
     def cores(self, most: int) -> int:
         """Returns how many cores the job may keep busy from now on: as many as it was given of its
@@ -56,13 +66,14 @@ class Slots:
         Args:
           most: how many it can keep busy.
         """
-        given = 1 + sum(place.lock is not None for place in self._places)
-        if self._governor.has_others_waiting():
-            self._give_back(keep=1)
-        else:
-            wanted = most - given - len(self._locks) + 1
-            self._locks += self._governor.take_free(wanted)
-        return given + len(self._locks) - 1
+        share = 1 + sum(place.lock is not None for place in self._places)
+        with contextlib.suppress(OSError, SlotFolderError):  # with what it has it can go on
+            if self._governor.has_others_waiting():
+                self._give_back(keep=1)
+            else:
+                wanted = most - share - len(self._locks) + 1
+                self._locks += self._governor.take_free(wanted)
+        return share + len(self._locks) - 1
 
     def _give_back(self, keep: int) -> None:
         while len(self._locks) > keep:
@@ -84,6 +95,8 @@ class Governor:
         self._changed = threading.Condition()
         self._line: deque[_Place] = deque()
         self._has_stand_in = False
+        self._has: set[int] = set()
+        """The locks of all slots that this process has."""
 
     def use(self, wanted: int | None = None) -> int:
         """Has this process use so many slots from now on; returns how many.
@@ -119,8 +132,9 @@ class Governor:
         """
         if not self._count:
             self.use()
-        slots = Slots(self, self._wait(check), share)
+        slots = Slots(self, self._wait(check))
         try:
+            slots.stand_in_line(share - 1)
             yield slots
         finally:
             slots.close()
@@ -144,6 +158,7 @@ class Governor:
 
     def give_back(self, lock: int) -> None:
         """Gives a slot back."""
+        self._has.discard(lock)
         self._files.give_back(lock)
 
     def _free(self, most: int) -> Iterator[int]:
@@ -153,6 +168,7 @@ class Governor:
             lock = self._files.take(slot)
             if lock is not None:
                 most -= 1
+                self._has.add(lock)
                 yield lock
 
     def _wait(self, check: Callable[[], None]) -> int:
@@ -200,14 +216,31 @@ class Governor:
                     return
             try:
                 with self._files.at_head(self._count, waits=True), self._files.freed() as freed:
+                    began = time.monotonic()
                     while not self._serve_first():
                         _wait_for(freed)
+                        began = self._tell_waiting(began)
             except BaseException as error:
                 with self._changed:
                     for place in self._line:
                         place.error = error
                     self._line.clear()
                     self._changed.notify_all()
+
+    def _tell_waiting(self, began: float) -> float:
+        """Tells the log when nothing of this process is at work for long; returns from when on to
+        count again. Args: began: since when it waits.
+        """
+        if self._has or time.monotonic() - began < _TELLING_SECONDS:
+            return began
+        logger.warning(
+            "no codec job of this process could begin for %d s: other processes have all %d slots "
+            "in %s; each file there holds the id of the process that has it, or had it last",
+            _TELLING_SECONDS,
+            self._count,
+            self._files.folder,
+        )
+        return time.monotonic()
 
     def _serve_first(self) -> bool:
         """Gives a free slot to the first in line. Returns whether this turn is over: it got one, or
