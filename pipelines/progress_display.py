@@ -21,7 +21,7 @@ from pipelines.time_left import Phase, TimeLeft
 from transforms.engine import progress
 from transforms.media.units import SAMPLE_RATE_HZ
 
-_FIRST_LINE_SECONDS = 10.0
+FIRST_LINE_SECONDS = 10.0
 _LINE_SECONDS = (30.0, 300.0)
 """Between two lines, at least and at most."""
 _LINES_PER_RUN = 20
@@ -175,7 +175,7 @@ def showing_progress(threads: int) -> Iterator[None]:
 
 def _keep_looking(figures: RunFigures, ended: threading.Event, prints_lines: bool) -> None:
     began = time.monotonic()
-    next_line = began + _FIRST_LINE_SECONDS
+    next_line = began + FIRST_LINE_SECONDS
     while not ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
         figures.look(now)

@@ -23,6 +23,7 @@ from pipelines.ending import Ending, check_summary_json, reason_of
 from pipelines.logs import set_up_logging
 from pipelines.options import EXIT_FAILED, RunArguments
 from pipelines.runners.engine import Engine, EngineDownError
+from pipelines.runners.job_errors import StepFailedError
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
 from transforms.catalog import results
 from transforms.context import JobSettings, RunIdentity
@@ -42,14 +43,6 @@ from transforms.storage.errors import describe_error
 logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r" \[while running '[^']*'\]")
-_TROUBLE_REASONS = {
-    "StorageError": Reason.STORAGE_DOWN,
-    "StoreDownError": Reason.STORAGE_DOWN,
-    "LockHeldError": Reason.LOCK_HELD,
-    "LockLostError": Reason.LOCK_LOST,
-    "SlotFolderError": Reason.STORAGE_DOWN,
-}
-_TROUBLE = re.compile(rf"\btransforms(?:\.\w+)+\.({'|'.join(_TROUBLE_REASONS)}): (.*)")
 _TOLD_AS_FAILED = (Reason.STORAGE_DOWN, Reason.LOCK_LOST, Reason.ENGINE_DOWN)
 """What ends a run amid its work: no fault of what was asked for, nor of the program."""
 
@@ -157,7 +150,9 @@ def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int
     try:
         with (
             stopping_cleanly(
-                watched.farewell, lambda status: _close(ending, stopper, status)
+                watched.farewell,
+                lambda status: _close(ending, stopper, status),
+                prepared.engine.stop_seconds,
             ) as stopper,
             watched,
             begun.listening(watched),
@@ -306,7 +301,7 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
             file=sys.stderr,
         )
         return True
-    print(f"callpress: {name} failed: {type(error).__name__}: {line}", file=sys.stderr)
+    print(f"callpress: {name} failed: {line}", file=sys.stderr)
     print(
         f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",
         file=sys.stderr,
@@ -315,15 +310,11 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
 
 
 def _cause_of(error: Exception) -> tuple[Reason, str]:
-    """Returns why a run ended, and the line for it.
-
-    Other engines than the local one hand on no exceptions, but their text.
-    """
+    """Returns why a run ended, and the line for it."""
     if isinstance(error, CallpressError):
         return reason_of(error), _STEP.sub("", str(error)).split("\n", 1)[0]
-    if found := _TROUBLE.findall(str(error)):
-        name, line = found[-1]
-        return _TROUBLE_REASONS[name], _STEP.sub("", line)
     if (what := exhausted_resource(error)) is not None:
         return Reason.EXHAUSTED, what
-    return Reason.BUG, describe_error(error)
+    if isinstance(error, StepFailedError):
+        return Reason.BUG, str(error)
+    return Reason.BUG, f"{type(error).__name__}: {describe_error(error)}"

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -84,7 +85,9 @@ class Stopper:
 
 @contextmanager
 def stopping_cleanly(
-    farewell: Callable[[], str], close: Callable[[int], None] | None = None
+    farewell: Callable[[], str],
+    close: Callable[[int], None] | None = None,
+    engine_seconds: float = 0.0,
 ) -> Iterator[Stopper]:
     """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
     ended, however it did.
@@ -96,6 +99,8 @@ def stopping_cleanly(
     Args:
       farewell: gives a line for standard error that says how to go on.
       close: what to do last before the process ends, with its exit status.
+      engine_seconds: how much longer it may take, for an engine elsewhere to end the job; a second
+        signal ends the process then.
     """
     stopper = Stopper(farewell, close)
     before = {number: signal.signal(number, stopper.receive) for number in _SIGNALS}
@@ -103,7 +108,10 @@ def stopping_cleanly(
     theirs.setblocking(False)
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(
-        target=_leave_in_time, args=(ours, stopper), daemon=True, name="stop-watch"
+        target=_leave_in_time,
+        args=(ours, stopper, engine_seconds),
+        daemon=True,
+        name="stop-watch",
     ).start()
     POOL.restart()
     try:
@@ -124,12 +132,26 @@ def stopping_cleanly(
                 signal.signal(number, handler)
 
 
-def _leave_in_time(signals: socket.socket, stopper: Stopper) -> None:
+def _leave_in_time(signals: socket.socket, stopper: Stopper, engine_seconds: float) -> None:
     """Ends the process some time after a signal: the C handler writes its number here whatever the
     main thread does.
     """
     with signals:
         while received := signals.recv(1):
             if received[0] in _SIGNALS:
-                threading.Event().wait(_GRACE_SECONDS)
+                if engine_seconds:
+                    _wait_for_signal(signals, engine_seconds)
+                else:
+                    threading.Event().wait(_GRACE_SECONDS)
                 stopper.leave(received[0])
+
+
+def _wait_for_signal(signals: socket.socket, seconds: float) -> None:
+    """Waits until another signal to end comes, or the time is over."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError):
+        while True:
+            signals.settimeout(max(0.001, deadline - time.monotonic()))
+            received = signals.recv(1)
+            if not received or received[0] in _SIGNALS:
+                return

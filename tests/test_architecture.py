@@ -68,7 +68,7 @@ steps      | : begin_run list_archives skip_processed find_prior_rows unpack_arc
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
            : catalog recovery steps
-           | apache_beam pydantic rich
+           | apache_beam grpc pydantic rich
 """
 
 

@@ -70,6 +70,7 @@ class _UnpackFn(ParallelRunFn):
         super().__init__(job)
         self._parts = Metrics.counter(UnpackArchives, "parts_staged")
         self._failures = Metrics.counter(UnpackArchives, "failures")
+        self._archives = Metrics.counter(UnpackArchives, "archives_unpacked")
         self._bytes = Metrics.counter(UnpackArchives, "archive_bytes")
 
     def count(self, output: Any) -> None:
@@ -78,6 +79,7 @@ class _UnpackFn(ParallelRunFn):
         elif output.tag == FAILURES:
             self._failures.inc()
         else:
+            self._archives.inc()
             self._bytes.inc(output.value.bytes_read)
 
     def size(self, ref: ArchiveRef) -> int:

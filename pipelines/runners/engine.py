@@ -21,12 +21,18 @@ class Engine(Protocol):
     """Whether its workers see the files of this machine."""
     is_one_process: bool
     """Whether all of a run lives in this process, and ends with it."""
-    run_id: str | None
-    """The run's, where the engine's counters tell it; known when the job has ended."""
     has_ended: bool
     """Whether nothing of the job is known to be at work, or no job was started."""
+    stop_seconds: float
+    """How long it may take to end its job when the run is stopped; 0 where that is nothing but the
+    work in this process.
+    """
     what_is_unknown: str
     """What to tell of a job that may be at work still."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's, where the engine's counters tell it; known when the job has ended."""
 
     def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
         """Starts the job and leaves it to itself; returns its id.
@@ -42,5 +48,6 @@ class Engine(Protocol):
         Raises:
           StoppedError: it was stopped before.
           EngineDownError: by no fault of what was built.
-          Exception: whatever ended the job; an engine elsewhere hands on no more than its text.
+          Exception: whatever ended the job, as the step raised it; or, where an engine hands on
+            no more than its text, as `job_errors` makes it of that.
         """

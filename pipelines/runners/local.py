@@ -32,6 +32,7 @@ class LocalEngine:
     run_id: str | None = None
     has_ended = True
     what_is_unknown = ""
+    stop_seconds = 0.0
 
     def __init__(self, options: PipelineOptions, codec_processes: int | None) -> None:
         """Args: codec_processes: as many as were asked for."""

@@ -365,7 +365,7 @@ def test_narrow_terminal_keeps_what_tells_most(width: int, shown: list[str]) -> 
 def test_without_a_terminal_a_line_comes_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_display, "_FIRST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress_display, "FIRST_LINE_SECONDS", 0.0)
     monkeypatch.setattr(progress_display, "_LINE_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(progress_display, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(time_left, "_EVIDENCE_SECONDS", 0.0)

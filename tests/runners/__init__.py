@@ -1,0 +1,1 @@
+"""Tests of the engines: what is added to Beam's own runners."""
