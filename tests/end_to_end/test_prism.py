@@ -6,7 +6,14 @@ All of it is in this one file, so that one process of the suite has the servers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +32,10 @@ from tests.support.command import (
     query,
 )
 from tests.support.prism import PrismCluster, running_prism_cluster
+from tests.support.processes import wait_until
+from tests.support.storage_proxy import HeldRequest, holding
 from transforms.catalog.schema import SCHEMAS
+from transforms.locking.lock import NAME, LockState, decode, is_given_back
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +147,7 @@ def test_run_ends_as_on_the_local_engine(on_prism: Pressed, locally: Pressed) ->
         assert "Traceback" not in pressed.done.err
         assert "raw/broken.tar.gz" in pressed.done.out
     assert "6 listed, 5 ok, 1 failed" in on_prism.done.out
+    assert "callpress: Created job with id: [job-" in on_prism.done.err
     assert on_prism.done.err.splitlines()[-1] == locally.done.err.splitlines()[-1]
 
 
@@ -182,5 +193,210 @@ def test_second_run_presses_nothing(
     assert again.done.status == 0, again.done.err
     assert "6 listed, 5 skipped, 1 failed (1 of them failed before)" in again.done.out
     assert "0 recordings" in again.done.out
-    assert again.files.keys() == on_prism.files.keys()
+    assert again.files.keys() > on_prism.files.keys()
+    (result,) = again.files.keys() - on_prism.files.keys()  # no other file
+    assert result.startswith("catalog/results/")
     assert len(again.rows("runs")) == 2
+
+
+# --- what may happen to a job, its launcher and its workers ---------------------------------------
+
+
+class HeldRun:
+    """A run in the middle of its publishing, and what holds it there."""
+
+    def __init__(self, launcher: subprocess.Popen[bytes], held: HeldRequest, err: Path) -> None:
+        self.launcher = launcher
+        self.held = held
+        self._err = err
+
+    def wait(self) -> None:
+        """Waits until it is there."""
+        wait_until(lambda: self.held.has_come.is_set() or self.launcher.poll() is not None, 120)
+        assert self.launcher.poll() is None, self.err
+
+    @property
+    def err(self) -> str:
+        """What the launcher has said so far."""
+        return self._err.read_text()
+
+    @property
+    def job_id(self) -> str:
+        """The engine's name for the job."""
+        found = re.search(r"Created job with id: \[(.+)\]", self.err)
+        assert found is not None, self.err
+        return found[1]
+
+
+class Night:
+    """Two small calls in a place of their own, and the runs over them."""
+
+    def __init__(
+        self, cluster: PrismCluster, bucket: storage.Bucket, name: str, flags: Sequence[str] = ()
+    ) -> None:
+        self._cluster = cluster
+        self._bucket = bucket
+        self._flags = flags or cluster.flags
+        self.name = name
+        for call in ("first", "second"):
+            people = [Participant(participant_id="alice", segments=[_talk(300)])]
+            data = make_call_archive(people, call_id=call, call_session_id=call)
+            bucket.blob(f"{name}-raw/{call}.tar.gz").upload_from_string(data)
+        self.catalog = f"gs://{bucket.name}/{name}/catalog"
+        profile = cluster.folder / "short-lease.toml"
+        profile.write_text("[limits]\nlock_seconds = 6\n")
+        place = f"gs://{bucket.name}/{name}"
+        self._command = (
+            *("run", "--input", f"{place}-raw/*", "--output", place, "--config", profile),
+            *("--temp_location", f"{place}-tmp", *self._flags),
+        )
+
+    @contextmanager
+    def held_while_publishing(self) -> Iterator[HeldRun]:
+        """Starts a run of which the first upload of a recording is held; its launcher is gone when
+        the block ends.
+        """
+        pattern = rf"/upload/.*\b{self.name}/recordings/"
+        path = self._cluster.folder / f"{self.name}.err"
+        with holding(self._cluster.faults, pattern) as held, open(path, "wb") as err:
+            launcher = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.cli", *map(str, self._command)],
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                env={**os.environ, **self._cluster.env},
+            )
+            try:
+                yield HeldRun(launcher, held, path)
+            finally:
+                launcher.kill()
+                launcher.wait()
+
+    def run(self) -> Finished:
+        """Runs over both."""
+        return callpress_process(*self._command, env=self._cluster.env)
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Returns the objects of this place, or of one beside it."""
+        prefix = f"{self.name}{suffix}/"
+        return [blob.name.removeprefix(prefix) for blob in self._bucket.list_blobs(prefix=prefix)]
+
+    def results(self) -> list[dict[str, Any]]:
+        """Returns what runs have left in the catalog, the oldest first."""
+        return [
+            json.loads(self._bucket.blob(f"{self.name}/{name}").download_as_bytes())
+            for name in self.names()
+            if name.startswith("catalog/results/")
+        ]
+
+    def lock(self) -> LockState | None:
+        """Returns who has the catalog's lock."""
+        data = self._bucket.blob(f"{self.name}/catalog/{NAME}").download_as_bytes()
+        return None if is_given_back(data) else decode(data)
+
+    def check_whole(self) -> None:
+        """All is published once, and nothing else is there."""
+        assert len([name for name in self.names() if name.startswith("recordings/")]) == 4
+        assert self.names("-tmp") == []
+        assert self.lock() is None
+
+
+def _check_told_in_lines(status: int, err: str, *parts: str) -> None:
+    assert status == 1, err
+    assert "Traceback" not in err
+    assert "bug" not in err
+    for part in parts:
+        assert re.search(part, err), err
+
+
+def test_job_goes_on_without_its_launcher_and_a_rival_is_refused(
+    cluster: PrismCluster, bucket: storage.Bucket
+) -> None:
+    night = Night(cluster, bucket, "alone")
+    with night.held_while_publishing() as run:
+        run.wait()
+        run.launcher.kill()
+        holder = night.lock()
+        assert holder is not None
+
+        rival = night.run()
+
+        _check_told_in_lines(rival.status, rival.err, f"run {holder.run_id} .*holds the catalog")
+        run.held.let_go()
+        wait_until(night.results)
+        wait_until(lambda: night.lock() is None)
+
+    (result,) = night.results()
+    assert (result["run_id"], result["reason"]) == (holder.run_id, "ok")
+    assert result["counts"]["recordings"] == 4
+    night.check_whole()
+    told = callpress_process("runs", "--catalog", night.catalog, "--json", env=cluster.env)
+    assert [run["run_id"] for run in json.loads(told.out)["runs"]] == [holder.run_id]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a launcher ended."""
+
+    night: Night
+    status: int
+    err: str
+
+
+@pytest.fixture(scope="module")
+def ends(cluster: PrismCluster, bucket: storage.Bucket) -> dict[str, Ended]:
+    """Runs that something happens to while they publish, all at the same time."""
+    gone = bucket.client.create_bucket("gone")
+    nights = {name: Night(cluster, bucket, name) for name in ("lost", "cancelled", "stopped")}
+    nights["gone"] = Night(cluster, gone, "gone")
+    nights["own"] = Night(cluster, bucket, "own", cluster.own_flags)
+    with ExitStack() as stack:
+        runs = {
+            name: stack.enter_context(night.held_while_publishing())
+            for name, night in nights.items()
+        }
+        for run in runs.values():
+            run.wait()
+        os.kill(cluster.worker_of(runs["lost"].job_id), signal.SIGKILL)
+        cluster.cancel(runs["cancelled"].job_id)
+        runs["stopped"].launcher.send_signal(signal.SIGTERM)
+        runs["own"].launcher.send_signal(signal.SIGTERM)
+        gone.delete(force=True)
+        runs["gone"].held.let_go()
+        return {
+            name: Ended(night=nights[name], status=run.launcher.wait(timeout=60), err=run.err)
+            for name, run in runs.items()
+        }
+
+
+def test_lost_worker_is_told_and_the_next_run_goes_on(ends: dict[str, Ended]) -> None:
+    lost = ends["lost"]
+
+    _check_told_in_lines(lost.status, lost.err, r"run \S+ failed: .*a worker was lost")
+    again = lost.night.run()
+    assert again.status == 0, again.err
+    lost.night.check_whole()
+
+
+def test_job_that_somebody_else_cancelled_is_told(ends: dict[str, Ended]) -> None:
+    cancelled = ends["cancelled"]
+
+    _check_told_in_lines(cancelled.status, cancelled.err, "cancelled, and not by this command")
+
+
+def test_bucket_that_is_deleted_under_a_job_is_told(ends: dict[str, Ended]) -> None:
+    gone = ends["gone"]
+
+    _check_told_in_lines(gone.status, gone.err, r"run \S+ failed: gs://gone/.*HTTP status 404")
+
+
+@pytest.mark.parametrize("name", ["stopped", "own"])
+def test_stopped_launcher_has_the_job_cancelled_and_says_what_it_saw(
+    ends: dict[str, Ended], name: str
+) -> None:
+    stopped = ends[name]
+
+    assert stopped.status == 128 + signal.SIGTERM
+    assert "is in state CANCELLED" in stopped.err
+    assert "The same command again takes up the calls that are finished" in stopped.err
+    assert "not known" not in stopped.err
+    assert "Traceback" not in stopped.err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,14 @@ from tests.support.processes import HOST, free_port, running_server, wait_until
 from tests.support.storage_proxy import Faults, proxied
 from tests.support.storage_servers import running_fake_gcs_server
 
+_CANCEL = """
+import sys
+import grpc
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    jobs = beam_job_api_pb2_grpc.JobServiceStub(channel)
+    jobs.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=sys.argv[2]))
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +37,9 @@ class PrismCluster:
 
     flags: tuple[str, ...]
     """What `callpress run` is told to run there."""
+    own_flags: tuple[str, ...]
+    """The same for an engine that the launcher starts, with workers in the launcher."""
+    job_endpoint: str
     env: dict[str, str]
     """What launchers and workers need in their environment."""
     web_port: int
@@ -48,9 +60,18 @@ class PrismCluster:
             if pid not in self.servers
         }
 
-    def workers(self) -> list[int]:
-        """Returns the worker processes of the pool."""
-        return [pid for pid, command in self.others().items() if "SdkHarness" in command]
+    def worker_of(self, job_id: str) -> int:
+        """Returns the worker process of a job: the pool names it on its command line."""
+        (found,) = (
+            pid for pid, command in self.others().items() if f'worker_id="{job_id}[' in command
+        )
+        return found
+
+    def cancel(self, job_id: str) -> None:
+        """Cancels a job, as anybody may who reaches the engine. In a process of its own: gRPC's
+        threads would stay in the network that they were begun in.
+        """
+        subprocess.run([sys.executable, "-c", _CANCEL, self.job_endpoint, job_id], check=True)
 
     def check_nothing_is_left(self) -> None:
         """Raises: AssertionError: something but the servers still runs, or one of them does not."""
@@ -92,6 +113,8 @@ def running_prism_cluster(folder: Path) -> Iterator[PrismCluster]:
             )
         )
         yield PrismCluster(
+            own_flags=("--runner=PrismRunner", f"--prism_location={program}"),
+            job_endpoint=f"{HOST}:{job_port}",
             flags=(
                 "--runner=PortableRunner",
                 f"--job_endpoint={HOST}:{job_port}",

@@ -260,3 +260,42 @@ def _with_content_ids(body: bytes) -> bytes:
         lambda found: found[0] + b"Content-ID: <%d>\r\n" % next(numbers),
         body,
     )
+
+
+class HeldRequest:
+    """A request that waits on its way to the store."""
+
+    def __init__(self) -> None:
+        self.has_come = threading.Event()
+        self._may_go = threading.Event()
+
+    def let_go(self) -> None:
+        """Passes it on."""
+        self._may_go.set()
+
+    def hold(self) -> None:
+        """Waits with it; to be called by the proxy."""
+        self.has_come.set()
+        self._may_go.wait(120)
+
+
+@contextmanager
+def holding(faults: Faults, pattern: str) -> Iterator[HeldRequest]:
+    """Holds back the first request that `METHOD /path?query names` of matches, at most until the
+    block ends.
+    """
+    held = HeldRequest()
+    others = faults.before
+
+    def before(request: str) -> None:
+        if others is not None:
+            others(request)
+        if not held.has_come.is_set() and re.search(pattern, request):
+            held.hold()
+
+    faults.before = before
+    try:
+        yield held
+    finally:
+        held.let_go()
+        faults.before = others
