@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from transforms.media.errors import ConfigError
-from transforms.media.units import NS_PER_SECOND
 from transforms.media.values import CallKey, OutputType, TrackKey
 
 Named = tuple[str, str]
@@ -15,6 +14,7 @@ Named = tuple[str, str]
 CALL_FLAG = "--call"
 _AGE = re.compile(r"^(\d+)([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_NS_PER_SECOND = 1_000_000_000  # that of `media.units` costs the command numpy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ def parse_since(text: str, now_unix_ns: int) -> int:
     Raises:
       ConfigError: neither.
     """
-    now = datetime.fromtimestamp(now_unix_ns // NS_PER_SECOND, UTC)
+    now = datetime.fromtimestamp(now_unix_ns // _NS_PER_SECOND, UTC)
     age = _AGE.match(text)
     if age:
         try:
@@ -130,4 +130,4 @@ def parse_since(text: str, now_unix_ns: int) -> int:
             ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * NS_PER_SECOND
+    return int(moment.timestamp()) * _NS_PER_SECOND
