@@ -122,9 +122,7 @@ def _tell_noted(noted: Noted) -> None:
 def _run_at_work(catalog_uri: str) -> str | None:
     """Returns the name of a run that holds the catalog, None when there is none."""
     held = lock.look(catalog_uri)
-    if held is None or held.is_dead():
-        return None
-    return held.state.name if held.state else "a run whose lock is damaged"
+    return held.name if held is not None and not held.is_dead() else None
 
 
 @contextlib.contextmanager

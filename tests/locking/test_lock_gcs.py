@@ -6,33 +6,31 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import os
 import re
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from google.api_core import exceptions as google_errors
 
+from tests.support.locks import (
+    acquire,
+    acquires,
+    dead_process_here,
+    give_back,
+    lease_of,
+    other_state,
+    race,
+    wait_until,
+)
 from tests.support.storage_proxy import Faults
 from tests.support.storage_servers import (
     client_with_faults,
     forget_clients,
     running_fake_gcs_server,
 )
-from transforms.locking.lock import (
-    NAME,
-    CatalogLock,
-    LockHeldError,
-    LockLostError,
-    _this_machine,
-    check_held,
-    look,
-)
+from transforms.locking.lock import NAME, LockHeldError, LockLostError, look
 from transforms.media.errors import StorageError
 from transforms.storage import credentials, objects, uris
 
@@ -73,136 +71,160 @@ def _read_state(catalog: str) -> dict[str, Any] | None:
     return found
 
 
-def _write_state(catalog: str, **changes: Any) -> None:
-    state = {
-        "run_id": "other",
-        "host": "elsewhere",
-        "pid": 1,
-        "expires_unix_s": time.time() + 900,
-        **changes,
-    }
-    _blob(catalog).upload_from_string(json.dumps(state))
+def _write(catalog: str, data: bytes) -> None:
+    _blob(catalog).upload_from_string(data)
 
 
-def _race(count: int, run: Callable[[int], bool]) -> list[bool]:
-    """Runs in so many processes at once, each with a client of its own; they live until all have
-    ended, as runs do.
-    """
-    context = multiprocessing.get_context("fork")
-    barrier, results, ended = context.Barrier(count), context.SimpleQueue(), context.Event()
-
-    def enter(number: int) -> None:
-        forget_clients()
-        barrier.wait()
-        try:
-            results.put(run(number))
-        except BaseException as error:
-            results.put(error)
-        ended.wait(30)
-
-    processes = [context.Process(target=enter, args=(number,)) for number in range(count)]
-    for process in processes:
-        process.start()
-    found = [results.get() for _ in processes]
-    ended.set()
-    for process in processes:
-        process.join()
-    assert all(isinstance(result, bool) for result in found), found
-    return found
+def _race(catalog: str, count: int = 6) -> int:
+    """Returns how many of so many processes got the lock, each with a client of its own."""
+    return sum(race(count, functools.partial(acquires, catalog), at_first=forget_clients))
 
 
-def _acquires(catalog: str, number: int) -> bool:
-    try:
-        CatalogLock(catalog, f"run-{number}").acquire()
-    except LockHeldError:
-        return False
-    return True
+def _let_lapse(catalog: str) -> None:
+    """Waits for the end of a lease: nobody can set the clock of the store."""
+
+    def is_dead() -> bool:
+        held = look(catalog)
+        return held is not None and held.is_dead()
+
+    wait_until(is_dead)
 
 
-def test_lock_is_taken_named_and_given_up(catalog: str) -> None:
-    first = CatalogLock(catalog, "run-1")
-    first.acquire()
+def test_lock_is_taken_named_and_given_back(catalog: str) -> None:
+    acquire(catalog, "run-1")
 
     state = _read_state(catalog)
     assert state is not None
-    assert (state["run_id"], state["pid"]) == ("run-1", os.getpid())
-    check_held(catalog, "run-1")
+    lease_of(catalog, "run-1").check()
     with pytest.raises(
         LockHeldError, match=rf"run run-1 on .* holds the catalog's lock {catalog}/{NAME}"
     ):
-        CatalogLock(catalog, "run-2").acquire()
-    first.release()
+        acquire(catalog, "run-2")
+    assert give_back(catalog, "run-1")
     assert _read_state(catalog) == {**state, "expires_unix_s": 0}
     assert look(catalog) is None
+    assert not give_back(catalog, "run-1")
     with pytest.raises(LockLostError):
-        check_held(catalog, "run-1")
+        lease_of(catalog, "run-1").check()
+    assert not acquire(catalog, "run-2")
 
 
-@pytest.mark.parametrize("before", ["nothing", "lapsed", "dead", "garbage"])
+@pytest.mark.parametrize("before", ["nothing", "given back", "dead"])
 def test_of_many_processes_at_once_exactly_one_gets_it(catalog: str, before: str) -> None:
     for turn in range(2):
         place = f"{catalog}-{turn}"
-        if before == "lapsed":
-            _write_state(place, expires_unix_s=time.time() - 1)
+        if before == "given back":
+            _write(place, other_state(expires_unix_s=0))
         elif before == "dead":
-            process = subprocess.Popen(["true"])
-            process.wait()
-            _write_state(place, host=socket.gethostname(), machine=_this_machine(), pid=process.pid)
-        elif before == "garbage":
-            _blob(place).upload_from_string("{")
+            _write(place, other_state(**dead_process_here()))
 
-        assert sum(_race(6, functools.partial(_acquires, place))) == 1
+        assert _race(place) == 1
+
+
+@pytest.mark.parametrize("wrong_by", [-3_600, 3_600])
+def test_clocks_of_both_count_for_nothing(
+    catalog: str, monkeypatch: pytest.MonkeyPatch, wrong_by: int
+) -> None:
+    """Of who wrote it, and of who looks; of many who come when the lease has run out, one gets
+    it.
+    """
+    true_time = time.time
+    acquire(catalog, "job", is_one_process=False, lease_seconds=2)
+    monkeypatch.setattr(time, "time", lambda: true_time() + wrong_by)
+    with pytest.raises(LockHeldError, match="run job on"):
+        acquire(catalog, "run-1")
+    _let_lapse(catalog)
+
+    assert _race(catalog) == 1
+    assert (_read_state(catalog) or {})["took_over"]
+
+
+def test_damaged_lock_is_respected(catalog: str) -> None:
+    _write(catalog, b"{")
+
+    with pytest.raises(LockHeldError, match="is damaged: it may be a living run's until"):
+        acquire(catalog, "run-1")
 
 
 def test_lock_taken_between_the_look_and_the_grasp_is_left_alone(
     catalog: str, faults: Faults
 ) -> None:
     """The very race: another run's upload arrives first."""
-    _write_state(catalog, expires_unix_s=time.time() - 1)
+    _write(catalog, other_state(**dead_process_here()))
     overtaken: list[str] = []
 
     def overtake(request: str) -> None:
         if "ifGenerationMatch" in request and "/upload/" in request and not overtaken:
             overtaken.append(request)
-            _write_state(catalog, run_id="faster")
+            _write(catalog, other_state(run_id="faster"))
 
     faults.before = overtake
 
     with pytest.raises(LockHeldError, match="run faster on elsewhere"):
-        CatalogLock(catalog, "slower").acquire()
+        acquire(catalog, "slower")
 
     assert overtaken
     assert (_read_state(catalog) or {})["run_id"] == "faster"
 
 
+def test_age_is_that_of_the_state_that_was_read(catalog: str, faults: Faults) -> None:
+    """Another run takes over a lock that has lapsed, between the two requests of a look: it is not
+    taken for as old as what it took over.
+    """
+    acquire(catalog, "job", is_one_process=False, lease_seconds=1)
+    _let_lapse(catalog)
+    overtaken: list[str] = []
+
+    def overtake(request: str) -> None:
+        if "alt=media" in request and not overtaken:
+            overtaken.append(request)
+            _write(catalog, other_state(run_id="faster", lease_seconds=1))
+
+    faults.before = overtake
+
+    with pytest.raises(LockHeldError, match="run faster on elsewhere"):
+        acquire(catalog, "slower")
+
+    assert overtaken
+
+
 def test_renewal_does_not_win_back_a_lock_that_was_taken(catalog: str) -> None:
     told: list[str] = []
-    lock = CatalogLock(catalog, "run-1", lease_seconds=0.3, on_lost=told.append)
-    lock.acquire()
-    _write_state(catalog, run_id="run-2")
+    acquire(catalog, "run-1", lease_seconds=0.3)
+    lease = lease_of(catalog, "run-1", lease_seconds=0.3)
+    with lease.telling(told.append), lease.at_work():
+        _write(catalog, other_state())
+        wait_until(lambda: told)
 
-    deadline = time.monotonic() + 10
-    while not told and time.monotonic() < deadline:
-        time.sleep(0.02)
+    lease.give_back()
 
-    assert told
-    lock.release()
-    assert (_read_state(catalog) or {})["run_id"] == "run-2"
+    state = _read_state(catalog) or {}
+    assert (state["run_id"], state["expires_unix_s"] > 0) == ("other", True)
 
 
-def test_release_names_the_generation_it_means(catalog: str, faults: Faults) -> None:
+def test_giving_back_names_the_generation_it_means(catalog: str, faults: Faults) -> None:
     requests: list[str] = []
-    lock = CatalogLock(catalog, "run-1")
-    lock.acquire()
+    acquire(catalog, "run-1")
     generation = _blob(catalog)
     generation.reload()
     faults.before = requests.append
 
-    lock.release()
+    give_back(catalog, "run-1")
 
     (written,) = [request for request in requests if not request.startswith("GET")]
     assert written.startswith("POST /upload/")
     assert f"ifGenerationMatch={generation.generation}" in written
+
+
+def test_look_costs_two_requests(catalog: str, faults: Faults) -> None:
+    requests: list[str] = []
+    acquire(catalog, "run-1")
+    faults.before = requests.append
+
+    look(catalog)
+
+    name = catalog.removeprefix(f"gs://{BUCKET}/")
+    assert len([request for request in requests if name in request]) == 2
 
 
 def test_answer_that_is_lost_is_not_taken_for_another_run(catalog: str, faults: Faults) -> None:
@@ -210,40 +232,42 @@ def test_answer_that_is_lost_is_not_taken_for_another_run(catalog: str, faults: 
     hand.
     """
     faults.only, faults.lost_answer_ratio = "/upload/", 1.0
-    lock = CatalogLock(catalog, "run-1")
 
-    lock.acquire()
+    acquire(catalog, "run-1")
 
     assert faults.counts["lost answer"] == 1
     faults.lost_answer_ratio = 0
-    check_held(catalog, "run-1")
-    lock.release()
+    lease_of(catalog, "run-1").check()
+    assert give_back(catalog, "run-1")
     assert look(catalog) is None
 
 
 def test_store_that_fails_now_and_then_lets_exactly_one_in(catalog: str, faults: Faults) -> None:
     faults.unavailable_ratio = faults.lost_answer_ratio = 0.1
 
-    assert sum(_race(6, lambda number: _acquires(catalog, number))) == 1
+    assert _race(catalog) == 1
 
 
 def test_renewal_outlives_a_store_that_is_away_for_a_while(catalog: str, faults: Faults) -> None:
     told: list[str] = []
-    lock = CatalogLock(catalog, "run-1", lease_seconds=0.6, on_lost=told.append)
-    lock.acquire()
+    acquire(catalog, "run-1", lease_seconds=0.6)
     first = (_read_state(catalog) or {})["expires_unix_s"]
-    faults.dead = True
-    time.sleep(0.6)
-    faults.dead = False
+    lease = lease_of(catalog, "run-1", lease_seconds=0.6)
+    with lease.telling(told.append), lease.at_work():
+        faults.dead = True
+        asked = faults.counts["requests"]
+        wait_until(lambda: time.time() > first and faults.counts["requests"] > asked + 6)
+        faults.dead = False
 
-    deadline = time.monotonic() + 10
-    while (_read_state(catalog) or {})["expires_unix_s"] <= first and time.monotonic() < deadline:
-        time.sleep(0.05)
+        wait_until(lambda: (_read_state(catalog) or {})["expires_unix_s"] > first)
 
-    check_held(catalog, "run-1")
+        lease.check()
     assert not told
-    assert (_read_state(catalog) or {})["expires_unix_s"] > first
-    lock.release()
+
+
+def test_bucket_that_is_gone_is_no_other_run(faults: Faults) -> None:
+    with pytest.raises(StorageError, match=f"gs://gone/catalog/{NAME}: .*404"):
+        acquire("gs://gone/catalog", "run-1")
 
 
 def test_object_replaced_while_it_is_read_is_an_error_and_no_mixture(catalog: str) -> None:

@@ -13,6 +13,7 @@ from transforms.media.settings import (
     FIRST_KEYS,
     KEYS_THAT_CHANGE_NOTHING_MADE,
     LEAST_CODEC_MEMORY_BYTES,
+    LONGEST_LEASE_SECONDS,
     BeginWith,
     CompositeSettings,
     IndividualSettings,
@@ -90,7 +91,13 @@ def test_every_first_key_is_in_the_fingerprint(settings: PressSettings) -> None:
 
 @pytest.mark.parametrize("limit", [key.name for key in fields(LimitSettings)])
 def test_no_limit_is_in_the_fingerprint(limit: str) -> None:
-    assert settings_fingerprint(PressSettings(limits=LimitSettings(**{limit: 1 << 40}))) == DEFAULT
+    value = LONGEST_LEASE_SECONDS if limit == "lock_seconds" else 1 << 40
+    assert settings_fingerprint(PressSettings(limits=LimitSettings(**{limit: value}))) == DEFAULT
+
+
+def test_lock_of_a_dead_run_holds_for_a_day_at_most() -> None:
+    with pytest.raises(ValueError, match="lock_seconds is 86401, expected at most 86400"):
+        LimitSettings(lock_seconds=LONGEST_LEASE_SECONDS + 1)
 
 
 def test_codec_process_needs_some_memory() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from transforms.media.errors import ConfigError, StorageError
 from transforms.storage import objects
 from transforms.storage.local import LocalStore
 from transforms.storage.registry import store_of
-from transforms.storage.store import SwapUnsupportedError
+from transforms.storage.store import SwapRead, SwapUnsupportedError
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_only_an_empty_folder_is_deleted(tmp_path: Path) -> None:
 
 def test_swap_makes_what_is_not_there_and_replaces_what_was_read(tmp_path: Path) -> None:
     uri = f"{tmp_path}/deep/x"
-    assert objects.read_for_swap(uri) == (b"", None)
+    assert objects.read_for_swap(uri) == SwapRead()
     assert not (tmp_path / "deep").exists()  # reading makes nothing
 
     first = objects.compare_and_swap(uri, None, b"longer than the second")
@@ -84,7 +88,7 @@ def test_swap_makes_what_is_not_there_and_replaces_what_was_read(tmp_path: Path)
 
     assert None not in (first, second)
     assert first != second
-    assert objects.read_for_swap(uri) == (b"second", second)
+    assert objects.read_for_swap(uri)[:2] == (b"second", second)
     assert objects.read_bytes(uri) == b"second"
 
 
@@ -107,7 +111,7 @@ def test_file_without_content_counts_as_none(tmp_path: Path) -> None:
     """As a process leaves it that is killed between making and writing it."""
     (tmp_path / "x").touch()
 
-    assert objects.read_for_swap(f"{tmp_path}/x") == (b"", None)
+    assert objects.read_for_swap(f"{tmp_path}/x")[:2] == (b"", None)
     assert objects.compare_and_swap(f"{tmp_path}/x", None, b"one") is not None
 
 
@@ -124,9 +128,9 @@ def test_no_swap_of_many_processes_is_lost(tmp_path: Path) -> None:
     def count() -> None:
         for _ in range(50):
             while True:
-                found, token = objects.read_for_swap(f"{tmp_path}/x")
-                following = b"%04d" % (int(found or b"0") + 1)
-                if LocalStore().compare_and_swap(f"{tmp_path}/x", token, following):
+                found = objects.read_for_swap(f"{tmp_path}/x")
+                following = b"%04d" % (int(found.data or b"0") + 1)
+                if LocalStore().compare_and_swap(f"{tmp_path}/x", found.token, following):
                     break
 
     processes = [context.Process(target=count) for _ in range(4)]
@@ -136,6 +140,58 @@ def test_no_swap_of_many_processes_is_lost(tmp_path: Path) -> None:
         process.join()
 
     assert objects.read_bytes(f"{tmp_path}/x") == b"0200"
+
+
+@pytest.mark.parametrize("wrong_by", [-3_600, 3_600])
+def test_age_is_by_the_clock_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_by: int
+) -> None:
+    (tmp_path / "x").write_bytes(b"one")
+    true_now = time.time()
+    os.utime(tmp_path / "x", (true_now - 500, true_now - 500))
+    monkeypatch.setattr(time, "time", lambda: true_now + wrong_by)
+
+    age_seconds = objects.read_for_swap(f"{tmp_path}/x").age_seconds
+
+    assert 499 < age_seconds < 510
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]  # nothing is left of finding it out
+
+
+def test_age_and_content_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the lock of one who has just taken over would seem as old as what he took."""
+    (tmp_path / "x").write_bytes(b"old")
+    os.utime(tmp_path / "x", (0, 0))
+    flock = fcntl.flock
+
+    def overtaken(file: int, how: int) -> None:
+        if how == fcntl.LOCK_SH:
+            assert LocalStore().compare_and_swap(
+                f"{tmp_path}/x", hashlib.sha256(b"old").hexdigest(), b"new"
+            )
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+
+    found = LocalStore().read_for_swap(f"{tmp_path}/x")
+
+    assert (found.data, found.age_seconds < 60) == (b"new", True)
+
+
+def test_writer_waits_for_who_reads(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    with (tmp_path / "x").open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        writer = multiprocessing.get_context("fork").Process(
+            target=LocalStore().compare_and_swap,
+            args=(f"{tmp_path}/x", hashlib.sha256(b"old").hexdigest(), b"new"),
+        )
+        writer.start()
+        writer.join(0.2)
+        assert (tmp_path / "x").read_bytes() == b"old"
+        fcntl.flock(reader, fcntl.LOCK_UN)
+    writer.join(10)
+
+    assert (tmp_path / "x").read_bytes() == b"new"
 
 
 def test_store_of_beam_cannot_swap() -> None:

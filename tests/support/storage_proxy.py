@@ -208,9 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _send_head(self, answer: http.client.HTTPResponse, size_bytes: int) -> None:
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in (*_HOP_BY_HOP, "date", "server"):
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():  # the date, too: that of the store's clock
+            if name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(size_bytes))
         self.end_headers()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from transforms.context import JobSettings, RunIdentity
 from transforms.locking import lock
-from transforms.locking.lock import LockLostError, LockState
+from transforms.locking.lock import HeldLock, LockLostError, LockState
 from transforms.media.errors import CallpressError, StorageError
 from transforms.storage import uris
 
@@ -69,8 +69,8 @@ class Lease:
         self._begun = 0
         """Pieces of work, ever."""
         self._is_kept = False
-        """Whether a thread sees to the renewing."""
-        self._is_given_back = False
+        """Whether a thread sees to it that the lock is renewed."""
+        self._given_back = threading.Event()
         self._listeners: list[Callable[[str], None]] = []
 
     # --- asking ---
@@ -90,15 +90,24 @@ class Lease:
         wanted = lease_seconds * _LEFT_SHARE + size_bytes / _SLOWEST_UPLOAD_BYTES_PER_SECOND
         wanted = min(wanted, lease_seconds * _RENEWED_SHARE)
         with self._lock:
-            seen = self._seen
-            now = _now()
-            if (
-                seen is None
-                or now - seen.looked_at > lease_seconds * _LOOKED_SHARE
-                or seen.expires_at - now < wanted
-            ):
-                self._look_and_renew()
             self._raise_if_lost()
+            seen = self._seen
+            if seen is None or _now() - seen.looked_at > lease_seconds * _LOOKED_SHARE:
+                self._look_and_renew()
+            for _ in range(_TRIES):
+                self._raise_if_lost()
+                if self._seconds_left() >= wanted:
+                    return
+                self._look_and_renew()  # it may have taken so long that too little is left
+        raise StorageError(
+            f"{self._uri}: renewing it takes too long, of its {lease_seconds:.0f} s {wanted:.0f} "
+            "are to be left"
+        )
+
+    def is_held(self) -> bool:
+        """Whether the lock is the run's still. Raises: StorageError: it cannot be read."""
+        held = lock.look(self._holder.catalog_uri)
+        return held is not None and self._is_ours(held.state)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -109,7 +118,7 @@ class Lease:
         with self._count_lock:
             self._at_work += 1
             self._begun += 1
-            if not self._is_kept:
+            if not (self._is_kept or self._given_back.is_set()):
                 self._is_kept = True
                 threading.Thread(target=self._keep, daemon=True, name="lock-renewal").start()
         try:
@@ -130,19 +139,25 @@ class Lease:
             self._listeners.remove(listener)
 
     def give_back(self, after_seconds: float = 0.0) -> None:
-        """Gives the lock back, as `lock.give_back`; nothing is renewed any more. Where it cannot be
-        given back now it ends with its lease.
+        """Gives the lock back, if it is the run's still; this process renews it no more. One that
+        cannot be given back now ends with its lease.
+
+        Args:
+          after_seconds: as `lock.give_back` has it.
         """
-        holder = self._holder
-        with self._lock:
-            self._is_given_back = True
+        with self._lock:  # no look of ours is on its way that would find the lock another's
+            self._given_back.set()
+            self._seen = None
             try:
-                lock.give_back(holder.catalog_uri, holder.token, after_seconds)
-            except StorageError as error:
-                uri = uris.join(holder.catalog_uri, lock.NAME)
-                logger.warning("the catalog's lock %s could not be given back: %s", uri, error)
+                lock.give_back(self._holder.catalog_uri, self._holder.token, after_seconds)
+            except CallpressError as error:
+                logger.warning("the catalog's lock %s was not given back: %s", self._uri, error)
 
     # --- looking and renewing ---
+
+    @property
+    def _uri(self) -> str:
+        return uris.join(self._holder.catalog_uri, lock.NAME)
 
     def _raise_if_lost(self) -> None:
         if self._lost:
@@ -155,23 +170,30 @@ class Lease:
             begun = self._begun
             with self._lock:
                 try:
-                    if self._at_work and not self._is_given_back and self._is_due():
+                    if self._at_work and not self._given_back.is_set() and self._is_due():
                         self._look_and_renew()
-                except CallpressError as error:
-                    uri = uris.join(self._holder.catalog_uri, lock.NAME)
-                    logger.warning("the catalog's lock %s could not be renewed: %s", uri, error)
+                except Exception as error:  # whatever it was, the next look may go well
+                    logger.warning(
+                        "the catalog's lock %s could not be renewed: %s", self._uri, error
+                    )
             # Waits are short, since the clock that counts them stands still while a machine sleeps,
             # and a lease does not.
-            time.sleep(min(_LOOK_SECONDS, self._holder.lease_seconds / 10))
+            self._given_back.wait(min(_LOOK_SECONDS, self._holder.lease_seconds / 10))
 
     def _goes_on(self, begun: int) -> bool:
         with self._count_lock:
-            self._is_kept = not self._lost and bool(self._at_work or self._begun != begun)
+            has_ended = bool(self._lost) or self._given_back.is_set()
+            self._is_kept = not has_ended and bool(self._at_work or self._begun != begun)
             return self._is_kept
 
+    def _is_ours(self, state: LockState | None) -> bool:
+        return state is not None and state.token == self._holder.token
+
+    def _seconds_left(self) -> float:
+        return self._seen.expires_at - _now() if self._seen else 0.0
+
     def _is_due(self) -> bool:
-        left = self._seen.expires_at - _now() if self._seen else 0.0
-        return left <= self._holder.lease_seconds * _RENEWED_SHARE
+        return self._seconds_left() <= self._holder.lease_seconds * _RENEWED_SHARE
 
     def _look_and_renew(self) -> None:
         """Looks at the lock, and renews it when it is due; sets `_lost` when it is another's."""
@@ -179,33 +201,34 @@ class Lease:
         for _ in range(_TRIES):
             now = _now()  # before the store is asked, so that no time is counted twice
             held = lock.look(holder.catalog_uri)
-            state = held.state if held else None
-            if held is None or state is None or state.token != holder.token:
-                self._lose("it is gone" if held is None else f"{_name(state)} has it now")
+            if held is None or held.state is None or not self._is_ours(held.state):
+                self._lose(held)
                 return
             self._seen = _Seen(looked_at=now, expires_at=now + held.seconds_left)
             if not self._is_due():
                 return
             now = _now()
-            if lock.swap(holder.catalog_uri, held.swap_token, lock.renewed(state)):
-                self._seen = _Seen(looked_at=now, expires_at=now + state.lease_seconds)
+            if lock.swap(holder.catalog_uri, held.swap_token, lock.renewed(held.state)):
+                self._seen = _Seen(looked_at=now, expires_at=now + held.state.lease_seconds)
                 return
-        raise StorageError(f"{holder.catalog_uri}: its lock changes too fast to be renewed")
+        raise StorageError(f"{self._uri}: it changes too fast to be renewed")
 
-    def _lose(self, now: str) -> None:
-        holder = self._holder
-        uri = uris.join(holder.catalog_uri, lock.NAME)
+    def _lose(self, held: HeldLock | None) -> None:
+        """Notes, and tells, that the lock is not the run's any more."""
+        run_id = self._holder.run_id
+        if held is None:
+            now = "it is gone"
+        elif held.state is not None and held.state.run_id == run_id:
+            now = "the run was ended"
+        else:
+            now = f"{held.name} has it now"
         self._lost = (
-            f"run {holder.run_id} lost the catalog's lock {uri} ({now}); what it had not published "
+            f"run {run_id} lost the catalog's lock {self._uri} ({now}); what it had not published "
             "yet was not published, run again"
         )
         logger.error("%s", self._lost)
         for listener in list(self._listeners):
             listener(self._lost)
-
-
-def _name(state: LockState | None) -> str:
-    return "something damaged" if state is None else state.name
 
 
 def _now() -> float:
@@ -221,12 +244,15 @@ class _NoLease(Lease):
     def check(self, size_bytes: int = 0) -> None:
         """Finds all well."""
 
+    def is_held(self) -> bool:
+        return True
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         yield
 
     def give_back(self, after_seconds: float = 0.0) -> None:
-        """Does nothing."""
+        """Has nothing to give."""
 
 
 _leases: dict[Holder, Lease] = {}

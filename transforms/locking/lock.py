@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transforms.media.errors import CallpressError, ConfigError
+from transforms.media.settings import LONGEST_LEASE_SECONDS
 from transforms.storage import objects, uris
 from transforms.storage.store import SwapUnsupportedError
 
@@ -52,7 +53,9 @@ class LockState:
 
     run_id: str
     token: str = ""
-    """By which the processes of a run know each other."""
+    """By which the processes of a run know each other; empty of a run that was ended, which none of
+    its processes goes on with.
+    """
     host: str
     """Of the process that wrote it."""
     pid: int = 0
@@ -86,6 +89,11 @@ class HeldLock:
     swap_token: str | None
     """The store's, for compare-and-swap."""
     age_seconds: float
+
+    @property
+    def name(self) -> str:
+        """How the holder is told."""
+        return self.state.name if self.state else "a run whose lock is damaged"
 
     @property
     def seconds_left(self) -> float:
@@ -126,7 +134,7 @@ def state_of(
         host=socket.gethostname(),
         pid=os.getpid() if is_one_process else 0,
         machine=this_machine() if is_one_process else "",
-        job_id=os.environ.get("JOB_ID", ""),  # Dataflow's workers are told so
+        job_id="" if is_one_process else os.environ.get("JOB_ID", ""),  # in Dataflow's workers
         lease_seconds=lease_seconds,
         expires_unix_s=time.time() + lease_seconds,
     )
@@ -148,20 +156,24 @@ def acquire(catalog_uri: str, state: LockState) -> bool:
       LockHeldError: a living run has it.
       StorageError: it cannot be read or written.
     """
-    uri = uris.join(catalog_uri, NAME)
     for _ in range(_TRIES):
         held, swap_token = _read(catalog_uri)
-        is_ours = held is not None and held.state is not None and held.state.token == state.token
-        if held is not None and not is_ours and not held.is_dead():
+        if held is None:
+            new = state
+        elif held.state is not None and held.state.token == state.token:
+            new = replace(state, took_over=held.state.took_over)
+            held = None
+        elif held.is_dead():
+            # It may have taken over from one that is at work still.
+            has_rival = not held.is_gone() or bool(held.state and held.state.took_over)
+            new = replace(state, took_over=has_rival)
+        else:
             raise LockHeldError(why_held(catalog_uri, held))
-        if held is not None:
-            took_over = held.state.took_over if is_ours and held.state else not held.is_gone()
-            state = replace(state, took_over=took_over)
-        if swap(catalog_uri, swap_token, state):
-            if held is not None and not is_ours:
-                holder = held.state.name if held.state else "a run whose lock is damaged"
-                logger.warning("took over the lock of %s, which is dead", holder)
-            return state.took_over
+        if swap(catalog_uri, swap_token, new):
+            if held is not None:
+                logger.warning("took over the lock of %s, which is dead", held.name)
+            return new.took_over
+    uri = uris.join(catalog_uri, NAME)
     raise LockHeldError(f"{uri} changes hands too fast; another run is starting, try again")
 
 
@@ -170,7 +182,7 @@ def swap(catalog_uri: str, expected: str | None, new: LockState) -> bool:
     Raises: StorageError.
     """
     uri = uris.join(catalog_uri, NAME)
-    return objects.compare_and_swap(uri, expected, encode(new)) is not None
+    return objects.compare_and_swap(uri, expected, _encode(new)) is not None
 
 
 def renewed(state: LockState) -> LockState:
@@ -186,19 +198,22 @@ def give_back(catalog_uri: str, token: str, after_seconds: float = 0.0) -> bool:
     Args:
       catalog_uri: of the catalog.
       token: of the run.
-      after_seconds: how long it holds yet: a worker of a job that was ended may not know it yet.
+      after_seconds: how long it holds yet, though nobody of the run may go on with it: a worker of
+        a job that was ended may not know that yet.
 
     Raises:
       StorageError: it cannot be read or written.
     """
     for _ in range(_TRIES):
         held = look(catalog_uri)
-        if held is None or held.state is None or held.state.token != token:
+        if held is None or held.state is None or not token or held.state.token != token:
             return False
         new = replace(held.state, expires_unix_s=_GIVEN_BACK_UNIX_S)
         if after_seconds:
             until = time.time() + after_seconds
-            new = replace(held.state, lease_seconds=after_seconds, expires_unix_s=until, pid=0)
+            new = replace(
+                held.state, token="", pid=0, lease_seconds=after_seconds, expires_unix_s=until
+            )
         if swap(catalog_uri, held.swap_token, new):
             return True
     return False
@@ -218,21 +233,19 @@ def _read(catalog_uri: str) -> tuple[HeldLock | None, str | None]:
     """Returns who has the lock, None for nobody, and the store's token for the object, None when
     there is no object.
     """
-    uri = uris.join(catalog_uri, NAME)
     try:
-        # First its age: if it is written anew in between, it seems older than it is, and not as
-        # fresh as another's.
-        age_seconds = objects.age_seconds(uri)
-        data, swap_token = objects.read_for_swap(uri)
+        found = objects.read_for_swap(uris.join(catalog_uri, NAME))
     except SwapUnsupportedError:
         raise ConfigError(
             f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
         ) from None
+    state = _decode(found.data)
+    is_given_back = state is not None and state.expires_unix_s == _GIVEN_BACK_UNIX_S
     # What a power cut left of a file that was just made is nobody's.
-    if not data.strip(b"\0 \r\n\t") or is_given_back(data):
-        return None, swap_token
-    held = HeldLock(state=decode(data), swap_token=swap_token, age_seconds=age_seconds or 0.0)
-    return held, swap_token
+    if is_given_back or not found.data.strip(b"\0 \r\n\t"):
+        return None, found.token
+    held = HeldLock(state=state, swap_token=found.token, age_seconds=found.age_seconds)
+    return held, found.token
 
 
 def why_held(catalog_uri: str, held: HeldLock) -> str:
@@ -250,21 +263,17 @@ def why_held(catalog_uri: str, held: HeldLock) -> str:
     )
 
 
-def encode(state: LockState) -> bytes:
-    """Returns the content of the lock object."""
+def _encode(state: LockState) -> bytes:
     return json.dumps(asdict(state)).encode().ljust(_STATE_BYTES)
 
 
-def is_given_back(data: bytes) -> bool:
-    """Whether the content of a lock object says that it is nobody's."""
-    state = decode(data)
-    return state is not None and state.expires_unix_s == _GIVEN_BACK_UNIX_S
-
-
-def decode(data: bytes) -> LockState | None:
+def _decode(data: bytes) -> LockState | None:
     """Returns what a lock object says, also one of an earlier version; None when it is damaged."""
     try:
         found: dict[str, Any] = json.loads(data)
+        lease_seconds = float(found.get("lease_seconds", LEASE_SECONDS))
+        if not 0 < lease_seconds <= LONGEST_LEASE_SECONDS:
+            return None
         return LockState(
             run_id=str(found["run_id"]),
             token=str(found.get("token", "")),
@@ -272,11 +281,11 @@ def decode(data: bytes) -> LockState | None:
             pid=int(found["pid"]),
             machine=str(found.get("machine", "")),
             job_id=str(found.get("job_id", "")),
-            lease_seconds=float(found.get("lease_seconds", LEASE_SECONDS)),
+            lease_seconds=lease_seconds,
             expires_unix_s=float(found["expires_unix_s"]),
             took_over=bool(found.get("took_over", False)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -292,7 +301,7 @@ def this_machine() -> str:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process can have such a number
         return False
     except PermissionError:
         return True

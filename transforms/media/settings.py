@@ -127,6 +127,10 @@ with 112.
 """
 
 
+LONGEST_LEASE_SECONDS = 24 * 3600
+"""A run that died keeps the next night's out for no longer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Bounds on what one archive or call may cost; they change nothing of what is within them."""
@@ -183,6 +187,11 @@ class LimitSettings:
         for name in self.__dataclass_fields__:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.lock_seconds > LONGEST_LEASE_SECONDS:
+            raise ValueError(
+                f"lock_seconds is {self.lock_seconds}, expected at most {LONGEST_LEASE_SECONDS}: "
+                "so long a run that died would keep others out"
+            )
         if self.codec_memory_bytes < LEAST_CODEC_MEMORY_BYTES:
             raise ValueError(
                 f"codec_memory_bytes is {self.codec_memory_bytes}, expected at least "

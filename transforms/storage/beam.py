@@ -18,6 +18,7 @@ from transforms.storage.store import (
     OpenFile,
     OpenObject,
     ShortTransferError,
+    SwapRead,
     SwapUnsupportedError,
 )
 
@@ -93,11 +94,7 @@ class BeamStore(ObjectStore):
         for start in range(0, len(uris), _BATCH_OBJECTS):
             FileSystems.delete(uris[start : start + _BATCH_OBJECTS])
 
-    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
-        """Raises: SwapUnsupportedError: Beam has no conditional requests."""
-        raise SwapUnsupportedError(uri)
-
-    def age_seconds(self, uri: str) -> float | None:
+    def read_for_swap(self, uri: str) -> SwapRead:
         """Raises: SwapUnsupportedError: Beam has no conditional requests."""
         raise SwapUnsupportedError(uri)
 

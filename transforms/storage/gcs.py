@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from google.api_core import exceptions as google_errors
@@ -28,7 +28,7 @@ from google_crc32c import Checksum
 from transforms.storage import credentials
 from transforms.storage.globs import compile_glob, plain_prefix
 from transforms.storage.object_store import ObjectStore
-from transforms.storage.store import ListedObject, OpenObject, ShortTransferError
+from transforms.storage.store import ListedObject, OpenObject, ShortTransferError, SwapRead
 
 _PREFIX = "gs://"
 _TIMEOUT_SECONDS = 60
@@ -185,41 +185,32 @@ class GcsStore(ObjectStore):
 
     # --- agreeing with other processes ------------------------------------------------------------
 
-    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
-        """Returns an object's content and its generation; nothing and None when it is not there."""
+    def read_for_swap(self, uri: str) -> SwapRead:
+        """Returns an object's content with its generation, and its age by the clock of Cloud
+        Storage: that stands in the head of each answer, which the client's own functions do not
+        show.
+        """
         while True:
-            blob = _blob(uri)
+            answer = _ask_about(uri)
+            if answer.status_code == http.HTTPStatus.NOT_FOUND:
+                return SwapRead()
+            if answer.status_code >= 400:
+                raise google_errors.from_http_response(answer)
+            found = answer.json()
             try:
-                blob.reload(retry=None, timeout=_SWAP_TIMEOUT_SECONDS)
-                generation = blob.generation  # the client forgets it in a download from emulators
-                data = blob.download_as_bytes(
-                    if_generation_match=generation, retry=None, timeout=_SWAP_TIMEOUT_SECONDS
+                data = _blob(uri).download_as_bytes(
+                    if_generation_match=int(found["generation"]),
+                    retry=None,
+                    timeout=_SWAP_TIMEOUT_SECONDS,
                 )
-                return cast(bytes, data), str(generation)
             except google_errors.PreconditionFailed:
                 continue  # replaced between the two requests
             except google_errors.NotFound:
-                return b"", None
-
-    def age_seconds(self, uri: str) -> float | None:
-        """Returns how long ago an object was written, by the clock of Cloud Storage: that stands in
-        the head of each of its answers, which the client's own functions do not show.
-        """
-        bucket, name = _bucket_and_name(uri)
-        client = credentials.storage_client()
-        answer = client._http.get(
-            client._connection.build_api_url(
-                f"/b/{quote(bucket)}/o/{quote(name, safe='')}", {"fields": "updated"}
-            ),
-            timeout=_SWAP_TIMEOUT_SECONDS,
-        )
-        if answer.status_code == http.HTTPStatus.NOT_FOUND:
-            return None
-        if answer.status_code >= 400:
-            raise google_errors.from_http_response(answer)
-        written = datetime.fromisoformat(answer.json()["updated"])
-        now = parsedate_to_datetime(answer.headers["Date"])
-        return max(0.0, (now - written).total_seconds())
+                return SwapRead()
+            written = datetime.fromisoformat(found["updated"])
+            now = parsedate_to_datetime(answer.headers["Date"])
+            age_seconds = max(0.0, (now - written).total_seconds())
+            return SwapRead(cast(bytes, data), str(found["generation"]), age_seconds)
 
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Writes an object if it is still of the generation `expected`."""
@@ -231,9 +222,22 @@ class GcsStore(ObjectStore):
                 retry=None,
                 timeout=_SWAP_TIMEOUT_SECONDS,
             )
-        except (google_errors.NotFound, google_errors.PreconditionFailed):
+        except google_errors.NotFound:
+            if expected is None:
+                raise  # there is no such bucket
+            return None
+        except google_errors.PreconditionFailed:
             return None
         return str(blob.generation)
+
+
+def _ask_about(uri: str) -> Any:
+    """Returns what Cloud Storage answers when it is asked about an object."""
+    bucket, name = _bucket_and_name(uri)
+    client = credentials.storage_client()
+    path = f"/b/{quote(bucket)}/o/{quote(name, safe='')}"
+    url = client._connection.build_api_url(path, {"fields": "generation,updated"})
+    return client._http.get(url, timeout=_SWAP_TIMEOUT_SECONDS)
 
 
 def _upload(uri: str, file: io.BufferedIOBase, size_bytes: int) -> None:

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from transforms.storage.globs import compile_glob, may_match_below, plain_prefix, quote
-from transforms.storage.store import ListedObject, OpenFile, OpenObject, ShortTransferError
+from transforms.storage.store import (
+    ListedObject,
+    OpenFile,
+    OpenObject,
+    ShortTransferError,
+    SwapRead,
+)
 from transforms.storage.uris import join
 
+_TRIES = 10
 T = TypeVar("T")
 
 
@@ -192,45 +199,27 @@ class LocalStore:
 
     # --- agreeing with other processes ------------------------------------------------------------
 
-    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
-        """Returns a file's content and the token for it. A file without content is as good as
-        none.
+    def read_for_swap(self, uri: str) -> SwapRead:
+        """Returns a file's content, read under the lock that it is written under, so that its age
+        is that of the content. A file without content is as good as none.
         """
         try:
-            data = self.read(uri)
+            with _locked(uri, fcntl.LOCK_SH) as file:
+                state = os.fstat(file)
+                data = os.pread(file, state.st_size, 0)
         except FileNotFoundError:
-            data = b""
-        return data, _token(data)
-
-    def age_seconds(self, uri: str) -> float | None:
-        """Returns how long ago a file was written; None when it is not there.
-
-        The time of now is that of a file made beside it: on a disk that other machines share, both
-        are the file server's.
-        """
-        try:
-            written = os.stat(uri).st_mtime
-        except FileNotFoundError:
-            return None
-        folder, name = os.path.split(uri)
-        try:
-            with tempfile.NamedTemporaryFile(
-                dir=folder, prefix=f".{name}.", suffix=".partial"
-            ) as f:
-                now = os.fstat(f.fileno()).st_mtime
-        except OSError:  # who may only read looks at his own clock
-            now = time.time()
-        return max(0.0, now - written)
+            return SwapRead()
+        age_seconds = max(0.0, _now_beside(uri) - state.st_mtime)
+        return SwapRead(data, _token(data), age_seconds)
 
     def compare_and_swap(self, uri: str, expected: str | None, data: bytes) -> str | None:
         """Writes a file if it is still the one that `expected` stands for: the SHA-256 of its
         content, compared under an advisory lock of the file.
 
-        The write is in place, since the lock belongs to the file and not to its name. Who only
-        reads never sees a half of it where all contents are of one length, below a disk's block.
+        The write is in place, since the lock belongs to the file and not to its name.
         """
         try:
-            with _locked(uri, make=expected is None) as file:
+            with _locked(uri, fcntl.LOCK_EX, make=expected is None) as file:
                 if _token(os.pread(file, os.fstat(file).st_size, 0)) != expected:
                     return None
                 os.pwrite(file, data, 0)
@@ -313,20 +302,27 @@ def _token(data: bytes) -> str | None:
 
 
 @contextlib.contextmanager
-def _locked(path: str, *, make: bool) -> Iterator[int]:
-    """Opens a file and keeps everybody else out until the block ends. Raises: FileNotFoundError,
-    unless it is to be made.
+def _locked(path: str, how: int, *, make: bool = False) -> Iterator[int]:
+    """Opens a file under an advisory lock until the block ends. Raises: FileNotFoundError, unless
+    it is to be made.
+
+    Args:
+      path: of the file.
+      how: LOCK_EX to write and keep everybody else out, LOCK_SH to read and keep writers out.
+      make: whether to make it where it is missing.
     """
     if make:
         os.makedirs(os.path.dirname(path), exist_ok=True)
+    mode = os.O_RDONLY if how == fcntl.LOCK_SH else os.O_RDWR
     while True:
-        file = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o644)
+        file = os.open(path, mode | (os.O_CREAT if make else 0), 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
             if _has_name(file, path):  # else it was replaced while we waited
                 yield file
                 return
         finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing would not, if a fork has it too
             os.close(file)
 
 
@@ -335,3 +331,20 @@ def _has_name(file: int, path: str) -> bool:
         return os.fstat(file).st_ino == os.stat(path).st_ino
     except FileNotFoundError:
         return False
+
+
+def _now_beside(path: str) -> float:
+    """Returns the time by the clock that a file has its times from: on a disk that machines share,
+    the file server's.
+    """
+    folder = os.path.dirname(path)
+    for _ in range(_TRIES):
+        try:
+            # Without a name, where the file system can: whoever begins a run tidies up beside us.
+            with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".partial") as file:
+                return os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            continue  # it had a name, which was tidied up before we took it away
+        except OSError:
+            break
+    return time.time()  # who may only read looks at his own clock

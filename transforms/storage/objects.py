@@ -19,7 +19,7 @@ from transforms.media.text import printable
 from transforms.storage.globs import quote
 from transforms.storage.registry import store_of
 from transforms.storage.retry import retried
-from transforms.storage.store import ListedObject, OpenObject
+from transforms.storage.store import ListedObject, OpenObject, SwapRead
 from transforms.storage.uris import join
 
 _STAGED_BUFFER_BYTES = 1 << 20
@@ -276,27 +276,14 @@ def delete_partials(folder: str) -> None:
 
 
 @retried
-def read_for_swap(uri: str) -> tuple[bytes, str | None]:
-    """Returns a small object's content and the token for `compare_and_swap`; nothing and None when
-    it is not there.
+def read_for_swap(uri: str) -> SwapRead:
+    """Returns a small object's content with the token for `compare_and_swap`, and its age.
 
     Raises:
       StorageError: it cannot be read.
       SwapUnsupportedError: its store cannot compare and swap.
     """
     return store_of(uri).read_for_swap(uri)
-
-
-@retried
-def age_seconds(uri: str) -> float | None:
-    """Returns how long ago an object was written, by its store's own clock; None when it is not
-    there.
-
-    Raises:
-      StorageError: it cannot be told.
-      SwapUnsupportedError: its store cannot compare and swap.
-    """
-    return store_of(uri).age_seconds(uri)
 
 
 @retried
@@ -317,9 +304,9 @@ def compare_and_swap(uri: str, expected: str | None, data: bytes) -> str | None:
       SwapUnsupportedError: its store cannot compare and swap.
     """
     store = store_of(uri)
-    found, token = store.read_for_swap(uri)
-    if found == data:
-        return token  # written by a try before this one, of which the answer was lost
-    if token != expected:
+    found = store.read_for_swap(uri)
+    if found.data == data:
+        return found.token  # written by a try before this one, of which the answer was lost
+    if found.token != expected:
         return None
     return store.compare_and_swap(uri, expected, data)

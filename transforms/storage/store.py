@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
 class ShortTransferError(OSError):
@@ -39,6 +39,18 @@ class ListedObject:
     unreadable: str = ""
     """Why nothing is known of it but its name: a link that leads nowhere or is not followed, a
     folder (its path ends in `/`) that cannot be listed. Empty for what is there.
+    """
+
+
+class SwapRead(NamedTuple):
+    """A small object as it was read, all at one moment; of one that is not there nothing."""
+
+    data: bytes = b""
+    token: str | None = None
+    """For `compare_and_swap`; None when there is no object."""
+    age_seconds: float = 0.0
+    """How long ago it was written, by the store's own clock: that of a machine may be wrong by
+    hours.
     """
 
 
@@ -156,17 +168,8 @@ class Store(Protocol):
 
     # --- agreeing with other processes ---
 
-    def read_for_swap(self, uri: str) -> tuple[bytes, str | None]:
-        """Returns an object's content, and the token that stands for it in `compare_and_swap`;
-        nothing and None when there is no such object.
-
-        Raises:
-          SwapUnsupportedError: the store has no such thing.
-        """
-
-    def age_seconds(self, uri: str) -> float | None:
-        """Returns how long ago an object was written, by the store's own clock: that of a machine
-        may be wrong by hours. None when there is no such object.
+    def read_for_swap(self, uri: str) -> SwapRead:
+        """Returns an object's content with the token that stands for it in `compare_and_swap`.
 
         Raises:
           SwapUnsupportedError: the store has no such thing.
