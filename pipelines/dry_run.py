@@ -24,10 +24,13 @@ from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
 from pipelines.run import job_settings
 from transforms.begin_run import new_run
+from transforms.bounds import Bounds
 from transforms.catalog import pending_replacement
 from transforms.catalog.repressing import Repressing, tell, weigh
+from transforms.catalog.waiting import waiting_archives
+from transforms.choose_archives import in_order, within
 from transforms.context import JobSettings
-from transforms.elements import Row
+from transforms.elements import ArchiveRef, Row
 from transforms.list_archives import refer
 from transforms.media.errors import RecordingError
 from transforms.media.settings import PressSettings
@@ -79,11 +82,19 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         new_run(job, time.time_ns()),
         repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
     )
-    archives = [found[uri] for uri in sorted(found) if found[uri].is_after(run.since_unix_ns)]
+    waits: set[str] = set()
+    if job.filters.since and not job.filters.named:
+        waits.update(waiting_archives(job.catalog_uri))
+    archives = [
+        found[uri]
+        for uri in sorted(found)
+        if uri in waits or found[uri].is_after(run.since_unix_ns)
+    ]
     rows = _known(job.catalog_uri, archives)
     press: list[dict[str, Any]] = []
     skip: list[dict[str, Any]] = []
     anew: list[dict[str, Any]] = []
+    refs: dict[str, ArchiveRef] = {}
     for listed in archives:
         entry = {"archive_uri": listed.uri, "size_bytes": listed.size_bytes}
         try:
@@ -95,6 +106,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         row = rows.get(listed.uri)
         verdict = judge(ref, row, job, run)
         if verdict.todo is not None:
+            refs[listed.uri] = verdict.todo
             found_todo = anew if verdict.is_anew else press
             found_todo.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
         else:
@@ -110,18 +122,41 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
             del each["attempt"]
             each["why"] += ", without --repress"
     (skip if repressing.is_refused else press).extend(anew)
-    for entries in (press, skip):
+    press, wait = _bounded(press, refs, job.bounds)
+    for entries in (press, skip, wait):
         entries.sort(key=lambda entry: entry["archive_uri"])
     return {
         "dry_run": True,
-        "archives": {"listed": len(archives), "to_press": len(press), "to_skip": len(skip)},
+        "archives": {
+            "listed": len(archives),
+            "to_press": len(press),
+            "to_skip": len(skip),
+            "to_wait": len(wait),
+        },
         "bytes_to_press": sum(entry["size_bytes"] for entry in press),
         "bytes_to_skip": sum(entry["size_bytes"] for entry in skip),
+        "bytes_to_wait": sum(entry["size_bytes"] for entry in wait),
         "repress": asdict(repressing) if anew else None,
         "press": press,
         "skip": skip,
+        "wait": wait,
         "files_left_out": sum(each.own_count for each in matched),
     }
+
+
+def _bounded(
+    press: Sequence[dict[str, Any]], refs: Mapping[str, ArchiveRef], bounds: Bounds
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns of what is to be pressed that which bounds take on, and that which they leave."""
+    by_uri = {entry["archive_uri"]: entry for entry in press}
+    ordered = in_order(refs[uri] for uri in by_uri if uri in refs)
+    taken, bound = within(ordered, bounds)
+    wait = []
+    for ref in ordered[taken:]:
+        assert bound is not None  # nothing else leaves any
+        entry = by_uri.pop(ref.uri)
+        wait.append({**entry, "why": f"{entry['why']}, past {bound.flag} {bounds.given(bound)}"})
+    return list(by_uri.values()), wait
 
 
 def _known(catalog_uri: str, archives: Iterable[ListedArchive]) -> dict[str, Row]:
@@ -144,6 +179,7 @@ def _print(plan: Mapping[str, Any]) -> None:
     entries: Sequence[tuple[str, Mapping[str, Any]]] = [
         *(("press", entry) for entry in plan["press"]),
         *(("skip", entry) for entry in plan["skip"]),
+        *(("wait", entry) for entry in plan["wait"]),
     ]
     if sys.stdout.isatty():
         table = Table(title="callpress run --dry_run: nothing is written", title_justify="left")
@@ -168,6 +204,11 @@ def _print(plan: Mapping[str, Any]) -> None:
         f"{_size(plan['bytes_to_press'])}"
         f"{f' ({told})' if told else ''}, and skip {archives['to_skip']}, "
         f"{_size(plan['bytes_to_skip'])}"
+        + (
+            f"; {archives['to_wait']}, {_size(plan['bytes_to_wait'])}, would wait for the next run"
+            if archives["to_wait"]
+            else ""
+        )
     )
     places.tell_left_out(plan["files_left_out"])
     if plan["repress"]:

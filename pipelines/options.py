@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn
 
+from transforms.bounds import Bounds, parse_count, parse_duration, parse_size
 from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
 from transforms.media.values import OutputType
@@ -79,6 +80,7 @@ class RunArguments:
     catalog: str | None
     config: str | None
     filters: Filters
+    bounds: Bounds
     overwrite: bool
     repress: bool
     codec_processes: int | None
@@ -185,6 +187,18 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument(
         "--output-type", action="append", default=[], choices=[str(kind) for kind in OutputType],
         help="only these individual files, no mix; may be repeated",
+    )  # fmt: skip
+    run.add_argument(
+        "--stop-after", metavar="TIME",
+        help="start no more after this time (5h, 90m); what is done is published, the rest waits "
+        "for the next run",
+    )  # fmt: skip
+    run.add_argument(
+        "--max-archives", metavar="N", help="press so many archives at most; the rest waits"
+    )
+    run.add_argument(
+        "--max-bytes", metavar="SIZE",
+        help="press archives of so many bytes at most (20GB, 500MiB); the rest waits",
     )  # fmt: skip
     run.add_argument(
         "--overwrite", action="store_true", help="press again what the catalog has already"
@@ -362,6 +376,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             output_types=tuple(OutputType(kind) for kind in arguments.output_type),
             since=arguments.since or "",
         ),
+        bounds=_bounds_of(arguments),
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,
@@ -380,6 +395,19 @@ def _codec_processes(text: str) -> int:
             f"{text!r}, expected a number from 1 to {_MOST_CODEC_PROCESSES}"
         )
     return int(text)
+
+
+def _bounds_of(arguments: argparse.Namespace) -> Bounds:
+    """Raises: ConfigError: a bound is none."""
+    stop_after, max_archives = arguments.stop_after, arguments.max_archives
+    max_bytes = arguments.max_bytes
+    return Bounds(
+        stop_after_seconds=None
+        if stop_after is None
+        else parse_duration("--stop-after", stop_after),
+        max_archives=None if max_archives is None else parse_count("--max-archives", max_archives),
+        max_bytes=None if max_bytes is None else parse_size("--max-bytes", max_bytes),
+    )
 
 
 def _refuse_nameless(arguments: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from transforms import (
     unpack_archives,
 )
 from transforms.begin_run import BeginRun
+from transforms.choose_archives import ChooseArchives
 from transforms.context import JobSettings
 from transforms.extract_tracks import ExtractTracks
 from transforms.find_prior_rows import FindPriorRows
@@ -53,7 +54,8 @@ def build(
     run = beam.pvalue.AsSingleton(pipeline | "BeginRun" >> BeginRun(job))
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
     compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
-    unpacked = compared.todo | "UnpackArchives" >> UnpackArchives(job, run)
+    chosen = compared.todo | "ChooseArchives" >> ChooseArchives(job, run)
+    unpacked = chosen.todo | "UnpackArchives" >> UnpackArchives(job, run)
 
     touched = (
         unpacked.parts
@@ -73,7 +75,7 @@ def build(
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
         **{table: prior[table] for table in wanted},
         "failures": recalled[unpack_archives.FAILURES],
-    } | "PlanCalls" >> PlanCalls(job)
+    } | "PlanCalls" >> PlanCalls(job, run)
     extracted = (
         planned.plans
         | "TracksOfPlan" >> beam.FlatMap(lambda plan: plan.sources)
@@ -100,7 +102,7 @@ def build(
         | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
     ) | "KeysOfArchives" >> beam.Flatten()
     of_them = {
-        "archives": ("archive_uri",),
+        "archives": ("archive_uri", "fingerprint"),
         "failures": ("archive_uri", *_CALL_COLUMNS, "stage"),
     }
     of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
@@ -111,9 +113,10 @@ def build(
     )
     recorded = (
         unpacked[unpack_archives.ARCHIVES],
-        mixed[mix_calls.OUTCOMES],
+        (mixed[mix_calls.OUTCOMES], planned[plan_calls.PUT_OFF]) | "AllOutcomes" >> beam.Flatten(),
         before_mix,
         prior_archives,
+        (chosen.put_off, unpacked[unpack_archives.PUT_OFF]) | "AllPutOff" >> beam.Flatten(),
     ) | "RecordArchives" >> RecordArchives(job, run)
 
     failures = (
@@ -136,6 +139,7 @@ def build(
         **named,
         "fragments": recorded[record_archives.FRAGMENTS],
         "calls": mixed.calls,
+        "unpublished": mixed[mix_calls.UNPUBLISHED],
         "archives": recorded.archives,
         "failures": failures,
         "listed": matched,

@@ -216,6 +216,7 @@ def job_settings(
         catalog_uri=where.catalog_uri,
         settings=settings,
         filters=arguments.filters,
+        bounds=arguments.bounds,
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,

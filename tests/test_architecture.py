@@ -55,12 +55,13 @@ storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
-elements   | : elements context filters reason server_clocks | base clock rtp storage |
+elements   | : elements bounds context filters reason server_clocks | base clock rtp storage |
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
 recovery   | recovery         | base storage sources elements catalog     | pydantic
-steps      | : begin_run list_archives skip_processed find_prior_rows unpack_archives
+steps      | : begin_run list_archives skip_processed choose_archives find_prior_rows
+           : unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
            : match_filters
            | base rtp track jobs storage codec sources elements locking engine catalog recovery

@@ -275,7 +275,15 @@ def test_ids_from_an_archive_do_not_reach_the_terminal_as_they_are(tmp_path: Pat
 def test_rows_keep_ids_as_they_are_and_the_summary_does_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    counts = {"listed": 1, "skipped": 0, "ok": 0, "partial": 1, "failed": 0, "empty": 0}
+    counts = {
+        "listed": 1,
+        "skipped": 0,
+        "ok": 0,
+        "partial": 1,
+        "failed": 0,
+        "empty": 0,
+        "waiting": 0,
+    }
     failure = {
         "archive_uri": None,
         "call_cid": f"default:{EVIL}",

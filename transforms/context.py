@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from transforms.bounds import Bounds
 from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
@@ -49,6 +50,8 @@ class JobSettings:
     """Whether the job itself is to end as failed when more archives failed than are allowed: nobody
     may be waiting for it who would see that from its result.
     """
+    bounds: Bounds = field(default_factory=Bounds)
+    """How much a run takes on."""
     settings_fingerprint: str = field(init=False)
     """Of `settings`: archives pressed with another one are pressed anew."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from transforms.bounds import Bound
 from transforms.filters import Filters
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
@@ -56,6 +57,8 @@ class Status(StrEnum):
     PARTIAL = "partial"
     FAILED = "failed"
     EMPTY = "empty"
+    WAITING = "waiting"
+    """Of an archive that a run left to the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,20 @@ class ArchiveRef:
     """1 for a first try; on another day one more than the catalog counts for this fingerprint."""
     is_known_failure: bool = False
     """Whether this version has left it failed or partial before, as it is: no news."""
+    is_waiting: bool = False
+    """Whether an earlier run left it to this one."""
     recalled_for: tuple[CallKey, ...] = ()
     """The calls an archive of an earlier run is read again for; empty for an archive of this run,
     which is all wanted.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOffArchive:
+    """An archive that the run leaves to the next one."""
+
+    ref: ArchiveRef
+    by: Bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +203,10 @@ class TrackSource:
     """Those of archives that have segments of the track, but nothing that can be used."""
     allowed_samples: int | None = None
     """How long its file may be; None for as long as it is."""
+    replaces_prior: bool = False
+    """Whether the catalog has its call: that is finished once it is planned, since its files are
+    being replaced.
+    """
 
     @property
     def media_samples(self) -> int:
@@ -260,6 +277,15 @@ class ExtractedTrack:
     file_count: int
     bytes_written: int
     cpu_ns: int
+    media_uris: tuple[str, ...] = ()
+    """Its files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOffTrack:
+    """A track that was not extracted, as the run starts no more: its call is put off."""
+
+    track: TrackKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +322,15 @@ class ArchiveOutcome:
     first_failure: Failure | None
     completed: CallKey | None = None
     """The call, where another archive of it brought a segment that this one lacks; else None."""
+    is_put_off: bool = False
+    """Whether the call is left to the next run, and with it the archive."""
+
+
+def put_off(archive_uri: str) -> ArchiveOutcome:
+    """Returns what becomes of an archive's share of a call that is left to the next run."""
+    return ArchiveOutcome(
+        archive_uri=archive_uri, made_something=False, first_failure=None, is_put_off=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +344,8 @@ class RecordedArchive:
     """Rows of failures that belong to no call."""
     is_first_time: bool
     """Whether this version had not left it failed or partial before, as it is."""
+    put_off_by: Bound | None = None
+    """What left it to the next run, in part or whole."""
 
 
 # --- failures ------------------------------------------------------------------------------------

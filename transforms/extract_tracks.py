@@ -31,6 +31,7 @@ from transforms.elements import (
     ExtractedTrack,
     Failure,
     FragmentRef,
+    PutOffTrack,
     Row,
     Stage,
     TrackSource,
@@ -54,7 +55,8 @@ _HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
 
 
 class ExtractTracks(beam.PTransform):
-    """Input: `TrackSource`. Output: `ExtractedTrack` (main), `Failure` (`failures`).
+    """Input: `TrackSource`. Output: `ExtractedTrack`, or `PutOffTrack` where the run was to start
+    no more (main), `Failure` (`failures`).
 
     Writes the individual file (if wanted) under a name that comes from ids, and the track's rows
     into staging: a retried bundle writes the same objects again. Parallel over tracks; memory is
@@ -86,13 +88,18 @@ class _ExtractFn(ParallelRunFn):
         if isinstance(output, ExtractedTrack):
             self._tracks.inc()
             self._samples.inc(output.duration_samples)
-        else:
+        elif not isinstance(output, PutOffTrack):
             self._failures.inc()
 
     def size(self, source: TrackSource) -> int:
         return source.media_samples
 
     def work(self, source: TrackSource) -> Iterator[Any]:
+        if not source.replaces_prior and self.job.bounds.is_over(self.run.started_unix_ns):
+            progress.add("tracks")
+            progress.add("samples_extracted", source.media_samples)
+            yield PutOffTrack(track=source.track)
+            return
         try:
             extracted, failures = _extract(source, self.job, self.run)
             if extracted.missing_ms:
@@ -208,6 +215,7 @@ def _extract(
         file_count=len(sizes),
         bytes_written=sum(sizes),
         cpu_ns=cpu_ns,
+        media_uris=tuple(_place_of(source, lane, job)[1] for lane in lanes if lane.file),
     )
     return extracted, [
         *missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings),

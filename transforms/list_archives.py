@@ -5,12 +5,13 @@ changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms.catalog.waiting import waiting_archives
 from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Failure, Stage, to_failure
 from transforms.engine import progress
@@ -29,8 +30,9 @@ class ListArchives(beam.PTransform):
     after a fusion break; how many files of ours each pattern matched, which are left out
     (`left_out`).
 
-    Listing is parallel over patterns, fingerprinting over archives. Writes nothing; memory grows
-    with the archives listed.
+    Archives that wait since an earlier run pass `--since` whatever their age, but in a run that
+    names calls or people: that one is not about the night. Listing is parallel over patterns,
+    fingerprinting over archives. Writes nothing; memory grows with the archives listed.
     """
 
     def __init__(self, patterns: Sequence[str], job: JobSettings, run: RunInput) -> None:
@@ -47,11 +49,21 @@ class ListArchives(beam.PTransform):
             | "Patterns" >> beam.Create(patterns)
             | "ListPattern" >> beam.ParDo(_ListFn(self._job)).with_outputs(LEFT_OUT, main=ARCHIVES)
         )
+        by_uri = found[ARCHIVES] | "KeyByUri" >> beam.Map(
+            lambda listed: (listed.uri, _to_tuple(listed))
+        )
+        filters = self._job.filters
+        if filters.since and not filters.named:
+            waiting = (
+                begin
+                | "Start" >> beam.Impulse()
+                | "FindWaiting" >> beam.ParDo(_FindWaitingFn(self._job), self._run)
+            )
+            by_uri = (by_uri, waiting) | "ListedAndWaiting" >> beam.Flatten()
         looked_at = (
-            found[ARCHIVES]
-            | "KeyByUri" >> beam.Map(lambda listed: (listed.uri, _to_tuple(listed)))
+            by_uri
             | "GroupByUri" >> beam.GroupByKey()
-            | "TakeOnce" >> beam.MapTuple(lambda uri, found: _to_listed(uri, next(iter(found))))
+            | "TakeOnce" >> beam.FlatMapTuple(_take_once)
             | "Fingerprint"
             >> beam.ParDo(_FingerprintFn(self._job), self._run).with_outputs(
                 FAILURES, main=ARCHIVES
@@ -95,13 +107,30 @@ class _ListFn(beam.DoFn):
         yield beam.pvalue.TaggedOutput(LEFT_OUT, found.own_count)
 
 
+class _FindWaitingFn(RunFn):
+    def each(self, _: bytes) -> Iterator[tuple[str, None]]:
+        for uri in waiting_archives(self.job.catalog_uri):
+            yield uri, None
+
+
+def _take_once(uri: str, found: Iterable[_Listed | None]) -> Iterator[tuple[ListedArchive, bool]]:
+    """Yields an archive that was listed, and whether it waits since an earlier run."""
+    each = list(found)
+    listed = next((one for one in each if one is not None), None)
+    if listed is not None:
+        yield _to_listed(uri, listed), None in each
+
+
 class _FingerprintFn(RunFn):
     def __init__(self, job: JobSettings) -> None:
         super().__init__(job)
         self._archives_listed = Metrics.counter(ListArchives, "archives_listed")
 
-    def each(self, listed: ListedArchive) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
-        if not listed.is_after(self.run.since_unix_ns):
+    def each(
+        self, found: tuple[ListedArchive, bool]
+    ) -> Iterator[ArchiveRef | beam.pvalue.TaggedOutput]:
+        listed, is_waiting = found
+        if not is_waiting and not listed.is_after(self.run.since_unix_ns):
             return
         self._archives_listed.inc()
         progress.add("archives_found")

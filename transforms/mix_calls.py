@@ -31,9 +31,11 @@ from transforms.elements import (
     ExtractedTrack,
     Failure,
     PressedCall,
+    PutOffTrack,
     Stage,
     Status,
     TrackPart,
+    put_off,
     to_failure,
     track_ids_of,
     worst_failure,
@@ -52,6 +54,7 @@ from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
 
 OUTCOMES = "outcomes"
+UNPUBLISHED = "unpublished"
 _MAX_NAMED_ARTISTS = 20
 _HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
 _LARGE_SAMPLES = 2 * _HOUR_SAMPLES
@@ -62,8 +65,9 @@ Group = tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
 
 
 class MixCalls(beam.PTransform):
-    """Input: `CallPlan`, `ExtractedTrack`, `Failure` with a call. Output: `PressedCall` (main),
-    `ArchiveOutcome` (`outcomes`).
+    """Input: `CallPlan`, `ExtractedTrack` or `PutOffTrack`, `Failure` with a call. Output:
+    `PressedCall` (main), `ArchiveOutcome` (`outcomes`); of a call that is put off, which is one
+    that the catalog does not have, the URIs of its files that were made (`unpublished`).
 
     Groups by the call session. Decodes and measures every track, writes the MP3 (if
     wanted) under a name that comes from ids, and the call's rows into staging: a retried bundle
@@ -95,7 +99,10 @@ class MixCalls(beam.PTransform):
                 >> beam.Map(lambda failure: (failure.call.as_tuple(), failure)),
             }
             | "GroupByCall" >> beam.CoGroupByKey()
-            | "Mix" >> beam.ParDo(_MixFn(self._job), self._run).with_outputs(OUTCOMES, main="calls")
+            | "Mix"
+            >> beam.ParDo(_MixFn(self._job), self._run).with_outputs(
+                OUTCOMES, UNPUBLISHED, main="calls"
+            )
         )
 
 
@@ -119,9 +126,15 @@ class _MixFn(ParallelRunFn):
         if plan is None:
             # An earlier archive of a call that nothing of this run turned out to be about.
             return
+        extracted = [track for track in found["tracks"] if not isinstance(track, PutOffTrack)]
+        is_put_off = len(extracted) < len(list(found["tracks"]))
+        if is_put_off or (not plan.has_prior and self.job.bounds.is_over(self.run.started_unix_ns)):
+            progress.add("calls")
+            yield from _put_off(plan, extracted)
+            return
         # Threads cost some CPU, and a small call is done in seconds.
         share = self.share_of(group) if self.size(group) >= _LARGE_SAMPLES else None
-        tracks = sorted(found["tracks"], key=lambda extracted: extracted.track)
+        tracks = sorted(extracted, key=lambda extracted: extracted.track)
         failures = sorted(
             found["failures"],
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
@@ -137,6 +150,15 @@ class _MixFn(ParallelRunFn):
         yield pressed
         for outcome in outcomes:
             yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
+
+
+def _put_off(plan: CallPlan, extracted: Sequence[ExtractedTrack]) -> Iterator[Any]:
+    """Yields what becomes of a call that is left to the next run."""
+    for archive_uri in plan.archive_uris:
+        yield beam.pvalue.TaggedOutput(OUTCOMES, put_off(archive_uri))
+    for track in extracted:
+        for media_uri in track.media_uris:
+            yield beam.pvalue.TaggedOutput(UNPUBLISHED, media_uri)
 
 
 def _press(

@@ -22,11 +22,13 @@ from transforms.elements import (
     TrackIds,
     TrackPart,
     TrackSource,
+    put_off,
     to_failure,
     track_ids_of,
     wants_failure,
 )
 from transforms.engine import progress
+from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.errors import ArchiveError, RecordingError, TimelineError
 from transforms.media.extract_track import load_parts
 from transforms.media.media_hours import TrackReach, divide_call
@@ -39,6 +41,7 @@ from transforms.server_clocks import put_on_call_clock
 from transforms.storage import objects
 
 FAILURES = "failures"
+PUT_OFF = "put_off"
 _HOUR_NS = 3_600 * NS_PER_SECOND
 _DAY_NS = 24 * _HOUR_NS
 
@@ -47,14 +50,16 @@ class PlanCalls(beam.PTransform):
     """Input: `TrackPart`, prior rows of `calls`, `tracks` and `recordings`, `Failure` of recalled
     archives.
 
-    Output: `CallPlan` (main), `Failure` (`failures`). Groups by the call session. Writes the note
+    Output: `CallPlan` (main), `Failure` (`failures`), and where the run was to start no more
+    `ArchiveOutcome` (`put_off`) instead. Groups by the call session. Writes the note
     that a call of the catalog is being replaced (`pending_replacement`), the same each time; memory
     grows with the parts of one call, a few hundred bytes each, some thousand where much happened.
     """
 
-    def __init__(self, job: JobSettings) -> None:
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
         super().__init__()
         self._job = job
+        self._run = run
 
     def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.pvalue.DoOutputsTuple:
         keyed = {
@@ -75,17 +80,15 @@ class PlanCalls(beam.PTransform):
         return (
             keyed
             | "GroupByCall" >> beam.CoGroupByKey()
-            | "Plan" >> beam.ParDo(_PlanFn(self._job)).with_outputs(FAILURES, main="plans")
+            | "Plan"
+            >> beam.ParDo(_PlanFn(self._job), self._run).with_outputs(
+                FAILURES, PUT_OFF, main="plans"
+            )
         )
 
 
-class _PlanFn(beam.DoFn):
-    def __init__(self, job: JobSettings) -> None:
-        self._job = job
-
-    def process(
-        self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
-    ) -> Iterator[Any]:
+class _PlanFn(RunFn):
+    def each(self, group: tuple[tuple[str, str, str], dict[str, Iterable[Any]]]) -> Iterator[Any]:
         _, found = group
         parts = sorted(
             found["parts"], key=lambda part: (part.first_server_unix_ns, part.archive_uri)
@@ -93,12 +96,16 @@ class _PlanFn(beam.DoFn):
         if not parts:
             # A call of the catalog, or of a failure, that no archive of this run speaks of.
             return
+        if self.job.bounds.is_over(self.run.started_unix_ns):
+            for uri in sorted({part.archive_uri for part in parts}):
+                yield beam.pvalue.TaggedOutput(PUT_OFF, put_off(uri))
+            return
         missing = tuple(sorted(set(found["missing"])))
         prior = _prior_call(found)
-        plan, failures = plan_call(parts, prior, missing, self._job)
+        plan, failures = plan_call(parts, prior, missing, self.job)
         if plan.has_prior:
             pending_replacement.announce(
-                self._job.catalog_uri,
+                self.job.catalog_uri,
                 plan.call,
                 plan.archive_uris,
                 prior.media_uris if prior else (),
@@ -181,6 +188,7 @@ def plan_call(
                 timeline_start_unix_ns=start_unix_ns,
                 begin_unix_ns=begin_unix_ns,
                 allowed_samples=file_samples[track],
+                replaces_prior=prior is not None,
             )
             for track in sorted(wanted)
         ),

@@ -10,9 +10,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
+from transforms.bounds import Bound
 from transforms.catalog import partitions
 from transforms.catalog.fragments import write_fragment
-from transforms.catalog.rows.archives import archive_row
+from transforms.catalog.rows.archives import archive_row, waiting_row
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
 from transforms.context import JobSettings, key_hash
@@ -21,6 +22,7 @@ from transforms.elements import (
     ArchiveSummary,
     Failure,
     FragmentRef,
+    PutOffArchive,
     RecordedArchive,
     Row,
     Stage,
@@ -35,11 +37,14 @@ _Batch = tuple[str, tuple[str, ...]]
 
 
 class RecordArchives(beam.PTransform):
-    """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`, `failures`.
+    """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`, `failures`,
+    and `PutOffArchive`.
 
     Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for
     an archive that the catalog has under another date one that only removes. An archive of an
-    earlier run gets its row anew when all that it lacked has come with others. Writes rows into
+    earlier run gets its row anew when all that it lacked has come with others. One that is left to
+    the next run, or has a call that is, gets a row that says so; of one that the catalog knows as
+    it is the row stays, with its attempts, and so do all rows of calls. Writes rows into
     staging. Groups by archive; memory is a few hundred rows, and the keys of one archive's
     failures.
     """
@@ -56,9 +61,10 @@ class RecordArchives(beam.PTransform):
             beam.PCollection[ArchiveOutcome],
             beam.PCollection[Failure],
             beam.PCollection[Row],
+            beam.PCollection[PutOffArchive],
         ],
     ) -> beam.pvalue.DoOutputsTuple:
-        summaries, outcomes, failures, prior = inputs
+        summaries, outcomes, failures, prior, put_off = inputs
         return (
             {
                 "summaries": summaries
@@ -69,6 +75,8 @@ class RecordArchives(beam.PTransform):
                 | "KeepThoseWithoutCall" >> beam.Filter(lambda failure: failure.call is None)
                 | "KeyFailures" >> beam.Map(lambda failure: (failure.archive_uri or "", failure)),
                 "prior": prior | "KeyPrior" >> beam.Map(lambda row: (row["archive_uri"], row)),
+                "put_off": put_off
+                | "KeyPutOff" >> beam.Map(lambda archive: (archive.ref.uri, archive)),
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
@@ -87,6 +95,9 @@ class _RecordFn(RunFn):
         summary: ArchiveSummary | None = next(iter(found["summaries"]), None)
         failures = sorted(found["failures"], key=lambda f: (f.stage, f.member or "", f.message))
         prior: list[Row] = list(found["prior"])
+        if (put_off := _put_off(found)) is not None:
+            yield from self._put_off(put_off, summary, prior)
+            return
         own = [row for row in prior if row.get("call_session_id") is None]
         own_dates = {row["call_date"] for row in own}
         was_listed = all(row.get("stage") != Stage.LIST_ARCHIVES for row in own)
@@ -132,6 +143,32 @@ class _RecordFn(RunFn):
             yield from _removals(uri, own_dates - {date}, goes)
         yield from self._add(uri, date, rows)
 
+    def _put_off(
+        self, archive: PutOffArchive, summary: ArchiveSummary | None, prior: Sequence[Row]
+    ) -> Iterator[Any]:
+        """Says of an archive that it waits for the next run.
+
+        Args:
+          archive: which.
+          summary: what unpacking it came to; None where it was not unpacked.
+          prior: what the catalog has of it.
+        """
+        ref = archive.ref
+        yield RecordedArchive(
+            status=Status.WAITING,
+            bytes_read=summary.bytes_read if summary else 0,
+            cpu_ns=summary.cpu_ns if summary else 0,
+            failure_count=0,
+            is_first_time=False,
+            put_off_by=archive.by,
+        )
+        rows = [row for row in prior if "fingerprint" in row]
+        if self.job.filters.named or any(row["fingerprint"] == ref.fingerprint for row in rows):
+            return
+        date = utc_date(ref.modified_unix_ns)
+        yield from _removals(ref.uri, {row["call_date"] for row in rows} - {date}, ("archives",))
+        yield from self._add(ref.uri, date, {"archives": [waiting_row(ref)]})
+
     def _complete(self, uri: str, date: str) -> Iterator[Any]:
         """Says of an archive's row in the catalog that nothing is missing any more."""
         read = partitions.read_rows(
@@ -162,6 +199,20 @@ class _RecordFn(RunFn):
         uri = self.run.staged("rows", f"archives-{key_hash(*owners)}.json")
         by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
         return write_fragment(uri, batch[0], by_table, tuple((owner,) for owner in owners))
+
+
+def _put_off(found: dict[str, Iterable[Any]]) -> PutOffArchive | None:
+    """Returns an archive that is left to the next run, or of which a call is; None for any other.
+
+    A row of an earlier archive of such a call stands as it is.
+    """
+    put_off: PutOffArchive | None = next(iter(found["put_off"]), None)
+    if put_off is not None:
+        return put_off
+    for summary in found["summaries"]:
+        if any(outcome.is_put_off for outcome in found["outcomes"]):
+            return PutOffArchive(ref=summary.ref, by=Bound.STOP_AFTER)
+    return None
 
 
 def _removals(uri: str, dates: Iterable[str], tables: Sequence[str]) -> Iterator[Any]:

@@ -210,8 +210,11 @@ def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) 
     """
     if row is None:
         return Verdict(todo=ref, why="new")
+    ref = replace(ref, is_waiting=row["status"] == Status.WAITING)
     if row["fingerprint"] != ref.fingerprint:
         return Verdict(todo=ref, why="changed")
+    if ref.is_waiting:
+        return Verdict(todo=ref, why="waiting")
     version = row["callpress_version"]
     is_bad = row["status"] in (Status.FAILED, Status.PARTIAL)
     is_of_older = is_bad and is_older(version)

@@ -10,12 +10,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms.bounds import Bound
 from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import (
     ArchiveRef,
     ArchiveSummary,
     Failure,
+    PutOffArchive,
     Stage,
     TrackPart,
     finding_to_failure,
@@ -38,11 +40,13 @@ from transforms.storage.inputs import ARCHIVE_INPUTS
 
 FAILURES = "failures"
 ARCHIVES = "archives"
+PUT_OFF = "put_off"
 
 
 class UnpackArchives(beam.PTransform):
     """Input: `ArchiveRef`. Output: `TrackPart` (main), `Failure` (`failures`), `ArchiveSummary`
-    (`archives`).
+    (`archives`), `PutOffArchive` (`put_off`): what was not begun before the run was to start no
+    more. Archives of earlier runs are always read: their calls are judged when they are planned.
 
     Writes each part's packets and index into staging under names that come from the archive's URI,
     so a retried bundle writes the same objects again. Parallel over archives; memory grows with the
@@ -60,7 +64,7 @@ class UnpackArchives(beam.PTransform):
             | "SpreadArchives" >> beam.Reshuffle()
             | "Unpack"
             >> beam.ParDo(_UnpackFn(self._job), self._run).with_outputs(
-                FAILURES, ARCHIVES, main="parts"
+                FAILURES, ARCHIVES, PUT_OFF, main="parts"
             )
         )
 
@@ -78,7 +82,7 @@ class _UnpackFn(ParallelRunFn):
             self._parts.inc()
         elif output.tag == FAILURES:
             self._failures.inc()
-        else:
+        elif output.tag == ARCHIVES:
             self._archives.inc()
             self._bytes.inc(output.value.bytes_read)
 
@@ -86,6 +90,11 @@ class _UnpackFn(ParallelRunFn):
         return ref.size_bytes
 
     def work(self, ref: ArchiveRef) -> Iterator[Any]:
+        if not ref.recalled_for and self.job.bounds.is_over(self.run.started_unix_ns):
+            progress.add("archives")
+            progress.add("bytes_done", ref.size_bytes)
+            yield beam.pvalue.TaggedOutput(PUT_OFF, PutOffArchive(ref=ref, by=Bound.STOP_AFTER))
+            return
         unpacked: UnpackedArchive | None = None
         parts: list[TrackPart] = []
         cpu_ns = 0

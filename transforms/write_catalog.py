@@ -36,8 +36,8 @@ Tally = dict[str, int]
 
 class WriteCatalog(beam.PTransform):
     """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
-    URIs of those skipped, counts of files of ours left out, what is pressed anew, and in a run that
-    names calls or people what of that is nowhere.
+    URIs of those skipped, counts of files of ours left out, what is pressed anew, files of calls
+    that are put off, and in a run that names calls or people what of that is nowhere.
 
     Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
     it is there, staging is swept and the lock is given back. Merges one partition of a table at
@@ -62,8 +62,11 @@ class WriteCatalog(beam.PTransform):
         merged = (calls, archives) | "AllMerged" >> beam.Flatten()
         removed = _merge(of_old, fragments, merged, job, run)
         deleted = (
-            merged
-            | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media)
+            (
+                merged | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media),
+                inputs["unpublished"],
+            )
+            | "MediaWithoutRows" >> beam.Flatten()
             | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(job), beam.pvalue.AsIter(removed))
         )
         settled = (
@@ -209,6 +212,7 @@ def _tally_archive(archive: RecordedArchive) -> Tally:
     return {
         f"archives_{archive.status}": 1,
         **first_time,
+        **({f"put_off_{archive.put_off_by}": 1} if archive.put_off_by else {}),
         "bytes_read": archive.bytes_read,
         "cpu_ns": archive.cpu_ns,
         "failures": archive.failure_count,

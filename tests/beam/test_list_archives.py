@@ -11,10 +11,19 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.support.beam import GroupOnce, count_of, expect, make_pipeline, nothing
+from tests.support.beam import (
+    GroupOnce,
+    count_of,
+    expect,
+    make_pipeline,
+    nothing,
+    stamp,
+    write_rows,
+)
 from tests.support.job_run import JobRun
 from transforms.elements import ArchiveRef, Failure, Stage
 from transforms.engine import progress
+from transforms.filters import Filters
 from transforms.list_archives import ARCHIVES, FAILURES, LEFT_OUT, FoldersAboveFn, ListArchives
 
 
@@ -71,6 +80,33 @@ def test_only_archives_modified_after_since_are_listed(context: JobRun, tmp_path
     filtered = context.changed(since_unix_ns=100 * 10**9)
 
     _expect(filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/after.zip"])
+
+
+def test_what_waits_is_listed_whatever_its_age(context: JobRun, tmp_path: Path) -> None:
+    _make(tmp_path, "raw/waits.zip", "raw/done.zip", "raw/unknown.zip", "raw/new.zip")
+    for name, second in (("waits", 97), ("done", 98), ("unknown", 99), ("new", 101)):
+        os.utime(tmp_path / f"raw/{name}.zip", (0, second))
+    rows = [
+        stamp({"archive_uri": f"{tmp_path}/{name}.zip", "status": status})
+        for name, status in (
+            ("raw/waits", "waiting"), ("raw/done", "ok"), ("elsewhere/waits", "waiting"),
+        )
+    ]  # fmt: skip
+    write_rows(context, "archives", rows)
+    write_rows(
+        context, "archives", [stamp({"archive_uri": "x", "status": "partial"})], "2026-01-06"
+    )
+    filtered = context.changed(
+        since_unix_ns=100 * 10**9, filters=Filters(since="1970-01-01T00:01:40Z")
+    )
+
+    _expect(
+        filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/{n}.zip" for n in ("waits", "new")]
+    )
+    named = filtered.changed(
+        filters=Filters(since="1970-01-01T00:01:40Z", calls=("default:standup",))
+    )
+    _expect(named, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/new.zip"])
 
 
 def test_odd_names_are_listed_and_fingerprinted(context: JobRun, tmp_path: Path) -> None:

@@ -604,7 +604,7 @@ def _run(
     with make_pipeline() as pipeline:
         planned: Any = {
             name: pipeline | name >> beam.Create(elements) for name, elements in inputs.items()
-        } | PlanCalls(context.job)
+        } | PlanCalls(*context)
         expect(plans=(planned.plans, plans), failures=(planned.failures, failures))
 
 

@@ -38,6 +38,7 @@ from transforms.elements import (
     ArchiveSummary,
     Failure,
     FragmentRef,
+    PutOffArchive,
     RecordedArchive,
     Row,
     Stage,
@@ -194,10 +195,11 @@ def _run(
     outcomes: Sequence[ArchiveOutcome] = (),
     failures: Sequence[Failure] = (),
     prior: Sequence[Row] = (),
+    put_off: Sequence[PutOffArchive] = (),
     archives: Check = anything,
     fragments: Check = anything,
 ) -> None:
-    inputs = (summaries, outcomes, failures, prior)
+    inputs = (summaries, outcomes, failures, prior, put_off)
     with make_pipeline() as pipeline:
         created = tuple(
             pipeline | str(number) >> beam.Create(elements)

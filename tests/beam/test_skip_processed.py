@@ -148,6 +148,17 @@ def test_row_of_the_catalog_decides(context: JobRun) -> None:
     )
 
 
+def test_what_waits_is_pressed_first_of_all_whatever_the_settings(context: JobRun) -> None:
+    waits = {"status": "waiting", "attempts": 0}
+    as_it_was, other, changed = _ref("as-it-was"), _ref("other"), _ref("changed")
+    write_archive_row(context, as_it_was, **waits)
+    write_archive_row(context, other, **waits, settings_fingerprint="other")
+    write_archive_row(context, changed, **waits, fingerprint="4-1")
+    refs = [as_it_was, other, changed]
+
+    _expect(context, refs, [replace(ref, is_waiting=True) for ref in refs], [], nothing)
+
+
 def test_limit_of_attempts_is_a_setting(context: JobRun) -> None:
     ref = _ref("a")
     write_archive_row(context, ref, status="failed", error_type="ArchiveError", attempts=1)

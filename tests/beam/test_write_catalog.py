@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ from tests.support.beam import (
     write_rows,
 )
 from tests.support.job_run import JobRun
+from transforms.bounds import Bound, Bounds
 from transforms.catalog import pending_replacement, results
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
 from transforms.catalog.schema import CALL_TABLES, TABLES
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
+from transforms.filters import Filters
+from transforms.match_filters import Unmatched
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
@@ -118,6 +121,8 @@ def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> d
                 "skipped",
                 "left_out",
                 "repressing",
+                "unpublished",
+                *(("unmatched",) if "unmatched" in inputs else ()),
             )
         }
         expect(result=(created | WriteCatalog(*context), check))
@@ -303,6 +308,37 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: JobRun) ->
     ]
     assert result["counts"]["files_removed"] == 2
     assert [row["uri"] for row in read_catalog(context, "recordings")] == [kept]
+
+
+def test_files_of_calls_that_are_put_off_go(context: JobRun) -> None:
+    made, kept = _write_media(context, "made.mkv"), _write_media(context, "kept.mp3")
+
+    _run(context, unpublished=[made])
+
+    assert not Path(made).exists()
+    assert Path(kept).exists()
+
+
+def test_what_waits_is_counted_told_and_no_fault(context: JobRun) -> None:
+    bounded = context.changed(
+        bounds=Bounds(stop_after_seconds=5_400, max_archives=4),
+        filters=Filters(calls=("default:no",)),
+    )
+    left = [
+        replace(_recorded(Status.WAITING, is_first_time=False), put_off_by=bound)
+        for bound in (Bound.MAX_ARCHIVES, Bound.STOP_AFTER, Bound.STOP_AFTER)
+    ]
+    unmatched = Unmatched(flag="--call", value="default:no", nearest=())
+
+    result = _run(bounded, archives=[_recorded(), *left], unmatched=[unmatched], listed=[1] * 4)
+
+    assert result["counts"]["archives"]["waiting"] == 3
+    assert (result["exit_status"], result["reason"]) == (0, "ok")
+    (line,) = result["told"]
+    assert line.startswith("3 archives wait for the next run, which begins with them (--stop-after")
+    assert "(--stop-after 90m and --max-archives 4); no call was done" in line
+    (row,) = read_catalog(context, "runs")
+    assert row["archives_waiting"] == 3
 
 
 def test_notes_of_replaced_calls_are_taken_away_and_others_stay(context: JobRun) -> None:

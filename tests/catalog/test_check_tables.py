@@ -123,6 +123,14 @@ DAY_US = 86_400_000_000
         (lambda c: _change(c, "speech", "file_end_ms", _be(10**7)), "it ends at 10000000 ms of"),
         (lambda c: _change(c, "speech", "file_end_ms", _be(1)), "to 1 ms of its file"),
         (lambda c: _change(c, "runs", "archives_skipped", _be(9)), "it skipped 9 of 1 archives"),
+        (
+            lambda c: _with_column(c, "runs", "archives_waiting", [9]),
+            "it skipped 0 of 1 archives and left 9 to the next",
+        ),
+        (
+            lambda c: _change(c, "archives", "status", _be("waiting")),
+            "archives of .*: it is waiting, and its attempts are 1",
+        ),
         (lambda c: _change(c, "runs", "calls_pressed", _be(0)), "pressed 0 calls, 1 rows of calls"),
         (lambda c: _change(c, "runs", "finished_at", _add(-DAY_US)), "it ended before it began"),
     ],

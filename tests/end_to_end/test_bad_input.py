@@ -294,7 +294,15 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
         "unmatched": [],
         "first_time": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
         "counts": {
-            "archives": {"listed": 1, "skipped": 0, "ok": 1, "partial": 0, "failed": 0, "empty": 0},
+            "archives": {
+                "listed": 1,
+                "skipped": 0,
+                "ok": 1,
+                "partial": 0,
+                "failed": 0,
+                "empty": 0,
+                "waiting": 0,
+            },
             "calls": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
             "recordings": 3,
             "failures": 0,

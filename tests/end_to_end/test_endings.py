@@ -22,7 +22,15 @@ from transforms.media.errors import StorageError, StoreDownError
 
 NOTHING: dict[str, Any] = {
     "counts": {
-        "archives": {"listed": 0, "skipped": 0, "ok": 0, "partial": 0, "failed": 0, "empty": 0},
+        "archives": {
+            "listed": 0,
+            "skipped": 0,
+            "ok": 0,
+            "partial": 0,
+            "failed": 0,
+            "empty": 0,
+            "waiting": 0,
+        },
         "calls": {"ok": 0, "partial": 0, "failed": 0, "empty": 0},
         "recordings": 0,
         "failures": 0,

@@ -100,7 +100,7 @@ def _a_day_passes(out: Path) -> None:
 @pytest.mark.slow
 def test_dry_run_tells_what_the_run_then_does(raw: Path, tmp_path: Path) -> None:
     plan = _dry_run(tmp_path)
-    assert plan["archives"] == {"listed": 3, "to_press": 3, "to_skip": 0}
+    assert plan["archives"] == {"listed": 3, "to_press": 3, "to_skip": 0, "to_wait": 0}
     assert _reasons(plan, "press") == {"a.tar.gz": "new", "b.tar.gz": "new", "broken.tar.gz": "new"}
     assert plan["bytes_to_press"] == sum(path.stat().st_size for path in raw.iterdir())
     callpress("run", "--input", raw / "*", "--output", tmp_path / "out")
@@ -266,7 +266,7 @@ def test_what_fails_is_tried_night_by_night_and_then_left_with_its_row(
 
     assert done.status == 0  # nothing was attempted
     assert json.loads((tmp_path / "summary.json").read_text())["counts"]["archives"] == {
-        "listed": 3, "skipped": 3, "ok": 0, "partial": 0, "failed": 0, "empty": 0,
+        "listed": 3, "skipped": 3, "ok": 0, "partial": 0, "failed": 0, "empty": 0, "waiting": 0,
     }  # fmt: skip
     assert len(query(out / "catalog", "failures")) == 1
     assert _reasons(_dry_run(tmp_path), "skip")["broken.tar.gz"] == "failed 3 times"
@@ -324,7 +324,15 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
         "missing_seconds": 0.0,
         "first_time": {"ok": 2, "partial": 0, "failed": 1, "empty": 0},
         "counts": {
-            "archives": {"listed": 3, "skipped": 0, "ok": 2, "partial": 0, "failed": 1, "empty": 0},
+            "archives": {
+                "listed": 3,
+                "skipped": 0,
+                "ok": 2,
+                "partial": 0,
+                "failed": 1,
+                "empty": 0,
+                "waiting": 0,
+            },
             "calls": {"ok": 2, "partial": 0, "failed": 0, "empty": 0},
             "recordings": 4,
             "failures": 1,

@@ -35,7 +35,7 @@ from tests.support.prism import PrismCluster, running_prism_cluster
 from tests.support.processes import wait_until
 from tests.support.storage_proxy import HeldRequest, holding
 from transforms.catalog.schema import SCHEMAS
-from transforms.locking.lock import NAME, LockState, decode, is_given_back
+from transforms.locking.lock import NAME, LockState, decode
 
 pytestmark = pytest.mark.slow
 
@@ -291,7 +291,8 @@ class Night:
     def lock(self) -> LockState | None:
         """Returns who has the catalog's lock."""
         data = self._bucket.blob(f"{self.name}/catalog/{NAME}").download_as_bytes()
-        return None if is_given_back(data) else decode(data)
+        state = decode(data)
+        return state if state is not None and state.expires_unix_s else None
 
     def check_whole(self) -> None:
         """All is published once, and nothing else is there."""

@@ -316,7 +316,11 @@ def _check_archives(shard: Shard) -> Iterator[Problem]:
     untold = missing & ~_flags(has_failure) & ~_flags(has_call)
     unexplained = missing & _flags(rows.column("error_type").is_null())
     misdated, dates = _wrong_dates(rows, "modified_time", shard)
+    attempts = column(rows, "attempts")
+    tried = is_one_of(rows, "status", (str(Status.WAITING),)) & (attempts.values > 0)
     for bad, what, heal in (
+        (tried, lambda row: f"it is waiting, and its attempts are {attempts.values[row]}",
+         PRESS_AGAIN),
         (misdated, lambda row: f"it was modified on {dates[row]}, by its row", BY_HAND),
         (untold, lambda _: "nothing could be made of it, and failures has no row of it",
          PRESS_AGAIN),
@@ -334,13 +338,18 @@ def _check_runs(shard: Shard) -> Iterator[Problem]:
     counts = {name: column(rows, name) for name in _RUN_COLUMNS}
     listed, skipped = counts["archives_listed"], counts["archives_skipped"]
     begun, ended = counts["started_at"], counts["finished_at"]
-    too_many = listed.known & skipped.known & (skipped.values > listed.values)
+    waiting = counts["archives_waiting"]
+    left = skipped.values + waiting.values
+    too_many = listed.known & skipped.known & (left > listed.values)
     backwards = begun.known & ended.known & (ended.values < begun.values)
     for bad, what in (
         (misdated, lambda row: f"it began on {dates[row]}, by its row"),
         (
             too_many,
-            lambda row: f"it skipped {skipped.values[row]} of {listed.values[row]} archives",
+            lambda row: (
+                f"it skipped {skipped.values[row]} of {listed.values[row]} archives"
+                + (f" and left {waiting.values[row]} to the next" if waiting.values[row] else "")
+            ),
         ),
         (backwards, lambda _: "it ended before it began"),
     ):
@@ -349,7 +358,13 @@ def _check_runs(shard: Shard) -> Iterator[Problem]:
             yield Problem(uri=shard.places["runs"], what=said, heal=RESTORE)
 
 
-_RUN_COLUMNS = ("archives_listed", "archives_skipped", "started_at", "finished_at")
+_RUN_COLUMNS = (
+    "archives_listed",
+    "archives_skipped",
+    "archives_waiting",
+    "started_at",
+    "finished_at",
+)
 
 
 def _flags(found: pa.Array | pa.ChunkedArray) -> Flags:

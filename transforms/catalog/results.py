@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from transforms.bounds import Bound, Bounds
 from transforms.catalog.repressing import Repressing, tell
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Status
@@ -79,7 +80,9 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
     found: list[tuple[Reason, str]] = []
     if why := too_many_failed(result["counts"], job.settings):
         found.append((Reason.TOO_MANY_FAILED, why))
-    for name in result["unmatched"]:
+    waits = _what_waits(result["counts"], job.bounds)
+    # What was named may be in archives that were not read.
+    for name in () if waits else result["unmatched"]:
         near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
         line = f"{name['flag']} {name['value']} matches nothing{near}"
         found.append((Reason.NOTHING_MATCHED, printable(line)))
@@ -89,9 +92,25 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
         lines.append(tell(repressing))
         if repressing.is_refused:
             found.append((Reason.REPRESS_NEEDED, lines[-1]))
+    if waits:
+        lines.append(waits)
     if not lines and (quiet := _quiet_night(result["counts"], run)):
         lines.append(quiet)
     return found[0][0] if found else Reason.OK, lines
+
+
+def _what_waits(counts: Mapping[str, int], bounds: Bounds) -> str:
+    """Returns what to tell of archives that are left to the next run, empty without any."""
+    waiting = counts.get(f"archives_{Status.WAITING}", 0)
+    if not waiting:
+        return ""
+    why = " and ".join(
+        f"{bound.flag} {bounds.given(bound)}" for bound in Bound if counts.get(f"put_off_{bound}")
+    )
+    line = f"{waiting} archives wait for the next run, which begins with them ({why})"
+    if counts.get("put_off_stop_after") and not counts.get("calls_pressed"):
+        line += "; no call was done in that time: with --max-archives a run begins fewer"
+    return line
 
 
 def _quiet_night(counts: Mapping[str, int], run: RunIdentity) -> str:
@@ -130,7 +149,7 @@ def summarise(
         "finished_at": result["finished_at"],
         "counts": {
             "archives": by_status(
-                "archives", "listed", "skipped", "ok", "partial", "failed", "empty"
+                "archives", "listed", "skipped", "ok", "partial", "failed", "empty", "waiting"
             ),
             "calls": by_status("calls", "ok", "partial", "failed", "empty"),
             "recordings": counts.get("files_written", 0),

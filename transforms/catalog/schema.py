@@ -309,11 +309,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             "modified_time": (_TIME, "As listed."),
             "member_count": (_COUNT, "Members read; null when it could not be read."),
             "track_count": (_COUNT, "Tracks with audio found."),
-            "call_session_ids": (_STRINGS, "Call sessions found."),
-            "status": (_STRING, "`ok partial failed empty`."),
+            "call_session_ids": (_STRINGS, "Call sessions found; null while it is `waiting`."),
+            "status": (
+                _STRING,
+                "`ok partial failed empty`, or `waiting`: a run with a bound left it to the next "
+                "one, which begins with it. Rows of calls it may have had before stay.",
+            ),
             "attempts": (
                 _COUNT,
-                "Days (UTC) on which this fingerprint was tried with these settings.",
+                "Days (UTC) on which this fingerprint was tried with these settings; 0 while it is "
+                "`waiting`.",
             ),
             "error_type": (_STRING, "Of the first failure; null when there is none."),
             "error_message": (_STRING, "Of the first failure; null when there is none."),
@@ -323,7 +328,7 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "its writer's way, nothing that is missing. Null where they agree, and in rows of "
                 "versions without.",
             ),
-            "processed_at": (_TIME, "When it was last pressed."),
+            "processed_at": (_TIME, "When it was last pressed; null while it is `waiting`."),
             "callpress_version": (
                 _STRING,
                 "Version that pressed it last; null in rows of versions that had no such column.",
@@ -378,6 +383,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             "archives_ok": (_COUNT, "Pressed whole."),
             "archives_partial": (_COUNT, "Pressed with something missing."),
             "archives_failed": (_COUNT, "Of which nothing could be made."),
+            "archives_waiting": (
+                _COUNT,
+                "Left to the next run by `--stop-after`, `--max-archives` or `--max-bytes`; null "
+                "in rows of versions without.",
+            ),
             "calls_pressed": (_COUNT, "Call sessions whose rows were written."),
             "claimed_ms": (
                 _MS,

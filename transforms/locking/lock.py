@@ -239,7 +239,7 @@ def _read(catalog_uri: str) -> tuple[HeldLock | None, str | None]:
         raise ConfigError(
             f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
         ) from None
-    state = _decode(found.data)
+    state = decode(found.data)
     is_given_back = state is not None and state.expires_unix_s == _GIVEN_BACK_UNIX_S
     # What a power cut left of a file that was just made is nobody's.
     if is_given_back or not found.data.strip(b"\0 \r\n\t"):
@@ -267,7 +267,7 @@ def _encode(state: LockState) -> bytes:
     return json.dumps(asdict(state)).encode().ljust(_STATE_BYTES)
 
 
-def _decode(data: bytes) -> LockState | None:
+def decode(data: bytes) -> LockState | None:
     """Returns what a lock object says, also one of an earlier version; None when it is damaged."""
     try:
         found: dict[str, Any] = json.loads(data)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from transforms.context import VERSION
-from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, Row, Status, worst_failure
+from transforms.elements import (
+    ArchiveOutcome,
+    ArchiveRef,
+    ArchiveSummary,
+    Failure,
+    Row,
+    Status,
+    worst_failure,
+)
 from transforms.media.wall_time import to_time
 
 
@@ -39,5 +47,18 @@ def archive_row(
         "error_message": first.message if first else None,
         "metadata_convention": summary.convention or None,
         "processed_at": to_time(now_unix_ns),
+        "callpress_version": VERSION,
+    }
+
+
+def waiting_row(ref: ArchiveRef) -> Row:
+    """Returns the row of an archive that is left to the next run."""
+    return {
+        "archive_uri": ref.uri,
+        "size_bytes": ref.size_bytes,
+        "fingerprint": ref.fingerprint,
+        "modified_time": to_time(ref.modified_unix_ns),
+        "status": Status.WAITING,
+        "attempts": 0,
         "callpress_version": VERSION,
     }

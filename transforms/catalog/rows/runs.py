@@ -18,6 +18,7 @@ _COUNTS = (
     "archives_ok",
     "archives_partial",
     "archives_failed",
+    "archives_waiting",
     "calls_pressed",
     *SUMS,
     "bytes_read",
