@@ -67,12 +67,12 @@ class WriteCatalog(beam.PTransform):
                 inputs["unpublished"],
             )
             | "MediaWithoutRows" >> beam.Flatten()
-            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(job), beam.pvalue.AsIter(removed))
+            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(job), run, beam.pvalue.AsIter(removed))
         )
         settled = (
             inputs["calls"]
             | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
-            | "SettleCalls" >> beam.ParDo(_SettleFn(job), beam.pvalue.AsIter(merged))
+            | "SettleCalls" >> beam.ParDo(_SettleFn(job), run, beam.pvalue.AsIter(merged))
         )
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
@@ -149,27 +149,21 @@ class _MergeFn(RunFn):
         yield merged
 
 
-class _DeleteFn(beam.DoFn):
+class _DeleteFn(RunFn):
     """Deletes media of which the row is gone, and nothing that is not ours."""
 
-    def __init__(self, job: JobSettings) -> None:
-        self._job = job
-
-    def process(self, media_uri: str, _after: Any) -> Iterator[str]:
-        if publish.delete_dropped(self._job, media_uri):
+    def each(self, media_uri: str, _after: Any) -> Iterator[str]:
+        if publish.delete_dropped(self.job, self.run, media_uri):
             yield media_uri
 
 
-class _SettleFn(beam.DoFn):
+class _SettleFn(RunFn):
     """Takes away the notes that calls are being replaced, once their rows are those of their files
     again.
     """
 
-    def __init__(self, job: JobSettings) -> None:
-        self._job = job
-
-    def process(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        publish.settle(self._job, call)
+    def each(self, call: PressedCall, _after: Any) -> Iterator[None]:
+        publish.settle(self.job, self.run, call)
         yield None
 
 
@@ -228,6 +222,8 @@ class _FinishFn(RunFn):
     there.
     """
 
+    is_after_all = True
+
     def each(
         self,
         _: None,
@@ -251,9 +247,8 @@ class _FinishFn(RunFn):
             tally = {**tally, f"first_time_{how}": tally.get(f"first_time_{how}", 0) + count}
         if job.is_one_process:  # the codec processes' is counted by the steps
             tally = {**tally, "cpu_ns": tally.get("cpu_ns", 0) + time.process_time_ns()}
-        lease_of(job, run).check()
-        row = run_row(tally, results.run_status(tally, job.settings), time.time_ns(), job, run)
-        _write_run(row, job, run)
+        finished_unix_ns = max(time.time_ns(), run.started_unix_ns)  # by another worker's clock
+        row = run_row(tally, results.run_status(tally, job.settings), finished_unix_ns, job, run)
         found = {
             "run_id": run.run_id,
             "started_at": row["started_at"].isoformat(),
@@ -265,20 +260,30 @@ class _FinishFn(RunFn):
         }
         reason, told = results.judge(found, job, run)
         result = results.summarise(found, 0 if reason is Reason.OK else 1, reason, told)
-        results.write(job.catalog_uri, result)
+        with lease_of(job, run).at_work():
+            lease_of(job, run).check()
+            _write_run(row, job, run)
+            results.write(job.catalog_uri, result)
         yield result
 
 
 class _SweepFn(RunFn):
-    """Deletes the run's staging."""
+    """Deletes the run's staging, unless another run has taken over: that one does."""
+
+    is_after_all = True
 
     def each(self, result: results.Result) -> Iterator[results.Result]:
-        take_up.sweep(self.job, self.run)
+        lease = lease_of(self.job, self.run)
+        if lease.is_held():
+            with lease.at_work():
+                take_up.sweep(self.job, self.run)
         yield result
 
 
 class _GiveBackFn(RunFn):
     """Gives the catalog's lock back."""
+
+    is_after_all = True
 
     def each(self, result: results.Result) -> Iterator[results.Result]:
         lease_of(self.job, self.run).give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,15 +31,19 @@ from tests.support.beam import (
     write_rows,
 )
 from tests.support.job_run import JobRun
+from tests.support.locks import acquire, other_state, token_of
 from transforms.bounds import Bound, Bounds
-from transforms.catalog import pending_replacement, results
+from transforms.catalog import pending_replacement, publish, results
 from transforms.catalog.fragments import write_fragment
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
 from transforms.catalog.schema import CALL_TABLES, TABLES
 from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
 from transforms.filters import Filters
+from transforms.locking import lease, lock
+from transforms.locking.lock import LockLostError
 from transforms.match_filters import Unmatched
+from transforms.media.errors import RunFailedError
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
@@ -148,14 +153,12 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         {"tracks": [track_row("alice")], "recordings": [recording_row("alice", "/out/a.mkv")]},
     )
 
-    path = context.staged("result.json")
-
     def check(elements: list[dict[str, Any]]) -> None:
         (element,) = elements
-        assert json.loads(json.dumps(element)) == json.loads(Path(path).read_bytes())
+        assert json.loads(json.dumps(element)) == results.read(context.catalog_uri, "run-1")
 
     result = _run(
-        context,
+        context.changed(is_one_process=False),  # else this process's own CPU time counts, too
         check,
         fragments=[_archives(context)],
         calls=[call],
@@ -168,6 +171,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         failures=[failure],
         listed=[1, 3, 1],
         skipped=[("/raw/old",)],
+        left_out=[2],
     )
 
     assert {table: len(read_catalog(context, table)) for table in TABLES} == {
@@ -199,11 +203,51 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "bytes_written": 1_000,
     }
     assert {name: run[name] for name in numbers} == numbers
-    assert (result["run_id"], result["status"]) == ("run-1", "failed")
-    assert result["started_at"] == "2026-01-07T02:00:00+00:00"
-    assert result["counts"]["files_written"] == 2
-    assert result["counts"]["failures"] == 1
-    assert [found["archive_uri"] for found in result["failures"]] == ["/raw/b"]
+    assert result["finished_at"] == run["finished_at"].isoformat()
+    del result["finished_at"]
+    assert result == {
+        "run_id": "run-1",
+        "exit_status": 1,
+        "reason": "too_many_failed",
+        "started_at": "2026-01-07T02:00:00+00:00",
+        "counts": {
+            "archives": {"listed": 5, "skipped": 1, "ok": 1, "partial": 1, "failed": 1, "empty": 1},
+            "calls": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
+            "recordings": 2,
+            "failures": 1,
+            "left_out": 2,
+        },
+        "claimed_seconds": 2.0,
+        "missing_seconds": 0.1,
+        "unmatched": [],
+        "repress": None,
+        "first_time": {"ok": 1, "partial": 1, "failed": 1, "empty": 1},
+        "media_seconds": 2.0,
+        "cpu_seconds": 0.011,
+        "bytes_read": 2_000,
+        "bytes_written": 1_000,
+        "failures": [
+            {
+                "stage": "UnpackArchives",
+                "error_type": "ArchiveError",
+                "message": "begins with b'no'",
+                "archive_uri": "/raw/b",
+                "member": None,
+                "participant_id": None,
+                "user_session_id": None,
+                "output_type": None,
+                "byte_offset": None,
+                "attempt": 1,
+                "retryable": False,
+                "call_cid": None,
+                "call_session_id": None,
+            }
+        ],
+        "told": [
+            "2 of the 4 archives attempted for the first time failed or are partial, more than 5% "
+            "of them (max_failed_ratio)"
+        ],
+    }
 
 
 def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: JobRun) -> None:
@@ -212,8 +256,10 @@ def test_run_without_any_archive_leaves_typed_tables_and_a_run(context: JobRun) 
     for table in TABLES:
         (path,) = list_parquet(context, table)
         assert pq.read_metadata(path).num_rows == (1 if table == "runs" else 0)
-    assert (result["status"], result["failures"]) == ("ok", [])
-    assert all(name.endswith(".parquet") for name in list_files(context.catalog_uri))
+    assert (result["exit_status"], result["reason"], result["failures"]) == (0, "ok", [])
+    assert [name for name in list_files(context.catalog_uri) if not name.endswith(".parquet")] == [
+        "results/run-1.json"
+    ]
 
 
 def test_second_run_adds_a_run_and_replaces_its_calls(context: JobRun) -> None:
@@ -247,8 +293,10 @@ def test_publishing_twice_gives_the_same_rows(context: JobRun) -> None:
         name: Path(context.catalog_uri, name).read_bytes()
         for name in list_files(context.catalog_uri)
     }
+    # Else the last steps would find that they are done.
+    Path(results.uri_of(context.catalog_uri, "run-1")).unlink()
 
-    _run(context, **inputs)
+    _run(context, **{**inputs, "fragments": [_archives(context)], "calls": [_pressed(context)]})
 
     again = {
         name: Path(context.catalog_uri, name).read_bytes()
@@ -256,7 +304,7 @@ def test_publishing_twice_gives_the_same_rows(context: JobRun) -> None:
     }
     assert again.keys() == first.keys()
     assert {name for name in first if first[name] != again[name]} <= {
-        name for name in first if name.startswith("runs/")
+        name for name in first if name.startswith(("runs/", "results/"))
     }
     assert len(read_catalog(context, "runs")) == 1
 
@@ -299,14 +347,13 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: JobRun) ->
     rows.append(recording_row("d", f"{context.output_uri}/recordings/gone-already.mkv"))
     write_rows(context, "recordings", [*rows, recording_row(None, kept)])
 
-    result = _run(context, calls=[_pressed(context, {"recordings": [recording_row(None, kept)]})])
+    _run(context, calls=[_pressed(context, {"recordings": [recording_row(None, kept)]})])
 
     assert list_files(context.output_uri) == [
         "mine.mkv",
         "recordings-of-mine.mkv",
         "recordings/kept.mp3",
     ]
-    assert result["counts"]["files_removed"] == 2
     assert [row["uri"] for row in read_catalog(context, "recordings")] == [kept]
 
 
@@ -414,7 +461,6 @@ def test_result_names_the_first_hundred_failures_in_order(context: JobRun) -> No
     assert [failure["archive_uri"] for failure in result["failures"]] == [
         f"/raw/{number:03d}" for number in range(100)
     ]
-    assert set(result["failures"][0]) == set(asdict(failures[0]))
 
 
 @pytest.mark.parametrize(
@@ -445,14 +491,22 @@ def test_run_fails_when_more_archives_than_allowed_failed_for_the_first_time(
     assert run_status(tally, PressSettings(**settings)) == status
 
 
+def _status(context: JobRun) -> str:
+    """Returns how the run went, by its own row."""
+    (run,) = [row for row in read_catalog(context, "runs") if row["run_id"] == context.run_id]
+    return str(run["status"])
+
+
 def test_archives_that_were_known_to_fail_ring_no_bell(context: JobRun) -> None:
     known = [_recorded(Status.FAILED, is_first_time=False) for _ in range(9)]
+    second = context.changed(run_id="run-2", staging_uri=context.staging_uri + "-2")
 
-    assert _run(context, archives=[_recorded(), *known])["status"] == "partial"
-    result = _run(context, archives=[_recorded(Status.FAILED), *known])
+    first_result = _run(context, archives=[_recorded(), *known])
+    result = _run(second, archives=[_recorded(Status.FAILED), *known])
 
-    assert result["status"] == "failed"
-    assert (result["counts"]["archives_failed"], result["counts"]["first_time_failed"]) == (10, 1)
+    assert (_status(context), first_result["exit_status"]) == ("partial", 0)
+    assert (_status(second), result["exit_status"]) == ("failed", 1)
+    assert (result["counts"]["archives"]["failed"], result["first_time"]["failed"]) == (10, 1)
 
 
 def test_what_was_not_pressed_anew_is_told(context: JobRun) -> None:
@@ -460,8 +514,10 @@ def test_what_was_not_pressed_anew_is_told(context: JobRun) -> None:
         archives=50, size_bytes=9, is_refused=True, catalog_archives=200, cpu_seconds=3.5
     )
 
-    assert _run(context, repressing=[refused])["repress"] == asdict(refused)
-    assert _run(context)["repress"] is None
+    result = _run(context, repressing=[refused])
+
+    assert (result["repress"], result["reason"]) == (asdict(refused), "repress_needed")
+    assert "--repress" in result["told"][0]
 
 
 def test_what_a_dead_run_met_for_the_first_time_is_news_of_the_run_that_takes_it_up(
@@ -469,10 +525,118 @@ def test_what_a_dead_run_met_for_the_first_time_is_news_of_the_run_that_takes_it
 ) -> None:
     taken = context.changed(taken_up=((Status.PARTIAL, 1), (Status.OK, 9)))
 
-    assert _run(taken, archives=[_recorded()])["status"] == "failed"
+    assert _run(taken, archives=[_recorded()])["first_time"]["partial"] == 1
+    assert _status(taken) == "failed"
 
 
 def test_allowed_ratio_is_a_setting(context: JobRun) -> None:
     lenient = context.changed(settings=PressSettings(max_failed_ratio=1.0))
 
-    assert _run(lenient, archives=[_recorded(Status.FAILED)])["status"] == "partial"
+    assert _run(lenient, archives=[_recorded(Status.FAILED)])["exit_status"] == 0
+    assert _status(lenient) == "partial"
+
+
+def test_run_whose_last_worker_has_a_slow_clock_does_not_end_before_it_began(
+    context: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour_before = context.started_unix_ns - 3_600_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: hour_before)
+
+    result = _run(context)
+
+    assert result["finished_at"] == result["started_at"]
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(context: JobRun) -> JobRun:
+    """A run that has the catalog's lock, as one worker of a job has it."""
+    acquire(context.catalog_uri, context.run_id, is_one_process=False)
+    return context.changed(
+        lock_token=token_of(context.run_id), staging_root=str(Path(context.staging_uri).parent)
+    )
+
+
+def _on_another_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows is done by a process that knows of the lock what lies in the catalog."""
+    monkeypatch.setattr(lease, "_leases", {})
+
+
+def test_run_leaves_its_result_and_nothing_else(locked: JobRun) -> None:
+    _run(locked, calls=[_pressed(locked)])
+
+    assert results.read(locked.catalog_uri, "run-1")
+    assert not Path(locked.job.staging_root).exists()
+    assert lock.look(locked.catalog_uri) is None
+
+
+@pytest.mark.parametrize("now", ["free", "another's"])
+def test_last_steps_done_once_more_change_nothing(
+    locked: JobRun, now: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may, on any worker, and also when the next run is at work already."""
+    first = _run(locked, archives=[_recorded()])
+    if now == "another's":
+        acquire(locked.catalog_uri, "run-2")
+    there = {
+        name: Path(locked.catalog_uri, name).read_bytes() for name in list_files(locked.catalog_uri)
+    }
+    theirs = Path(locked.job.staging_root, "run-2", "rows")
+    theirs.mkdir(parents=True)
+    _on_another_worker(monkeypatch)
+
+    assert _run(locked) == first
+
+    assert there == {
+        name: Path(locked.catalog_uri, name).read_bytes() for name in list_files(locked.catalog_uri)
+    }
+    assert theirs.exists()
+
+
+def test_run_that_lost_its_lock_writes_no_result(
+    locked: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+
+    with pytest.raises(LockLostError, match=r"run run-1 lost the .*run other on elsewhere"):
+        _run(locked)
+
+    assert results.read(locked.catalog_uri, "run-1") is None
+    assert not list_parquet(locked, "runs")
+
+
+def test_run_that_lost_its_lock_deletes_nothing(locked: JobRun) -> None:
+    """Whoever has it may have made the file anew, under the same name."""
+    uri = _write_media(locked, "old.mkv")
+    pending_replacement.announce(locked.catalog_uri, CALL, ["/raw/a"], [])
+    call = _pressed(locked, replaces_prior=True)
+    Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+
+    with pytest.raises(LockLostError):
+        publish.delete_dropped(*locked, uri)
+    with pytest.raises(LockLostError):
+        publish.settle(*locked, call)
+
+    assert Path(uri).exists()
+    assert pending_replacement.archives_to_repeat(locked.catalog_uri) == {"/raw/a"}
+
+
+def test_job_that_nobody_waits_for_ends_as_failed_when_all_is_published(locked: JobRun) -> None:
+    unattended = locked.changed(fails_unattended=True)
+
+    with pytest.raises(RunFailedError, match="run run-1 failed: 1 of the 1 archives"):
+        _run(unattended, archives=[_recorded(Status.FAILED)], calls=[_pressed(locked)])
+
+    result = results.read(locked.catalog_uri, "run-1")
+    assert result is not None
+    assert (result["exit_status"], result["reason"]) == (1, "too_many_failed")
+    assert len(read_catalog(locked, "calls")) == 1
+    assert _status(locked) == "failed"
+    assert not Path(locked.job.staging_root).exists()
+    assert lock.look(locked.catalog_uri) is None
+
+
+def test_job_that_nobody_waits_for_ends_well_when_it_went_well(locked: JobRun) -> None:
+    assert _run(locked.changed(fails_unattended=True), archives=[_recorded()])["exit_status"] == 0

@@ -84,19 +84,25 @@ def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) ->
     objects.publish(uri, source)
 
 
-def delete_dropped(job: JobSettings, media_uri: str) -> bool:
+def delete_dropped(job: JobSettings, run: RunIdentity, media_uri: str) -> bool:
     """Deletes a file that no row names any more; returns whether it was one of ours.
 
-    Raises: StorageError.
+    Raises:
+      LockLostError: another run has the catalog by now, and may have made it anew.
+      StorageError: it cannot be deleted.
     """
+    lease_of(job, run).check()
     return objects.delete_recording(job.output_uri, media_uri)
 
 
-def settle(job: JobSettings, call: PressedCall) -> None:
+def settle(job: JobSettings, run: RunIdentity, call: PressedCall) -> None:
     """Ends the replacement of a call, whose rows are those of its files again.
 
-    Raises: StorageError.
+    Raises:
+      LockLostError: another run has the catalog by now.
+      StorageError: reading or deleting fails.
     """
+    lease_of(job, run).check()
     pending_replacement.settle(job.catalog_uri, job.output_uri, call.call, call.rows.call_date)
 
 
@@ -126,6 +132,6 @@ def publish(
         for (table, call_date), found in sorted(shares.items(), key=lambda item: item[0]):
             dropped += merge(job, run, table, call_date, found).dropped_media
     for uri in dropped:
-        delete_dropped(job, uri)
+        delete_dropped(job, run, uri)
     for call in calls:
-        settle(job, call)
+        settle(job, run, call)

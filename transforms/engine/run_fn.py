@@ -4,6 +4,7 @@ the element that the first step of the job makes, a side input of all others.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ class RunFn(beam.DoFn):
     applied with a `RunInput` as its first side input.
     """
 
+    is_after_all = False
+    """Whether it is among the last steps, which may be done once more when the lock is given back
+    already: they ask for it where they need it.
+    """
     run: RunIdentity
     """The run this is part of; there once an element has come."""
 
@@ -32,7 +37,8 @@ class RunFn(beam.DoFn):
     @no_annotations  # Beam cannot make hints of a variable number of side inputs
     def process(self, element: Any, run: RunIdentity, *beside: Any, **named: Any) -> Iterator[Any]:
         self.run = run
-        with lease_of(self.job, run).at_work():
+        held = contextlib.nullcontext() if self.is_after_all else lease_of(self.job, run).at_work()
+        with held:
             yield from self.each(element, *beside, **named)
 
     def each(self, element: Any, *beside: Any, **named: Any) -> Iterator[Any]:
