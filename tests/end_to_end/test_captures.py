@@ -29,7 +29,7 @@ from tests.support.command import (
     query,
 )
 from tests.support.media import is_filler
-from transforms.catalog import lock
+from transforms.locking import lock
 
 # From the captures' README: packets received, padding-only probes among them, seconds of media time
 # (first to last packet).

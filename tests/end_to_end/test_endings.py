@@ -17,7 +17,8 @@ from apache_beam.runners.runner import PipelineRunner
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import EngineDownError
 from tests.support.command import SAMPLE, Finished, callpress
-from transforms.locking.lock import CatalogLock, LockLostError
+from tests.support.locks import acquire
+from transforms.locking.lock import LockHeldError, LockLostError
 from transforms.media.errors import StorageError, StoreDownError
 
 NOTHING: dict[str, Any] = {
@@ -34,6 +35,7 @@ NOTHING: dict[str, Any] = {
         "calls": {"ok": 0, "partial": 0, "failed": 0, "empty": 0},
         "recordings": 0,
         "failures": 0,
+        "left_out": 0,
     },
     "repress": None,
     "claimed_seconds": 0.0,
@@ -45,6 +47,7 @@ NOTHING: dict[str, Any] = {
     "bytes_read": 0,
     "bytes_written": 0,
     "failures": [],
+    "told": [],
 }
 """What is told of a run that did nothing: the shape of one that did."""
 
@@ -65,17 +68,17 @@ def _run(tmp_path: Path, *flags: object) -> Finished:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "has_run_id"),
+    "arguments",
     [
-        ("--summary_json=END --inptu x --output OUT", False),
-        ("--summary-json END --summary-json END", False),
-        ("--summary-json END --output OUT --call x", False),
-        ("--input x --output OUT --summary-json=END --config podcats", False),
-        ("--input x --output OUT --summary-json END y", True),
-        ("--input x --output OUT --summary-json END --runner=Foo --temp_location=z", True),
+        "--summary_json=END --inptu x --output OUT",
+        "--summary-json END --summary-json END",
+        "--summary-json END --output OUT --call x",
+        "--input x --output OUT --summary-json=END --config podcats",
+        "--input x --output OUT --summary-json END y",
+        "--input x --output OUT --summary-json END --runner=Foo --temp_location=z",
     ],
 )
-def test_wrong_command_line_is_told(arguments: str, has_run_id: bool, tmp_path: Path) -> None:
+def test_wrong_command_line_is_told(arguments: str, tmp_path: Path) -> None:
     end = tmp_path / "deep" / "end.json"
 
     text = arguments.replace("END", str(end)).replace("OUT", str(tmp_path / "out"))
@@ -83,7 +86,7 @@ def test_wrong_command_line_is_told(arguments: str, has_run_id: bool, tmp_path: 
 
     assert done.status == 2
     assert done.err.count("callpress: ") == 1
-    _check(end, 2, "usage", has_run_id=has_run_id)
+    _check(end, 2, "usage", has_run_id=False)
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry_run",)], ids=["run", "dry run"])
@@ -93,7 +96,7 @@ def test_patterns_that_match_nothing_are_told(flags: tuple[str, ...], tmp_path: 
 
     assert callpress(*command, *flags).status == 1
 
-    _check(end, 1, "nothing_matched", has_run_id=not flags)
+    _check(end, 1, "nothing_matched", has_run_id=False)
 
 
 def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -103,20 +106,18 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = callpress(*command)
 
     assert (done.status, done.err.count("\n")) == (1, 1)
-    _check(end, 1, "storage_down", has_run_id=True)
+    _check(end, 1, "storage_down", has_run_id=False)
 
 
 def test_run_that_another_one_keeps_out_is_told(tmp_path: Path) -> None:
-    other = CatalogLock(str(tmp_path / "out" / "catalog"), "the-other", on_lost=lambda _: None)
-    other.acquire()
-    try:
-        done = _run(tmp_path)
-    finally:
-        other.release()
+    acquire(tmp_path / "out" / "catalog", "the-other")
 
-    assert done.status == 1
-    assert "the-other" in done.err
-    _check(tmp_path / "deep" / "end.json", 1, "lock_held", has_run_id=True)
+    done = _run(tmp_path)
+
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "run the-other on" in done.err
+    assert not (tmp_path / "out" / "catalog" / "results").exists()
+    _check(tmp_path / "deep" / "end.json", 1, "lock_held", has_run_id=False)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +125,11 @@ def test_run_that_another_one_keeps_out_is_told(tmp_path: Path) -> None:
     [
         (StorageError("/out: timed out"), "storage_down"),
         (StoreDownError("gs://bucket gives no answer"), "storage_down"),
+        (LockHeldError("run other holds it"), "lock_held"),
         (LockLostError("run other has it now"), "lock_lost"),
         (EngineDownError("--runner X: refused"), "engine_down"),
         (RuntimeError("transforms.media.errors.StorageError: /out: full"), "storage_down"),
+        (RuntimeError("transforms.locking.lock.LockHeldError: it is held"), "lock_held"),
         (RuntimeError("transforms.locking.lock.LockLostError: gone"), "lock_lost"),
         (KeyError("of ours"), "bug"),
     ],
@@ -144,6 +147,7 @@ def test_what_ends_a_run_amid_its_work_is_told(
 
     assert done.status == 1
     assert ("this is a bug" in done.err) == (reason == "bug")
+    assert ("Traceback" in done.err) == (reason == "bug")
     _check(tmp_path / "deep" / "end.json", 1, reason, has_run_id=True)
 
 

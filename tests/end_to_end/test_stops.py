@@ -18,9 +18,10 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, noise
 from tests.support.command import callpress, query
+from tests.support.locks import other_state
 from tests.support.processes import children_of, is_running, wait_until
 from tests.support.storage_proxy import Faults, proxied
-from transforms.catalog import lock
+from transforms.locking import lock
 from transforms.storage import credentials, objects
 
 LIMIT_SECONDS = 5
@@ -185,7 +186,7 @@ def test_stop_while_the_store_gives_no_answer(
     faults.before = None
     there = [listed.path for listed in objects.list_below("gs://calls/stops/out/recordings")]
     assert not [path for path in there if not path.endswith((".mkv", ".mp3"))]
-    # Its lock could not be given up, but it names a process of this machine that is no more.
+    # Its lock could not be given back, but it names a process of this machine that is no more.
     again = callpress("run", *command)
     assert again.status == 0, again.err + again.out
     verified = callpress("verify", "--catalog", "gs://calls/stops/out/catalog")
@@ -203,7 +204,7 @@ def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> No
         *("--summary-json", end),
     )
     run.wait_until(lambda: list(out.glob(".staging/*/*/work/*/mix")))
-    theirs = '{"run_id": "the-other", "host": "elsewhere", "pid": 1, "expires_unix_s": 4000000000}'
+    theirs = other_state(run_id="the-other").decode()
     lock_file.write_text(theirs)
 
     _, err = run.process.communicate(timeout=120)
@@ -242,7 +243,7 @@ def _run_script(body: str, number: int | None) -> tuple[int, str, float]:
         "import ctypes, threading, time\n"
         "from pipelines.stopping import StoppedError, stopping_cleanly\n"
         "try:\n"
-        "    with stopping_cleanly('farewell') as stopper:\n"
+        "    with stopping_cleanly(lambda: 'farewell') as stopper:\n"
         "        print('ready', flush=True)\n"
         f"        {body}\n"
         "except StoppedError:\n"
@@ -289,7 +290,7 @@ def test_last_thing_to_do_that_never_ends_is_cut_short() -> None:
         "from pipelines.stopping import StoppedError, stopping_cleanly\n"
         "try:\n"
         "    never = threading.Event()\n"
-        "    with stopping_cleanly('farewell', lambda status: never.wait()) as stopper:\n"
+        "    with stopping_cleanly(lambda: 'farewell', lambda status: never.wait()) as stopper:\n"
         "        stopper.stop('enough')\n"
         "        threading.Event().wait()\n"
         "except StoppedError:\n"

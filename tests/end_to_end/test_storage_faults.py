@@ -21,7 +21,7 @@ from tests.support.builders import Participant, Segment, encode_opus, make_call_
 from tests.support.command import callpress, query
 from tests.support.storage_proxy import Faults
 from tests.support.storage_servers import client_with_faults
-from transforms.catalog import lock
+from transforms.locking import lock
 from transforms.media.errors import StorageError, StoreDownError
 from transforms.storage import objects, retry
 
