@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         return beam.Pipeline(runner=FnApiRunner(), options=options)
 
     local.make_local_pipeline = make_pipeline
-    local.LocalEngine.in_one_bundle = False
+    local.LocalEngine.is_one_process = False
     return cli.main(argv[1:])
 
 

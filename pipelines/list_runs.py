@@ -7,7 +7,9 @@ callpress runs --catalog gs://bucket/pressed/catalog --last 100 --json
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.options import RunsArguments
+from pipelines.options import EXIT_FAILED, RunsArguments
 from pipelines.run_summary import in_words
 from transforms.catalog import results
 from transforms.locking import lock
@@ -27,7 +29,8 @@ _WIDTH_OF_FILES = 160
 
 
 def list_runs(arguments: RunsArguments) -> int:
-    """Lists runs, the newest first; returns the exit status.
+    """Lists runs, the newest first; returns the exit status: 1 when a result cannot be read, which
+    is told beside the others.
 
     Raises:
       CallpressError: the catalog's place cannot be read.
@@ -35,16 +38,23 @@ def list_runs(arguments: RunsArguments) -> int:
     catalog = uris.absolute(arguments.catalog.rstrip("/"))
     objects.find_credentials((catalog,))
     held = lock.look(catalog)
-    found = results.newest(catalog, arguments.last)
+    found, damaged = results.newest(catalog, arguments.last)
     if arguments.as_json:
         told = {"catalog": catalog, "lock": _plain(held), "runs": found}
         print(printable_json(json.dumps(told, indent=2, ensure_ascii=False)))
-        return 0
+    else:
+        _print(catalog, held, found)
+    for line in damaged:
+        print(f"callpress: {printable(line)}", file=sys.stderr)
+    return EXIT_FAILED if damaged else 0
+
+
+def _print(catalog: str, held: HeldLock | None, found: Sequence[results.Result]) -> None:
     if held is not None:
         print(_tell(held))
     if not found:
         print(f"no run has left a result in {printable(uris.join(catalog, results.FOLDER))}")
-        return 0
+        return
     table = Table(title_justify="left", box=None)
     for name in ("run", "ended", "took", "archives", "calls", "files", "failures"):
         is_number = name in ("took", "files", "failures")
@@ -65,7 +75,6 @@ def list_runs(arguments: RunsArguments) -> int:
     if not console.is_terminal:
         console.width = _WIDTH_OF_FILES
     console.print(table)
-    return 0
 
 
 def _plain(held: HeldLock | None) -> dict[str, Any] | None:
@@ -85,7 +94,7 @@ def _plain(held: HeldLock | None) -> dict[str, Any] | None:
 
 def _tell(held: HeldLock) -> str:
     """Returns what people are told of the lock."""
-    name = printable(held.state.name) if held.state else "a run whose lock is damaged"
+    name = printable(held.name)
     renewed = f"the lock was last renewed {held.age_seconds:.0f} s ago"
     if held.is_dead():
         return f"{name} is dead: {renewed}; the next run takes up what it left"

@@ -211,7 +211,10 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "reason": "too_many_failed",
         "started_at": "2026-01-07T02:00:00+00:00",
         "counts": {
-            "archives": {"listed": 5, "skipped": 1, "ok": 1, "partial": 1, "failed": 1, "empty": 1},
+            "archives": {
+                **{"listed": 5, "skipped": 1, "waiting": 0},
+                **{"ok": 1, "partial": 1, "failed": 1, "empty": 1},
+            },
             "calls": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
             "recordings": 2,
             "failures": 1,

@@ -7,9 +7,12 @@ started the run, if it is still there, and `callpress runs`.
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 from transforms.bounds import Bound, Bounds
 from transforms.catalog.repressing import Repressing, tell
@@ -23,8 +26,12 @@ from transforms.media.wall_time import to_time
 from transforms.reason import Reason
 from transforms.storage import globs, objects, uris
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "results"
 KEPT = 400
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}\.json")
+"""As runs are named: nothing else in the folder is ours."""
 _READ_AT_A_TIME = 16
 Result = Mapping[str, Any]
 
@@ -34,8 +41,11 @@ def write(catalog_uri: str, result: Result) -> None:
     objects.write_bytes(
         uri_of(catalog_uri, result["run_id"]), json.dumps(result, indent=2).encode()
     )
-    for uri in _names(catalog_uri)[KEPT:]:
-        objects.delete(uri)
+    try:
+        for uri in _names(catalog_uri)[KEPT:]:
+            objects.delete(uri)
+    except StorageError as error:  # as in a bucket that is locked against deleting
+        logger.warning("old results stay: %s", error)
 
 
 def read(catalog_uri: str, run_id: str) -> Result | None:
@@ -44,25 +54,59 @@ def read(catalog_uri: str, run_id: str) -> Result | None:
     return _read(uri) if objects.match(globs.quote(uri)) else None
 
 
-def newest(catalog_uri: str, count: int) -> list[Result]:
-    """Returns the results of the last runs, the newest first. Raises: StorageError."""
-    names = _names(catalog_uri)[:count]
+def newest(catalog_uri: str, count: int) -> tuple[list[Result], list[str]]:
+    """Returns the results of the last runs, the newest first, and what is wrong with those among
+    them that cannot be read.
+
+    Raises:
+      StorageError: they cannot be listed.
+    """
+
+    def look(uri: str) -> Result | StorageError | None:
+        try:
+            return _read(uri)
+        except StorageError as error:  # unless a run at its end has just deleted it
+            return error if objects.match(globs.quote(uri)) else None
+
     with ThreadPoolExecutor(_READ_AT_A_TIME) as pool:
-        return list(pool.map(_read, names))
+        looked = list(pool.map(look, _names(catalog_uri)[:count]))
+    found = [each for each in looked if isinstance(each, Mapping)]
+    return found, [each.message for each in looked if isinstance(each, StorageError)]
 
 
 def _names(catalog_uri: str) -> list[str]:
     """Returns all results, the newest first: a run's id begins with when it began."""
-    listed = objects.list_below(uris.join(catalog_uri, FOLDER))
-    return [each.path for each in reversed(listed) if each.path.endswith(".json")]
+    folder = uris.join(catalog_uri, FOLDER)
+    listed = objects.match(uris.join(globs.quote(folder), "*.json"))
+    return [each.path for each in reversed(listed) if _NAME.fullmatch(each.path[len(folder) + 1 :])]
 
 
 def _read(uri: str) -> Result:
     try:
-        found: dict[str, Any] = json.loads(objects.read_bytes(uri))
-    except ValueError as error:
-        raise StorageError(f"{uri}: is damaged ({error}); remove it") from None
-    return found
+        found: Any = json.loads(objects.read_bytes(uri))
+    except (ValueError, RecursionError):
+        found = None
+    if not _is_result(found):
+        raise StorageError(f"{uri}: is damaged, expected the result of a run; remove it")
+    return cast(Result, found)
+
+
+def _is_result(found: Any) -> bool:
+    """Whether something has all of a result that is told to people."""
+    try:
+        times = [datetime.fromisoformat(found[name]) for name in ("started_at", "finished_at")]
+        counts = found["counts"]
+        numbers = [found["exit_status"], counts["recordings"], counts["failures"]]
+        for table in ("archives", "calls"):
+            numbers += counts[table].values()
+        texts = [found["run_id"], found["reason"], *found["told"]]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return (
+        all(time.tzinfo is not None for time in times)
+        and all(isinstance(number, int) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+    )
 
 
 def uri_of(catalog_uri: str, run_id: str) -> str:
