@@ -22,11 +22,11 @@ from transforms import (
     record_archives,
     unpack_archives,
 )
-from transforms.begin_run import BeginRun
+from transforms.begin_run import BeginRun, LookBack
 from transforms.choose_archives import ChooseArchives
+from transforms.composites.find_prior_rows import FindPriorRows
 from transforms.context import JobSettings
 from transforms.extract_tracks import ExtractTracks
-from transforms.find_prior_rows import FindPriorRows
 from transforms.list_archives import ListArchives
 from transforms.match_filters import MatchFilters
 from transforms.mix_calls import MixCalls
@@ -34,6 +34,7 @@ from transforms.plan_calls import PlanCalls
 from transforms.recall_archives import RecallArchives
 from transforms.record_archives import RecordArchives
 from transforms.skip_processed import SkipProcessed
+from transforms.take_up_completed import TakeUpCompleted
 from transforms.unpack_archives import UnpackArchives
 from transforms.write_catalog import WriteCatalog
 
@@ -51,7 +52,9 @@ def build(
       patterns: what to press: files, folders, globs.
       job: where to and how.
     """
-    run = beam.pvalue.AsSingleton(pipeline | "BeginRun" >> BeginRun(job))
+    locked = pipeline | "BeginRun" >> BeginRun(job)
+    taken = locked | "TakeUpCompleted" >> TakeUpCompleted(job)
+    run = beam.pvalue.AsSingleton((locked, taken) | "LookBack" >> LookBack(job))
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
     compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
     chosen = compared.todo | "ChooseArchives" >> ChooseArchives(job, run)
@@ -137,7 +140,8 @@ def build(
         ) | "MatchFilters" >> MatchFilters(job)
     return {
         **named,
-        "fragments": recorded[record_archives.FRAGMENTS],
+        "sections": (mixed[mix_calls.SECTIONS], recorded[record_archives.SECTIONS])
+        | "AllSections" >> beam.Flatten(),
         "calls": mixed.calls,
         "unpublished": mixed[mix_calls.UNPUBLISHED],
         "archives": recorded.archives,

@@ -59,16 +59,17 @@ elements   | : elements bounds context filters reason server_clocks | base clock
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
+composites | composites       | storage elements locking engine catalog   | apache_beam
 recovery   | recovery         | base storage sources elements catalog     | pydantic
-steps      | : begin_run list_archives skip_processed choose_archives find_prior_rows
-           : unpack_archives
+steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
-           : match_filters
-           | base rtp track jobs storage codec sources elements locking engine catalog recovery
+           : match_filters take_up_completed
+           | base rtp track jobs storage codec sources elements locking engine catalog composites
+           : recovery
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
-           : catalog recovery steps
+           : catalog composites recovery steps
            | apache_beam grpc pydantic rich
 """
 

@@ -25,9 +25,9 @@ from tests.support.builders import Participant, Segment, encode_opus, make_call_
 from tests.support.command import SAMPLE, callpress, query
 from tests.support.job_run import JobRun
 from tests.support.processes import children_of
+from transforms.composites.merge_rows import _DeleteFn
 from transforms.media.text import printable, printable_json, without_secrets
 from transforms.storage import errors
-from transforms.write_catalog import _DeleteFn
 
 ROOT = Path(__file__).parents[1]
 OURS = sorted([*(ROOT / "transforms").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])

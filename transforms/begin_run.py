@@ -16,7 +16,8 @@ from transforms.context import JobSettings, RunIdentity
 from transforms.engine import begun
 from transforms.engine.run_fn import RunFn
 from transforms.locking import lock
-from transforms.recovery import repair, take_up
+from transforms.recovery import repair
+from transforms.recovery.take_up import TakenUp
 from transforms.storage import objects, uris
 
 RUNS = "callpress.run"
@@ -36,15 +37,32 @@ class BeginRun(beam.PTransform):
         self._job = job
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RunIdentity]:
-        locked = (
+        return (
             begin
             | "Start" >> beam.Impulse()
             | "NameRun" >> beam.Map(_name, self._job)
             | "KeepName" >> beam.Reshuffle()
             | "TakeLock" >> beam.ParDo(_TakeLockFn(self._job))
         )
+
+
+class LookBack(beam.PTransform):
+    """Input: `RunIdentity`, one, which has the lock, and the `TakenUp` of it. Output: the same run,
+    which knows what was taken up and what it is to repeat.
+    """
+
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(
+        self, inputs: tuple[beam.PCollection[RunIdentity], beam.PCollection[TakenUp]]
+    ) -> beam.PCollection[RunIdentity]:
+        locked, taken = inputs
         return locked | "LookBack" >> beam.ParDo(
-            _LookBackFn(self._job), beam.pvalue.AsSingleton(locked)
+            _LookBackFn(self._job),
+            beam.pvalue.AsSingleton(locked),
+            beam.pvalue.AsSingleton(taken),
         )
 
 
@@ -80,10 +98,9 @@ class _TakeLockFn(beam.DoFn):
 
 
 class _LookBackFn(RunFn):
-    """Puts to rights what runs before this one left, and tells what this one is to repeat."""
+    """Tells what was taken up, and what this run is to repeat."""
 
-    def each(self, run: RunIdentity) -> Iterator[RunIdentity]:
-        taken = take_up.take_up(self.job.staging_root, self.job, run)
+    def each(self, run: RunIdentity, taken: TakenUp) -> Iterator[RunIdentity]:
         if taken.calls:
             begun.say(
                 f"took up {taken.calls} calls that an earlier run had finished before it ended"

@@ -32,19 +32,34 @@ replaced by.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FragmentRef:
-    """Rows that replace what one `call_date` of the catalog has of some calls or archives."""
+    """Rows of a track, by table, on their way to its call."""
 
     uri: str
-    """Empty when rows are only removed."""
-    call_date: str
     row_counts: tuple[tuple[str, int], ...]
-    """Per table; also the tables in which rows are only removed."""
-    replaced: tuple[ReplacedKey, ...]
-    """All rows these own in that date of those tables go."""
+    """Per table."""
 
     def count(self, table: str) -> int:
         """Returns how many rows of a table it has."""
         return next((count for name, count in self.row_counts if name == table), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionRef:
+    """Rows that replace what one `call_date` of one table has of some calls or archives: a part of
+    a bundle.
+    """
+
+    table: str
+    call_date: str
+    uri: str
+    """Of the bundle."""
+    starts: tuple[int, ...]
+    """Where in it the owners begin whose hashes have each value of some leading bits, in order, and
+    where the last end.
+    """
+    row_count: int
+    only_removes: bool = False
+    """Whether it takes rows away under a date where none take their place."""
 
 
 # --- archives ------------------------------------------------------------------------------------
@@ -293,7 +308,8 @@ class PressedCall:
     """A call whose media is published; its rows wait in staging."""
 
     call: CallKey
-    rows: FragmentRef
+    call_date: str
+    """Of its rows."""
     status: Status
     failures: tuple[Failure, ...]
     claimed_ms: int

@@ -273,7 +273,7 @@ def _stage_rows(
     }
     staged = run.staged("rows", f"track-{key_hash(*track_ids(source.track).values())}.json")
     by_table = {table: stamped(found, job, run) for table, found in rows.items()}
-    return write_fragment(staged, utc_date(source.timeline_start_unix_ns), by_table, ())
+    return write_fragment(staged, by_table)
 
 
 def _uid(track: TrackKey) -> int:

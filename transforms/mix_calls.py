@@ -10,7 +10,8 @@ from typing import Any, Self
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.catalog.fragments import write_fragment
+from transforms.catalog.bundles import OwnedRows, owned
+from transforms.catalog.gathering import Gathered
 from transforms.catalog.output_names import call_folder
 from transforms.catalog.publish import publish_media
 from transforms.catalog.rows.calls import failed_track, make_call_rows
@@ -21,10 +22,11 @@ from transforms.catalog.rows.dumps import (
     settle_between_archives,
     sums_of,
 )
+from transforms.catalog.rows.kept import Rows
 from transforms.catalog.rows.recordings import mix_name
 from transforms.codec.pool import POOL
 from transforms.codec.process import Terms
-from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import (
     ArchiveOutcome,
     CallPlan,
@@ -55,6 +57,7 @@ from transforms.storage.inputs import STAGED_INPUTS
 
 OUTCOMES = "outcomes"
 UNPUBLISHED = "unpublished"
+SECTIONS = "sections"
 _MAX_NAMED_ARTISTS = 20
 _HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
 _LARGE_SAMPLES = 2 * _HOUR_SAMPLES
@@ -66,8 +69,9 @@ Group = tuple[tuple[str, str, str], dict[str, Iterable[Any]]]
 
 class MixCalls(beam.PTransform):
     """Input: `CallPlan`, `ExtractedTrack` or `PutOffTrack`, `Failure` with a call. Output:
-    `PressedCall` (main), `ArchiveOutcome` (`outcomes`); of a call that is put off, which is one
-    that the catalog does not have, the URIs of its files that were made (`unpublished`).
+    `PressedCall` (main), `ArchiveOutcome` (`outcomes`), and the `SectionRef` (`sections`) of the
+    rows of all of them; of a call that is put off, which is one that the catalog does not have, the
+    URIs of its files that were made (`unpublished`).
 
     Groups by the call session. Decodes and measures every track, writes the MP3 (if
     wanted) under a name that comes from ids, and the call's rows into staging: a retried bundle
@@ -101,7 +105,7 @@ class MixCalls(beam.PTransform):
             | "GroupByCall" >> beam.CoGroupByKey()
             | "Mix"
             >> beam.ParDo(_MixFn(self._job), self._run).with_outputs(
-                OUTCOMES, UNPUBLISHED, main="calls"
+                OUTCOMES, SECTIONS, UNPUBLISHED, main="calls"
             )
         )
 
@@ -140,16 +144,56 @@ class _MixFn(ParallelRunFn):
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
         failures, completed = _complete(plan, failures)
-        pressed = _press(plan, tracks, failures, share, self.job, self.run)
+        pressed, rows = _press(plan, tracks, failures, share, self.job, self.run)
         outcomes = tuple(
             _outcome(archive, tracks, pressed.failures, plan.call if archive in completed else None)
             for archive in plan.archive_uris
         )
-        completed_work.note_call(self.job, self.run, pressed, outcomes, plan.archive_fingerprints)
+        note = completed_work.note_of_call(
+            self.job, self.run, pressed, outcomes, plan.archive_fingerprints
+        )
         progress.add("calls")
-        yield pressed
-        for outcome in outcomes:
-            yield beam.pvalue.TaggedOutput(OUTCOMES, outcome)
+        yield _CallWithRows(
+            rows=owned(plan.call_date, rows, plan.call.as_tuple()),
+            note=note,
+            outputs=(
+                pressed,
+                *(beam.pvalue.TaggedOutput(OUTCOMES, outcome) for outcome in outcomes),
+            ),
+        )
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._gathered = Gathered()
+
+    def give(self, outputs: list[Any]) -> Iterable[Any]:
+        given = []
+        for output in outputs:
+            if isinstance(output, _CallWithRows):
+                self._gathered.add(output.rows, output.note, output.outputs)
+            else:
+                given.append(output)
+        return [*given, *(self.give_rest() if self._gathered.is_due else ())]
+
+    def give_rest(self) -> Iterable[Any]:
+        if self._gathered.is_empty:
+            return ()
+        # A call is given out when its rows are there.
+        sections, outputs = self._gathered.write(self.run.staging_uri)
+        return (*(beam.pvalue.TaggedOutput(SECTIONS, each) for each in sections), *outputs)
+
+    def patience_seconds(self) -> float | None:
+        return self._gathered.seconds_left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CallWithRows:
+    """A call whose rows and note are to be staged with those of others."""
+
+    rows: tuple[OwnedRows, ...]
+    note: Mapping[str, bytes]
+    outputs: tuple[Any, ...]
+    """What waits for them."""
 
 
 def _put_off(plan: CallPlan, extracted: Sequence[ExtractedTrack]) -> Iterator[Any]:
@@ -168,8 +212,8 @@ def _press(
     share: int | None,
     job: JobSettings,
     run: RunIdentity,
-) -> PressedCall:
-    """Mixes a call, and writes its rows into staging.
+) -> tuple[PressedCall, Rows]:
+    """Mixes a call; returns it, and its rows by table.
 
     Args:
       plan: of the call.
@@ -180,7 +224,7 @@ def _press(
       job, run: for whom.
 
     Raises:
-      StorageError: rows cannot be read or written.
+      StorageError: rows cannot be read.
     """
     told = {failed_track(failure) for failure in failures}
     left_out = _left_out(plan, tracks)
@@ -202,13 +246,12 @@ def _press(
     sums = {name: value or 0 for name, value in sums_of(rows["dumps"]).items()}
     if missing_ms := sum(account.shortfall.missing_ms for account in silent):
         progress.add("missing_ms", missing_ms)
-    staged = run.staged("rows", f"call-{key_hash(*plan.call.as_tuple())}.json")
     files = [track for track in tracks if track.bytes_written]
     is_repeated = bool(run.repeat_archives.intersection(plan.archive_uris))
     mix = done.mixed.mix if done.mixed else None
-    return PressedCall(
+    pressed = PressedCall(
         call=plan.call,
-        rows=write_fragment(staged, plan.call_date, rows, (plan.call.as_tuple(),)),
+        call_date=plan.call_date,
         status=Status(rows["calls"][0]["status"]),
         failures=tuple(failures),
         **sums,
@@ -222,6 +265,7 @@ def _press(
         + sum(track.bytes_written for track in files),
         cpu_ns=done.cpu_ns + sum(track.cpu_ns for track in tracks),
     )
+    return pressed, rows
 
 
 def _silent_accounts(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[DumpAccount]:

@@ -12,16 +12,15 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms.bounds import Bound
 from transforms.catalog import partitions
-from transforms.catalog.fragments import write_fragment
+from transforms.catalog.bundles import Bundle, owned, removed
 from transforms.catalog.rows.archives import archive_row, waiting_row
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.stamp import stamped
-from transforms.context import JobSettings, key_hash
+from transforms.context import JobSettings
 from transforms.elements import (
     ArchiveOutcome,
     ArchiveSummary,
     Failure,
-    FragmentRef,
     PutOffArchive,
     RecordedArchive,
     Row,
@@ -31,16 +30,15 @@ from transforms.elements import (
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import utc_date
 
-FRAGMENTS = "fragments"
-_ROWS_PER_FRAGMENT = 500
-_Batch = tuple[str, tuple[str, ...]]
+SECTIONS = "sections"
+_ARCHIVES_PER_BUNDLE = 500
 
 
 class RecordArchives(beam.PTransform):
     """Input: `ArchiveSummary`, `ArchiveOutcome`, `Failure`, prior rows of `archives`, `failures`,
     and `PutOffArchive`.
 
-    Output: `RecordedArchive` (main) and `FragmentRef` (`fragments`): first those with rows, and for
+    Output: `RecordedArchive` (main) and `SectionRef` (`sections`): those with rows, and for
     an archive that the catalog has under another date one that only removes. An archive of an
     earlier run gets its row anew when all that it lacked has come with others. One that is left to
     the next run, or has a call that is, gets a row that says so; of one that the catalog knows as
@@ -80,15 +78,13 @@ class RecordArchives(beam.PTransform):
             }
             | "GroupByArchive" >> beam.CoGroupByKey()
             | "Record"
-            >> beam.ParDo(_RecordFn(self._job), self._run).with_outputs(FRAGMENTS, main="archives")
+            >> beam.ParDo(_RecordFn(self._job), self._run).with_outputs(SECTIONS, main="archives")
         )
 
 
 class _RecordFn(RunFn):
     def start_bundle(self) -> None:
-        # By date, and the tables in which what the catalog has of the archive goes.
-        self._rows: dict[_Batch, dict[str, list[Row]]] = {}
-        self._owners: dict[_Batch, list[str]] = {}
+        self._bundle = Bundle()
 
     def each(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         uri, found = group
@@ -104,10 +100,10 @@ class _RecordFn(RunFn):
         if summary is None and not failures:
             if own and all(row.get("stage") == Stage.LIST_ARCHIVES for row in own):
                 # A folder that could not be listed, and now gives archives.
-                yield from _removals(uri, own_dates, ("failures",))
+                self._remove(uri, own_dates, ("failures",))
             elif _is_completed(prior, list(found["outcomes"])):
                 for old_date in sorted({row["call_date"] for row in prior}):
-                    yield from self._complete(uri, old_date)
+                    self._complete(uri, old_date)
             return  # else recalled: its row stands
         modified = (
             summary.ref.modified_unix_ns if summary else failures[0].archive_modified_unix_ns or 0
@@ -140,12 +136,14 @@ class _RecordFn(RunFn):
         # Of what is no archive, such as a folder that cannot be listed, only failures are known.
         if recorded or summary is None:
             goes = ("archives", "failures") if recorded else ("failures",)
-            yield from _removals(uri, own_dates - {date}, goes)
-        yield from self._add(uri, date, rows)
+            self._remove(uri, own_dates - {date}, goes)
+        self._add(uri, date, rows)
+        if self._bundle.count >= _ARCHIVES_PER_BUNDLE:
+            yield from self._flush()
 
     def _put_off(
         self, archive: PutOffArchive, summary: ArchiveSummary | None, prior: Sequence[Row]
-    ) -> Iterator[Any]:
+    ) -> Iterator[RecordedArchive]:
         """Says of an archive that it waits for the next run.
 
         Args:
@@ -166,39 +164,37 @@ class _RecordFn(RunFn):
         if self.job.filters.named or any(row["fingerprint"] == ref.fingerprint for row in rows):
             return
         date = utc_date(ref.modified_unix_ns)
-        yield from _removals(ref.uri, {row["call_date"] for row in rows} - {date}, ("archives",))
-        yield from self._add(ref.uri, date, {"archives": [waiting_row(ref)]})
+        self._remove(ref.uri, {row["call_date"] for row in rows} - {date}, ("archives",))
+        self._add(ref.uri, date, {"archives": [waiting_row(ref)]})
 
-    def _complete(self, uri: str, date: str) -> Iterator[Any]:
+    def _complete(self, uri: str, date: str) -> None:
         """Says of an archive's row in the catalog that nothing is missing any more."""
         read = partitions.read_rows(
             self.job.catalog_uri, "archives", date, ("archive_uri",), {(uri,)}
         )
         healed = {"status": Status.OK, "error_type": None, "error_message": None}
         if rows := [{**row, **healed} for row in read]:
-            yield from self._add(uri, date, {"archives": rows})
+            self._add(uri, date, {"archives": rows})
 
-    def _add(self, uri: str, date: str, rows: dict[str, list[Row]]) -> Iterator[Any]:
-        """Adds an archive's rows to those of its date, and yields a fragment when it is full."""
-        batch = (date, tuple(sorted(rows)))
-        kept = self._rows.setdefault(batch, {table: [] for table in batch[1]})
-        for table, found in rows.items():
-            kept[table] += found
-        self._owners.setdefault(batch, []).append(uri)
-        if len(self._owners[batch]) >= _ROWS_PER_FRAGMENT:
-            yield beam.pvalue.TaggedOutput(FRAGMENTS, self._flush(batch))
+    def _add(self, uri: str, date: str, rows: dict[str, list[Row]]) -> None:
+        """Adds an archive's rows; of these tables what the catalog has of it goes."""
+        by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
+        self._bundle.add(owned(date, by_table, (uri,)))
+
+    def _remove(self, uri: str, dates: Iterable[str], tables: Sequence[str]) -> None:
+        """Takes an archive's rows out of some dates of some tables."""
+        for date in sorted(dates):
+            self._bundle.add(removed(date, tables, (uri,)))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for batch in list(self._owners):
-            yield beam.pvalue.TaggedOutput(
-                FRAGMENTS, GlobalWindows.windowed_value(self._flush(batch))
-            )
+        for output in self._flush():
+            yield beam.pvalue.TaggedOutput(output.tag, GlobalWindows.windowed_value(output.value))
 
-    def _flush(self, batch: _Batch) -> FragmentRef:
-        owners, rows = self._owners.pop(batch), self._rows.pop(batch)
-        uri = self.run.staged("rows", f"archives-{key_hash(*owners)}.json")
-        by_table = {table: stamped(found, self.job, self.run) for table, found in rows.items()}
-        return write_fragment(uri, batch[0], by_table, tuple((owner,) for owner in owners))
+    def _flush(self) -> Iterator[beam.pvalue.TaggedOutput]:
+        bundle, self._bundle = self._bundle, Bundle()
+        if bundle.count:
+            for section in bundle.write(self.run.staging_uri):
+                yield beam.pvalue.TaggedOutput(SECTIONS, section)
 
 
 def _put_off(found: dict[str, Iterable[Any]]) -> PutOffArchive | None:
@@ -213,14 +209,6 @@ def _put_off(found: dict[str, Iterable[Any]]) -> PutOffArchive | None:
         if any(outcome.is_put_off for outcome in found["outcomes"]):
             return PutOffArchive(ref=summary.ref, by=Bound.STOP_AFTER)
     return None
-
-
-def _removals(uri: str, dates: Iterable[str], tables: Sequence[str]) -> Iterator[Any]:
-    """Yields what takes an archive's rows out of some dates of some tables."""
-    counts = tuple((table, 0) for table in tables)
-    for date in sorted(dates):
-        removal = FragmentRef(uri="", call_date=date, row_counts=counts, replaced=((uri,),))
-        yield beam.pvalue.TaggedOutput(FRAGMENTS, removal)
 
 
 def _is_completed(prior: Sequence[Row], outcomes: Sequence[ArchiveOutcome]) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms.bounds import Bound
+from transforms.catalog.gathering import Gathered
 from transforms.codec.pool import run_in_codec_process
 from transforms.context import JobSettings, RunIdentity, key_hash
 from transforms.elements import (
@@ -27,7 +29,7 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.filters import Filters
-from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.errors import ArchiveError, RecordingError, StorageError
 from transforms.media.media_hours import TrackReach, share_archive
 from transforms.media.rtp.dump_claims import Conventions
 from transforms.media.settings import LimitSettings
@@ -37,6 +39,8 @@ from transforms.recovery import completed_work
 from transforms.sources import archive_files
 from transforms.storage import objects, work_folders
 from transforms.storage.inputs import ARCHIVE_INPUTS
+
+logger = logging.getLogger(__name__)
 
 FAILURES = "failures"
 ARCHIVES = "archives"
@@ -118,8 +122,39 @@ class _UnpackFn(ParallelRunFn):
             progress.add("failures", len(failures))
         if summary.is_complete:
             own = tuple(failure for failure in failures if failure.call is None)
-            completed_work.note_archive(self.job, self.run, summary, own)
+            yield _Note(completed_work.note_of_archive(self.job, self.run, summary, own))
         yield beam.pvalue.TaggedOutput(ARCHIVES, summary)
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._gathered = Gathered()
+
+    def give(self, outputs: list[Any]) -> Iterable[Any]:
+        for output in outputs:
+            if isinstance(output, _Note):
+                self._gathered.add((), output.content)
+        if self._gathered.is_due:
+            self.give_rest()
+        return [output for output in outputs if not isinstance(output, _Note)]
+
+    def give_rest(self) -> Iterable[Any]:
+        if self._gathered.is_empty:
+            return ()
+        try:
+            self._gathered.write(self.run.staging_uri)
+        except StorageError as error:  # it costs no more than the work it would have saved
+            logger.warning("%s", error.message)
+        return ()
+
+    def patience_seconds(self) -> float | None:
+        return self._gathered.seconds_left
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """That an archive is done: to be staged with those of others."""
+
+    content: Mapping[str, bytes]
 
 
 def _unpack(

@@ -10,19 +10,17 @@ from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 
-from transforms.catalog import merging, partitions, publish, results
-from transforms.catalog.fragments import write_fragment
-from transforms.catalog.merging import MergedPartition
+from transforms.catalog import merging, partitions, results
+from transforms.catalog.bundles import Bundle, owned
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.rows.runs import run_row
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
+from transforms.composites.merge_rows import MergeRows
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row
-from transforms.engine import progress
+from transforms.elements import Failure, PressedCall, RecordedArchive, Row
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 from transforms.media.errors import RunFailedError
@@ -35,14 +33,12 @@ Tally = dict[str, int]
 
 
 class WriteCatalog(beam.PTransform):
-    """Input: `FragmentRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
+    """Input: `SectionRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
     URIs of those skipped, counts of files of ours left out, what is pressed anew, files of calls
     that are put off, and in a run that names calls or people what of that is nowhere.
 
     Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
-    it is there, staging is swept and the lock is given back. Merges one partition of a table at
-    a time, in parallel over partitions; each object is replaced whole, and merging twice gives the
-    same rows. Memory is one shard and its new rows.
+    it is there, staging is swept and the lock is given back. Rows are merged by `MergeRows`.
     """
 
     def __init__(self, job: JobSettings, run: RunInput) -> None:
@@ -52,28 +48,11 @@ class WriteCatalog(beam.PTransform):
 
     def expand(self, inputs: dict[str, beam.PCollection[Any]]) -> beam.PCollection[dict[str, Any]]:
         job, run = self._job, self._run
-        fragments = (
-            inputs["fragments"],
-            inputs["calls"] | "RowsOfCalls" >> beam.Map(lambda call: call.rows),
-        ) | "AllFragments" >> beam.Flatten()
-        of_calls, of_archives, of_old = publish.MERGES
-        calls = _merge(of_calls, fragments, None, job, run)
-        archives = _merge(of_archives, fragments, calls, job, run)
-        merged = (calls, archives) | "AllMerged" >> beam.Flatten()
-        removed = _merge(of_old, fragments, merged, job, run)
-        deleted = (
-            (
-                merged | "DroppedMedia" >> beam.FlatMap(lambda partition: partition.dropped_media),
-                inputs["unpublished"],
-            )
-            | "MediaWithoutRows" >> beam.Flatten()
-            | "DeleteOldFiles" >> beam.ParDo(_DeleteFn(job), run, beam.pvalue.AsIter(removed))
-        )
-        settled = (
-            inputs["calls"]
-            | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
-            | "SettleCalls" >> beam.ParDo(_SettleFn(job), run, beam.pvalue.AsIter(merged))
-        )
+        published = (
+            inputs["sections"],
+            inputs["calls"],
+            inputs["unpublished"],
+        ) | "MergeRows" >> MergeRows(job, run)
         tallies = (
             inputs["calls"] | "TallyCalls" >> beam.Map(_tally_call),
             inputs["archives"] | "TallyArchives" >> beam.Map(_tally_archive),
@@ -95,9 +74,9 @@ class WriteCatalog(beam.PTransform):
                 run,
                 tally=beam.pvalue.AsSingleton(total),
                 failures=beam.pvalue.AsSingleton(first_failures),
-                merged=beam.pvalue.AsIter(merged),
-                deleted=beam.pvalue.AsIter(deleted),
-                settled=beam.pvalue.AsIter(settled),
+                merged=beam.pvalue.AsIter(published.merged),
+                deleted=beam.pvalue.AsIter(published.deleted),
+                settled=beam.pvalue.AsIter(published.settled),
                 repressing=beam.pvalue.AsIter(inputs["repressing"]),
                 **(
                     {"unmatched": beam.pvalue.AsIter(inputs["unmatched"])}
@@ -114,57 +93,6 @@ class WriteCatalog(beam.PTransform):
             | "KeepResult" >> beam.Reshuffle()
             | "EndAsItWent" >> beam.Map(_end_as_it_went, job)
         )
-
-
-def _merge(
-    step: publish.Step,
-    fragments: beam.PCollection[FragmentRef],
-    after: beam.PCollection[MergedPartition] | None,
-    job: JobSettings,
-    run: RunInput,
-) -> beam.PCollection[MergedPartition]:
-    """Does one step of the merging, once all of `after` is done."""
-    waits = () if after is None else (beam.pvalue.AsIter(after),)
-    return (
-        fragments
-        | f"KeyByPartition{step.label}"
-        >> beam.FlatMap(lambda fragment: publish.by_partition(step, fragment))
-        | f"GroupByPartition{step.label}" >> beam.GroupByKey()
-        | f"Merge{step.label}" >> beam.ParDo(_MergeFn(job), run, *waits)
-    )
-
-
-class _MergeFn(RunFn):
-    def __init__(self, job: JobSettings) -> None:
-        super().__init__(job)
-        self._rows = Metrics.counter(WriteCatalog, "partition_rows")
-
-    def each(
-        self, group: tuple[tuple[str, str], Iterable[publish.Share]], _after: Any = None
-    ) -> Iterator[MergedPartition]:
-        (table, call_date), shares = group
-        merged = publish.merge(self.job, self.run, table, call_date, shares)
-        self._rows.inc(merged.row_count)
-        progress.add("partitions")
-        yield merged
-
-
-class _DeleteFn(RunFn):
-    """Deletes media of which the row is gone, and nothing that is not ours."""
-
-    def each(self, media_uri: str, _after: Any) -> Iterator[str]:
-        if publish.delete_dropped(self.job, self.run, media_uri):
-            yield media_uri
-
-
-class _SettleFn(RunFn):
-    """Takes away the notes that calls are being replaced, once their rows are those of their files
-    again.
-    """
-
-    def each(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        publish.settle(self.job, self.run, call)
-        yield None
 
 
 class _SumTalliesFn(beam.CombineFn):
@@ -300,9 +228,10 @@ def _end_as_it_went(result: results.Result, job: JobSettings) -> results.Result:
 def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
     """Writes the run's own row, once every other table has a file at least."""
     date = utc_date(run.started_unix_ns)
-    rows = {"runs": stamped([row], job, run)}
-    fragment = write_fragment(run.staged("rows", "run.json"), date, rows, ((run.run_id,),))
+    bundle = Bundle()
+    bundle.add(owned(date, {"runs": stamped([row], job, run)}, (run.run_id,)))
+    sections = bundle.write(run.staging_uri)
     for table in TABLES:
         if table != "runs":
             partitions.ensure_file(job.catalog_uri, table, date)
-    merging.merge_partition(job.catalog_uri, "runs", date, [fragment])
+    merging.merge_partition(job.catalog_uri, "runs", date, sections)

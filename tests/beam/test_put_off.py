@@ -24,12 +24,13 @@ from tests.support.beam import (
     make_pipeline,
     make_plan,
     nothing,
+    section_rows,
     stage_sources,
     write_call,
 )
 from tests.support.job_run import JobRun
 from transforms.bounds import Bound, Bounds
-from transforms.catalog.fragments import read_fragment
+from transforms.catalog.bundles import WrittenBundle
 from transforms.catalog.pending_replacement import archives_to_repeat
 from transforms.context import VERSION
 from transforms.elements import (
@@ -38,12 +39,12 @@ from transforms.elements import (
     ArchiveSummary,
     CallPlan,
     ExtractedTrack,
-    FragmentRef,
     PressedCall,
     PutOffArchive,
     PutOffTrack,
     RecordedArchive,
     Row,
+    SectionRef,
     Status,
     TrackPart,
     TrackSource,
@@ -207,7 +208,8 @@ def test_call_that_is_not_all_done_is_put_off_with_all_its_archives(
         unpublished=check,
     )
 
-    assert list(completed_work.calls_in(context.staging_uri)) == []
+    bundles = completed_work.bundles_of(context.staging_uri)
+    assert not any(completed_work.calls_in(WrittenBundle(uri)) for uri in bundles)
     assert not [name for name in list_files(context.output_uri) if "composite" in name]
 
 
@@ -237,7 +239,7 @@ def _record(
     put_off_archives: Sequence[PutOffArchive] = (),
     *,
     archives: Check,
-    fragments: Check,
+    sections: Check,
     summaries: Sequence[ArchiveSummary] = (),
     outcomes: Sequence[ArchiveOutcome] = (),
     prior: Sequence[Row] = (),
@@ -249,7 +251,7 @@ def _record(
             for number, elements in enumerate(inputs)
         )
         recorded = created | RecordArchives(*context)
-        expect(archives=(recorded.archives, archives), fragments=(recorded.fragments, fragments))
+        expect(archives=(recorded.archives, archives), sections=(recorded.sections, sections))
 
 
 def _waits(by: Bound, **fields: Any) -> Check:
@@ -264,11 +266,10 @@ def _waits(by: Bound, **fields: Any) -> Check:
 
 
 def test_archive_that_is_put_off_gets_a_row_that_says_so(context: JobRun) -> None:
-    def check(fragments: list[FragmentRef]) -> None:
-        (fragment,) = fragments
-        assert (fragment.call_date, fragment.replaced) == (CALL_DATE, (("/raw/a",),))
-        assert fragment.row_counts == (("archives", 1),)  # failures of before stay
-        (row,) = read_fragment(fragment, "archives")
+    def check(sections: list[SectionRef]) -> None:
+        (section,) = sections  # failures of before stay
+        assert (section.table, section.call_date) == ("archives", CALL_DATE)
+        ((row,),) = section_rows(section).values()
         assert {name: value for name, value in row.items() if value is not None} == {
             "archive_uri": "/raw/a", "size_bytes": 7, "fingerprint": "7-1", "status": "waiting",
             "attempts": 0, "modified_time": to_time(REF.modified_unix_ns),
@@ -280,14 +281,14 @@ def test_archive_that_is_put_off_gets_a_row_that_says_so(context: JobRun) -> Non
         context,
         [PutOffArchive(ref=REF, by=Bound.MAX_BYTES)],
         archives=_waits(Bound.MAX_BYTES),
-        fragments=check,
+        sections=check,
     )
 
 
 def test_archive_of_a_call_that_is_put_off_waits_as_a_whole(context: JobRun) -> None:
-    def check(fragments: list[FragmentRef]) -> None:
-        (fragment,) = fragments
-        (row,) = read_fragment(fragment, "archives")
+    def check(sections: list[SectionRef]) -> None:
+        (section,) = sections
+        ((row,),) = section_rows(section).values()
         assert (row["status"], row["attempts"], row["processed_at"]) == ("waiting", 0, None)
 
     done = replace(put_off("/raw/a"), is_put_off=False, made_something=True)
@@ -296,12 +297,12 @@ def test_archive_of_a_call_that_is_put_off_waits_as_a_whole(context: JobRun) -> 
         summaries=[SUMMARY],
         outcomes=[done, put_off("/raw/a")],
         archives=_waits(Bound.STOP_AFTER, bytes_read=7, cpu_ns=11),
-        fragments=check,
+        sections=check,
     )
 
 
 def test_earlier_archive_of_a_call_that_is_put_off_keeps_its_row(context: JobRun) -> None:
-    _record(context, outcomes=[put_off("/raw/a")], archives=nothing, fragments=nothing)
+    _record(context, outcomes=[put_off("/raw/a")], archives=nothing, sections=nothing)
 
 
 def test_row_of_the_archive_as_it_is_stays(context: JobRun) -> None:
@@ -312,7 +313,7 @@ def test_row_of_the_archive_as_it_is_stays(context: JobRun) -> None:
         [PutOffArchive(ref=REF, by=Bound.MAX_ARCHIVES)],
         prior=prior,
         archives=_waits(Bound.MAX_ARCHIVES),
-        fragments=nothing,
+        sections=nothing,
     )
 
 
@@ -323,18 +324,17 @@ def test_changed_archive_waits_and_its_row_under_another_date_goes(context: JobR
          "call_date": "2026-01-03"},
     ]  # fmt: skip
 
-    def check(fragments: list[FragmentRef]) -> None:
-        by_date = {fragment.call_date: fragment for fragment in fragments}
-        assert by_date.keys() == {"2026-01-03", CALL_DATE}
-        assert by_date["2026-01-03"].row_counts == (("archives", 0),)
-        assert by_date["2026-01-03"].uri == ""
+    def check(sections: list[SectionRef]) -> None:
+        assert sorted(
+            (each.table, each.call_date, each.only_removes, each.row_count) for each in sections
+        ) == [("archives", "2026-01-03", True, 0), ("archives", CALL_DATE, False, 1)]
 
     _record(
         context,
         [PutOffArchive(ref=REF, by=Bound.MAX_ARCHIVES)],
         prior=prior,
         archives=_waits(Bound.MAX_ARCHIVES),
-        fragments=check,
+        sections=check,
     )
 
 
@@ -343,5 +343,5 @@ def test_run_that_names_calls_leaves_no_row_of_what_it_did_not_look_at(context: 
         context.changed(filters=Filters(calls=("default:standup",))),
         [PutOffArchive(ref=REF, by=Bound.MAX_ARCHIVES)],
         archives=_waits(Bound.MAX_ARCHIVES),
-        fragments=nothing,
+        sections=nothing,
     )

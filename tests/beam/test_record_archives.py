@@ -24,11 +24,11 @@ from tests.support.beam import (
     make_pipeline,
     nothing,
     read_catalog,
+    section_rows,
     stamp,
     write_rows,
 )
 from tests.support.job_run import JobRun
-from transforms.catalog.fragments import read_fragment
 from transforms.catalog.merging import merge_partition
 from transforms.catalog.rows.archives import archive_row
 from transforms.context import VERSION
@@ -37,10 +37,10 @@ from transforms.elements import (
     ArchiveRef,
     ArchiveSummary,
     Failure,
-    FragmentRef,
     PutOffArchive,
     RecordedArchive,
     Row,
+    SectionRef,
     Stage,
     Status,
 )
@@ -197,7 +197,7 @@ def _run(
     prior: Sequence[Row] = (),
     put_off: Sequence[PutOffArchive] = (),
     archives: Check = anything,
-    fragments: Check = anything,
+    sections: Check = anything,
 ) -> None:
     inputs = (summaries, outcomes, failures, prior, put_off)
     with make_pipeline() as pipeline:
@@ -206,7 +206,19 @@ def _run(
             for number, elements in enumerate(inputs)
         )
         recorded = created | RecordArchives(*context)
-        expect(archives=(recorded.archives, archives), fragments=(recorded.fragments, fragments))
+        expect(archives=(recorded.archives, archives), sections=(recorded.sections, sections))
+
+
+def _told(
+    sections: Sequence[SectionRef],
+) -> dict[tuple[str, str, bool], dict[tuple[str, ...], int]]:
+    """Returns, by table, date and whether they only remove, how many rows each owner gets."""
+    return {
+        (each.table, each.call_date, each.only_removes): {
+            key: len(rows) for key, rows in section_rows(each).items()
+        }
+        for each in sections
+    }
 
 
 def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> None:
@@ -214,14 +226,15 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> 
     bad = replace(bad, ref=replace(bad.ref, is_known_failure=True))
     of_call = make_failure(archive_uri="/raw/a", call=CALL)
 
-    def check(fragments: list[FragmentRef]) -> None:
-        (fragment,) = fragments
-        assert (fragment.call_date, set(fragment.replaced)) == (
-            CALL_DATE,
-            {("/raw/a",), ("/raw/bad",)},
-        )
-        assert dict(fragment.row_counts) == {"archives": 2, "failures": 1}
-        rows = {row["archive_uri"]: row for row in read_fragment(fragment, "archives")}
+    def check(sections: list[SectionRef]) -> None:
+        of = {section.table: section for section in sections}
+        assert {table: (each.call_date, each.row_count) for table, each in of.items()} == {
+            "archives": (CALL_DATE, 2),
+            "failures": (CALL_DATE, 1),
+        }
+        owned = {table: section_rows(section) for table, section in of.items()}
+        assert all(set(found) == {("/raw/a",), ("/raw/bad",)} for found in owned.values())
+        rows = {uri: found[0] for (uri,), found in owned["archives"].items()}
         assert {uri: row["status"] for uri, row in rows.items()} == {
             "/raw/a": "ok",
             "/raw/bad": "failed",
@@ -229,7 +242,7 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> 
         assert {row["callpress_version"] for row in rows.values()} == {VERSION}
         assert rows["/raw/a"]["run_id"] == context.run_id
         assert rows["/raw/a"]["settings_fingerprint"] == context.settings_fingerprint
-        (found,) = read_fragment(fragment, "failures")
+        (found,) = owned["failures"][("/raw/bad",)]
         assert (found["archive_uri"], found["call_session_id"]) == ("/raw/bad", None)
 
     _run(
@@ -251,7 +264,7 @@ def test_archives_are_recorded_with_the_failures_of_no_call(context: JobRun) -> 
                 ),
             ]
         ),
-        fragments=check,
+        sections=check,
     )
 
 
@@ -259,13 +272,14 @@ def test_archives_go_to_the_date_of_their_modification(context: JobRun) -> None:
     later = _summary("/raw/b")
     later = replace(later, ref=replace(later.ref, modified_unix_ns=CALL_START_UNIX_NS + DAY_NS))
 
-    def check(fragments: list[FragmentRef]) -> None:
-        assert sorted((fragment.call_date, fragment.replaced) for fragment in fragments) == [
-            ("2026-01-05", (("/raw/a",),)),
-            ("2026-01-06", (("/raw/b",),)),
-        ]
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {
+            (table, f"2026-01-{day}", False): {(uri,): 1 if table == "archives" else 0}
+            for table in ("archives", "failures")
+            for day, uri in (("05", "/raw/a"), ("06", "/raw/b"))
+        }
 
-    _run(context, [_summary(), later], outcomes=[_outcome(), _outcome("/raw/b")], fragments=check)
+    _run(context, [_summary(), later], outcomes=[_outcome(), _outcome("/raw/b")], sections=check)
 
 
 def test_archive_recorded_under_another_date_is_removed_there(context: JobRun) -> None:
@@ -276,18 +290,18 @@ def test_archive_recorded_under_another_date_is_removed_there(context: JobRun) -
         {"archive_uri": "/raw/a", "call_session_id": "session-1", "call_date": "2026-01-01"},
     ]
 
-    def check(fragments: list[FragmentRef]) -> None:
-        removals = [fragment for fragment in fragments if not fragment.uri]
-        assert sorted((fragment.call_date, fragment.replaced) for fragment in removals) == [
-            ("2026-01-02", (("/raw/a",),)),
-            ("2026-01-03", (("/raw/a",),)),
-        ]
-        assert {fragment.row_counts for fragment in removals} == {
-            (("archives", 0), ("failures", 0))
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {
+            ("archives", CALL_DATE, False): {("/raw/a",): 1},
+            ("failures", CALL_DATE, False): {("/raw/a",): 0},
+            **{
+                (table, date, True): {("/raw/a",): 0}
+                for table in ("archives", "failures")
+                for date in ("2026-01-02", "2026-01-03")
+            },
         }
-        assert len(fragments) == 3
 
-    _run(context, [_summary()], outcomes=[_outcome()], prior=prior, fragments=check)
+    _run(context, [_summary()], outcomes=[_outcome()], prior=prior, sections=check)
 
 
 def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> None:
@@ -306,10 +320,9 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> Non
     write_rows(context, "failures", [old])
     catalog_uri = context.catalog_uri
 
-    def check(fragments: list[FragmentRef]) -> None:
-        for fragment in fragments:
-            for table, _ in fragment.row_counts:
-                merge_partition(catalog_uri, table, fragment.call_date, [fragment])
+    def check(sections: list[SectionRef]) -> None:
+        for section in sections:
+            merge_partition(catalog_uri, section.table, section.call_date, [section])
 
     _run(
         context,
@@ -317,7 +330,7 @@ def test_archive_that_was_not_wanted_whole_keeps_its_row(context: JobRun) -> Non
         outcomes=[_outcome(), _outcome("/raw/b")],
         failures=[make_failure(archive_uri="/raw/a", message="new")],
         prior=[{"archive_uri": "/raw/a", "call_date": CALL_DATE}],
-        fragments=check,
+        sections=check,
     )
 
     statuses = {row["archive_uri"]: row["status"] for row in read_catalog(context, "archives")}
@@ -337,10 +350,11 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(
         stage=Stage.LIST_ARCHIVES, archive_uri="/raw/x", archive_modified_unix_ns=CALL_START_UNIX_NS
     )
 
-    def check(fragments: list[FragmentRef]) -> None:
-        (fragment,) = fragments
-        assert (fragment.call_date, fragment.replaced) == (CALL_DATE, (("/raw/x",),))
-        assert [row["stage"] for row in read_fragment(fragment, "failures")] == ["ListArchives"]
+    def check(sections: list[SectionRef]) -> None:
+        (section,) = sections
+        assert (section.table, section.call_date) == ("failures", CALL_DATE)
+        ((row,),) = section_rows(section).values()
+        assert (row["archive_uri"], row["stage"]) == ("/raw/x", "ListArchives")
 
     _run(
         context,
@@ -367,7 +381,7 @@ def test_failure_of_an_archive_that_was_never_unpacked_is_recorded(
         ]
         if stage
         else [],
-        fragments=check,
+        sections=check,
     )
 
 
@@ -382,24 +396,21 @@ def test_failure_of_what_cannot_be_listed_goes_from_its_former_date(context: Job
         archive_modified_unix_ns=CALL_START_UNIX_NS,
     )
 
-    def check(fragments: list[FragmentRef]) -> None:
-        found = {fragment.call_date: fragment for fragment in fragments}
-        assert found["2026-01-03"].row_counts == (("failures", 0),)
-        assert found["2026-01-03"].replaced == (("/raw/x/",),)
-        assert found[CALL_DATE].count("failures") == 1
-        assert len(fragments) == 2
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {
+            ("failures", "2026-01-03", True): {("/raw/x/",): 0},
+            ("failures", CALL_DATE, False): {("/raw/x/",): 1},
+        }
 
     prior = [_list_failure("2026-01-03"), _list_failure(CALL_DATE)]
-    _run(context, [], failures=[failure], prior=prior, archives=anything, fragments=check)
+    _run(context, [], failures=[failure], prior=prior, archives=anything, sections=check)
 
 
 def test_failure_of_a_folder_goes_when_it_can_be_listed_again(context: JobRun) -> None:
-    def check(fragments: list[FragmentRef]) -> None:
-        (removal,) = fragments
-        assert (removal.uri, removal.call_date) == ("", CALL_DATE)
-        assert (removal.row_counts, removal.replaced) == ((("failures", 0),), (("/raw/x/",),))
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {("failures", CALL_DATE, True): {("/raw/x/",): 0}}
 
-    _run(context, [], prior=[_list_failure(CALL_DATE)], archives=nothing, fragments=check)
+    _run(context, [], prior=[_list_failure(CALL_DATE)], archives=nothing, sections=check)
 
 
 def test_rows_of_an_unpacked_folder_stay_when_an_archive_in_it_is_pressed(
@@ -410,7 +421,7 @@ def test_rows_of_an_unpacked_folder_stay_when_an_archive_in_it_is_pressed(
         {"archive_uri": "/raw/x/", "call_date": CALL_DATE, "stage": "UnpackArchives"},
     ]
 
-    _run(context, [], prior=prior, archives=nothing, fragments=nothing)
+    _run(context, [], prior=prior, archives=nothing, sections=nothing)
 
 
 def test_recalled_archive_keeps_its_row(context: JobRun) -> None:
@@ -420,7 +431,7 @@ def test_recalled_archive_keeps_its_row(context: JobRun) -> None:
         outcomes=[_outcome("/raw/earlier")],
         prior=[{"archive_uri": "/raw/earlier", "call_date": "2026-01-03"}],
         archives=nothing,
-        fragments=nothing,
+        sections=nothing,
     )
 
 
@@ -449,10 +460,9 @@ def test_recalled_archive_is_ok_when_others_brought_all_that_it_lacked(
     (before,) = read_catalog(context, "archives")
     catalog_uri = context.catalog_uri
 
-    def check(fragments: list[FragmentRef]) -> None:
-        for fragment in fragments:
-            for table, _ in fragment.row_counts:
-                merge_partition(catalog_uri, table, fragment.call_date, [fragment])
+    def check(sections: list[SectionRef]) -> None:
+        for section in sections:
+            merge_partition(catalog_uri, section.table, section.call_date, [section])
 
     keys = [{"archive_uri": "/raw/a", "call_date": CALL_DATE, **failure} for failure in failures]
     _run(
@@ -461,32 +471,33 @@ def test_recalled_archive_is_ok_when_others_brought_all_that_it_lacked(
         outcomes=[outcome],
         prior=[{"archive_uri": "/raw/a", "call_date": CALL_DATE}, *keys],
         archives=nothing,
-        fragments=check,
+        sections=check,
     )
     (after,) = read_catalog(context, "archives")
     error_type = None if status == "ok" else "ArchiveError"
     assert after == {**before, "status": status, "error_type": error_type}
 
 
-def test_many_archives_make_fragments_of_bounded_size(context: JobRun) -> None:
+def test_many_archives_make_bundles_of_bounded_size(context: JobRun) -> None:
     count = 1_100
 
-    def check(fragments: list[FragmentRef]) -> None:
-        sizes = [dict(fragment.row_counts)["archives"] for fragment in fragments]
+    def check(sections: list[SectionRef]) -> None:
+        of_archives = [section for section in sections if section.table == "archives"]
+        sizes = [section.row_count for section in of_archives]
         assert sum(sizes) == count
         assert max(sizes) <= 500
-        assert len({fragment.uri for fragment in fragments}) == len(fragments)
+        assert len({section.uri for section in of_archives}) == len(of_archives)
 
-    _run(context, [_summary(f"/raw/{number}") for number in range(count)], fragments=check)
+    _run(context, [_summary(f"/raw/{number}") for number in range(count)], sections=check)
 
 
 @pytest.mark.slow
-def test_retried_bundle_writes_the_same_fragment(context: JobRun) -> None:
+def test_work_that_is_done_again_writes_the_same_bundle(context: JobRun) -> None:
     seen: list[tuple[str, bytes]] = []
     for _ in range(2):
-        _run(context, [_summary(), _summary("/raw/b")], outcomes=[_outcome()], fragments=anything)
-        names = list_files(context.staged("rows"))
-        with open(context.staged("rows", names[0]), "rb") as file:
+        _run(context, [_summary(), _summary("/raw/b")], outcomes=[_outcome()], sections=anything)
+        names = list_files(context.staged("bundles"))
+        with open(context.staged("bundles", names[0]), "rb") as file:
             seen.append((names[0], file.read()))
         assert len(names) == 1
 

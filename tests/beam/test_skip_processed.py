@@ -31,9 +31,9 @@ from tests.support.fixtures import STARTED_UNIX_NS
 from tests.support.job_run import JobRun
 from transforms.catalog.merging import merge_partition
 from transforms.catalog.repressing import tell, weigh
+from transforms.composites.find_prior_rows import FindPriorRows
 from transforms.context import VERSION, is_older
 from transforms.elements import ArchiveRef
-from transforms.find_prior_rows import FindPriorRows
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,18 @@ from tests.support.beam import (
     recording_row,
     stamp,
     track_row,
+    write_removal,
     write_rows,
 )
 from tests.support.job_run import JobRun
 from tests.support.locks import acquire, other_state, token_of
 from transforms.bounds import Bound, Bounds
 from transforms.catalog import pending_replacement, publish, results
-from transforms.catalog.fragments import write_fragment
+from transforms.catalog.bundles import Bundle, owned
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
 from transforms.catalog.schema import CALL_TABLES, TABLES
-from transforms.elements import Failure, FragmentRef, PressedCall, RecordedArchive, Row, Status
+from transforms.elements import Failure, PressedCall, RecordedArchive, Row, SectionRef, Status
 from transforms.filters import Filters
 from transforms.locking import lease, lock
 from transforms.locking.lock import LockLostError
@@ -50,22 +51,28 @@ from transforms.media.wall_time import to_time
 from transforms.write_catalog import WriteCatalog
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call and its rows in staging, at least its own."""
+
+    pressed: PressedCall
+    sections: list[SectionRef]
+
+
 def _pressed(
     context: JobRun,
     rows: dict[str, Sequence[Row]] | None = None,
     call: CallKey = CALL,
     **fields: Any,
-) -> PressedCall:
-    """A call with its rows in staging, at least its own."""
+) -> _Call:
     found: dict[str, Sequence[Row]] = dict.fromkeys(CALL_TABLES, ())
     found |= {"calls": [call_row(call)], **(rows or {})}
-    name = f"call-{call.call_session_id}-{context.run_id}.json"
-    return PressedCall(
+    bundle = Bundle()
+    bundle.add(owned(CALL_DATE, found, call.as_tuple()))
+    pressed = PressedCall(
         **{
             "call": call,
-            "rows": write_fragment(
-                context.staged("rows", name), CALL_DATE, found, (call.as_tuple(),)
-            ),
+            "call_date": CALL_DATE,
             "status": Status.OK,
             "failures": (),
             "claimed_ms": 2_000,
@@ -79,25 +86,14 @@ def _pressed(
             **fields,
         }
     )
+    return _Call(pressed, bundle.write(context.staging_uri))
 
 
-def _archives(context: JobRun, uri: str = "/raw/a") -> FragmentRef:
+def _archives(context: JobRun, uri: str = "/raw/a") -> list[SectionRef]:
     rows = {"archives": [stamp({"archive_uri": uri, "status": "ok"})], "failures": []}
-    return write_fragment(
-        context.staged("rows", f"archives-{uri.rpartition('/')[2]}.json"),
-        CALL_DATE,
-        rows,
-        ((uri,),),
-    )
-
-
-def _removal(uri: str, call_date: str) -> FragmentRef:
-    return FragmentRef(
-        uri="",
-        call_date=call_date,
-        row_counts=(("archives", 0), ("failures", 0)),
-        replaced=((uri,),),
-    )
+    bundle = Bundle()
+    bundle.add(owned(CALL_DATE, rows, (uri,)))
+    return bundle.write(context.staging_uri)
 
 
 def _recorded(
@@ -112,13 +108,18 @@ def _recorded(
     )
 
 
-def _run(context: JobRun, check: Check = anything, **inputs: Sequence[Any]) -> dict[str, Any]:
-    """Writes; returns the result."""
+def _run(
+    context: JobRun, check: Check = anything, calls: Sequence[_Call] = (), **inputs: Sequence[Any]
+) -> dict[str, Any]:
+    """Writes; returns the run's result."""
+    inputs["calls"] = [call.pressed for call in calls]
+    rows = [section for call in calls for section in call.sections]
+    inputs["sections"] = [*inputs.get("sections", ()), *rows]
     with make_pipeline() as pipeline:
         created = {
             name: pipeline | name >> beam.Create(inputs.get(name, ()))
             for name in (
-                "fragments",
+                "sections",
                 "calls",
                 "archives",
                 "failures",
@@ -160,7 +161,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
     result = _run(
         context.changed(is_one_process=False),  # else this process's own CPU time counts, too
         check,
-        fragments=[_archives(context)],
+        sections=_archives(context),
         calls=[call],
         archives=[
             _recorded(),
@@ -212,8 +213,13 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "started_at": "2026-01-07T02:00:00+00:00",
         "counts": {
             "archives": {
-                **{"listed": 5, "skipped": 1, "waiting": 0},
-                **{"ok": 1, "partial": 1, "failed": 1, "empty": 1},
+                "listed": 5,
+                "skipped": 1,
+                "waiting": 0,
+                "ok": 1,
+                "partial": 1,
+                "failed": 1,
+                "empty": 1,
             },
             "calls": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
             "recordings": 2,
@@ -287,7 +293,7 @@ def test_second_run_adds_a_run_and_replaces_its_calls(context: JobRun) -> None:
 @pytest.mark.slow
 def test_publishing_twice_gives_the_same_rows(context: JobRun) -> None:
     inputs: dict[str, Any] = {
-        "fragments": [_archives(context)],
+        "sections": _archives(context),
         "calls": [_pressed(context)],
         "archives": [_recorded()],
     }
@@ -322,7 +328,10 @@ def test_archive_under_another_date_is_removed_there(context: JobRun) -> None:
 
     _run(
         context,
-        fragments=[_archives(context), _removal("/raw/a", "2026-01-03")],
+        sections=[
+            *_archives(context),
+            *write_removal(context, [("/raw/a",)], "archives", "failures", call_date="2026-01-03"),
+        ],
         archives=[_recorded()],
     )
 
@@ -429,7 +438,7 @@ def test_table_that_cannot_be_written_fails_the_run_before_it_is_done(
     ]
 
     with pytest.raises(Exception, match=rf"{blocked}/.*: Is a directory"):
-        _run(context, fragments=[_archives(context)], calls=calls, archives=[_recorded()])
+        _run(context, sections=_archives(context), calls=calls, archives=[_recorded()])
 
     assert read_catalog(context, "archives") == []
     assert read_catalog(context, "runs") == []
@@ -620,7 +629,7 @@ def test_run_that_lost_its_lock_deletes_nothing(locked: JobRun) -> None:
     with pytest.raises(LockLostError):
         publish.delete_dropped(*locked, uri)
     with pytest.raises(LockLostError):
-        publish.settle(*locked, call)
+        publish.settle(*locked, call.pressed)
 
     assert Path(uri).exists()
     assert pending_replacement.archives_to_repeat(locked.catalog_uri) == {"/raw/a"}

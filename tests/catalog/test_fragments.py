@@ -14,8 +14,6 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import (
-    CALL,
-    CALL_DATE,
     GroupOnce,
     call_row,
     make_pipeline,
@@ -37,9 +35,7 @@ def test_rows_come_back_as_written(context: JobRun) -> None:
         track_row("bob", track_ids=[], jitter_ms=None),
     ]
 
-    ref = write_fragment(
-        context.staged("rows", "x.json"), CALL_DATE, {"calls": [call], "tracks": tracks}, ()
-    )
+    ref = write_fragment(context.staged("rows", "x.json"), {"calls": [call], "tracks": tracks})
 
     (found,) = read_fragment(ref, "calls")
     assert (found["start_time"], found["duration_ms"], found["loudness_lufs"]) == (
@@ -58,16 +54,15 @@ def test_reference_counts_rows_per_table_also_none(context: JobRun) -> None:
         "speech": [],
     }
 
-    ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, rows, (CALL.as_tuple(),))
+    ref = write_fragment(context.staged("rows", "x.json"), rows)
 
     assert ref.row_counts == (("calls", 1), ("recordings", 2), ("speech", 0))
-    assert (ref.call_date, ref.replaced) == (CALL_DATE, (CALL.as_tuple(),))
     assert read_fragment(ref, "speech") == []
 
 
 def test_fragment_is_opened_once_for_all_its_tables(store: ModuleType) -> None:
     rows = {"calls": [call_row()], "tracks": [track_row("alice"), track_row("bob")], "speech": []}
-    ref = write_fragment("fake://bucket/tmp/x.json", CALL_DATE, rows, ())
+    ref = write_fragment("fake://bucket/tmp/x.json", rows)
 
     found = read_fragments(ref, ("tracks", "speech", "calls"))
 
@@ -82,16 +77,14 @@ def test_fragment_is_opened_once_for_all_its_tables(store: ModuleType) -> None:
 
 
 def test_table_that_is_not_in_a_fragment_has_no_rows(context: JobRun) -> None:
-    ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, {"calls": [call_row()]}, ())
+    ref = write_fragment(context.staged("rows", "x.json"), {"calls": [call_row()]})
 
     assert read_fragment(ref, "tracks") == []
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_fits_into_a_fragment(context: JobRun, table: str) -> None:
-    ref = write_fragment(
-        context.staged("rows", "x.json"), CALL_DATE, {table: [{"run_id": "run-1"}]}, ()
-    )
+    ref = write_fragment(context.staged("rows", "x.json"), {table: [{"run_id": "run-1"}]})
 
     (row,) = read_fragment(ref, table)
     assert row["run_id"] == "run-1"
@@ -100,24 +93,18 @@ def test_every_table_fits_into_a_fragment(context: JobRun, table: str) -> None:
 
 def test_column_the_table_does_not_have_is_a_mistake_of_ours(context: JobRun) -> None:
     with pytest.raises(ValueError, match="table calls has no column \\['colour'\\]"):
-        write_fragment(
-            context.staged("rows", "x.json"), CALL_DATE, {"calls": [{"colour": "red"}]}, ()
-        )
+        write_fragment(context.staged("rows", "x.json"), {"calls": [{"colour": "red"}]})
 
 
 def test_value_of_another_type_is_a_mistake_of_ours(context: JobRun) -> None:
     with pytest.raises(ValueError, match="duration_ms of table calls is 'long', expected int"):
-        write_fragment(
-            context.staged("rows", "x.json"), CALL_DATE, {"calls": [{"duration_ms": "long"}]}, ()
-        )
+        write_fragment(context.staged("rows", "x.json"), {"calls": [{"duration_ms": "long"}]})
 
 
 def test_fragment_that_is_gone_is_a_storage_error(context: JobRun) -> None:
     ref = FragmentRef(
         uri=context.staged("rows", "gone.json"),
-        call_date=CALL_DATE,
         row_counts=(("calls", 1),),
-        replaced=(),
     )
 
     with pytest.raises(StorageError, match=r"gone\.json: No such file"):
@@ -127,7 +114,7 @@ def test_fragment_that_is_gone_is_a_storage_error(context: JobRun) -> None:
 @pytest.mark.parametrize("kept_bytes", [0, 1, 40, -1, -200])
 def test_fragment_that_was_cut_short_is_a_storage_error(context: JobRun, kept_bytes: int) -> None:
     rows = {"tracks": [track_row("alice")], "calls": [call_row(), call_row(call_id="other")]}
-    ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, rows, ())
+    ref = write_fragment(context.staged("rows", "x.json"), rows)
     data = Path(ref.uri).read_bytes()
     Path(ref.uri).write_bytes(data[:kept_bytes])
 
@@ -137,12 +124,9 @@ def test_fragment_that_was_cut_short_is_a_storage_error(context: JobRun, kept_by
 
 def test_fragment_with_rows_of_another_try_is_a_storage_error(context: JobRun) -> None:
     ref = write_fragment(
-        context.staged("rows", "x.json"),
-        CALL_DATE,
-        {"calls": [call_row(), call_row(call_id="other")]},
-        (),
+        context.staged("rows", "x.json"), {"calls": [call_row(), call_row(call_id="other")]}
     )
-    write_fragment(ref.uri, CALL_DATE, {"calls": [call_row()]}, ())
+    write_fragment(ref.uri, {"calls": [call_row()]})
 
     with pytest.raises(StorageError, match=r"x\.json: 1 rows of calls, expected 2"):
         read_fragment(ref, "calls")
@@ -151,10 +135,7 @@ def test_fragment_with_rows_of_another_try_is_a_storage_error(context: JobRun) -
 def test_line_ends_in_text_do_not_part_rows(context: JobRun) -> None:
     odd = "a\nb\r\u2028\x85\0"
     ref = write_fragment(
-        context.staged("rows", "x.json"),
-        CALL_DATE,
-        {"tracks": [track_row(odd)], "calls": [call_row()]},
-        (),
+        context.staged("rows", "x.json"), {"tracks": [track_row(odd)], "calls": [call_row()]}
     )
 
     assert [row["participant_id"] for row in read_fragment(ref, "tracks")] == [odd]
@@ -163,33 +144,20 @@ def test_line_ends_in_text_do_not_part_rows(context: JobRun) -> None:
 
 def test_numbers_of_numpy_are_numbers(context: JobRun) -> None:
     row = call_row(duration_ms=np.int64(7), loudness_lufs=np.float32(-16.25))
-    ref = write_fragment(context.staged("rows", "x.json"), CALL_DATE, {"calls": [row]}, ())
+    ref = write_fragment(context.staged("rows", "x.json"), {"calls": [row]})
 
     (found,) = read_fragment(ref, "calls")
     assert (found["duration_ms"], found["loudness_lufs"]) == (7, -16.25)
 
 
 def test_fragment_in_an_object_store(store: ModuleType) -> None:
-    ref = write_fragment("fake://bucket/tmp/x.json", CALL_DATE, {"calls": [call_row()]}, ())
+    ref = write_fragment("fake://bucket/tmp/x.json", {"calls": [call_row()]})
 
     assert [row["call_id"] for row in read_fragment(ref, "calls")] == ["standup"]
     assert list(store.OBJECTS) == [ref.uri]
 
 
 def test_reference_goes_through_a_shuffle_unchanged() -> None:
-    refs = [
-        FragmentRef(
-            uri="/x.json",
-            call_date=CALL_DATE,
-            row_counts=(("calls", 1),),
-            replaced=(CALL.as_tuple(),),
-        ),
-        FragmentRef(
-            uri="",
-            call_date=CALL_DATE,
-            row_counts=(("archives", 0),),
-            replaced=(("/raw/a.tar.gz",),),
-        ),
-    ]
+    refs = [FragmentRef(uri="/x.json", row_counts=(("calls", 1),))]
     with make_pipeline() as pipeline:
         assert_that(pipeline | beam.Create(refs) | GroupOnce(), equal_to(refs))

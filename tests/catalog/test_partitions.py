@@ -24,15 +24,16 @@ from tests.support.beam import (
     stamp,
     track_row,
     write_new,
+    write_removal,
     write_rows,
 )
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions
-from transforms.catalog.merging import MergedPartition, merge_partition
+from transforms.catalog.merging import MergedShard, merge_partition
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import ensure_file, read_rows, scan
 from transforms.catalog.schema import SCHEMAS, TABLES, owner_key, shard_hash, to_table
-from transforms.elements import FragmentRef, Row
+from transforms.elements import Row
 from transforms.media.errors import StorageError
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
@@ -51,15 +52,10 @@ def _merge(
     *,
     shard_rows: int = 100,
     removed: Sequence[CallKey] = (),
-) -> MergedPartition:
-    fragments = [write_new(context, table, [row]) for row in rows]
-    fragments += [
-        FragmentRef(
-            uri="", call_date=CALL_DATE, row_counts=((table, 0),), replaced=(call.as_tuple(),)
-        )
-        for call in removed
-    ]
-    return merge_partition(context.catalog_uri, table, CALL_DATE, fragments, shard_rows)
+) -> MergedShard:
+    sections = [each for row in rows for each in write_new(context, table, [row])]
+    sections += write_removal(context, [call.as_tuple() for call in removed], table)
+    return merge_partition(context.catalog_uri, table, CALL_DATE, sections, shard_rows)
 
 
 def _write_file(
@@ -91,7 +87,7 @@ def test_first_merge_makes_one_typed_file_sorted_by_key(context: JobRun) -> None
     assert list_files(context.catalog_uri) == [f"calls/call_date={CALL_DATE}/part-0.parquet"]
     assert _sessions(read_catalog(context, "calls")) == ["session-001", "session-002"]
     assert pq.read_schema(path).remove_metadata().equals(SCHEMAS["calls"].remove_metadata())
-    assert (merged.table, merged.row_count, merged.dropped_media) == ("calls", 2, ())
+    assert (merged.row_count, merged.dropped_media) == (2, ())
 
 
 def test_rows_are_ordered_by_their_keys_with_nulls_first(context: JobRun) -> None:
@@ -191,14 +187,14 @@ def test_archives_and_runs_own_themselves(context: JobRun, table: str, row: Row)
 
 def test_merging_twice_gives_equal_bytes(context: JobRun) -> None:
     write_rows(context, "tracks", [track_row("zoe", _call(9))])
-    fragments = [
-        write_new(context, "tracks", [track_row(name, _call(n))])
-        for n in (1, 2)
-        for name in ("alice",)
+    sections = [
+        section
+        for number in (1, 2)
+        for section in write_new(context, "tracks", [track_row("alice", _call(number))])
     ]
     contents = []
     for _ in range(2):
-        merge_partition(context.catalog_uri, "tracks", CALL_DATE, fragments)
+        merge_partition(context.catalog_uri, "tracks", CALL_DATE, sections)
         contents.append([path.read_bytes() for path in list_parquet(context, "tracks")])
 
     assert contents[0] == contents[1]
@@ -206,12 +202,16 @@ def test_merging_twice_gives_equal_bytes(context: JobRun) -> None:
 
 
 def test_order_of_the_fragments_does_not_matter(context: JobRun) -> None:
-    fragments = [write_new(context, "calls", [call_row(_call(number))]) for number in range(5)]
-    merge_partition(context.catalog_uri, "calls", CALL_DATE, fragments)
+    sections = [
+        section
+        for number in range(5)
+        for section in write_new(context, "calls", [call_row(_call(number))])
+    ]
+    merge_partition(context.catalog_uri, "calls", CALL_DATE, sections)
     (path,) = list_parquet(context, "calls")
     first = path.read_bytes()
 
-    merge_partition(context.catalog_uri, "calls", CALL_DATE, fragments[::-1])
+    merge_partition(context.catalog_uri, "calls", CALL_DATE, sections[::-1])
 
     assert path.read_bytes() == first
 
@@ -332,9 +332,9 @@ def test_partition_never_goes_back_to_fewer_shards(context: JobRun) -> None:
 
 def test_fragment_of_many_owners_is_spread_over_the_shards(context: JobRun) -> None:
     rows = [stamp({"archive_uri": f"/raw/{number}.tar.gz", "status": "ok"}) for number in range(30)]
-    fragment = write_new(context, "archives", rows)
+    sections = write_new(context, "archives", rows)
 
-    merge_partition(context.catalog_uri, "archives", CALL_DATE, [fragment], 8)
+    merge_partition(context.catalog_uri, "archives", CALL_DATE, sections, 8)
 
     assert len(_names(context, "archives")) > 1
     assert sorted(row["archive_uri"] for row in read_catalog(context, "archives")) == sorted(
@@ -571,8 +571,8 @@ def test_scan_gives_some_columns_and_the_date(context: JobRun) -> None:
 
 
 def _recordings(context: JobRun, *rows: Row) -> tuple[str, ...]:
-    fragment = write_new(context, "recordings", rows)
-    return merge_partition(context.catalog_uri, "recordings", CALL_DATE, [fragment]).dropped_media
+    sections = write_new(context, "recordings", rows)
+    return merge_partition(context.catalog_uri, "recordings", CALL_DATE, sections).dropped_media
 
 
 def test_media_of_which_no_row_is_left_is_dropped(context: JobRun) -> None:
@@ -604,9 +604,9 @@ def test_media_of_other_calls_is_not_dropped(context: JobRun) -> None:
 def test_media_is_not_dropped_when_a_split_moves_its_row(context: JobRun) -> None:
     for number in range(20):
         _recordings(context, recording_row(None, f"/out/{number}.mp3", _call(number)))
-    fragment = write_new(context, "recordings", [recording_row(None, "/out/99.mp3", _call(99))])
+    sections = write_new(context, "recordings", [recording_row(None, "/out/99.mp3", _call(99))])
 
-    merged = merge_partition(context.catalog_uri, "recordings", CALL_DATE, [fragment], 4)
+    merged = merge_partition(context.catalog_uri, "recordings", CALL_DATE, sections, 4)
 
     assert merged.dropped_media == ()
     assert merged.row_count == 21
@@ -617,9 +617,9 @@ def test_media_is_not_dropped_when_its_call_is_replaced_in_the_same_split(
 ) -> None:
     rows = [recording_row(None, f"/out/{number}.mp3", _call(number)) for number in range(20)]
     _recordings(context, *rows)
-    fragments = [write_new(context, "recordings", [row]) for row in rows]
+    sections = [each for row in rows for each in write_new(context, "recordings", [row])]
 
-    merged = merge_partition(context.catalog_uri, "recordings", CALL_DATE, fragments, 4)
+    merged = merge_partition(context.catalog_uri, "recordings", CALL_DATE, sections, 4)
 
     assert len(_names(context, "recordings")) > 1
     assert merged.dropped_media == ()
@@ -664,9 +664,9 @@ def test_ensure_file_adds_nothing_to_a_table_with_files(context: JobRun) -> None
 
 
 def test_catalog_in_an_object_store(context: JobRun, store: Any) -> None:
-    fragment = write_new(context, "calls", [call_row(_call(number)) for number in range(6)])
-    merge_partition("fake://bucket/catalog", "calls", CALL_DATE, [fragment])
-    merge_partition("fake://bucket/catalog", "calls", CALL_DATE, [fragment], 2)
+    sections = write_new(context, "calls", [call_row(_call(number)) for number in range(6)])
+    merge_partition("fake://bucket/catalog", "calls", CALL_DATE, sections)
+    merge_partition("fake://bucket/catalog", "calls", CALL_DATE, sections, 2)
 
     names = sorted(uri.rpartition("/")[2] for uri in store.OBJECTS)
     found = read_rows(

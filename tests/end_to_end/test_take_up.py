@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -21,9 +20,17 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.command import callpress, press, query
+from transforms.catalog.bundles import WrittenBundle
 from transforms.catalog.schema import TABLES
+from transforms.media.errors import StorageError
+from transforms.recovery import completed_work
 
 CALLS = ("one", "two", "three")
+_ONE_CALL_A_BUNDLE = (
+    "import sys; from transforms.catalog import gathering; gathering._MOST = 1; "
+    "from pipelines.cli import main; sys.exit(main())"
+)
+"""The command, which leaves what it has completed at once and not after 30 s."""
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +64,8 @@ def kill_when(
     """
     command = [
         sys.executable,
-        "-m",
-        "pipelines.cli",
+        "-c",
+        _ONE_CALL_A_BUNDLE,
         "run",
         "--input",
         str(raw / "*.tar.gz"),
@@ -79,10 +86,11 @@ def kill_when(
 
 def completed(output: Path) -> set[str]:
     """Returns the calls that a dead run has left as completed."""
-    found = set()
-    for note in output.glob(".staging/*/*/completed/call-*.json"):
-        with contextlib.suppress(ValueError):  # one that is being written is none yet
-            found.add(json.loads(note.read_bytes())["pressed"]["call"]["call_id"])
+    found: set[str] = set()
+    for note in output.glob(".staging/*/*/bundles/*.jsonl"):
+        with contextlib.suppress(StorageError):  # one that is being written is none yet
+            calls = completed_work.calls_in(WrittenBundle(str(note)))
+            found.update(each.pressed.call.call_id for each in calls)
     return found
 
 

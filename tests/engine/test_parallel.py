@@ -382,3 +382,59 @@ def test_second_bundle_of_the_same_instance_starts_empty() -> None:
     fn.teardown()
 
     assert found == [[1, 2], [3]]
+
+
+class _GatherFn(_TakingFn):
+    """Gives out sums of what it gathered: of three, and of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._kept: list[int] = []
+
+    def work(self, element: int) -> Iterator[int]:
+        yield element
+
+    def give(self, outputs: list[int]) -> list[int]:
+        self._kept += outputs
+        return self.give_rest() if len(self._kept) == 3 else []
+
+    def give_rest(self) -> list[int]:
+        kept, self._kept = self._kept, []
+        return [len(kept)] if kept else []
+
+
+@pytest.mark.parametrize(("count", "given"), [(0, []), (2, [2]), (7, [3, 3, 1])])
+def test_what_is_gathered_is_given_out_when_it_is_due_and_at_the_end(
+    count: int, given: list[int]
+) -> None:
+    with make_pipeline() as pipeline:
+        sums = pipeline | beam.Create(range(count)) | beam.ParDo(_GatherFn())
+        assert_that(sums, equal_to(given))
+
+
+class _HastyFn(_GatherFn):
+    """Gives out at once what it has; its second element is done when the first is given out."""
+
+    is_given = threading.Event()
+
+    def patience_seconds(self) -> float | None:
+        return 0.0 if self._kept else None
+
+    def work(self, element: int) -> Iterator[int]:
+        if element:
+            assert self.is_given.wait(WAIT_SECONDS)
+        yield element
+
+    def give_rest(self) -> list[int]:
+        if self._kept:
+            self.is_given.set()
+        return super().give_rest()
+
+
+def test_what_has_waited_for_long_enough_waits_for_no_other() -> None:
+    with make_pipeline() as pipeline:
+        sums = pipeline | beam.Create([0, 1]) | beam.ParDo(_HastyFn())
+        assert_that(sums, equal_to([1, 1]))

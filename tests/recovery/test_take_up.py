@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -13,30 +14,34 @@ import pytest
 from tests.support.beam import (
     CALL,
     archive_row_of,
+    bundled_rows,
     call_row,
+    expect,
     list_files,
     make_failure,
     make_participant,
     make_pipeline,
     make_plan,
     stage_sources,
-    staged_rows,
     write_call,
     write_rows,
 )
 from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
+from transforms.catalog.bundles import Bundle, WrittenBundle
 from transforms.catalog.schema import TABLES
 from transforms.context import VERSION
 from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row, Status
 from transforms.extract_tracks import ExtractTracks
+from transforms.media.errors import StorageError
 from transforms.media.settings import Mp3Settings, PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 from transforms.recovery import completed_work
-from transforms.recovery.take_up import TakenUp, keep_completed_work, take_up
+from transforms.recovery.take_up import TakenUp, find_calls, keep_completed_work
 from transforms.storage import objects
+from transforms.take_up_completed import TakeUpCompleted
 
 Dead = tuple[JobRun, ArchiveRef]
 
@@ -72,12 +77,20 @@ def leave_archive(
     failures: tuple[Failure, ...] = (),
     calls: tuple[CallKey, ...] = (CALL,),
 ) -> None:
-    summary = ArchiveSummary(
+    bundle = Bundle()
+    summary = summary_of(ref, failures, calls)
+    bundle.add(notes=completed_work.note_of_archive(*context, summary, failures))
+    bundle.write(context.staging_uri)
+
+
+def summary_of(
+    ref: ArchiveRef, failures: tuple[Failure, ...], calls: tuple[CallKey, ...]
+) -> ArchiveSummary:
+    return ArchiveSummary(
         ref=ref, is_complete=True, member_count=6, track_count=2, calls=calls, could_read=True,
         bytes_read=1, cpu_ns=1,
         first_failure=failures[0] if failures else None,
     )  # fmt: skip
-    completed_work.note_archive(*context, summary, failures)
 
 
 def next_run(context: JobRun) -> JobRun:
@@ -88,8 +101,25 @@ def next_run(context: JobRun) -> JobRun:
     )
 
 
+def take_up(context: JobRun) -> TakenUp:
+    """Takes up what runs before this one had completed."""
+    root = Path(context.staging_uri).parent
+    context = context.changed(staging_root=str(root))
+    told = root.parent / "taken.json"
+
+    def check(taken: list[TakenUp]) -> None:  # in the pipeline, which hands nothing back
+        (found,) = taken
+        told.write_text(json.dumps(asdict(found)))
+
+    with make_pipeline() as pipeline:
+        runs = pipeline | beam.Create([context.run])
+        expect(taken=(runs | TakeUpCompleted(context.job), check))
+    found = json.loads(told.read_text())
+    return TakenUp(found["calls"], tuple((Status(how), n) for how, n in found["archives"]))
+
+
 def take(context: JobRun) -> int:
-    return take_up(str(Path(context.staging_uri).parent), *next_run(context)).calls
+    return take_up(next_run(context)).calls
 
 
 def rows_of(context: JobRun, table: str) -> list[Row]:
@@ -139,7 +169,7 @@ def test_failures_of_the_archive_come_with_it(context: JobRun, tmp_path: Path) -
         ),
     )
 
-    taken = take_up(str(Path(context.staging_uri).parent), *next_run(context))
+    taken = take_up(next_run(context))
 
     assert taken == TakenUp(1, ((Status.PARTIAL, 1),))
     assert [(row["member"], row["call_id"]) for row in rows_of(context, "failures")] == [
@@ -157,13 +187,16 @@ def test_what_an_older_version_left_stays_its_own(context: JobRun, version: str 
         uri="/raw/gone", size_bytes=1, modified_unix_ns=0, fingerprint="1", is_known_failure=True
     )
     failure = make_failure(archive_uri=ref.uri, archive_modified_unix_ns=0)
-    leave_archive(context, ref, (failure,), calls=())
-    (note,) = Path(context.staged("completed")).iterdir()
-    told = json.loads(note.read_text())
+    summary = summary_of(ref, (failure,), calls=())
+    ((kind, note),) = completed_work.note_of_archive(*context, summary, (failure,)).items()
+    told = json.loads(note)
     del told["callpress_version"]
-    note.write_text(json.dumps({**told, "callpress_version": version} if version else told))
+    older = {**told, "callpress_version": version} if version else told
+    bundle = Bundle()
+    bundle.add(notes={kind: json.dumps(older).encode()})
+    bundle.write(context.staging_uri)
 
-    taken = take_up(str(Path(context.staging_uri).parent), *next_run(context))
+    taken = take_up(next_run(context))
 
     (row,) = rows_of(context, "archives")
     assert (row["status"], row["callpress_version"]) == ("failed", version)
@@ -173,7 +206,7 @@ def test_what_an_older_version_left_stays_its_own(context: JobRun, version: str 
 def test_the_runs_own_staging_stays(dead: Dead) -> None:
     context, _ = dead
 
-    assert take_up(str(Path(context.staging_uri).parent), *context).calls == 0
+    assert take_up(context).calls == 0
 
     assert Path(context.staging_uri).exists()
 
@@ -191,7 +224,7 @@ def test_run_that_is_stopped_keeps_what_is_finished_and_touches_no_other(dead: D
 
     assert other.exists()
     assert not Path(stopped.staging_uri).exists()
-    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"completed", "rows"}
+    assert {path.name for path in Path(context.staging_uri).iterdir()} == {"bundles", "rows"}
 
 
 def break_mix(context: JobRun, ref: ArchiveRef) -> None:
@@ -212,29 +245,40 @@ def touch_archive(context: JobRun, ref: ArchiveRef) -> None:
     os.utime(ref.uri, (5, 5_000_000_000))
 
 
+def bundle_of_calls(context: JobRun) -> Path:
+    (found,) = [
+        path
+        for path in Path(context.staging_uri, "bundles").iterdir()
+        if completed_work.calls_in(WrittenBundle(str(path)))
+    ]
+    return found
+
+
 def lose_rows(context: JobRun, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, "rows").glob("call-*"):
-        path.unlink()
+    bundle_of_calls(context).unlink()
 
 
 def garble_note(context: JobRun, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
-        path.write_text('{"pressed": "of another version"}')
+    bundle_of_calls(context).unlink()
+    bundle = Bundle()
+    bundle.add(notes={completed_work.CALL: b'{"pressed": "of another version"}'})
+    bundle.write(context.staging_uri)
 
 
 def cut_rows(context: JobRun, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, "rows").glob("call-*"):
-        os.truncate(path, 100)
+    os.truncate(bundle_of_calls(context), 100)
 
 
-def cut_last_rows(context: JobRun, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, "rows").glob("call-*"):
-        os.truncate(path, path.stat().st_size - 3)
+def cut_end(context: JobRun, ref: ArchiveRef) -> None:
+    path = bundle_of_calls(context)
+    os.truncate(path, path.stat().st_size - 3)
 
 
-def cut_note(context: JobRun, ref: ArchiveRef) -> None:
-    for path in Path(context.staging_uri, completed_work.FOLDER).glob("call-*"):
-        os.truncate(path, path.stat().st_size - 3)
+def blank_block(context: JobRun, ref: ArchiveRef) -> None:
+    """As a power cut leaves a file of which not all was on the disk."""
+    with bundle_of_calls(context).open("r+b") as file:
+        file.seek(400)
+        file.write(bytes(100))
 
 
 def pipe_for_archive(context: JobRun, ref: ArchiveRef) -> None:
@@ -249,21 +293,42 @@ CHANGES = [
     touch_archive,
     lose_rows,
     cut_rows,
-    cut_last_rows,
-    cut_note,
+    cut_end,
+    blank_block,
     garble_note,
     pipe_for_archive,
 ]
 
 
+def found_in(context: JobRun) -> list[CallKey]:
+    """Returns the calls whose notes hold, by all bundles of a run."""
+    found = []
+    for path in Path(context.staging_uri, "bundles").iterdir():
+        with contextlib.suppress(StorageError):
+            bundle = WrittenBundle(str(path))
+            found += list(find_calls(str(path), bundle, context.job))
+    return [each.completed.pressed.call for each in found]
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_call_that_is_not_as_it_was_is_left_to_be_pressed(dead: Dead, change: object) -> None:
+    context, _ = dead
+    assert found_in(context) == [CALL]
+
     change(*dead)  # type: ignore[operator]
 
-    assert take(dead[0]) == 0
+    assert found_in(context) == []
 
-    assert all(not rows_of(dead[0], table) for table in TABLES)
-    assert not Path(dead[0].staging_uri).exists()
+
+def test_what_is_not_as_it_was_is_swept_without_a_row(dead: Dead) -> None:
+    context, ref = dead
+    break_mix(context, ref)
+    Path(context.staging_uri, "bundles", "cut.jsonl").write_bytes(b'[["default"')
+
+    assert take(context) == 0
+
+    assert all(not rows_of(context, table) for table in TABLES)
+    assert not Path(context.staging_uri).exists()
 
 
 @pytest.mark.parametrize("table", ["calls", "archives"])
@@ -283,7 +348,7 @@ def test_other_settings_take_nothing_up(dead: Dead) -> None:
     context, _ = dead
     other = next_run(context).changed(settings=PressSettings(mp3=Mp3Settings(channels=1)))
 
-    assert take_up(str(Path(context.staging_uri).parent), *other).calls == 0
+    assert take_up(other).calls == 0
 
     assert all(not rows_of(context, table) for table in TABLES)
 
@@ -335,16 +400,15 @@ def test_rows_of_before_go_with_their_files(dead: Dead) -> None:
 
 def rows_like(context: JobRun) -> Row:
     """Returns a row of `recordings` that the dead run left."""
-    (rows,) = Path(context.staging_uri, "rows").glob("call-*")
-    return staged_rows(str(rows), "recordings")[0]
+    return bundled_rows(context, "recordings")[0]
 
 
-def test_several_dead_runs_are_taken_up_one_after_the_other(dead: Dead) -> None:
+def test_of_several_dead_runs_the_last_counts(dead: Dead) -> None:
     context, ref = dead
     later = context.changed(run_id="run-1b", staging_uri=f"{context.staging_uri}b")
     press(later, ref)
 
-    assert take(context) == 2
+    assert take(context) == 1
 
     assert len(rows_of(context, "recordings")) == 3
     assert {row["run_id"] for row in rows_of(context, "tracks")} == {"run-1b"}

@@ -25,7 +25,15 @@ from tests.support.builders import (
 )
 from tests.support.job_run import JobRun
 from transforms.catalog import merging
-from transforms.catalog.fragments import read_fragment, write_fragment
+from transforms.catalog.bundles import (
+    Bundle,
+    WrittenBundle,
+    owned,
+    read_rows,
+    removed,
+    span_of,
+)
+from transforms.catalog.fragments import read_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
 from transforms.context import VERSION, key_hash
@@ -34,7 +42,9 @@ from transforms.elements import (
     CallPlan,
     Failure,
     FragmentRef,
+    ReplacedKey,
     Row,
+    SectionRef,
     Stage,
     TrackPart,
     TrackSource,
@@ -389,18 +399,29 @@ def staged_rows(uri: str, table: str) -> list[Row]:
     """Reads a fragment of which the reference is not at hand."""
     lines = [json.loads(line) for line in Path(uri).read_text().split("\n") if line]
     counts = tuple((name, len(rows)) for name, rows in lines)
-    return read_fragment(
-        FragmentRef(uri=uri, call_date=CALL_DATE, row_counts=counts, replaced=()), table
-    )
+    return read_fragment(FragmentRef(uri=uri, row_counts=counts), table)
+
+
+def bundled_rows(context: JobRun, table: str, key: ReplacedKey | None = None) -> list[Row]:
+    """Reads a table's rows in all bundles of a run, of all owners or of one."""
+    found = []
+    for path in sorted(Path(context.staged("bundles")).iterdir()):
+        for owner, rows in WrittenBundle(str(path)).rows(table).items():
+            found += rows if key in (None, owner) else []
+    return found
+
+
+def section_rows(section: SectionRef) -> dict[ReplacedKey, list[Row]]:
+    """Reads a section: by owner, its rows."""
+    return dict(read_rows(span_of(section), section.table))
 
 
 def write_rows(
     context: JobRun, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
 ) -> None:
     """Adds rows to a partition of the catalog."""
-    merging.merge_partition(
-        context.catalog_uri, table, call_date, [write_new(context, table, rows, call_date)]
-    )
+    sections = write_new(context, table, rows, call_date)
+    merging.merge_partition(context.catalog_uri, table, call_date, sections)
 
 
 def write_archive_row(context: JobRun, ref: ArchiveRef, **fields: Any) -> None:
@@ -415,11 +436,23 @@ def write_archive_row(context: JobRun, ref: ArchiveRef, **fields: Any) -> None:
 
 def write_new(
     context: JobRun, table: str, rows: Sequence[Row], call_date: str = CALL_DATE
-) -> FragmentRef:
-    """Writes a fragment whose rows replace those of the same owners."""
-    owners = tuple(sorted({owner_key(table, row) for row in rows}))
-    name = f"{table}-{key_hash(call_date, repr(owners), repr(rows))}.parquet"
-    return write_fragment(context.staged("rows", name), call_date, {table: rows}, owners)
+) -> list[SectionRef]:
+    """Writes a bundle of rows that replace those of the same owners."""
+    bundle = Bundle()
+    for key in sorted({owner_key(table, row) for row in rows}):
+        own = [row for row in rows if owner_key(table, row) == key]
+        bundle.add(owned(call_date, {table: own}, key))
+    return bundle.write(context.staged("made"))
+
+
+def write_removal(
+    context: JobRun, keys: Iterable[ReplacedKey], *tables: str, call_date: str = CALL_DATE
+) -> list[SectionRef]:
+    """Writes a bundle that takes all rows of some owners away."""
+    bundle = Bundle()
+    for key in keys:
+        bundle.add(removed(call_date, tables, key))
+    return bundle.write(context.staged("made"))
 
 
 def read_catalog(context: JobRun, table: str) -> list[Row]:

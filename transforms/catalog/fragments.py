@@ -1,9 +1,8 @@
-"""Rows on their way to the catalog: small objects in staging, of which only references cross a
-shuffle.
+"""Rows as JSON in staging; and fragments, the rows of one track on their way to its call: an
+object of which only the reference crosses a shuffle.
 
-A fragment has a line of JSON per table that has rows, `["calls", [{"call_id": ...}, ...]]`, with
-times as Unix microseconds. Parquet would cost a hundred times as much: a fragment has a handful of
-rows, and each column of each table its own pages.
+A fragment has a line per table that has rows, `["tracks", [{"call_id": ...}, ...]]`, with times as
+Unix microseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.catalog.schema import SCHEMAS
-from transforms.elements import FragmentRef, ReplacedKey, Row
+from transforms.elements import FragmentRef, Row
 from transforms.media.errors import StorageError
 from transforms.storage import objects
 
@@ -41,28 +40,37 @@ _TIMES = {
 }
 
 
-def write_fragment(
-    uri: str, call_date: str, rows: Mapping[str, Sequence[Row]], replaced: tuple[ReplacedKey, ...]
-) -> FragmentRef:
+def write_fragment(uri: str, rows: Mapping[str, Sequence[Row]]) -> FragmentRef:
     """Writes rows by table and returns the reference to them.
 
     Raises:
       StorageError: it cannot be written.
       ValueError: a row has a column its table does not have, or a value of another type.
     """
-    lines = []
-    for table, table_rows in rows.items():
-        for row in table_rows:
-            _check(table, row)
-        if table_rows:
-            lines.append(
-                json.dumps(
-                    [table, table_rows], ensure_ascii=False, separators=(",", ":"), default=_plain
-                )
-            )
+    lines = [f'["{table}",{dump_rows(table, found)}]' for table, found in rows.items() if found]
     objects.write_staged(uri, "\n".join(lines).encode())
     counts = tuple((table, len(table_rows)) for table, table_rows in rows.items())
-    return FragmentRef(uri=uri, call_date=call_date, row_counts=counts, replaced=replaced)
+    return FragmentRef(uri=uri, row_counts=counts)
+
+
+def dump_rows(table: str, rows: Sequence[Row]) -> str:
+    """Returns rows as JSON on one line. Raises: ValueError: as `write_fragment`."""
+    for row in rows:
+        _check(table, row)
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def load_rows(table: str, rows: Sequence[Row]) -> list[Row]:
+    """Returns rows as they were before `dump_rows`, with all columns of their table. Args: rows:
+    as JSON gives them.
+    """
+    columns: Row = dict.fromkeys(_COLUMNS[table])
+    loaded = [columns | row for row in rows]
+    for row in loaded:
+        for name in _TIMES[table]:
+            if row[name] is not None:
+                row[name] = _EPOCH + timedelta(microseconds=row[name])
+    return loaded
 
 
 def read_fragment(ref: FragmentRef, table: str) -> list[Row]:
@@ -98,13 +106,7 @@ def _parse(ref: FragmentRef, table: str, lines: Sequence[bytes]) -> list[Row]:
         ) from None
     if len(found) != ref.count(table):
         raise StorageError(f"{ref.uri}: {len(found)} rows of {table}, expected {ref.count(table)}")
-    columns: Row = dict.fromkeys(_COLUMNS[table])
-    rows = [columns | row for row in found]
-    for row in rows:
-        for name in _TIMES[table]:
-            if row[name] is not None:
-                row[name] = _EPOCH + timedelta(microseconds=row[name])
-    return rows
+    return load_rows(table, found)
 
 
 def _check(table: str, row: Row) -> None:

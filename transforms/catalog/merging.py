@@ -4,16 +4,17 @@ the others stay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.catalog import partitions
-from transforms.catalog.fragments import read_fragment
+from transforms.catalog import bundles, partitions
+from transforms.catalog.bundles import Span
 from transforms.catalog.parquet_objects import write
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.row_keys import (
@@ -33,119 +34,175 @@ from transforms.catalog.schema import (
     shard_name,
     to_table,
 )
-from transforms.elements import FragmentRef, ReplacedKey, Row
+from transforms.elements import ReplacedKey, Row, SectionRef
 from transforms.storage import objects, uris
 
 _ROWS_AT_A_TIME = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergedPartition:
-    """What merging one date of a table did."""
+class ShardMerge:
+    """One shard of one date of a table, to be merged."""
 
     table: str
+    call_date: str
+    bits: int
+    shard: int
+    covering: tuple[CatalogFile, ...]
+    """The objects that have its old rows."""
+    is_needed: bool
+    """Whether an object is to be there even without rows."""
+    spans: tuple[Span, ...]
+    """Where the new rows are, perhaps among those of other shards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedShard:
+    """What merging a shard did."""
+
     row_count: int
     dropped_media: tuple[str, ...]
-    """URIs of `recordings` rows that are gone, of which no new row names the same file."""
+    """URIs of `recordings` rows that are gone, of which no new row names the same file. Rows of a
+    call share a shard, and no two calls a file.
+    """
 
 
-def merge_partition(
+def plan_partition(
     catalog_uri: str,
     table: str,
     call_date: str,
-    fragments: Sequence[FragmentRef],
+    sections: Iterable[SectionRef],
     shard_rows: int = MAX_SHARD_ROWS,
-) -> MergedPartition:
-    """Replaces the rows of some calls, archives or runs in one date of a table; merging twice gives
-    the same rows.
-
-    Memory holds one shard and the rows of the fragments that go into it, as Arrow tables.
+) -> list[ShardMerge]:
+    """Returns the shards of one date of a table, each to be merged by itself, and then
+    `take_superseded_away`.
 
     Args:
       catalog_uri: root of the catalog.
       table: its name.
       call_date: the partition.
-      fragments: new rows, and the owners whose old rows go.
+      sections: new rows, and the owners whose old rows go.
       shard_rows: rows per shard.
 
     Raises:
-      StorageError: reading or writing fails.
+      StorageError: reading fails.
     """
-    replaced = {key for fragment in fragments for key in fragment.replaced}
+    sections = sorted(sections, key=attrgetter("uri"))
     files = partitions.list_files(catalog_uri, table, call_date)
     # A partition never goes back to fewer shards: files that come and go from night to night help
     # nobody.
     bits = max((file.bits for file in files), default=0)
-    added = sum(fragment.count(table) for fragment in fragments)
+    added = sum(section.row_count for section in sections)
     # Rows that go are told from those that stay only where that matters: as a rule all fit by far.
     if sum(map(partitions.count_rows, files)) + added > shard_rows << bits:
+        replaced = {
+            key
+            for section in sections
+            for key in bundles.read_keys(bundles.span_of(section), table)
+        }
         owners = owner_columns(SCHEMAS[table].names)
         held = sum(
             int(_keeps(partitions.read_table(file, table, owners), table, replaced).sum())
             for file in files
         )
         bits = max(bits, shard_bits(held + added, shard_rows))
-    written: set[str] = set()
-    gone: set[str] = set()
-    made: set[str] = (
-        set()
-    )  # of all shards: where a shard is split, a row's old place may be read with another shard
-    total = 0
-    for shard in range(1 << bits):
-        name = uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(bits, shard))
-        target = CatalogFile(uri=name, call_date=call_date, bits=bits, shard=shard)
-        # Where a finer file is there, a run that split the coarser one was killed before it took
-        # that away.
-        covering = [file for file in files if shard >> (bits - file.bits) == file.shard]
-        finest = max((file.bits for file in covering), default=0)
-        old = _distinct(
-            joined(
-                table,
-                [
-                    partitions.read_all_columns(file, table)
-                    for file in covering
-                    if file.bits == finest
-                ],
-            ),
-            table,
+    return [
+        ShardMerge(
+            table=table,
+            call_date=call_date,
+            bits=bits,
+            shard=shard,
+            covering=_finest([file for file in files if shard >> (bits - file.bits) == file.shard]),
+            is_needed=bool(files),
+            spans=tuple(bundles.span_of(section, bits, shard) for section in sections),
         )
-        kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
-        fresh = _carried(joined(table, list(_fresh_rows(table, fragments, target))), old, table)
-        if table == "recordings":
-            stays = _keeps(old, table, replaced)
-            gone |= _uris(old.filter(pa.array(~stays))) - _uris(old.filter(pa.array(stays)))
-            made |= _uris(fresh)
-        del old
-        rows = sorted_by_key(table, joined(table, [kept, fresh]).combine_chunks())
-        total += rows.num_rows
-        if rows.num_rows or files:
-            write(name, rows)
-            written.add(name)
-    for file in files:
-        if file.uri not in written:
+        for shard in range(1 << bits)
+    ]
+
+
+def _finest(covering: Sequence[CatalogFile]) -> tuple[CatalogFile, ...]:
+    """Returns the finest of the objects that cover a shard: where one is there beside a coarser, a
+    run that split that was killed before it took it away.
+    """
+    finest = max((file.bits for file in covering), default=0)
+    return tuple(file for file in covering if file.bits == finest)
+
+
+def merge_shard(catalog_uri: str, merge: ShardMerge) -> MergedShard:
+    """Replaces the rows of some calls, archives or runs in a shard; merging twice gives the same
+    rows.
+
+    Memory holds the shard and the rows that go into it, as Arrow tables.
+
+    Raises:
+      StorageError: reading or writing fails.
+    """
+    table = merge.table
+    name = uris.join(
+        catalog_uri, table, f"call_date={merge.call_date}", shard_name(merge.bits, merge.shard)
+    )
+    target = CatalogFile(uri=name, call_date=merge.call_date, bits=merge.bits, shard=merge.shard)
+    replaced: set[ReplacedKey] = set()
+    new = joined(table, list(_new_rows(merge, target, replaced)))
+    read = [partitions.read_all_columns(file, table) for file in merge.covering]
+    old = _distinct(joined(table, read), table)
+    kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
+    new = _carried(new, old, table)
+    dropped: set[str] = set()
+    if table == "recordings":
+        goes = old.filter(pa.array(_owned_by(old, table, replaced)))
+        dropped = _uris(goes) - _uris(kept) - _uris(new)
+    del old, read
+    rows = sorted_by_key(table, joined(table, [kept, new]).combine_chunks())
+    if rows.num_rows or merge.is_needed:
+        write(name, rows)
+    return MergedShard(row_count=rows.num_rows, dropped_media=tuple(sorted(dropped)))
+
+
+def take_superseded_away(catalog_uri: str, table: str, call_date: str, bits: int) -> None:
+    """Deletes the objects of a date that were split into finer ones, once all of those are there.
+    Raises: StorageError.
+    """
+    for file in partitions.list_files(catalog_uri, table, call_date):
+        if file.bits != bits:
             objects.delete(file.uri)
-    return MergedPartition(table=table, row_count=total, dropped_media=tuple(sorted(gone - made)))
 
 
-def _fresh_rows(
-    table: str, fragments: Sequence[FragmentRef], target: CatalogFile
+def merge_partition(
+    catalog_uri: str,
+    table: str,
+    call_date: str,
+    sections: Iterable[SectionRef],
+    shard_rows: int = MAX_SHARD_ROWS,
+) -> MergedShard:
+    """Merges all shards of one date of a table, one after the other. Args, Raises: as
+    `plan_partition`.
+    """
+    merges = plan_partition(catalog_uri, table, call_date, sections, shard_rows)
+    done = [merge_shard(catalog_uri, merge) for merge in merges]
+    take_superseded_away(catalog_uri, table, call_date, merges[0].bits)
+    return MergedShard(
+        row_count=sum(each.row_count for each in done),
+        dropped_media=tuple(sorted(uri for each in done for uri in each.dropped_media)),
+    )
+
+
+def _new_rows(
+    merge: ShardMerge, target: CatalogFile, replaced: set[ReplacedKey]
 ) -> Iterator[pa.Table]:
-    """Yields the fragments' rows that belong into a shard, some thousands at a time: as Python
-    objects they are large.
+    """Yields the new rows of a shard, some thousands at a time, as Python objects they are large;
+    puts their owners, and those without any, into `replaced`.
     """
     batch: list[Row] = []
-    for fragment in fragments:
-        if fragment.uri and any(target.may_hold(shard_hash(key)) for key in fragment.replaced):
-            rows = read_fragment(fragment, table)
-            batch += (
-                rows
-                if target.bits == 0
-                else [row for row in rows if target.may_hold(shard_hash(owner_key(table, row)))]
-            )
-        if len(batch) >= _ROWS_AT_A_TIME:
-            yield to_table(table, batch)
-            batch = []
-    yield to_table(table, batch)
+    for span in merge.spans:
+        for key, rows in bundles.read_rows(span, merge.table):
+            if target.bits == 0 or target.may_hold(shard_hash(key)):
+                replaced.add(key)
+                batch += rows
+            if len(batch) >= _ROWS_AT_A_TIME:
+                yield to_table(merge.table, batch)
+                batch = []
+    yield to_table(merge.table, batch)
 
 
 def _distinct(rows: pa.Table, table: str) -> pa.Table:
@@ -192,16 +249,30 @@ def _keeps(
     """Returns for each row whether its owner is none of the replaced, and belongs into a shard if
     one is given.
     """
+    return _judged(
+        rows,
+        table,
+        lambda owner: (
+            owner not in replaced and (target is None or target.may_hold(shard_hash(owner)))
+        ),
+    )
+
+
+def _owned_by(
+    rows: pa.Table, table: str, replaced: Collection[ReplacedKey]
+) -> npt.NDArray[np.bool_]:
+    """Returns for each row whether its owner is one of the replaced."""
+    return _judged(rows, table, lambda owner: owner in replaced)
+
+
+def _judged(
+    rows: pa.Table, table: str, verdict: Callable[[ReplacedKey], bool]
+) -> npt.NDArray[np.bool_]:
+    """Returns for each row what is said of its owner; each is asked for once."""
     columns = owner_columns(SCHEMAS[table].names)
     first, number = groups(rows, columns)
-    owners = [
-        owner_key(table, row) for row in rows.select(columns).take(pa.array(first)).to_pylist()
-    ]
-    verdicts = [
-        owner not in replaced and (target is None or target.may_hold(shard_hash(owner)))
-        for owner in owners
-    ]
-    return np.array(verdicts, dtype=np.bool_)[number]
+    owners = rows.select(columns).take(pa.array(first)).to_pylist()
+    return np.array([verdict(owner_key(table, row)) for row in owners], dtype=np.bool_)[number]
 
 
 def _uris(recordings: pa.Table) -> set[str]:

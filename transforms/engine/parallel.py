@@ -83,6 +83,20 @@ class ParallelFn(beam.DoFn):
     def count(self, output: Any) -> None:
         """Counts an output; runs in Beam's thread."""
 
+    def give(self, outputs: list[Any]) -> Iterable[Any]:
+        """Returns what is given out now that an element is done: its outputs, or what was gathered.
+        Runs in Beam's thread.
+        """
+        return outputs
+
+    def give_rest(self) -> Iterable[Any]:
+        """Returns what was gathered; when it has waited for long, and at the end of a bundle."""
+        return ()
+
+    def patience_seconds(self) -> float | None:
+        """Returns how long what was gathered may wait; None for as long as it takes."""
+        return None
+
     def setup(self) -> None:
         self._slots = POOL.governor.use(self._codec_processes)
         self._by_size = self._in_one_bundle and self._slots > 1
@@ -122,6 +136,8 @@ class ParallelFn(beam.DoFn):
         while self._given < self._arrived:
             for output in self._next_result():
                 yield _in_global_window(output)
+        for output in self._counted(self.give_rest()):
+            yield _in_global_window(output)
 
     def teardown(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -147,13 +163,20 @@ class ParallelFn(beam.DoFn):
                 self._size_left -= self.size(element)
 
     def _next_result(self) -> Iterator[Any]:
-        result = self._results.get()
+        try:
+            result = self._results.get(timeout=self.patience_seconds())
+        except queue.Empty:
+            yield from self._counted(self.give_rest())
+            return
         self._given += 1
         if isinstance(result, BaseException):
             with self._lock:
                 self._waiting.clear()  # the run ends: what has not begun need not
             raise result
-        for output in result:
+        yield from self._counted(self.give(result))
+
+    def _counted(self, outputs: Iterable[Any]) -> Iterator[Any]:
+        for output in outputs:
             self.count(output)
             yield output
 

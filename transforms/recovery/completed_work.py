@@ -1,27 +1,22 @@
-"""Completed work: notes in a run's staging folder of the calls and archives it is done with, but
-for their rows in the catalog. Should it die before it publishes them, the next run takes them up.
-
-    <staging>/completed/<call|archive>-<key>.json    JSON of a dataclass; half of one is none
+"""Completed work: notes of the calls and archives a run is done with, but for their rows in the
+catalog. They lie with the rows, in the bundles of its staging folder. Should it die before it
+publishes them, the next run takes them up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from transforms.context import VERSION, JobSettings, RunIdentity, key_hash
+from transforms.catalog.bundles import FOLDER, WrittenBundle
+from transforms.context import VERSION, JobSettings, RunIdentity
 from transforms.elements import ArchiveOutcome, ArchiveSummary, Failure, PressedCall
-from transforms.media.errors import StorageError
 from transforms.storage import objects, uris
-
-logger = logging.getLogger(__name__)
-
-FOLDER = "completed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +46,20 @@ class CompletedArchive:
     """That run's; None in notes of versions that did not say."""
 
 
-_NAMES: dict[Any, str] = {CompletedCall: "call", CompletedArchive: "archive"}
+CALL = "call"
+ARCHIVE = "archive"
 
 
-def note_call(
+def note_of_call(
     job: JobSettings,
     run: RunIdentity,
     pressed: PressedCall,
     outcomes: tuple[ArchiveOutcome, ...],
     fingerprints: tuple[tuple[str, str], ...],
-) -> None:
-    """Notes that a call is done. Args: fingerprints: (URI, fingerprint) of its archives."""
+) -> Mapping[str, bytes]:
+    """Returns the note that a call is done, as it goes into a bundle. Args: fingerprints: (URI,
+    fingerprint) of its archives.
+    """
     work = CompletedCall(
         pressed=pressed,
         outcomes=outcomes,
@@ -69,13 +67,15 @@ def note_call(
         settings_fingerprint=job.settings_fingerprint,
         noted_unix_ns=run.started_unix_ns,
     )
-    _note(run, work, *pressed.call.as_tuple())
+    return {CALL: _adapter(CompletedCall).dump_json(work)}
 
 
-def note_archive(
+def note_of_archive(
     job: JobSettings, run: RunIdentity, summary: ArchiveSummary, failures: tuple[Failure, ...]
-) -> None:
-    """Notes that an archive is done. Args: failures: those of it that belong to no call."""
+) -> Mapping[str, bytes]:
+    """Returns the note that an archive is done, as it goes into a bundle. Args: failures: those of
+    it that belong to no call.
+    """
     work = CompletedArchive(
         summary=summary,
         failures=failures,
@@ -83,43 +83,31 @@ def note_archive(
         noted_unix_ns=run.started_unix_ns,
         callpress_version=VERSION,
     )
-    _note(run, work, summary.ref.uri)
+    return {ARCHIVE: _adapter(CompletedArchive).dump_json(work)}
 
 
-def _note(run: RunIdentity, work: CompletedCall | CompletedArchive, *key: str) -> None:
-    """Writes a note, the same each time.
-
-    One that cannot be written costs no more than the work it would have saved.
-    """
-    kind: Any = type(work)
-    try:
-        objects.write_staged(
-            run.staged(FOLDER, f"{_NAMES[kind]}-{key_hash(*key)}.json"),
-            _adapter(kind).dump_json(work),
-        )
-    except StorageError as error:
-        logger.warning("%s", error.message)
+def calls_in(bundle: WrittenBundle) -> list[CompletedCall]:
+    """Returns the calls that are noted in a bundle."""
+    return _parse(bundle.notes(CALL), CompletedCall)
 
 
-def calls_in(staging_uri: str) -> Iterator[CompletedCall]:
-    """Yields the calls a run was done with. Raises: StorageError."""
-    return _find(staging_uri, CompletedCall)
+def archives_in(bundle: WrittenBundle) -> list[CompletedArchive]:
+    """Returns the archives that are noted in a bundle."""
+    return _parse(bundle.notes(ARCHIVE), CompletedArchive)
 
 
-def archives_in(staging_uri: str) -> Iterator[CompletedArchive]:
-    """Yields the archives a run was done with. Raises: StorageError."""
-    return _find(staging_uri, CompletedArchive)
+def _parse(notes: Iterable[bytes], kind: Any) -> list[Any]:
+    """Returns notes; what cannot be read was not left by this version and is passed over."""
+    found = []
+    for note in notes:
+        with contextlib.suppress(ValidationError):
+            found.append(_adapter(kind).validate_json(note))
+    return found
 
 
-def _find(staging_uri: str, kind: Any) -> Iterator[Any]:
-    """Yields notes; what cannot be read was not left by this version and is passed over."""
-    for listed in objects.list_below(uris.join(staging_uri, FOLDER)):
-        name = listed.path.rsplit("/", 1)[-1]
-        if name.startswith(f"{_NAMES[kind]}-") and name.endswith(".json"):
-            try:
-                yield _adapter(kind).validate_json(objects.read_bytes(listed.path))
-            except ValidationError:
-                continue
+def bundles_of(staging_uri: str) -> list[str]:
+    """Returns the bundles in a run's staging. Raises: StorageError."""
+    return [listed.path for listed in objects.list_below(uris.join(staging_uri, FOLDER))]
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from transforms.storage.store import (
     ShortTransferError,
     SwapRead,
     SwapUnsupportedError,
+    exactly,
 )
 
 _BATCH_OBJECTS = 100
@@ -43,6 +44,11 @@ class BeamStore(ObjectStore):
         """Returns a whole object. Raises: ShortTransferError."""
         with contextlib.closing(self.open(uri)) as found:
             return found.read_at(0, found.size_bytes)
+
+    def read_range(self, uri: str, position: int, size: int) -> bytes:
+        """Returns a part of an object. Raises: ShortTransferError."""
+        with contextlib.closing(self.open(uri)) as found:
+            return exactly(found.read_at(position, size), position, size)
 
     def match(self, pattern: str) -> Iterator[ListedObject]:
         """Yields the objects a glob matches."""

@@ -28,7 +28,13 @@ from google_crc32c import Checksum
 from transforms.storage import credentials
 from transforms.storage.globs import compile_glob, plain_prefix
 from transforms.storage.object_store import ObjectStore
-from transforms.storage.store import ListedObject, OpenObject, ShortTransferError, SwapRead
+from transforms.storage.store import (
+    ListedObject,
+    OpenObject,
+    ShortTransferError,
+    SwapRead,
+    exactly,
+)
 
 _PREFIX = "gs://"
 _TIMEOUT_SECONDS = 60
@@ -124,6 +130,21 @@ class GcsStore(ObjectStore):
                 f"what came has checksum {_spell(checksum)}, expected {reader.checksum}"
             )
         return data
+
+    def read_range(self, uri: str, position: int, size: int) -> bytes:
+        """Returns a part of an object. Raises: ShortTransferError."""
+        data = cast(
+            bytes,
+            _blob(uri).download_as_bytes(
+                start=position,
+                end=position + size - 1,
+                raw_download=True,
+                checksum=None,  # Cloud Storage knows that of the whole only
+                retry=None,
+                timeout=_TIMEOUT_SECONDS,
+            ),
+        )
+        return exactly(data, position, size)
 
     def match(self, pattern: str) -> Iterator[ListedObject]:
         """Yields the objects a glob matches, by Beam's rules: `*` stays in its folder, `**` does

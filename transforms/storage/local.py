@@ -22,6 +22,7 @@ from transforms.storage.store import (
     OpenObject,
     ShortTransferError,
     SwapRead,
+    exactly,
 )
 from transforms.storage.uris import join
 
@@ -48,6 +49,12 @@ class LocalStore:
         """Returns a whole file."""
         with open(uri, "rb") as file:
             return file.read()
+
+    def read_range(self, uri: str, position: int, size: int) -> bytes:
+        """Returns a part of a file. Raises: ShortTransferError."""
+        with open(uri, "rb") as file:
+            file.seek(position)
+            return exactly(file.read(size), position, size)
 
     def match(self, pattern: str) -> Iterator[ListedObject]:
         """Yields the files a glob matches; a folder only where it is spelled out.
@@ -179,6 +186,11 @@ class LocalStore:
         """Deletes a file; one that is gone already is no error."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(uri)
+
+    def delete_many(self, uris: list[str]) -> None:
+        """Deletes files; those gone already are no error."""
+        for uri in uris:
+            self.delete(uri)
 
     def delete_below(self, folder: str) -> None:
         """Deletes a folder with all that is in it."""

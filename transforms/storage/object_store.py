@@ -27,9 +27,6 @@ class ObjectStore(Store, Protocol):
     def write_file(self, uri: str, source: Path) -> None:
         """Writes an object from a local file in one upload. Raises: ShortTransferError."""
 
-    def delete_many(self, uris: list[str]) -> None:
-        """Deletes objects, many with a request."""
-
     def list_below(self, folder: str) -> Iterator[ListedObject]:
         """Yields every object whose name begins with that of a folder."""
         return self.match(join(quote(folder), "**"))

@@ -125,6 +125,22 @@ def read_bytes(uri: str) -> bytes:
 
 
 @retried
+def read_range(uri: str, position: int, size: int) -> bytes:
+    """Returns so many bytes of an object that is never replaced, with one request. Raises:
+    StorageError, also where it ends before.
+    """
+    return store_of(uri).read_range(uri, position, size)
+
+
+@retried
+def delete_many(folder: str, uris: list[str]) -> None:
+    """Deletes objects that lie below a folder, many with a request; those gone already are no
+    error. Raises: StorageError.
+    """
+    store_of(folder).delete_many(uris)
+
+
+@retried
 def match(pattern: str) -> list[ListedObject]:
     """Returns the objects a glob matches, sorted by name; none when nothing does. Raises:
     StorageError.

@@ -94,6 +94,11 @@ class Store(Protocol):
     def read(self, uri: str) -> bytes:
         """Returns a whole object."""
 
+    def read_range(self, uri: str, position: int, size: int) -> bytes:
+        """Returns a part of an object with one request. Raises: ShortTransferError: it ends
+        before.
+        """
+
     def match(self, pattern: str) -> Iterator[ListedObject]:
         """Yields the objects a glob matches: `*` stays in its folder, `**` does not. Where it
         cannot be known whether something below matches, the folder or link in its place.
@@ -155,6 +160,9 @@ class Store(Protocol):
     def delete(self, uri: str) -> None:
         """Deletes an object; one that is gone already is no error."""
 
+    def delete_many(self, uris: list[str]) -> None:
+        """Deletes objects, many with a request; those gone already are no error."""
+
     def delete_below(self, folder: str) -> None:
         """Deletes a folder with all that is in it."""
 
@@ -191,6 +199,13 @@ class Store(Protocol):
         Raises:
           SwapUnsupportedError: the store has no such thing.
         """
+
+
+def exactly(data: bytes, position: int, size: int) -> bytes:
+    """Returns bytes that came from a position. Raises: ShortTransferError: not so many."""
+    if len(data) != size:
+        raise ShortTransferError(f"{len(data)} bytes came from byte {position}, expected {size}")
+    return data
 
 
 class OpenFile:

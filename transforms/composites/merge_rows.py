@@ -1,0 +1,171 @@
+"""MergeRows: sections of bundles -> the tables of the catalog, and what is obsolete goes, in the
+order of `catalog.publish`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms.catalog import merging, publish
+from transforms.catalog.merging import ShardMerge
+from transforms.context import JobSettings
+from transforms.elements import PressedCall, SectionRef
+from transforms.engine import progress
+from transforms.engine.run_fn import RunFn, RunInput
+from transforms.locking.lease import lease_of
+
+_DROPPED = "dropped"
+_Partition = tuple[str, str]
+"""Table and date."""
+_Section = tuple[str, tuple[int, ...], int, bool]
+"""A section less its table and date. Plain, since one crosses a shuffle for each table of each
+bundle.
+"""
+
+
+class MergedRows(NamedTuple):
+    """What was published."""
+
+    merged: beam.PCollection[_Partition]
+    """Each date of a table that was merged."""
+    deleted: beam.PCollection[str]
+    """URIs of files that no row names any more."""
+    settled: beam.PCollection[None]
+    """One for each call that had been replaced."""
+
+
+class MergeRows(beam.PTransform):
+    """Input: `SectionRef`, the `PressedCall` of which they have the rows, and where there are any
+    URIs of files that will have none. Output: `MergedRows`.
+
+    Plans each date of a table, then merges its shards in parallel; each object is replaced whole,
+    and merging twice gives the same rows. When all is merged, files without a row are deleted, and
+    notes of replaced calls settled. Memory is one shard and its new rows; it does not grow with the
+    number of bundles, but for 100 bytes each.
+    """
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
+
+    def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> MergedRows:
+        sections, pressed, *unpublished = inputs
+        of_calls, of_archives, of_old = publish.MERGES
+        calls, dropped = self._merge(of_calls, sections, None)
+        archives, _ = self._merge(of_archives, sections, calls)
+        stands = (calls, archives) | "NewRowsStand" >> beam.Flatten()
+        removed, _ = self._merge(of_old, sections, stands)
+        merged = (stands, removed) | "AllMerged" >> beam.Flatten()
+        deleted = (
+            (dropped, *unpublished)
+            | "MediaWithoutRows" >> beam.Flatten()
+            | "DeleteOldFiles"
+            >> beam.ParDo(_DeleteFn(self._job), self._run, beam.pvalue.AsIter(merged))
+        )
+        settled = (
+            pressed
+            | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
+            | "SettleCalls"
+            >> beam.ParDo(_SettleFn(self._job), self._run, beam.pvalue.AsIter(merged))
+        )
+        return MergedRows(merged=merged, deleted=deleted, settled=settled)
+
+    def _merge(
+        self,
+        step: publish.Step,
+        sections: beam.PCollection[SectionRef],
+        after: beam.PCollection[_Partition] | None,
+    ) -> tuple[beam.PCollection[_Partition], beam.PCollection[str]]:
+        """Does one step of the merging, once all of `after` is done."""
+        waits = () if after is None else (beam.pvalue.AsIter(after),)
+        label = step.label
+        shards = (
+            sections
+            | f"Take{label}" >> beam.Filter(step.takes)
+            | f"KeyByPartition{label}" >> beam.Map(_key_by_partition)
+            | f"GroupByPartition{label}" >> beam.GroupByKey()
+            | f"Plan{label}" >> beam.ParDo(_PlanFn(self._job), self._run, *waits)
+            | f"Spread{label}" >> beam.Reshuffle()
+            | f"Merge{label}"
+            >> beam.ParDo(_MergeFn(self._job), self._run).with_outputs(_DROPPED, main="merged")
+        )
+        done = (
+            shards.merged
+            | f"GroupShards{label}" >> beam.GroupByKey()
+            | f"TakeAway{label}" >> beam.ParDo(_TakeAwayFn(self._job), self._run)
+        )
+        return done, shards[_DROPPED]
+
+
+def _key_by_partition(section: SectionRef) -> tuple[_Partition, _Section]:
+    rest = (section.uri, section.starts, section.row_count, section.only_removes)
+    return (section.table, section.call_date), rest
+
+
+class _PlanFn(RunFn):
+    def each(
+        self, group: tuple[_Partition, Iterable[_Section]], _after: Any = None
+    ) -> Iterator[ShardMerge]:
+        (table, call_date), found = group
+        sections = [
+            SectionRef(
+                table=table,
+                call_date=call_date,
+                uri=uri,
+                starts=starts,
+                row_count=row_count,
+                only_removes=only_removes,
+            )
+            for uri, starts, row_count, only_removes in found
+        ]
+        yield from merging.plan_partition(self.job.catalog_uri, table, call_date, sections)
+
+
+class _MergeFn(RunFn):
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
+        self._rows = Metrics.counter(MergeRows, "partition_rows")
+
+    def each(self, merge: ShardMerge) -> Iterator[Any]:
+        lease_of(self.job, self.run).check()
+        merged = merging.merge_shard(self.job.catalog_uri, merge)
+        self._rows.inc(merged.row_count)
+        for uri in merged.dropped_media:
+            yield beam.pvalue.TaggedOutput(_DROPPED, uri)
+        yield (merge.table, merge.call_date), merge.bits
+
+
+class _TakeAwayFn(RunFn):
+    """Deletes what is split into finer shards, once all of them are there."""
+
+    def each(self, group: tuple[_Partition, Iterable[int]]) -> Iterator[_Partition]:
+        (table, call_date), bits = group
+        lease_of(self.job, self.run).check()
+        finest = next(iter(bits))
+        if finest:
+            merging.take_superseded_away(self.job.catalog_uri, table, call_date, finest)
+        progress.add("partitions")
+        yield table, call_date
+
+
+class _DeleteFn(RunFn):
+    """Deletes media of which the row is gone, and nothing that is not ours."""
+
+    def each(self, media_uri: str, _after: Any) -> Iterator[str]:
+        if publish.delete_dropped(self.job, self.run, media_uri):
+            yield media_uri
+
+
+class _SettleFn(RunFn):
+    """Takes away the notes that calls are being replaced, once their rows are those of their files
+    again.
+    """
+
+    def each(self, call: PressedCall, _after: Any) -> Iterator[None]:
+        publish.settle(self.job, self.run, call)
+        yield None
