@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import long_material
+from benchmarks import long_material, nights
 from benchmarks.voices import PACKETS_PER_SECOND, TALK_SECONDS, talk, talk_in_turns
 from tests.support.builders import CALL_START_UNIX_MS, Participant, Segment, make_call_archive
 
@@ -74,6 +74,11 @@ class Material:
         which nobody wants.
         """
         return self._made("five_gigabytes", long_material.five_gigabytes) / "call.tar.gz"
+
+    def night(self) -> Path:
+        """100,000 archives of 20 bytes below `raw`, and a catalog below `out` that has them all."""
+        home = self.folder / "night"
+        return self._made("night", lambda folder: nights.make_night(folder, home))
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         folder = self.folder / name

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,7 @@ from benchmarks.figures import Figure, at_least, at_most, print_table
 from benchmarks.material import SMALL_CALLS, SMALLEST_CALLS, Material
 from benchmarks.presses import CALLPRESS, CORES, ROOT, Presses, in_turns
 from benchmarks.processes import (
+    Peaks,
     ProgramFailedError,
     Used,
     idle_seconds,
@@ -269,6 +272,45 @@ def cost_per_archive(presses: Presses) -> Figure:
     return at_most(steps[1] / steps[0], 1.05, "", detail)
 
 
+# --- nights ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _night_skipped(presses: Presses) -> tuple[Used, Peaks]:
+    """Returns what it takes to find 100,000 archives in the catalog, all of them, on two cores."""
+    folder = presses.material.night()
+    command = presses.command([folder / "raw" / "**"], folder / "out")
+    return _on(CORES, lambda: run(command)), peak_memory(command)
+
+
+def night_skipped(presses: Presses) -> Figure:
+    used, _ = _night_skipped(presses)
+    return at_most(used.wall_s, 60, "s", f", of which {used.cpu_s:.0f} CPU s")
+
+
+def night_skipped_memory(presses: Presses) -> Figure:
+    _, peaks = _night_skipped(presses)
+    return at_most(peaks.launcher / 1e6, 700, "MB")
+
+
+def night_merged(presses: Presses) -> Figure:
+    """What the work of one worker takes, one shard after the other."""
+    of_20, of_100 = (_merge_night(presses, count) for count in (20_000, 100_000))
+    detail = (
+        f": {of_100['peak'] / 1e6:.0f} MB by {of_20['peak'] / 1e6:.0f} MB, in "
+        f"{of_100['seconds']:.0f} and {of_20['seconds']:.0f} s, {of_100['shards']} and "
+        f"{of_20['shards']} shards"
+    )
+    return at_most(of_100["peak"] / of_20["peak"], 1.3, "", detail)
+
+
+def _merge_night(presses: Presses, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.nights", str(presses.new_path()), str(count)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
 # --- bytes ----------------------------------------------------------------------------------------
 
 
@@ -359,6 +401,9 @@ FIGURES: dict[str, Callable[[Presses], Figure]] = {
     "memory, 8 h x 20 participants": memory_long,
     "memory, an archive of 5 GB": memory_big,
     "cpu per archive, of the next 900 by that of the next 90": cost_per_archive,
+    "night of 100,000 archives, all in the catalog: wall on 2 cores": night_skipped,
+    "night of 100,000 archives, all in the catalog: memory": night_skipped_memory,
+    "merging 100,000 calls, memory by that of 20,000": night_merged,
     "bytes read of an archive, by its size": archive_read,
     "bytes written to staging, by the Opus packets": staging_written,
     "bytes read from staging, by those written": staging_read,
