@@ -31,12 +31,7 @@ from transforms.engine import begun
 from transforms.locking import lock
 from transforms.locking.lease import lease_of
 from transforms.locking.lock import LockHeldError
-from transforms.media.errors import (
-    CallpressError,
-    ConfigError,
-    StorageError,
-    exhausted_resource,
-)
+from transforms.media.errors import CallpressError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
@@ -184,11 +179,6 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
     engine = engine_of(options, arguments.codec_processes)
-    if arguments.detach and engine.is_one_process:
-        raise ConfigError(
-            "--detach needs an engine elsewhere, such as --runner=DataflowRunner: the local one "
-            "ends with this command"
-        )
     where = places.places_of(arguments)
     root = places.staging_root(
         where,
@@ -300,12 +290,10 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
             file=sys.stderr,
         )
         return True
-    if isinstance(error, CallpressError) or reason is Reason.LOCK_HELD:
+    if isinstance(error, CallpressError):
         if line == str(error):
             return False
-        # What a step raised, without the engine's words.
-        kind = type(error) if isinstance(error, CallpressError) else LockHeldError
-        raise kind(line) from None
+        raise type(error)(line) from None  # what a step raised, without the engine's words
     logger.exception("%s failed", name)
     if reason is Reason.EXHAUSTED:
         print(

@@ -35,10 +35,10 @@ class Engine(Protocol):
         """The run's, where the engine's counters tell it; known when the job has ended."""
 
     def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
-        """Starts the job and leaves it to itself; returns its id. Of an engine that does not end
-        with this process.
+        """Starts the job and leaves it to itself; returns its id.
 
         Raises:
+          ConfigError: the engine ends with this process.
           EngineDownError: it cannot be reached.
         """
 

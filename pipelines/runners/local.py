@@ -11,6 +11,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.progress_display import showing_progress
 from transforms.codec.pool import POOL
+from transforms.media.errors import ConfigError
 
 _NAMES = ("directrunner", "direct", "fnapirunner")
 
@@ -39,8 +40,11 @@ class LocalEngine:
         self._codec_processes = codec_processes
 
     def start(self, build: Callable[[beam.Pipeline], Any]) -> str:
-        """Is never asked to: a run that would be left to itself is refused here."""
-        raise NotImplementedError
+        """Raises: ConfigError: this engine ends with this process."""
+        raise ConfigError(
+            "--detach needs an engine elsewhere, such as --runner=DataflowRunner: the local one "
+            "ends with this command"
+        )
 
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs a pipeline to its end. Raises: whatever a step raised."""

@@ -128,9 +128,6 @@ def test_run_that_another_one_keeps_out_is_told(tmp_path: Path) -> None:
         (LockHeldError("run other holds it"), "lock_held"),
         (LockLostError("run other has it now"), "lock_lost"),
         (EngineDownError("--runner X: refused"), "engine_down"),
-        (RuntimeError("transforms.media.errors.StorageError: /out: full"), "storage_down"),
-        (RuntimeError("transforms.locking.lock.LockHeldError: it is held"), "lock_held"),
-        (RuntimeError("transforms.locking.lock.LockLostError: gone"), "lock_lost"),
         (KeyError("of ours"), "bug"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
@@ -228,12 +225,10 @@ class _Down(PipelineRunner):
     [
         (ConnectionRefusedError(111, "Connection refused"), EngineDownError),
         (RuntimeError("Pipeline job-1 failed in state FAILED: no workers"), EngineDownError),
-        (RuntimeError("failed: File transforms/mix_calls.py, line 3: KeyError"), RuntimeError),
-        (RuntimeError("transforms.media.errors.StorageError: full"), RuntimeError),
         (TypeError("cannot pickle"), TypeError),
     ],
 )
-def test_engine_that_is_down_is_told_from_a_step_that_failed(
+def test_engine_that_starts_no_job_is_told_from_a_bug(
     error: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Down, "error", error, raising=False)

@@ -168,7 +168,7 @@ def test_local_run_cannot_be_left_to_itself(tmp_path: Path) -> None:
         "callpress: --detach needs an engine elsewhere, such as --runner=DataflowRunner: the local "
         "one ends with this command\n"
     )
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "catalog" / NAME).exists()
 
 
 @pytest.mark.parametrize("flag", ["--summary-json=END", "--dry_run"])
