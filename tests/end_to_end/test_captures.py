@@ -317,10 +317,11 @@ def test_tables_say_what_was_made(pressed: Path) -> None:
     assert run["bytes_written"] == sum(r["size_bytes"] for r in recordings)
     on_disk = {str(path) for path in (pressed / "recordings").rglob("*") if path.is_file()}
     assert on_disk == {row["uri"] for row in recordings}
-    not_parquet = [
-        path for path in catalog.rglob("*") if path.is_file() and path.suffix != ".parquet"
-    ]
-    assert [path.name for path in not_parquet] == [lock.NAME]  # stays, released
+    not_parquet = {
+        path.name for path in catalog.rglob("*") if path.is_file() and path.suffix != ".parquet"
+    }
+    assert not_parquet == {lock.NAME, f"{run['run_id']}.json"}  # the lock stays, given back
+    assert lock.look(str(catalog)) is None
     assert sorted(path.name for path in pressed.iterdir()) == ["catalog", "recordings"]
 
 

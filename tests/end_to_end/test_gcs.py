@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import urllib.request
@@ -68,10 +69,14 @@ def test_two_captures_and_a_broken_archive_on_cloud_storage(
     assert failure["archive_uri"] == f"gs://{BUCKET}/raw/broken.tar.gz"
     assert failure["error_type"] == "ArchiveError"
     assert {row["status"] for row in query(catalog, "archives")} == {"ok", "failed"}
-    # Nothing but recordings, tables, the lock and the archives: no staging, no temporary names.
+    # Nothing but recordings, tables, the lock, the result and the archives: no staging, no
+    # temporary names.
     assert {name.split("/")[3] for name in files} == {"pressed"}
     assert {name.split("/")[4] for name in files} == {"catalog", "recordings"}
-    assert all(name.endswith((".parquet", ".mkv", ".mp3", "/callpress.lock")) for name in files)
+    (result,) = [name for name in files if "/catalog/results/" in name]
+    assert json.loads(files[result].read_bytes())["counts"]["recordings"] == 10
+    others = files.keys() - {result}
+    assert all(name.endswith((".parquet", ".mkv", ".mp3", "/callpress.lock")) for name in others)
 
     # Again: the good ones are skipped, the broken one is replaced by a good one and pressed.
     bucket.blob("raw/broken.tar.gz").delete()
