@@ -155,7 +155,7 @@ def _payloads(job: JobSettings) -> list[bytes]:
     pipeline = beam.Pipeline()
     press.build(pipeline, ["/raw/*"], job)
     proto: Any = pipeline.to_runner_api()
-    found = {}
+    found: dict[tuple[str, int], bytes] = {}
     for transform in proto.components.transforms.values():
         payload = transform.spec.payload
         for text in re.findall(rb"[A-Za-z0-9+/]{80,}={0,2}", payload):

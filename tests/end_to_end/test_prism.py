@@ -12,9 +12,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ pytestmark = pytest.mark.slow
 BUCKET = "calls"
 OF_THE_RUN = {"run_id", "created_at", "processed_at", "failed_at"}
 """Columns that tell one run from another."""
+LEASE_SECONDS = 6
+"""Of the runs that lose their lock."""
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +248,7 @@ class Night:
             bucket.blob(f"{name}-raw/{call}.tar.gz").upload_from_string(data)
         self.catalog = f"gs://{bucket.name}/{name}/catalog"
         profile = cluster.folder / "short-lease.toml"
-        profile.write_text("[limits]\nlock_seconds = 6\n")
+        profile.write_text(f"[limits]\nlock_seconds = {LEASE_SECONDS}\n")
         place = f"gs://{bucket.name}/{name}"
         self._command = (
             *("run", "--input", f"{place}-raw/*", "--output", place, "--config", profile),
@@ -252,11 +256,11 @@ class Night:
         )
 
     @contextmanager
-    def held_while_publishing(self) -> Iterator[HeldRun]:
-        """Starts a run of which the first upload of a recording is held; its launcher is gone when
-        the block ends.
+    def held(self, what: str = "recordings/") -> Iterator[HeldRun]:
+        """Starts a run of which an upload is held, the first one that begins so; its launcher is
+        gone when the block ends.
         """
-        pattern = rf"/upload/.*\b{self.name}/recordings/"
+        pattern = rf"/upload/.*\b{self.name}/{what}"
         path = self._cluster.folder / f"{self.name}.err"
         with holding(self._cluster.faults, pattern) as held, open(path, "wb") as err:
             launcher = subprocess.Popen(
@@ -275,6 +279,13 @@ class Night:
         """Runs over both."""
         return callpress_process(*self._command, env=self._cluster.env)
 
+    def run_locally(self, temporary: Path) -> Finished:
+        """Runs over both as on another machine: with temporary files elsewhere, where nobody else's
+        codec processes take turns.
+        """
+        command = [part for part in self._command if part not in self._flags]
+        return callpress_process(*command, env={**self._cluster.env, "TMPDIR": str(temporary)})
+
     def names(self, suffix: str = "") -> list[str]:
         """Returns the objects of this place, or of one beside it."""
         prefix = f"{self.name}{suffix}/"
@@ -290,9 +301,21 @@ class Night:
 
     def lock(self) -> LockState | None:
         """Returns who has the catalog's lock."""
-        data = self._bucket.blob(f"{self.name}/catalog/{NAME}").download_as_bytes()
-        state = decode(data)
+        state = decode(self._lock().download_as_bytes())
         return state if state is not None and state.expires_unix_s else None
+
+    def lock_age_seconds(self) -> float:
+        """Returns how long ago the lock was last renewed."""
+        blob = self._lock()
+        blob.reload()
+        return (datetime.now(UTC) - blob.updated).total_seconds()
+
+    def write_lock(self, state: LockState) -> None:
+        """Gives the lock to another run."""
+        self._lock().upload_from_string(json.dumps(asdict(state)))
+
+    def _lock(self) -> storage.Blob:
+        return self._bucket.blob(f"{self.name}/catalog/{NAME}")
 
     def check_whole(self) -> None:
         """All is published once, and nothing else is there."""
@@ -313,7 +336,7 @@ def test_job_goes_on_without_its_launcher_and_a_rival_is_refused(
     cluster: PrismCluster, bucket: storage.Bucket
 ) -> None:
     night = Night(cluster, bucket, "alone")
-    with night.held_while_publishing() as run:
+    with night.held() as run:
         run.wait()
         run.launcher.kill()
         holder = night.lock()
@@ -334,6 +357,31 @@ def test_job_goes_on_without_its_launcher_and_a_rival_is_refused(
     assert [run["run_id"] for run in json.loads(told.out)["runs"]] == [holder.run_id]
 
 
+def test_run_that_slept_past_its_lease_publishes_no_more(
+    cluster: PrismCluster, bucket: storage.Bucket, tmp_path: Path
+) -> None:
+    night = Night(cluster, bucket, "slept")
+    with night.held() as run:
+        run.wait()
+        worker = cluster.worker_of(run.job_id)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            holder = night.lock()
+            assert holder is not None
+            wait_until(lambda: night.lock_age_seconds() > LEASE_SECONDS)
+            rival = night.run_locally(tmp_path)
+            assert rival.status == 0, rival.err
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        run.held.let_go()
+        status = run.launcher.wait(timeout=60)
+
+    _check_told_in_lines(status, run.err, f"run {holder.run_id} lost the catalog's lock")
+    (result,) = night.results()
+    assert result["run_id"] != holder.run_id
+    night.check_whole()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a launcher ended."""
@@ -345,16 +393,15 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ends(cluster: PrismCluster, bucket: storage.Bucket) -> dict[str, Ended]:
-    """Runs that something happens to while they publish, all at the same time."""
+    """Runs that something happens to in the middle, all at the same time."""
     gone = bucket.client.create_bucket("gone")
     nights = {name: Night(cluster, bucket, name) for name in ("lost", "cancelled", "stopped")}
     nights["gone"] = Night(cluster, gone, "gone")
     nights["own"] = Night(cluster, bucket, "own", cluster.own_flags)
     with ExitStack() as stack:
-        runs = {
-            name: stack.enter_context(night.held_while_publishing())
-            for name, night in nights.items()
-        }
+        runs = {name: stack.enter_context(night.held()) for name, night in nights.items()}
+        nights["late"] = Night(cluster, bucket, "late")
+        runs["late"] = stack.enter_context(nights["late"].held(f"catalog/{NAME}"))
         for run in runs.values():
             run.wait()
         os.kill(cluster.worker_of(runs["lost"].job_id), signal.SIGKILL)
@@ -363,6 +410,10 @@ def ends(cluster: PrismCluster, bucket: storage.Bucket) -> dict[str, Ended]:
         runs["own"].launcher.send_signal(signal.SIGTERM)
         gone.delete(force=True)
         runs["gone"].held.let_go()
+        nights["late"].write_lock(
+            LockState(run_id="faster", host="elsewhere", expires_unix_s=time.time() + 900)
+        )
+        runs["late"].held.let_go()
         return {
             name: Ended(night=nights[name], status=run.launcher.wait(timeout=60), err=run.err)
             for name, run in runs.items()
@@ -388,6 +439,13 @@ def test_bucket_that_is_deleted_under_a_job_is_told(ends: dict[str, Ended]) -> N
     gone = ends["gone"]
 
     _check_told_in_lines(gone.status, gone.err, r"run \S+ failed: gs://gone/.*HTTP status 404")
+
+
+def test_rival_that_was_faster_is_named_as_on_the_local_engine(ends: dict[str, Ended]) -> None:
+    late = ends["late"]
+
+    _check_told_in_lines(late.status, late.err, "run faster on elsewhere holds the catalog's lock")
+    assert len(late.err.splitlines()) == 2  # the job's id, and this
 
 
 @pytest.mark.parametrize("name", ["stopped", "own"])

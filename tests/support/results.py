@@ -21,7 +21,7 @@ def make_result(number: int, reason: Reason = Reason.OK, **counts: int) -> dict[
       reason: how it ended.
       counts: as its last step has them.
     """
-    found = {
+    found: dict[str, Any] = {
         "run_id": name_of(number),
         "started_at": "2026-01-05T02:00:00+00:00",
         "finished_at": "2026-01-05T02:01:15+00:00",
