@@ -112,14 +112,16 @@ def running_prism_cluster(folder: Path) -> Iterator[PrismCluster]:
                 stop_signal=signal.SIGINT,  # at which it ends its workers too
             )
         )
+        lean = "--experiments=disable_logging_submission_environment"  # without `pip freeze`
         yield PrismCluster(
-            own_flags=("--runner=PrismRunner", f"--prism_location={program}"),
+            own_flags=("--runner=PrismRunner", f"--prism_location={program}", lean),
             job_endpoint=f"{HOST}:{job_port}",
             flags=(
                 "--runner=PortableRunner",
                 f"--job_endpoint={HOST}:{job_port}",
                 "--environment_type=EXTERNAL",
                 f"--environment_config={HOST}:{pool_port}",
+                lean,
             ),
             env=env,
             web_port=web_port,

@@ -280,9 +280,11 @@ class HeldRequest:
 
 
 @contextmanager
-def holding(faults: Faults, pattern: str) -> Iterator[HeldRequest]:
+def holding(
+    faults: Faults, pattern: str, meanwhile: Callable[[], None] | None = None
+) -> Iterator[HeldRequest]:
     """Holds back the first request that `METHOD /path?query names` of matches, at most until the
-    block ends.
+    block ends. Args: meanwhile: what is done before it goes on by itself.
     """
     held = HeldRequest()
     others = faults.before
@@ -291,7 +293,11 @@ def holding(faults: Faults, pattern: str) -> Iterator[HeldRequest]:
         if others is not None:
             others(request)
         if not held.has_come.is_set() and re.search(pattern, request):
-            held.hold()
+            if meanwhile is None:
+                held.hold()
+            else:
+                held.has_come.set()
+                meanwhile()
 
     faults.before = before
     try:
