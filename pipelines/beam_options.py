@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from pipelines.options import StrictParser, UsageError, refuse_unknown
+from pipelines.options import RunArguments, StrictParser, UsageError, refuse_unknown
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import Engine
 from pipelines.runners.local import LocalEngine, is_local
@@ -59,8 +59,17 @@ def _refuse_twice(arguments: Sequence[str], parser: argparse.ArgumentParser) -> 
             given.add(action.dest)
 
 
-def engine_of(options: PipelineOptions, codec_processes: int | None) -> Engine:
-    """Returns the engine that a command line asks for. Args: codec_processes: as it says."""
+def engine_of(options: PipelineOptions, arguments: RunArguments) -> Engine:
+    """Returns the engine that a command line asks for.
+
+    Raises:
+      ConfigError: it is not one that presses a night in portions, which are asked for.
+    """
     if is_local(options.view_as(StandardOptions).runner):
-        return LocalEngine(options, codec_processes)
+        return LocalEngine(options, arguments.codec_processes)
+    if arguments.portion_archives is not None:
+        raise ConfigError(
+            "--portion-archives is for the local engine: others press a night in one job; "
+            "--max-archives bounds it"
+        )
     return BeamEngine(options)

@@ -64,7 +64,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
     places.check_apart(where)
     places.check_inputs(arguments.inputs)
-    engine = engine_of(options, arguments.codec_processes)
+    engine = engine_of(options, arguments)
     job = job_settings(arguments, settings, where, engine, staging_root="")
     plan = make_plan(where.inputs, job)
     ending.write({**plan, "exit_status": 0, "reason": Reason.OK})

@@ -81,6 +81,8 @@ class RunArguments:
     config: str | None
     filters: Filters
     bounds: Bounds
+    portion_archives: int | None
+    """How many archives are pressed and published at a time; None for what the engine does."""
     overwrite: bool
     repress: bool
     codec_processes: int | None
@@ -199,6 +201,11 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument(
         "--max-bytes", metavar="SIZE",
         help="press archives of so many bytes at most (20GB, 500MiB); the rest waits",
+    )  # fmt: skip
+    run.add_argument(
+        "--portion-archives", metavar="N",
+        help="press and publish so many archives at a time, on the local engine (default: 1000 or "
+        "20 GB, a tenth of that with --stop-after)",
     )  # fmt: skip
     run.add_argument(
         "--overwrite", action="store_true", help="press again what the catalog has already"
@@ -377,6 +384,9 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             since=arguments.since or "",
         ),
         bounds=_bounds_of(arguments),
+        portion_archives=None
+        if arguments.portion_archives is None
+        else parse_count("--portion-archives", arguments.portion_archives),
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,

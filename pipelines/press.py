@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -23,9 +25,11 @@ from transforms import (
     unpack_archives,
 )
 from transforms.begin_run import BeginRun, LookBack
-from transforms.choose_archives import ChooseArchives
+from transforms.choose_archives import ChooseArchives, ReadPortions
 from transforms.composites.find_prior_rows import FindPriorRows
-from transforms.context import JobSettings
+from transforms.context import JobSettings, RunIdentity
+from transforms.elements import ArchiveRef, Failure, PutOffArchive
+from transforms.engine.run_fn import RunInput
 from transforms.extract_tracks import ExtractTracks
 from transforms.list_archives import ListArchives
 from transforms.match_filters import MatchFilters
@@ -58,7 +62,89 @@ def build(
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
     compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
     chosen = compared.todo | "ChooseArchives" >> ChooseArchives(job, run)
-    unpacked = chosen.todo | "UnpackArchives" >> UnpackArchives(job, run)
+    touched = (
+        compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
+        listed[list_archives.FAILURES]
+        | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
+        # What an earlier run said of a folder it could not list holds no more.
+        # All that lies in it may be done, and nothing else of it come this way.
+        listed[list_archives.ARCHIVES]
+        | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
+    ) | "TouchedByListing" >> beam.Flatten()
+    # Those too that could not be looked at: what becomes of them is counted with the others.
+    matched = (
+        listed[list_archives.ARCHIVES] | "CountArchives" >> beam.Map(lambda _: 1),
+        listed[list_archives.FAILURES] | "CountOthers" >> beam.Map(lambda _: 1),
+    ) | "AllListed" >> beam.Flatten()
+    work = _Work(
+        todo=chosen.todo,
+        put_off=chosen.put_off,
+        touched=touched,
+        failures=listed[list_archives.FAILURES],
+        skipped=compared.skipped,
+    )
+    told = {
+        "listed": matched,
+        "left_out": listed[list_archives.LEFT_OUT],
+        "repressing": compared.repressing,
+    }
+    return _press(work, told, job, run)
+
+
+def build_portions(
+    pipeline: beam.Pipeline, job: JobSettings, run: RunIdentity, numbers: range
+) -> beam.PCollection[dict[str, object]]:
+    """Wires later portions of a run into `pipeline`, to be pressed together; returns the collection
+    that holds the run's result when they are the last, nothing else.
+
+    Args:
+      pipeline: empty.
+      job: where to and how.
+      run: the one that is at work.
+      numbers: of the portions.
+    """
+    todo = pipeline | "ReadPortions" >> ReadPortions(job, run, numbers)
+
+    def nothing(name: str) -> beam.PCollection[Any]:
+        return pipeline | f"No{name}" >> beam.Create([])
+
+    work = _Work(
+        todo=todo,
+        put_off=nothing("PutOff"),
+        touched=todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
+        failures=nothing("Failures"),
+        skipped=nothing("Skipped"),
+    )
+    told = {
+        "listed": nothing("Listed"),
+        "left_out": nothing("LeftOut"),
+        "repressing": nothing("Repressing"),
+    }
+    return _press(work, told, job, replace(run, portion_number=numbers[-1]))
+
+
+class _Work(NamedTuple):
+    """What is to be pressed, and what else is known before."""
+
+    todo: beam.PCollection[ArchiveRef]
+    put_off: beam.PCollection[PutOffArchive]
+    touched: beam.PCollection[tuple[str]]
+    """As keys: the archives, and what else has rows to be looked at."""
+    failures: beam.PCollection[Failure]
+    skipped: beam.PCollection[tuple[str, ...]]
+
+
+def _press(
+    work: _Work, told: dict[str, beam.PCollection[Any]], job: JobSettings, run: RunInput
+) -> beam.PCollection[dict[str, object]]:
+    """Wires all that follows once it is known what to press.
+
+    Args:
+      work: that.
+      told: what only the result tells.
+      job, run: for whom.
+    """
+    unpacked = work.todo | "UnpackArchives" >> UnpackArchives(job, run)
 
     touched = (
         unpacked.parts
@@ -85,7 +171,7 @@ def build(
         | "ExtractTracks" >> ExtractTracks(job, run)
     )
     before_mix = (
-        listed[list_archives.FAILURES],
+        work.failures,
         unpacked[unpack_archives.FAILURES],
         recalled[unpack_archives.FAILURES],
         planned[plan_calls.FAILURES],
@@ -94,15 +180,8 @@ def build(
     mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(job, run)
 
     touched_archives = (
-        (compared.todo, earlier)
-        | "OfNowAndEarlier" >> beam.Flatten()
-        | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
-        listed[list_archives.FAILURES]
-        | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
-        # What an earlier run said of a folder it could not list holds no more.
-        # All that lies in it may be done, and nothing else of it come this way.
-        listed[list_archives.ARCHIVES]
-        | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
+        work.touched,
+        earlier | "EarlierArchives" >> beam.Map(lambda ref: (ref.uri,)),
     ) | "KeysOfArchives" >> beam.Flatten()
     of_them = {
         "archives": ("archive_uri", "fingerprint"),
@@ -119,24 +198,19 @@ def build(
         (mixed[mix_calls.OUTCOMES], planned[plan_calls.PUT_OFF]) | "AllOutcomes" >> beam.Flatten(),
         before_mix,
         prior_archives,
-        (chosen.put_off, unpacked[unpack_archives.PUT_OFF]) | "AllPutOff" >> beam.Flatten(),
+        (work.put_off, unpacked[unpack_archives.PUT_OFF]) | "AllPutOff" >> beam.Flatten(),
     ) | "RecordArchives" >> RecordArchives(job, run)
 
     failures = (
         before_mix | "WithoutCall" >> beam.Filter(lambda failure: failure.call is None),
         mixed.calls | "OfCalls" >> beam.FlatMap(lambda call: call.failures),
     ) | "AllFailures" >> beam.Flatten()
-    # Those too that could not be looked at: what becomes of them is counted with the others.
-    matched = (
-        listed[list_archives.ARCHIVES] | "CountArchives" >> beam.Map(lambda _: 1),
-        listed[list_archives.FAILURES] | "CountOthers" >> beam.Map(lambda _: 1),
-    ) | "AllListed" >> beam.Flatten()
     named = {}
     if job.filters.named:
         named["unmatched"] = (
             (unpacked.parts, recalled.parts) | "PartsToMatch" >> beam.Flatten(),
             unpacked[unpack_archives.ARCHIVES],
-            compared.skipped,
+            work.skipped,
         ) | "MatchFilters" >> MatchFilters(job)
     return {
         **named,
@@ -146,8 +220,6 @@ def build(
         "unpublished": mixed[mix_calls.UNPUBLISHED],
         "archives": recorded.archives,
         "failures": failures,
-        "listed": matched,
-        "left_out": listed[list_archives.LEFT_OUT],
-        "repressing": compared.repressing,
-        "skipped": compared.skipped,
+        "skipped": work.skipped,
+        **told,
     } | "WriteCatalog" >> WriteCatalog(job, run)

@@ -5,6 +5,7 @@ the job's: its first step takes the catalog's lock, its last one leaves the resu
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import secrets
@@ -25,6 +26,7 @@ from pipelines.options import EXIT_FAILED, RunArguments
 from pipelines.runners.engine import Engine, EngineDownError
 from pipelines.runners.job_errors import StepFailedError
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
+from transforms.bounds import PortionSize
 from transforms.catalog import results
 from transforms.context import JobSettings, RunIdentity
 from transforms.engine import begun
@@ -36,12 +38,18 @@ from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.reason import Reason
-from transforms.recovery import take_up
+from transforms.recovery import portions, take_up
 from transforms.storage import objects
 from transforms.storage.errors import describe_error
 
 logger = logging.getLogger(__name__)
 
+_PORTION_ARCHIVES = 1_000
+_PORTION_BYTES = 20 * 10**9
+_SHARE_WITH_AN_END = 10
+"""Portions are so many times smaller where a run stops at a time: of the one that is at work then,
+what is not done yet is left.
+"""
 _STEP = re.compile(r" \[while running '[^']*'\]")
 _TOLD_AS_FAILED = (Reason.STORAGE_DOWN, Reason.LOCK_LOST, Reason.ENGINE_DOWN)
 """What ends a run amid its work: no fault of what was asked for, nor of the program."""
@@ -67,6 +75,8 @@ class _Watched:
         self.stopper: Stopper | None = None
         self.run: RunIdentity | None = None
         """Known once its first step was done in this process."""
+        self.portions = 1
+        """In which it is pressed; more than one only in this process."""
 
     @property
     def run_id(self) -> str | None:
@@ -87,6 +97,10 @@ class _Watched:
             self._held.enter_context(lease.at_work())
             if self.stopper is not None:
                 self._held.enter_context(lease.telling(self.stopper.stop))
+
+    def divide(self, run: RunIdentity, portions: int) -> None:
+        """Takes the run as it is after its first steps, and how many portions it has."""
+        self.run, self.portions = run, portions
 
     def hear(self, line: str) -> None:
         """Tells a line of what the run begins with."""
@@ -178,7 +192,7 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args)
-    engine = engine_of(options, arguments.codec_processes)
+    engine = engine_of(options, arguments)
     where = places.places_of(arguments)
     root = places.staging_root(
         where,
@@ -217,6 +231,7 @@ def job_settings(
         settings=settings,
         filters=arguments.filters,
         bounds=arguments.bounds,
+        portion=_portion(arguments) if engine.is_one_process else None,
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,
@@ -225,6 +240,14 @@ def job_settings(
         is_one_process=engine.is_one_process,
         fails_unattended=arguments.detach,
     )
+
+
+def _portion(arguments: RunArguments) -> PortionSize:
+    """Returns how much is pressed and published at a time on the local engine."""
+    if arguments.portion_archives is not None:
+        return PortionSize(archives=arguments.portion_archives)
+    share = 1 if arguments.bounds.stop_after_seconds is None else _SHARE_WITH_AN_END
+    return PortionSize(archives=_PORTION_ARCHIVES // share, size_bytes=_PORTION_BYTES // share)
 
 
 def _start(prepared: _Prepared) -> int:
@@ -245,6 +268,8 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     job = prepared.job
     clock = time.monotonic()
     prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job))
+    if watched.run is not None and watched.portions > 1:
+        _press_later_portions(prepared, watched.run, watched.portions)
     result = _result(job, watched)
     ending.write(result)
     run_summary.print_summary(result, time.monotonic() - clock, job.output_uri, job.catalog_uri)
@@ -252,6 +277,22 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     for line in result["told"]:
         print(f"callpress: {line}", file=sys.stderr)
     return int(result["exit_status"])
+
+
+def _press_later_portions(prepared: _Prepared, run: RunIdentity, count: int) -> None:
+    """Presses the portions of a run behind the first one, each by a job of its own; once the run is
+    to start no more, all that are left by one, which lets their archives wait.
+    """
+    job, number = prepared.job, 1
+    while number < count:
+        portions.sweep(run)
+        print(f"callpress: portion {number} of {count} is published", file=sys.stderr)
+        last = count if job.bounds.is_over(run.started_unix_ns) else number + 1
+        numbers = range(number + 1, last + 1)
+        prepared.engine.run(
+            functools.partial(press.build_portions, job=job, run=run, numbers=numbers)
+        )
+        number = last
 
 
 def _result(job: JobSettings, watched: _Watched) -> results.Result:

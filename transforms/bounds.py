@@ -68,6 +68,17 @@ class Bounds:
         return time.time_ns() - started_unix_ns >= self.stop_after_seconds * 10**9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortionSize:
+    """How much of a night is pressed and published at a time."""
+
+    archives: int
+    size_bytes: int | None = None
+    """Of the archives, as listed, at most; one archive is a portion whatever its size. None does
+    not bound.
+    """
+
+
 def parse_duration(flag: str, text: str) -> int:
     """Returns a length of time such as `5h`, `90m` or `1h30m` in seconds. Raises: ConfigError."""
     found = _DURATION.fullmatch(text.strip().lower())

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from transforms.bounds import Bounds
+from transforms.bounds import Bounds, PortionSize
 from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
@@ -52,6 +52,8 @@ class JobSettings:
     """
     bounds: Bounds = field(default_factory=Bounds)
     """How much a run takes on."""
+    portion: PortionSize | None = None
+    """How much of it is pressed and published at a time; None for all."""
     settings_fingerprint: str = field(init=False)
     """Of `settings`: archives pressed with another one are pressed anew."""
 
@@ -78,6 +80,8 @@ class RunIdentity:
     """Archives to press whatever the catalog says: a run that was cut short had begun to replace
     what was made of them.
     """
+    portion_number: int = 1
+    """The number of the portion at work; the last of them, where some are at work together."""
     taken_up: tuple[tuple[Status, int], ...] = ()
     """Archives that this run put into the catalog for one that had died, and that were that one's
     first try: how many ended how. They are this run's news.

@@ -103,7 +103,8 @@ class PutOffArchive:
     """An archive that the run leaves to the next one."""
 
     ref: ArchiveRef
-    by: Bound
+    by: Bound | None
+    """None for one of a later portion of the same run: it waits in case that never comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,14 +152,15 @@ class _RecordFn(RunFn):
           prior: what the catalog has of it.
         """
         ref = archive.ref
-        yield RecordedArchive(
-            status=Status.WAITING,
-            bytes_read=summary.bytes_read if summary else 0,
-            cpu_ns=summary.cpu_ns if summary else 0,
-            failure_count=0,
-            is_first_time=False,
-            put_off_by=archive.by,
-        )
+        if archive.by is not None:
+            yield RecordedArchive(
+                status=Status.WAITING,
+                bytes_read=summary.bytes_read if summary else 0,
+                cpu_ns=summary.cpu_ns if summary else 0,
+                failure_count=0,
+                is_first_time=False,
+                put_off_by=archive.by,
+            )
         rows = [row for row in prior if "fingerprint" in row]
         if self.job.filters.named or any(row["fingerprint"] == ref.fingerprint for row in rows):
             return

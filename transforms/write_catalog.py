@@ -5,7 +5,7 @@ row. The order is that of `catalog.publish`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +26,7 @@ from transforms.locking.lease import lease_of
 from transforms.media.errors import RunFailedError
 from transforms.media.wall_time import utc_date
 from transforms.reason import Reason
-from transforms.recovery import take_up
+from transforms.recovery import portions, take_up
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -145,9 +145,14 @@ def _failure_order(failure: Failure) -> tuple[str, ...]:
     return (failure.archive_uri or "", failure.stage, failure.member or "", failure.message)
 
 
+def _plain_failure_order(failure: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(failure[name] or "" for name in ("archive_uri", "stage", "member", "message"))
+
+
 class _FinishFn(RunFn):
-    """Writes the `runs` row and the run's result. Done once more, it gives the result that is
-    there.
+    """Writes the `runs` row and the run's result, of all its portions once the last one is
+    published; before that it keeps what came of the one at work, and gives none. Done once more, it
+    gives the result that is there.
     """
 
     is_after_all = True
@@ -170,7 +175,18 @@ class _FinishFn(RunFn):
             return
         for _done in (*merged, *settled):  # what is read here has been done before
             pass
-        removed = sum(1 for _uri in deleted)
+        found: portions.Found = {
+            "counts": {**tally, "files_removed": sum(1 for _uri in deleted)},
+            "repress": next((asdict(found) for found in repressing), None),
+            "unmatched": [asdict(found) for found in unmatched],
+            "failures": [asdict(failure) for failure in failures],
+        }
+        if not portions.is_last(job, run):
+            _ensure_files(job, run)
+            portions.keep(run, found)
+            return
+        found = portions.total(run, found, _plain_failure_order, RESULT_FAILURES)
+        tally = found["counts"]
         for how, count in run.taken_up:
             tally = {**tally, f"first_time_{how}": tally.get(f"first_time_{how}", 0) + count}
         if job.is_one_process:  # the codec processes' is counted by the steps
@@ -178,13 +194,11 @@ class _FinishFn(RunFn):
         finished_unix_ns = max(time.time_ns(), run.started_unix_ns)  # by another worker's clock
         row = run_row(tally, results.run_status(tally, job.settings), finished_unix_ns, job, run)
         found = {
+            **found,
             "run_id": run.run_id,
             "started_at": row["started_at"].isoformat(),
             "finished_at": row["finished_at"].isoformat(),
-            "counts": {**tally, "files_removed": removed},
-            "repress": next((asdict(found) for found in repressing), None),
-            "unmatched": [asdict(found) for found in unmatched],
-            "failures": [asdict(failure) for failure in failures],
+            "counts": tally,
         }
         reason, told = results.judge(found, job, run)
         result = results.summarise(found, 0 if reason is Reason.OK else 1, reason, told)
@@ -231,7 +245,12 @@ def _write_run(row: Row, job: JobSettings, run: RunIdentity) -> None:
     bundle = Bundle()
     bundle.add(owned(date, {"runs": stamped([row], job, run)}, (run.run_id,)))
     sections = bundle.write(run.staging_uri)
+    _ensure_files(job, run)
+    merging.merge_partition(job.catalog_uri, "runs", date, sections)
+
+
+def _ensure_files(job: JobSettings, run: RunIdentity) -> None:
+    """Gives each table but `runs` a file at least."""
     for table in TABLES:
         if table != "runs":
-            partitions.ensure_file(job.catalog_uri, table, date)
-    merging.merge_partition(job.catalog_uri, "runs", date, sections)
+            partitions.ensure_file(job.catalog_uri, table, utc_date(run.started_unix_ns))

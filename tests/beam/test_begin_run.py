@@ -44,6 +44,9 @@ class _Listener:
     def hear(self, line: str) -> None:
         self.lines.append(line)
 
+    def divide(self, run: RunIdentity, portions: int) -> None:
+        raise AssertionError(portions)
+
 
 @pytest.fixture
 def job(context: JobRun) -> JobSettings:

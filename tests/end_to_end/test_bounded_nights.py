@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +84,22 @@ def test_what_waits_is_first_in_the_next_run_whatever_its_since(raw: Path) -> No
     (run,) = query(raw.parent / "out" / "catalog", "runs")
     assert (run["archives_listed"], run["archives_waiting"]) == (12, 7)
     _verify(raw)
-    _write(raw / "90.tar.gz", "call-90", at=-9_999)  # older than all, and new
 
     size = (raw / "00.tar.gz").stat().st_size
     result = _run(raw, "--since", TOMORROW, "--max-bytes", 3 * size + size // 2)
     assert _counts(result) == (7, 3, 4)
     assert _archives(raw, Status.WAITING) == ["00", "01", "02", "03"]
 
-    result = _run(raw, "--max-archives", 4)
-    assert _counts(result)[1:] == (4, 1)
-    assert _archives(raw, Status.WAITING) == ["90"]  # though it is the oldest of all
-
-    assert _counts(_run(raw, "--since", TOMORROW)) == (1, 1, 0)
+    assert _counts(_run(raw, "--since", TOMORROW)) == (4, 4, 0)
     assert _archives(raw, Status.WAITING) == []
-    assert len(query(raw.parent / "out" / "catalog", "calls")) == 13
+    assert len(query(raw.parent / "out" / "catalog", "calls")) == 12
     _verify(raw)
 
 
 @pytest.mark.slow
 def test_run_that_is_to_stop_at_once_leaves_everything_to_the_next(raw: Path) -> None:
-    result = _run(raw, "--stop-after", "0s")
+    # In portions: once the time is up, all that are left are put off together.
+    result = _run(raw, "--stop-after", "0s", "--portion-archives", 4)
 
     assert _counts(result) == (12, 0, 12)
     assert "(--stop-after 0s); no call was done in that time" in result["told"][0]
@@ -112,32 +111,6 @@ def test_run_that_is_to_stop_at_once_leaves_everything_to_the_next(raw: Path) ->
     assert not (raw.parent / "out" / "recordings").exists()
 
     assert _counts(_run(raw, "--since", TOMORROW, "--stop-after", "5h")) == (12, 12, 0)
-    _verify(raw)
-
-
-@pytest.mark.slow
-def test_rows_of_what_stands_are_not_hidden_by_what_waits(raw: Path) -> None:
-    for path in list(raw.iterdir())[2:]:
-        path.unlink()
-    good, bad = sorted(raw.iterdir())
-    bad.write_bytes(b"no archive at all")
-    done = callpress("run", "--input", raw / "*", "--output", raw.parent / "out")
-    assert done.status == 1
-    before = query(raw.parent / "out" / "catalog", "archives")
-
-    # As they are: what is known of them stays.
-    assert _counts(_run(raw, "--overwrite", "--stop-after", "0s")) == (2, 0, 2)
-    assert query(raw.parent / "out" / "catalog", "archives") == before
-    assert len(query(raw.parent / "out" / "catalog", "failures")) == 1
-
-    # Changed, and on another date: it waits, and its call's rows stay.
-    os.utime(good, (FIRST_UNIX_S + 86_400 * 3, FIRST_UNIX_S + 86_400 * 3))
-    _run(raw, "--stop-after", "0s")
-    rows = query(raw.parent / "out" / "catalog", "archives")
-    assert sorted((Path(row["archive_uri"]).name, row["status"]) for row in rows) == [
-        (good.name, "waiting"), (bad.name, "failed"),
-    ]  # fmt: skip
-    assert len(query(raw.parent / "out" / "catalog", "recordings")) == 2
     _verify(raw)
 
 
@@ -164,3 +137,113 @@ def test_bound_that_is_none_is_refused_before_any_work(raw: Path, flags: tuple[s
     assert done.status == 2
     assert f"{flags[0]} {flags[1]}: expected" in done.err
     assert not (raw.parent / "out").exists()
+
+
+# --- portions -------------------------------------------------------------------------------------
+
+
+OF_RUN = ("run_id", "created_at", "processed_at", "failed_at", "started_at", "finished_at",
+          "settings_json", "cpu_ms")  # fmt: skip
+"""Columns in which two runs over the same archives differ."""
+
+
+def _tables(out: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        table: [
+            {name: str(value).replace(str(out), "") for name, value in row.items()
+             if name not in OF_RUN}
+            for row in query(out / "catalog", table)
+        ]
+        for table in ("recordings", "segments", "tracks", "dumps", "calls", "archives", "speech",
+                      "failures", "runs")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_run_in_portions_makes_what_one_at_once_makes(raw: Path, tmp_path: Path) -> None:
+    (raw / "06.tar.gz").write_bytes(b"no archive at all")
+    command = ("run", "--input", raw / "*", "--output")
+    found = {}
+    for name, flags in (("whole", ()), ("divided", ("--portion-archives", 4))):
+        summary = tmp_path / f"{name}.json"
+        done = callpress(*command, tmp_path / name, *flags, "--summary-json", summary)
+        assert done.status == 1  # 1 of 12 is more than 5 %
+        assert ("callpress: portion 2 of 3 is published\n" in done.err) == bool(flags)
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
+            "catalog", "recordings",
+        ]  # fmt: skip
+        result = json.loads(summary.read_text())
+        for figure in ("run_id", "started_at", "finished_at", "cpu_seconds"):
+            del result[figure]
+        found[name] = result, _tables(tmp_path / name)
+    assert found["whole"] == found["divided"]
+    assert found["divided"][0]["counts"]["archives"]["ok"] == 11
+
+
+@pytest.mark.slow
+def test_call_in_two_portions_is_whole_and_stays_so_while_an_archive_of_it_waits(
+    tmp_path: Path,
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number, name in enumerate(("alice", "bob")):
+        person = Participant(participant_id=name, segments=[Segment(packets=PACKETS)])
+        (raw / f"{number}.tar.gz").write_bytes(make_call_archive([person]))
+        os.utime(raw / f"{number}.tar.gz", (FIRST_UNIX_S, FIRST_UNIX_S))
+
+    result = _run(raw, "--portion-archives", 1)
+
+    catalog = tmp_path / "out" / "catalog"
+    before = query(catalog, "calls")
+    assert [(row["participant_count"], len(row["archive_uris"])) for row in before] == [(2, 2)]
+    assert len(query(catalog, "recordings")) == 3
+    assert _counts(result) == (2, 2, 0)
+    assert not list((catalog / "callpress.unfinished").glob("*"))
+    _verify(raw)
+
+    # One changes, its row goes to another date; the other is as it was.
+    os.utime(raw / "1.tar.gz", (FIRST_UNIX_S + 86_400 * 3,) * 2)
+    assert _counts(_run(raw, "--overwrite", "--stop-after", "0s")) == (2, 0, 2)
+    rows = query(catalog, "archives")
+    assert sorted((Path(row["archive_uri"]).name, row["status"]) for row in rows) == [
+        ("0.tar.gz", "ok"), ("1.tar.gz", "waiting"),
+    ]  # fmt: skip
+    assert query(catalog, "calls") == before
+    _verify(raw)
+
+
+@pytest.mark.slow
+def test_run_killed_in_its_last_portion_has_the_others_in_its_tables(raw: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", "--input", f"{raw}/*",
+         "--output", str(raw.parent / "out"), "--portion-archives", "4"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if "portion 2 of 3 is published" in line:
+                process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = [f"{number:02d}" for number in range(4, 12)]
+    assert _archives(raw, Status.OK) == done
+    assert len(query(raw.parent / "out" / "catalog", "calls")) == 8
+    assert _archives(raw, Status.WAITING) == ["00", "01", "02", "03"]
+
+    result = _run(raw, "--since", TOMORROW)
+
+    assert result["counts"]["archives"]["listed"] <= 4  # what was completed was taken up
+    assert _archives(raw, Status.OK) == [f"{number:02d}" for number in range(12)]
+    _verify(raw)
+    assert [path.name for path in (raw.parent / "out").iterdir()] == ["catalog", "recordings"]
+
+
+def test_portions_are_refused_where_each_would_be_a_job(raw: Path) -> None:
+    done = callpress(
+        "run", "--input", raw / "*", "--output", raw.parent / "out", "--portion-archives", 4,
+        "--runner", "PrismRunner", "--temp_location", raw.parent / "tmp",
+    )  # fmt: skip
+
+    assert done.status == 2
+    assert "--portion-archives is for the local engine: others press a night in one job" in done.err
+    assert not (raw.parent / "out" / "catalog").exists()

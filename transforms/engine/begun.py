@@ -20,6 +20,9 @@ class Listener(Protocol):
     def begin(self, run: RunIdentity) -> None:
         """Takes the run, which has the lock now."""
 
+    def divide(self, run: RunIdentity, portions: int) -> None:
+        """Takes how many portions a run has, of which the first is at work."""
+
     def hear(self, line: str) -> None:
         """Takes a line for people."""
 
@@ -31,6 +34,12 @@ def tell(run: RunIdentity) -> None:
     """Tells that a run has taken the lock. From any thread."""
     for listener in list(_listeners):
         listener.begin(run)
+
+
+def tell_portions(run: RunIdentity, portions: int) -> None:
+    """Tells how many portions a run has: another job of the same process presses each."""
+    for listener in list(_listeners):
+        listener.divide(run, portions)
 
 
 def say(line: str) -> None:
