@@ -81,7 +81,7 @@ class TakeUpCompleted(beam.PTransform):
         swept = (
             dead.folders
             | "WhenPublished" >> beam.Map(_after, beam.pvalue.AsIter(done))
-            | "SweepStaging" >> SweepStaging()
+            | "SweepStaging" >> SweepStaging(job, run)
         )
         taken = (
             calls.calls | "CountCalls" >> beam.Map(lambda _: TakenUp(1, ())),

@@ -19,6 +19,7 @@ from transforms.catalog.rows.runs import run_row
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
 from transforms.composites.merge_rows import MergeRows
+from transforms.composites.sweep_staging import SweepStaging
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, PressedCall, RecordedArchive, Row
 from transforms.engine.run_fn import RunFn, RunInput
@@ -85,10 +86,14 @@ class WriteCatalog(beam.PTransform):
                 ),
             )
         )
+        swept = (
+            finished
+            | "StagingOfRun" >> beam.ParDo(_StagingFn(job), run)
+            | "SweepStaging" >> SweepStaging(job, run)
+        )
         return (
             finished
-            | "SweepStaging" >> beam.ParDo(_SweepFn(job), run)
-            | "GiveBackLock" >> beam.ParDo(_GiveBackFn(job), run)
+            | "GiveBackLock" >> beam.ParDo(_GiveBackFn(job), run, beam.pvalue.AsIter(swept))
             # Behind it nothing is done again: a job that ends as failed does that at the very end.
             | "KeepResult" >> beam.Reshuffle()
             | "EndAsItWent" >> beam.Map(_end_as_it_went, job)
@@ -209,25 +214,24 @@ class _FinishFn(RunFn):
         yield result
 
 
-class _SweepFn(RunFn):
-    """Deletes the run's staging, unless another run has taken over: that one does."""
+class _StagingFn(RunFn):
+    """Gives the run's staging, to be swept, unless another run has taken over: that one does."""
 
     is_after_all = True
 
-    def each(self, result: results.Result) -> Iterator[results.Result]:
-        lease = lease_of(self.job, self.run)
-        if lease.is_held():
-            with lease.at_work():
-                take_up.sweep(self.job, self.run)
-        yield result
+    def each(self, _: results.Result) -> Iterator[str]:
+        if lease_of(self.job, self.run).is_held():
+            yield self.run.staging_uri
 
 
 class _GiveBackFn(RunFn):
-    """Gives the catalog's lock back."""
+    """Gives the catalog's lock back, once staging is swept."""
 
     is_after_all = True
 
-    def each(self, result: results.Result) -> Iterator[results.Result]:
+    def each(self, result: results.Result, swept: Iterable[str]) -> Iterator[results.Result]:
+        if any(swept):
+            take_up.leave_no_folders(self.job)
         lease_of(self.job, self.run).give_back()
         yield result
 

@@ -128,11 +128,18 @@ def _finest(covering: Sequence[CatalogFile]) -> tuple[CatalogFile, ...]:
     return tuple(file for file in covering if file.bits == finest)
 
 
-def merge_shard(catalog_uri: str, merge: ShardMerge) -> MergedShard:
+def merge_shard(
+    catalog_uri: str, merge: ShardMerge, make_sure: Callable[[pa.Table], None] | None = None
+) -> MergedShard:
     """Replaces the rows of some calls, archives or runs in a shard; merging twice gives the same
     rows.
 
     Memory holds the shard and the rows that go into it, as Arrow tables.
+
+    Args:
+      catalog_uri: root of the catalog.
+      merge: what to merge.
+      make_sure: is given the new rows before they stand.
 
     Raises:
       StorageError: reading or writing fails.
@@ -144,6 +151,8 @@ def merge_shard(catalog_uri: str, merge: ShardMerge) -> MergedShard:
     target = CatalogFile(uri=name, call_date=merge.call_date, bits=merge.bits, shard=merge.shard)
     replaced: set[ReplacedKey] = set()
     new = joined(table, list(_new_rows(merge, target, replaced)))
+    if make_sure is not None:
+        make_sure(new)
     read = [partitions.read_all_columns(file, table) for file in merge.covering]
     old = _distinct(joined(table, read), table)
     kept = old.filter(pa.array(_keeps(old, table, replaced, target)))

@@ -11,12 +11,12 @@ import hashlib
 import io
 import logging
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
+import pyarrow as pa
+
 from transforms.context import RunIdentity, key_hash
-from transforms.elements import Row
 from transforms.storage import globs, objects, work_folders
 
 logger = logging.getLogger(__name__)
@@ -32,17 +32,17 @@ def keep_copy(run: RunIdentity, uri: str, source: Path) -> None:
         objects.move(_copy_of(run, uri), copy)
 
 
-def make_again(run: RunIdentity, recordings: Iterable[Row]) -> None:
+def make_again(run: RunIdentity, recordings: pa.Table) -> None:
     """Puts the copies of those recordings in place again that are not as their rows say.
 
     Args:
       run: which made them, or took them up: of those there is no copy, and they were compared then.
-      recordings: rows that are about to stand.
+      recordings: rows of the table that are about to stand.
 
     Raises:
       StorageError: a file or its copy cannot be read or written.
     """
-    for row in recordings:
+    for row in recordings.select(["uri", "size_bytes", "sha256"]).to_pylist():
         uri, copy = row["uri"], _copy_of(run, row["uri"])
         if is_as_told(uri, row["size_bytes"], row["sha256"]) or not objects.match(
             globs.quote(copy)

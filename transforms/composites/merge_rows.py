@@ -4,13 +4,14 @@ order of `catalog.publish`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.catalog import merging, publish
+from transforms.catalog import merging, publish, rivals
 from transforms.catalog.merging import ShardMerge
 from transforms.context import JobSettings
 from transforms.elements import PressedCall, SectionRef
@@ -133,7 +134,10 @@ class _MergeFn(RunFn):
 
     def each(self, merge: ShardMerge) -> Iterator[Any]:
         lease_of(self.job, self.run).check()
-        merged = merging.merge_shard(self.job.catalog_uri, merge)
+        make_sure = None
+        if self.run.took_over and merge.table == "recordings":
+            make_sure = functools.partial(rivals.make_again, self.run)
+        merged = merging.merge_shard(self.job.catalog_uri, merge, make_sure)
         self._rows.inc(merged.row_count)
         for uri in merged.dropped_media:
             yield beam.pvalue.TaggedOutput(_DROPPED, uri)

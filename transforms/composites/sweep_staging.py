@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from transforms.context import JobSettings
+from transforms.engine.run_fn import RunFn, RunInput
+from transforms.locking.lease import lease_of
 from transforms.storage import objects
 
 _AT_A_TIME = 300
@@ -14,17 +18,23 @@ _AT_A_TIME = 300
 
 class SweepStaging(beam.PTransform):
     """Input: URIs of staging folders. Output: the same, each when nothing of it is left.
+    It may be done once more when the run that it is for is over: it looks for no lock.
 
     In a store without folders the objects are listed, and deleted in parallel, some hundreds at a
     time; on a disk a folder is deleted with all that is in it. What is gone already is no error.
     """
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
 
     def expand(self, folders: beam.PCollection[str]) -> beam.PCollection[str]:
         deleted = (
             folders
             | "ListObjects" >> beam.FlatMap(_list_objects)
             | "SpreadObjects" >> beam.Reshuffle()
-            | "DeleteObjects" >> beam.MapTuple(_delete_objects)
+            | "DeleteObjects" >> beam.ParDo(_DeleteObjectsFn(self._job), self._run)
         )
         return folders | "DeleteFolders" >> beam.Map(_delete_folder, beam.pvalue.AsIter(deleted))
 
@@ -37,8 +47,15 @@ def _list_objects(folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield folder, tuple(found[start : start + _AT_A_TIME])
 
 
-def _delete_objects(folder: str, uris: tuple[str, ...]) -> None:
-    objects.delete_many(folder, list(uris))
+class _DeleteObjectsFn(RunFn):
+    is_after_all = True
+
+    def each(self, found: tuple[str, tuple[str, ...]]) -> Iterator[None]:
+        folder, uris = found
+        lease = lease_of(self.job, self.run)
+        with lease.at_work() if lease.is_held() else contextlib.nullcontext():
+            objects.delete_many(folder, list(uris))
+        yield None
 
 
 def _delete_folder(folder: str, _deleted: Iterable[None]) -> str:

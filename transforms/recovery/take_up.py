@@ -191,10 +191,13 @@ def keep_completed_work(job: JobSettings, run: RunIdentity) -> None:
 
 
 def sweep(job: JobSettings, run: RunIdentity) -> None:
-    """Deletes a run's staging, and the folders it is in unless others stage there. Raises:
-    StorageError.
-    """
+    """Deletes a run's staging. Raises: StorageError."""
     objects.delete_below(run.staging_uri)
+    leave_no_folders(job)
+
+
+def leave_no_folders(job: JobSettings) -> None:
+    """Deletes the folders that runs stage in, unless others do so."""
     if objects.delete_empty_folder(job.staging_root):
         objects.delete_empty_folder(os.path.dirname(job.staging_root))
 
