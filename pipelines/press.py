@@ -37,6 +37,7 @@ from transforms.mix_calls import MixCalls
 from transforms.plan_calls import PlanCalls
 from transforms.recall_archives import RecallArchives
 from transforms.record_archives import RecordArchives
+from transforms.recovery.take_up import TakenUp
 from transforms.skip_processed import SkipProcessed
 from transforms.take_up_completed import TakeUpCompleted
 from transforms.unpack_archives import UnpackArchives
@@ -57,7 +58,11 @@ def build(
       job: where to and how.
     """
     locked = pipeline | "BeginRun" >> BeginRun(job)
-    taken = locked | "TakeUpCompleted" >> TakeUpCompleted(job)
+    taken = (
+        locked | "TakeUpCompleted" >> TakeUpCompleted(job)
+        if job.takes_up
+        else pipeline | "NothingToTakeUp" >> beam.Create([TakenUp(0, ())])
+    )
     run = beam.pvalue.AsSingleton((locked, taken) | "LookBack" >> LookBack(job))
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
     compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)

@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -212,7 +212,10 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
         raise LockHeldError(lock.why_held(where.catalog_uri, held))
     return _Prepared(
         inputs=where.inputs,
-        job=job_settings(arguments, settings, where, engine, root),
+        job=replace(
+            job_settings(arguments, settings, where, engine, root),
+            takes_up=not engine.is_one_process or take_up.may_find(root),
+        ),
         engine=engine,
     )
 

@@ -14,6 +14,7 @@ from apache_beam.metrics import Metrics
 from transforms.catalog import pending_replacement
 from transforms.context import JobSettings, RunIdentity
 from transforms.engine import begun
+from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn
 from transforms.locking import lock
 from transforms.recovery import repair
@@ -37,12 +38,9 @@ class BeginRun(beam.PTransform):
         self._job = job
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RunIdentity]:
-        return (
-            begin
-            | "Start" >> beam.Impulse()
-            | "NameRun" >> beam.Map(_name, self._job)
-            | "KeepName" >> beam.Reshuffle()
-            | "TakeLock" >> beam.ParDo(_TakeLockFn(self._job))
+        named = begin | "Start" >> beam.Impulse() | "NameRun" >> beam.Map(_name, self._job)
+        return break_fusion(named, "KeepName", self._job) | "TakeLock" >> beam.ParDo(
+            _TakeLockFn(self._job)
         )
 
 

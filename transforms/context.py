@@ -44,6 +44,10 @@ class JobSettings:
     """
     staging_root: str = ""
     """The folder that all runs over the catalog stage in; each has its own inside."""
+    takes_up: bool = True
+    """Whether dead runs may have left something to take up: where that was looked for, and is not,
+    a run is spared the steps.
+    """
     is_one_process: bool = False
     """Whether all of a run lives in one process, and ends with that."""
     fails_unattended: bool = False

@@ -20,6 +20,7 @@ from transforms.composites.merge_rows import MergeRows
 from transforms.composites.sweep_staging import SweepStaging
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import PressedCall, Row, Status
+from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import ParallelRunFn, RunFn
 from transforms.media.errors import StorageError
 from transforms.media.values import CallKey
@@ -58,11 +59,9 @@ class TakeUpCompleted(beam.PTransform):
         dead = runs | "LookForDeadRuns" >> beam.FlatMap(_look, job).with_outputs(
             _BUNDLES, main="folders"
         )
-        noted = (
-            dead[_BUNDLES]
-            | "SpreadBundles" >> beam.Reshuffle()
-            | "LookAtCalls" >> beam.ParDo(_LookFn(job), run).with_outputs(_ARCHIVES, main="calls")
-        )
+        noted = break_fusion(dead[_BUNDLES], "SpreadBundles", job) | "LookAtCalls" >> beam.ParDo(
+            _LookFn(job), run
+        ).with_outputs(_ARCHIVES, main="calls")
         chosen = self._choose(noted.calls)
         calls = (
             chosen

@@ -22,6 +22,7 @@ from transforms.composites.merge_rows import MergeRows
 from transforms.composites.sweep_staging import SweepStaging
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, PressedCall, RecordedArchive, Row
+from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 from transforms.media.errors import RunFailedError
@@ -91,12 +92,12 @@ class WriteCatalog(beam.PTransform):
             | "StagingOfRun" >> beam.ParDo(_StagingFn(job), run)
             | "SweepStaging" >> SweepStaging(job, run)
         )
-        return (
-            finished
-            | "GiveBackLock" >> beam.ParDo(_GiveBackFn(job), run, beam.pvalue.AsIter(swept))
-            # Behind it nothing is done again: a job that ends as failed does that at the very end.
-            | "KeepResult" >> beam.Reshuffle()
-            | "EndAsItWent" >> beam.Map(_end_as_it_went, job)
+        free = finished | "GiveBackLock" >> beam.ParDo(
+            _GiveBackFn(job), run, beam.pvalue.AsIter(swept)
+        )
+        # Behind it nothing is done again: a job that ends as failed does that at the very end.
+        return break_fusion(free, "KeepResult", job) | "EndAsItWent" >> beam.Map(
+            _end_as_it_went, job
         )
 
 

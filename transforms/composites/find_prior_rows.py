@@ -10,6 +10,7 @@ import apache_beam as beam
 from transforms.catalog import partitions
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.context import JobSettings
+from transforms.engine.fusion_break import break_fusion
 
 
 class FindPriorRows(beam.PTransform):
@@ -27,27 +28,22 @@ class FindPriorRows(beam.PTransform):
         in all.
         """
         super().__init__()
-        self._catalog_uri = job.catalog_uri
+        self._job = job
         self._columns = {table: tuple(names) for table, names in columns.items()}
         self._key_columns = tuple(key_columns)
 
     def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
-        catalog_uri, columns = self._catalog_uri, self._columns
+        catalog_uri, columns = self._job.catalog_uri, self._columns
 
         def list_files(_: bytes) -> Iterator[tuple[str, partitions.CatalogFile]]:
             for table in columns:
                 for file in partitions.list_files(catalog_uri, table):
                     yield table, file
 
-        return (
-            keys.pipeline
-            | "Start" >> beam.Impulse()
-            | "ListFiles" >> beam.FlatMap(list_files)
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "ScanFile"
-            >> beam.ParDo(
-                _ScanFn(columns, self._key_columns), beam.pvalue.AsIter(keys)
-            ).with_outputs(*columns)
+        files = keys.pipeline | "Start" >> beam.Impulse() | "ListFiles" >> beam.FlatMap(list_files)
+        scan = beam.ParDo(_ScanFn(columns, self._key_columns), beam.pvalue.AsIter(keys))
+        return break_fusion(files, "SpreadFiles", self._job) | "ScanFile" >> scan.with_outputs(
+            *columns
         )
 
 

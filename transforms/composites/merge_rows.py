@@ -16,6 +16,7 @@ from transforms.catalog.merging import ShardMerge
 from transforms.context import JobSettings
 from transforms.elements import PressedCall, SectionRef
 from transforms.engine import progress
+from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 
@@ -85,16 +86,16 @@ class MergeRows(beam.PTransform):
         """Does one step of the merging, once all of `after` is done."""
         waits = () if after is None else (beam.pvalue.AsIter(after),)
         label = step.label
-        shards = (
+        planned = (
             sections
             | f"Take{label}" >> beam.Filter(step.takes)
             | f"KeyByPartition{label}" >> beam.Map(_key_by_partition)
             | f"GroupByPartition{label}" >> beam.GroupByKey()
             | f"Plan{label}" >> beam.ParDo(_PlanFn(self._job), self._run, *waits)
-            | f"Spread{label}" >> beam.Reshuffle()
-            | f"Merge{label}"
-            >> beam.ParDo(_MergeFn(self._job), self._run).with_outputs(_DROPPED, main="merged")
         )
+        shards = break_fusion(planned, f"Spread{label}", self._job) | f"Merge{label}" >> beam.ParDo(
+            _MergeFn(self._job), self._run
+        ).with_outputs(_DROPPED, main="merged")
         done = (
             shards.merged
             | f"GroupShards{label}" >> beam.GroupByKey()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from transforms.context import JobSettings
+from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 from transforms.storage import objects
@@ -30,11 +31,9 @@ class SweepStaging(beam.PTransform):
         self._run = run
 
     def expand(self, folders: beam.PCollection[str]) -> beam.PCollection[str]:
-        deleted = (
-            folders
-            | "ListObjects" >> beam.FlatMap(_list_objects)
-            | "SpreadObjects" >> beam.Reshuffle()
-            | "DeleteObjects" >> beam.ParDo(_DeleteObjectsFn(self._job), self._run)
+        found = folders | "ListObjects" >> beam.FlatMap(_list_objects)
+        deleted = break_fusion(found, "SpreadObjects", self._job) | "DeleteObjects" >> beam.ParDo(
+            _DeleteObjectsFn(self._job), self._run
         )
         return folders | "DeleteFolders" >> beam.Map(_delete_folder, beam.pvalue.AsIter(deleted))
 

@@ -27,7 +27,7 @@ from transforms.media.wall_time import from_time, utc_date
 from transforms.recovery import completed_work
 from transforms.recovery.completed_work import CompletedArchive, CompletedCall
 from transforms.sources import archive_files
-from transforms.storage import objects, uris
+from transforms.storage import globs, objects, uris
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,11 @@ class TakenArchive:
     rows: tuple[OwnedRows, ...]
     status: Status
     is_first_time: bool
+
+
+def may_find(staging_root: str) -> bool:
+    """Whether any run has left something in staging. Raises: StorageError."""
+    return objects.has_match(uris.join(globs.quote(staging_root), "**"))
 
 
 def look_for_dead_runs(job: JobSettings, run: RunIdentity) -> dict[str, list[str]]:
