@@ -315,7 +315,9 @@ def test_media_outside_the_output_is_never_deleted(context: JobRun, tmp_path: Pa
         (tmp_path / name).touch()
     delete = _DeleteFn(context.changed(output_uri=str(tmp_path / "out")).job)
 
-    gone = [list(delete.process(str(path), None)) for path in sorted(tmp_path.rglob("x*"))]
+    gone = [
+        list(delete.process(str(path), context.run, ())) for path in sorted(tmp_path.rglob("x*"))
+    ]
 
     assert [path for paths in gone for path in paths] == [
         str(tmp_path / "out/recordings/a/b/c/x.mkv")
