@@ -205,7 +205,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument(
         "--portion-archives", metavar="N",
         help="press and publish so many archives at a time, on the local engine (default: 1000 or "
-        "20 GB, a tenth of that with --stop-after)",
+        "20 GB, a twentieth of a larger night; 100 or 2 GB with --stop-after)",
     )  # fmt: skip
     run.add_argument(
         "--overwrite", action="store_true", help="press again what the catalog has already"

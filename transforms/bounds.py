@@ -77,6 +77,8 @@ class PortionSize:
     """Of the archives, as listed, at most; one archive is a portion whatever its size. None does
     not bound.
     """
+    most_portions: int | None = None
+    """About: of a larger night portions are larger rather than more. None does not bound."""
 
 
 def parse_duration(flag: str, text: str) -> int:

@@ -56,6 +56,9 @@ class _Heard:
         ((4, 4, 4, 4), PortionSize(archives=3, size_bytes=8), [2, 2]),
         ((9, 1, 1, 9, 9), PortionSize(archives=3, size_bytes=5), [1, 2, 1, 1]),
         ((9, 9), PortionSize(archives=3), [2]),
+        ((1,) * 9, PortionSize(archives=2, size_bytes=9, most_portions=3), [3, 3, 3]),
+        ((4,) * 9, PortionSize(archives=5, size_bytes=8, most_portions=3), [3, 3, 3]),
+        ((4,) * 4, PortionSize(archives=2, size_bytes=9, most_portions=3), [2, 2]),
     ],
 )
 def test_portion_is_full_with_so_many_archives_or_bytes(

@@ -27,12 +27,18 @@ first failures.
 
 def divide(archives: Sequence[ArchiveRef], size: PortionSize) -> list[Sequence[ArchiveRef]]:
     """Returns the archives of each portion, in order; at least one portion."""
+    most_archives, most_bytes = size.archives, size.size_bytes
+    if size.most_portions is not None:
+        most_archives = max(most_archives, -(-len(archives) // size.most_portions))
+        if most_bytes is not None:
+            all_bytes = sum(ref.size_bytes for ref in archives)
+            most_bytes = max(most_bytes, -(-all_bytes // size.most_portions))
     starts, size_bytes = [0], 0
     for number, ref in enumerate(archives):
         size_bytes += ref.size_bytes
-        is_full = number - starts[-1] >= size.archives
-        if size.size_bytes is not None and number > starts[-1]:
-            is_full |= size_bytes > size.size_bytes
+        is_full = number - starts[-1] >= most_archives
+        if most_bytes is not None and number > starts[-1]:
+            is_full |= size_bytes > most_bytes
         if is_full:
             starts.append(number)
             size_bytes = ref.size_bytes
