@@ -367,4 +367,4 @@ def _cause_of(error: Exception) -> tuple[Reason, str]:
         return Reason.EXHAUSTED, what
     if isinstance(error, StepFailedError):
         return Reason.BUG, str(error)
-    return Reason.BUG, f"{type(error).__name__}: {describe_error(error)}"
+    return Reason.BUG, f"{type(error).__name__}: {_STEP.sub('', describe_error(error))}"

@@ -15,7 +15,9 @@ _OURS = re.compile(r"^((?:transforms|pipelines)(?:\.\w+)+): (.*)", re.MULTILINE)
 """The last line of a traceback of an error of ours."""
 _ANY_RAISED = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$", re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last)"
-_STEP = re.compile(r" \[while running '[^']*'\].*")
+_STEP = re.compile(r" \[while running '[^']*'\]")
+_NO_MEMORY = re.compile(r"(?:RuntimeError: )?MemoryError\b")
+"""Beam wraps what is raised without a word."""
 _WORKER_LOST = re.compile(
     r"SDK worker disconnected: (?:worker\[)?(.+?)(?:\])?, \d+ active instructions"
     r"|(Channel closed prematurely)"
@@ -51,7 +53,7 @@ def error_of(text: str) -> Exception:
         )
     if _TRACEBACK in text:
         what = _last_raised(text)
-        if what.startswith(MemoryError.__name__):
+        if _NO_MEMORY.match(what):
             return MemoryError()
         return OSError(what) if exhausted_resource(Exception(what)) else StepFailedError(what)
     if lost := _WORKER_LOST.search(text):

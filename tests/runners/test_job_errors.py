@@ -58,6 +58,7 @@ def test_an_error_behind_another_is_not_taken_for_it() -> None:
     [
         ("ValueError: boom", "ValueError: boom"),
         ("AssertionError", "AssertionError"),
+        ("KeyError: 'x'", "KeyError: 'x'"),
         ("google.api_core.exceptions.Unknown: what", "google.api_core.exceptions.Unknown: what"),
     ],
 )
@@ -72,6 +73,7 @@ def test_anything_else_a_step_raised_is_a_bug(line: str, told: str) -> None:
     "line",
     [
         "MemoryError",
+        "RuntimeError: MemoryError",
         "OSError: [Errno 24] Too many open files: 'x'",
         "RuntimeError: can't start new thread",
     ],
