@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import PreconditionFailed
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
@@ -400,6 +401,15 @@ class Ended:
     err: str
 
 
+def _delete(bucket: storage.Bucket) -> bool:
+    """Deletes a bucket and all in it; returns whether it is gone: a job at work may still write."""
+    try:
+        bucket.delete(force=True)
+    except PreconditionFailed:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def ends(cluster: PrismCluster, bucket: storage.Bucket) -> dict[str, Ended]:
     """Runs that something happens to in the middle, all at the same time."""
@@ -420,7 +430,7 @@ def ends(cluster: PrismCluster, bucket: storage.Bucket) -> dict[str, Ended]:
         cluster.cancel(runs["cancelled"].job_id)
         runs["stopped"].launcher.send_signal(signal.SIGTERM)
         runs["own"].launcher.send_signal(signal.SIGTERM)
-        gone.delete(force=True)
+        wait_until(lambda: _delete(gone))
         runs["gone"].held.let_go()
         return {
             name: Ended(night=night, status=run.launcher.wait(timeout=60), err=run.err)

@@ -228,8 +228,8 @@ _CANCELLING = """
 import time
 from pipelines.stopping import StoppedError, stopping_cleanly
 with stopping_cleanly(lambda: "farewell", engine_seconds=60):
-    print("at work", flush=True)
     try:
+        print("at work", flush=True)
         time.sleep(60)
     except StoppedError:
         print("cancelling", flush=True)
