@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -145,6 +146,23 @@ def _write_media(context: JobRun, name: str) -> str:
 
 
 # --- rows -----------------------------------------------------------------------------------------
+
+
+def test_file_that_a_late_rival_wrote_over_is_made_again_before_its_row_stands(
+    context: JobRun, tmp_path: Path
+) -> None:
+    context = context.changed(took_over=True)
+    uri, ours = f"{context.output_uri}/recordings/default/standup/s/alice.mkv", b"ours" * 100
+    (tmp_path / "made").write_bytes(ours)
+    publish.publish_media(*context, uri, tmp_path / "made")
+    told: dict[str, Any] = {"size_bytes": len(ours), "sha256": hashlib.sha256(ours).hexdigest()}
+    call = _pressed(context, {"recordings": [recording_row("alice", uri, **told)]})
+    Path(uri).write_bytes(b"them" * 100)
+
+    _run(context, calls=[call])
+
+    assert Path(uri).read_bytes() == ours
+    assert read_catalog(context, "recordings")[0]["sha256"] == told["sha256"]
 
 
 def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
