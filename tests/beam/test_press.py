@@ -35,3 +35,34 @@ def test_local_run_does_not_check_them_again() -> None:
     make_local_pipeline(options)
 
     assert not options.view_as(TypeOptions).pipeline_type_check
+
+
+def test_catalog_is_listed_once_all_that_dead_runs_had_is_in_it(context: JobRun) -> None:
+    """An engine does at once what waits for nothing, wherever it stands in the graph: rows that are
+    taken up would not be found, and earlier archives of their calls not be read.
+    """
+    pipeline = make_pipeline()
+    press.build(pipeline, ["/raw/*"], context.job)
+    steps = pipeline.to_runner_api().components.transforms.values()
+
+    def behind(name: str) -> set[str]:
+        """Returns the names of all steps that wait for one."""
+        found: set[str] = set()
+        made = {out for step in steps if step.unique_name == name for out in step.outputs.values()}
+        while new := [
+            step
+            for step in steps
+            if step.unique_name not in found
+            and not step.subtransforms
+            and made.intersection(step.inputs.values())
+        ]:
+            found.update(step.unique_name for step in new)
+            made.update(out for step in new for out in step.outputs.values())
+        return found
+
+    lists = {step.unique_name for step in steps if step.unique_name.endswith("/ListFiles")}
+    of_take_up = {name for name in lists if name.startswith("TakeUpCompleted/")}
+
+    assert len(of_take_up) == len(lists - of_take_up) == 2
+    assert of_take_up <= behind("BeginRun/TakeLock")
+    assert lists - of_take_up <= behind("LookBack/LookBack")

@@ -17,8 +17,9 @@ class FindPriorRows(beam.PTransform):
     """Input: keys, tuples of text. Output: by table, its rows of the catalog with these keys, and
     their `call_date`.
 
-    Reads of each object the rows that can have a wanted key, in parallel over all objects; the
-    keys are a side input. Writes nothing; memory holds the keys and one object's columns.
+    Reads of each object the rows that can have a wanted key, in parallel over all objects, of the
+    catalog as it is once all keys are there; the keys are a side input. Writes nothing; memory
+    holds the keys and one object's columns.
     """
 
     def __init__(
@@ -35,12 +36,22 @@ class FindPriorRows(beam.PTransform):
     def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
         catalog_uri, columns = self._job.catalog_uri, self._columns
 
-        def list_files(_: bytes) -> Iterator[tuple[str, partitions.CatalogFile]]:
+        def list_files(
+            _: bytes, keys: Iterable[tuple[str, ...]]
+        ) -> Iterator[tuple[str, partitions.CatalogFile]]:
+            if next(iter(keys), None) is None:
+                return
             for table in columns:
                 for file in partitions.list_files(catalog_uri, table):
                     yield table, file
 
-        files = keys.pipeline | "Start" >> beam.Impulse() | "ListFiles" >> beam.FlatMap(list_files)
+        # Behind the keys, and so behind all that is published before they are known: an engine does
+        # at once what waits for nothing.
+        files = (
+            keys.pipeline
+            | "Start" >> beam.Impulse()
+            | "ListFiles" >> beam.FlatMap(list_files, beam.pvalue.AsIter(keys))
+        )
         scan = beam.ParDo(_ScanFn(columns, self._key_columns), beam.pvalue.AsIter(keys))
         return break_fusion(files, "SpreadFiles", self._job) | "ScanFile" >> scan.with_outputs(
             *columns
