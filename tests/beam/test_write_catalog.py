@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from tests.support.locks import acquire, other_state, token_of
 from transforms.bounds import Bound, Bounds
-from transforms.catalog import pending_replacement, publish, results
+from transforms.catalog import bundles, pending_replacement, publish, results
 from transforms.catalog.bundles import Bundle, owned
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
@@ -635,6 +635,27 @@ def test_run_that_lost_its_lock_writes_no_result(
 
     assert results.read(locked.catalog_uri, "run-1") is None
     assert not list_parquet(locked, "runs")
+
+
+def test_run_that_loses_its_lock_while_it_reads_writes_no_rows(
+    locked: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the rows of a night may take longer than a look at the lock holds good."""
+    call = _pressed(locked)
+    reads, began = bundles.read_rows, lease._now()
+    monkeypatch.setattr(lease, "_now", lambda: began)
+
+    def lose(span: bundles.Span, table: str) -> Iterator[Any]:
+        Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+        monkeypatch.setattr(lease, "_now", lambda: began + 61)
+        return reads(span, table)
+
+    monkeypatch.setattr(bundles, "read_rows", lose)
+
+    with pytest.raises(LockLostError, match=r"run run-1 lost the .*run other on elsewhere"):
+        _run(locked, calls=[call])
+
+    assert not list_parquet(locked, "calls")
 
 
 def test_run_that_lost_its_lock_deletes_nothing(locked: JobRun) -> None:

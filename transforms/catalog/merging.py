@@ -129,7 +129,10 @@ def _finest(covering: Sequence[CatalogFile]) -> tuple[CatalogFile, ...]:
 
 
 def merge_shard(
-    catalog_uri: str, merge: ShardMerge, make_sure: Callable[[pa.Table], None] | None = None
+    catalog_uri: str,
+    merge: ShardMerge,
+    make_sure: Callable[[pa.Table], None] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> MergedShard:
     """Replaces the rows of some calls, archives or runs in a shard; merging twice gives the same
     rows.
@@ -140,6 +143,7 @@ def merge_shard(
       catalog_uri: root of the catalog.
       merge: what to merge.
       make_sure: is given the new rows before they stand.
+      check: raises what is to keep the shard from being written; called when that is next.
 
     Raises:
       StorageError: reading or writing fails.
@@ -164,6 +168,8 @@ def merge_shard(
     del old, read
     rows = sorted_by_key(table, joined(table, [kept, new]).combine_chunks())
     if rows.num_rows or merge.is_needed:
+        if check is not None:
+            check()
         write(name, rows)
     return MergedShard(row_count=rows.num_rows, dropped_media=tuple(sorted(dropped)))
 

@@ -45,9 +45,9 @@ def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) ->
       LockLostError: another run has the catalog by now.
       StorageError: it cannot be written.
     """
-    lease_of(job, run).check(source.stat().st_size)
     if run.took_over:
         rivals.keep_copy(run, uri, source)
+    lease_of(job, run).check(source.stat().st_size)
     objects.publish(uri, source)
 
 

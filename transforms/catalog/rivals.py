@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -32,11 +33,12 @@ def keep_copy(run: RunIdentity, uri: str, source: Path) -> None:
         objects.move(_copy_of(run, uri), copy)
 
 
-def make_again(run: RunIdentity, recordings: pa.Table) -> None:
+def make_again(run: RunIdentity, check: Callable[[int], None], recordings: pa.Table) -> None:
     """Puts the copies of those recordings in place again that are not as their rows say.
 
     Args:
       run: which made them, or took them up: of those there is no copy, and they were compared then.
+      check: makes sure, before an upload of so many bytes, that the run has the lock still.
       recordings: rows of the table that are about to stand.
 
     Raises:
@@ -53,6 +55,7 @@ def make_again(run: RunIdentity, recordings: pa.Table) -> None:
             again = folder / "again"
             with objects.open_input(copy) as kept, again.open("wb") as file:
                 shutil.copyfileobj(kept, file)
+            check(row["size_bytes"])
             objects.publish(uri, again)
 
 

@@ -134,11 +134,12 @@ class _MergeFn(RunFn):
         self._rows = Metrics.counter(MergeRows, "partition_rows")
 
     def each(self, merge: ShardMerge) -> Iterator[Any]:
-        lease_of(self.job, self.run).check()
+        # Asked for once all is read: that may take longer than a look at the lock holds good.
+        check = lease_of(self.job, self.run).check
         make_sure = None
         if self.run.took_over and merge.table == "recordings":
-            make_sure = functools.partial(rivals.make_again, self.run)
-        merged = merging.merge_shard(self.job.catalog_uri, merge, make_sure)
+            make_sure = functools.partial(rivals.make_again, self.run, check)
+        merged = merging.merge_shard(self.job.catalog_uri, merge, make_sure, check)
         self._rows.inc(merged.row_count)
         for uri in merged.dropped_media:
             yield beam.pvalue.TaggedOutput(_DROPPED, uri)
