@@ -51,9 +51,12 @@ class LocalEngine:
     def run(self, build: Callable[[beam.Pipeline], Any]) -> None:
         """Runs a pipeline to its end. Raises: whatever a step raised."""
         with showing_progress(POOL.governor.use(self._codec_processes)):
-            pipeline = make_local_pipeline(self._options)
-            build(pipeline)
-            pipeline.run().wait_until_finish()
+            try:
+                pipeline = make_local_pipeline(self._options)
+                build(pipeline)
+                pipeline.run().wait_until_finish()
+            finally:
+                _specs_of.cache_clear()
 
 
 _specs_of = functools.lru_cache(maxsize=2_000)(userstate.get_dofn_specs)

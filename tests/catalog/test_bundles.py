@@ -10,6 +10,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.support.beam import (
+    CALL,
     CALL_COLUMNS,
     CALL_DATE,
     GroupOnce,
@@ -184,6 +185,24 @@ def test_what_is_gathered_is_due_after_200_pieces(
 
     assert _state(gathered) == (False, True, 30.0)
     assert gathered.write(context.staging_uri) == ([], list(range(200)))
+    assert _state(gathered) == (True, False, None)
+
+
+def test_what_is_gathered_is_due_after_32_mib(
+    context: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is in memory until it is written."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1_000.0)
+    gathered = Gathered()
+    gathered.add((), {"call": b"1" * (31 << 20)}, [1])
+    assert _state(gathered) == (False, False, 30.0)
+
+    gathered.add(owned(CALL_DATE, {"calls": [call_row()]}, CALL.as_tuple()), {}, [2])
+    assert _state(gathered) == (False, False, 30.0)
+    gathered.add((), {"call": b"3" * (1 << 20)}, [3])
+
+    assert _state(gathered) == (False, True, 30.0)
+    assert gathered.write(context.staging_uri)[1] == [1, 2, 3]
     assert _state(gathered) == (True, False, None)
 
 

@@ -101,13 +101,17 @@ class Bundle:
         self._notes: dict[str, list[bytes]] = defaultdict(list)
         self.count = 0
         """Pieces that were put in."""
+        self.size_bytes = 0
+        """Of their rows and notes."""
 
     def add(self, rows: Iterable[OwnedRows] = (), notes: Mapping[str, bytes] | None = None) -> None:
         """Puts a piece in. Args: notes: JSON without line ends, by what it is a note of."""
         for each in rows:
             self._sections[each.only_removes, each.table, each.call_date].append(each)
+            self.size_bytes += len(each.line)
         for kind, note in (notes or {}).items():
             self._notes[kind].append(note)
+            self.size_bytes += len(note)
         self.count += 1
 
     def write(self, staging_uri: str) -> list[SectionRef]:

@@ -13,6 +13,10 @@ from transforms.elements import SectionRef
 
 _MOST = 200
 """Pieces in a bundle: a night of 100,000 calls is 500 of them."""
+_BYTES = 32 << 20
+"""In a bundle, but for the last piece: an ordinary call has some kB, one of a thousand people who
+speak for hours tens of MB.
+"""
 _SECONDS = 30.0
 """For which the first of them waits at most: what a killed run loses of what it had done."""
 
@@ -42,7 +46,8 @@ class Gathered:
     @property
     def is_due(self) -> bool:
         """Whether it is to be written now."""
-        return self._bundle.count >= _MOST or self.seconds_left == 0.0
+        bundle = self._bundle
+        return bundle.count >= _MOST or bundle.size_bytes >= _BYTES or self.seconds_left == 0.0
 
     @property
     def seconds_left(self) -> float | None:
