@@ -199,9 +199,11 @@ def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> No
     out = tmp_path / "out"
     lock_file = out / "catalog" / "callpress.lock"
     end = tmp_path / "end.json"
+    profile = tmp_path / "short_lease.toml"
+    profile.write_text("[limits]\nlock_seconds = 15\n")  # it is looked at each second
     run = Run(
         *("--input", _write_long_call(tmp_path / "long.tar", 100), "--output", out),
-        *("--summary-json", end),
+        *("--summary-json", end, "--config", profile),
     )
     run.wait_until(lambda: list(out.glob(".staging/*/*/work/*/mix")))
     theirs = other_state(run_id="the-other").decode()
@@ -210,7 +212,7 @@ def test_run_that_loses_its_lock_stops_before_it_publishes(tmp_path: Path) -> No
     _, err = run.process.communicate(timeout=120)
 
     assert run.process.returncode == 1
-    assert "the-other on elsewhere has it now" in err
+    assert "run the-other on elsewhere (process 1) has it now" in err
     told = json.loads(end.read_text())
     assert (told["exit_status"], told["reason"]) == (1, "lock_lost")
     assert "Traceback" not in err

@@ -91,8 +91,7 @@ class Lease:
         wanted = min(wanted, lease_seconds * _RENEWED_SHARE)
         with self._lock:
             self._raise_if_lost()
-            seen = self._seen
-            if seen is None or _now() - seen.looked_at > lease_seconds * _LOOKED_SHARE:
+            if not self._has_looked():
                 self._look_and_renew()
             for _ in range(_TRIES):
                 self._raise_if_lost()
@@ -164,13 +163,16 @@ class Lease:
             raise LockLostError(self._lost)
 
     def _keep(self) -> None:
-        """Renews while there is work, and a little longer: work comes in small pieces."""
+        """Looks and renews while there is work, and a little longer: work comes in small pieces. A
+        run that has lost the catalog should not work on for hours.
+        """
         begun = -1
         while self._goes_on(begun):
             begun = self._begun
             with self._lock:
                 try:
-                    if self._at_work and not self._given_back.is_set() and self._is_due():
+                    is_wanted = self._at_work and not self._given_back.is_set()
+                    if is_wanted and (self._is_due() or not self._has_looked()):
                         self._look_and_renew()
                 except Exception as error:  # whatever it was, the next look may go well
                     logger.warning(
@@ -188,6 +190,11 @@ class Lease:
 
     def _is_ours(self, state: LockState | None) -> bool:
         return state is not None and state.token == self._holder.token
+
+    def _has_looked(self) -> bool:
+        """Whether the last look holds good."""
+        good_seconds = self._holder.lease_seconds * _LOOKED_SHARE
+        return self._seen is not None and _now() - self._seen.looked_at <= good_seconds
 
     def _seconds_left(self) -> float:
         return self._seen.expires_at - _now() if self._seen else 0.0
