@@ -263,6 +263,8 @@ def _start(prepared: _Prepared) -> int:
     job_id = prepared.engine.start(
         lambda pipeline: press.build(pipeline, prepared.inputs, prepared.job)
     )
+    if prepared.engine.has_only_template:
+        return _tell_template()
     print(
         f"callpress: started job {job_id}; callpress runs --catalog {prepared.job.catalog_uri} "
         "tells how it goes",
@@ -276,6 +278,8 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     job = prepared.job
     clock = time.monotonic()
     prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job))
+    if prepared.engine.has_only_template:
+        return _tell_template()
     if watched.run is not None and watched.portions > 1:
         _press_later_portions(prepared, watched.run, watched.portions)
     result = _result(job, watched)
@@ -285,6 +289,15 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     for line in result["told"]:
         print(f"callpress: {line}", file=sys.stderr)
     return int(result["exit_status"])
+
+
+def _tell_template() -> int:
+    """Says that a template was written, and nothing else; returns the exit status."""
+    print(
+        "callpress: the job's template is written; nothing is pressed before it is started",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _press_later_portions(prepared: _Prepared, run: RunIdentity, count: int) -> None:
@@ -304,8 +317,15 @@ def _press_later_portions(prepared: _Prepared, run: RunIdentity, count: int) -> 
 
 
 def _result(job: JobSettings, watched: _Watched) -> results.Result:
-    """Returns what the run left. Raises: EngineDownError: nothing, though the job is at its end."""
-    result = results.read(job.catalog_uri, watched.run_id) if watched.run_id else None
+    """Returns what the run left. Raises: EngineDownError: nothing, though the job is at its end, or
+    the engine does not tell which run it was.
+    """
+    if watched.run_id is None:
+        raise EngineDownError(
+            "the job came to its end, but its engine has no counters that tell which run it was; "
+            f"callpress runs --catalog {job.catalog_uri} tells how it went"
+        )
+    result = results.read(job.catalog_uri, watched.run_id)
     if result is None:
         raise EngineDownError(
             f"the job came to its end, but left no result in {job.catalog_uri}/{results.FOLDER}"

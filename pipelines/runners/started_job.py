@@ -43,6 +43,8 @@ class StartedJob:
     @property
     def id(self) -> str:
         """The engine's name for it; empty where it gives none."""
+        if self.is_none:
+            return ""
         if hasattr(self._result, "job_id"):
             return str(self._result.job_id())
         return str(getattr(self._result, "_job_id", ""))  # Beam's portable runner has no other

@@ -16,6 +16,7 @@ import apache_beam as beam
 import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
 from apache_beam.runners.runner import PipelineState
 
 from pipelines.runners import beam as beam_engine
@@ -182,6 +183,27 @@ def test_dataflows_job_has_an_address() -> None:
     assert StartedJob(engine, PipelineOptions(flags)).address == (
         "https://console.cloud.google.com/dataflow/jobs/europe-west1/job-7?project=lab-project"
     )
+
+
+@pytest.mark.parametrize("how", ["waits", "leaves"])
+def test_template_is_no_job(
+    how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is written with `--template_location`, and started by others."""
+    flags = ["--runner=PortableRunner", "--job_endpoint=embed"]
+    result = DataflowPipelineResult(None, SimpleNamespace(dataflow_client=None))
+    launcher = BeamEngine(PipelineOptions(flags))
+    monkeypatch.setattr(beam.Pipeline, "run", lambda _: result)
+
+    if how == "waits":
+        launcher.run(lambda _: None)
+    else:
+        assert launcher.start(lambda _: None) == ""
+
+    assert launcher.has_only_template
+    assert launcher.has_ended
+    assert launcher.run_id is None
+    assert "job" not in capsys.readouterr().err
 
 
 # --- engines that are not there, and jobs that cannot be left -------------------------------------
