@@ -169,12 +169,14 @@ class _RecordFn(RunFn):
         self._add(ref.uri, date, {"archives": [waiting_row(ref)]})
 
     def _complete(self, uri: str, date: str) -> None:
-        """Says of an archive's row in the catalog that nothing is missing any more."""
+        """Says of an archive's row in the catalog that nothing is missing any more, unless the
+        archive waits: what else is in it nobody has pressed.
+        """
         read = partitions.read_rows(
             self.job.catalog_uri, "archives", date, ("archive_uri",), {(uri,)}
         )
         healed = {"status": Status.OK, "error_type": None, "error_message": None}
-        if rows := [{**row, **healed} for row in read]:
+        if rows := [{**row, **healed} for row in read if row["status"] != Status.WAITING]:
             self._add(uri, date, {"archives": rows})
 
     def _add(self, uri: str, date: str, rows: dict[str, list[Row]]) -> None:

@@ -21,6 +21,8 @@ _NO_MEMORY = re.compile(r"(?:RuntimeError: )?MemoryError\b")
 _WORKER_LOST = re.compile(
     r"SDK worker disconnected: (?:worker\[)?(.+?)(?:\])?, \d+ active instructions"
     r"|(Channel closed prematurely)"
+    # Prism, when its worker goes while a bundle is being handed over.
+    r"|(panic in stage\.Execute bundle processing goroutine: send on closed channel)"
 )
 _WORKER_ABSENT = re.compile(r"didn't get control connection to (\S+) after (\S+)")
 _NOT_INSTALLED = re.compile(r"No module named '((?:transforms|pipelines)\b[^']*)'")
@@ -58,8 +60,8 @@ def error_of(text: str) -> Exception:
         return OSError(what) if exhausted_resource(Exception(what)) else StepFailedError(what)
     if lost := _WORKER_LOST.search(text):
         return EngineDownError(
-            f"a worker was lost ({lost[1] or lost[2]}): it was killed, ran out of memory, or its "
-            "machine is gone"
+            f"a worker was lost ({lost[lost.lastindex or 0]}): it was killed, ran out of memory, or "
+            "its machine is gone"
         )
     if absent := _WORKER_ABSENT.search(text):
         return EngineDownError(

@@ -455,7 +455,24 @@ _NO_CALL = dict.fromkeys(_OF_CALL)
 def test_recalled_archive_is_ok_when_others_brought_all_that_it_lacked(
     context: JobRun, failures: list[Row], outcome: ArchiveOutcome, status: str
 ) -> None:
-    row = {"archive_uri": "/raw/a", "status": "partial", "fingerprint": "7-1", "attempts": 2}
+    before, after = _recall(context, failures, outcome, "partial")
+
+    error_type = None if status == "ok" else "ArchiveError"
+    assert after == {**before, "status": status, "error_type": error_type}
+
+
+def test_recalled_archive_that_waits_goes_on_waiting(context: JobRun) -> None:
+    """A call of it was published by a run that put others off, and these are of no run yet."""
+    before, after = _recall(context, [_OF_CALL], _outcome(completed=CALL), "waiting")
+
+    assert after == before
+
+
+def _recall(
+    context: JobRun, failures: list[Row], outcome: ArchiveOutcome, status: str
+) -> tuple[Row, Row]:
+    """Records what became of an archive that was recalled; returns its row before and after."""
+    row = {"archive_uri": "/raw/a", "status": status, "fingerprint": "7-1", "attempts": 2}
     write_rows(context, "archives", [stamp({**row, "error_type": "ArchiveError"})])
     (before,) = read_catalog(context, "archives")
     catalog_uri = context.catalog_uri
@@ -474,8 +491,7 @@ def test_recalled_archive_is_ok_when_others_brought_all_that_it_lacked(
         sections=check,
     )
     (after,) = read_catalog(context, "archives")
-    error_type = None if status == "ok" else "ArchiveError"
-    assert after == {**before, "status": status, "error_type": error_type}
+    return before, after
 
 
 def test_many_archives_make_bundles_of_bounded_size(context: JobRun) -> None:

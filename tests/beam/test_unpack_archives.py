@@ -137,7 +137,7 @@ def test_each_session_and_track_type_becomes_a_part_with_staged_packets(
     assert count_of(result, "archive_bytes") == ref.size_bytes
     assert {name.split("/")[0] for name in list_files(context.staging_uri)} == {
         "packets",
-        "completed",
+        "bundles",
     }
 
 

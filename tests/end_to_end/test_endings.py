@@ -138,7 +138,7 @@ def test_what_ends_a_run_amid_its_work_is_told(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("transforms.recovery.take_up.take_up", fail)
+    monkeypatch.setattr("transforms.recovery.repair.what_is_repeated", fail)
 
     done = _run(tmp_path)
 

@@ -336,7 +336,12 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
             "calls": {"ok": 2, "partial": 0, "failed": 0, "empty": 0},
             "recordings": 4,
             "failures": 1,
+            "left_out": 0,
         },
+        "told": [
+            "1 of the 3 archives attempted for the first time failed or are partial, more than 5% "
+            "of them (max_failed_ratio)"
+        ],
     }
 
 
@@ -505,7 +510,7 @@ def test_verify_tells_of_a_run_at_work(verified: Path, tmp_path: Path) -> None:
     state = {"run_id": "night", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 60}
     (out / "catalog" / "callpress.lock").write_text(json.dumps(state))
     assert (
-        "run night on elsewhere is at work"
+        "run night on elsewhere (process 1) is at work"
         in callpress("verify", "--catalog", out / "catalog", "--fast").err
     )
 

@@ -195,7 +195,7 @@ def zip_members(count: int) -> bytes:
         (read_records, dump_of_empty_records, 50_000),
         (ingest_opus, dump_of_reports, 5_000),
         (ingest_red, dump_of_red_blocks, 400),
-        (read_records, dump_of_flipped_lengths, 20_000),
+        (read_records, dump_of_flipped_lengths, 10_000),
         (ingest_opus, dump_of_random_ssrc, 400),
         (ingest_opus, dump_of_random_rtp_timestamp, 400),
         (ingest_opus, dump_of_random_sequence_number, 400),
