@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms.catalog import pending_replacement
-from transforms.catalog.bundles import Bundle, WrittenBundle
+from transforms.catalog.bundles import Bundle, DamagedBundleError, WrittenBundle
 from transforms.composites.find_prior_rows import FindPriorRows
 from transforms.composites.merge_rows import MergeRows
 from transforms.composites.sweep_staging import SweepStaging
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _BUNDLES = "bundles"
 _ARCHIVES = "archives"
 _SECTIONS = "sections"
+_UNREAD = "unread"
 _ARCHIVES_PER_BUNDLE = 500
 _CALL = ("call_type", "call_id", "call_session_id")
 _Key = tuple[str, ...]
@@ -46,8 +47,8 @@ class TakeUpCompleted(beam.PTransform):
     noted more than once the newest note counts.
 
     Parallel over bundles, in which files are looked at and hashed; then as `MergeRows` and
-    `SweepStaging`. Rows are staged again, those that count alone. Memory is a bundle, and done
-    again it publishes the same rows.
+    `SweepStaging`. What cannot be read now stays for the next run. Rows are staged again, those
+    that count alone. Memory is a bundle, and done again it publishes the same rows.
     """
 
     def __init__(self, job: JobSettings) -> None:
@@ -61,7 +62,7 @@ class TakeUpCompleted(beam.PTransform):
         )
         noted = break_fusion(dead[_BUNDLES], "SpreadBundles", job) | "LookAtCalls" >> beam.ParDo(
             _LookFn(job), run
-        ).with_outputs(_ARCHIVES, main="calls")
+        ).with_outputs(_ARCHIVES, _UNREAD, main="calls")
         chosen = self._choose(noted.calls)
         calls = (
             chosen
@@ -80,6 +81,10 @@ class TakeUpCompleted(beam.PTransform):
         swept = (
             dead.folders
             | "WhenPublished" >> beam.Map(_after, beam.pvalue.AsIter(done))
+            | "ButUnread"
+            >> beam.Filter(
+                lambda folder, unread: folder not in unread, beam.pvalue.AsIter(noted[_UNREAD])
+            )
             | "SweepStaging" >> SweepStaging(job, run)
         )
         taken = (
@@ -152,8 +157,13 @@ class _LookFn(ParallelRunFn):
         try:
             bundle = WrittenBundle(bundle_uri)
             found = list(take_up.find_calls(bundle_uri, bundle, self.job))
-        except StorageError as error:
+        except DamagedBundleError as error:
             logger.warning("what a run had completed is pressed again: %s", error.message)
+            return
+        except StorageError as error:
+            # Of calls whose archives are gone by now it is all there is.
+            logger.warning("what a run had completed is left to the next run: %s", error.message)
+            yield beam.pvalue.TaggedOutput(_UNREAD, bundle_uri.rsplit("/", 2)[0])
             return
         for call in found:
             yield call.completed.pressed.call.as_tuple(), call

@@ -60,8 +60,8 @@ def error_of(text: str) -> Exception:
         return OSError(what) if exhausted_resource(Exception(what)) else StepFailedError(what)
     if lost := _WORKER_LOST.search(text):
         return EngineDownError(
-            f"a worker was lost ({lost[lost.lastindex or 0]}): it was killed, ran out of memory, or "
-            "its machine is gone"
+            f"a worker was lost ({lost[lost.lastindex or 0]}): it was killed, ran out of memory, "
+            "or its machine is gone"
         )
     if absent := _WORKER_ABSENT.search(text):
         return EngineDownError(

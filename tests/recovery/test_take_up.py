@@ -320,6 +320,27 @@ def test_call_that_is_not_as_it_was_is_left_to_be_pressed(dead: Dead, change: ob
     assert found_in(context) == []
 
 
+def test_what_cannot_be_read_now_stays_for_the_next_run(
+    dead: Dead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, _ = dead
+    bundle = bundle_of_calls(context)
+    read_bytes = objects.read_bytes
+
+    def fail(uri: str) -> bytes:
+        if uri == str(bundle):
+            raise StorageError(f"{uri}: HTTP status 503")
+        return read_bytes(uri)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "read_bytes", fail)
+        assert take(context) == 0
+    assert bundle.exists()
+
+    assert take(context) == 1
+    assert not Path(context.staging_uri).exists()
+
+
 def test_what_is_not_as_it_was_is_swept_without_a_row(dead: Dead) -> None:
     context, ref = dead
     break_mix(context, ref)

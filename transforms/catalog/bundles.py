@@ -216,18 +216,26 @@ def _parsing(uri: str, table: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise StorageError(f"{uri}: rows of {table} are cut short or damaged ({error})") from None
+        raise DamagedBundleError(
+            f"{uri}: rows of {table} are cut short or damaged ({error})"
+        ) from None
+
+
+class DamagedBundleError(StorageError):
+    """A bundle is not what was written: no other look at it will find more."""
 
 
 class WrittenBundle:
     """A bundle that a dead run has left, all of it."""
 
     def __init__(self, uri: str) -> None:
-        """Reads it. Raises: StorageError: it cannot be read, or is not what was written."""
+        """Reads it. Raises: DamagedBundleError; StorageError: it cannot be read now."""
         self._uri = uri
         self._data = objects.read_bytes(uri)
         if uri != _name(uri.rsplit("/", 2)[0], self._data):
-            raise StorageError(f"{uri}: not as it was written; a power cut may have left a part")
+            raise DamagedBundleError(
+                f"{uri}: not as it was written; a power cut may have left a part"
+            )
         with _parsing(uri, "a bundle"):
             index = json.loads(self._data[self._data.rindex(b"\n") + 1 :])
             self._sections = [
