@@ -9,14 +9,17 @@ they cost, and loses a job with one that dies.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines import cli
 from pipelines.runners import local
+from transforms.begin_run import RUNS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +33,16 @@ def main(argv: Sequence[str]) -> int:
         direct.direct_num_workers = int(argv[0])
         return beam.Pipeline(runner=FnApiRunner(), options=options)
 
-    local.make_local_pipeline = make_pipeline
+    def run(self: local.LocalEngine, build: Callable[[beam.Pipeline], Any]) -> None:
+        pipeline = make_pipeline(self._options)
+        build(pipeline)
+        result = pipeline.run()
+        result.wait_until_finish()
+        wanted = MetricsFilter().with_namespace(RUNS)
+        (counter,) = result.metrics().query(wanted)["counters"]
+        self.run_id = counter.key.metric.name
+
+    local.LocalEngine.run = run  # type: ignore[method-assign]
     local.LocalEngine.is_one_process = False
     return cli.main(argv[1:])
 
