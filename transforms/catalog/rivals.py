@@ -42,6 +42,7 @@ def make_again(run: RunIdentity, check: Callable[[int], None], recordings: pa.Ta
       recordings: rows of the table that are about to stand.
 
     Raises:
+      LockLostError: as `check` finds.
       StorageError: a file or its copy cannot be read or written.
     """
     for row in recordings.select(["uri", "size_bytes", "sha256"]).to_pylist():

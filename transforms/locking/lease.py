@@ -1,10 +1,10 @@
 """How a run holds its catalog: each of its processes that is at work sees to it that the lock is
 renewed, and looks at it before it publishes anything.
 
-Of all processes of a run one renews when a third of the lease has passed; the others see that on
-their next look. A run that was away for longer than its lease (a machine asleep, a network cut) may
-find its lock with another: it is told so, and publishes no more. When nobody could renew it, the
-run ends where it would publish next.
+Each process at work looks at the lock every fifteenth of the lease, and of all of them one renews
+when a third has passed; the others see that on their next look. A run that was away for longer
+than its lease (a machine asleep, a network cut) may find its lock with another: it is told so, and
+publishes no more. When nobody could renew it, the run ends where it would publish next.
 """
 
 from __future__ import annotations
