@@ -33,7 +33,7 @@ from tests.support.beam import (
     write_rows,
 )
 from tests.support.job_run import JobRun
-from tests.support.locks import acquire, other_state, token_of
+from tests.support.locks import acquire, other_state, put, token_of
 from transforms.bounds import Bound, Bounds
 from transforms.catalog import bundles, pending_replacement, publish, results
 from transforms.catalog.bundles import Bundle, owned
@@ -628,7 +628,7 @@ def test_last_steps_done_once_more_change_nothing(
 def test_run_that_lost_its_lock_writes_no_result(
     locked: JobRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+    put(locked.catalog_uri, other_state())
 
     with pytest.raises(LockLostError, match=r"run run-1 lost the .*run other on elsewhere"):
         _run(locked)
@@ -646,7 +646,7 @@ def test_run_that_loses_its_lock_while_it_reads_writes_no_rows(
     monkeypatch.setattr(lease, "_now", lambda: began)
 
     def lose(span: bundles.Span, table: str) -> Iterator[Any]:
-        Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+        put(locked.catalog_uri, other_state())
         monkeypatch.setattr(lease, "_now", lambda: began + 61)
         return reads(span, table)
 
@@ -663,7 +663,7 @@ def test_run_that_lost_its_lock_deletes_nothing(locked: JobRun) -> None:
     uri = _write_media(locked, "old.mkv")
     pending_replacement.announce(locked.catalog_uri, CALL, ["/raw/a"], [])
     call = _pressed(locked, replaces_prior=True)
-    Path(locked.catalog_uri, lock.NAME).write_bytes(other_state())
+    put(locked.catalog_uri, other_state())
 
     with pytest.raises(LockLostError):
         publish.delete_dropped(*locked, uri)

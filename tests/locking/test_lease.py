@@ -20,6 +20,7 @@ from tests.support.locks import (
     lease_of,
     make_old,
     other_state,
+    put,
     token_of,
     wait_until,
 )
@@ -276,7 +277,7 @@ def test_store_that_answers_too_slowly_lets_nothing_be_published(
 
 
 def _taken(catalog: Path) -> None:
-    (catalog / NAME).write_bytes(other_state())
+    put(catalog, other_state())
 
 
 def _removed(catalog: Path) -> None:
@@ -284,11 +285,11 @@ def _removed(catalog: Path) -> None:
 
 
 def _damaged(catalog: Path) -> None:
-    (catalog / NAME).write_bytes(b"{")
+    put(catalog, b"{")
 
 
 def _given_back_by_another(catalog: Path) -> None:
-    (catalog / NAME).write_bytes(other_state(expires_unix_s=0))
+    put(catalog, other_state(expires_unix_s=0))
 
 
 def _ended(catalog: Path) -> None:

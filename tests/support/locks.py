@@ -26,6 +26,13 @@ def other_state(**changes: Any) -> bytes:
     return json.dumps(state).encode()
 
 
+def put(catalog: str | Path, content: bytes) -> None:
+    """Writes the lock object at once, as a store does: a run at work may look at it just then."""
+    written = Path(catalog, f"{lock.NAME}.new")
+    written.write_bytes(content)
+    written.replace(Path(catalog, lock.NAME))
+
+
 def of_an_earlier_version(**changes: Any) -> bytes:
     """Returns what versions wrote whose lock had neither a token nor the length of its lease."""
     state = {"run_id": "older", "host": "elsewhere", "pid": 1, "machine": "another"}
