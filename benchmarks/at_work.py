@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 from benchmarks.figures import Figure, at_most
 from benchmarks.presses import CORES, Presses
-from benchmarks.processes import Used, jobs_at_work
+from benchmarks.processes import jobs_at_work, on_cores, run
 
 WORKERS = 8
 """Worker processes that Beam starts, each with codec processes of its own."""
@@ -22,44 +23,53 @@ _MOST_WALL = 1.15
 
 def one_core(presses: Presses) -> Figure:
     """The batch, on one core."""
-    return _shares(*_looks(presses, cores=1), slots=1)
+    return _shares(_looks(presses, cores=1), slots=1)
 
 
 def two_cores(presses: Presses) -> Figure:
     """The batch, on two cores."""
-    return _shares(*_looks(presses, cores=CORES), slots=CORES)
+    return _shares(_looks(presses, cores=CORES), slots=CORES)
 
 
 def twelve(presses: Presses) -> Figure:
     """The batch on two cores, told 12."""
-    return _shares(*_looks(presses, "--codec-processes=12", cores=CORES), slots=12)
+    return _shares(_looks(presses, "--codec-processes=12", cores=CORES), slots=12)
 
 
 def of_many_workers(presses: Presses) -> Figure:
     """The batch on two cores, by many worker processes."""
-    return _shares(*_looks(presses, cores=CORES, workers=WORKERS), slots=CORES)
+    return _shares(_looks(presses, cores=CORES, is_by_many=True), slots=CORES)
 
 
 def wall_of_many_workers(presses: Presses) -> Figure:
     """The same: wall time by what the CPU time would take on all cores. Only on a machine with
-    nothing else to do.
+    nothing else to do, and with nobody who looks: that takes its share of the cores.
+
+    In it is that Beam makes the pipeline on one core, and ends its workers one after the other.
     """
-    _, used = _looks(presses, cores=CORES, workers=WORKERS)
+    output = presses.new_path()
+    with on_cores(CORES):
+        used = run(_many_workers(presses.command(presses.material.batch(), output)))
+    shutil.rmtree(output)
     ratio = used.wall_s * CORES / used.cpu_s
     return at_most(ratio, _MOST_WALL, "", f": {used.wall_s:.1f} s, {used.cpu_s:.1f} CPU s")
 
 
-def _looks(presses: Presses, *flags: str, cores: int, workers: int = 0) -> tuple[list[int], Used]:
+def _looks(presses: Presses, *flags: str, cores: int, is_by_many: bool = False) -> list[int]:
     output = presses.new_path()
     command = presses.command(presses.material.batch(), output)
-    if workers:
-        command[0:1] = [sys.executable, "-m", "benchmarks.many_workers", str(workers)]
+    if is_by_many:
+        command = _many_workers(command)
     found = jobs_at_work([*command, *flags], cores)
     shutil.rmtree(output)
     return found
 
 
-def _shares(looks: list[int], _: Used, *, slots: int) -> Figure:
+def _many_workers(command: list[str | Path]) -> list[str | Path]:
+    return [sys.executable, "-m", "benchmarks.many_workers", str(WORKERS), *command[1:]]
+
+
+def _shares(looks: list[int], *, slots: int) -> Figure:
     """Returns in how many of the looks exactly all slots were in use; then the other counts that
     were seen, commonest first.
     """

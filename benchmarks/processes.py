@@ -1,17 +1,19 @@
 """Runs programs and tells what they cost: CPU of the whole tree, wall time, memory of each process,
 bytes by file.
 
-CPU is what the kernel charged to a program and to all its descendants that were waited for. Linux
-only.
+CPU is what the kernel charged to a program and to all its descendants, also to those that it left
+behind. Linux only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,13 @@ from pathlib import Path
 
 _LOOK_SECONDS = 0.02
 _CODEC_PROCESS = "transforms.codec.child"
+_PR_SET_CHILD_SUBREAPER = 36
+"""Of `prctl(2)`: whose parent has ended becomes a child of the caller."""
+_started: set[int] = set()
+"""Programs that are measured now, in any thread: all other children of this process were left
+behind by one.
+"""
+_started_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +57,14 @@ def _watch(
     command: Sequence[str | Path], exit_status: int, look: Callable[[int], None] | None
 ) -> Used:
     """As `run`; `look` is called with the program's process id every so often while it runs."""
+    # An engine may kill its workers without waiting for them: the kernel charges that time to
+    # whoever does.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryFile() as said:
         started = time.monotonic()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        with _started_lock:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            _started.add(process.pid)
         ended = 0
         while not ended:
             ended, status, used = os.wait4(process.pid, os.WNOHANG if look else 0)
@@ -66,7 +80,13 @@ def _watch(
             raise ProgramFailedError(
                 f"exit status {process.returncode}, expected {exit_status}: {line}\n{end}"
             )
-    return Used(cpu_s=used.ru_utime + used.ru_stime, wall_s=wall_s)
+    cpu_s = used.ru_utime + used.ru_stime
+    with _started_lock:
+        _started.remove(process.pid)
+        while left := set(_children(os.getpid())) - _started:
+            _, _, used = os.wait4(left.pop(), 0)
+            cpu_s += used.ru_utime + used.ru_stime
+    return Used(cpu_s=cpu_s, wall_s=wall_s)
 
 
 @contextlib.contextmanager
@@ -103,9 +123,9 @@ def idle_seconds(command: Sequence[str | Path], cores: int) -> tuple[float, floa
     return (cores - sum(looks) / len(looks)) * wall_s, wall_s
 
 
-def jobs_at_work(command: Sequence[str | Path], cores: int) -> tuple[list[int], Used]:
+def jobs_at_work(command: Sequence[str | Path], cores: int) -> list[int]:
     """Runs a program to its end on that many cores; returns how many codec processes had a job,
-    look by look, and what the program took. Raises: ProgramFailedError.
+    look by look. Raises: ProgramFailedError.
     """
     looks: list[int] = []
 
@@ -114,7 +134,8 @@ def jobs_at_work(command: Sequence[str | Path], cores: int) -> tuple[list[int], 
         looks.append(sum(not _waits_for_a_job(pid) for pid in codec))
 
     with on_cores(cores):
-        return looks, _watch(command, 0, look)
+        _watch(command, 0, look)
+    return looks
 
 
 def _waits_for_a_job(pid: int) -> bool:
@@ -173,11 +194,15 @@ def peak_memory(command: Sequence[str | Path]) -> Peaks:
 
 def descendants(pid: int) -> Iterator[int]:
     """Yields the children of a process, theirs, and so on."""
+    for child in _children(pid):
+        yield child
+        yield from descendants(child)
+
+
+def _children(pid: int) -> Iterator[int]:
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            for child in map(int, listed.read_text().split()):
-                yield child
-                yield from descendants(child)
+            yield from map(int, listed.read_text().split())
 
 
 def _high_water_bytes(pid: int) -> int:
