@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.support import fake_store
+from tests.support import fake_store, quick_beam
 from tests.support.job_run import JobRun
 from transforms.codec.pool import POOL
 from transforms.context import JobSettings, RunIdentity
@@ -26,6 +26,13 @@ def _own_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setattr(tempfile, "tempdir", None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_beam() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick_beam.remember(patch)
         yield
 
 
