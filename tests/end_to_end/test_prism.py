@@ -109,15 +109,17 @@ class Pressed:
         return query(self.folder / "catalog", table)
 
 
-def _press(
-    cluster: PrismCluster, bucket: storage.Bucket, output: str, folder: Path, *flags: str
-) -> Pressed:
-    """Runs over all archives, and copies down what was made."""
-    done = callpress_process(
+def _run(cluster: PrismCluster, output: str, *flags: str) -> Finished:
+    """Runs over all archives."""
+    return callpress_process(
         *("run", "--input", f"gs://{BUCKET}/raw/*", "--output", f"gs://{BUCKET}/{output}"),
         *("--temp_location", f"gs://{BUCKET}/tmp-{output}", *flags),
         env=cluster.env,
     )
+
+
+def _copied(done: Finished, bucket: storage.Bucket, output: str, folder: Path) -> Pressed:
+    """Copies down what a run has made."""
     files = {}
     for blob in bucket.list_blobs(prefix=f"{output}/"):
         name = blob.name.removeprefix(f"{output}/")
@@ -133,7 +135,7 @@ def on_prism(
 ) -> Pressed:
     _upload_archives(bucket)
     folder = tmp_path_factory.mktemp("on-prism")
-    return _press(cluster, bucket, "on-prism", folder, *cluster.flags)
+    return _copied(_run(cluster, "on-prism", *cluster.flags), bucket, "on-prism", folder)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,8 @@ def locally(
     on_prism: Pressed,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pressed:
-    return _press(cluster, bucket, "locally", tmp_path_factory.mktemp("locally"))
+    folder = tmp_path_factory.mktemp("locally")
+    return _copied(_run(cluster, "locally"), bucket, "locally", folder)
 
 
 def test_run_ends_as_on_the_local_engine(on_prism: Pressed, locally: Pressed) -> None:
@@ -190,18 +193,29 @@ def test_nothing_is_staged_once_a_run_has_ended(on_prism: Pressed, bucket: stora
     assert {name.split("/")[0] for name in on_prism.files} == {"catalog", "recordings"}
 
 
-def test_second_run_presses_nothing(
+def test_second_run_that_nobody_waits_for_presses_nothing(
     cluster: PrismCluster, bucket: storage.Bucket, on_prism: Pressed, tmp_path: Path
 ) -> None:
-    again = _press(cluster, bucket, "on-prism", tmp_path, *cluster.flags)
+    started = _run(cluster, "on-prism", *cluster.flags, "--detach")
 
-    assert again.done.status == 0, again.done.err
-    assert "6 listed, 5 skipped, 1 failed (1 of them failed before)" in again.done.out
-    assert "0 recordings" in again.done.out
-    assert again.files.keys() > on_prism.files.keys()
-    (result,) = again.files.keys() - on_prism.files.keys()  # no other file
-    assert result.startswith("catalog/results/")
+    assert started.status == 0, started.err
+    assert "Created job with id: [" in started.err
+    wait_until(lambda: len(list(bucket.list_blobs(prefix="on-prism/catalog/results/"))) == 2, 60)
+    wait_until(lambda: _holder(bucket.blob(f"on-prism/catalog/{NAME}")) is None)
+    again = _copied(started, bucket, "on-prism", tmp_path)
     assert len(again.rows("runs")) == 2
+    (name,) = again.files.keys() - on_prism.files.keys()  # no other file
+    result = json.loads(again.files[name].read_text())
+    assert (result["exit_status"], result["reason"]) == (0, "ok")
+    archives = result["counts"]["archives"]
+    assert (archives["listed"], archives["skipped"], archives["failed"]) == (6, 5, 1)
+    assert result["counts"]["recordings"] == 0
+
+
+def _holder(lock: storage.Blob) -> LockState | None:
+    """Returns which run has a catalog's lock."""
+    state = decode(lock.download_as_bytes())
+    return state if state is not None and state.expires_unix_s else None
 
 
 # --- what may happen to a job, its launcher and its workers ---------------------------------------
@@ -309,8 +323,7 @@ class Night:
 
     def lock(self) -> LockState | None:
         """Returns who has the catalog's lock."""
-        state = decode(self._lock().download_as_bytes())
-        return state if state is not None and state.expires_unix_s else None
+        return _holder(self._lock())
 
     def lock_age_seconds(self) -> float:
         """Returns how long ago the lock was last renewed."""
