@@ -55,7 +55,7 @@ storage    | storage          | base
            |                              | apache_beam google google_crc32c tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
-elements   | : elements bounds context filters reason server_clocks | base clock rtp storage |
+elements   | : elements bounds context filters reason server_clocks stamp | base clock rtp storage |
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow

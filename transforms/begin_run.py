@@ -30,7 +30,8 @@ class BeginRun(beam.PTransform):
 
     The run is named in a step of its own, behind which the engine keeps what came of it: where the
     next one is done again, it finds the lock its own. Writes the lock; deletes what killed
-    processes left half written in the catalog.
+    processes left half written in the catalog. A worker of another version than the launcher does
+    none of it: it cannot unpickle the settings (`transforms.stamp`).
     """
 
     def __init__(self, job: JobSettings) -> None:

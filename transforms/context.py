@@ -12,6 +12,7 @@ from transforms.bounds import Bounds, PortionSize
 from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.stamp import Stamp, own_stamp
 from transforms.storage import uris
 
 VERSION = version("callpress")
@@ -25,6 +26,10 @@ class JobSettings:
     Places are absolute paths or full URIs.
     """
 
+    stamp: Stamp = field(default_factory=own_stamp)
+    """Of the process that started the job. The first field, as fields are unpickled in their order:
+    a worker with another stamp gets no further.
+    """
     output_uri: str
     catalog_uri: str
     settings: PressSettings
