@@ -26,6 +26,7 @@ from pipelines.options import (
     VerifyArguments,
     parse_arguments,
 )
+from pipelines.runners import dataflow_preflight
 from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
@@ -86,12 +87,26 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.inspect_archives import inspect
 
         return inspect(arguments, settings)
+    arguments = _preflight(arguments)
     if arguments.dry_run:
         with _importing_beam():
             from pipelines.dry_run import dry_run
 
         return dry_run(arguments, settings, ending)
     return _closed(ending, _run(arguments, settings, ending), Reason.BUG)
+
+
+def _preflight(arguments: RunArguments) -> RunArguments:
+    """Returns the command line as its engine is to have it; tells all that the engine cannot do.
+
+    Raises:
+      UsageError, ConfigError: there is something; the last of it.
+    """
+    if problems := dataflow_preflight.find_problems(arguments):
+        for problem in problems[:-1]:
+            _tell(problem)
+        raise ConfigError(problems[-1])
+    return dataflow_preflight.with_pins(arguments)
 
 
 def _closed(ending: Ending, exit_status: int, reason: Reason) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.command import SAMPLE
 from tests.test_architecture import MODULES
+from transforms.stamp import PINS, own_stamp
 
 ROOT = Path(__file__).parents[1]
 OURS = ("configs", "pipelines", "transforms")
@@ -105,7 +106,15 @@ def test_profiles_are_installed(installed: Installed) -> None:
         "for file in resources.files('configs').iterdir(): print(file.name)\n"
     )
     found = set(installed.run("python", "-c", code).split()) - {"__init__.py", "__pycache__"}
-    assert found == {path.name for path in (ROOT / "configs").glob("*.toml")}
+    assert found == {path.name for path in (ROOT / "configs").glob("*.toml")} | {PINS}
+
+
+def test_command_knows_the_stamp_of_its_workers(installed: Installed) -> None:
+    """With the pinned versions that came with it."""
+    code = "from transforms.stamp import own_stamp, pins_path; print(own_stamp().pins, pins_path())"
+    pins, path = installed.run("python", "-c", code).split()
+    assert pins == own_stamp().pins
+    assert ROOT not in Path(path).parents
 
 
 def test_command_tells_its_version(installed: Installed) -> None:

@@ -5,7 +5,6 @@ retries where there are none.
 from __future__ import annotations
 
 import functools
-import os
 
 import google.auth
 from apache_beam.internal.gcp import auth as beam_auth
@@ -16,13 +15,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import storage
 
+from transforms.storage import google_account
+
 
 @functools.cache
 def have_credentials() -> bool:
     """Whether this process has Google credentials. Where it has none, Beam is told to go on
     anonymously at once.
     """
-    if not os.environ.get("STORAGE_EMULATOR_HOST"):
+    if not (google_account.has_emulator() or google_account.why_no_credentials()):
         try:
             google.auth.default()
             return True

@@ -20,7 +20,7 @@ from transforms.storage.globs import quote
 from transforms.storage.registry import store_of
 from transforms.storage.retry import retried
 from transforms.storage.store import ListedObject, OpenObject, SwapRead
-from transforms.storage.uris import join
+from transforms.storage.uris import join, scheme_of
 
 _STAGED_BUFFER_BYTES = 1 << 20
 
@@ -29,6 +29,11 @@ def find_credentials(uris: Iterable[str]) -> None:
     """Looks for the credentials that the stores of these URIs need; once, before any work."""
     for uri in uris:
         store_of(uri).find_credentials()
+
+
+def is_on_this_machine(uri: str) -> bool:
+    """Whether a place is on a disk of this machine, by its name; no store is asked for it."""
+    return not scheme_of(uri)
 
 
 def can_be_down(uri: str) -> bool:
