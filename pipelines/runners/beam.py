@@ -23,6 +23,8 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineState
 
+from pipelines.runners import dataflow_answers
+from pipelines.runners.dataflow_preflight import is_dataflow
 from pipelines.runners.engine import EngineDownError
 from pipelines.runners.job_errors import error_of
 from pipelines.runners.job_progress import JobProgress
@@ -136,10 +138,9 @@ class BeamEngine:
         self._reach()
         if self._own is not None:
             self._own.start()
-        pipeline = beam.Pipeline(
-            runner=self._own.runner() if self._own else None, options=self._options
-        )
-        build(pipeline)
+        if is_dataflow(self._runner):
+            dataflow_answers.check_uploads(self._options)
+        build(pipeline := self._pipeline())
         self.has_ended = False
         self.what_is_unknown = (
             f"The job was being handed to --runner {self._runner}: look there whether it began."
@@ -160,6 +161,16 @@ class BeamEngine:
         if self._job.address:
             _say(f"to be seen at {self._job.address}")
         return self._job
+
+    def _pipeline(self) -> beam.Pipeline:
+        """Returns an empty one. Raises: ConfigError: Beam does not take its options together."""
+        try:
+            return beam.Pipeline(
+                runner=self._own.runner() if self._own else None, options=self._options
+            )
+        except ValueError as error:
+            why = "; ".join(line for line in str(error).splitlines()[1:] if line) or str(error)
+            raise ConfigError(f"--runner {self._runner}: {why}") from None
 
     def _reach(self) -> None:
         """Makes sure that a job server answers. Raises: EngineDownError."""
@@ -182,6 +193,8 @@ class BeamEngine:
         """Returns what to raise of an error of starting."""
         if isinstance(error, (CallpressError, *_BUGS)):
             return error
+        if is_dataflow(self._runner):
+            return dataflow_answers.error_of_start(error, self._options)
         return EngineDownError(f"--runner {self._runner}: {_describe(error)}")
 
     # --- waiting ---

@@ -26,6 +26,12 @@ _WORKER_LOST = re.compile(
 )
 _WORKER_ABSENT = re.compile(r"didn't get control connection to (\S+) after (\S+)")
 _NOT_INSTALLED = re.compile(r"No module named '((?:transforms|pipelines)\b[^']*)'")
+_DATAFLOW = re.compile(r"^Dataflow pipeline failed\. State: \w+, Error:\n")
+"""What Beam puts before the last error that the service told, or before `None`."""
+_NO_IMAGE = re.compile(
+    r"ErrImagePull|ImagePullBackOff|[Ff]ailed to pull image|[Bb]ack-off pulling image"
+)
+_IMAGE = re.compile(r"image [\\\"']*([\w.-]+(?::\d+)?/[\w./-]+(?:[:@][\w:.-]*\w)?)")
 _MAX_CHARACTERS = 300
 
 
@@ -44,6 +50,7 @@ def error_of(text: str) -> Exception:
       OSError or MemoryError where its machine had no more to give; EngineDownError for the
       engine's own words.
     """
+    text = _DATAFLOW.sub("", text)
     kinds = dict(_named_kinds(CallpressError))
     for name, message in reversed(_OURS.findall(text)):
         if name in kinds:
@@ -67,7 +74,14 @@ def error_of(text: str) -> Exception:
         return EngineDownError(
             f"no worker came within {absent[2]}: is their pool at work (--environment_config)?"
         )
-    return EngineDownError(_in_a_line(text.strip().split("\n", 1)[0]) or "it does not say why")
+    if _NO_IMAGE.search(text):
+        image = _IMAGE.search(text)
+        return EngineDownError(
+            f"workers cannot pull their image{' ' + image[1] if image else ''}: is it there, and "
+            "may their service account read it (roles/artifactregistry.reader)?"
+        )
+    said = _in_a_line(text.strip().split("\n", 1)[0])
+    return EngineDownError("it does not say why" if said in ("", "None") else said)
 
 
 def _named_kinds(kind: type[CallpressError]) -> Iterator[tuple[str, type[CallpressError]]]:

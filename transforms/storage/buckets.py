@@ -39,4 +39,4 @@ def check_uploads(uri: str) -> None:
 
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     found = credentials.storage_client().get_bucket(bucket, retry=None)
-    found.blob(name).create_resumable_upload_session(size=0)
+    found.blob(name).create_resumable_upload_session(size=0, retry=None)

@@ -78,6 +78,13 @@ def was_retried(error: object) -> bool:
     return isinstance(error, google_errors.RetryError)
 
 
+def status_of(error: object) -> int | None:
+    """Returns the HTTP status that a Google service answered with; None for any other error."""
+    if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
+        return int(error.code)
+    return None
+
+
 def describe_error(error: BaseException) -> str:
     """Returns an error in one line, without a query string, a token or a payload."""
     if isinstance(error, BeamIOError) and error.exception_details:
