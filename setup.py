@@ -12,7 +12,7 @@ setup(
     packages=find_packages(
         include=["configs", "pipelines", "pipelines.*", "transforms", "transforms.*"]
     ),
-    package_data={"configs": ["*.toml", "worker-requirements.txt"]},
+    package_data={"configs": ["*.toml", "*.flags", "worker-requirements.txt"]},
     install_requires=[
         "apache-beam[gcp]>=2.70,<2.80",
         "av>=16,<20",

@@ -140,7 +140,7 @@ def _run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> in
 
     POOL.restart()
     try:
-        if not any(argument.startswith("--runner") for argument in arguments.beam_args):
+        if not arguments.names_runner:
             # It is ready to unpack by the time that Beam is imported.
             POOL.warm(settings.limits.codec_memory_bytes)
         with _importing_beam():

@@ -58,7 +58,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     else:
         logging.getLogger().addHandler(logging.NullHandler())
     check_summary_json(arguments.summary_json)
-    options = beam_options(arguments.beam_args)
+    options = beam_options(arguments.beam_args, arguments.beam_lines)
     FileSystems.set_options(options)
     where = places.places_of(arguments)
     objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))

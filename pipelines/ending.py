@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.options import summary_json_in
+from pipelines.options import value_in
 from transforms.media.errors import CallpressError, ConfigError
 from transforms.media.text import printable, without_secrets
 from transforms.reason import Reason
@@ -21,7 +21,7 @@ class Ending:
     """What `--summary-json` is to hold at the end of a command, however that comes."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._uri = summary_json_in(argv)
+        self._uri = value_in(argv, "--summary-json")
         self._started_at = datetime.now(UTC)
         self._lock = threading.Lock()
         self.run_id: str | None = None

@@ -8,11 +8,14 @@ import argparse
 import difflib
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn
 
+from pipelines import flags_file
+from pipelines.flags_file import FlagLine
 from transforms.bounds import Bounds, parse_count, parse_duration, parse_size
 from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
@@ -20,6 +23,8 @@ from transforms.media.values import OutputType
 from transforms.storage import uris
 
 _MOST_CODEC_PROCESSES = 1_024
+
+LOG_FORMATS = ("text", "json")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -93,8 +98,22 @@ class RunArguments:
     summary_json: str | None
     log_file: str | None
     verbose: bool
+    log_format: str
+    """`text` or `json`."""
+    worker_memory_bytes: int | None
+    """Memory of a worker's machine that unpacking and mixing ask the engine for; None to ask for
+    none.
+    """
     beam_args: tuple[str, ...]
-    """All that is not ours, for Beam."""
+    """All of the command line that is not ours, for Beam."""
+    beam_lines: tuple[FlagLine, ...]
+    """The same of `--flags-file`. What the command line gives as well comes before it."""
+
+    @property
+    def names_runner(self) -> bool:
+        """Whether Beam's runner is named."""
+        given = (*self.beam_args, *(line.argument for line in self.beam_lines))
+        return any(argument.startswith("--runner") for argument in given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +243,17 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "(default: as many as it has cores, and 256 MB of free memory for each)",
     )
     run.add_argument(
+        "--worker-memory", metavar="SIZE",
+        help="ask the engine for machines of so much memory where archives are unpacked and calls "
+        "mixed (16GB); on Dataflow that is right fitting, which FlexRS excludes",
+    )  # fmt: skip
+    run.add_argument(
+        "--flags-file", metavar="FILE",
+        help="take flags from a file, ours and Beam's, one a line (--name=value), or from one that "
+        "comes with the program: dataflow-cheap, dataflow-sized. Of a flag that the command line "
+        "gives as well, the file's lines do not count, also where it may be repeated",
+    )  # fmt: skip
+    run.add_argument(
         "--dry-run",
         action="store_true",
         help="list what would be pressed and what not, with sizes; write nothing",
@@ -236,6 +266,12 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     run.add_argument("--summary-json", metavar="URI", help="write the end result as JSON")
     run.add_argument("--log-file", metavar="FILE", help="write the log there")
+    run.add_argument(
+        "--log-format", choices=LOG_FORMATS, default="text",
+        help="text; or json: all that goes to standard error or --log-file is an object a line "
+        "with time, severity, logger and message, as Cloud Logging reads them; the result is one "
+        "of them, in place of bar and table (default: text)",
+    )  # fmt: skip
     run.add_argument("-v", "--verbose", action="store_true", help="write the log to the terminal")
     inspect = commands.add_parser(
         "inspect",
@@ -313,8 +349,9 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
       UsageError: wrong flags.
       ConfigError: a flag's value cannot be.
     """
-    parser, _ = make_parsers()
-    arguments, rest = parser.parse_known_args([_normalise(argument) for argument in argv])
+    parser, run = make_parsers()
+    argv = [_normalise(argument) for argument in argv]
+    arguments, rest = parser.parse_known_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         raise UsageError("a command is needed: run, inspect, verify or runs")
@@ -353,12 +390,17 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         return RunsArguments(
             catalog=arguments.catalog, last=arguments.last, as_json=arguments.as_json
         )
+    beam_lines: tuple[FlagLine, ...] = ()
+    if arguments.flags_file is not None:
+        from_file, beam_lines = _choose_lines(arguments, run)
+        arguments, rest = parser.parse_known_args([argv[0], *from_file, *argv[1:]])
     for name in ("input", "output"):
         if not getattr(arguments, name):
+            for line in beam_lines:
+                with told_with(line):
+                    refuse_unknown(_misspelt([line.name]))
             # Most often the flag is there, but misspelt: say that rather than what follows from it.
-            refuse_unknown(
-                [flag for flag in rest if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)]
-            )
+            refuse_unknown(_misspelt(rest))
             raise UsageError(f"--{name} is required")
     if arguments.detach and (arguments.summary_json or arguments.dry_run):
         other = "--summary-json" if arguments.summary_json else "--dry-run"
@@ -395,8 +437,54 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         summary_json=arguments.summary_json,
         log_file=arguments.log_file,
         verbose=arguments.verbose,
-        beam_args=tuple(_beam_spelling(argument) for argument in rest),
+        log_format=arguments.log_format,
+        worker_memory_bytes=None
+        if arguments.worker_memory is None
+        else parse_size("--worker-memory", arguments.worker_memory),
+        beam_args=tuple(beam_spelling(argument) for argument in rest),
+        beam_lines=beam_lines,
     )
+
+
+def _choose_lines(
+    arguments: argparse.Namespace, run: argparse.ArgumentParser
+) -> tuple[list[str], tuple[FlagLine, ...]]:
+    """Returns the flags of ours that a file gives and the command line does not, and the lines that
+    are Beam's. Args: arguments: of the command line. run: the parser of our flags.
+
+    Raises:
+      UsageError, ConfigError: what is wrong in the file, by its line.
+    """
+    ours: list[tuple[str, FlagLine]] = []
+    others = []
+    for line in flags_file.read(arguments.flags_file):
+        action = run._option_string_actions.get(line.name)
+        if action is None:
+            others.append(line)
+            continue
+        with told_with(line):
+            _refuse_nameless(run.parse_args([line.argument]))
+        ours.append((action.dest, line))
+    lists = {action.dest for action in run._actions if isinstance(action, argparse._AppendAction)}
+    flags_file.refuse_twice((what, line) for what, line in ours if what not in lists)
+    given = arguments.given | {what for what in lists if getattr(arguments, what)}
+    return [line.argument for what, line in ours if what not in given], tuple(others)
+
+
+@contextmanager
+def told_with(line: FlagLine) -> Iterator[None]:
+    """Tells of a wrong flag within the block in which line of a file it stands."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{line.where}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{line.where}: {error}") from None
+
+
+def _misspelt(flags: Sequence[str]) -> list[str]:
+    """Returns those that are nearly ours."""
+    return [flag for flag in flags if difflib.get_close_matches(flag, _our_flags(), 1, 0.7)]
 
 
 def _codec_processes(text: str) -> int:
@@ -428,7 +516,7 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
       UsageError: one has none.
     """
     places = ("input", "output", "catalog", "archives", "summary_json", "log_file", "config")
-    for name in (*places, "clock_output"):
+    for name in (*places, "clock_output", "flags_file"):
         found = getattr(arguments, name, None)
         for uri in found if isinstance(found, list) else [found]:
             if uri is not None and not uris.is_named(uri):
@@ -436,17 +524,27 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
                 raise UsageError(f"{flag} {uri!r} names nothing, expected a path or URI")
 
 
-def summary_json_in(argv: Sequence[str]) -> str | None:
-    """Returns where the end result of a `run` is to go, also where the command line is wrong
-    otherwise; None where that cannot be made out.
+def value_in(argv: Sequence[str], flag: str) -> str | None:
+    """Returns what a `run` is told by a flag, on the command line or in its file of flags, also
+    where these are wrong otherwise; None where that cannot be made out.
+
+    Args:
+      flag: `--summary-json`, say.
     """
     arguments = [_normalise(argument) for argument in argv]
     if arguments[:1] != ["run"]:
         return None
+    found = _last_value(arguments, flag)
+    if found is None and (file := _last_value(arguments, "--flags-file")):
+        found = flags_file.value_in(file, flag)
+    return found
+
+
+def _last_value(arguments: Sequence[str], flag: str) -> str | None:
     found = None
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name != "--summary-json":
+        if name != flag:
             continue
         if not equals:
             value = next(iter(arguments[number + 1 :]), "")
@@ -490,7 +588,8 @@ def _normalise(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _beam_spelling(argument: str) -> str:
+def beam_spelling(argument: str) -> str:
+    """Spells a flag with underscores, as Beam does."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

@@ -149,7 +149,7 @@ def _press(
       told: what only the result tells.
       job, run: for whom.
     """
-    unpacked = work.todo | "UnpackArchives" >> UnpackArchives(job, run)
+    unpacked = work.todo | "UnpackArchives" >> _with_memory(UnpackArchives(job, run), job)
 
     touched = (
         unpacked.parts
@@ -163,7 +163,7 @@ def _press(
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
     earlier = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives()
-    recalled = earlier | "UnpackRecalled" >> UnpackArchives(job, run)
+    recalled = earlier | "UnpackRecalled" >> _with_memory(UnpackArchives(job, run), job)
 
     planned = {
         "parts": (unpacked.parts, recalled.parts) | "AllParts" >> beam.Flatten(),
@@ -182,7 +182,9 @@ def _press(
         planned[plan_calls.FAILURES],
         extracted[extract_tracks.FAILURES],
     ) | "FailuresSoFar" >> beam.Flatten()
-    mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> MixCalls(job, run)
+    mixed = (planned.plans, extracted.tracks, before_mix) | "MixCalls" >> _with_memory(
+        MixCalls(job, run), job
+    )
 
     touched_archives = (
         work.touched,
@@ -228,3 +230,10 @@ def _press(
         "skipped": work.skipped,
         **told,
     } | "WriteCatalog" >> WriteCatalog(job, run)
+
+
+def _with_memory(transform: beam.PTransform, job: JobSettings) -> beam.PTransform:
+    """Returns a transform whose steps ask for machines of so much memory as the job says."""
+    if job.worker_memory_bytes is None:
+        return transform
+    return transform.with_resource_hints(min_ram=f"{job.worker_memory_bytes}B")

@@ -191,7 +191,7 @@ def _close(ending: Ending, stopper: Stopper, status: int) -> None:
 def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
     check_summary_json(arguments.summary_json)
-    options = beam_options(arguments.beam_args)
+    options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
     where = places.places_of(arguments)
     root = places.staging_root(
@@ -238,6 +238,7 @@ def job_settings(
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,
+        worker_memory_bytes=arguments.worker_memory_bytes,
         own_uris=where.own_uris,
         staging_root=staging_root,
         is_one_process=engine.is_one_process,

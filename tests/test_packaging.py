@@ -106,7 +106,8 @@ def test_profiles_are_installed(installed: Installed) -> None:
         "for file in resources.files('configs').iterdir(): print(file.name)\n"
     )
     found = set(installed.run("python", "-c", code).split()) - {"__init__.py", "__pycache__"}
-    assert found == {path.name for path in (ROOT / "configs").glob("*.toml")} | {PINS}
+    shipped = [*(ROOT / "configs").glob("*.toml"), *(ROOT / "configs").glob("*.flags")]
+    assert found == {path.name for path in shipped} | {PINS}
 
 
 def test_command_knows_the_stamp_of_its_workers(installed: Installed) -> None:

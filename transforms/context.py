@@ -40,6 +40,8 @@ class JobSettings:
     """How many codec jobs a machine has at work at a time; None for as many as it has cores and
     memory for.
     """
+    worker_memory_bytes: int | None = None
+    """Memory of a machine that unpacks or mixes, asked of the engine; None to ask for none."""
     own_uris: tuple[str, ...] = ()
     """Files a run writes beside its recordings and tables: no pattern of its own stands for them.
     """
