@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from pipelines import telling
 from pipelines.ending import Ending, reason_of
 from pipelines.job_profile import load_settings
 from pipelines.options import (
@@ -25,6 +26,7 @@ from pipelines.options import (
     UsageError,
     VerifyArguments,
     parse_arguments,
+    value_in,
 )
 from pipelines.runners import dataflow_preflight
 from pipelines.streams import forgiving_streams
@@ -42,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status, whatever becomes of what it prints. Errors are
     one line on standard error.
     """
-    with forgiving_streams():
-        return _main(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    with forgiving_streams(), telling.telling_in(value_in(argv, "--log-format")):
+        return _main(argv)
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -67,6 +70,8 @@ def _main(argv: Sequence[str]) -> int:
     except Exception as error:
         if (what := exhausted_resource(error)) is None:
             ending.close(EXIT_FAILED, Reason.BUG)
+            if telling.tell_bug(error):
+                return EXIT_FAILED
             raise
         _tell(what)
         return _closed(ending, EXIT_FAILED, Reason.EXHAUSTED)
@@ -168,7 +173,7 @@ def _importing_beam() -> Iterator[None]:
 
 
 def _tell(line: str) -> None:
-    print(f"callpress: {printable(without_secrets(line))}", file=sys.stderr)
+    telling.tell(printable(without_secrets(line)), "ERROR")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ Imports what it needs only once there is something to write.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines import telling
 from pipelines.options import value_in
 from transforms.media.errors import CallpressError, ConfigError
 from transforms.media.text import printable, without_secrets
@@ -32,6 +32,8 @@ class Ending:
     def began(self, run_id: str, started_unix_ns: int) -> None:
         """Takes the run's name and its start, in whole microseconds."""
         self.run_id = run_id
+        if lines := telling.json_lines():
+            lines.run_id = run_id
         self._started_at = datetime.fromtimestamp(started_unix_ns // 1_000 / 1e6, UTC)
 
     def write(self, summary: Mapping[str, Any]) -> None:
@@ -76,7 +78,7 @@ class Ending:
             return  # that is what ended the command, or will end the next
         except (CallpressError, OSError, ValueError) as error:
             line = printable(without_secrets(f"--summary-json {uri}: cannot be written: {error}"))
-            print(f"callpress: {line}", file=sys.stderr)
+            telling.tell(line, "ERROR")
 
 
 def check_summary_json(uri: str | None) -> None:

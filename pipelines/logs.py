@@ -7,6 +7,7 @@ import os
 import tempfile
 
 from pipelines.options import RunArguments
+from pipelines.telling import JsonFormatter, json_lines
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable, without_secrets
 from transforms.storage import uris
@@ -24,17 +25,25 @@ class LogFormatter(logging.Formatter):
 
 
 def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
-    """Sends the log to the terminal (-v) or a file, never both by itself; returns the file."""
+    """Sends the log to the terminal (-v) or a file, never both by itself; returns the file.
+
+    With `--log-format json` it goes to the other objects where no file is named: a container's disk
+    is gone with it.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
     # It has a line for each annotation that it leaves alone.
     logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)
-    if arguments.verbose:
-        terminal = logging.StreamHandler()
-        terminal.setFormatter(LogFormatter())
+    lines = json_lines()
+    formatter = LogFormatter() if lines is None else JsonFormatter(lines)
+    if arguments.verbose or (lines is not None and arguments.log_file is None):
+        terminal = logging.StreamHandler(None if lines is None else lines.stream)
+        terminal.setFormatter(formatter)
         root.addHandler(terminal)
-        root.setLevel(logging.INFO)
+        root.setLevel(logging.INFO if arguments.verbose else logging.WARNING)
+        if lines is not None:
+            logging.captureWarnings(True)
         return None
     path = uris.absolute(
         arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
@@ -44,7 +53,7 @@ def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
         handler = logging.FileHandler(path, delay=arguments.log_file is None)
     except OSError as error:
         raise ConfigError(f"--log-file {path}: {error.strerror}") from None
-    handler.setFormatter(LogFormatter())
+    handler.setFormatter(formatter)
     root.addHandler(handler)
     root.setLevel(logging.INFO if arguments.log_file else logging.WARNING)
     logging.captureWarnings(True)

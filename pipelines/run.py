@@ -26,6 +26,7 @@ from pipelines.options import EXIT_FAILED, RunArguments
 from pipelines.runners.engine import Engine, EngineDownError
 from pipelines.runners.job_errors import StepFailedError
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
+from pipelines.telling import tell
 from transforms.bounds import PortionSize
 from transforms.catalog import results
 from transforms.context import JobSettings, RunIdentity
@@ -285,10 +286,12 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
         _press_later_portions(prepared, watched.run, watched.portions)
     result = _result(job, watched)
     ending.write(result)
-    run_summary.print_summary(result, time.monotonic() - clock, job.output_uri, job.catalog_uri)
+    seconds = time.monotonic() - clock
+    if not run_summary.tell_summary(result):
+        run_summary.print_summary(result, seconds, job.output_uri, job.catalog_uri)
     places.tell_left_out(result["counts"]["left_out"])
     for line in result["told"]:
-        print(f"callpress: {line}", file=sys.stderr)
+        tell(line, "ERROR" if result["exit_status"] else "WARNING")
     return int(result["exit_status"])
 
 
@@ -354,11 +357,8 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
     """
     if reason in _TOLD_AS_FAILED and not isinstance(error, places.UnwritableError):
         logger.warning("%s failed: %s", name, line)
-        print(f"callpress: {name} failed: {line}", file=sys.stderr)
-        print(
-            "callpress: what is published stands; the same command again goes on from there",
-            file=sys.stderr,
-        )
+        tell(f"{name} failed: {line}", "ERROR")
+        tell("what is published stands; the same command again goes on from there")
         return True
     if isinstance(error, CallpressError):
         if line == str(error):
@@ -366,17 +366,14 @@ def _tell(name: str, error: Exception, reason: Reason, line: str, log_file: str 
         raise type(error)(line) from None  # what a step raised, without the engine's words
     logger.exception("%s failed", name)
     if reason is Reason.EXHAUSTED:
-        print(
-            f"callpress: {name} failed: {line}; give it more, or start fewer codec processes "
+        tell(
+            f"{name} failed: {line}; give it more, or start fewer codec processes "
             "(--codec-processes)",
-            file=sys.stderr,
+            "ERROR",
         )
         return True
-    print(f"callpress: {name} failed: {line}", file=sys.stderr)
-    print(
-        f"callpress: this is a bug or a broken installation; the log is {log_file or 'above'}",
-        file=sys.stderr,
-    )
+    tell(f"{name} failed: {line}", "ERROR")
+    tell(f"this is a bug or a broken installation; the log is {log_file or 'above'}", "ERROR")
     return True
 
 

@@ -9,9 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.telling import json_lines
 from transforms.media.text import printable
 
 _FAILURES_SHOWN = 10
+_LISTS = ("failures", "unmatched", "told")
+"""Of a result: as long as what they tell of."""
 
 
 def print_summary(
@@ -54,6 +57,29 @@ def print_summary(
             f"  and {counts['failures'] - _FAILURES_SHOWN} more: see the failures table of the "
             "catalog"
         )
+
+
+def tell_summary(summary: Mapping[str, Any]) -> bool:
+    """Tells the same as an object among those on standard error, with the figures in `result`, and
+    the first failures; returns False where lines are told.
+    """
+    lines = json_lines()
+    if lines is None:
+        return False
+    for failure in summary["failures"][:_FAILURES_SHOWN]:
+        where = failure["archive_uri"] or failure["call_cid"] or ""
+        told = f"{failure['error_type']}: {where}: {failure['message']}"
+        lines.tell_entry(lines.entry(told, "WARNING"))
+    figures = {name: value for name, value in summary.items() if name not in _LISTS}
+    counts = summary["counts"]
+    told = (
+        f"run {summary['run_id']}: archives {in_words(counts['archives'])}, calls "
+        f"{in_words(counts['calls'])}, {counts['recordings']} recordings, "
+        f"{counts['failures']} failures"
+    )
+    severity = "ERROR" if summary["exit_status"] else "INFO"
+    lines.tell_entry(lines.entry(told, severity, more={"result": figures}))
+    return True
 
 
 def in_words(counts: Mapping[str, int]) -> str:

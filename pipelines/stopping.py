@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from pipelines.telling import shaped
 from transforms.codec.pool import POOL
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,7 +71,7 @@ class Stopper:
             show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
             why = f"callpress: {self._why}\n" if self._why else ""
             with contextlib.suppress(OSError, ValueError):
-                os.write(2, f"{show_cursor}\n{why}{self._farewell()}\n".encode())
+                os.write(2, shaped(f"{show_cursor}\n{why}{self._farewell()}\n", "WARNING").encode())
             os._exit(status)
         threading.Event().wait()  # the other thread is about to end the process
         raise AssertionError
