@@ -31,6 +31,16 @@ _HOP_BY_HOP = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A request, and the store's answer to it."""
+
+    request: str
+    """`METHOD /path?query names`."""
+    sent: bytes
+    received: bytes
+
+
 @dataclass(kw_only=True)
 class Faults:
     """What goes wrong, and how often. A test changes it while the proxy is at work."""
@@ -55,6 +65,8 @@ class Faults:
     """So many uploads lose their last byte on the way, and the store is none the wiser."""
     before: Callable[[str], None] | None = None
     """Called with `METHOD /path?query names` before a request is passed on."""
+    after: Callable[[Exchange], None] | None = None
+    """Called with each request that the store has answered."""
     seed: int = 1
     counts: Counter[str] = field(default_factory=Counter)
     """Requests, and faults by kind."""
@@ -116,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse()
         else:
             answer, data = self._ask_upstream(body, request)
+            if self.faults.after is not None:
+                self.faults.after(Exchange(request=request, sent=body, received=data))
             if self._changes_something() and self.faults.hit(
                 "lost answer", self.faults.lost_answer_ratio, request
             ):
