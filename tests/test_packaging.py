@@ -100,7 +100,7 @@ def test_every_module_of_ours_is_imported_from_where_it_is_installed(installed: 
     assert all(Path(file).is_relative_to(env) for file in files)
 
 
-def test_profiles_are_installed(installed: Installed) -> None:
+def test_profiles_and_requirements_are_installed(installed: Installed) -> None:
     code = (
         "from importlib import resources\n"
         "for file in resources.files('configs').iterdir(): print(file.name)\n"

@@ -1,0 +1,1 @@
+"""Programs of whoever works on Callpress: none is installed with it."""
