@@ -35,6 +35,11 @@ from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 from transforms.reason import Reason
 
+_WINDOWS = (
+    "callpress: does not run on Windows itself (it shares a machine by locked files); run it under "
+    "WSL: https://learn.microsoft.com/windows/wsl/install"
+)
+
 
 class _TerminatedError(BaseException):
     """SIGTERM came before the run had begun, or after its end."""
@@ -44,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit status, whatever becomes of what it prints. Errors are
     one line on standard error.
     """
+    if sys.platform == "win32":
+        print(_WINDOWS, file=sys.stderr)
+        return EXIT_USAGE
     argv = sys.argv[1:] if argv is None else argv
     with forgiving_streams(), telling.telling_in(value_in(argv, "--log-format")):
         return _main(argv)

@@ -26,7 +26,7 @@ from tests.support.builders import (
     noise,
     write_folder,
 )
-from tests.support.command import SAMPLE, callpress, callpress_process, press, query
+from tests.support.command import ROOT, SAMPLE, callpress, callpress_process, press, query
 from transforms.media.settings import PressSettings
 
 
@@ -500,3 +500,28 @@ def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
     assert not list(out.rglob("*.partial"))
     assert not (out / ".staging").exists()
     assert not list((out / "recordings").rglob("*.mp3"))
+
+
+_ON_WINDOWS = """
+import argparse, importlib.metadata, shutil, signal, sys, tempfile  # with what is there really
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+sys.platform = "win32"
+from pipelines.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", [("run", "--input", "x", "--output", "y"), ("inspect", "x")])
+def test_windows_is_told_where_it_runs(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_WINDOWS, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "under WSL" in done.stderr
