@@ -24,6 +24,7 @@ setup(
         "pyarrow>=18,<26",
         "pydantic>=2.7,<3",
         "rich>=13,<16",
+        "shtab>=1.13,<2",
         "soxr>=0.5,<2",
         "tenacity>=8.2,<10",
         "urllib3>=2,<3",

@@ -1,5 +1,5 @@
-"""The `callpress` command: run, inspect, verify, runs. Imports what each needs once its flags
-are known to be right.
+"""The `callpress` command: run, inspect, verify, runs, completion. Imports what each needs once its
+flags are known to be right.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipelines.options import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_USAGE,
+    CompletionArguments,
     InspectArguments,
     RunArguments,
     RunsArguments,
@@ -95,6 +96,11 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.list_runs import list_runs
 
         return list_runs(arguments)
+    if isinstance(arguments, CompletionArguments):
+        with _importing_beam():
+            from pipelines.completion import print_completion
+
+        return print_completion(arguments)
     settings = load_settings(arguments.config)
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect

@@ -24,6 +24,7 @@ from transforms.storage import uris
 
 _MOST_CODEC_PROCESSES = 1_024
 
+SHELLS = ("bash", "zsh")
 LOG_FORMATS = ("text", "json")
 
 EXIT_FAILED = 1
@@ -148,6 +149,14 @@ class RunsArguments:
     last: int
     """How many runs, at most."""
     as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionArguments:
+    """What `callpress completion` was asked for."""
+
+    shell: str
+    """One of `SHELLS`."""
 
 
 def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -336,10 +345,18 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     runs.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
     )
+    completion = commands.add_parser(
+        "completion",
+        help="print what a shell completes the command by",
+        description="Prints a script by which your shell completes commands and flags, Beam's too: "
+        "for ~/.local/share/bash-completion/completions/callpress, or for a file _callpress in a "
+        "folder of fpath (zsh).",
+    )
+    completion.add_argument("shell", choices=SHELLS, help=" or ".join(SHELLS))
     return parser, run
 
 
-Arguments = RunArguments | InspectArguments | VerifyArguments | RunsArguments
+Arguments = RunArguments | InspectArguments | VerifyArguments | RunsArguments | CompletionArguments
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -354,7 +371,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
-        raise UsageError("a command is needed: run, inspect, verify or runs")
+        raise UsageError("a command is needed: run, inspect, verify, runs or completion")
     _refuse_nameless(arguments)
     if arguments.command == "inspect":
         if rest:
@@ -380,6 +397,10 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             repair=arguments.repair,
             as_json=arguments.as_json,
         )
+    if arguments.command == "completion":
+        if rest:
+            raise UsageError(f"completion does not know {rest[0]}")
+        return CompletionArguments(shell=arguments.shell)
     if arguments.command == "runs":
         if rest:
             raise UsageError(f"runs does not know {rest[0]}")

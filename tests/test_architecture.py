@@ -70,7 +70,7 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
            : catalog composites recovery steps
-           | apache_beam grpc pydantic rich
+           | apache_beam grpc pydantic rich shtab
 """
 
 
