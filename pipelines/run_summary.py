@@ -66,6 +66,7 @@ def tell_summary(summary: Mapping[str, Any]) -> bool:
     lines = json_lines()
     if lines is None:
         return False
+    lines.run_id = summary["run_id"]  # of a job elsewhere it is known from now on
     for failure in summary["failures"][:_FAILURES_SHOWN]:
         where = failure["archive_uri"] or failure["call_cid"] or ""
         told = f"{failure['error_type']}: {where}: {failure['message']}"
