@@ -16,6 +16,7 @@ from transforms.storage import uris
 
 ENDING = ".flags"
 _MOST_BYTES = 1 << 20
+_LONGEST_NAME = 100
 _NEVER = ("--flags-file", "--help")
 """What only a command line can ask for."""
 
@@ -144,11 +145,18 @@ def _parse(file_name: str, text: str) -> Iterator[FlagLine]:
             continue
         name, equals, value = line.partition("=")
         name = name.replace("_", "-")
-        if not name.startswith("--") or len(name.split()) != 1 or name == "--":
-            raise ConfigError(f"{where}: {line!r}, expected --name=value, --name or # comment")
+        is_flag = (
+            name.startswith("--") and 2 < len(name) <= _LONGEST_NAME and name.split() == [name]
+        )
+        if not is_flag:
+            raise ConfigError(
+                f"{where}: {line[:_LONGEST_NAME]!r}, expected --name=value, --name or # comment"
+            )
         if name in _NEVER:
             raise ConfigError(f"{where}: {name} stands on a command line only")
-        if " #" in value or "\t#" in value:
+        if not all(" " <= character != "\x7f" for character in value):
+            raise ConfigError(f"{where}: {name}: holds a control character")
+        if " #" in value:
             raise ConfigError(f"{where}: {name}: a comment stands on a line of its own")
         if value[:1] in ("'", '"') and value[-1:] == value[0]:
             raise ConfigError(f"{where}: {name}: {value}, expected a value without quotes")

@@ -100,7 +100,11 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         (b"--input=x\n--output=\xff", "line 2: not UTF-8"),
         (b"\xff\xfe-\0-\0", "line 1: not UTF-8"),
         ("#" * (1 << 20) + "\n", "has more than 1048576 bytes"),
-        ("--input=x\0\x1b[2J\n-\0", "line 2: '-\\x00', expected"),
+        ("--input=x\0y\n", "line 1: --input: holds a control character"),
+        ("--input=x\ty\n", "line 1: --input: holds a control character"),
+        ("--" + "x" * 500_000, "line 1: '--xxxx"),
+        ("--input=" + "x/" * 400_000 + "\n--", "line 2: '--', expected"),
+        ("--input=x\n\0\x1b[2J\n-\0", "line 2: '\\x00\\x1b[2J', expected"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_one_clear_line(
@@ -110,6 +114,7 @@ def test_what_is_wrong_in_a_file_is_one_clear_line(
     assert (done.status, done.out) == (2, "")
     assert message in done.err
     assert done.err.count("\n") == 1
+    assert len(done.err) < 500
     assert str(tmp_path) in done.err or "codec-processes" in message
 
 

@@ -26,6 +26,7 @@ from transforms.media.errors import ConfigError
 from transforms.media.settings import LimitSettings, PressSettings
 
 _NAMES = ("dataflow-cheap", "dataflow-sized")
+_IMAGE = "europe-docker.pkg.dev/lab-project/callpress/worker:1"
 _GIB = 1 << 30
 _MACHINES = {"e2-standard-4": (4, 16 * _GIB), "n2-highcpu-8": (8, 8 * _GIB)}
 """Cores and memory, by Google's list of machine types."""
@@ -48,7 +49,7 @@ def _arguments(name: str, *more: str) -> RunArguments:
         [
             *("run", "--flags-file", name, "--input=gs://lab/raw/*", "--output=gs://lab/pressed"),
             *("--project=lab-project", "--region=europe-west1", "--temp_location=gs://lab/tmp"),
-            *("--sdk_container_image=europe-docker.pkg.dev/lab-project/callpress/worker:1", *more),
+            *(f"--sdk_container_image={_IMAGE}", *more),
         ]
     )
     assert isinstance(arguments, RunArguments)
@@ -61,13 +62,14 @@ def _options(arguments: RunArguments) -> PipelineOptions:
     return options
 
 
-def _environment(name: str) -> Any:
+def _environment(name: str, proto_pipeline: Any = None) -> Any:
     """Returns what a job tells Dataflow of the machines that it wants."""
     return apiclient.Environment(
         packages=[],
         options=_options(_arguments(name)),
         environment_version="1",
         proto_pipeline_staged_url="gs://lab/tmp/pipeline.pb",
+        proto_pipeline=proto_pipeline,
     ).proto
 
 
@@ -110,9 +112,7 @@ def test_flags_arrive_where_dataflow_reads_them(name: str) -> None:
     assert pool.autoscaling_settings.algorithm == 2, "AUTOSCALING_ALGORITHM_BASIC"
     assert pool.autoscaling_settings.max_num_workers == int(given["--max-num-workers"] or 0)
     assert pool.ip_configuration == 2, "WORKER_IP_PRIVATE"
-    assert pool.worker_harness_container_image == (
-        "europe-docker.pkg.dev/lab-project/callpress/worker:1"
-    )
+    assert pool.worker_harness_container_image == _IMAGE
     told = environment.sdk_pipeline_options["options"]
     timeout_minutes = int(given["--element-processing-timeout-minutes"] or 0)
     assert told["element_processing_timeout_minutes"] == timeout_minutes
@@ -128,7 +128,11 @@ def test_the_cheap_one_is_flexible_and_hints_at_nothing() -> None:
 
 
 def test_the_sized_one_asks_for_memory_where_it_unpacks_and_mixes(sized: Any) -> None:
-    assert _environment("dataflow-sized").flex_resource_scheduling_goal == 0
+    environment = _environment("dataflow-sized", sized)
+    assert environment.flex_resource_scheduling_goal == 0
+    (pool,) = environment.worker_pools
+    images = [image.container_image for image in pool.sdk_harness_container_images]
+    assert images == [_IMAGE, _IMAGE], "one for each kind of machine"
     components = sized.components
     hinted: set[str] = set()
     others: set[str] = set()
