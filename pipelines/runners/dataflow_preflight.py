@@ -12,7 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipelines.options import RunArguments, StrictParser, refuse_unknown
+from pipelines.options import (
+    RunArguments,
+    StrictParser,
+    beam_spelling,
+    refuse_unknown,
+    told_with,
+)
 from transforms import stamp
 from transforms.storage import buckets, google_account, objects
 
@@ -48,12 +54,18 @@ def find_problems(arguments: RunArguments) -> tuple[str, ...]:
     Raises:
       UsageError: an option without its value, or one that is missing is there misspelt.
     """
-    given, strays = _parser().parse_known_args(arguments.beam_args)
+    given = _given(arguments)
     if not is_dataflow(given.runner):
         return ()
     found = (*_missing(given), *_wrong(arguments, given))
     if found:
-        refuse_unknown(_misspelt(strays), _flags())  # rather than what follows from it
+        # Rather than what follows from it.
+        _, strays = _parser().parse_known_args(arguments.beam_args)
+        refuse_unknown(_misspelt(strays), _flags())
+        for line in arguments.beam_lines:
+            _, strays = _parser().parse_known_args([beam_spelling(line.argument)])
+            with told_with(line):
+                refuse_unknown(_misspelt(strays), _flags())
         return found
     why = None if google_account.has_emulator() else google_account.why_no_credentials()
     return (why,) if why else ()
@@ -66,11 +78,29 @@ def with_pins(arguments: RunArguments) -> RunArguments:
     They are installed there, by pip and by their hashes: Beam would download each by a command that
     takes no hashes (Beam 2.77, `Stager._populate_requirements_cache`).
     """
-    given, _ = _parser().parse_known_args(arguments.beam_args)
+    given = _given(arguments)
     if not (is_dataflow(given.runner) and _needs_pins(given)):
         return arguments
     pins = (f"--requirements_file={stamp.pins_path()}", "--requirements_cache=skip")
     return replace(arguments, beam_args=(*arguments.beam_args, *pins))
+
+
+def _given(arguments: RunArguments) -> argparse.Namespace:
+    """Returns what is given of those options, by the command line where it says, else by a file of
+    flags.
+
+    Raises:
+      UsageError: one is without its value.
+    """
+    given, _ = _parser().parse_known_args(arguments.beam_args)
+    of_file = argparse.Namespace()
+    for line in arguments.beam_lines:
+        with told_with(line):
+            _parser().parse_known_args([beam_spelling(line.argument)], of_file)
+    for name, value in vars(given).items():
+        if not value:
+            setattr(given, name, getattr(of_file, name, value))
+    return given
 
 
 def _parser() -> StrictParser:

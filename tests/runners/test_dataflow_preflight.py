@@ -17,7 +17,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from apache_beam.runners.portability.stager import Stager
 from apache_beam.runners.runner import _RUNNER_MAP
 
-from pipelines.options import RunArguments, parse_arguments
+from pipelines.beam_options import beam_options
+from pipelines.options import RunArguments, UsageError, parse_arguments
 from pipelines.runners import dataflow_preflight
 from pipelines.runners.dataflow_preflight import find_problems, is_dataflow, with_pins
 from tests.support.command import ROOT, callpress
@@ -63,6 +64,32 @@ def _problems(*flags: str) -> tuple[str, ...]:
 
 def test_command_line_that_is_right_has_no_problems() -> None:
     assert _problems(SETUP_FILE) == ()
+
+
+def test_a_file_of_flags_is_looked_at_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "night.flags"
+
+    def found(*flags: str, lines: tuple[str, ...]) -> tuple[str, ...]:
+        file.write_text("\n".join(lines))
+        return find_problems(_arguments(f"--flags-file={file}", *flags))
+
+    assert found(lines=(*PLACES, *CLOUD, SETUP_FILE)) == ()
+    assert found("--output=out", lines=(*PLACES, *CLOUD, SETUP_FILE))[0].startswith("--output out")
+    (problem,) = found(*PLACES, lines=(*CLOUD[:3], SETUP_FILE))
+    assert problem.startswith("--temp_location is needed")
+    lines = (*CLOUD[:2], CLOUD[3], "--region=Europe", SETUP_FILE)
+    assert found(*PLACES, lines=lines)[0].startswith("--region Europe")
+    assert found(*PLACES, "--region=us-east1", lines=lines) == ()
+    with pytest.raises(UsageError, match="line 4: unknown option --temp-locatoin, did you mean"):
+        found(*PLACES, lines=(*CLOUD[:3], "--temp_locatoin=gs://pressed/tmp", SETUP_FILE))
+
+
+def test_pins_are_added_to_flags_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "night.flags"
+    file.write_text("\n".join((*PLACES, *CLOUD, SETUP_FILE)))
+    arguments = with_pins(_arguments(f"--flags-file={file}"))
+    options = beam_options(arguments.beam_args, arguments.beam_lines)
+    assert options.view_as(SetupOptions).requirements_file == stamp.pins_path()
 
 
 # --- the engine -----------------------------------------------------------------------------------
