@@ -188,6 +188,37 @@ def test_no_other_option_of_beam_is_taken_for_a_misspelt_one() -> None:
     assert not dataflow_preflight._misspelt(sorted(of_beam - dataflow_preflight._flags()))
 
 
+# --- files of flags -------------------------------------------------------------------------------
+
+
+def _problems_of_file(path: Path, text: str, *flags: str) -> tuple[str, ...]:
+    path.write_text(text)
+    return find_problems(_arguments(*PLACES, *flags, f"--flags-file={path}"))
+
+
+def test_flags_of_a_file_count_and_the_command_line_wins(tmp_path: Path) -> None:
+    path, text = tmp_path / "night.flags", "\n".join((*CLOUD, SETUP_FILE))
+
+    assert _problems_of_file(path, text) == ()
+    (problem,) = _problems_of_file(path, text, "--region=europe-west1-b")
+    assert problem.startswith("--region europe-west1-b: is a zone")
+    assert _problems_of_file(path, text.replace("europe-west1", "x"), CLOUD[2]) == ()
+    arguments = with_pins(_arguments(*PLACES, f"--flags-file={path}"))
+    assert f"--requirements_file={stamp.pins_path()}" in arguments.beam_args
+
+
+def test_flag_of_a_file_without_its_value_is_told_by_its_line(tmp_path: Path) -> None:
+    path, text = tmp_path / "night.flags", "\n".join(("--project", CLOUD[0], *CLOUD[2:]))
+
+    with pytest.raises(UsageError, match="line 1: argument --project: expected one argument"):
+        _problems_of_file(path, text)
+
+
+@pytest.mark.parametrize("name", ["dataflow-cheap", "dataflow-sized"])
+def test_files_of_flags_that_come_with_the_program_are_right(name: str) -> None:
+    assert find_problems(_arguments(*PLACES, *CLOUD, SETUP_FILE, f"--flags-file={name}")) == ()
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
