@@ -6,7 +6,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from pipelines.runners.engine import EngineDownError
 from transforms.media.errors import CallpressError, ConfigError, StorageError
-from transforms.storage import buckets, objects, uris
+from transforms.storage import buckets, uris
 from transforms.storage.errors import describe_error, status_of
 
 _TAKEN = "DataflowJobAlreadyExistsError"
@@ -26,7 +26,7 @@ def check_uploads(options: PipelineOptions) -> None:
     cloud = options.view_as(GoogleCloudOptions)
     staging = "staging_location" if cloud.staging_location else "temp_location"
     places = {staging: uris.join(getattr(cloud, staging), "pipeline.pb")}
-    if cloud.template_location and not objects.is_on_this_machine(cloud.template_location):
+    if cloud.template_location:
         places["template_location"] = cloud.template_location
     for name, place in places.items():
         try:

@@ -185,18 +185,14 @@ def _wrong(arguments: RunArguments, given: argparse.Namespace) -> Iterator[str]:
         place = getattr(given, flag)
         if place and (why := buckets.why_no_place(place)):
             yield f"--{flag} {place}: {why}"
-    if (template := given.template_location) and (why := _why_no_template(template)):
-        yield f"--template_location {template}: {why}"
+    template = given.template_location
+    if template and (buckets.why_no_place(template) or template.endswith("/")):
+        yield (
+            f"--template_location {template}: expected a place that Dataflow can read, "
+            "gs://bucket/folder/name"
+        )
     yield from _wrong_image(given)
     yield from _wrong_files(given)
-
-
-def _why_no_template(uri: str) -> str | None:
-    """Returns why Beam cannot write a template to a place, by its name: a bucket, or a folder here
-    from which it can be copied there.
-    """
-    folder = os.path.dirname(uri)
-    return None if os.path.isdir(folder) else buckets.why_no_place(uri)
 
 
 def _wrong_places(arguments: RunArguments) -> Iterator[str]:
