@@ -1,0 +1,360 @@
+"""docs/dataflow.md and configs/nightly: what can be run is run, what can be parsed is parsed, and
+what the page lists is what the code has.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from google.cloud.storage import Blob, Bucket, Client
+
+from benchmarks.operations import INPUTS
+from benchmarks.scale_model import CLASS_A, Assumptions, ScaleModel
+from pipelines.beam_options import beam_options
+from pipelines.options import RunArguments, parse_arguments
+from pipelines.runners import dataflow_preflight
+from tests.support.command import ROOT
+from transforms.reason import Reason
+from transforms.stamp import own_stamp
+
+PAGE = (ROOT / "docs" / "dataflow.md").read_text(encoding="utf-8")
+NIGHTLY = ROOT / "configs" / "nightly"
+RUN = "run by a test"
+CHECKED = "flags checked by a test, not run by us"
+NOT_RUN = "not run by us"
+SOURCES = sorted(
+    path for folder in ("pipelines", "transforms") for path in (ROOT / folder).rglob("*.py")
+)
+_PLACEHOLDERS = {
+    "BUCKET": "acme",
+    "PROJECT": "acme-calls",
+    "SUBNETWORK": "workers",
+    "REGION": "europe-west1",
+    "TAG": str(own_stamp().image_tag),
+}
+
+
+def _blocks() -> Iterator[tuple[str, str]]:
+    """Yields the first line of each block of commands, without what makes it a comment, and the
+    rest.
+    """
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+        if language != "json":
+            first, _, rest = text.partition("\n")
+            yield first.lstrip("#- "), rest
+
+
+def _filled(text: str) -> str:
+    return re.sub("|".join(_PLACEHOLDERS), lambda found: _PLACEHOLDERS[found[0]], text)
+
+
+def _commands(text: str) -> list[list[str]]:
+    """Returns the command lines of a block, split as a shell does."""
+    joined = _filled(text).replace("\\\n", " ")
+    return [shlex.split(line) for line in joined.splitlines() if line.strip()]
+
+
+def _check_flags(argv: list[str]) -> None:
+    """Reads a command line as the command does. Raises: UsageError, ConfigError."""
+    arguments = parse_arguments(argv)
+    if isinstance(arguments, RunArguments):
+        beam_options(arguments.beam_args, arguments.beam_lines)
+        assert dataflow_preflight.find_problems(arguments) == ()
+
+
+def _table(heading: str) -> list[list[str]]:
+    """Returns the rows of the table below a line that begins so, cell by cell."""
+    rows = PAGE.split("\n" + heading, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def test_each_block_says_who_has_run_it() -> None:
+    assert {first for first, _ in _blocks()} == {RUN, CHECKED, NOT_RUN}
+
+
+def test_what_the_page_says_is_run_runs(tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "callpress"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipelines.cli "$@"\n')
+    program.chmod(0o755)
+    paths = {
+        "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def run(text: str) -> int:
+        return subprocess.run(
+            ["sh", "-ec", text], cwd=tmp_path, env={**os.environ, **paths}, check=False
+        ).returncode
+
+    blocks = [text for first, text in _blocks() if first == RUN]
+    assert len(blocks) == 2
+    assert [run(text) for text in blocks] == [0, 0]
+    assert _absent(tmp_path) == []
+    # The same a day later: both ring.
+    (result,) = (tmp_path / "pressed" / "catalog" / "results").iterdir()
+    told = json.loads(result.read_text())
+    result.write_text(json.dumps({**told, "started_at": "2026-01-05T02:00:00+00:00"}))
+    assert run(blocks[1]) == 1
+    runs = tmp_path / "pressed" / "catalog" / "runs"
+    (table,) = runs.rglob("*.parquet")
+    duckdb.execute(
+        f"COPY (SELECT * REPLACE (started_at - INTERVAL 27 HOUR AS started_at) "
+        f"FROM read_parquet('{table}')) TO '{table}.new' (FORMAT parquet)"
+    )
+    Path(f"{table}.new").replace(table)
+    assert len(_absent(tmp_path)) == 1
+
+
+def _absent(folder: Path) -> list[Any]:
+    text = (NIGHTLY / "absent.sql").read_text().replace("CATALOG", f"{folder}/pressed/catalog", 2)
+    return duckdb.execute(text.split("\nSELECT", 1)[1].join(("SELECT", ""))).fetchall()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(argv, id=f"{argv[1]}-{number}")
+        for number, argv in enumerate(
+            argv for first, text in _blocks() if first == CHECKED for argv in _commands(text)
+        )
+    ],
+)
+def test_flags_that_the_page_says_are_checked(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # no credentials are needed
+    assert argv[0] == "callpress"
+    _check_flags(argv[1:])
+
+
+# --- the nightly files ----------------------------------------------------------------------------
+
+
+def _flags_of_job() -> list[str]:
+    parameters = _launch()["parameters"]
+    return ["run", *(f"--{name}={value}" for name, value in parameters.items())]
+
+
+def _flags_of_crontab() -> list[str]:
+    lines = (NIGHTLY / "crontab").read_text().splitlines()
+    (job,) = [line for line in lines if not re.match(r"#|\w+=", line)]
+    found = re.fullmatch(r"(?:[\d*/,-]+ ){5}callpress ([^%]+?)>>.*", job)  # a % ends a command
+    assert found is not None
+    return shlex.split(found[1])
+
+
+def _flags_of_unit() -> list[str]:
+    (line,) = re.findall(r"^ExecStart=(.*)$", (NIGHTLY / "callpress.service").read_text(), re.M)
+    assert not re.search(r"[%$]", line), "systemd replaces those"
+    return shlex.split(line)[1:]
+
+
+def _flags_of_pod() -> list[str]:
+    return [str(each) for each in _container()["args"]]
+
+
+def _launch() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((NIGHTLY / "launch.json").read_text())["launchParameter"]
+    return found
+
+
+def _container() -> dict[str, Any]:
+    yaml: Any = importlib.import_module("yaml")  # has no types
+    job = yaml.safe_load((NIGHTLY / "cronjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    names = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == names
+    found: dict[str, Any] = container
+    return found
+
+
+@pytest.mark.parametrize("flags", [_flags_of_job, _flags_of_crontab, _flags_of_unit, _flags_of_pod])
+def test_nightly_flags_are_those_of_the_command(flags: Any) -> None:
+    arguments = parse_arguments(flags())
+    assert isinstance(arguments, RunArguments)
+    beam_options(arguments.beam_args)
+    assert arguments.inputs == ("gs://BUCKET-raw/**.tar.gz",)
+    assert arguments.filters.since == "36h"
+    assert arguments.bounds.stop_after_seconds == 5 * 3600
+
+
+def test_launch_has_fields_of_the_flex_template_api_only() -> None:
+    launch = _launch()
+    assert launch.keys() <= {"jobName", "containerSpecGcsPath", "parameters", "environment"}
+    assert re.fullmatch(r"[a-z][-a-z0-9]{0,61}[a-z0-9]", launch["jobName"])
+    # FlexTemplateRuntimeEnvironment of Dataflow's REST API v1b3.
+    assert launch["environment"].keys() <= {
+        "additionalExperiments", "autoscalingAlgorithm", "diskSizeGb", "flexrsGoal",
+        "ipConfiguration", "launcherMachineType", "machineType", "maxWorkers", "network",
+        "numWorkers", "sdkContainerImage", "serviceAccountEmail", "stagingLocation",
+        "subnetwork", "tempLocation", "workerRegion", "workerZone",
+    }  # fmt: skip
+    assert "no_use_multiple_sdk_containers" in launch["environment"]["additionalExperiments"]
+
+
+def test_dag_compiles_and_reads_what_is_beside_it() -> None:
+    path = NIGHTLY / "airflow_dag.py"
+    text = path.read_text()
+    compile(text, str(path), "exec")
+    (named,) = re.findall(r'with_name\("([^"]+)"\)', text)
+    assert (NIGHTLY / named).is_file()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    for name in ("callpress.service", "callpress.timer"):
+        text = (NIGHTLY / name).read_text()
+        # What is named there is not installed here.
+        (tmp_path / name).write_text(text.replace("/opt/callpress/bin/callpress", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# --- what the page lists --------------------------------------------------------------------------
+
+
+def test_roles_cover_the_calls_of_cloud_storage() -> None:
+    makers = ("bucket", "blob")  # ask for nothing
+    known = {
+        name
+        for kind in (Blob, Bucket, Client)
+        for name in dir(kind)
+        if not name.startswith("_") and name not in makers
+    }
+    called: set[str] = set()
+    for path in (ROOT / "transforms" / "storage").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "storage_client()" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                receiver = node.func.value
+                is_other = isinstance(receiver, ast.Name) and receiver.id in (
+                    "source",
+                    "self",
+                    "checksum",
+                )
+                if node.func.attr in known and not is_other:
+                    called.add(node.func.attr)
+    rows = _table("| call of Google's library")
+    assert {_quoted(call)[0] for call, _, _ in rows} == called
+    # What of its permissions each role has, by Google's pages on IAM roles for Cloud Storage.
+    of_role = {
+        "roles/storage.objectViewer": {"storage.objects.get", "storage.objects.list"},
+        "roles/storage.objectUser": {
+            f"storage.objects.{name}" for name in ("get", "list", "create", "delete", "update")
+        },
+        "roles/storage.legacyBucketReader": {"storage.buckets.get", "storage.objects.list"},
+    }
+    for _, permissions, roles in rows:
+        for role in _quoted(roles):
+            assert set(_quoted(permissions)) <= of_role[role]
+    told = {_quoted(role)[0] for role, *_ in _table("| role | who")}
+    assert set(of_role) <= told
+    granted = set(re.findall(r"--role=(\S+)", PAGE))
+    assert granted == told
+
+
+@functools.cache
+def _texts() -> tuple[str, ...]:
+    """Returns every text in the source; what is put in when it is told is a NUL."""
+    found: list[str] = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(_constants(node.values)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return tuple(found)
+
+
+def _constants(parts: Iterable[ast.expr]) -> Iterator[str]:
+    for part in parts:
+        yield str(part.value) if isinstance(part, ast.Constant) else "\0"
+
+
+@pytest.mark.parametrize("message", [_quoted(row[0])[0] for row in _table("| message | do")])
+def test_message_of_the_page_stands_in_the_source(message: str) -> None:
+    pieces = [piece for piece in message.split("...") if piece.strip()]
+    assert max(map(len, pieces)) >= 12, "says too little to be found"
+    pattern = re.compile(r".*?\0.*?".join(map(re.escape, pieces)), re.DOTALL)
+    assert any(pattern.search(text) for text in _texts())
+
+
+def test_counters_of_the_page_are_those_of_the_job() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    counted = set(re.findall(r'Metrics\.counter\(\s*\w+,\s*"(\w+)"', text))
+    (row,) = [row for row in _table("| figure | where") if row[0].startswith("counters")]
+    assert set(_quoted(row[1])) == counted
+
+
+def test_reasons_of_the_page_are_all_there_are() -> None:
+    assert [_quoted(row[0])[0] for row in _table("| reason | exit")] == [*map(str, Reason)]
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    heads = re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    links = re.findall(r"\]\(([^)]+)\)", PAGE)
+    assert links
+    for link in links:
+        name, _, anchor = link.partition("#")
+        if name:
+            assert (ROOT / "docs" / name).exists(), link
+        else:
+            assert anchor in anchors, link
+    assert "docs/dataflow.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_figures_of_the_page_are_those_of_the_model_and_the_profiles() -> None:
+    model = ScaleModel(json.loads(INPUTS.read_text(encoding="utf-8")), Assumptions())
+    night, large = model.estimate(1_000), model.estimate(10_000)
+    a, b = (sum(map(night.total, kinds)) for kinds in (CLASS_A, ("read",)))
+    words = " ".join(PAGE.split())
+    assert (
+        f"{night.cpu_hours:.1f} CPU hours, {a / 1000:.0f} thousand requests of class A, "
+        f"{b / 1000:.0f} thousand of class B"
+    ) in words
+    assert (
+        f"some {large.cpu_hours:.0f} CPU hours, {large.workers} workers of 4 cores for "
+        f"{large.wall_hours:.0f} hours"
+    ) in words
+    for name in ("cheap", "sized"):
+        text = (ROOT / "configs" / f"dataflow-{name}.flags").read_text(encoding="utf-8")
+        cores = re.search(r"^--machine_type=.*-(\d+)$", text, re.MULTILINE)
+        most = re.search(r"^--max_num_workers=(\d+)$", text, re.MULTILINE)
+        assert cores is not None
+        assert most is not None
+        assert f"{int(cores[1]) * int(most[1])} in `dataflow-{name}`" in words
