@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def _blocks() -> Iterator[tuple[str, str]]:
     """Yields the first line of each block of commands, without what makes it a comment, and the
     rest.
     """
-    for language, text in re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+    for language, text in re.findall(r"^ *```(\w*)\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL):
         if language != "json":
-            first, _, rest = text.partition("\n")
+            first, _, rest = textwrap.dedent(text).partition("\n")
             yield first.lstrip("#- "), rest
 
 
