@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
+    SetupOptions,
     StandardOptions,
 )
 from apache_beam.runners.runner import create_runner
@@ -56,6 +57,10 @@ def beam_options(arguments: Sequence[str], lines: Sequence[FlagLine] = ()) -> Pi
             "for how many recordings are worked on at a time"
         )
     options = PipelineOptions(given)
+    setup = options.view_as(SetupOptions)
+    if setup.save_main_session is None:
+        # Beam would on Dataflow: nothing of ours is defined in the module that was started.
+        setup.save_main_session = False
     runner = options.view_as(StandardOptions).runner
     if not is_local(runner):
         try:
