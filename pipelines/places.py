@@ -99,15 +99,19 @@ def staging_root(places: Places, temp_location: str | None, *, shares_this_machi
     return objects.default_staging(places.output_uri, name)
 
 
-def check_inputs(patterns: Sequence[str]) -> None:
+def check_inputs(patterns: Sequence[str], *, may_come_later: bool = False) -> None:
     """Warns of patterns that match nothing, as they were given.
+
+    Args:
+      patterns: of archives.
+      may_come_later: whether nothing need be there yet.
 
     Raises:
       NothingToDoError: none of them matches anything.
       StorageError: it cannot be found out.
     """
     reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
-    if all(reasons):
+    if all(reasons) and not may_come_later:
         raise NothingToDoError(
             f"nothing to press: {'; '.join(reason for reason in reasons if reason)}"
         )

@@ -27,6 +27,7 @@ from pipelines.runners.engine import Engine, EngineDownError
 from pipelines.runners.job_errors import StepFailedError
 from pipelines.stopping import StoppedError, Stopper, stopping_cleanly
 from pipelines.telling import tell
+from pipelines.template import Template, template_of
 from transforms.bounds import PortionSize
 from transforms.catalog import results
 from transforms.context import JobSettings, RunIdentity
@@ -34,7 +35,7 @@ from transforms.engine import begun
 from transforms.locking import lock
 from transforms.locking.lease import lease_of
 from transforms.locking.lock import LockHeldError
-from transforms.media.errors import CallpressError, StorageError, exhausted_resource
+from transforms.media.errors import CallpressError, ConfigError, StorageError, exhausted_resource
 from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
@@ -63,6 +64,8 @@ class _Prepared:
     inputs: tuple[str, ...]
     job: JobSettings
     engine: Engine
+    template: Template | None
+    """What is asked for instead of a run."""
 
 
 class _Watched:
@@ -194,6 +197,12 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
+    template = template_of(options, shares_this_machine=engine.shares_this_machine)
+    if template is not None and arguments.summary_json:
+        raise ConfigError(
+            "--summary-json is for a command that waits, expected none beside --template_location: "
+            "what comes of each run will lie in <catalog>/results"
+        )
     where = places.places_of(arguments)
     root = places.staging_root(
         where,
@@ -206,9 +215,13 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
         (*where.inputs, where.output_uri, where.catalog_uri, root, *where.own_uris)
     )
     places.check_apart(where)
-    places.check_inputs(arguments.inputs)
+    is_for_later = template is not None and not template.is_started_at_once
+    places.check_inputs(arguments.inputs, may_come_later=is_for_later)
     places.check_writable(where, root, arguments.summary_json)
-    held = lock.look(where.catalog_uri)  # the job asks again: this is sooner, and costs no start
+    if template is not None:
+        objects.check_reachable(template.folder)
+    # The job asks again: this is sooner, and costs no start.
+    held = None if is_for_later else lock.look(where.catalog_uri)
     if held is not None and not held.is_dead():
         raise LockHeldError(lock.why_held(where.catalog_uri, held))
     return _Prepared(
@@ -216,8 +229,10 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
         job=replace(
             job_settings(arguments, settings, where, engine, root),
             takes_up=not engine.is_one_process or take_up.may_find(root),
+            fails_unattended=arguments.detach or template is not None,
         ),
         engine=engine,
+        template=template,
     )
 
 
@@ -243,7 +258,6 @@ def job_settings(
         own_uris=where.own_uris,
         staging_root=staging_root,
         is_one_process=engine.is_one_process,
-        fails_unattended=arguments.detach,
     )
 
 
@@ -265,8 +279,8 @@ def _start(prepared: _Prepared) -> int:
     job_id = prepared.engine.start(
         lambda pipeline: press.build(pipeline, prepared.inputs, prepared.job)
     )
-    if prepared.engine.has_only_template:
-        return _tell_template()
+    if prepared.template is not None:
+        return _tell_template(prepared.template)
     print(
         f"callpress: started job {job_id}; callpress runs --catalog {prepared.job.catalog_uri} "
         "tells how it goes",
@@ -280,8 +294,8 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     job = prepared.job
     clock = time.monotonic()
     prepared.engine.run(lambda pipeline: press.build(pipeline, prepared.inputs, job))
-    if prepared.engine.has_only_template:
-        return _tell_template()
+    if prepared.template is not None:
+        return _tell_template(prepared.template)
     if watched.run is not None and watched.portions > 1:
         _press_later_portions(prepared, watched.run, watched.portions)
     result = _result(job, watched)
@@ -295,12 +309,10 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     return int(result["exit_status"])
 
 
-def _tell_template() -> int:
-    """Says that a template was written, and nothing else; returns the exit status."""
-    print(
-        "callpress: the job's template is written; nothing is pressed before it is started",
-        file=sys.stderr,
-    )
+def _tell_template(template: Template) -> int:
+    """Says what was written, and how it is started; returns the exit status."""
+    for line in template.how_to_start():
+        print(f"callpress: {line}", file=sys.stderr)
     return 0
 
 

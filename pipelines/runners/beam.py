@@ -71,11 +71,6 @@ class BeamEngine:
         self.what_is_unknown = ""
 
     @property
-    def has_only_template(self) -> bool:
-        """Whether no job was started: only its template was written."""
-        return self._job is not None and self._job.is_none
-
-    @property
     def run_id(self) -> str | None:
         """The run's, where the engine's counters have told it."""
         return self._job.run_id if self._job else None

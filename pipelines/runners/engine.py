@@ -31,10 +31,6 @@ class Engine(Protocol):
     """What to tell of a job that may be at work still."""
 
     @property
-    def has_only_template(self) -> bool:
-        """Whether no job was started: its template was written, which is what was asked for."""
-
-    @property
     def run_id(self) -> str | None:
         """The run's, where the engine's counters tell it; known when the job has ended."""
 

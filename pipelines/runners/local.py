@@ -33,7 +33,6 @@ class LocalEngine:
     is_one_process = True
     run_id: str | None = None
     has_ended = True
-    has_only_template = False
     what_is_unknown = ""
     stop_seconds = 0.0
 

@@ -200,7 +200,6 @@ def test_template_is_no_job(
     else:
         assert launcher.start(lambda _: None) == ""
 
-    assert launcher.has_only_template
     assert launcher.has_ended
     assert launcher.run_id is None
     assert "job" not in capsys.readouterr().err
