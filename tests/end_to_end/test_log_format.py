@@ -101,7 +101,7 @@ def test_the_log_goes_to_a_file_where_one_is_named(tmp_path: Path) -> None:
 def test_a_bug_is_one_object_with_its_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_inputs: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such luck, token=abcdefgh")
 
     monkeypatch.setattr("pipelines.places.check_inputs", fail)
