@@ -24,7 +24,7 @@ from transforms.storage import buckets, google_account, objects
 
 _RUNNERS = ("dataflow", "testdataflow")
 _PROJECT = re.compile(r"[a-z][-a-z0-9:.]+[a-z0-9]")  # as Beam takes it
-_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+_REGION = re.compile(r"[a-z]+(?:-[a-z]+)+[0-9]+")  # u-germany-northeast1 as well
 _ZONE = re.compile(rf"({_REGION.pattern})-[a-z]")
 # https://github.com/distribution/reference: a registry's host, names, then tag or digest.
 _NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

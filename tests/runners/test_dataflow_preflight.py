@@ -162,6 +162,13 @@ def test_setup_file_without_its_folder_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert _problems("--setup_file=./setup.py") == ()
 
 
+@pytest.mark.parametrize(
+    "region", ["us-east5", "europe-west12", "northamerica-northeast1", "u-germany-northeast1"]
+)
+def test_regions_are_taken_as_google_names_them(region: str) -> None:
+    assert _problems(SETUP_FILE, f"--region={region}") == ()
+
+
 def test_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDSDK_COMPUTE_REGION", "europe-west1")
 
