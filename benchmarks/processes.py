@@ -25,9 +25,7 @@ _CODEC_PROCESS = "transforms.codec.child"
 _PR_SET_CHILD_SUBREAPER = 36
 """Of `prctl(2)`: whose parent has ended becomes a child of the caller."""
 _started: set[int] = set()
-"""Programs that are measured now, in any thread: all other children of this process were left
-behind by one.
-"""
+"""Programs that are measured now, in any thread."""
 _started_lock = threading.Lock()
 
 
@@ -63,6 +61,7 @@ def _watch(
     with tempfile.TemporaryFile() as said:
         started = time.monotonic()
         with _started_lock:
+            others = set(_children(os.getpid()))  # servers of whoever measures
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
             _started.add(process.pid)
         ended = 0
@@ -83,7 +82,7 @@ def _watch(
     cpu_s = used.ru_utime + used.ru_stime
     with _started_lock:
         _started.remove(process.pid)
-        while left := set(_children(os.getpid())) - _started:
+        while left := set(_children(os.getpid())) - _started - others:
             _, _, used = os.wait4(left.pop(), 0)
             cpu_s += used.ru_utime + used.ru_stime
     return Used(cpu_s=cpu_s, wall_s=wall_s)
