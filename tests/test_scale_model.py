@@ -72,6 +72,13 @@ def test_the_call_of_the_benchmark_gives_what_was_counted_of_it() -> None:
         ), key
 
 
+def test_merging_reads_a_bundle_as_often_as_was_counted() -> None:
+    store = STORED["store"]
+    few = ScaleModel(STORED, Assumptions(people=int(store["speakers"]), minutes=store["minutes"]))
+    # All calls of such a night are in one bundle; of the others of the run one is read once.
+    assert few.merge_reads(store["archives"][0]) == store["per_run"]["read staging requests"] - 1
+
+
 def test_silence_costs_less_and_more_people_cost_more() -> None:
     base = MODEL.estimate(10_000)
     quiet = ScaleModel(STORED, replace(MODEL.assumed, has_dtx=True)).estimate(10_000)
