@@ -312,7 +312,7 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
 def _tell_template(template: Template) -> int:
     """Says what was written, and how it is started; returns the exit status."""
     for line in template.how_to_start():
-        print(f"callpress: {line}", file=sys.stderr)
+        tell(line)
     return 0
 
 

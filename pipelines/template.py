@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from transforms.storage import objects
 
 _OF_LAUNCHER = "job_object"
 """What the launcher of flex templates names the template that it asks for, and starts at once."""
+_OF_AN_OBJECT = re.compile(r"\w+://[^/]+/.*[^/]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +71,7 @@ def template_of(options: PipelineOptions, *, shares_this_machine: bool) -> Templ
             "--template_location: the local engine has no templates, expected it beside "
             "--runner=DataflowRunner"
         )
-    place, _, name = uri.partition("://")[2].partition("/")
-    if not (objects.can_be_down(uri) and place and name) or name.endswith("/"):
+    if not (objects.can_be_down(uri) and _OF_AN_OBJECT.fullmatch(uri)):
         raise ConfigError(
             f"--template_location {uri}: expected a place that Dataflow can read, "
             "gs://bucket/folder/name"
