@@ -277,12 +277,12 @@ class CallPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractedTrack:
-    """A track whose files are published; its rows wait in staging."""
+    """A track whose files are published; its rows wait in staging. What it was made of, the plan of
+    its call has.
+    """
 
     track: TrackKey
     rows: FragmentRef
-    parts: tuple[PartFiles, ...]
-    """What the mix decodes."""
     file_times: tuple[FileTime, ...]
     """Of its files, one for each lane."""
     archive_uris: tuple[str, ...]

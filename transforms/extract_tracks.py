@@ -4,6 +4,7 @@ where sounds of it come at once.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from transforms.elements import (
     Stage,
     TrackSource,
     to_failure,
+    track_ids_of,
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn, RunInput
@@ -71,10 +73,18 @@ class ExtractTracks(beam.PTransform):
     def expand(self, sources: beam.PCollection[TrackSource]) -> beam.pvalue.DoOutputsTuple:
         return (
             sources
-            | "SpreadTracks" >> beam.Reshuffle()
+            # Beam's Reshuffle writes a time and a pane beside each element: 190 bytes.
+            | "KeyByTrack" >> beam.Map(lambda source: (_key_of(source.track), source))
+            | "SpreadTracks" >> beam.GroupByKey()
+            | "TakeTracks" >> beam.FlatMapTuple(lambda _, sources: sources)
             | "Extract"
             >> beam.ParDo(_ExtractFn(self._job), self._run).with_outputs(FAILURES, main="tracks")
         )
+
+
+def _key_of(track: TrackKey) -> int:
+    """Returns a number that spreads tracks over workers."""
+    return zlib.crc32("\n".join((*track.call.as_tuple(), *track_ids_of(track))).encode())
 
 
 class _ExtractFn(ParallelRunFn):
@@ -207,7 +217,6 @@ def _extract(
     extracted = ExtractedTrack(
         track=track,
         rows=_stage_rows(source, lanes, accounts, job, run),
-        parts=parts,
         file_times=tuple(_file_time(lane) for lane in lanes),
         archive_uris=source.archive_uris,
         duration_samples=sum(lane.duration_samples for lane in lanes),

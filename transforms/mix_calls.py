@@ -307,6 +307,7 @@ def _mix(
 ) -> _Done:
     """Measures the tracks, and publishes their mix at `uri` if there is to be one."""
     settings = job.settings
+    parts = {source.track: source.parts for source in plan.sources}
     writes = makes_mix and settings.composite.enabled
     progress_told = _ProgressOfMix(plan, tracks, settings, writes=writes)
     terms = Terms(
@@ -322,7 +323,7 @@ def _mix(
                 mixed, cpu_ns = codec.run(
                     terms,
                     mix_call,
-                    tuple(_to_mix(track, settings) for track in tracks),
+                    tuple(_to_mix(track, parts[track.track], settings) for track in tracks),
                     output,
                     settings.mp3,
                     settings.composite,
@@ -350,10 +351,12 @@ def _tell_too_long(plan: CallPlan, mix_samples: int) -> TimelineError:
     )
 
 
-def _to_mix(track: ExtractedTrack, settings: PressSettings) -> TrackToMix:
+def _to_mix(
+    track: ExtractedTrack, parts: Sequence[TrackPart], settings: PressSettings
+) -> TrackToMix:
     is_screenshare = track.track.output_type == OutputType.SCREENSHARE_AUDIO_ONLY
     return TrackToMix(
-        parts=track.parts,
+        parts=tuple(part.files for part in parts),
         file_times=track.file_times,
         is_mixed=settings.composite.screenshare_audio or not is_screenshare,
     )

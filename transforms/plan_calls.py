@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -156,6 +157,7 @@ def plan_call(
     """
     filters = job.filters
     parts, step_count = put_on_call_clock(parts)
+    parts = _with_shared_values(parts)
     tracks = _by_track(parts)
     with_packets = {track: [p for p in found if p.packets_uri] for track, found in tracks.items()}
     with_packets, failures = _drop_far_tracks(
@@ -256,6 +258,28 @@ def _divide(
         ],
     )
     return mix_samples, dict(zip(keys, file_samples, strict=True))
+
+
+def _with_shared_values(parts: Iterable[TrackPart]) -> list[TrackPart]:
+    """Returns the same parts, with one object for what is equal in them: where their plan crosses a
+    shuffle that is written once.
+    """
+    known: dict[Any, Any] = {}
+
+    def once(value: Any) -> Any:
+        return known.setdefault(value, value)
+
+    return [
+        replace(
+            part,
+            call=once(part.call),
+            archive_uri=once(part.archive_uri),
+            archive_fingerprint=once(part.archive_fingerprint),
+            conventions=once(part.conventions),
+            server_clock=once(part.server_clock),
+        )
+        for part in parts
+    ]
 
 
 def _by_track(parts: Iterable[TrackPart]) -> dict[TrackKey, list[TrackPart]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from transforms.elements import TrackPart
 from transforms.media.clock.server_clocks import CallPart, find_server_clocks
-from transforms.media.server_clock import ServerClock
+from transforms.media.server_clock import ClockWatch, ServerClock
 from transforms.media.units import NS_PER_MS
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 
 def put_on_call_clock(parts: list[TrackPart]) -> tuple[list[TrackPart], int]:
-    """Returns parts with the clocks of their servers, on the clock of the call, in order of time.
+    """Returns parts with the clocks of their servers, on the clock of the call, in order of time,
+    and without what they show of those clocks.
 
     Also how often one of those clocks was set.
     """
@@ -58,7 +59,7 @@ def put_on_call_clock(parts: list[TrackPart]) -> tuple[list[TrackPart], int]:
                 last_server_unix_ns=last,
                 stop_server_unix_ns=stop,
             )
-        found.append(part)
+        found.append(replace(part, watch=ClockWatch()))  # it has told what it shows
     found.sort(key=lambda part: (part.first_server_unix_ns, part.archive_uri))
     return found, sum(bool(step.size_ns) for clock in clocks.values() for step in clock.steps)
 

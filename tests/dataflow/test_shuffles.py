@@ -7,8 +7,8 @@ Beam's in-process engine does the job as others would: with all breaks of fusion
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +108,38 @@ def _shuffle(folder: Path, segments: Sequence[int]) -> Shuffled:
     assert {row["status"] for row in tracks} == {"ok"}
     return Shuffled(Counter({names.get(k, k): v for k, v in found.items()}), len(tracks))
 
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Shuffled:
+    """Of four calls, whose people speak once to four times."""
+    return _shuffle(tmp_path_factory.mktemp("night"), (1, 2, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory: pytest.TempPathFactory) -> Shuffled:
+    """Of one call, whose people unmute forty times."""
+    return _shuffle(tmp_path_factory.mktemp("restless"), (40,))
+
+
+def test_all_shuffles_together_have_a_few_kb_of_a_track(night: Shuffled) -> None:
+    assert night.tracks == 16
+    assert len(night.by_step) >= 19  # else they were not all counted
+    assert 1_000 < night.bytes_per_track <= MOST_BYTES, night.by_step.most_common()
+
+
+@pytest.mark.parametrize("step", ["ExtractTracks/SpreadTracks", "MixCalls/GroupByCall"])
+def test_elements_of_planned_calls_do_not_grow_with_what_was_said(
+    step: str, night: Shuffled, restless: Shuffled
+) -> None:
+    def of_a_track(shuffled: Shuffled) -> float:
+        found = [n for name, n in shuffled.by_step.items() if name.startswith(step)]
+        return sum(found) / shuffled.tracks
+
+    assert 0 < of_a_track(restless) <= 1.1 * of_a_track(night)
+
+
+def test_parts_of_tracks_tell_of_each_packet_run_in_some_numbers(restless: Shuffled) -> None:
+    """What each shows of its server's clock, until the call is planned: caps bound it."""
+    (found,) = [n for name, n in restless.by_step.items() if name.startswith("PlanCalls/")]
+
+    assert found / restless.tracks <= 1_000 + 40 * 90
