@@ -37,6 +37,7 @@ from tests.support.command import (
 from tests.support.prism import PrismCluster, running_prism_cluster
 from tests.support.processes import wait_until
 from tests.support.storage_proxy import HeldRequest, holding
+from tests.support.translation import FLAGS as DATAFLOW
 from transforms.catalog.schema import SCHEMAS
 from transforms.locking.lock import NAME, LockState, decode
 
@@ -378,6 +379,37 @@ def test_job_goes_on_without_its_launcher_and_a_rival_is_refused(
     night.check_whole()
     told = callpress_process("runs", "--catalog", night.catalog, "--json", env=cluster.env)
     assert [run["run_id"] for run in json.loads(told.out)["runs"]] == [holder.run_id]
+
+
+def test_job_that_was_translated_for_dataflow_is_another_run_each_time(
+    cluster: PrismCluster, bucket: storage.Bucket
+) -> None:
+    """A template is one job, which is started night by night."""
+    places = (
+        f"--staging_location=gs://{BUCKET}/code",
+        f"--template_location=gs://{BUCKET}/templates/nightly",
+    )
+    others = [flag for flag in DATAFLOW if not flag.startswith(("--temp", "--staging"))]
+    lean = "--experiments=disable_logging_submission_environment"  # without `pip freeze`
+    night = Night(cluster, bucket, "nightly", (*others, *places, lean))
+    written = night.run()
+    assert written.status == 0, written.err
+    assert night.names() == []
+    (job,) = (
+        blob.download_as_bytes()
+        for blob in bucket.list_blobs(prefix="code/")
+        if blob.name.endswith("/pipeline.pb")
+    )
+
+    states = cluster.submit(job, 2)
+
+    assert states == ["DONE", "DONE"]
+    first, second = night.results()
+    assert first["run_id"] != second["run_id"]
+    assert first["finished_at"] < second["started_at"]
+    assert (first["counts"]["archives"]["ok"], first["counts"]["recordings"]) == (2, 4)
+    assert (second["counts"]["archives"]["skipped"], second["counts"]["recordings"]) == (2, 0)
+    night.check_whole()
 
 
 def test_run_that_slept_past_its_lease_publishes_no_more(

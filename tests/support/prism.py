@@ -28,6 +28,21 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
     jobs = beam_job_api_pb2_grpc.JobServiceStub(channel)
     jobs.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=sys.argv[2]))
 """
+_SUBMIT = """
+import sys
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from transforms.storage import objects
+objects.find_credentials(("gs://any/object",))
+count, *flags = sys.argv[1:]
+job = beam_runner_api_pb2.Pipeline.FromString(sys.stdin.buffer.read())
+options = PipelineOptions(flags)
+for environment in job.components.environments.values():
+    environment.CopyFrom(PortableRunner._create_environment(options).to_runner_api(None))
+for _ in range(int(count)):
+    print(PortableRunner().run_portable_pipeline(job, options).wait_until_finish())
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -72,6 +87,23 @@ class PrismCluster:
         threads would stay in the network that they were begun in.
         """
         subprocess.run([sys.executable, "-c", _CANCEL, self.job_endpoint, job_id], check=True)
+
+    def submit(self, pipeline: bytes, count: int) -> list[str]:
+        """Has a job that was translated for another engine be done so often, one after the other,
+        on this one's workers; returns the states it ended in.
+
+        Args:
+          pipeline: as it was staged.
+          count: how often.
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", _SUBMIT, str(count), *self.flags],
+            input=pipeline,
+            stdout=subprocess.PIPE,
+            check=True,
+            env={**os.environ, **self.env},
+        )
+        return done.stdout.decode().split()
 
     def check_nothing_is_left(self) -> None:
         """Raises: AssertionError: something but the servers still runs, or one of them does not."""
