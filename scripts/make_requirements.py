@@ -25,8 +25,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "configs" / "worker-requirements.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
-SOURCE_ONLY = frozenset({"google-apitools"})
-"""What has no wheel in the pinned version. All of it is plain Python: nothing is compiled."""
+SOURCE_ONLY = frozenset({("google-apitools", "0.5.31")})
+"""What has no wheel. All of it is plain Python: nothing is compiled."""
 
 _PLATFORM = "x86_64-manylinux_2_28"
 _NEWEST_GLIBC = 36  # 2.36 is that of Debian bookworm, which Beam's and our image are made on.
@@ -87,7 +87,7 @@ def _hashes(package: Mapping[str, Any], python: str) -> set[str]:
         for wheel in package.get("wheels", ())
         if parse_wheel_filename(_file_name(wheel))[3] & tags
     }
-    if not found and package["name"] in SOURCE_ONLY:
+    if not found and (package["name"], package["version"]) in SOURCE_ONLY:
         found = {package["sdist"]["hashes"]["sha256"]}
     if not found:
         sys.exit(f"{package['name']} {package['version']} has no wheel for Python {python}")
