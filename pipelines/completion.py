@@ -17,7 +17,7 @@ _FOLDERS = ("output", "catalog", "clock_output")
 
 def print_completion(arguments: CompletionArguments) -> int:
     """Prints the script; returns the exit status."""
-    print(script_for(arguments.shell))
+    print(script_for(arguments.for_shell))
     return 0
 
 

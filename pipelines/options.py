@@ -155,7 +155,7 @@ class RunsArguments:
 class CompletionArguments:
     """What `callpress completion` was asked for."""
 
-    shell: str
+    for_shell: str
     """One of `SHELLS`."""
 
 
@@ -400,7 +400,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     if arguments.command == "completion":
         if rest:
             raise UsageError(f"completion does not know {rest[0]}")
-        return CompletionArguments(shell=arguments.shell)
+        return CompletionArguments(for_shell=arguments.shell)
     if arguments.command == "runs":
         if rest:
             raise UsageError(f"runs does not know {rest[0]}")
