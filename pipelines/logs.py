@@ -7,7 +7,7 @@ import os
 import tempfile
 
 from pipelines.options import RunArguments
-from pipelines.telling import JsonFormatter, json_lines
+from pipelines.telling import JsonLines, json_lines
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable, without_secrets
 from transforms.storage import uris
@@ -22,6 +22,24 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # Last of all, so that it holds for tracebacks and for what the libraries below say, too.
         return "\n".join(map(printable, without_secrets(super().format(record)).split("\n")))
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of the log as an object of `--log-format json`."""
+
+    def __init__(self, lines: JsonLines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        stack = self.formatException(record.exc_info) if record.exc_info else record.stack_info
+        return self._lines.entry(
+            record.getMessage(),
+            record.levelname,
+            logger=record.name,
+            unix_seconds=record.created,
+            stack_trace=stack or None,
+        ).rstrip("\n")
 
 
 def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -106,24 +104,6 @@ class JsonLines(io.TextIOBase):
         return printable_json(json.dumps({**fields, **(more or {})}, ensure_ascii=False)) + "\n"
 
 
-class JsonFormatter(logging.Formatter):
-    """A line of the log as such an object."""
-
-    def __init__(self, lines: JsonLines) -> None:
-        super().__init__()
-        self._lines = lines
-
-    def format(self, record: logging.LogRecord) -> str:
-        stack = self.formatException(record.exc_info) if record.exc_info else record.stack_info
-        return self._lines.entry(
-            record.getMessage(),
-            record.levelname,
-            logger=record.name,
-            unix_seconds=record.created,
-            stack_trace=stack or None,
-        ).rstrip("\n")
-
-
 @contextlib.contextmanager
 def telling_in(log_format: str | None) -> Iterator[None]:
     """Has the block tell in a format. Args: log_format: `json`; anything else is text."""
@@ -159,6 +139,8 @@ def tell_bug(error: Exception) -> bool:
     lines = json_lines()
     if lines is None:
         return False
+    import traceback  # late, as it is seldom needed and the command is to answer at once
+
     said = "".join(traceback.format_exception(error))
     lines.tell_entry(lines.entry(f"{type(error).__name__}: {error}", "CRITICAL", stack_trace=said))
     return True

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines import telling
+from pipelines.logs import JsonFormatter
 from tests.support.command import SAMPLE, callpress
 
 _FIELDS = ("time", "severity", "logger", "message")
@@ -129,7 +130,7 @@ def test_what_libraries_print_and_log_comes_as_objects() -> None:
             other.start()
             other.join()
             handler = logging.StreamHandler(lines.stream)
-            handler.setFormatter(telling.JsonFormatter(lines))
+            handler.setFormatter(JsonFormatter(lines))
             record = logging.LogRecord("beam.x", 25, "a.py", 1, "%s\nhttps://h/?k=v", ("m",), None)
             handler.emit(record)
             left = telling.shaped("\nrun 3 stopped.\nAgain\n", "WARNING")
