@@ -202,7 +202,7 @@ def _container() -> dict[str, Any]:
 def test_nightly_flags_are_those_of_the_command(flags: Any) -> None:
     arguments = parse_arguments(flags())
     assert isinstance(arguments, RunArguments)
-    beam_options(arguments.beam_args)
+    beam_options(arguments.beam_args, arguments.beam_lines)
     assert arguments.inputs == ("gs://BUCKET-raw/**.tar.gz",)
     assert arguments.filters.since == "36h"
     assert arguments.bounds.stop_after_seconds == 5 * 3600
@@ -220,6 +220,16 @@ def test_launch_has_fields_of_the_flex_template_api_only() -> None:
         "subnetwork", "tempLocation", "workerRegion", "workerZone",
     }  # fmt: skip
     assert "no_use_multiple_sdk_containers" in launch["environment"]["additionalExperiments"]
+
+
+def test_launch_gives_what_the_template_takes() -> None:
+    metadata = json.loads((ROOT / "configs" / "flex" / "metadata.json").read_text())
+    takes = {parameter["name"]: parameter for parameter in metadata["parameters"]}
+    given = _launch()["parameters"]
+    wanted = {name for name, parameter in takes.items() if not parameter.get("isOptional")}
+    assert wanted <= given.keys() <= takes.keys()
+    for name, value in given.items():
+        assert all(re.search(each, _filled(value)) for each in takes[name].get("regexes", ())), name
 
 
 def test_dag_compiles_and_reads_what_is_beside_it() -> None:
