@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import SAMPLE
+from tests.support.command import DTX_STALLS, SAMPLE
+from tests.support.pinned_environment import pinned_environment
 from tests.test_architecture import MODULES
 from transforms.stamp import PINS, own_stamp
 
@@ -47,8 +48,8 @@ def _run(folder: Path, *command: object) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The source distribution of this checkout, in an environment of its own that borrows the
-    dependencies of this one: nothing is fetched.
+    """The source distribution of this checkout, in an environment of its own, installed by the step
+    of the image. It borrows a worker's pinned dependencies, and nothing else: none of the tests'.
     """
     folder = tmp_path_factory.mktemp("packaging")
     source, built, elsewhere = folder / "source", folder / "built", folder / "elsewhere"
@@ -61,19 +62,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     _run(source, sys.executable, "-c", make)
     (sdist,) = built.iterdir()
 
-    _run(folder, sys.executable, "-m", "venv", "--without-pip", folder / "env")
-    python = folder / "env" / "bin" / "python"
-    site_packages = sysconfig.get_path(
-        "purelib", "venv", {"base": str(folder / "env"), "platbase": str(folder / "env")}
-    )
-    borrowed = [path for path in sys.path if path.endswith("site-packages")]
-    (Path(site_packages) / "borrowed.pth").write_text("\n".join(borrowed))
-    _run(
-        elsewhere,
-        *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--no-index", "--no-deps", "--no-build-isolation", sdist),
-    )
-    return Installed(python=python, elsewhere=elsewhere)
+    env = folder / "env"
+    _run(folder, sys.executable, "-m", "venv", "--without-pip", env)
+    (Path(_site_packages(env)) / "borrowed.pth").write_text(_site_packages(pinned_environment()))
+    told = _run(elsewhere, ROOT / "scripts" / "image_layers", "program", env, sdist)
+    assert told.startswith("No broken requirements found.\ncallpress ")
+    return Installed(python=env / "bin" / "python", elsewhere=elsewhere)
+
+
+def _site_packages(env: Path) -> str:
+    return sysconfig.get_path("purelib", "venv", {"base": str(env), "platbase": str(env)})
 
 
 def test_every_module_of_ours_is_installed_and_no_other(installed: Installed) -> None:
@@ -135,3 +133,22 @@ def test_dry_run_takes_a_profile_by_name(installed: Installed) -> None:
     )
     assert f"press\tnew\t{SAMPLE.stat().st_size}\t{SAMPLE}\n" in told
     assert not (installed.elsewhere / "out").exists()
+
+
+def test_recording_is_pressed_by_a_profile_that_is_installed(installed: Installed) -> None:
+    """With a worker's libraries alone, as the image, pip and pipx have it."""
+    installed.run(
+        *("callpress", "run", "--config", "podcast"),
+        *("--input", DTX_STALLS, "--output", installed.elsewhere / "pressed"),
+    )
+    assert list((installed.elsewhere / "pressed").rglob("*.mkv"))
+
+
+def test_template_is_started_with_what_is_installed(installed: Installed) -> None:
+    done = subprocess.run(
+        [installed.python, ROOT / "flex_template.py", "--output=gs://pressed"],
+        cwd=installed.elsewhere, env={}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "callpress: --input is required; see callpress --help\n"
+    )  # fmt: skip
