@@ -124,9 +124,11 @@ class TrackPart:
     call_start_unix_ns: int | None
     conventions: Conventions = field(default_factory=Conventions)
     """Of the archive."""
-    packets_uri: str = ""
-    """Empty where nothing was sent, or nothing of it can be used."""
     index_uri: str = ""
+    has_packets: bool = False
+    """Whether its packets lie beside the index; not where nothing was sent, or nothing of it can be
+    used.
+    """
     media_samples: int = 0
     first_server_unix_ns: int = 0
     last_server_unix_ns: int = 0
@@ -141,6 +143,11 @@ class TrackPart:
     """What it shows of the clock of the server that recorded it."""
     server_clock: ServerClock = field(default_factory=ServerClock)
     """How that differs from the clock of the call; known once its call is planned."""
+
+    @property
+    def packets_uri(self) -> str:
+        """The URI of its staged packets, empty where there are none."""
+        return self.index_uri.removesuffix(".json") + ".packets" if self.has_packets else ""
 
     @property
     def files(self) -> PartFiles:

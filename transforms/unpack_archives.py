@@ -248,7 +248,7 @@ def _stage_session(
             last_server_unix_ns=part.last_server_unix_ns,
             stop_server_unix_ns=part.stop_server_unix_ns,
             watch=part.watch,
-            packets_uri=_stage_file(ref, part.packets_file, folder, run),
+            has_packets=bool(_stage_file(ref, part.packets_file, folder, run)),
             index_uri=_stage_file(ref, part.index_file, folder, run),
         )
 

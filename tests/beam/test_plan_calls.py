@@ -71,7 +71,7 @@ def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:
     return make_part(
         participant_id,
         output_type=None,
-        packets_uri="",
+        has_packets=False,
         index_uri="",
         first_server_unix_ns=0,
         **fields,
@@ -193,7 +193,7 @@ def test_rejoined_session_is_another_track(context: JobRun) -> None:
 
 def test_track_without_packets_is_empty_and_its_session_counts(context: JobRun) -> None:
     plan, failures = _plan(
-        context, make_part(), make_part("bob", packets_uri="", index_uri=""), _silent("carol")
+        context, make_part(), make_part("bob", has_packets=False, index_uri=""), _silent("carol")
     )
 
     assert [part.track for part in plan.silent_parts] == [make_track("bob")]
@@ -203,7 +203,7 @@ def test_track_without_packets_is_empty_and_its_session_counts(context: JobRun) 
 
 
 def test_part_without_packets_is_left_out_of_a_track_with_some(context: JobRun) -> None:
-    plan, _ = _plan(context, make_part(packets_uri="", archive_uri="/raw/b.tar.gz"), make_part())
+    plan, _ = _plan(context, make_part(has_packets=False, archive_uri="/raw/b.tar.gz"), make_part())
 
     assert [part.archive_uri for part in plan.sources[0].parts] == ["/raw/a.tar.gz"]
     assert plan.silent_parts == ()
