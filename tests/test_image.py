@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_name_of_the_image_has_the_stamp() -> None:
         [ROOT / "scripts" / "image", "--print", "host/repository"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == f"host/repository:{own_stamp().image_tag}\n"
+    tag = replace(own_stamp().image_tag, python="3.11")  # whatever Python the tests run on
+    assert done.stdout == f"host/repository:{tag}\n"
 
 
 @pytest.fixture
