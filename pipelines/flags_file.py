@@ -114,12 +114,13 @@ def _read(name: str) -> str:
 
 def _content_of(name: str) -> bytes:
     path = Path(uris.without_file(name))
-    if path.is_dir():
-        raise ConfigError(f"--flags-file {name}: is a folder, expected a file")
-    # Not a pipe: the file is read once more for what a command that is wrong is to tell programs.
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"--flags-file {name}: is no regular file, expected one")
     try:
+        if path.is_dir():
+            raise ConfigError(f"--flags-file {name}: is a folder, expected a file")
+        # Not a pipe: the file is read once more for what a command that is wrong is to tell
+        # programs.
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--flags-file {name}: is no regular file, expected one")
         with path.open("rb") as file:
             return file.read(_MOST_BYTES + 1)
     except OSError as error:
@@ -149,9 +150,10 @@ def _parse(file_name: str, text: str) -> Iterator[FlagLine]:
             name.startswith("--") and 2 < len(name) <= _LONGEST_NAME and name.split() == [name]
         )
         if not is_flag:
-            raise ConfigError(
-                f"{where}: {line[:_LONGEST_NAME]!r}, expected --name=value, --name or # comment"
-            )
+            # Not the line: it may hold a key, which is wrong where it stands only.
+            begun = line.partition("=")[0].split()[0] if line.startswith("-") else ""
+            found = f"{begun[:_LONGEST_NAME]!r}, " if begun else ""
+            raise ConfigError(f"{where}: {found}expected --name=value, --name or # comment")
         if name in _NEVER:
             raise ConfigError(f"{where}: {name} stands on a command line only")
         if not all(" " <= character != "\x7f" for character in value):
@@ -159,5 +161,5 @@ def _parse(file_name: str, text: str) -> Iterator[FlagLine]:
         if " #" in value:
             raise ConfigError(f"{where}: {name}: a comment stands on a line of its own")
         if value[:1] in ("'", '"') and value[-1:] == value[0]:
-            raise ConfigError(f"{where}: {name}: {value}, expected a value without quotes")
+            raise ConfigError(f"{where}: {name}: expected a value without quotes")
         yield FlagLine(name=name, value=value.strip() if equals else None, where=where)
