@@ -30,7 +30,7 @@ _ZONE = re.compile(rf"({_REGION.pattern})-[a-z]")
 _NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?{_NAME}(?:/{_NAME})*"
-    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@sha256:[0-9a-f]{64})?",
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))?",
     re.ASCII,
 )
 _SETUP_FILES = ("setup.py", "pyproject.toml")
@@ -121,6 +121,7 @@ def _parser() -> StrictParser:
     ):
         parser.add_argument(f"--{name}")
     parser.add_argument("--extra_package", "--extra_packages", action="append", default=[])
+    parser.add_argument("--sdk_harness_container_image_overrides", action="append", default=[])
     return parser
 
 
@@ -138,6 +139,11 @@ def _image(given: argparse.Namespace) -> str | None:
     return given.sdk_container_image or given.worker_harness_container_image
 
 
+def _names_image(given: argparse.Namespace) -> bool:
+    """Whether workers get another image than Beam's own: by its name, or in that one's place."""
+    return bool(_image(given) or given.sdk_harness_container_image_overrides)
+
+
 def _sends_program(given: argparse.Namespace) -> bool:
     """Whether workers are sent this program: as its source, or as a package of its name."""
     names = (os.path.basename(package) for package in given.extra_package)
@@ -145,7 +151,7 @@ def _sends_program(given: argparse.Namespace) -> bool:
 
 
 def _needs_pins(given: argparse.Namespace) -> bool:
-    return _sends_program(given) and not (_image(given) or given.requirements_file)
+    return _sends_program(given) and not (_names_image(given) or given.requirements_file)
 
 
 def _missing(given: argparse.Namespace) -> Iterator[str]:
@@ -161,7 +167,7 @@ def _missing(given: argparse.Namespace) -> Iterator[str]:
             "--temp_location is needed with --runner=DataflowRunner: a folder in a bucket that all "
             "workers can read and write, gs://BUCKET/FOLDER"
         )
-    if not (_image(given) or _sends_program(given)):
+    if not (_names_image(given) or _sends_program(given)):
         yield (
             "workers would not have this program: expected --sdk_container_image with an image "
             f"that has it (tag {stamp.own_stamp().image_tag}), or --setup_file=./setup.py"

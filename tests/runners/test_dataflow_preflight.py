@@ -231,7 +231,11 @@ def test_image_with_the_launchers_stamp_is_taken() -> None:
     assert _problems(_image(f":{own_stamp().image_tag}")) == ()
 
 
-@pytest.mark.parametrize("tag", [":latest", "", ":2026-11-29", f"@sha256:{'0a' * 32}", ":0.1.0"])
+@pytest.mark.parametrize(
+    "tag",
+    [":latest", "", ":2026-11-29", f"@sha256:{'0a' * 32}", f"@sha512:{'0a' * 64}", ":0.1.0"],
+    ids=["latest", "none", "day", "sha256", "sha512", "version"],
+)
 def test_image_of_others_is_not_judged(tag: str) -> None:
     assert _problems(_image(tag)) == ()
 
@@ -262,6 +266,13 @@ def test_image_may_be_named_by_the_old_option() -> None:
     assert problem.startswith("--worker_harness_container_image ")
     (problem,) = _problems(f"{old}one", _image(":two"))
     assert "and they differ; expected one of them" in problem
+
+
+def test_image_may_take_the_place_of_beams_own() -> None:
+    flags = ["--sdk_harness_container_image_overrides=.*python.*,host/image:1"]
+
+    assert _problems(*flags) == ()
+    assert _setup_options(*flags, SETUP_FILE).requirements_file is None
 
 
 @pytest.mark.parametrize(
