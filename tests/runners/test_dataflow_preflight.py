@@ -373,6 +373,17 @@ def test_launcher_without_credentials_is_told_what_to_do() -> None:
 
 
 @pytest.mark.usefixtures("_without_credentials")
+def test_user_without_a_home_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLOUDSDK_CONFIG", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # of a container: no user has this id
+
+    (problem,) = _problems(SETUP_FILE)
+
+    assert problem.startswith("no Google credentials: ")
+
+
+@pytest.mark.usefixtures("_without_credentials")
 @pytest.mark.parametrize("where", ["emulator", "gcloud", "machine of Google"])
 def test_credentials_may_come_from_elsewhere(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -52,7 +52,8 @@ def _why_no_file(path: str) -> str | None:
 
 def _gcloud_file() -> Path:
     """Returns where `gcloud auth application-default login` leaves credentials."""
-    folder = os.environ.get("CLOUDSDK_CONFIG") or Path("~/.config/gcloud").expanduser()
+    # Not Path.expanduser: that raises where there is no home, as for a container's nameless user.
+    folder = os.environ.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")
     return Path(folder) / "application_default_credentials.json"
 
 
