@@ -197,7 +197,7 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
-    template = template_of(options, shares_this_machine=engine.shares_this_machine)
+    template = template_of(options)
     if template is not None and arguments.summary_json:
         raise ConfigError(
             "--summary-json is for a command that waits, expected none beside --template_location: "

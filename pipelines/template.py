@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 
+from pipelines.runners.dataflow_preflight import is_dataflow
 from transforms.media.errors import ConfigError
-from transforms.storage import objects
 
 _OF_LAUNCHER = "job_object"
 """What the launcher of flex templates names the template that it asks for, and starts at once."""
-_OF_AN_OBJECT = re.compile(r"\w+://[^/]+/.*[^/]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,29 +53,23 @@ class Template:
         )
 
 
-def template_of(options: PipelineOptions, *, shares_this_machine: bool) -> Template | None:
+def template_of(options: PipelineOptions) -> Template | None:
     """Returns the template that a command line asks for instead of a run; None where it asks for
-    none.
+    none. Its place was looked at before (`dataflow_preflight`).
 
     Args:
       options: Beam's.
-      shares_this_machine: whether the engine's workers see the files of this machine.
 
     Raises:
-      ConfigError: the engine has no templates, or could not read it there.
+      ConfigError: the engine has no templates: Beam would run the job there.
     """
     cloud = options.view_as(GoogleCloudOptions)
     uri = cloud.template_location
     if not uri:
         return None
-    if shares_this_machine:
+    if not is_dataflow(options.view_as(StandardOptions).runner):
         raise ConfigError(
-            "--template_location: the local engine has no templates, expected it beside "
+            "--template_location: templates are Dataflow's, expected it beside "
             "--runner=DataflowRunner"
-        )
-    if not (objects.can_be_down(uri) and _OF_AN_OBJECT.fullmatch(uri)):
-        raise ConfigError(
-            f"--template_location {uri}: expected a place that Dataflow can read, "
-            "gs://bucket/folder/name"
         )
     return Template(uri=uri, project=cloud.project, region=cloud.region)

@@ -525,3 +525,28 @@ def test_windows_is_told_where_it_runs(command: tuple[str, ...], tmp_path: Path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "under WSL" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        (),
+        ("--runner=PrismRunner", "--temp_location=TMP"),
+        ("--runner=FlinkRunner", "--temp_location=TMP"),
+    ],
+    ids=["local", "prism", "flink"],
+)
+def test_template_is_asked_of_dataflow_only(engine: tuple[str, ...], tmp_path: Path) -> None:
+    """Beam would run the job elsewhere, as if no template were asked for."""
+    done = callpress(
+        *("run", "--input", SAMPLE, "--output", tmp_path / "out"),
+        *(flag.replace("TMP", str(tmp_path)) for flag in engine),
+        "--template_location=gs://lab-bucket/templates/nightly",
+    )
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err == (
+        "callpress: --template_location: templates are Dataflow's, expected it beside "
+        "--runner=DataflowRunner\n"
+    )
+    assert not (tmp_path / "out").exists()
