@@ -429,11 +429,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             f"{other} is for a command that waits, expected none beside --detach: what comes of "
             "the job will lie in <catalog>/results"
         )
-    if arguments.since is not None:
-        parse_since(arguments.since, time.time_ns())  # what it is, the run itself finds out
-    for call in arguments.call:
-        if ":" not in call:
-            raise ConfigError(f"--call {call}: expected TYPE:ID, for example default:{call}")
+    _refuse_wrong_filters(arguments)
     return RunArguments(
         inputs=tuple(arguments.input),
         output=arguments.output,
@@ -447,9 +443,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             since=arguments.since or "",
         ),
         bounds=_bounds_of(arguments),
-        portion_archives=None
-        if arguments.portion_archives is None
-        else parse_count("--portion-archives", arguments.portion_archives),
+        portion_archives=_portion_archives_of(arguments),
         overwrite=arguments.overwrite,
         repress=arguments.repress,
         codec_processes=arguments.codec_processes,
@@ -459,9 +453,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         log_file=arguments.log_file,
         verbose=arguments.verbose,
         log_format=arguments.log_format,
-        worker_memory_bytes=None
-        if arguments.worker_memory is None
-        else parse_size("--worker-memory", arguments.worker_memory),
+        worker_memory_bytes=_worker_memory_of(arguments),
         beam_args=tuple(beam_spelling(argument) for argument in rest),
         beam_lines=beam_lines,
     )
@@ -484,7 +476,12 @@ def _choose_lines(
             others.append(line)
             continue
         with told_with(line):
-            _refuse_nameless(run.parse_args([line.argument]))
+            of_line = run.parse_args([line.argument])
+            _refuse_nameless(of_line)
+            _refuse_wrong_filters(of_line)
+            _bounds_of(of_line)
+            _portion_archives_of(of_line)
+            _worker_memory_of(of_line)
         ours.append((action.dest, line))
     lists = {action.dest for action in run._actions if isinstance(action, argparse._AppendAction)}
     flags_file.refuse_twice((what, line) for what, line in ours if what not in lists)
@@ -514,6 +511,24 @@ def _codec_processes(text: str) -> int:
             f"{text!r}, expected a number from 1 to {_MOST_CODEC_PROCESSES}"
         )
     return int(text)
+
+
+def _refuse_wrong_filters(arguments: argparse.Namespace) -> None:
+    if arguments.since is not None:
+        parse_since(arguments.since, time.time_ns())  # what it is, the run itself finds out
+    for call in arguments.call:
+        if ":" not in call:
+            raise ConfigError(f"--call {call}: expected TYPE:ID, for example default:{call}")
+
+
+def _portion_archives_of(arguments: argparse.Namespace) -> int | None:
+    text = arguments.portion_archives
+    return None if text is None else parse_count("--portion-archives", text)
+
+
+def _worker_memory_of(arguments: argparse.Namespace) -> int | None:
+    text = arguments.worker_memory
+    return None if text is None else parse_size("--worker-memory", text)
 
 
 def _bounds_of(arguments: argparse.Namespace) -> Bounds:
