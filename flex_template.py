@@ -2,8 +2,10 @@
 
 The launcher gives each parameter as `--name=value`, and Beam's options with them. A template has no
 parameter that stands several times and none without a value, so here a list is one parameter, and a
-switch is `true` or `false`. Which is which is asked of the parser of `run`. It ends as the command
-does: what is wrong with the parameters is one line on standard error, exit status 2.
+switch is `true` or `false`. Which is which is asked of the parser of `run`. What neither `run` nor
+Beam knows is passed over and told: the service has refused parameters that the template does not
+have, so it is the launcher's own. It ends as the command does: what is wrong with the parameters is
+one line on standard error, exit status 2.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+from pipelines.beam_options import beam_parser
 from pipelines.cli import main
 from pipelines.options import EXIT_USAGE, make_parsers
 
@@ -28,15 +31,27 @@ def run_arguments(parameters: Sequence[str]) -> list[str]:
     """
     _, run = make_parsers()
     actions = {flag: action for action in run._actions for flag in action.option_strings}
-    return [argument for parameter in parameters for argument in _arguments_of(parameter, actions)]
+    of_beam = beam_parser()._option_string_actions
+    arguments: list[str] = []
+    for parameter in parameters:
+        flag = parameter.partition("=")[0]
+        if flag.startswith("--") and not (_normal(flag) in actions or flag in of_beam):
+            print(f"callpress: warning: nobody knows {flag}: passed over", file=sys.stderr)
+            continue
+        arguments += _arguments_of(parameter, actions)
+    return arguments
+
+
+def _normal(flag: str) -> str:
+    return flag.replace("_", "-")
 
 
 def _arguments_of(parameter: str, actions: dict[str, argparse.Action]) -> Iterator[str]:
     name, equals, value = parameter.partition("=")
-    flag = name.replace("_", "-")
+    flag = _normal(name)
     action = actions.get(flag)
     if action is None or not equals:
-        yield parameter  # Beam's, or nothing that a launcher gives: `run` says what it is
+        yield parameter  # Beam's, or no flag: `run` says what it is
     elif isinstance(action, argparse._AppendAction):
         for item in split_list(value) or [value]:
             yield f"{flag}={item}"

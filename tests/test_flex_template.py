@@ -145,3 +145,14 @@ def test_wrong_parameter_is_one_line(parameters: list[str], message: str) -> Non
     assert done.stdout == ""
     assert done.stderr.startswith(f"callpress: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_only_the_launcher_knows_is_passed_over_and_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_arguments(["--its_own=5", "--region=europe-west1", "word"]) == [
+        "--region=europe-west1",
+        "word",
+    ]
+    told = capsys.readouterr().err
+    assert told == "callpress: warning: nobody knows --its_own: passed over\n"
