@@ -16,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from benchmarks.scale_model import SIZES, Assumptions, ScaleModel
 from pipelines.beam_options import beam_options
 from pipelines.options import RunArguments, parse_arguments
 from pipelines.runners import dataflow_preflight
+from tests.support import locks
 from tests.support.command import ROOT
 from transforms.reason import Reason
 from transforms.stamp import own_stamp
@@ -35,15 +37,27 @@ from transforms.stamp import own_stamp
 PAGE = (ROOT / "docs" / "dataflow.md").read_text(encoding="utf-8")
 NIGHTLY = ROOT / "configs" / "nightly"
 RUN = "run by a test"
+BY_HAND = "run by us, not by a test"
 CHECKED = "flags checked by a test, not run by us"
 NOT_RUN = "not run by us"
 SOURCES = sorted(
     path for folder in ("pipelines", "transforms") for path in (ROOT / folder).rglob("*.py")
 )
+_OURS = {
+    "project": "acme-calls",
+    "region": "europe-west1",
+    "temp_location": "gs://acme-staging/tmp",
+    "staging_location": "gs://acme-staging/stage",
+    "service_account_email": "callpress-worker@acme-calls.iam.gserviceaccount.com",
+    "subnetwork": "regions/europe-west1/subnetworks/workers",
+    "use_public_ips": False,
+}
+"""What each job on Dataflow needs in a project that is made as the page says."""
 _PLACEHOLDERS = {
     "BUCKET": "acme",
     "PROJECT": "acme-calls",
     "SUBNETWORK": "workers",
+    "NETWORK": "default",
     "REGION": "europe-west1",
     "TAG": str(own_stamp().image_tag),
 }
@@ -91,13 +105,20 @@ def _quoted(text: str) -> list[str]:
 
 
 def test_each_block_says_who_has_run_it() -> None:
-    assert {first for first, _ in _blocks()} == {RUN, CHECKED, NOT_RUN}
+    assert {first for first, _ in _blocks()} == {RUN, BY_HAND, CHECKED, NOT_RUN}
 
 
-def test_what_the_page_says_is_run_runs(tmp_path: Path) -> None:
-    (tmp_path / "samples").symlink_to(ROOT / "samples")
-    programs = tmp_path / "bin"
-    programs.mkdir()
+_CHECKOUT = ("configs", "docs", "samples", "scripts", "setup.py")
+_RUN_BLOCKS = [text for first, text in _blocks() if first == RUN]
+
+
+def _run(text: str, folder: Path) -> int:
+    """Runs a block of the page where its reader does, in a checkout; returns the exit status."""
+    for name in _CHECKOUT:
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
     program = programs / "callpress"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipelines.cli "$@"\n')
     program.chmod(0o755)
@@ -105,34 +126,75 @@ def test_what_the_page_says_is_run_runs(tmp_path: Path) -> None:
         "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
+    return subprocess.run(
+        ["sh", "-ec", text], cwd=folder, env={**os.environ, **paths}, check=False
+    ).returncode
 
-    def run(text: str) -> int:
-        return subprocess.run(
-            ["sh", "-ec", text], cwd=tmp_path, env={**os.environ, **paths}, check=False
-        ).returncode
 
-    blocks = [text for first, text in _blocks() if first == RUN]
-    assert len(blocks) == 2
-    assert [run(text) for text in blocks] == [0, 0]
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gives a folder in which the page's blocks have written the names and `our.flags`."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for block in _RUN_BLOCKS:
+        if "names.sed" in block:
+            assert _run(block, folder) == 0
+    return folder
+
+
+def test_names_are_put_into_all_that_is_to_be_sent(checkout: Path) -> None:
+    named = re.findall(r"^s/(\w+)/(.+)/g$", (checkout / "names.sed").read_text(), re.MULTILINE)
+    assert dict(named) == _PLACEHOLDERS
+    ours = checkout / "ours"
+    sources = [ROOT / "docs" / "dataflow.md", *NIGHTLY.iterdir()]
+    assert {path.name for path in ours.iterdir()} == {path.name for path in sources}
+    for path in sources:
+        if path.suffix != ".md":  # which says what is replaced by what
+            assert (ours / path.name).read_text() == _filled(path.read_text())
+    (block,) = [text for text in _RUN_BLOCKS if "mkdir -p ours" in text]
+    (refusal,) = [line for line in block.splitlines() if line.startswith("! grep")]
+    assert _run(refusal, checkout) == 0
+    crontab = ours / "crontab"
+    crontab.write_text(crontab.read_text() + "# BUCKET\n")
+    assert _run(refusal, checkout) == 1
+
+
+def test_a_night_that_is_missing_rings_and_one_at_work_does_not(tmp_path: Path) -> None:
+    (press,) = [text for text in _RUN_BLOCKS if "callpress --version" in text]
+    (alarm,) = [text for text in _RUN_BLOCKS if "sys.exit" in text]
+    assert len(_RUN_BLOCKS) == 4
+    assert [_run(press, tmp_path), _run(alarm, tmp_path)] == [0, 0]
     assert _absent(tmp_path) == []
-    # The same a day later: both ring.
-    (result,) = (tmp_path / "pressed" / "catalog" / "results").iterdir()
-    told = json.loads(result.read_text())
-    result.write_text(json.dumps({**told, "started_at": "2026-01-05T02:00:00+00:00"}))
-    assert run(blocks[1]) == 1
-    runs = tmp_path / "pressed" / "catalog" / "runs"
-    (table,) = runs.rglob("*.parquet")
-    duckdb.execute(
-        f"COPY (SELECT * REPLACE (started_at - INTERVAL 27 HOUR AS started_at) "
-        f"FROM read_parquet('{table}')) TO '{table}.new' (FORMAT parquet)"
-    )
-    Path(f"{table}.new").replace(table)
+    catalog = tmp_path / "pressed" / "catalog"
+    (result,) = (catalog / "results").iterdir()
+    began = datetime.now(UTC) - timedelta(hours=27)
+    told = {**json.loads(result.read_text()), "started_at": began.isoformat()}
+    result.write_text(json.dumps(told))
+    assert _run(alarm, tmp_path) == 1
+    locks.put(catalog, locks.other_state())
+    assert _run(alarm, tmp_path) == 0, "tonight's run is at work"
+    locks.put(catalog, locks.other_state(**locks.dead_process_here()))
+    assert _run(alarm, tmp_path) == 1, "tonight's run is dead"
+    result.unlink()
+    assert _run(alarm, tmp_path) == 1, "there was never one"
+    # By the table, which does not know of a run at work: a night of five hours is waited for.
+    (table,) = (catalog / "runs").rglob("*.parquet")
+    _make_older(table, 31)
+    assert _absent(tmp_path) == []
+    _make_older(table, 2)
     assert len(_absent(tmp_path)) == 1
 
 
+def _make_older(table: Path, hours: int) -> None:
+    duckdb.execute(
+        f"COPY (SELECT * REPLACE (started_at - INTERVAL {hours} HOUR AS started_at) "
+        f"FROM read_parquet('{table}')) TO '{table}.new' (FORMAT parquet)"
+    )
+    Path(f"{table}.new").replace(table)
+
+
 def _absent(folder: Path) -> list[Any]:
-    text = (NIGHTLY / "absent.sql").read_text().replace("CATALOG", f"{folder}/pressed/catalog", 2)
-    return duckdb.execute(text.split("\nSELECT", 1)[1].join(("SELECT", ""))).fetchall()
+    text = (NIGHTLY / "absent.sql").read_text().replace("CATALOG", f"{folder}/pressed/catalog")
+    return duckdb.execute(text).fetchall()
 
 
 @pytest.mark.parametrize(
@@ -145,11 +207,17 @@ def _absent(folder: Path) -> list[Any]:
     ],
 )
 def test_flags_that_the_page_says_are_checked(
-    argv: list[str], monkeypatch: pytest.MonkeyPatch
+    argv: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(checkout)  # where our.flags is
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # no credentials are needed
     assert argv[0] == "callpress"
     _check_flags(argv[1:])
+    if "our.flags" in argv:
+        arguments = parse_arguments(argv[1:])
+        assert isinstance(arguments, RunArguments)
+        options = beam_options(arguments.beam_args, arguments.beam_lines).get_all_options()
+        assert {name: options[name] for name in _OURS} == _OURS
 
 
 # --- the nightly files ----------------------------------------------------------------------------
@@ -204,8 +272,11 @@ def test_nightly_flags_are_those_of_the_command(flags: Any) -> None:
     assert isinstance(arguments, RunArguments)
     beam_options(arguments.beam_args, arguments.beam_lines)
     assert arguments.inputs == ("gs://BUCKET-raw/**.tar.gz",)
-    assert arguments.filters.since == "36h"
-    assert arguments.bounds.stop_after_seconds == 5 * 3600
+    assert arguments.filters.since == "4d"
+    # Past --stop-after a night that is not extracted yet publishes nothing on engines elsewhere.
+    bounds = arguments.bounds
+    found = (bounds.stop_after_seconds, bounds.max_archives)
+    assert found == ((None, 20_000) if flags is _flags_of_job else (5 * 3600, None))
 
 
 def test_launch_has_fields_of_the_flex_template_api_only() -> None:

@@ -1,7 +1,7 @@
 """Starts the flex template each night and waits for the job, as a DAG of Airflow.
 
 Needs apache-airflow-providers-google. Not run by us: a test compiles it, and no more. `launch.json`
-is read beside this file: put both into the folder of DAGs.
+is read beside this file: put both, with your names in them, into the folder of DAGs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ with DAG(
     dag_id="callpress_nightly",
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,  # a night that was missed is in the next one: --since 36h, and what waits
+    catchup=False,  # a night that was missed is in the next one: --since 4d, and what waits
     max_active_runs=1,  # a second one would be refused by the catalog's lock
-    dagrun_timeout=timedelta(hours=20),  # FlexRS may begin six hours late
+    dagrun_timeout=timedelta(hours=20),  # with FlexRS it may begin six hours late
 ) as dag:
     DataflowStartFlexTemplateOperator(
         task_id="press",
