@@ -1,5 +1,6 @@
 # One image for Dataflow's workers, its template launcher, and `docker run IMAGE run --input ...`.
-# `scripts/image` builds it, with the tag that tells version, Python and pins.
+# `scripts/image` builds it, with the tag that tells version, Python and pins. Not built by us: tests run
+# the commands of its layers without an engine.
 #
 # Tags, not digests, name the images below: pin each to its digest where you mirror them.
 FROM apache/beam_python3.11_sdk:2.77.0 AS beam
