@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.beam_options import beam_parser
 from pipelines.cli import main
-from pipelines.options import EXIT_USAGE, make_parsers
+from pipelines.options import EXIT_USAGE, make_parsers, our_spelling
 
 
 class ParameterError(Exception):
@@ -35,20 +35,16 @@ def run_arguments(parameters: Sequence[str]) -> list[str]:
     arguments: list[str] = []
     for parameter in parameters:
         flag = parameter.partition("=")[0]
-        if flag.startswith("--") and not (_normal(flag) in actions or flag in of_beam):
+        if flag.startswith("--") and not (our_spelling(flag) in actions or flag in of_beam):
             print(f"callpress: warning: nobody knows {flag}: passed over", file=sys.stderr)
             continue
         arguments += _arguments_of(parameter, actions)
     return arguments
 
 
-def _normal(flag: str) -> str:
-    return flag.replace("_", "-")
-
-
 def _arguments_of(parameter: str, actions: dict[str, argparse.Action]) -> Iterator[str]:
     name, equals, value = parameter.partition("=")
-    flag = _normal(name)
+    flag = our_spelling(name)
     action = actions.get(flag)
     if action is None or not equals:
         yield parameter  # Beam's, or no flag: `run` says what it is

@@ -157,7 +157,6 @@ def _press(server: str) -> Counts:
     place = f"gs://{_BUCKET}"
     with _counting(server) as (url, counts):
         flags = ("--input", f"{place}/raw/*", "--output", f"{place}/out")
-        # Not by `processes.run`, which waits for all children: the server is one.
         subprocess.run(
             [CALLPRESS, "run", *flags, "--temp_location", f"{place}/tmp"],
             env={**os.environ, "STORAGE_EMULATOR_HOST": url},

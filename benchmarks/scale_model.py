@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.operations import INPUTS
+from pipelines.worker_size import PACKET_BYTES, PACKETS_PER_HOUR
+from transforms.catalog.gathering import MOST_PIECES
 from transforms.catalog.schema import MAX_SHARD_ROWS
 from transforms.media.settings import LimitSettings
 
@@ -28,10 +30,8 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _PAGE_OBJECTS = 1_000
 _ARCHIVE_READ_BYTES = 16 << 20
 _STAGED_READ_BYTES = 1 << 20
-_BUNDLE_CALLS = 200
-_PACKETS_PER_MINUTE = 3_000
-_BYTES_PER_PACKET_IN_MEMORY = 100
-"""Of the longest segment, in a codec process (README.md of the whole)."""
+_SENT_SHARE_WITH_DTX = 0.15
+"""Of the packets, where senders are silent between turns."""
 _MB = 10**6
 _WORKER_BYTES = 16 << 30
 CLASS_A = ("list", "write")
@@ -132,8 +132,7 @@ class ScaleModel:
         minutes = self.assumed.minutes / self._minutes
         if place == "mp3":
             return minutes
-        # As many packets as are sent: 15 % where senders are silent between turns.
-        sent = 0.15 if self.assumed.has_dtx else 1.0
+        sent = _SENT_SHARE_WITH_DTX if self.assumed.has_dtx else 1.0
         return minutes * self.assumed.people / self._speakers * sent
 
     def archive_bytes(self, people: int, minutes: float) -> float:
@@ -196,7 +195,7 @@ class ScaleModel:
         """Returns how often merging one date reads a bundle of rows: each shard of each table reads
         its part of each. The product of the two grows with the square of the night.
         """
-        bundles = math.ceil(archives / _BUNDLE_CALLS)
+        bundles = math.ceil(archives / MOST_PIECES)
         return bundles * sum(self.shards(archives).values())
 
     # --- what breaks ---
@@ -235,7 +234,7 @@ class ScaleModel:
         name = f"a call of {minutes / 60:.0f} h x {people} people"
         size_bytes = self.archive_bytes(people, minutes)
         if self.assumed.has_dtx:
-            size_bytes *= 0.15
+            size_bytes *= _SENT_SHARE_WITH_DTX
         is_over = size_bytes > limits.max_archive_bytes
         yield (
             f"{name}: {size_bytes / 1e9:.0f} GB of packets, "
@@ -251,16 +250,20 @@ class ScaleModel:
             f"{_people_within(self, limits.codec_seconds, minutes)} people fit"
         )
         # 20 participants of 8 hours: what is more than a least process and the longest segment.
-        of_8_h = 8 * 60 * _PACKETS_PER_MINUTE * _BYTES_PER_PACKET_IN_MEMORY / _MB
+        of_8_h = _segment_mb(8 * 60)
         least = self._machine["codec_process_least_mb"]
         of_track = (self._machine["codec_process_8_h_mb"] - least - of_8_h) / 20
-        segment = minutes * _PACKETS_PER_MINUTE * _BYTES_PER_PACKET_IN_MEMORY / _MB
-        memory = least + segment + people * of_track
+        memory = least + _segment_mb(minutes) + people * of_track
         limit = limits.codec_memory_bytes / _MB
         yield (
             f"{name}: {memory:.0f} MB in a codec process, {'past' if memory > limit else 'within'} "
             f"codec_memory_bytes ({limit:.0f} MB)"
         )
+
+
+def _segment_mb(minutes: float) -> float:
+    """Returns what a segment of that length takes in a codec process."""
+    return minutes / 60 * PACKETS_PER_HOUR * PACKET_BYTES / _MB
 
 
 def _people_within(model: ScaleModel, seconds: float, minutes: float) -> int:
@@ -334,7 +337,7 @@ def main() -> None:
         f"{'silent between turns (DTX)' if assumed.has_dtx else 'every packet sent'}, an archive "
         f"each, all of one date; done in {assumed.hours:g} h by workers of {assumed.cores} cores; "
         f"{assumed.start_minutes:g} minutes to start; {assumed.page_seconds} s a page of listings; "
-        f"bundles of {_BUNDLE_CALLS} calls (an engine may make smaller ones)"
+        f"bundles of {MOST_PIECES} calls (an engine may make smaller ones)"
     )
     console.print(table_of(model, SIZES))
     console.print("what breaks first, in archives a night:")

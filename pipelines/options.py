@@ -367,7 +367,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
       ConfigError: a flag's value cannot be.
     """
     parser, run = make_parsers()
-    argv = [_normalise(argument) for argument in argv]
+    argv = [our_spelling(argument) for argument in argv]
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
@@ -567,7 +567,7 @@ def value_in(argv: Sequence[str], flag: str) -> str | None:
     Args:
       flag: `--summary-json`, say.
     """
-    arguments = [_normalise(argument) for argument in argv]
+    arguments = [our_spelling(argument) for argument in argv]
     if arguments[:1] != ["run"]:
         return None
     found = _last_value(arguments, flag)
@@ -616,8 +616,8 @@ def _our_flags() -> set[str]:
     return {flag for action in run._actions for flag in action.option_strings}
 
 
-def _normalise(argument: str) -> str:
-    """Spells a flag with dashes, whichever way it came."""
+def our_spelling(argument: str) -> str:
+    """Spells a flag with dashes, as we do, whichever way it came."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

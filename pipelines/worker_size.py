@@ -18,9 +18,9 @@ held beyond the 229 MB it has with nothing to do.
 """
 _CODEC_START_BYTES = 90_000_000
 """87 MB were measured with segments of 5 minutes."""
-_PACKET_BYTES = 100
+PACKET_BYTES = 100
 """Of the longest segment, in a codec process."""
-_PACKETS_PER_HOUR = 180_000
+PACKETS_PER_HOUR = 180_000
 """Of 20 ms, as browsers send them."""
 SYSTEM_BYTES = 1_500_000_000
 """The system and what the engine itself runs on a machine: a guess, not measured."""
@@ -35,8 +35,8 @@ FOLDERS_PER_CORE = 2
 
 def codec_process_bytes(segment_hours: float) -> int:
     """Returns the memory of a codec process. Args: segment_hours: the longest segment."""
-    packets = segment_hours * _PACKETS_PER_HOUR
-    return max(JOB_BYTES, round(_CODEC_START_BYTES + _PACKET_BYTES * packets))
+    packets = segment_hours * PACKETS_PER_HOUR
+    return max(JOB_BYTES, round(_CODEC_START_BYTES + PACKET_BYTES * packets))
 
 
 def memory_bytes(cores: int, threads: int, codec_bytes: int) -> int:

@@ -27,7 +27,7 @@ from transforms.recovery import completed_work
 
 CALLS = ("one", "two", "three")
 _ONE_CALL_A_BUNDLE = (
-    "import sys; from transforms.catalog import gathering; gathering._MOST = 1; "
+    "import sys; from transforms.catalog import gathering; gathering.MOST_PIECES = 1; "
     "from pipelines.cli import main; sys.exit(main())"
 )
 """The command, which leaves what it has completed at once and not after 30 s."""

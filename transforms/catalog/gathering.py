@@ -11,7 +11,7 @@ from typing import Any
 from transforms.catalog.bundles import Bundle, OwnedRows
 from transforms.elements import SectionRef
 
-_MOST = 200
+MOST_PIECES = 200
 """Pieces in a bundle: a night of 100,000 calls is 500 of them."""
 _BYTES = 32 << 20
 """In a bundle, but for the last piece: an ordinary call has some kB, one of a thousand people who
@@ -47,7 +47,9 @@ class Gathered:
     def is_due(self) -> bool:
         """Whether it is to be written now."""
         bundle = self._bundle
-        return bundle.count >= _MOST or bundle.size_bytes >= _BYTES or self.seconds_left == 0.0
+        return (
+            bundle.count >= MOST_PIECES or bundle.size_bytes >= _BYTES or self.seconds_left == 0.0
+        )
 
     @property
     def seconds_left(self) -> float | None:
