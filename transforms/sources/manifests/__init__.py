@@ -1,0 +1,1 @@
+"""Manifests: listings of raw recordings that lie elsewhere, read entry by entry."""
