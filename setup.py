@@ -17,19 +17,25 @@ setup(
         "apache-beam[gcp]>=2.70,<2.80",
         "av>=16,<20",
         "fastcrc>=0.3,<1",
+        "google-cloud-secret-manager>=2.20,<3",
         "google-cloud-storage>=3,<4",
         "google-crc32c>=1.5,<2",
         "lameenc>=1.7,<2",
         "numpy>=2,<2.5",
+        "obstore>=0.12.1,<0.13",
         "pyarrow>=18,<26",
         "pydantic>=2.7,<3",
         "rich>=13,<16",
         "shtab>=1.13,<2",
         "soxr>=0.5,<2",
         "tenacity>=8.2,<10",
-        "urllib3>=2,<3",
+        "urllib3>=2.2,<3",
     ],
     extras_require={
+        # Profiles of AWS's files of configuration, single sign-on and the like.
+        "s3": ["boto3>=1.35,<2"],
+        # The vendor's own client, for `--manifest stream:...`.
+        "stream": ["getstream>=4,<8"],
         "dev": [
             "duckdb>=1.1,<3",
             "gcp-storage-emulator>=2024.8,<2027",
