@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.beam_options import beam_parser
 from pipelines.cli import main
-from pipelines.options import EXIT_USAGE, make_parsers, our_spelling
+from pipelines.options import EXIT_USAGE
+from pipelines.parsers import make_parsers, our_spelling
 
 
 class ParameterError(Exception):

@@ -15,14 +15,8 @@ from apache_beam.runners.runner import create_runner
 
 from pipelines import flags_file
 from pipelines.flags_file import FlagLine
-from pipelines.options import (
-    RunArguments,
-    StrictParser,
-    UsageError,
-    beam_spelling,
-    refuse_unknown,
-    told_with,
-)
+from pipelines.options import RunArguments, told_with
+from pipelines.parsers import StrictParser, UsageError, beam_spelling, refuse_unknown
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import Engine
 from pipelines.runners.local import LocalEngine, is_local

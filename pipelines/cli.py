@@ -24,11 +24,11 @@ from pipelines.options import (
     InspectArguments,
     RunArguments,
     RunsArguments,
-    UsageError,
     VerifyArguments,
     parse_arguments,
     value_in,
 )
+from pipelines.parsers import UsageError
 from pipelines.runners import dataflow_preflight
 from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource

@@ -9,10 +9,11 @@ import argparse
 import shtab
 
 from pipelines.beam_options import beam_parser
-from pipelines.options import CompletionArguments, make_parsers
+from pipelines.options import CompletionArguments
+from pipelines.parsers import make_parsers
 
-_FILES = ("config", "flags_file", "input", "log_file", "archives", "summary_json")
-_FOLDERS = ("output", "catalog", "clock_output")
+_FILES = ("config", "flags_file", "input", "manifest", "log_file", "archives", "summary_json")
+_FOLDERS = ("output", "catalog", "copy_raw", "clock_output")
 
 
 def print_completion(arguments: CompletionArguments) -> int:

@@ -150,5 +150,5 @@ def test_template_is_started_with_what_is_installed(installed: Installed) -> Non
         cwd=installed.elsewhere, env={}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (
-        2, "callpress: --input is required; see callpress --help\n"
+        2, "callpress: --input or --manifest is required; see callpress --help\n"
     )  # fmt: skip

@@ -23,8 +23,11 @@ class Filters:
 
     calls: tuple[str, ...] = ()
     """Call cids, `type:id`."""
+    excluded_calls: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
+    excluded_participants: tuple[str, ...] = ()
     user_sessions: tuple[str, ...] = ()
+    track_ids: tuple[str, ...] = ()
     output_types: tuple[OutputType, ...] = ()
     since: str = ""
     """Only archives modified after this: a date or a time (UTC unless it says otherwise), or an age

@@ -12,13 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipelines.options import (
-    RunArguments,
-    StrictParser,
-    beam_spelling,
-    refuse_unknown,
-    told_with,
-)
+from pipelines.options import RunArguments, told_with
+from pipelines.parsers import StrictParser, beam_spelling, refuse_unknown
 from transforms import stamp
 from transforms.storage import buckets, google_account, objects
 

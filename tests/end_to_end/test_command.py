@@ -35,7 +35,7 @@ from transforms.media.settings import PressSettings
     [
         ((), 2, "a command is needed"),
         (("rnu",), 2, "invalid choice"),
-        (("run", "--output", "x"), 2, "--input is required"),
+        (("run", "--output", "x"), 2, "--input or --manifest is required"),
         (
             ("run", "--inptu", "x", "--output", "y"),
             2,

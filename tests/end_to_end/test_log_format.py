@@ -53,7 +53,7 @@ def test_a_run_tells_its_result_as_an_object(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--output", "y"), "--input is required"),
+        (("--output", "y"), "--input or --manifest is required"),
         (("--inptu", "x", "--output", "y"), "did you mean --input?"),
         (("--input", "x", "--output", "y", "--config=podcats"), "did you mean podcast?"),
         (("--input", "x", "--output", "y", "--flags-file=z"), "--flags-file z: no such file"),
@@ -75,9 +75,9 @@ def test_a_file_of_flags_may_say_the_format(tmp_path: Path) -> None:
     file = tmp_path / "night.flags"
     file.write_text("--log-format=json\n--no-such\n")
     (entry,) = _entries(callpress("run", "--flags-file", file).err)
-    assert "--input is required" in entry["message"]
+    assert "--input or --manifest is required" in entry["message"]
     told = callpress("run", "--flags-file", file, "--log-format=text").err
-    assert told.startswith("callpress: --input is required")
+    assert told.startswith("callpress: --input or --manifest is required")
 
 
 def test_another_format_is_refused() -> None:
