@@ -83,7 +83,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         repeat_archives=pending_replacement.archives_to_repeat(job.catalog_uri),
     )
     waits: set[str] = set()
-    if job.filters.since and not job.filters.named:
+    if job.filters.since and not job.filters.is_about_a_part:
         waits.update(waiting_archives(job.catalog_uri))
     archives = [
         found[uri]

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from transforms.bounds import Bound
-from transforms.filters import Filters
+from transforms.filters import Filters, TrackNames
 from transforms.media.errors import RecordingError
 from transforms.media.findings import Finding
 from transforms.media.rtp.dump_claims import Conventions
@@ -143,6 +143,10 @@ class TrackPart:
     """What it shows of the clock of the server that recorded it."""
     server_clock: ServerClock = field(default_factory=ServerClock)
     """How that differs from the clock of the call; known once its call is planned."""
+    track_ids: tuple[str, ...] = ()
+    """Published tracks in it that a run was asked for, and some others; empty in a run that was
+    asked for none.
+    """
 
     @property
     def packets_uri(self) -> str:
@@ -165,6 +169,17 @@ class TrackPart:
             participant_id=self.participant_id,
             user_session_id=self.user_session_id,
             output_type=self.output_type,
+        )
+
+    @property
+    def names(self) -> TrackNames:
+        """What it can be asked for by."""
+        return TrackNames(
+            call_cid=self.call.cid,
+            participant_id=self.participant_id,
+            user_session_id=self.user_session_id,
+            output_type=self.output_type,
+            track_ids=self.track_ids,
         )
 
 
@@ -450,14 +465,27 @@ def finding_to_failure(stage: Stage, finding: Finding, **where: Any) -> Failure:
 
 
 def wants_failure(failure: Failure, filters: Filters) -> bool:
-    """Whether a run's filters are about what a failure is about."""
+    """Whether a run's filters are about what a failure is about, as far as its names tell: which
+    published tracks are in a track, all archives of its call together tell (`is_about_any`).
+    """
     if failure.call is None:
         return True
     return (
         filters.wants_call(failure.call)
         and (not filters.participants or failure.participant_id in (None, *filters.participants))
+        and failure.participant_id not in filters.excluded_participants
         and (not filters.user_sessions or failure.user_session_id in (None, *filters.user_sessions))
         and (not filters.output_types or failure.output_type in (None, *filters.output_types))
+    )
+
+
+def is_about_any(failure: Failure, tracks: Iterable[TrackKey]) -> bool:
+    """Whether a failure is about one of some tracks of its call, or about the whole call."""
+    return failure.participant_id is None or any(
+        failure.participant_id == track.participant_id
+        and failure.user_session_id in (None, track.user_session_id)
+        and failure.output_type in (None, track.output_type)
+        for track in tracks
     )
 
 

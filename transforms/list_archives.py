@@ -53,7 +53,7 @@ class ListArchives(beam.PTransform):
             lambda listed: (listed.uri, _to_tuple(listed))
         )
         filters = self._job.filters
-        if filters.since and not filters.named:
+        if filters.since and not filters.is_about_a_part:
             waiting = (
                 begin
                 | "Start" >> beam.Impulse()

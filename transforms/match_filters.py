@@ -1,5 +1,5 @@
-"""MatchFilters: the calls, participants, sessions and output types that a run was asked for by name
--> those of them that are nowhere.
+"""MatchFilters: the calls, participants, sessions, tracks and output types that a run was given by
+name -> those of them that are nowhere.
 """
 
 from __future__ import annotations
@@ -7,14 +7,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 
 from transforms.catalog import partitions
 from transforms.context import JobSettings
 from transforms.elements import ArchiveSummary, TrackPart
-from transforms.filters import CALL_FLAG, Filters, Named
+from transforms.filters import CALL_FLAG, EXCLUDED_CALL_FLAG, Filters, Named, TrackNames
 
 _MOST_NAMES_COMPARED = 3
 """Named values of one flag for which the nearest are looked for: of more it is no help."""
@@ -24,7 +23,7 @@ _COMPARED_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmatched:
-    """A value that a run was asked for and that is nowhere."""
+    """A value that a run was given by name and that is nowhere."""
 
     flag: str
     value: str
@@ -58,7 +57,7 @@ class MatchFilters(beam.PTransform):
         seen = (
             (
                 parts | "SeenInParts" >> beam.Map(_seen_in_part, filters),
-                summaries | "SeenInArchives" >> beam.Map(_seen_in_archive),
+                summaries | "SeenInArchives" >> beam.Map(_seen_in_archive, filters),
             )
             | "AllSeen" >> beam.Flatten()
             | "GatherSeen" >> beam.CombineGlobally(_GatherFn(filters))
@@ -87,17 +86,24 @@ class _Seen:
 
 
 def _seen_in_part(part: TrackPart, filters: Filters) -> _Seen:
-    ids = (part.participant_id, part.user_session_id, part.output_type)
     return _Seen(
         archives=0,
-        matched=filters.matched_by(part.call.cid, *ids),
-        others=filters.names_of(part.call.cid, *ids),
+        matched=filters.matched_by(part.names),
+        others=tuple(filters.names_of(part.names)),
     )
 
 
-def _seen_in_archive(summary: ArchiveSummary) -> _Seen:
-    others = tuple((CALL_FLAG, call.cid) for call in summary.calls)
-    return _Seen(archives=1, matched=frozenset(), others=others)
+def _seen_in_archive(summary: ArchiveSummary, filters: Filters) -> _Seen:
+    matched = [filters.matched_by_call(call.cid) for call in summary.calls]
+    return _Seen(
+        archives=1,
+        matched=frozenset().union(*matched),
+        others=tuple(name for call in summary.calls for name in _names_of_call(call.cid)),
+    )
+
+
+def _names_of_call(cid: str) -> tuple[Named, ...]:
+    return ((CALL_FLAG, cid), (EXCLUDED_CALL_FLAG, cid))
 
 
 class _GatherFn(beam.CombineFn):
@@ -175,7 +181,7 @@ def _look_in_catalog(
     table = "tracks" if filters.narrows_tracks else "calls"
     columns: tuple[str, ...] = ("call_cid", "archive_uris")
     if filters.narrows_tracks:
-        columns = (*columns, "participant_id", "user_session_id", "output_type")
+        columns = (*columns, "participant_id", "user_session_id", "output_type", "track_ids")
     others: set[Named] = set()
     files = partitions.list_files(job.catalog_uri, table)
     for file in sorted(files, key=lambda file: file.call_date, reverse=True):
@@ -184,11 +190,15 @@ def _look_in_catalog(
             # Rows of tracks of which nothing was made name no archives.
             if uris.isdisjoint(row["archive_uris"] or uris):
                 continue
-            ids: tuple[Any, ...] = tuple(
-                row.get(name) for name in ("participant_id", "user_session_id", "output_type")
+            found = TrackNames(
+                call_cid=row["call_cid"],
+                participant_id=row.get("participant_id"),
+                user_session_id=row.get("user_session_id"),
+                output_type=row.get("output_type"),
+                track_ids=tuple(row.get("track_ids") or ()),
             )
-            missing -= filters.matched_by(row["call_cid"], *ids)
-            names |= {(CALL_FLAG, row["call_cid"]), *filters.names_of(row["call_cid"], *ids)}
+            missing -= filters.matched_by(found)
+            names |= {*_names_of_call(found.call_cid), *filters.names_of(found)}
         if not missing:
             break
         others = set(_most_alike(others | names, filters))

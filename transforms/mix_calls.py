@@ -37,6 +37,7 @@ from transforms.elements import (
     Stage,
     Status,
     TrackPart,
+    is_about_any,
     put_off,
     to_failure,
     track_ids_of,
@@ -50,7 +51,7 @@ from transforms.media.rtp.dump_claims import SegmentClaim
 from transforms.media.settings import PressSettings
 from transforms.media.track.staged_packets import load_index
 from transforms.media.units import SAMPLE_RATE_HZ
-from transforms.media.values import CallKey, OutputType, Tags, segment_stem
+from transforms.media.values import CallKey, OutputType, Tags, TrackKey, segment_stem
 from transforms.recovery import completed_work
 from transforms.storage import objects, uris, work_folders
 from transforms.storage.inputs import STAGED_INPUTS
@@ -143,6 +144,9 @@ class _MixFn(ParallelRunFn):
             found["failures"],
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
+        if self.job.filters.track_ids:
+            tracks_wanted = _tracks_of(plan)
+            failures = [failure for failure in failures if is_about_any(failure, tracks_wanted)]
         failures, completed = _complete(plan, failures)
         pressed, rows = _press(plan, tracks, failures, share, self.job, self.run)
         outcomes = tuple(
@@ -203,6 +207,12 @@ def _put_off(plan: CallPlan, extracted: Sequence[ExtractedTrack]) -> Iterator[An
     for track in extracted:
         for media_uri in track.media_uris:
             yield beam.pvalue.TaggedOutput(UNPUBLISHED, media_uri)
+
+
+def _tracks_of(plan: CallPlan) -> set[TrackKey]:
+    """Returns the tracks that a run is about, also those of which nothing is made."""
+    silent = {part.track for part in plan.silent_parts if part.track is not None}
+    return {source.track for source in plan.sources} | silent
 
 
 def _press(

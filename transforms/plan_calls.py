@@ -23,10 +23,10 @@ from transforms.elements import (
     TrackIds,
     TrackPart,
     TrackSource,
+    is_about_any,
     put_off,
     to_failure,
     track_ids_of,
-    wants_failure,
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
@@ -165,7 +165,11 @@ def plan_call(
         job.settings.limits.max_call_hours,
     )
     start_unix_ns = _timeline_start(parts, with_packets, prior)
-    wanted = {track: found for track, found in with_packets.items() if filters.wants_track(track)}
+    wants = {
+        track: filters.wants_track(track, {each for part in found for each in part.track_ids})
+        for track, found in tracks.items()
+    }
+    wanted = {track: found for track, found in with_packets.items() if wants[track]}
     if missing and prior is not None:
         for track in [track for track in wanted if track_ids_of(track) in prior.files]:
             failures.extend(_not_in_file(part, missing) for part in wanted.pop(track))
@@ -198,7 +202,7 @@ def plan_call(
             part
             for track, found in tracks.items()
             for part in found
-            if filters.wants_track(track) and track not in wanted
+            if wants[track] and track not in wanted
         ),
         sessions=tuple(sorted({(part.participant_id, part.user_session_id) for part in parts})),
         archive_uris=tuple(sorted({part.archive_uri for part in parts} | set(missing))),
@@ -216,7 +220,8 @@ def plan_call(
         server_clock_steps=step_count,
     )
     if filters.narrows_tracks:
-        failures = [failure for failure in failures if wants_failure(failure, filters)]
+        tracks_wanted = [track for track, is_wanted in wants.items() if is_wanted]
+        failures = [failure for failure in failures if is_about_any(failure, tracks_wanted)]
     return plan, failures
 
 

@@ -94,6 +94,7 @@ class _RecordFn(RunFn):
         if (put_off := _put_off(found)) is not None:
             yield from self._put_off(put_off, summary, prior)
             return
+        waits = [row for row in prior if "fingerprint" in row]
         own = [row for row in prior if row.get("call_session_id") is None]
         own_dates = {row["call_date"] for row in own}
         was_listed = all(row.get("stage") != Stage.LIST_ARCHIVES for row in own)
@@ -124,6 +125,9 @@ class _RecordFn(RunFn):
             )
             if recorded:  # of one that is not its row in the catalog stays
                 rows["archives"] = [row]
+            elif summary.ref.is_waiting and not self.job.filters.is_about_a_part:
+                # All but the calls that are left out is done: it would wait for ever.
+                self._remove(uri, {row["call_date"] for row in waits}, ("archives",))
         else:
             # It could not even be looked at. It has no row of its own, but that of its failure.
             yield RecordedArchive(
@@ -162,7 +166,9 @@ class _RecordFn(RunFn):
                 put_off_by=archive.by,
             )
         rows = [row for row in prior if "fingerprint" in row]
-        if self.job.filters.named or any(row["fingerprint"] == ref.fingerprint for row in rows):
+        if self.job.filters.is_about_a_part or any(
+            row["fingerprint"] == ref.fingerprint for row in rows
+        ):
             return
         date = utc_date(ref.modified_unix_ns)
         self._remove(ref.uri, {row["call_date"] for row in rows} - {date}, ("archives",))

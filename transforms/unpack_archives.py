@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FAILURES = "failures"
 ARCHIVES = "archives"
 PUT_OFF = "put_off"
+_OTHER_TRACK_IDS = 20
+"""Published tracks of a part, beside those a run is about, that it may be told of."""
 
 
 class UnpackArchives(beam.PTransform):
@@ -188,6 +190,7 @@ def _unpack(
                 unpacked.conventions,
                 allowed_samples.get(session.key.call, 0),
                 folder,
+                job.filters,
                 run,
             )
         ]
@@ -220,6 +223,7 @@ def _stage_session(
     conventions: Conventions,
     allowed_samples: int,
     folder: Path,
+    filters: Filters,
     run: RunIdentity,
 ) -> Iterator[TrackPart]:
     """Yields a session's parts, their files moved into staging; one without a track for a session
@@ -248,9 +252,21 @@ def _stage_session(
             last_server_unix_ns=part.last_server_unix_ns,
             stop_server_unix_ns=part.stop_server_unix_ns,
             watch=part.watch,
+            track_ids=_told_track_ids(part.track_ids, filters),
             has_packets=bool(_stage_file(ref, part.packets_file, folder, run)),
             index_uri=_stage_file(ref, part.index_file, folder, run),
         )
+
+
+def _told_track_ids(track_ids: tuple[str, ...], filters: Filters) -> tuple[str, ...]:
+    """Returns of the published tracks in a part those that a run is about and a few others, for it
+    to say what there is.
+    """
+    if not filters.track_ids:
+        return ()
+    wanted = frozenset(filters.track_ids)
+    others = [each for each in track_ids if each not in wanted]
+    return (*(each for each in track_ids if each in wanted), *others[:_OTHER_TRACK_IDS])
 
 
 def _stage_file(ref: ArchiveRef, name: str, folder: Path, run: RunIdentity) -> str:
@@ -349,6 +365,7 @@ def _summarise(
     """Returns what unpacking came to. Args: unpacked: None for an archive that is unusable."""
     if unpacked is None:
         calls: tuple[CallKey, ...] = ()
+        # What it holds nobody knows: it may be what was asked for, and is not what was left out.
         takes_all = not filters.calls
     else:
         calls = tuple(sorted({session.key.call for session in unpacked.sessions}))
@@ -360,8 +377,13 @@ def _summarise(
         track_count=sum(1 for part in parts if part.packets_uri),
         calls=calls,
         convention=str(unpacked.conventions) if unpacked else "",
-        # What another archive may bring comes last: whether one does, the call tells.
-        first_failure=min(failures, key=lambda f: f.lacks_segment is not None, default=None),
+        # What another archive may bring comes last: whether one does, the call tells; as it tells
+        # whether what is wrong is with the published tracks that a run is about.
+        first_failure=min(
+            (f for f in failures if f.call is None or not filters.track_ids),
+            key=lambda f: f.lacks_segment is not None,
+            default=None,
+        ),
         could_read=unpacked is not None,
         bytes_read=unpacked.bytes_read if unpacked else 0,
         cpu_ns=cpu_ns,

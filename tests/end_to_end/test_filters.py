@@ -11,10 +11,6 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.command import callpress, press, query
-from transforms.filters import Filters
-from transforms.media.values import OutputType
-
-AUDIO, SHARED = OutputType.AUDIO_ONLY, OutputType.SCREENSHARE_AUDIO_ONLY
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +110,3 @@ def test_run_about_somebody_silent_does_not_call_the_call_empty(tmp_path: Path) 
     press(tmp_path / "out", tmp_path / "a.tar.gz")
     assert [row["status"] for row in query(catalog, "calls")] == ["ok"]
     assert callpress("verify", "--catalog", catalog).status == 0
-
-
-def test_a_name_counts_only_where_the_other_filters_let_it() -> None:
-    filters = Filters(
-        calls=("default:a",), participants=("bob",), user_sessions=("s1",), output_types=(SHARED,)
-    )
-    call, person = ("--call", "default:a"), {("--participant", "bob"), ("--user-session", "s1")}
-    shared = ("--output-type", "screenshare_audio_only")
-
-    assert filters.matched_by("default:a", "bob", "s1", SHARED) == {call, *person, shared}
-    assert filters.matched_by("default:a", "bob", "s1", AUDIO) == {call, *person}
-    assert filters.matched_by("default:a", "bob", "s1", None) == {call, *person}
-    assert filters.matched_by("default:a", "bob", "s2", SHARED) == {call}
-    assert filters.matched_by("default:a", "eve", "s1", SHARED) == {call}
-    assert filters.matched_by("default:b", "bob", "s1", SHARED) == set()
-    assert filters.all_named == {call, *person, shared}
-    assert Filters().matched_by("default:a", "bob", "s1", AUDIO) == set()

@@ -126,11 +126,12 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
         found.append((Reason.TOO_MANY_FAILED, why))
     waits = _what_waits(result["counts"], job.bounds)
     # What was named may be in archives that were not read.
-    for name in () if waits else result["unmatched"]:
-        near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
-        line = f"{name['flag']} {name['value']} matches nothing{near}"
-        found.append((Reason.NOTHING_MATCHED, printable(line)))
+    unmatched = () if waits else result["unmatched"]
+    missing = {(name["flag"], name["value"]): _tell_unmatched(name) for name in unmatched}
+    mistakes = job.filters.must_be_there(missing.keys())
+    found += [(Reason.NOTHING_MATCHED, missing[name]) for name in mistakes]
     lines = [line for _, line in found]
+    lines += [line for name, line in sorted(missing.items()) if name not in mistakes]
     if result["repress"]:
         repressing = Repressing(**result["repress"])
         lines.append(tell(repressing))
@@ -141,6 +142,11 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
     if not lines and (quiet := _quiet_night(result["counts"], run)):
         lines.append(quiet)
     return found[0][0] if found else Reason.OK, lines
+
+
+def _tell_unmatched(name: Mapping[str, Any]) -> str:
+    near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
+    return printable(f"{name['flag']} {name['value']} matches nothing{near}")
 
 
 def _what_waits(counts: Mapping[str, int], bounds: Bounds) -> str:

@@ -65,6 +65,8 @@ class StagedPart:
     stop_server_unix_ns: int
     watch: ClockWatch
     """What it shows of the server's clock."""
+    track_ids: tuple[str, ...]
+    """The published tracks that its segments are of, in order of time."""
 
 
 @dataclass(slots=True)
@@ -150,6 +152,11 @@ def stage_track(
         ends=tuple(dump.ends for dump in staged.dumps if dump.arrivals_unix_ns is not None),
         stop_server_unix_ns=max((found.stop_server_unix_ns for found in packet_runs), default=0),
         watch=join_watches([staged.watches[found.file_offset_bytes] for found in packet_runs]),
+        track_ids=tuple(
+            dict.fromkeys(
+                segment.timing.track_id for segment in segments if segment.timing.track_id
+            )
+        ),
     )
 
 
