@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from tests.support.beam import CALL, GroupOnce, make_failure, make_pipeline
+from tests.support.beam import CALL, GroupOnce, make_failure, make_pipeline, make_track
 from transforms.catalog.rows.failures import failure_rows
 from transforms.catalog.schema import KEYS, SCHEMAS, to_table
-from transforms.elements import Stage, to_failure, wants_failure, worst_failure
+from transforms.elements import Stage, is_about_any, to_failure, wants_failure, worst_failure
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, StorageError
 from transforms.media.values import OutputType
@@ -124,6 +126,10 @@ def test_failures_that_differ_in_one_key_column_stay_apart() -> None:
         (Filters(output_types=(OutputType.AUDIO_ONLY,)), True),
         (Filters(output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), False),
         (Filters(participants=("alice",), user_sessions=("sess-bob",)), False),
+        (Filters(excluded_calls=("default:st*",)), False),
+        (Filters(excluded_participants=("bob",)), True),
+        (Filters(excluded_participants=("bob", "alice")), False),
+        (Filters(track_ids=("t",)), True),
     ],
 )
 def test_filters_want_the_failures_of_what_they_are_about(filters: Filters, wanted: bool) -> None:
@@ -144,6 +150,27 @@ def test_filters_want_failures_of_a_whole_archive_and_of_their_whole_call() -> N
 
     assert wants_failure(make_failure(), filters)
     assert wants_failure(make_failure(call=CALL), filters)
+
+
+@pytest.mark.parametrize(
+    ("owner", "is_about"),
+    [
+        ({}, True),
+        ({"participant_id": "alice"}, True),
+        ({"participant_id": "alice", "user_session_id": "sess-alice"}, True),
+        ({"participant_id": "alice", "user_session_id": "other"}, False),
+        ({"participant_id": "alice", "output_type": OutputType.AUDIO_ONLY}, True),
+        ({"participant_id": "alice", "output_type": OutputType.SCREENSHARE_AUDIO_ONLY}, False),
+        ({"participant_id": "eve"}, False),
+    ],
+)
+def test_failure_is_about_tracks_by_all_names_that_it_has(
+    owner: dict[str, Any], is_about: bool
+) -> None:
+    failure = make_failure(call=CALL, **owner)
+
+    assert is_about_any(failure, [make_track("bob"), make_track("alice")]) is is_about
+    assert is_about_any(failure, []) is (not owner)
 
 
 def test_worst_failure_is_one_that_another_try_may_heal() -> None:

@@ -103,6 +103,12 @@ def test_what_waits_is_listed_whatever_its_age(context: JobRun, tmp_path: Path) 
     _expect(
         filtered, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/{n}.zip" for n in ("waits", "new")]
     )
+    without = filtered.changed(
+        filters=Filters(since="1970-01-01T00:01:40Z", excluded_calls=("default:standup",))
+    )
+    _expect(
+        without, [f"{tmp_path}/raw/*.zip"], [f"{tmp_path}/raw/{n}.zip" for n in ("waits", "new")]
+    )
     named = filtered.changed(
         filters=Filters(since="1970-01-01T00:01:40Z", calls=("default:standup",))
     )

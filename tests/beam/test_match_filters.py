@@ -35,6 +35,25 @@ def _summary() -> ArchiveSummary:
         (Filters(participants=("silent",)), [], [REF], []),
         (Filters(participants=("elsewhere",)), [], [REF], [("elsewhere", ["alice", "silent"])]),
         (Filters(participants=("a", "b", "c", "d")), [], [REF], [(n, []) for n in "abcd"]),
+        (Filters(calls=("default:*up", "[d]efault:?tandup")), [], [REF], []),
+        (Filters(calls=("default:*up",)), [_summary()], [], []),
+        (Filters(calls=("support:*",)), [_summary()], [REF], [("support:*", [CALL.cid])]),
+        (
+            Filters(excluded_calls=(CALL.cid, "*:other")),
+            [_summary()],
+            [],
+            [("*:other", [CALL.cid])],
+        ),
+        (Filters(excluded_calls=(CALL.cid, "*:other")), [], [REF], [("*:other", [CALL.cid])]),
+        (
+            Filters(excluded_participants=("alice", "eve")),
+            [],
+            [REF],
+            [("eve", ["alice", "silent"])],
+        ),
+        (Filters(track_ids=("t2", "t3")), [], [REF], [("t3", ["t1", "t2"])]),
+        (Filters(track_ids=("far",)), [], [REF], [("far", ["t1", "t2"])]),
+        (Filters(track_ids=("t1",), participants=("silent",)), [], [REF], [("t1", [])]),
     ],
     ids=[
         "no archives at all",
@@ -45,6 +64,15 @@ def _summary() -> ArchiveSummary:
         "nothing was made of it",
         "a person of another archive",
         "many names",
+        "by a glob in what was skipped",
+        "by a glob in what was read",
+        "by no glob",
+        "left out of what was read",
+        "left out of what was skipped",
+        "person that is left out",
+        "one of two published tracks",
+        "published track of another archive",
+        "published track of somebody else",
     ],
 )
 def test_named_values_are_looked_for_in_what_was_read_and_in_what_was_skipped(
@@ -58,8 +86,12 @@ def test_named_values_are_looked_for_in_what_was_read_and_in_what_was_skipped(
     other = CallKey(call_type="default", call_id="other", call_session_id="s")
     calls = [call_row(CALL, archive_uris=[REF.uri]), call_row(other, archive_uris=far)]
     write_rows(context, "calls", calls)
-    tracks = [track_row("alice"), track_row("silent", archive_uris=None, status="empty")]
-    write_rows(context, "tracks", [*tracks, track_row("elsewhere", other, archive_uris=far)])
+    tracks = [
+        track_row("alice", track_ids=["t1", "t2"]),
+        track_row("silent", archive_uris=None, status="empty"),
+        track_row("elsewhere", other, archive_uris=far, track_ids=["far"]),
+    ]
+    write_rows(context, "tracks", tracks)
     job = context.changed(filters=filters).job
 
     def check(found: list[Unmatched]) -> None:

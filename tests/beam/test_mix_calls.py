@@ -55,6 +55,7 @@ from transforms.elements import (
     TrackSource,
 )
 from transforms.extract_tracks import ExtractTracks
+from transforms.filters import Filters
 from transforms.media.mix_call import mix_call
 from transforms.media.opus.packet import carries_fec
 from transforms.media.settings import CompositeSettings, PressSettings
@@ -633,6 +634,31 @@ def test_run_about_some_tracks_leaves_all_else(context: JobRun, sources: list[Tr
     assert set(_statuses(context)) == {"alice", "bob", "carol"}
     assert [row["participant_ms"] for row in _rows(context, "calls")] == [77]
     assert [row["message"] for row in _rows(context, "failures")] == ["of carol"]
+
+
+def test_run_about_published_tracks_tells_the_failures_of_their_tracks_alone(
+    context: JobRun, sources: list[TrackSource]
+) -> None:
+    """Which tracks those are the archives of a call tell together, and none of them alone."""
+    failed = [
+        make_failure(call=CALL, message=message, **owner)
+        for message, owner in {
+            "of alice": {"participant_id": "alice", "user_session_id": "sess-alice"},
+            "of bob": {"participant_id": "bob", "user_session_id": "sess-bob"},
+            "of carol": {"participant_id": "carol", "user_session_id": "sess-carol"},
+            "of all": {},
+        }.items()
+    ]
+    silent = silent_part(context, make_track("carol"))
+    plan = make_plan(sources[1:], is_narrowed=True, is_whole=False, silent_parts=(silent,))
+    told = ["of all", "of bob", "of carol"]
+
+    def check(calls: list[PressedCall]) -> None:
+        assert sorted(failure.message for call in calls for failure in call.failures) == told
+
+    _run(context.changed(filters=Filters(track_ids=("t",))), [plan], failed=failed, calls=check)
+
+    assert sorted(row["message"] for row in _rows(context, "failures")) == told
 
 
 def test_call_without_an_earlier_archive_keeps_its_files_and_adds_new_tracks(

@@ -345,16 +345,37 @@ def test_whole_call_gets_a_mix_and_replaces_its_rows(context: JobRun) -> None:
             [("alice", "screenshare_audio_only")],
         ),
         (Filters(participants=("bob",), output_types=(OutputType.SCREENSHARE_AUDIO_ONLY,)), []),
+        (
+            Filters(excluded_participants=("bob",)),
+            [("alice", "audio_only"), ("alice", "screenshare_audio_only")],
+        ),
+        (Filters(participants=("bob",), excluded_participants=("bob",)), []),
+        (Filters(track_ids=("t1",)), [("alice", "screenshare_audio_only")]),
+        (Filters(track_ids=("t2", "t3")), [("bob", "audio_only")]),
+        (Filters(track_ids=("t1",), participants=("bob",)), []),
+        (Filters(track_ids=("alice",)), []),
     ],
-    ids=["participant", "user session", "output type", "both"],
+    ids=[
+        "participant",
+        "user session",
+        "output type",
+        "both",
+        "all but one",
+        "nobody",
+        "published track",
+        "of an archive without packets",
+        "other's track",
+        "no track",
+    ],
 )
 def test_filters_choose_tracks_and_make_no_mix(
     context: JobRun, filters: Filters, kept: list[tuple[str, str]]
 ) -> None:
     parts = [
         make_part(),
-        make_part(output_type=OutputType.SCREENSHARE_AUDIO_ONLY),
+        make_part(output_type=OutputType.SCREENSHARE_AUDIO_ONLY, track_ids=("t0", "t1")),
         make_part("bob"),
+        make_part("bob", archive_uri="/raw/b", has_packets=False, track_ids=("t2",)),
     ]
 
     plan, failures = _plan(context.changed(filters=filters), *parts)

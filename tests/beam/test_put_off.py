@@ -15,6 +15,7 @@ from tests.support.beam import (
     CALL,
     CALL_DATE,
     Check,
+    anything,
     call_row,
     expect,
     list_files,
@@ -336,6 +337,38 @@ def test_changed_archive_waits_and_its_row_under_another_date_goes(context: JobR
         archives=_waits(Bound.MAX_ARCHIVES),
         sections=check,
     )
+
+
+def test_run_that_leaves_calls_out_is_about_the_night(context: JobRun) -> None:
+    """What it leaves waits; what has waited and is read, less those calls, waits no more."""
+    night = context.changed(filters=Filters(excluded_calls=("support:*",)))
+    waits = {"archive_uri": "/raw/a", "fingerprint": "7-1", "call_date": CALL_DATE}
+
+    def check(sections: list[SectionRef]) -> None:
+        assert [(each.table, each.row_count) for each in sections] == [("archives", 1)]
+
+    _record(
+        night,
+        [PutOffArchive(ref=REF, by=Bound.MAX_ARCHIVES)],
+        archives=_waits(Bound.MAX_ARCHIVES),
+        sections=check,
+    )
+
+    def check_removed(sections: list[SectionRef]) -> None:
+        assert [(e.table, e.call_date) for e in sections if e.only_removes] == [
+            ("archives", CALL_DATE)
+        ]
+
+    def check_kept(sections: list[SectionRef]) -> None:
+        assert "archives" not in [each.table for each in sections]
+
+    read = replace(SUMMARY, is_complete=False, ref=replace(REF, is_waiting=True))
+    new = replace(SUMMARY, is_complete=False)
+    named = context.changed(filters=Filters(calls=("default:*",)))
+    for run, summary, sections in (
+        (night, read, check_removed), (night, new, check_kept), (named, read, check_kept)
+    ):  # fmt: skip
+        _record(run, summaries=[summary], prior=[waits], archives=anything, sections=sections)
 
 
 def test_run_that_names_calls_leaves_no_row_of_what_it_did_not_look_at(context: JobRun) -> None:

@@ -340,16 +340,99 @@ def test_call_filter_takes_only_that_call_and_the_archive_is_not_done(
     )
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(excluded_calls=("default:stand*",)),
+        Filters(calls=("default:*",), excluded_calls=("default:standup",)),
+    ],
+)
+def test_call_that_is_left_out_leaves_its_archive_not_done(
+    context: JobRun, tmp_path: Path, filters: Filters
+) -> None:
+    ref = _two_calls(tmp_path / "calls")
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [(summary.is_complete, summary.track_count) for summary in summaries] == [(False, 1)]
+
+    _run(
+        context.changed(filters=filters),
+        [ref],
+        parts=lambda parts: _expect_tracks(parts, [("bob", "audio_only")]),
+        archives=check_archives,
+    )
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(calls=("default:standup",)),
+        Filters(calls=("default:s*",), excluded_calls=("default:retro", "x:*")),
+    ],
+)
 def test_call_filter_that_takes_all_of_an_archive_leaves_it_done(
-    context: JobRun, tmp_path: Path
+    context: JobRun, tmp_path: Path, filters: Filters
 ) -> None:
     ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
-    filtered = context.changed(filters=Filters(calls=("default:standup",)))
 
     def check_archives(summaries: list[ArchiveSummary]) -> None:
         assert [summary.is_complete for summary in summaries] == [True]
 
-    _run(filtered, [ref], archives=check_archives)
+    _run(context.changed(filters=filters), [ref], archives=check_archives)
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_done"),
+    [(Filters(calls=("default:*",)), False), (Filters(excluded_calls=("default:*",)), True)],
+)
+def test_unusable_archive_may_be_what_was_asked_for_and_is_not_what_is_left_out(
+    context: JobRun, tmp_path: Path, filters: Filters, is_done: bool
+) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"no archive")
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        assert [(each.could_read, each.is_complete) for each in summaries] == [(False, is_done)]
+
+    _run(
+        context.changed(filters=filters),
+        [refer_to(str(tmp_path / "a.tar.gz"))],
+        failures=anything,
+        archives=check_archives,
+    )
+
+
+@pytest.mark.parametrize(
+    ("track_ids", "told"),
+    [((), []), (("t24", "none"), ["t24", *(f"t{n:02}" for n in range(20))]), (("none",), None)],
+)
+def test_published_tracks_of_a_part_are_told_to_a_run_that_asks_for_some(
+    context: JobRun, tmp_path: Path, track_ids: tuple[str, ...], told: list[str] | None
+) -> None:
+    """Those it asks for, and a few others; also of segments that have no dump."""
+    segments = [
+        Segment(packets=speak(0.1), start_ms=500 * n, track_id=f"t{n:02}", with_dump=n == 0)
+        for n in range(25)
+    ]
+    ref = write_call(
+        tmp_path / "a.tar.gz", [Participant(participant_id="alice", segments=segments)]
+    )
+
+    def check(parts: list[TrackPart]) -> None:
+        expected = [f"t{n:02}" for n in range(20)] if told is None else told
+        assert [list(part.track_ids) for part in parts] == [expected]
+
+    def check_archives(summaries: list[ArchiveSummary]) -> None:
+        (summary,) = summaries
+        assert summary.is_complete is not bool(track_ids)
+        assert (summary.first_failure is None) is bool(track_ids), "its call tells"
+
+    _run(
+        context.changed(filters=Filters(track_ids=track_ids)),
+        [ref],
+        parts=check,
+        failures=anything,
+        archives=check_archives,
+    )
 
 
 def test_track_filter_unpacks_the_whole_call_and_the_archive_is_not_done(
