@@ -285,6 +285,10 @@ def _refuse_wrong_filters(arguments: argparse.Namespace) -> None:
         for call in calls:
             if ":" not in call:
                 raise ConfigError(f"{flag} {call}: expected TYPE:ID, for example default:{call}")
+    if (
+        "" in arguments.exclude_participant
+    ):  # as of a variable that is not set: it leaves out nobody
+        raise ConfigError("--exclude-participant '': expected an id")
 
 
 def _portion_archives_of(arguments: argparse.Namespace) -> int | None:

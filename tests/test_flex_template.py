@@ -28,12 +28,17 @@ OF_A_COMMAND_ONLY = {
     "portion_archives",  # the local engine's
 }  # fmt: skip
 ACCEPTED = {
-    "input": ["gs://raw/**.tar.gz", "gs://raw/a.zip,gs://raw/b.zip", "gs://raw/a, b.zip\n"],
+    "input": [
+        "gs://raw/**.tar.gz",
+        "s3://raw/a.zip,azfs://lab/raw/a.zip",
+        "gs://raw/a.zip,gs://raw/b.zip",
+        "gs://raw/a, b.zip\n",
+    ],
     "manifest": ["gs://raw/a.json", "stream:default:weekly,stream:since=36h", "gs://raw/a, b\n"],
     "copy_raw": ["gs://kept", "gs://kept/raw/"],
     "allow_private_addresses": ["true", "false"],
     "secrets_in_image": ["true", "false"],
-    "output": ["gs://pressed", "gs://pressed/nights/"],
+    "output": ["gs://pressed", "gs://pressed/nights/", "s3://pressed", "azfs://lab/pressed"],
     "catalog": ["gs://pressed/catalog"],
     "config": [path.stem for path in (ROOT / "configs").glob("*.toml")],
     "flags_file": [path.stem for path in (ROOT / "configs").glob("*.flags")],
@@ -60,7 +65,7 @@ REJECTED = {
     "allow_private_addresses": ["", "yes"],
     "secrets_in_image": ["", "1"],
     "output": ["", "pressed", "gs://", "gs://Pressed/x", "gs://pressed\ngs://other"],
-    "catalog": ["", "s3://pressed"],
+    "catalog": ["", "https://host/pressed"],
     "config": ["", "my.toml", "a/b", "gs://configs/a.toml"],
     "flags_file": ["", "my.flags", "../x"],
     "since": ["", "yesterday", "36", "2026-13", "20.11.2026"],

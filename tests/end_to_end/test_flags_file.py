@@ -18,6 +18,8 @@ from apache_beam.options.pipeline_options import (
 from pipelines.beam_options import beam_options
 from pipelines.options import RunArguments, parse_arguments
 from tests.support.command import ROOT, SAMPLE, callpress
+from transforms.filters import Filters
+from transforms.media.values import OutputType
 
 _PLACES = "--input=x\n--output=y\n"
 
@@ -38,12 +40,20 @@ def test_flags_of_a_file_are_taken_as_if_they_were_given(tmp_path: Path) -> None
     file = _file(
         tmp_path,
         "\ufeff# ours\r\n--input=a=b\r\n\r\n--input=c\r\n--output_type=audio_only\n  --overwrite \n"
+        "--manifest=-\n--manifest=stream:since=36h\n--copy-raw=raw\n--exclude-call=test:*\n"
+        "--track-id=t\n--exclude-participant=eve\n--allow_private_addresses\n--secrets-in-image\n"
         "--output=o\n# Beam's\n--project=lab-project\n--experiments=one\n--no_use_public_ips\n",
     )
     arguments = _parse("--flags-file", file)
     assert (arguments.inputs, arguments.output) == (("a=b", "c"), "o")
     assert arguments.overwrite
-    assert arguments.filters.output_types == ("audio_only",)
+    assert (arguments.manifests, arguments.copy_raw) == (("-", "stream:since=36h"), "raw")
+    assert arguments.allow_private_addresses
+    assert arguments.secrets_in_image
+    assert arguments.filters == Filters(
+        output_types=(OutputType.AUDIO_ONLY,), excluded_calls=("test:*",), track_ids=("t",),
+        excluded_participants=("eve",),
+    )  # fmt: skip
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     assert options.view_as(GoogleCloudOptions).project == "lab-project"
     assert options.view_as(WorkerOptions).use_public_ips is False
@@ -93,6 +103,10 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         (_PLACES + "--worker-memory=much", "line 3: --worker-memory much: expected a number of"),
         (_PLACES + "--since=once", "line 3: --since once: "),
         (_PLACES + "--call=weekly", "line 3: --call weekly: expected TYPE:ID"),
+        (_PLACES + "--exclude-call=weekly", "line 3: --exclude-call weekly: expected TYPE:ID"),
+        (_PLACES + "--exclude-participant=", "line 3: --exclude-participant '': expected an id"),
+        (_PLACES + "--copy-raw=", "line 3: --copy-raw '' names nothing"),
+        (_PLACES + "--manifest=", "line 3: --manifest '' names nothing"),
         (_PLACES + "--config=", "line 3: --config '' names nothing"),
         (_PLACES + "--flags-file=a", "line 3: --flags-file stands on a command line only"),
         (_PLACES + "--help", "line 3: --help stands on a command line only"),
