@@ -108,6 +108,12 @@ class AudioDecodeError(RecordingError):
     """libopus refused a stream; the message carries its error code."""
 
 
+class UnreadableManifestError(RecordingError):
+    """A manifest as a whole is of no shape that is read; the message tells which are, and its first
+    line.
+    """
+
+
 class StorageError(RecordingError):
     """Storage still fails after the retries."""
 

@@ -1,0 +1,106 @@
+"""What a manifest names, as text: checked, and told from its signature."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from transforms.media.errors import ConfigError
+from transforms.media.text import has_utf8, printable
+from transforms.storage import uris
+from transforms.storage.registry import store_of
+
+MAX_URI_CHARACTERS = 8_192
+"""Signed links have some hundred characters, with a session's token two thousand."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FILE = re.compile(r"file:", re.IGNORECASE)
+_DEFAULT_PORTS = {"https": "443", "http": "80"}
+# RFC 3986 s3, of which hosts are held to what has an address: names (s3.2.2) and literals. A path
+# that ends in a slash is no file.
+_LINK = re.compile(
+    r"(?P<scheme>https?)://(?:[^\s/?#@\\]*@)?(?P<host>[^\s/?#@:\\%<>\"^`{|}\[\]]+|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^\s?#]*(?<!/))(?:[?#]\S*)?",
+    re.IGNORECASE,
+)
+
+
+class NamedObject(NamedTuple):
+    """What a text names in a store, on a disk or behind a link."""
+
+    uri: str
+    """What it is known by: of a link host and path, else the full URI or absolute path."""
+    link: str
+    """The link with its signature; empty where the URI itself opens it."""
+
+
+def has_scheme(text: str) -> bool:
+    """Whether a text is meant as a URI, whatever its scheme."""
+    return bool(uris.scheme_of(text) or _FILE.match(text))
+
+
+def shown(text: str) -> str:
+    """Returns a URI or path as it may be shown: without query, fragment and password."""
+    if not is_link(text):
+        return printable(uris.absolute(text))
+    plain = re.split(r"[?#]", text, maxsplit=1)[0]
+    return printable(re.sub(r"(?<=://)[^/@]*@", "", plain))
+
+
+def is_link(text: str) -> bool:
+    """Whether a text is a link: of a web server, not of a store."""
+    return uris.scheme_of(text) in _DEFAULT_PORTS
+
+
+def name_object(text: str, *, link_only: bool = False) -> NamedObject:
+    """Returns what a text names.
+
+    Args:
+      text: a link, a URI of a store, or an absolute path, with or without `file://` before it.
+      link_only: whether it must be an `https://` link.
+
+    Raises:
+      ValueError: it names nothing that can be opened. The message follows the name of the thing,
+        as in `is no link`, and holds nothing of it that could be secret.
+    """
+    if not text:
+        raise ValueError("is empty")
+    if len(text) > MAX_URI_CHARACTERS:
+        raise ValueError(f"has {len(text):,} characters, expected at most {MAX_URI_CHARACTERS:,}")
+    if _CONTROL.search(text) or not has_utf8(text):
+        raise ValueError("has characters in it that no name has")
+    scheme = uris.scheme_of(text)
+    if link_only and scheme != "https":
+        raise ValueError("is no https:// link")
+    if scheme in _DEFAULT_PORTS:
+        return _name_link(text)
+    if not scheme:
+        return NamedObject(_name_file(text), "")
+    try:
+        store_of(text)
+    except ConfigError:
+        raise ValueError(f"has the unknown scheme {scheme[:20]}://") from None
+    bucket, _, name = text[len(scheme) + 3 :].partition("/")
+    if not (bucket and name):
+        raise ValueError("names a bucket at most, expected an object in one")
+    return NamedObject(uris.absolute(text), "")
+
+
+def _name_link(text: str) -> NamedObject:
+    parts = _LINK.fullmatch(text)
+    if parts is None:
+        raise ValueError("is no link, expected https://host/path")
+    scheme, host, path = parts["scheme"].lower(), parts["host"].lower(), parts["path"]
+    port = "" if parts["port"] in (None, _DEFAULT_PORTS[scheme]) else f":{parts['port']}"
+    uri = f"{scheme}://{host}{port}{path}"
+    return NamedObject(uri, "" if text == uri else text)
+
+
+def _name_file(text: str) -> str:
+    if _FILE.match(text):
+        path = uris.without_file(text)
+        if not path.startswith("/"):
+            raise ValueError("names a file of another host, expected one of this machine's")
+        text = path
+    if not text.startswith("/"):
+        raise ValueError("is neither a link, a URI nor an absolute path")
+    return uris.absolute(text)
