@@ -14,7 +14,7 @@ from types import FrameType
 
 from pipelines import telling
 from pipelines.ending import Ending, reason_of
-from pipelines.job_profile import load_settings
+from pipelines.job_profile import load_profile
 from pipelines.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -35,6 +35,8 @@ from transforms.media.errors import CallpressError, ConfigError, exhausted_resou
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 from transforms.reason import Reason
+from transforms.storage import storage_options
+from transforms.storage.storage_options import StorageOptions
 
 _WINDOWS = (
     "callpress: does not run on Windows itself (it shares a machine by locked files); run it under "
@@ -101,7 +103,8 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
             from pipelines.completion import print_completion
 
         return print_completion(arguments)
-    settings = load_settings(arguments.config)
+    settings, accounts = load_profile(arguments.config)
+    storage_options.use(StorageOptions(accounts=accounts))
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect
 

@@ -1,5 +1,5 @@
-"""Reads a job profile (TOML) into frozen settings; refuses unknown keys and wrong values with the
-key's name.
+"""Reads a job profile (TOML) into frozen settings, and the accounts of stores beside them; refuses
+unknown keys and wrong values with the key's name.
 """
 
 from __future__ import annotations
@@ -8,14 +8,30 @@ import difflib
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
+from transforms.media.text import printable, without_secrets
+from transforms.storage import secrets
+from transforms.storage.storage_options import ALL_KEYS, SECRET_KEYS, StoreAccount, place_of
+
+_STORES = "stores"
+"""The table of tables that say how places are reached: no part of the settings, whose fingerprint
+has nothing of them.
+"""
 
 
-def load_settings(config: str | None) -> PressSettings:
-    """Returns the settings of a job profile, the defaults when there is none.
+class JobProfile(NamedTuple):
+    """What a job profile says."""
+
+    settings: PressSettings
+    accounts: tuple[StoreAccount, ...]
+    """Of stores."""
+
+
+def load_profile(config: str | None) -> JobProfile:
+    """Returns what a job profile says, the defaults when there is none.
 
     Args:
       config: the name of a profile that comes with the program, or the path of a TOML file. It is
@@ -27,7 +43,7 @@ def load_settings(config: str | None) -> PressSettings:
         be.
     """
     if config is None:
-        return PressSettings()
+        return JobProfile(PressSettings(), ())
     # Imported only when there is a profile: `inspect` most often has none and answers at once.
     import tomllib
 
@@ -39,10 +55,13 @@ def load_settings(config: str | None) -> PressSettings:
         raise ConfigError(f"--config {config}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {config}: not TOML: {error}") from None
+    accounts = _accounts(data.pop(_STORES, {}), config)
     _refuse_unknown(data, PressSettings, "", config)
     try:
         # By way of JSON, where strict means that text is not a number and still may name a choice.
-        return TypeAdapter(PressSettings).validate_json(json.dumps(data, default=str), strict=True)
+        settings = TypeAdapter(PressSettings).validate_json(
+            json.dumps(data, default=str), strict=True
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
@@ -52,6 +71,51 @@ def load_settings(config: str | None) -> PressSettings:
         raise ConfigError(
             f"--config {config}: {where + ': ' if where else ''}{what}{shown}"
         ) from None
+    return JobProfile(settings, accounts)
+
+
+def _accounts(tables: Any, config: str) -> tuple[StoreAccount, ...]:
+    """Returns what the tables of places say. No value of a key is told: it may be a secret that
+    does not belong there.
+
+    Raises:
+      ConfigError: a place, a key or a value cannot be, or a secret is spelled out.
+    """
+    if not isinstance(tables, dict):
+        raise ConfigError(f"--config {config}: {_STORES}: expected tables, {_example()}")
+    found: dict[str, StoreAccount] = {}
+    for name, table in tables.items():
+        where = f"--config {config}: {_STORES}.{json.dumps(_shown(name))}"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}: expected a table, {_example()}")
+        for key, value in table.items():
+            if key not in ALL_KEYS:
+                near = difflib.get_close_matches(key, ALL_KEYS, 1, 0.5)
+                hint = f", did you mean {near[0]}?" if near else f", expected {', '.join(ALL_KEYS)}"
+                raise ConfigError(f"{where}: unknown key {_shown(key)}{hint}")
+            expected, kind = ("true or false", bool) if key == "path_style" else ("text", str)
+            if not isinstance(value, kind) or value == "":
+                raise ConfigError(f"{where}: {key}: expected {expected}")
+        try:
+            place = place_of(name)
+            if place in found:
+                raise ValueError("has two tables, expected one")
+            references = {
+                key: secrets.spelled(value) for key, value in table.items() if key in SECRET_KEYS
+            }
+            found[place] = StoreAccount(place=place, **{**table, **references})
+        except (ValueError, ConfigError) as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return tuple(found.values())
+
+
+def _example() -> str:
+    return f'such as [{_STORES}."s3://bucket"]'
+
+
+def _shown(name: str) -> str:
+    """Returns the name of a place or key without what could let somebody in."""
+    return printable(without_secrets(name.split("?", 1)[0]))[:200]
 
 
 def _read(config: str) -> str:

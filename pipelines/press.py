@@ -162,7 +162,7 @@ def _press(
         "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
-    earlier = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives()
+    earlier = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(job)
     recalled = earlier | "UnpackRecalled" >> _with_memory(UnpackArchives(job, run), job)
 
     planned = {

@@ -13,7 +13,8 @@ from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
 from transforms.stamp import Stamp, own_stamp
-from transforms.storage import uris
+from transforms.storage import storage_options, uris
+from transforms.storage.storage_options import StorageOptions
 
 VERSION = version("callpress")
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
@@ -29,6 +30,10 @@ class JobSettings:
     stamp: Stamp = field(default_factory=own_stamp)
     """Of the process that started the job. The first field, as fields are unpickled in their order:
     a worker with another stamp gets no further.
+    """
+    storage_options: StorageOptions = field(default_factory=storage_options.current)
+    """How stores are reached: as the process that started the job does. Before all that names a
+    place in one: a worker that unpickles them uses them.
     """
     output_uri: str
     catalog_uri: str

@@ -99,10 +99,10 @@ def _to_listed(uri: str, found: _Listed) -> ListedArchive:
 
 class _ListFn(beam.DoFn):
     def __init__(self, job: JobSettings) -> None:
-        self._own_uris = job.own_uris
+        self._job = job
 
     def process(self, pattern: bytes) -> Iterator[ListedArchive | beam.pvalue.TaggedOutput]:
-        found = archive_files.find_archives(os.fsdecode(pattern), self._own_uris)
+        found = archive_files.find_archives(os.fsdecode(pattern), self._job.own_uris)
         yield from found.archives
         yield beam.pvalue.TaggedOutput(LEFT_OUT, found.own_count)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Row, TrackPart
 from transforms.engine import progress
 from transforms.media.errors import RecordingError
@@ -24,6 +25,10 @@ class RecallArchives(beam.PTransform):
 
     Groups by call, then by archive. Writes nothing; memory grows with the calls of one archive.
     """
+
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__()
+        self._job = job
 
     def expand(
         self, inputs: tuple[beam.PCollection[TrackPart], beam.PCollection[Row]]
@@ -46,7 +51,7 @@ class RecallArchives(beam.PTransform):
             | "GroupByCall" >> beam.CoGroupByKey()
             | "AskForEarlier" >> beam.FlatMap(_ask_for_earlier)
             | "GroupByArchive" >> beam.GroupByKey()
-            | "FindArchive" >> beam.Map(_find_archive)
+            | "FindArchive" >> beam.Map(_find_archive, self._job)
         )
 
 
@@ -60,8 +65,12 @@ def _ask_for_earlier(
             yield uri, call
 
 
-def _find_archive(group: tuple[str, Iterable[tuple[str, str, str]]]) -> ArchiveRef:
-    """Returns the archive as it stands now; one that is gone fails where it is read."""
+def _find_archive(
+    group: tuple[str, Iterable[tuple[str, str, str]]], _job: JobSettings
+) -> ArchiveRef:
+    """Returns the archive as it stands now; one that is gone fails where it is read. By the job a
+    worker knows how to reach its store.
+    """
     uri, calls = group
     wanted = tuple(
         CallKey(call_type=call[0], call_id=call[1], call_session_id=call[2])

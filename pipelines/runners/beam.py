@@ -63,7 +63,7 @@ class BeamEngine:
         self._runner = str(options.view_as(StandardOptions).runner)
         is_prism = self._runner.lower() in ("prismrunner", "prism")
         self._own = OwnPrism(options) if is_prism and not self._portable.job_endpoint else None
-        self._has_workers_here = self._portable.environment_type == _LOOPBACK or (
+        self.has_workers_here = self._portable.environment_type == _LOOPBACK or (
             is_prism and not self._portable.environment_type
         )
         self._job: StartedJob | None = None
@@ -87,7 +87,7 @@ class BeamEngine:
                 f"--detach: the Prism that --runner {self._runner} starts ends with this command; "
                 "start one by itself and name it with --job_endpoint"
             )
-        if self._has_workers_here:
+        if self.has_workers_here:
             raise ConfigError(
                 "--detach: workers of --environment_type LOOPBACK end with this command; name a "
                 "pool of them with --environment_type EXTERNAL and --environment_config"

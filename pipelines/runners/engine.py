@@ -19,6 +19,8 @@ class Engine(Protocol):
 
     shares_this_machine: bool
     """Whether its workers see the files of this machine."""
+    has_workers_here: bool
+    """Whether its workers live in this process, or are its children: they have its environment."""
     is_one_process: bool
     """Whether all of a run lives in this process, and ends with it."""
     has_ended: bool

@@ -30,6 +30,7 @@ class LocalEngine:
     """Runs in this process; shows how far it is, live from the codec processes."""
 
     shares_this_machine = True
+    has_workers_here = True
     is_one_process = True
     run_id: str | None = None
     has_ended = True

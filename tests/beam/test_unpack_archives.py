@@ -517,7 +517,7 @@ def _recall(
     with make_pipeline() as pipeline:
         found = (
             (pipeline | "Parts" >> beam.Create(parts), pipeline | "Prior" >> beam.Create(prior))
-            | RecallArchives()
+            | RecallArchives(context.job)
             | "UnpackRecalled" >> UnpackArchives(*context)
         )
         expect(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.job_profile import load_settings
+from pipelines.job_profile import load_profile
 from tests.support.builders import (
     Participant,
     Segment,
@@ -191,7 +191,7 @@ def test_a_wrong_config_is_one_clear_line(text: str, message: str, tmp_path: Pat
 def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     config = tmp_path / "my.toml"
     config.write_bytes(b"\xef\xbb\xbfmax_failed_ratio = 0.25\n")
-    assert load_settings(str(config)) == PressSettings(max_failed_ratio=0.25)
+    assert load_profile(str(config)).settings == PressSettings(max_failed_ratio=0.25)
 
 
 def test_version_and_help() -> None:

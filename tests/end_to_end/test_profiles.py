@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.job_profile import load_settings
+from pipelines.job_profile import load_profile
 from tests.support.command import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
@@ -60,7 +60,7 @@ def test_profile_makes_what_it_says(name: str, tmp_path: Path) -> None:
 
 
 def test_profiles_are_all_there_and_all_different() -> None:
-    files = {path.stem: load_settings(str(path)) for path in (ROOT / "configs").glob("*.toml")}
+    files = {path.stem: load_profile(str(path)) for path in (ROOT / "configs").glob("*.toml")}
     assert set(files) == set(PROFILES)
     assert len(set(map(repr, files.values()))) == len(files)
 
@@ -70,7 +70,7 @@ def test_profile_is_found_by_its_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_settings(name) == load_settings(str(ROOT / "configs" / f"{name}.toml"))
+    assert load_profile(name) == load_profile(str(ROOT / "configs" / f"{name}.toml"))
 
 
 @pytest.mark.parametrize("path", ["podcast", "podcast.toml", "./podcast"])
@@ -79,14 +79,14 @@ def test_a_file_that_is_there_is_a_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(path).write_text("max_failed_ratio = 0.25\n")
-    assert load_settings(path) == PressSettings(max_failed_ratio=0.25)
+    assert load_profile(path).settings == PressSettings(max_failed_ratio=0.25)
 
 
 @pytest.mark.parametrize("path", ["default.toml", "./default", "configs/default"])
 def test_a_path_is_never_a_name(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=rf"^--config {path}: No such file or directory$"):
-        load_settings(path)
+        load_profile(path)
 
 
 def test_an_unknown_name_lists_those_there_are_and_the_nearest() -> None:
@@ -95,18 +95,18 @@ def test_an_unknown_name_lists_those_there_are_and_the_nearest() -> None:
         "given by the path of its file"
     )
     with pytest.raises(ConfigError) as near:
-        load_settings("podcats")
+        load_profile("podcats")
     assert str(near.value) == (
         f"--config podcats: no profile has this name, did you mean podcast? {names}"
     )
     with pytest.raises(ConfigError) as far:
-        load_settings("quiet")
+        load_profile("quiet")
     assert str(far.value) == f"--config quiet: no profile has this name. {names}"
 
 
 def test_default_profile_spells_out_the_defaults() -> None:
     assert (
-        load_settings(str(ROOT / "configs" / "default.toml"))
-        == PressSettings()
-        == load_settings(None)
+        load_profile(str(ROOT / "configs" / "default.toml"))
+        == (PressSettings(), ())
+        == load_profile(None)
     )

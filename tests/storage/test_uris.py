@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from transforms.media.errors import ConfigError
 from transforms.storage import objects, uris
 
 
@@ -75,3 +76,45 @@ def test_places_resolve_to_small_letters_where_a_disk_folds_case(
     assert objects.resolve(f"{tmp_path}/Out/Recordings") == objects.resolve(
         f"{tmp_path}/Out/recordings"
     )
+
+
+def test_azure_is_spelled_with_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "ours")
+
+    assert uris.absolute("az://raw/a/**.zip") == "azfs://ours/raw/a/**.zip"
+    assert uris.folder("AZ://raw/") == "azfs://ours/raw"
+    assert uris.absolute("azfs://theirs/raw/a/") == "azfs://theirs/raw/a/"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        (
+            "az://raw/a",
+            "az://raw/a: of which account is not said, expected azfs://ACCOUNT/raw/a or the "
+            "variable AZURE_STORAGE_ACCOUNT",
+        ),
+        (
+            "abfss://raw@theirs.dfs.core.windows.net/a/b?sig=abcd",
+            "abfss://raw@theirs.dfs.core.windows.net/a/b: expected azfs://theirs/raw/a/b",
+        ),
+        (
+            "wasbs://raw@theirs.blob.core.windows.net",
+            "wasbs://raw@theirs.blob.core.windows.net: expected azfs://theirs/raw",
+        ),
+        (
+            "az://raw@theirs.blob.core.windows.net/a",
+            "az://raw@theirs.blob.core.windows.net/a: expected azfs://theirs/raw/a",
+        ),
+        ("abfs://raw/a", "abfs://raw/a: expected azfs://ACCOUNT/CONTAINER/PATH"),
+    ],
+)
+def test_place_in_azure_that_does_not_say_where_is_one_line(
+    uri: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
+
+    with pytest.raises(ConfigError) as refused:
+        uris.absolute(uri)
+
+    assert str(refused.value) == message

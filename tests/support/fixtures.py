@@ -15,6 +15,8 @@ from transforms.codec.pool import POOL
 from transforms.context import JobSettings, RunIdentity
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings
+from transforms.storage import storage_options
+from transforms.storage.storage_options import StorageOptions
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
 """2026-01-07T02:00:00Z."""
@@ -34,6 +36,13 @@ def _quick_beam() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quick_beam.remember(patch)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_storage_options() -> Iterator[None]:
+    """Has this process reach stores as the environment says, whatever a job before it was told."""
+    yield
+    storage_options.use(StorageOptions())
 
 
 @pytest.fixture

@@ -34,32 +34,41 @@ class FindPriorRows(beam.PTransform):
         self._key_columns = tuple(key_columns)
 
     def expand(self, keys: beam.PCollection[tuple[str, ...]]) -> beam.pvalue.DoOutputsTuple:
-        catalog_uri, columns = self._job.catalog_uri, self._columns
-
-        def list_files(
-            _: bytes, keys: Iterable[tuple[str, ...]]
-        ) -> Iterator[tuple[str, partitions.CatalogFile]]:
-            if next(iter(keys), None) is None:
-                return
-            for table in columns:
-                for file in partitions.list_files(catalog_uri, table):
-                    yield table, file
-
+        columns = self._columns
         # Behind the keys, and so behind all that is published before they are known: an engine does
         # at once what waits for nothing.
         files = (
             keys.pipeline
             | "Start" >> beam.Impulse()
-            | "ListFiles" >> beam.FlatMap(list_files, beam.pvalue.AsIter(keys))
+            | "ListFiles"
+            >> beam.ParDo(_ListFilesFn(self._job, tuple(columns)), beam.pvalue.AsIter(keys))
         )
-        scan = beam.ParDo(_ScanFn(columns, self._key_columns), beam.pvalue.AsIter(keys))
+        scan = beam.ParDo(_ScanFn(self._job, columns, self._key_columns), beam.pvalue.AsIter(keys))
         return break_fusion(files, "SpreadFiles", self._job) | "ScanFile" >> scan.with_outputs(
             *columns
         )
 
 
+class _ListFilesFn(beam.DoFn):
+    def __init__(self, job: JobSettings, tables: Sequence[str]) -> None:
+        self._job = job
+        self._tables = tables
+
+    def process(
+        self, _: bytes, keys: Iterable[tuple[str, ...]]
+    ) -> Iterator[tuple[str, partitions.CatalogFile]]:
+        if next(iter(keys), None) is None:
+            return
+        for table in self._tables:
+            for file in partitions.list_files(self._job.catalog_uri, table):
+                yield table, file
+
+
 class _ScanFn(beam.DoFn):
-    def __init__(self, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]) -> None:
+    def __init__(
+        self, job: JobSettings, columns: Mapping[str, Sequence[str]], key_columns: Sequence[str]
+    ) -> None:
+        self._job = job  # by which a worker knows how to reach the catalog's store
         self._columns = columns
         self._key_columns = key_columns
 

@@ -31,14 +31,19 @@ class SweepStaging(beam.PTransform):
         self._run = run
 
     def expand(self, folders: beam.PCollection[str]) -> beam.PCollection[str]:
-        found = folders | "ListObjects" >> beam.FlatMap(_list_objects)
+        found = folders | "ListObjects" >> beam.FlatMap(_list_objects, self._job)
         deleted = break_fusion(found, "SpreadObjects", self._job) | "DeleteObjects" >> beam.ParDo(
             _DeleteObjectsFn(self._job), self._run
         )
-        return folders | "DeleteFolders" >> beam.Map(_delete_folder, beam.pvalue.AsIter(deleted))
+        return folders | "DeleteFolders" >> beam.Map(
+            _delete_folder, self._job, beam.pvalue.AsIter(deleted)
+        )
 
 
-def _list_objects(folder: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+# A worker may have one of these steps and no other: by the job it knows how to reach the store.
+
+
+def _list_objects(folder: str, _job: JobSettings) -> Iterator[tuple[str, tuple[str, ...]]]:
     if objects.is_folder(folder):
         return
     found = [listed.path for listed in objects.list_below(folder)]
@@ -57,6 +62,6 @@ class _DeleteObjectsFn(RunFn):
         yield None
 
 
-def _delete_folder(folder: str, _deleted: Iterable[None]) -> str:
+def _delete_folder(folder: str, _job: JobSettings, _deleted: Iterable[None]) -> str:
     objects.delete_below(folder)
     return folder

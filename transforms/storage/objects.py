@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 from transforms.media.errors import StorageError
 from transforms.media.positioned_file import PositionedFile
 from transforms.media.text import printable
+from transforms.storage import secrets, storage_options
 from transforms.storage.globs import quote
 from transforms.storage.registry import store_of
 from transforms.storage.retry import retried
@@ -26,8 +27,15 @@ _STAGED_BUFFER_BYTES = 1 << 20
 
 
 def find_credentials(uris: Iterable[str]) -> None:
-    """Looks for the credentials that the stores of these URIs need; once, before any work."""
+    """Looks for the credentials that the stores of these URIs need; once, before any work.
+
+    Raises:
+      ConfigError: a secret cannot be read that the account of one of them names.
+    """
     for uri in uris:
+        account = storage_options.current().account_of(uri)
+        for reference in account.references if account else ():
+            secrets.check(reference)
         store_of(uri).find_credentials()
 
 

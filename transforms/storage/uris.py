@@ -5,6 +5,15 @@ from __future__ import annotations
 import os
 import re
 
+from transforms.media.errors import ConfigError
+from transforms.media.text import printable
+
+_AZURE = "azfs"
+_AZURE_ACCOUNT = "AZURE_STORAGE_ACCOUNT"
+"""The variable by which Azure's own tools, too, know the account of a container."""
+_OTHERS_OF_AZURE = re.compile(
+    r"(?:az|abfss?|wasbs?)://(?P<container>[^/@?#]+)@(?P<account>[^./?#]+)[^/?#]*(?P<path>[^?#]*)"
+)
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # RFC 8089 s2 and appendix B: `file:///x`, `file://localhost/x`, `file:/x`. As with `gcloud storage`
 # what follows is a path as it stands, `%` and all, and need not begin with a slash.
@@ -25,13 +34,43 @@ def without_file(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Returns the absolute path or full URI, however it was spelled; a slash at the end stays."""
+    """Returns the absolute path or full URI, however it was spelled; a slash at the end stays. What
+    is in Azure is spelled with its account: `az://` takes that from the environment.
+
+    Raises:
+      ConfigError: it is in Azure, and does not say where.
+    """
     if scheme := scheme_of(uri):
-        return scheme + uri[len(scheme) :]
+        return _in_azure(scheme + uri[len(scheme) :])
     stripped = without_file(uri)
     # POSIX lets two slashes at the beginning stand for something else. Here they are one.
     path = re.sub("^/+", "/", os.path.abspath(os.path.expanduser(stripped)))
     return path + "/" if stripped.endswith("/") and path != "/" else path
+
+
+def _in_azure(uri: str) -> str:
+    """Returns a URI with its account where it is one in Azure that has none; others as they are.
+    Raises: ConfigError: as `absolute`.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme not in ("az", "abfs", "abfss", "wasb", "wasbs"):
+        return uri
+    shown = printable(re.split("[?#]", uri)[0])
+    if scheme != "az" or "@" in rest.split("/", 1)[0]:
+        found = _OTHERS_OF_AZURE.fullmatch(re.split("[?#]", uri)[0])
+        spelled = (
+            f"{found['account']}/{found['container']}{found['path']}"
+            if found
+            else "ACCOUNT/CONTAINER/PATH"
+        )
+        raise ConfigError(f"{shown}: expected {_AZURE}://{printable(spelled)}")
+    account = os.environ.get(_AZURE_ACCOUNT)
+    if not account:
+        raise ConfigError(
+            f"{shown}: of which account is not said, expected {_AZURE}://ACCOUNT/{printable(rest)} "
+            f"or the variable {_AZURE_ACCOUNT}"
+        )
+    return f"{_AZURE}://{account}/{rest}"
 
 
 def folder(uri: str) -> str:

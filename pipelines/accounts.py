@@ -1,0 +1,39 @@
+"""Whether the workers of an engine can read the secrets that the accounts of stores name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transforms.media.errors import ConfigError
+from transforms.storage import secrets
+from transforms.storage.storage_options import StoreAccount
+
+
+def check_secrets_reach_workers(
+    accounts: Sequence[StoreAccount], *, has_workers_here: bool, secrets_in_image: bool
+) -> None:
+    """Checks that no secret is named that lies on this machine alone, where workers are elsewhere.
+
+    All accounts count, also of places that the command line does not name: manifests and the
+    catalog may lead a worker there.
+
+    Args:
+      accounts: of stores.
+      has_workers_here: whether the engine's workers live in this process, or are its children.
+      secrets_in_image: whether the image of the workers is said to have them.
+
+    Raises:
+      ConfigError: one is.
+    """
+    if has_workers_here or secrets_in_image:
+        return
+    for account in accounts:
+        for reference in account.references:
+            if secrets.is_of_this_machine(reference):
+                where = "environment" if reference.startswith("env:") else "disks"
+                raise ConfigError(
+                    f'[stores."{account.place}"]: {reference} is on this machine, and workers '
+                    f"elsewhere do not have its {where}: expected "
+                    "gcp-secret:projects/PROJECT/secrets/NAME/versions/N, or --secrets-in-image "
+                    "where their image has it too"
+                )
