@@ -90,6 +90,13 @@ def _main(argv: Sequence[str]) -> int:
 
 def _obey(argv: Sequence[str], ending: Ending) -> int:
     arguments = parse_arguments(argv)
+    if isinstance(arguments, CompletionArguments):
+        with _importing_beam():
+            from pipelines.completion import print_completion
+
+        return print_completion(arguments)
+    settings, accounts = load_profile(arguments.config)
+    storage_options.use(StorageOptions(accounts=accounts))
     if isinstance(arguments, VerifyArguments):
         from pipelines.verify import verify
 
@@ -98,13 +105,6 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.list_runs import list_runs
 
         return list_runs(arguments)
-    if isinstance(arguments, CompletionArguments):
-        with _importing_beam():
-            from pipelines.completion import print_completion
-
-        return print_completion(arguments)
-    settings, accounts = load_profile(arguments.config)
-    storage_options.use(StorageOptions(accounts=accounts))
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect
 

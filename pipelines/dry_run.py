@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import places
+from pipelines.accounts import check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json
 from pipelines.logs import set_up_logging
@@ -40,7 +41,7 @@ from transforms.reason import Reason
 from transforms.skip_processed import is_newer, judge, recorded
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
-from transforms.storage import objects
+from transforms.storage import objects, storage_options
 
 
 def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
@@ -60,11 +61,16 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     FileSystems.set_options(options)
+    engine = engine_of(options, arguments)
+    check_secrets_reach_workers(
+        storage_options.current().accounts,
+        has_workers_here=engine.has_workers_here,
+        secrets_in_image=arguments.secrets_in_image,
+    )
     where = places.places_of(arguments)
     objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
     places.check_apart(where)
     places.check_inputs(arguments.inputs)
-    engine = engine_of(options, arguments)
     job = job_settings(arguments, settings, where, engine, staging_root="")
     plan = make_plan(where.inputs, job)
     ending.write({**plan, "exit_status": 0, "reason": Reason.OK})

@@ -100,6 +100,7 @@ class VerifyArguments:
 
     catalog: str
     output: str | None
+    config: str | None
     fast: bool
     repair: bool
     as_json: bool
@@ -110,6 +111,7 @@ class RunsArguments:
     """What `callpress runs` was asked for."""
 
     catalog: str
+    config: str | None
     last: int
     """How many runs, at most."""
     as_json: bool
@@ -160,6 +162,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         return VerifyArguments(
             catalog=arguments.catalog or arguments.output.rstrip("/") + "/catalog",
             output=arguments.output,
+            config=arguments.config and uris.without_file(arguments.config),
             fast=arguments.fast,
             repair=arguments.repair,
             as_json=arguments.as_json,
@@ -176,7 +179,10 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         if arguments.last < 1:
             raise UsageError(f"--last {arguments.last}: expected a positive number")
         return RunsArguments(
-            catalog=arguments.catalog, last=arguments.last, as_json=arguments.as_json
+            catalog=arguments.catalog,
+            config=arguments.config and uris.without_file(arguments.config),
+            last=arguments.last,
+            as_json=arguments.as_json,
         )
     beam_lines: tuple[FlagLine, ...] = ()
     if arguments.flags_file is not None:

@@ -125,7 +125,7 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
     run.add_argument(
         "--secrets-in-image",
         action="store_true",
-        help="the workers' image sets the variables that the profile names by env:",
+        help="the workers' image has the secrets that the profile names by env: and file:",
     )
     run.add_argument(
         "--since",
@@ -250,7 +250,10 @@ def _add_inspect(commands: _Commands) -> None:
         "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
     )
     inspect.add_argument(
-        "--config", metavar="PROFILE", help="as of run: its [limits] bound what is read"
+        "--config",
+        metavar="PROFILE",
+        help="as of run: its [limits] bound what is read, and "
+        "its [stores] say how places are reached",
     )
     inspect.add_argument(
         "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
@@ -284,6 +287,9 @@ def _add_verify(commands: _Commands) -> None:
     verify.add_argument(
         "--output", metavar="URI", help="where recordings lie (default: where the rows say)"
     )
+    verify.add_argument(
+        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+    )
     verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
     verify.add_argument(
         "--repair",
@@ -303,6 +309,9 @@ def _add_runs(commands: _Commands) -> None:
         "one that is at work.",
     )
     runs.add_argument("--catalog", metavar="URI", help="the tables")
+    runs.add_argument(
+        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+    )
     runs.add_argument(
         "--last", type=int, default=20, metavar="N", help="how many, of 400 at most (default: 20)"
     )

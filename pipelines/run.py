@@ -19,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from pipelines import places, press, run_summary
+from pipelines.accounts import check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json, reason_of
 from pipelines.logs import set_up_logging
@@ -41,7 +42,7 @@ from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.reason import Reason
 from transforms.recovery import portions, take_up
-from transforms.storage import objects
+from transforms.storage import objects, storage_options
 from transforms.storage.errors import describe_error
 
 logger = logging.getLogger(__name__)
@@ -197,6 +198,11 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
+    check_secrets_reach_workers(
+        storage_options.current().accounts,
+        has_workers_here=engine.has_workers_here,
+        secrets_in_image=arguments.secrets_in_image,
+    )
     template = template_of(options)
     if template is not None and arguments.summary_json:
         raise ConfigError(

@@ -309,6 +309,8 @@ def test_secret_that_cannot_be_read_ends_the_command_before_any_work(
         ["run", "--input", "s3://theirs/raw/**", "--output", str(tmp_path / "out")],
         ["run", "--dry-run", "--input", "s3://theirs/raw/**", "--output", str(tmp_path / "out")],
         ["inspect", "s3://theirs/raw/a.zip"],
+        ["verify", "--catalog", "s3://theirs/catalog"],
+        ["runs", "--catalog", "s3://theirs/catalog"],
     ):
         done = callpress(*command, "--config", config)
 
@@ -317,3 +319,26 @@ def test_secret_that_cannot_be_read_ends_the_command_before_any_work(
             "callpress: env:NO_SUCH_SECRET: the environment of this process has no such variable\n"
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_workers_elsewhere_are_told_of_before_any_work(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIR_SAS", SECRET)
+    config = _profile(tmp_path, '[stores."azfs://theirs"]\nsas_token = "env:THEIR_SAS"\n')
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    command = ["run", "--input", str(raw), "--output", str(tmp_path / "out"), "--config", config]
+    elsewhere = [
+        "--runner=PrismRunner", "--environment_type=EXTERNAL", "--environment_config=localhost:1",
+        f"--temp_location={tmp_path}/tmp",
+    ]  # fmt: skip
+
+    done = callpress(*command, *elsewhere, *flags)
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith('callpress: [stores."azfs://theirs"]: env:THEIR_SAS is on this mach')
+    in_image = callpress(*command, *elsewhere, *flags, "--secrets-in-image")
+    assert in_image.status == 1
+    assert in_image.err.startswith("callpress: nothing to press")
