@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transforms.media.errors import ConfigError
 from transforms.storage import objects, uris
@@ -118,3 +121,66 @@ def test_place_in_azure_that_does_not_say_where_is_one_line(
         uris.absolute(uri)
 
     assert str(refused.value) == message
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "known_by"),
+    [
+        ("https://host/a/b.tar.gz", "https://host/a/b.tar.gz"),
+        ("HTTPS://Host.Example:443/A/B?X-Amz-Signature=SECRET", "https://host.example/A/B"),
+        ("https://host:8443/a?x#SECRET", "https://host:8443/a"),
+        ("https://me:SECRET@host/a", "https://host/a"),
+        ("https://SECRET@host@host2/a", "https://host2/a"),
+        ("https://host/a%2Fb//c/../d;x=1?sig=SECRET", "https://host/a%2Fb//c/../d;x=1"),
+        ("https://host?sig=SECRET/a", "https://host"),
+        ("https://host#SECRET", "https://host"),
+        ("https://[2001:DB8::1]:443/a?SECRET", "https://[2001:db8::1]/a"),
+        ("http://localhost:80/a", "http://localhost/a"),
+        ("https://host:/a?SECRET", "https://host/a"),
+        ("https://me:SECRET/x@host/a", "https://[hidden]"),
+        ("https://ho st/a?SECRET", "https://[hidden]"),
+        ("https:///a?sig=SECRET", "https://[hidden]"),
+        ("https://host:99999/a?SECRET", "https://[hidden]"),
+        ("https://host\\@other/a?SECRET", "https://other/a"),
+        ("/raw/who?.tar.gz", "/raw/who?.tar.gz"),
+        ("gs://bucket/who?.tar.gz#1", "gs://bucket/who?.tar.gz#1"),
+    ],
+)
+def test_link_is_known_by_host_and_path(link: str, known_by: str) -> None:
+    assert uris.without_signature(link) == known_by
+    assert uris.without_signature(known_by) == known_by
+    assert uris.shown(link) == known_by
+    assert "SECRET" not in repr(uris.split_link(link))
+
+
+def test_user_and_password_are_shown_of_no_store() -> None:
+    assert uris.shown("s3://me:SECRET@bucket/a") == "s3://[hidden]@bucket/a"
+
+
+@given(st.text(), st.text())
+def test_nothing_behind_the_path_is_ever_shown(before: str, secret: str) -> None:
+    for link in (f"https://h/{before}?{secret}PLANTED", f"https://PLANTED{secret}@h/{before}"):
+        if uris.split_link(link) is not None or uris.is_link(link):
+            shown = uris.shown(link)
+            if "PLANTED" in shown:  # a slash ended what would have been the user's name
+                assert re.search("[/?#]", secret)
+
+
+def test_hosts_are_named_with_their_ports() -> None:
+    for link, named in [
+        ("https://Host/a?x", "host:443"),
+        ("http://me@localhost:8080/", "localhost:8080"),
+        ("https://[::1]/", "[::1]:443"),
+    ]:
+        parts = uris.split_link(link)
+        assert parts is not None
+        assert parts.host_and_port == named
+
+
+@pytest.mark.parametrize("uri", ["/https://x", "gs://b/https://", "https:/h/a", "httpsx://h", ""])
+def test_what_is_no_link(uri: str) -> None:
+    assert not uris.is_link(uri)
+    assert uris.split_link(uri) is None

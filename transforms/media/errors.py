@@ -120,6 +120,12 @@ class StorageError(RecordingError):
     retryable = True
 
 
+class LinkExpiredError(StorageError):
+    """A signed link is good no longer; the message says since when. A newer one may open what it
+    led to.
+    """
+
+
 class CodecProcessError(RecordingError):
     """The codec process died, or passed its time or memory limit."""
 

@@ -51,8 +51,11 @@ def _spell_lone(found: re.Match[str]) -> str:
 
 _HIDDEN = "[hidden]"
 # Query strings carry signatures and upload ids. urllib3 names a path alone: "Max retries exceeded
-# with url: /b/o?...".
-_QUERY = re.compile(r"(\bhttps?://[^\s?\"'<>]*|\burl: /[^\s?\"'<>]*)\?[^\s\"'<>]*", re.IGNORECASE)
+# with url: /b/o?...", "GET /b/o?...".
+_QUERY = re.compile(
+    r"(\b(?:https?:/|url: |(?:GET|HEAD|PUT|POST|PATCH|DELETE) )/[^\s?\"'<>]*)\?[^\s\"'<>]*",
+    re.IGNORECASE,
+)
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@", re.IGNORECASE)
 _HEADER = re.compile(
     r"(\b(?:proxy-)?authorization\b['\"]?\s*[:=]\s*['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\",}]+",

@@ -80,6 +80,11 @@ def quote(text: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", text)
 
 
+def unquote(pattern: str) -> str:
+    """Returns the path that `quote` made a glob of."""
+    return re.sub(r"\[([*?\[])\]", r"\1", pattern)
+
+
 def plain_prefix(pattern: str) -> str:
     """Returns a pattern up to its first wildcard."""
     found = _PLAIN_PREFIX.match(pattern)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from typing import NamedTuple
+
+from transforms.media.text import without_secrets
 
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
@@ -18,6 +21,12 @@ _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # RFC 8089 s2 and appendix B: `file:///x`, `file://localhost/x`, `file:/x`. As with `gcloud storage`
 # what follows is a path as it stands, `%` and all, and need not begin with a slash.
 _FILE = re.compile(r"^file:(?://(?:localhost(?=/))?|(?=/))", re.IGNORECASE)
+# RFC 3986 s3: scheme, authority, path; what follows are the query and the fragment.
+_LINK = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
+# What is left of an authority when `user:password@` is taken off: a name or an address in brackets,
+# and the port.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@\[\]\\%\x00-\x20\x7f]+)(?::([0-9]{0,5}))?")
+_PORTS = {"http": 80, "https": 443}
 
 
 def scheme_of(uri: str) -> str:
@@ -92,3 +101,78 @@ def is_within(uri: str, other: str) -> bool:
 def join(base: str, *parts: str) -> str:
     """Returns the URI of something below `base`."""
     return "/".join([base.rstrip("/"), *parts])
+
+
+class Link(NamedTuple):
+    """The parts of a link."""
+
+    scheme: str
+    """`http` or `https`."""
+    host: str
+    """In small letters; an IPv6 address without brackets."""
+    port: int
+    path: str
+    """As it stands, percent signs and all."""
+    query: str
+    """With its `?`, as it stands: a signature may be in it."""
+    user_info: str
+    """`user:password`, as it stands; empty for none."""
+
+    @property
+    def host_and_port(self) -> str:
+        """`host:port`, by which an operator names a host; an IPv6 address is in brackets."""
+        return f"{_in_brackets(self.host)}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Link({_without_query(self)!r})"
+
+
+def is_link(uri: str) -> bool:
+    """Whether a URI is a link: it names one object by host and path, and nothing in it is a
+    wildcard.
+    """
+    return scheme_of(uri) in _PORTS
+
+
+def split_link(uri: str) -> Link | None:
+    """Returns the parts of a link; None for what is none, or names no host."""
+    found = _LINK.match(uri)
+    if found is None:
+        return None
+    scheme = found[1].lower()
+    user_info, _, authority = found[2].rpartition("@")
+    host = _HOST.fullmatch(authority)
+    if host is None:
+        return None
+    port = int(host[2]) if host[2] else _PORTS[scheme]
+    if not 0 < port < 1 << 16:
+        return None
+    name = host[1].strip("[]").lower()
+    return Link(scheme, name, port, found[3], found[4] or "", user_info)
+
+
+def without_signature(uri: str) -> str:
+    """Returns what an archive is known by: of a link `https://host[:port]/path`, the host in small
+    letters, the default port left out, the path as it stands. Query, fragment, user and password
+    are not in it. Any other URI is known by itself.
+    """
+    if not is_link(uri):
+        return uri
+    link = split_link(uri)
+    return f"{scheme_of(uri)}://[hidden]" if link is None else _without_query(link)
+
+
+def _without_query(link: Link) -> str:
+    port = "" if link.port == _PORTS[link.scheme] else f":{link.port}"
+    return f"{link.scheme}://{_in_brackets(link.host)}{port}{link.path}"
+
+
+def _in_brackets(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def shown(uri: str) -> str:
+    """Returns a URI as messages have it: a link without its signature, another one without user and
+    password.
+    """
+    return without_signature(uri) if is_link(uri) else without_secrets(uri)
