@@ -87,6 +87,9 @@ def check_summary_json(uri: str | None) -> None:
 
     if uri is None:
         return
+    if uris.is_link(uri):
+        shown = printable(uris.shown(uri))
+        raise ConfigError(f"--summary-json {shown}: https:// is read only")
     is_bucket = uri.rpartition("/")[0].endswith(":/")
     if uri.endswith("/") or is_bucket or objects.is_folder(uris.absolute(uri)):
         raise ConfigError(f"--summary-json {uri}: is a folder, expected the name of a file in it")

@@ -63,6 +63,9 @@ def set_up_logging(arguments: RunArguments, run_id: str) -> str | None:
         if lines is not None:
             logging.captureWarnings(True)
         return None
+    if arguments.log_file and uris.is_link(arguments.log_file):
+        shown = printable(uris.shown(arguments.log_file))
+        raise ConfigError(f"--log-file {shown}: expected a file of this machine")
     path = uris.absolute(
         arguments.log_file or os.path.join(tempfile.gettempdir(), f"callpress-{run_id}.log")
     )

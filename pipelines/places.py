@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pipelines.options import RunArguments
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import CallpressError, ConfigError, StorageError
-from transforms.media.text import has_utf8, spelled_utf8
+from transforms.media.text import has_utf8, printable, spelled_utf8
 from transforms.sources import archive_files
 from transforms.storage import objects, uris
 from transforms.storage.errors import describe_error
@@ -41,8 +41,10 @@ def places_of(arguments: RunArguments) -> Places:
     """Returns the places a command line names.
 
     Raises:
-      ConfigError: one that is written to has a name that no table can hold.
+      ConfigError: one that is written to has a name that no table can hold, or is a link.
     """
+    refuse_link("--output", arguments.output)
+    refuse_link("--catalog", arguments.catalog)
     output = uris.folder(arguments.output)
     catalog = uris.folder(arguments.catalog or uris.join(output, "catalog"))
     own = tuple(uris.absolute(uri) for uri in (arguments.summary_json, arguments.log_file) if uri)
@@ -57,6 +59,15 @@ def places_of(arguments: RunArguments) -> Places:
         catalog_uri=catalog,
         own_uris=own,
     )
+
+
+def refuse_link(flag: str, place: str | None) -> None:
+    """Checks that a place to write to is no link. Raises: ConfigError."""
+    if place and uris.is_link(place):
+        shown = printable(uris.shown(place))
+        raise ConfigError(
+            f"{flag} {shown}: https:// is read only, expected a path or a place in a store"
+        )
 
 
 def check_apart(places: Places) -> None:
@@ -87,8 +98,10 @@ def staging_root(places: Places, temp_location: str | None, *, shares_this_machi
       shares_this_machine: whether the engine's workers see the files of this machine.
 
     Raises:
-      ConfigError: an engine with workers elsewhere was given no `--temp_location`.
+      ConfigError: an engine with workers elsewhere was given no `--temp_location`, or it is a
+        link.
     """
+    refuse_link("--temp_location", temp_location)
     name = "callpress-" + hashlib.sha256(places.catalog_uri.encode()).hexdigest()[:12]
     if temp_location:
         return uris.join(uris.absolute(temp_location), name)

@@ -25,6 +25,8 @@ from transforms.storage.store import SwapRead, SwapUnsupportedError
         ("raw/**", "LocalStore", False),
         ("gs://bucket/raw/*", "GcsStore", True),
         ("s3://bucket/raw", "BeamStore", True),
+        ("https://host/a.tar.gz?x", "HttpsStore", False),
+        ("HTTP://localhost/a", "HttpsStore", False),
     ],
 )
 def test_store_goes_by_the_scheme(uri: str, name: str, can_be_down: bool) -> None:
@@ -35,7 +37,7 @@ def test_store_goes_by_the_scheme(uri: str, name: str, can_be_down: bool) -> Non
     assert store.can_be_down is can_be_down
 
 
-@pytest.mark.parametrize("uri", ["s4://bucket/raw", "http://host/a.tar.gz", "callpress://x"])
+@pytest.mark.parametrize("uri", ["s4://bucket/raw", "ftp://host/a.tar.gz", "callpress://x"])
 def test_scheme_that_nobody_knows_is_told_with_those_known(uri: str) -> None:
     scheme = uri.split(":", 1)[0]
 
@@ -43,7 +45,7 @@ def test_scheme_that_nobody_knows_is_told_with_those_known(uri: str) -> None:
         store_of(uri)
 
     assert str(told.value).startswith(f"{uri}: unknown scheme {scheme}://, expected a path or one")
-    for known in ("file://", "gs://", "s3://"):
+    for known in ("file://", "gs://", "https://", "s3://"):
         assert known in str(told.value)
     assert "\n" not in str(told.value)
 

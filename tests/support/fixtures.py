@@ -8,14 +8,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tenacity
 
 from tests.support import fake_store, quick_beam
+from tests.support.certificates import Authority
 from tests.support.job_run import JobRun
+from tests.support.processes import HOST
+from tests.support.tls_site import Site, running_site
 from transforms.codec.pool import POOL
 from transforms.context import JobSettings, RunIdentity
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings
-from transforms.storage import storage_options
+from transforms.storage import retry, storage_options
 from transforms.storage.storage_options import StorageOptions
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
@@ -78,3 +82,40 @@ def _codec_processes() -> Iterator[None]:
     yield
     POOL.stop()
     POOL.restart()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs the certificates of servers on this machine."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def _tls_site(authority: Authority) -> Iterator[Site]:
+    with running_site(authority.server_context(HOST, "localhost")) as site:
+        yield site
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores are asked again at once, and no failure of an earlier test is remembered."""
+    monkeypatch.setattr(retry, "_BACK_OFF", tenacity.wait_none())
+    monkeypatch.setattr(retry, "_health", retry._Health())
+
+
+@pytest.fixture
+def tls_site(
+    _tls_site: Site, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """A server without pages, whose certificate and address this process and its children accept;
+    no proxy is in the way.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate_file))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    before = storage_options.current()
+    storage_options.use(StorageOptions(named_hosts=frozenset({_tls_site.host_and_port})))
+    _tls_site.clear()
+    yield _tls_site
+    storage_options.use(before)

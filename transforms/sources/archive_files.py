@@ -102,7 +102,9 @@ def find_archives(pattern: str, own_uris: Collection[str] = ()) -> FoundArchives
     plain = uris.absolute(pattern).rstrip("/")
     wants_files = not pattern.endswith("/")
     found: Iterable[ListedArchive]
-    if _is_spelled_out(plain):
+    if uris.is_link(pattern):
+        found = map(_listed, theirs(objects.match(globs.quote(pattern))))
+    elif _is_spelled_out(plain):
         members = objects.list_below(plain)
         if members:
             found = _in_folder(plain + "/", theirs(members))
@@ -131,6 +133,9 @@ def why_nothing_matches(pattern: str) -> str | None:
     """Returns why a pattern stands for no archive, None when it stands for some. Raises:
     StorageError.
     """
+    if uris.is_link(pattern):
+        objects.has_match(globs.quote(pattern))  # raises where there is nothing
+        return None
     plain = uris.absolute(pattern).rstrip("/")
     shown = spelled_utf8(pattern)
     # A folder on a disk matches its own name.
@@ -231,6 +236,11 @@ def _among(found: Sequence[ListedObject], *, wants_files: bool) -> Iterator[List
         yield _listed_folder(folder, _members_of(folder))
 
 
+def _names_folder(uri: str) -> bool:
+    """Whether a URI is that of a folder: a signature may end in a slash, too."""
+    return uris.without_signature(uri).endswith("/")
+
+
 def _folder_of(path: str) -> str:
     return path[: path.rfind("/", 0, len(path) - 1) + 1]
 
@@ -262,7 +272,7 @@ def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
 
 def archive_input(uri: str, size_bytes: int) -> ArchiveInput:
     """Returns an archive as the code that reads one takes it. Raises: StorageError."""
-    if not uri.endswith("/"):
+    if not _names_folder(uri):
         return ArchiveInput(name=uri, size_bytes=size_bytes)
     local_path = ARCHIVE_INPUTS.local_path(uri)
     return ArchiveInput(
@@ -283,11 +293,11 @@ def fingerprint(uri: str) -> str:
     Raises:
       StorageError: it is not there.
     """
-    if uri.endswith("/"):
+    if _names_folder(uri):
         return _folder_fingerprint(_members_of(uri))
     found = objects.match(globs.quote(uri))
     if not found:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uris.shown(uri))
     if (error := _why_no_archive(found[0])) is not None:
         raise error
     return _file_fingerprint(found[0])
@@ -295,7 +305,7 @@ def fingerprint(uri: str) -> str:
 
 def stat_archive(uri: str) -> ListedArchive | None:
     """Returns one archive as listed, None when it is gone. Raises: StorageError."""
-    if uri.endswith("/"):
+    if _names_folder(uri):
         members = _members_of(uri)
         return _listed_folder(uri, members) if members else None
     found = objects.match(globs.quote(uri))

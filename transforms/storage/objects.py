@@ -21,7 +21,7 @@ from transforms.storage.globs import quote
 from transforms.storage.registry import store_of
 from transforms.storage.retry import retried
 from transforms.storage.store import ListedObject, OpenObject, SwapRead
-from transforms.storage.uris import join, scheme_of
+from transforms.storage.uris import join, scheme_of, shown
 
 _STAGED_BUFFER_BYTES = 1 << 20
 
@@ -88,7 +88,7 @@ class _Input(PositionedFile):
                 found = (self._reader.size_bytes, self._reader.checksum)
                 if self._known not in (None, found):
                     raise StorageError(
-                        f"{printable(self._uri)}: it was replaced while it was being read"
+                        f"{printable(shown(self._uri))}: it was replaced while it was being read"
                     )
                 self._known = found
             yield self._reader

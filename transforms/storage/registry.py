@@ -30,13 +30,25 @@ def _gcs() -> Store:
 
 
 @functools.cache
+def _https() -> Store:
+    from transforms.storage.https import HttpsStore
+
+    return HttpsStore()
+
+
+@functools.cache
 def _beam() -> Store:
     from transforms.storage.beam import BeamStore
 
     return BeamStore()
 
 
-_STORES: dict[str, Callable[[], Store]] = {"": _local, "gs": _gcs}
+_STORES: dict[str, Callable[[], Store]] = {
+    "": _local,
+    "gs": _gcs,
+    "https": _https,
+    "http": _https,
+}
 """By scheme; a path has none."""
 
 
@@ -55,7 +67,8 @@ def store_of(uri: str) -> Store:
             f"{name}://" for name in sorted({"file", *filter(None, _STORES), *of_beam})
         )
         raise ConfigError(
-            f"{printable(uri)}: unknown scheme {scheme}://, expected a path or one of {known}"
+            f"{printable(uris.shown(uri))}: unknown scheme {scheme}://, expected a path or one of "
+            f"{known}"
         )
     return _beam()
 

@@ -18,6 +18,15 @@ class ShortTransferError(OSError):
     """Not all bytes arrived, or other bytes than were sent."""
 
 
+class StoreBusyError(OSError):
+    """The store gave no answer that counts, and may give one a little later."""
+
+    def __init__(self, why: str, after_seconds: float = 0.0) -> None:
+        """Args: after_seconds: how long the store asks to be left alone."""
+        super().__init__(why)
+        self.after_seconds = after_seconds
+
+
 class SwapUnsupportedError(Exception):
     """The store cannot compare and swap."""
 
