@@ -132,7 +132,7 @@ def test_store_is_asked_again_where_a_connection_gave_little(tls_site: Site) -> 
 def test_connection_that_never_gives_more_is_given_up(tls_site: Site) -> None:
     link = tls_site.put("/a", Page(data=DATA, cuts=[100_000, *[0] * 40]))
 
-    with pytest.raises(StorageError, match="a: the connection broke off$"):
+    with pytest.raises(StorageError, match=r"a: the connection broke off$"):
         read_all(link)
     assert len(tls_site.requests) == 7
 

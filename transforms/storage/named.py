@@ -14,12 +14,11 @@ MAX_URI_CHARACTERS = 8_192
 """Signed links have some hundred characters, with a session's token two thousand."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FILE = re.compile(r"file:", re.IGNORECASE)
-_DEFAULT_PORTS = {"https": "443", "http": "80"}
 # RFC 3986 s3, of which hosts are held to what has an address: names (s3.2.2) and literals. A path
 # that ends in a slash is no file.
 _LINK = re.compile(
-    r"(?P<scheme>https?)://(?:[^\s/?#@\\]*@)?(?P<host>[^\s/?#@:\\%<>\"^`{|}\[\]]+|\[[0-9a-f:.]+\])"
-    r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^\s?#]*(?<!/))(?:[?#]\S*)?",
+    r"https?://(?:[^\s/?#@\\]*@)?(?:[^\s/?#@:\\%<>\"^`{|}\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+    r"/[^\s?#]*(?<!/)(?:[?#]\S*)?",
     re.IGNORECASE,
 )
 
@@ -40,15 +39,7 @@ def has_scheme(text: str) -> bool:
 
 def shown(text: str) -> str:
     """Returns a URI or path as it may be shown: without query, fragment and password."""
-    if not is_link(text):
-        return printable(uris.absolute(text))
-    plain = re.split(r"[?#]", text, maxsplit=1)[0]
-    return printable(re.sub(r"(?<=://)[^/@]*@", "", plain))
-
-
-def is_link(text: str) -> bool:
-    """Whether a text is a link: of a web server, not of a store."""
-    return uris.scheme_of(text) in _DEFAULT_PORTS
+    return printable(uris.shown(text if uris.is_link(text) else uris.absolute(text)))
 
 
 def name_object(text: str, *, link_only: bool = False) -> NamedObject:
@@ -71,7 +62,7 @@ def name_object(text: str, *, link_only: bool = False) -> NamedObject:
     scheme = uris.scheme_of(text)
     if link_only and scheme != "https":
         raise ValueError("is no https:// link")
-    if scheme in _DEFAULT_PORTS:
+    if uris.is_link(text):
         return _name_link(text)
     if not scheme:
         return NamedObject(_name_file(text), "")
@@ -86,12 +77,9 @@ def name_object(text: str, *, link_only: bool = False) -> NamedObject:
 
 
 def _name_link(text: str) -> NamedObject:
-    parts = _LINK.fullmatch(text)
-    if parts is None:
+    if not _LINK.fullmatch(text) or uris.split_link(text) is None:
         raise ValueError("is no link, expected https://host/path")
-    scheme, host, path = parts["scheme"].lower(), parts["host"].lower(), parts["path"]
-    port = "" if parts["port"] in (None, _DEFAULT_PORTS[scheme]) else f":{parts['port']}"
-    uri = f"{scheme}://{host}{port}{path}"
+    uri = uris.without_signature(text)
     return NamedObject(uri, "" if text == uri else text)
 
 

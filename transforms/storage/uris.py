@@ -6,10 +6,8 @@ import os
 import re
 from typing import NamedTuple
 
-from transforms.media.text import without_secrets
-
 from transforms.media.errors import ConfigError
-from transforms.media.text import printable
+from transforms.media.text import printable, without_secrets
 
 _AZURE = "azfs"
 _AZURE_ACCOUNT = "AZURE_STORAGE_ACCOUNT"

@@ -11,8 +11,8 @@ from transforms.media.text import printable
 from transforms.sources.own_files import is_our_own
 from transforms.storage import objects, uris
 from transforms.storage.globs import quote
-from transforms.storage.named import is_link
 from transforms.storage.store import ListedObject
+from transforms.storage.uris import is_link
 
 logger = logging.getLogger(__name__)
 _GLOB = re.compile(r"[*?\[]")
