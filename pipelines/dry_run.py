@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import places
+from pipelines import manifests, places
 from pipelines.accounts import check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json
 from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
-from pipelines.run import job_settings
+from pipelines.run import job_settings, use_options
 from transforms.begin_run import new_run
 from transforms.bounds import Bounds
 from transforms.catalog import pending_replacement
@@ -32,15 +33,23 @@ from transforms.catalog.waiting import waiting_archives
 from transforms.choose_archives import in_order, within
 from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Row
-from transforms.list_archives import refer
+from transforms.list_archives import find_archives, refer
 from transforms.media.errors import RecordingError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
+from transforms.read_manifests import newness, read_source, to_error, wants_entry
 from transforms.reason import Reason
-from transforms.skip_processed import is_newer, judge, recorded
-from transforms.sources import archive_files
+from transforms.skip_processed import (
+    is_before,
+    is_newer,
+    judge,
+    recorded,
+    recorded_anywhere,
+    refer_to_entry,
+)
 from transforms.sources.archive_files import ListedArchive
+from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
 from transforms.storage import objects, storage_options
 
 
@@ -68,11 +77,18 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
         secrets_in_image=arguments.secrets_in_image,
     )
     where = places.places_of(arguments)
-    objects.find_credentials((*where.inputs, where.catalog_uri, *where.own_uris))
+    use_options(arguments, where)
+    objects.find_credentials(
+        (*where.inputs, *manifests.stores_of(where), where.catalog_uri, *where.own_uris)
+    )
     places.check_apart(where)
-    places.check_inputs(arguments.inputs)
+    places.check_copies_apart(where)
+    manifests.check(where)
+    places.check_inputs(where.inputs, may_come_later=bool(where.links or where.manifests))
     job = job_settings(arguments, settings, where, engine, staging_root="")
-    plan = make_plan(where.inputs, job)
+    with tempfile.TemporaryDirectory(prefix="callpress-") as folder:
+        named = manifests.stage(where, folder, reads_files=True)
+        plan = make_plan(where.inputs, replace(job, manifests=named))
     ending.write({**plan, "exit_status": 0, "reason": Reason.OK})
     _print(plan)
     return 0
@@ -82,7 +98,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     """Returns what would be done, as `--summary-json` tells it. Raises: StorageError: the catalog
     cannot be read.
     """
-    matched = [archive_files.find_archives(pattern, job.own_uris) for pattern in patterns]
+    matched = [find_archives(pattern, job) for pattern in patterns]
     found = {listed.uri: listed for each in matched for listed in each.archives}
     run = replace(
         new_run(job, time.time_ns()),
@@ -117,6 +133,24 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
             found_todo.append({**entry, "why": verdict.why, "attempt": verdict.todo.attempt})
         else:
             skip.append({**entry, "why": verdict.why})
+    passed_over: Counter[str] = Counter()
+    named = _read_manifests(job, passed_over, press)
+    named_rows = _rows_of(job.catalog_uri, [uri for uri in named if uri not in found])
+    listed_count = len(archives)
+    for uri, named_entry in sorted(named.items()):
+        row = named_rows.get(uri)
+        ref = refer_to_entry(named_entry, row, run)
+        verdict = judge(ref, row, job, run)
+        is_waiting = verdict.todo is not None and verdict.todo.is_waiting
+        if uri in found or (is_before(named_entry, run) and not is_waiting):
+            continue
+        listed_count += 1
+        told = {"archive_uri": uri, "size_bytes": ref.size_bytes, "why": verdict.why}
+        if verdict.todo is None:
+            skip.append(told)
+            continue
+        refs[uri] = verdict.todo
+        (anew if verdict.is_anew else press).append({**told, "attempt": verdict.todo.attempt})
     repressing = weigh(
         job.catalog_uri,
         len(anew),
@@ -134,7 +168,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
     return {
         "dry_run": True,
         "archives": {
-            "listed": len(archives),
+            "listed": listed_count,
             "to_press": len(press),
             "to_skip": len(skip),
             "to_wait": len(wait),
@@ -147,7 +181,56 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         "skip": skip,
         "wait": wait,
         "files_left_out": sum(each.own_count for each in matched),
+        "passed_over": dict(passed_over),
+        "not_asked": sum(
+            1
+            for entry in press
+            if entry["archive_uri"] in refs and refs[entry["archive_uri"]].is_unseen
+        ),
     }
+
+
+def _read_manifests(
+    job: JobSettings, passed_over: Counter[str], press: list[dict[str, Any]]
+) -> dict[str, ManifestEntry]:
+    """Returns what manifests name that is wanted, each archive once, by URI.
+
+    Args:
+      job: with the manifests.
+      passed_over: entries of no raw recording are counted there, by why.
+      press: entries that cannot be read are put there, as a run fails over them.
+    """
+    named: dict[str, tuple[tuple[int, int], ManifestEntry]] = {}
+    for source in job.manifests:
+        try:
+            for shown, each in read_source(source):
+                if isinstance(each, LeftOut):
+                    passed_over[each] += 1
+                elif isinstance(each, BadEntry):
+                    error = to_error(each, shown)
+                    press.append(_unreadable(shown, error))
+                elif wants_entry(each, job.filters):
+                    rank = newness(each)
+                    if each.uri not in named or rank >= named[each.uri][0]:
+                        named[each.uri] = rank, each
+        except RecordingError as error:
+            press.append(_unreadable(source.shown, error))
+    return {uri: entry for uri, (_, entry) in named.items()}
+
+
+def _unreadable(shown: str, error: RecordingError) -> dict[str, Any]:
+    why = f"cannot be read: {error.message.removeprefix(f'{shown}: ')}"
+    return {"archive_uri": shown, "size_bytes": 0, "why": why, "attempt": 1}
+
+
+def _rows_of(catalog_uri: str, archive_uris: Sequence[str]) -> dict[str, Row]:
+    """Returns the rows of `archives` of some archives, by URI, whatever date they are under."""
+    rows: dict[str, Row] = {}
+    for row in recorded_anywhere(catalog_uri, archive_uris) if archive_uris else ():
+        known = rows.get(row["archive_uri"])
+        if known is None or is_newer(row["created_at"], known["created_at"]):
+            rows[row["archive_uri"]] = row
+    return rows
 
 
 def _bounded(
@@ -217,6 +300,12 @@ def _print(plan: Mapping[str, Any]) -> None:
         )
     )
     places.tell_left_out(plan["files_left_out"])
+    manifests.tell_passed_over(plan["passed_over"])
+    if plan["not_asked"]:
+        print(
+            f"of {plan['not_asked']} archives that manifests name no store was asked: their sizes "
+            "count as the catalog knows them, and whether their links are good is not known"
+        )
     if plan["repress"]:
         print(tell(Repressing(**plan["repress"])))
 

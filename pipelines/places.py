@@ -6,14 +6,15 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.options import RunArguments
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.media.text import has_utf8, printable, spelled_utf8
 from transforms.sources import archive_files
-from transforms.storage import objects, uris
+from transforms.sources.manifests.stream_api import is_stream
+from transforms.storage import globs, objects, uris
 from transforms.storage.errors import describe_error
 
 
@@ -31,10 +32,16 @@ class Places:
 
     inputs: tuple[str, ...]
     """Patterns."""
+    links: tuple[str, ...] = field(repr=False)
+    """Inputs that are links, with their signatures."""
+    manifests: tuple[str, ...] = field(repr=False)
+    """Besides places also `-` and queries of the vendor's API; links may have signatures."""
     output_uri: str
     catalog_uri: str
+    copy_raw_uri: str
+    """Empty where no copies were asked for."""
     own_uris: tuple[str, ...]
-    """The summary and the log, where they were asked for."""
+    """The summary and the log, where they were asked for, and manifests: no archives."""
 
 
 def places_of(arguments: RunArguments) -> Places:
@@ -47,17 +54,27 @@ def places_of(arguments: RunArguments) -> Places:
     refuse_link("--catalog", arguments.catalog)
     output = uris.folder(arguments.output)
     catalog = uris.folder(arguments.catalog or uris.join(output, "catalog"))
+    copy_raw = uris.folder(arguments.copy_raw) if arguments.copy_raw else ""
     own = tuple(uris.absolute(uri) for uri in (arguments.summary_json, arguments.log_file) if uri)
-    for place in (output, catalog, *own):
+    for place in filter(None, (output, catalog, copy_raw, *own)):
         if not has_utf8(place):
             raise ConfigError(
                 f"{spelled_utf8(place)}: its name is no UTF-8, expected one that tables can hold"
             )
+    named = tuple(
+        name if name == "-" or is_stream(name) or uris.is_link(name) else uris.absolute(name)
+        for name in arguments.manifests
+    )
     return Places(
-        inputs=tuple(uris.absolute(pattern) for pattern in arguments.inputs),
+        inputs=tuple(
+            uris.absolute(pattern) for pattern in arguments.inputs if not uris.is_link(pattern)
+        ),
+        links=tuple(link for link in arguments.inputs if uris.is_link(link)),
+        manifests=named,
         output_uri=output,
         catalog_uri=catalog,
-        own_uris=own,
+        copy_raw_uri=copy_raw,
+        own_uris=own + tuple(filter(objects.is_on_this_machine, named)),
     )
 
 
@@ -87,6 +104,31 @@ def check_apart(places: Places) -> None:
             f"{uris.join(places.output_uri, 'recordings')} would lie in each other, expected a "
             "place apart, such as <output>/catalog"
         )
+
+
+def check_copies_apart(places: Places) -> None:
+    """Checks that copies of archives lie neither among what runs make nor where archives come from,
+    however their places are spelled.
+
+    Raises:
+      ConfigError: they do.
+    """
+    if not places.copy_raw_uri:
+        return
+    copies = objects.resolve(places.copy_raw_uri)
+    for place in (places.output_uri, places.catalog_uri):
+        if uris.is_within(copies, objects.resolve(place)):
+            raise ConfigError(
+                f"--copy-raw {places.copy_raw_uri}: lies in {place}, expected a place apart from "
+                "what is pressed"
+            )
+    for pattern in places.inputs:
+        folder = globs.plain_prefix(pattern).rpartition("/")[0]
+        if uris.is_within(objects.resolve(folder), copies):
+            raise ConfigError(
+                f"--copy-raw {places.copy_raw_uri}: archives of --input {spelled_utf8(pattern)} "
+                "lie there themselves, expected another place"
+            )
 
 
 def staging_root(places: Places, temp_location: str | None, *, shares_this_machine: bool) -> str:
@@ -123,6 +165,8 @@ def check_inputs(patterns: Sequence[str], *, may_come_later: bool = False) -> No
       NothingToDoError: none of them matches anything.
       StorageError: it cannot be found out.
     """
+    if not patterns:
+        return
     reasons = [archive_files.why_nothing_matches(pattern) for pattern in patterns]
     if all(reasons) and not may_come_later:
         raise NothingToDoError(
@@ -147,7 +191,7 @@ def check_writable(places: Places, root: str, summary_json: str | None) -> None:
     Raises:
       UnwritableError, StorageError: a place cannot be written.
     """
-    for folder in (places.output_uri, places.catalog_uri, root):
+    for folder in filter(None, (places.output_uri, places.catalog_uri, places.copy_raw_uri, root)):
         _prepare_folder(folder)
         objects.check_reachable(folder)
     if summary_json:

@@ -21,6 +21,7 @@ from transforms import (
     list_archives,
     mix_calls,
     plan_calls,
+    read_manifests,
     record_archives,
     unpack_archives,
 )
@@ -28,14 +29,17 @@ from transforms.begin_run import BeginRun, LookBack
 from transforms.choose_archives import ChooseArchives, ReadPortions
 from transforms.composites.find_prior_rows import FindPriorRows
 from transforms.context import JobSettings, RunIdentity
+from transforms.copy_archives import CopyArchives
 from transforms.elements import ArchiveRef, Failure, PutOffArchive
 from transforms.engine.run_fn import RunInput
 from transforms.extract_tracks import ExtractTracks
 from transforms.list_archives import ListArchives
+from transforms.look_at_archives import LookAtArchives
 from transforms.match_filters import MatchFilters
 from transforms.mix_calls import MixCalls
 from transforms.plan_calls import PlanCalls
-from transforms.recall_archives import RecallArchives
+from transforms.read_manifests import KeepLinks, ReadLinks, ReadManifests
+from transforms.recall_archives import FindRecalled, RecallArchives
 from transforms.record_archives import RecordArchives
 from transforms.recovery.take_up import TakenUp
 from transforms.skip_processed import SkipProcessed
@@ -65,34 +69,46 @@ def build(
     )
     run = beam.pvalue.AsSingleton((locked, taken) | "LookBack" >> LookBack(job))
     listed = pipeline | "ListArchives" >> ListArchives(patterns, job, run)
-    compared = listed[list_archives.ARCHIVES] | "SkipProcessed" >> SkipProcessed(job, run)
-    chosen = compared.todo | "ChooseArchives" >> ChooseArchives(job, run)
+    found = listed[list_archives.ARCHIVES]
+    failures = listed[list_archives.FAILURES]
+    named = pipeline | "ReadManifests" >> ReadManifests(job, run) if job.manifests else None
+    compared = (
+        found if named is None else (found, named[read_manifests.ENTRIES])
+    ) | "SkipProcessed" >> SkipProcessed(job, run)
+    todo = compared.todo
+    of_manifests: dict[str, beam.PCollection[Any]] = {}
+    told = {"left_out": listed[list_archives.LEFT_OUT], "repressing": compared.repressing}
+    counts = [found | "CountArchives" >> beam.Map(lambda _: 1)]
+    if named is not None:
+        todo, too_old = todo | "LookAtArchives" >> LookAtArchives(job, run)
+        failures = (failures, named[read_manifests.FAILURES]) | "AllNotToBeRead" >> beam.Flatten()
+        counts += [compared.named, too_old | "CountTooOld" >> beam.Map(lambda _: -1)]
+        told["passed_over"] = named[read_manifests.LEFT_OUT]
+        of_manifests = {
+            "links": named[read_manifests.ENTRIES] | "KeepLinks" >> KeepLinks(job, run),
+            "unwanted": named[read_manifests.UNWANTED],
+            "read": named[read_manifests.READ],
+        }
+    chosen = todo | "ChooseArchives" >> ChooseArchives(job, run)
     touched = (
-        compared.todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
-        listed[list_archives.FAILURES]
-        | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
+        todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
+        failures | "NotToBeRead" >> beam.Map(lambda failure: (failure.archive_uri,)),
+        *((of_manifests.pop("read"),) if of_manifests else ()),
         # What an earlier run said of a folder it could not list holds no more.
         # All that lies in it may be done, and nothing else of it come this way.
-        listed[list_archives.ARCHIVES]
-        | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
+        found | "FoldersAbove" >> beam.ParDo(list_archives.FoldersAboveFn()),
     ) | "TouchedByListing" >> beam.Flatten()
     # Those too that could not be looked at: what becomes of them is counted with the others.
-    matched = (
-        listed[list_archives.ARCHIVES] | "CountArchives" >> beam.Map(lambda _: 1),
-        listed[list_archives.FAILURES] | "CountOthers" >> beam.Map(lambda _: 1),
-    ) | "AllListed" >> beam.Flatten()
+    counts.append(failures | "CountOthers" >> beam.Map(lambda _: 1))
+    told["listed"] = tuple(counts) | "AllListed" >> beam.Flatten()
     work = _Work(
         todo=chosen.todo,
         put_off=chosen.put_off,
         touched=touched,
-        failures=listed[list_archives.FAILURES],
+        failures=failures,
         skipped=compared.skipped,
+        **of_manifests,
     )
-    told = {
-        "listed": matched,
-        "left_out": listed[list_archives.LEFT_OUT],
-        "repressing": compared.repressing,
-    }
     return _press(work, told, job, run)
 
 
@@ -119,6 +135,7 @@ def build_portions(
         touched=todo | "TouchedArchives" >> beam.Map(lambda ref: (ref.uri,)),
         failures=nothing("Failures"),
         skipped=nothing("Skipped"),
+        links=pipeline | "ReadLinks" >> ReadLinks(job, run) if job.manifests else None,
     )
     told = {
         "listed": nothing("Listed"),
@@ -137,6 +154,10 @@ class _Work(NamedTuple):
     """As keys: the archives, and what else has rows to be looked at."""
     failures: beam.PCollection[Failure]
     skipped: beam.PCollection[tuple[str, ...]]
+    links: beam.PCollection[tuple[str, str]] | None = None
+    """With manifests, by the URI of an archive what opens it."""
+    unwanted: beam.PCollection[str] | None = None
+    """With manifests, cids of calls that are not wanted."""
 
 
 def _press(
@@ -149,7 +170,10 @@ def _press(
       told: what only the result tells.
       job, run: for whom.
     """
-    unpacked = work.todo | "UnpackArchives" >> _with_memory(UnpackArchives(job, run), job)
+    todo = work.todo
+    if job.copy_raw_uri:
+        todo = todo | "CopyArchives" >> CopyArchives(job, run)
+    unpacked = todo | "UnpackArchives" >> _with_memory(UnpackArchives(job, run), job)
 
     touched = (
         unpacked.parts
@@ -162,7 +186,23 @@ def _press(
         "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
-    earlier = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives(job)
+    wanted_again = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives()
+    touched_archives = (
+        work.touched,
+        wanted_again | "EarlierArchives" >> beam.Map(lambda recalled: (recalled[0],)),
+    ) | "KeysOfArchives" >> beam.Flatten()
+    of_them = {
+        "archives": ("archive_uri", "fingerprint", "size_bytes", "modified_time", "copy_uri"),
+        "failures": ("archive_uri", *_CALL_COLUMNS, "stage"),
+    }
+    of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
+        job, of_them, ("archive_uri",)
+    )
+    earlier = {
+        "wanted": wanted_again,
+        "rows": of_archives["archives"],
+        **({"links": work.links} if work.links is not None else {}),
+    } | "FindRecalled" >> FindRecalled(job)
     recalled = earlier | "UnpackRecalled" >> _with_memory(UnpackArchives(job, run), job)
 
     planned = {
@@ -186,17 +226,6 @@ def _press(
         MixCalls(job, run), job
     )
 
-    touched_archives = (
-        work.touched,
-        earlier | "EarlierArchives" >> beam.Map(lambda ref: (ref.uri,)),
-    ) | "KeysOfArchives" >> beam.Flatten()
-    of_them = {
-        "archives": ("archive_uri", "fingerprint"),
-        "failures": ("archive_uri", *_CALL_COLUMNS, "stage"),
-    }
-    of_archives = touched_archives | "FindPriorArchives" >> FindPriorRows(
-        job, of_them, ("archive_uri",)
-    )
     prior_archives = (
         tuple(of_archives[table] for table in of_them) | "PriorArchives" >> beam.Flatten()
     )
@@ -218,6 +247,7 @@ def _press(
             (unpacked.parts, recalled.parts) | "PartsToMatch" >> beam.Flatten(),
             unpacked[unpack_archives.ARCHIVES],
             work.skipped,
+            *((work.unwanted,) if work.unwanted is not None else ()),
         ) | "MatchFilters" >> MatchFilters(job)
     return {
         **named,

@@ -18,7 +18,7 @@ from typing import NoReturn, Self
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from pipelines import places, press, run_summary
+from pipelines import manifests, places, press, run_summary
 from pipelines.accounts import check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json, reason_of
@@ -41,6 +41,7 @@ from transforms.media.opus.libopus import load_libopus
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.reason import Reason
+from transforms.recovery import manifests as staged_manifests
 from transforms.recovery import portions, take_up
 from transforms.storage import objects, storage_options
 from transforms.storage.errors import describe_error
@@ -164,7 +165,11 @@ def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int
     )
     prepared = _prepare(arguments, settings)
     if arguments.detach:
-        return _start(prepared)
+        try:
+            return _start(prepared)
+        except BaseException:
+            _delete_manifests(prepared)
+            raise
     watched = _Watched(prepared, ending)
     try:
         with (
@@ -187,6 +192,17 @@ def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int
         return EXIT_FAILED
     finally:
         watched.give_back()
+        _delete_manifests(prepared)
+
+
+def _delete_manifests(prepared: _Prepared) -> None:
+    """Deletes what was staged for a job that is not at work, nor will be: its last step does, if it
+    comes to that.
+    """
+    if prepared.engine.has_ended and prepared.template is None:
+        with contextlib.suppress(CallpressError):  # then another run does
+            staged_manifests.delete_staged(prepared.job)
+            take_up.leave_no_folders(prepared.job)
 
 
 def _close(ending: Ending, stopper: Stopper, status: int) -> None:
@@ -210,6 +226,8 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
             "what comes of each run will lie in <catalog>/results"
         )
     where = places.places_of(arguments)
+    is_for_later = template is not None and not template.is_started_at_once
+    use_options(arguments, where)
     root = places.staging_root(
         where,
         options.view_as(GoogleCloudOptions).temp_location,
@@ -218,11 +236,22 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     load_libopus()
     FileSystems.set_options(options)
     objects.find_credentials(
-        (*where.inputs, where.output_uri, where.catalog_uri, root, *where.own_uris)
+        (
+            *where.inputs,
+            *manifests.stores_of(where),
+            where.output_uri,
+            where.catalog_uri,
+            root,
+            *filter(None, (where.copy_raw_uri,)),
+            *where.own_uris,
+        )
     )
     places.check_apart(where)
-    is_for_later = template is not None and not template.is_started_at_once
-    places.check_inputs(arguments.inputs, may_come_later=is_for_later)
+    places.check_copies_apart(where)
+    manifests.check(where, is_for_later=is_for_later)
+    places.check_inputs(
+        where.inputs, may_come_later=is_for_later or bool(where.links or where.manifests)
+    )
     places.check_writable(where, root, arguments.summary_json)
     if template is not None:
         objects.check_reachable(template.folder)
@@ -230,15 +259,28 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     held = None if is_for_later else lock.look(where.catalog_uri)
     if held is not None and not held.is_dead():
         raise LockHeldError(lock.why_held(where.catalog_uri, held))
+    job = replace(
+        job_settings(arguments, settings, where, engine, root),
+        takes_up=not engine.is_one_process or take_up.may_find(root),
+        fails_unattended=arguments.detach or template is not None,
+    )
+    staged = manifests.stage(where, root, reads_files=engine.is_one_process)
     return _Prepared(
         inputs=where.inputs,
-        job=replace(
-            job_settings(arguments, settings, where, engine, root),
-            takes_up=not engine.is_one_process or take_up.may_find(root),
-            fails_unattended=arguments.detach or template is not None,
-        ),
+        job=replace(job, manifests=staged),
         engine=engine,
         template=template,
+    )
+
+
+def use_options(arguments: RunArguments, where: places.Places) -> None:
+    """Has this process, and with the job all others, reach what the command line allows."""
+    storage_options.use(
+        replace(
+            storage_options.current(),
+            allow_private_addresses=arguments.allow_private_addresses,
+            named_hosts=manifests.hosts_of(where),
+        )
     )
 
 
@@ -262,6 +304,7 @@ def job_settings(
         codec_processes=arguments.codec_processes,
         worker_memory_bytes=arguments.worker_memory_bytes,
         own_uris=where.own_uris,
+        copy_raw_uri=where.copy_raw_uri,
         staging_root=staging_root,
         is_one_process=engine.is_one_process,
     )
@@ -310,6 +353,7 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     if not run_summary.tell_summary(result):
         run_summary.print_summary(result, seconds, job.output_uri, job.catalog_uri)
     places.tell_left_out(result["counts"]["left_out"])
+    manifests.tell_passed_over(result["counts"]["passed_over"])
     for line in result["told"]:
         tell(line, "ERROR" if result["exit_status"] else "WARNING")
     return int(result["exit_status"])
@@ -361,6 +405,7 @@ def _leave(prepared: _Prepared, watched: _Watched, stopper: Stopper) -> NoReturn
         with contextlib.suppress(CallpressError):
             take_up.keep_completed_work(prepared.job, watched.run)
     watched.give_back()
+    _delete_manifests(prepared)
     stopper.leave()
 
 

@@ -63,6 +63,7 @@ composites | composites       | storage elements locking engine catalog   | apac
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
+           : read_manifests look_at_archives copy_archives
            : match_filters take_up_completed
            | base rtp track jobs storage codec sources elements locking engine catalog composites
            : recovery

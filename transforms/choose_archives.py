@@ -104,7 +104,7 @@ class _ReadFn(RunFn):
 def _leave(archives: Iterable[ArchiveRef], bound: Bound | None) -> Iterator[Any]:
     for ref in archives:
         progress.add("bytes_found", -ref.size_bytes)
-        yield beam.pvalue.TaggedOutput(PUT_OFF, PutOffArchive(ref=ref, by=bound))
+        yield beam.pvalue.TaggedOutput(PUT_OFF, PutOffArchive(ref=ref.without_link(), by=bound))
 
 
 def in_order(archives: Iterable[ArchiveRef]) -> list[ArchiveRef]:

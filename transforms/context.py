@@ -21,6 +21,18 @@ _RELEASE = re.compile(r"\d+(?:\.\d+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestSource:
+    """Where a job reads a manifest."""
+
+    where: str
+    """A file, a folder of such, or a query of the vendor's API (`stream:...`)."""
+    shown: str
+    """How people know it: what was asked for, where a copy in staging is read."""
+    is_staged: bool = False
+    """Whether it lies in staging, and goes when the run has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
     """What was asked for: settings and flags. The same for every run of a job; pickled into steps.
 
@@ -70,6 +82,10 @@ class JobSettings:
     """How much a run takes on."""
     portion: PortionSize | None = None
     """How much of it is pressed and published at a time; None for all."""
+    manifests: tuple[ManifestSource, ...] = ()
+    """Listings of recordings to press."""
+    copy_raw_uri: str = ""
+    """The folder that archives are copied to before they are pressed; empty to copy none."""
     settings_fingerprint: str = field(init=False)
     """Of `settings`: archives pressed with another one are pressed anew."""
 

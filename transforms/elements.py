@@ -96,6 +96,27 @@ class ArchiveRef:
     """The calls an archive of an earlier run is read again for; empty for an archive of this run,
     which is all wanted.
     """
+    link: str = field(default="", repr=False)
+    """What opens it, with its signature, where a manifest gave one; empty where the URI does. It
+    stands in no message, row, log or file name.
+    """
+    copy_uri: str = ""
+    """Where a copy of it lies (`--copy-raw`), which is read in its place; empty without one."""
+    not_copied: str = ""
+    """Why it could not be copied; empty where it was, or was not to be."""
+    is_unseen: bool = False
+    """Whether nothing is known of it but what a manifest and the catalog say."""
+    is_dated: bool = False
+    """Whether a manifest says when it ended, which counts as its modification then."""
+
+    @property
+    def source(self) -> str:
+        """What opens the archive itself, wherever a copy lies."""
+        return self.link or self.uri
+
+    def without_link(self) -> ArchiveRef:
+        """Returns it as it may be kept when the run has ended."""
+        return replace(self, link="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +415,8 @@ class Stage(StrEnum):
     """The step a failure was met in, as the tables spell it."""
 
     LIST_ARCHIVES = "ListArchives"
+    READ_MANIFESTS = "ReadManifests"
+    COPY_ARCHIVES = "CopyArchives"
     UNPACK_ARCHIVES = "UnpackArchives"
     RECALL_ARCHIVES = "RecallArchives"
     """An earlier archive of a call cannot be read any more."""

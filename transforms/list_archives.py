@@ -11,14 +11,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from transforms.catalog import partitions
 from transforms.catalog.waiting import waiting_archives
 from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Failure, Stage, to_failure
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.errors import RecordingError
-from transforms.sources import archive_files
-from transforms.sources.archive_files import ListedArchive
+from transforms.sources import archive_files, raw_copies
+from transforms.sources.archive_files import FoundArchives, ListedArchive
+from transforms.storage import objects, uris
 
 ARCHIVES = "archives"
 FAILURES = "failures"
@@ -102,9 +104,46 @@ class _ListFn(beam.DoFn):
         self._job = job
 
     def process(self, pattern: bytes) -> Iterator[ListedArchive | beam.pvalue.TaggedOutput]:
-        found = archive_files.find_archives(os.fsdecode(pattern), self._job.own_uris)
+        found = find_archives(os.fsdecode(pattern), self._job)
         yield from found.archives
         yield beam.pvalue.TaggedOutput(LEFT_OUT, found.own_count)
+
+
+def find_archives(pattern: str, job: JobSettings) -> FoundArchives:
+    """Returns what a pattern stands for, less what runs over this catalog made: a copy of an
+    archive (`--copy-raw`) is no other archive. In another catalog it is as good as any file.
+
+    Raises:
+      StorageError: it cannot be listed, or the catalog not be read.
+    """
+    found = archive_files.find_archives(pattern, job.own_uris)
+    copies = _copies_among((archive.uri for archive in found.archives), job)
+    return FoundArchives(
+        archives=tuple(archive for archive in found.archives if archive.uri not in copies),
+        own_count=found.own_count + len(copies),
+    )
+
+
+def _copies_among(archive_uris: Iterable[str], job: JobSettings) -> set[str]:
+    """Returns which of some files are copies: by their names, and where they lie or what the
+    catalog says under the date in the name.
+    """
+    copies: set[str] = set()
+    by_date: dict[str, set[str]] = {}
+    for uri in archive_uris:
+        if (date := raw_copies.date_of(uri)) is None:
+            continue
+        if job.copy_raw_uri and uris.is_within(
+            objects.resolve(uri), objects.resolve(job.copy_raw_uri)
+        ):
+            copies.add(uri)
+        else:
+            by_date.setdefault(date, set()).add(uri)
+    for date, named in by_date.items():
+        for file in partitions.list_files(job.catalog_uri, "archives", date):
+            rows = partitions.read_table(file, "archives", ("copy_uri",))
+            copies |= named.intersection(rows.column("copy_uri").to_pylist())
+    return copies
 
 
 class _FindWaitingFn(RunFn):

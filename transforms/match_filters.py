@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 
@@ -32,7 +33,8 @@ class Unmatched:
 
 
 class MatchFilters(beam.PTransform):
-    """Input: `TrackPart`, `ArchiveSummary`, and the URIs of archives left out. Output: `Unmatched`.
+    """Input: `TrackPart`, `ArchiveSummary`, the URIs of archives left out, and with manifests cids
+    of calls whose archives were not looked at, as nobody wants them. Output: `Unmatched`.
 
     A value is there when an archive that was read holds it, or the catalog's rows of one that was
     left out: of these `calls` or `tracks` are read, from the newest date on, and only while a value
@@ -46,18 +48,18 @@ class MatchFilters(beam.PTransform):
 
     def expand(
         self,
-        inputs: tuple[
-            beam.PCollection[TrackPart],
-            beam.PCollection[ArchiveSummary],
-            beam.PCollection[tuple[str, ...]],
-        ],
+        inputs: tuple[beam.PCollection[Any], ...],
     ) -> beam.PCollection[Unmatched]:
-        parts, summaries, skipped = inputs
+        parts, summaries, skipped, *unwanted = inputs
         filters = self._job.filters
         seen = (
             (
                 parts | "SeenInParts" >> beam.Map(_seen_in_part, filters),
                 summaries | "SeenInArchives" >> beam.Map(_seen_in_archive, filters),
+                *(
+                    cids | "SeenInManifests" >> beam.Map(_seen_in_manifest, filters)
+                    for cids in unwanted
+                ),
             )
             | "AllSeen" >> beam.Flatten()
             | "GatherSeen" >> beam.CombineGlobally(_GatherFn(filters))
@@ -104,6 +106,10 @@ def _seen_in_archive(summary: ArchiveSummary, filters: Filters) -> _Seen:
 
 def _names_of_call(cid: str) -> tuple[Named, ...]:
     return ((CALL_FLAG, cid), (EXCLUDED_CALL_FLAG, cid))
+
+
+def _seen_in_manifest(cid: str, filters: Filters) -> _Seen:
+    return _Seen(archives=1, matched=filters.matched_by_call(cid), others=_names_of_call(cid))
 
 
 class _GatherFn(beam.CombineFn):

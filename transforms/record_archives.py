@@ -31,6 +31,8 @@ from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import utc_date
 
 SECTIONS = "sections"
+_OF_LISTINGS = (Stage.LIST_ARCHIVES, Stage.READ_MANIFESTS)
+"""Where a failure is of what could not be looked at: a folder, a file, a manifest."""
 _ARCHIVES_PER_BUNDLE = 500
 
 
@@ -97,10 +99,11 @@ class _RecordFn(RunFn):
         waits = [row for row in prior if "fingerprint" in row]
         own = [row for row in prior if row.get("call_session_id") is None]
         own_dates = {row["call_date"] for row in own}
-        was_listed = all(row.get("stage") != Stage.LIST_ARCHIVES for row in own)
+        was_listed = all(row.get("stage") not in _OF_LISTINGS for row in own)
         if summary is None and not failures:
-            if own and all(row.get("stage") == Stage.LIST_ARCHIVES for row in own):
-                # A folder that could not be listed, and now gives archives.
+            if own and all(row.get("stage") in _OF_LISTINGS for row in own):
+                # A folder that could not be listed, or a manifest with entries that could not be
+                # read, and now gives archives.
                 self._remove(uri, own_dates, ("failures",))
             elif _is_completed(prior, list(found["outcomes"])):
                 for old_date in sorted({row["call_date"] for row in prior}):
@@ -130,13 +133,16 @@ class _RecordFn(RunFn):
                 self._remove(uri, {row["call_date"] for row in waits}, ("archives",))
         else:
             # It could not even be looked at. It has no row of its own, but that of its failure.
-            yield RecordedArchive(
-                status=Status.FAILED,
-                bytes_read=0,
-                cpu_ns=0,
-                failure_count=len(found_rows),
-                is_first_time=was_listed,
-            )
+            # Those of a manifest are of an archive each.
+            is_manifest = all(failure.stage == Stage.READ_MANIFESTS for failure in failures)
+            for number in range(len(found_rows) if is_manifest else 1):
+                yield RecordedArchive(
+                    status=Status.FAILED,
+                    bytes_read=0,
+                    cpu_ns=0,
+                    failure_count=0 if number else len(found_rows),
+                    is_first_time=was_listed,
+                )
         # Of what is no archive, such as a folder that cannot be listed, only failures are known.
         if recorded or summary is None:
             goes = ("archives", "failures") if recorded else ("failures",)

@@ -29,6 +29,7 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.filters import Filters
+from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.errors import ArchiveError, RecordingError, StorageError
 from transforms.media.media_hours import TrackReach, share_archive
 from transforms.media.rtp.dump_claims import Conventions
@@ -36,7 +37,7 @@ from transforms.media.settings import LimitSettings
 from transforms.media.unpack_archive import UnpackedArchive, UnpackedSession, unpack_archive
 from transforms.media.values import CallKey
 from transforms.recovery import completed_work
-from transforms.sources import archive_files
+from transforms.sources import archive_files, raw_copies
 from transforms.storage import objects, work_folders
 from transforms.storage.inputs import ARCHIVE_INPUTS
 
@@ -99,11 +100,16 @@ class _UnpackFn(ParallelRunFn):
         if not ref.recalled_for and self.job.bounds.is_over(self.run.started_unix_ns):
             progress.add("archives")
             progress.add("bytes_done", ref.size_bytes)
-            yield beam.pvalue.TaggedOutput(PUT_OFF, PutOffArchive(ref=ref, by=Bound.STOP_AFTER))
+            yield beam.pvalue.TaggedOutput(
+                PUT_OFF, PutOffArchive(ref=ref.without_link(), by=Bound.STOP_AFTER)
+            )
             return
         unpacked: UnpackedArchive | None = None
         parts: list[TrackPart] = []
         cpu_ns = 0
+        if ref.copy_uri and not raw_copies.is_there(ref.copy_uri, ref.size_bytes):
+            logger.warning("%s: its copy %s is gone or cut short", ref.uri, ref.copy_uri)
+            ref = replace(ref, copy_uri="")
         try:
             unpacked, parts, cpu_ns = _unpack(ref, self.job, self.run)
             failures = _failures_of(ref, unpacked, self.job.filters)
@@ -113,6 +119,7 @@ class _UnpackFn(ParallelRunFn):
         yield from parts
         for failure in failures:
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
+        ref = ref.without_link()  # what follows may outlive the run
         if ref.recalled_for:  # it is another run's archive, which has told of it
             return
         progress.add("archives")
@@ -171,13 +178,19 @@ def _unpack(
       RecordingError: nothing of it can be used.
     """
     limits = job.settings.limits
-    archive = archive_files.archive_input(ref.uri, ref.size_bytes)
+    source = ref.source
+    if ref.copy_uri:
+        source = ref.copy_uri
+        archive = ArchiveInput(name=ref.uri, size_bytes=ref.size_bytes)
+    else:
+        archive = archive_files.archive_input(ref.uri, ref.size_bytes)
+    inputs = ARCHIVE_INPUTS if source == ref.uri else ARCHIVE_INPUTS.opened_by(ref.uri, source)
     with (
         progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
         work_folders.work_folder(run.staging_uri) as folder,
     ):
         unpacked, cpu_ns = run_in_codec_process(
-            limits, ARCHIVE_INPUTS, portion.advance, unpack_archive, archive, folder, limits
+            limits, inputs, portion.advance, unpack_archive, archive, folder, limits
         )
         allowed_samples = _share_media(unpacked, limits)
         parts = [
@@ -301,6 +314,16 @@ def _failures_of(ref: ArchiveRef, unpacked: UnpackedArchive, filters: Filters) -
         if is_wanted:
             failures.append(failure)
     failures += _failures_of_cut(ref, unpacked, filters)
+    if ref.not_copied:
+        failures.append(
+            to_failure(
+                Stage.COPY_ARCHIVES,
+                StorageError(ref.not_copied),
+                archive_uri=ref.uri,
+                archive_modified_unix_ns=ref.modified_unix_ns,
+                attempt=ref.attempt,
+            )
+        )
     for call in set(ref.recalled_for) - {session.key.call for session in unpacked.sessions}:
         gone = ArchiveError(
             f"{ref.uri}: no longer holds call {call.cid}, session {call.call_session_id}"

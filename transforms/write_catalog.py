@@ -28,7 +28,8 @@ from transforms.locking.lease import lease_of
 from transforms.media.errors import RunFailedError
 from transforms.media.wall_time import utc_date
 from transforms.reason import Reason
-from transforms.recovery import portions, take_up
+from transforms.recovery import manifests, portions, take_up
+from transforms.sources.manifests.entry import LeftOut
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -36,8 +37,9 @@ Tally = dict[str, int]
 
 class WriteCatalog(beam.PTransform):
     """Input: `SectionRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
-    URIs of those skipped, counts of files of ours left out, what is pressed anew, files of calls
-    that are put off, and in a run that names calls or people what of that is nowhere.
+    URIs of those skipped, counts of files of ours left out, with manifests of their entries that
+    are passed over, what is pressed anew, files of calls that are put off, and in a run that names
+    calls or people what of that is nowhere.
 
     Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
     it is there, staging is swept and the lock is given back. Rows are merged by `MergeRows`.
@@ -62,6 +64,11 @@ class WriteCatalog(beam.PTransform):
             inputs["skipped"]
             | "TallySkipped" >> beam.Map(lambda uris: {"archives_skipped": len(uris)}),
             inputs["left_out"] | "TallyLeftOut" >> beam.Map(lambda count: {"left_out": count}),
+            *(
+                (inputs["passed_over"] | "TallyPassedOver" >> beam.Map(_tally_passed_over),)
+                if "passed_over" in inputs
+                else ()
+            ),
         ) | "AllTallies" >> beam.Flatten()
         total = tallies | "SumTallies" >> beam.CombineGlobally(_SumTalliesFn())
         first_failures = inputs["failures"] | "FirstFailures" >> beam.combiners.Top.Smallest(
@@ -148,6 +155,10 @@ def _tally_archive(archive: RecordedArchive) -> Tally:
     }
 
 
+def _tally_passed_over(counts: Mapping[LeftOut, int]) -> Tally:
+    return {f"passed_over_{why}": count for why, count in counts.items()}
+
+
 def _failure_order(failure: Failure) -> tuple[str, ...]:
     return (failure.archive_uri or "", failure.stage, failure.member or "", failure.message)
 
@@ -231,6 +242,7 @@ class _GiveBackFn(RunFn):
     is_after_all = True
 
     def each(self, result: results.Result, swept: Iterable[str]) -> Iterator[results.Result]:
+        manifests.delete_staged(self.job)
         if any(swept):
             take_up.leave_no_folders(self.job)
         lease_of(self.job, self.run).give_back()

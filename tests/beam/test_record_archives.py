@@ -109,6 +109,7 @@ def test_archive_row_says_what_was_read_and_found() -> None:
         "error_type": None,
         "error_message": None,
         "metadata_convention": None,
+        "copy_uri": None,
         "processed_at": to_time(NOW_NS),
         "callpress_version": VERSION,
     }

@@ -42,7 +42,7 @@ from transforms.filters import Filters
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.track.staged_packets import load_index
 from transforms.media.values import CallKey, OutputType
-from transforms.recall_archives import RecallArchives
+from transforms.recall_archives import FindRecalled, RecallArchives
 from transforms.unpack_archives import UnpackArchives
 
 SCREEN = "TRACK_TYPE_SCREEN_SHARE_AUDIO"
@@ -513,11 +513,16 @@ def _recall(
     *,
     recalled: Check,
     failures: Check = nothing,
+    rows: Sequence[Row] = (),
 ) -> None:
     with make_pipeline() as pipeline:
+        wanted = (
+            pipeline | "Parts" >> beam.Create(parts),
+            pipeline | "Prior" >> beam.Create(prior),
+        ) | RecallArchives()
         found = (
-            (pipeline | "Parts" >> beam.Create(parts), pipeline | "Prior" >> beam.Create(prior))
-            | RecallArchives(context.job)
+            {"wanted": wanted, "rows": pipeline | "Rows" >> beam.Create(rows)}
+            | FindRecalled(context.job)
             | "UnpackRecalled" >> UnpackArchives(*context)
         )
         expect(

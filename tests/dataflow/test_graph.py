@@ -151,7 +151,7 @@ CUTS = [
     # One worker puts a night in order; all unpack it.
     ("ChooseArchives/Choose", "UnpackArchives/Unpack"),
     ("SkipProcessed/Compare", "UnpackArchives/Unpack"),
-    ("RecallArchives/FindArchive", "UnpackRecalled/Unpack"),
+    ("FindRecalled/FindArchive", "UnpackRecalled/Unpack"),
     # A large archive's tracks are spread over workers, and kept where one is done again.
     ("UnpackArchives/Unpack", "PlanCalls/Plan"),
     ("UnpackArchives/Unpack", "ExtractTracks/Extract"),

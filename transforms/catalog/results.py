@@ -205,6 +205,7 @@ def summarise(
             "recordings": counts.get("files_written", 0),
             "failures": counts.get("failures", 0),
             "left_out": counts.get("left_out", 0),
+            "passed_over": by_status("passed_over", "composite", "individual", "other_event"),
         },
         "claimed_seconds": counts.get("claimed_ms", 0) / 1_000,
         "missing_seconds": counts.get("missing_ms", 0) / 1_000,

@@ -303,7 +303,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "archives": _schema(
         {
-            "archive_uri": (_STRING, "Absolute path or full URI; a folder's ends in `/`."),
+            "archive_uri": (
+                _STRING,
+                "Absolute path or full URI; a folder's ends in `/`. Of a link its host and path.",
+            ),
             "size_bytes": (_COUNT, "As listed."),
             "fingerprint": (_STRING, "Changes whenever the content may have."),
             "modified_time": (_TIME, "As listed."),
@@ -327,6 +330,11 @@ SCHEMAS: dict[str, pa.Schema] = {
                 "In what the times of its metadata differ alike from its dumps in most segments: "
                 "its writer's way, nothing that is missing. Null where they agree, and in rows of "
                 "versions without.",
+            ),
+            "copy_uri": (
+                _STRING,
+                "Its copy, which is read in its place from then on; null without one, as in rows "
+                "of versions that had no such column.",
             ),
             "processed_at": (_TIME, "When it was last pressed; null while it is `waiting`."),
             "callpress_version": (
@@ -354,8 +362,15 @@ SCHEMAS: dict[str, pa.Schema] = {
     "failures": _schema(
         {
             "stage": (_STRING, "The step that failed."),
-            "archive_uri": (_STRING, "The archive; null when the failure is of a call."),
-            "member": (_STRING, "The archive's member; null when it concerns the whole."),
+            "archive_uri": (
+                _STRING,
+                "The archive, or the manifest of an entry that cannot be read; null when the "
+                "failure is of a call.",
+            ),
+            "member": (
+                _STRING,
+                "The archive's member, or the manifest's entry; null when it concerns the whole.",
+            ),
             **_CALL,
             **_SESSION,
             **_OUTPUT,

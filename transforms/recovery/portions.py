@@ -3,13 +3,15 @@ near its end has most of its tables. What one has found and later ones need lies
 
     <staging>/portions/archives-00002.jsonl    the archives of the second one, a line each
     <staging>/portions/found-00001.json        what came of the first one
+    <staging>/portions/links-0123456789ab.jsonl    what opens archives that manifests name
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +21,7 @@ from transforms.elements import ArchiveRef
 from transforms.storage import globs, objects
 
 FOLDER = "portions"
+_LINKS = "links-"
 Found = dict[str, Any]
 """What came of a run, or of a portion of it: counts, what is pressed anew, what is nowhere, the
 first failures.
@@ -56,6 +59,27 @@ def read_list(run: RunIdentity, number: int) -> Iterator[ArchiveRef]:
     """Yields the archives of a portion. Raises: StorageError."""
     for line in objects.read_bytes(_list_of(run, number)).splitlines():
         yield ArchiveRef(**json.loads(line))
+
+
+def write_links(run: RunIdentity, links: Mapping[str, str]) -> None:
+    """Writes what opens some archives, by their URIs: later portions may recall them. Raises:
+    StorageError.
+    """
+    data = "".join(f"{json.dumps(each)}\n" for each in sorted(links.items())).encode()
+    name = f"{_LINKS}{hashlib.sha256(data).hexdigest()[:12]}.jsonl"
+    objects.write_staged(run.staged(FOLDER, name), data)
+
+
+def list_links(run: RunIdentity) -> list[str]:
+    """Returns the objects that have them. Raises: StorageError."""
+    return [listed.path for listed in objects.match(globs.quote(run.staged(FOLDER, _LINKS)) + "*")]
+
+
+def read_links(uri: str) -> Iterator[tuple[str, str]]:
+    """Yields by URI what opens an archive. Raises: StorageError."""
+    for line in objects.read_bytes(uri).splitlines():
+        archive_uri, link = json.loads(line)
+        yield archive_uri, link
 
 
 def is_last(job: JobSettings, run: RunIdentity) -> bool:

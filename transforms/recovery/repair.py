@@ -13,6 +13,7 @@ from transforms.elements import Row
 from transforms.media.errors import RecordingError
 from transforms.media.values import CallKey
 from transforms.sources import archive_files
+from transforms.storage import uris
 
 _TABLES = ("calls", "recordings", "tracks")
 """Those that name the archives of a call."""
@@ -101,7 +102,11 @@ def _rows(catalog_uri: str, table: str, date: str, keys: set[tuple[str, str, str
 
 
 def _is_there(archive_uri: str) -> bool:
-    """Whether an archive is there; one that cannot be looked for now is left to the run."""
+    """Whether an archive is there; one that cannot be looked for now, or only by a link that is
+    good no longer, is left to the run.
+    """
+    if uris.is_link(archive_uri):
+        return True
     try:
         return archive_files.stat_archive(archive_uri) is not None
     except RecordingError:

@@ -24,14 +24,14 @@ from transforms.elements import ArchiveOutcome, Row, Status
 from transforms.media.errors import RecordingError
 from transforms.media.values import CallKey
 from transforms.media.wall_time import from_time, utc_date
-from transforms.recovery import completed_work
+from transforms.recovery import completed_work, manifests, portions
 from transforms.recovery.completed_work import CompletedArchive, CompletedCall
 from transforms.sources import archive_files
 from transforms.storage import globs, objects, uris
 
 logger = logging.getLogger(__name__)
 
-SCRATCH_FOLDERS = ("packets", "work")
+SCRATCH_FOLDERS = ("packets", "work", portions.FOLDER)
 """Folders of a run's staging that are of no use to the next one."""
 
 
@@ -78,17 +78,23 @@ def may_find(staging_root: str) -> bool:
 
 
 def look_for_dead_runs(job: JobSettings, run: RunIdentity) -> dict[str, list[str]]:
-    """Returns the staging folders of other runs over this catalog, with the bundles in each. The
-    caller holds the catalog's lock. Raises: StorageError: staging cannot be listed.
+    """Returns the staging folders of other runs over this catalog, with the bundles in each;
+    deletes manifests that were forgotten there. The caller holds the catalog's lock. Raises:
+    StorageError: staging cannot be listed.
     """
     found: dict[str, list[str]] = {}
+    staged_manifests = []
     for listed in objects.list_below(job.staging_root):
         name, _, below = listed.path[len(job.staging_root) + 1 :].partition("/")
+        if name == manifests.FOLDER:
+            staged_manifests.append(listed)
+            continue
         folder = uris.join(job.staging_root, name)
         if folder != run.staging_uri:
             bundles = found.setdefault(folder, [])
             if below.startswith(f"{FOLDER}/"):
                 bundles.append(listed.path)
+    manifests.delete_forgotten(staged_manifests)
     return found
 
 
@@ -226,8 +232,12 @@ def _is_usable(call: CompletedCall, recordings: Sequence[Row], job: JobSettings)
 
 
 def _is_unchanged(uri: str, fingerprint: str) -> bool:
-    """Whether an archive is as it was, or gone."""
-    return archive_files.stat_archive(uri) is None or archive_files.fingerprint(uri) == fingerprint
+    """Whether an archive is as it was, or gone. What a link opens is taken for unchanged."""
+    return (
+        uris.is_link(uri)
+        or archive_files.stat_archive(uri) is None
+        or archive_files.fingerprint(uri) == fingerprint
+    )
 
 
 def _is_whole(archive: CompletedArchive, shares: Sequence[ArchiveShare], job: JobSettings) -> bool:

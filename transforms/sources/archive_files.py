@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transforms.media.archive.read_members import ArchiveInput
@@ -310,6 +310,19 @@ def stat_archive(uri: str) -> ListedArchive | None:
         return _listed_folder(uri, members) if members else None
     found = objects.match(globs.quote(uri))
     return _listed(found[0]) if found else None
+
+
+@retry.retried
+def look_at(uri: str) -> ListedArchive:
+    """Returns one archive as listed, with its fingerprint. Raises: RecordingError: it is none, or
+    cannot be looked at.
+    """
+    listed = stat_archive(uri)
+    if listed is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+    if listed.error is not None:
+        raise listed.error
+    return replace(listed, fingerprint=listed.fingerprint or fingerprint(uri))
 
 
 # --- what one is listed as ------------------------------------------------------------------------

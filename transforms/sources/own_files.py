@@ -22,6 +22,10 @@ _OWN = re.compile(
     r"|callpress\.[a-z]+/[^/]+\.(?:json|\d+\.partial)"
     # Staging: `pipelines.places` names its root, `begin_run` the folder of a run.
     r"|callpress-[0-9a-f]{12}/\d{8}T\d{6}Z-[0-9a-f]{6}/.*"
+    # Half of a copy, as `storage.local` makes one of what `raw_copies` names.
+    r"|\d{4}-\d\d-\d\d/\.[0-9a-f]{12}-[^/]*\.\d+\.partial"
+    # `recovery.manifests` names those of the launcher.
+    r"|callpress-[0-9a-f]{12}/manifests/[0-9a-f]{32}(?:/.*)?"
     r")\Z",
     re.DOTALL,
 )

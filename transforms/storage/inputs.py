@@ -4,7 +4,7 @@ how to open the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from transforms.storage import objects
@@ -25,6 +25,24 @@ class Inputs:
     def open(self, name: str) -> BinaryIO:
         """Opens a file for reading; seekable. Raises: StorageError, also from its reads."""
         return self._open_object(name)
+
+    def opened_by(self, name: str, uri: str) -> Inputs:
+        """Returns the same inputs, of which one is opened by another URI: a link with its
+        signature, or a copy.
+        """
+        return _RenamedInputs(self._open_object, {name: uri})
+
+
+class _RenamedInputs(Inputs):
+    def __init__(self, open_object: Callable[[str], BinaryIO], uris: Mapping[str, str]) -> None:
+        super().__init__(open_object)
+        self._uris = uris
+
+    def local_path(self, name: str) -> str | None:
+        return super().local_path(self._uris.get(name, name))
+
+    def open(self, name: str) -> BinaryIO:
+        return super().open(self._uris.get(name, name))
 
 
 ARCHIVE_INPUTS = Inputs(objects.open_input)

@@ -46,6 +46,7 @@ def archive_row(
         "error_type": first.error_type if first else None,
         "error_message": first.message if first else None,
         "metadata_convention": summary.convention or None,
+        "copy_uri": summary.ref.copy_uri or None,
         "processed_at": to_time(now_unix_ns),
         "callpress_version": VERSION,
     }
@@ -60,5 +61,6 @@ def waiting_row(ref: ArchiveRef) -> Row:
         "modified_time": to_time(ref.modified_unix_ns),
         "status": Status.WAITING,
         "attempts": 0,
+        "copy_uri": ref.copy_uri or None,
         "callpress_version": VERSION,
     }

@@ -1,0 +1,271 @@
+"""ReadManifests: listings of recordings -> what they name, each archive once, by its newest link.
+KeepLinks, ReadLinks: these links, also for later portions of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms.context import JobSettings, ManifestSource, RunIdentity
+from transforms.elements import Failure, Stage, to_failure
+from transforms.engine import progress
+from transforms.engine.fusion_break import break_fusion
+from transforms.engine.run_fn import RunFn, RunInput
+from transforms.filters import Filters
+from transforms.media.errors import ArchiveError, RecordingError
+from transforms.recovery import portions
+from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
+from transforms.sources.manifests.places import list_manifests, open_manifest
+from transforms.sources.manifests.read_entries import read_entries
+from transforms.sources.manifests.stream_api import is_stream, read_stream
+from transforms.storage import objects
+from transforms.storage.link_expiry import expiry_of
+
+ENTRIES = "entries"
+FAILURES = "failures"
+LEFT_OUT = "left_out"
+UNWANTED = "unwanted"
+READ = "read"
+_LINKS_AT_A_TIME = 10_000
+_UNWANTED_TOLD = 1_000
+"""Cids of a bundle: from them is told what there is in place of what was named."""
+
+
+class ReadManifests(beam.PTransform):
+    """Input: the pipeline's beginning. Output: `ManifestEntry`, one of each archive that is named
+    and wanted (`entries`); `Failure` of entries, and manifests, that cannot be read (`failures`);
+    how many entries were passed over, by why (`left_out`); some cids of calls that are not wanted
+    (`unwanted`); what was read, as the keys that `archive_uri` is (`read`).
+
+    Of links to one archive that one counts which expires last by what it shows, else that of the
+    newest event, else the last. Parallel over the objects of a manifest; groups by URI. Writes
+    nothing; memory is what one entry takes, and the reading of it.
+    """
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
+
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection[Any]]:
+        job = self._job
+        listed = (
+            begin
+            | "Manifests" >> beam.Create(list(enumerate(job.manifests)))
+            | "List" >> beam.ParDo(_ListFn(job), self._run).with_outputs(FAILURES, main="objects")
+        )
+        spread = break_fusion(listed.objects, "SpreadObjects", job)
+        read = spread | "Read" >> beam.ParDo(_ReadFn(job), self._run).with_outputs(
+            FAILURES, LEFT_OUT, UNWANTED, READ, main=ENTRIES
+        )
+        entries = (
+            read[ENTRIES]
+            | "TakeNewest" >> beam.CombinePerKey(_newest)
+            | "WithoutRank" >> beam.Map(lambda found: found[1].entry)
+        )
+        failures = (listed[FAILURES], read[FAILURES]) | "AllFailures" >> beam.Flatten()
+        return {
+            ENTRIES: entries,
+            FAILURES: failures,
+            **{name: read[name] for name in (LEFT_OUT, UNWANTED, READ)},
+        }
+
+
+class KeepLinks(beam.PTransform):
+    """Input: `ManifestEntry`. Output: URIs of archives, each with the link that opens it, where
+    that is another. Where a night is pressed in portions they are written into staging, too: the
+    manifests are not read again, as they may be others by then. Memory is some thousand links.
+    """
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
+
+    def expand(self, entries: beam.PCollection[ManifestEntry]) -> beam.PCollection[tuple[str, str]]:
+        links = (
+            entries
+            | "KeepThoseWithLink" >> beam.Filter(lambda entry: bool(entry.link))
+            | "LinkByUri" >> beam.Map(lambda entry: (entry.uri, entry.link))
+        )
+        if self._job.portion is None:
+            return links
+        return links | "Keep" >> beam.ParDo(_KeepFn(self._job), self._run)
+
+
+class ReadLinks(beam.PTransform):
+    """Input: the pipeline's beginning, that of a later portion. Output: as `KeepLinks`."""
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[tuple[str, str]]:
+        return (
+            begin
+            | "Start" >> beam.Impulse()
+            | "Read" >> beam.ParDo(_ReadLinksFn(self._job), self._run)
+        )
+
+
+class _KeepFn(RunFn):
+    def start_bundle(self) -> None:
+        self._links: dict[str, str] = {}
+
+    def each(self, link: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        self._links[link[0]] = link[1]
+        if len(self._links) >= _LINKS_AT_A_TIME:
+            self.finish_bundle()
+        yield link
+
+    def finish_bundle(self) -> None:
+        links, self._links = self._links, {}
+        if links:
+            portions.write_links(self.run, links)
+
+
+class _ReadLinksFn(RunFn):
+    def each(self, _: bytes) -> Iterator[tuple[str, str]]:
+        for uri in portions.list_links(self.run):
+            yield from portions.read_links(uri)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """An entry, and how new its link is."""
+
+    rank: tuple[int, ...]
+    entry: ManifestEntry = field(repr=False)
+
+
+def _newest(found: Iterable[_Ranked]) -> _Ranked:
+    return max(found, key=lambda each: each.rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Object:
+    """An object to be read, or a query of the vendor's API."""
+
+    order: tuple[int, int]
+    """The number of its manifest, and its own in that."""
+    where: str
+    shown: str
+
+
+class _ListFn(RunFn):
+    def each(self, numbered: tuple[int, ManifestSource]) -> Iterator[Any]:
+        number, source = numbered
+        try:
+            yield from _objects_of(number, source)
+        except RecordingError as error:
+            yield _failed(source.shown, error, self.run)
+
+
+def _objects_of(number: int, source: ManifestSource) -> Iterator[_Object]:
+    for own_number, uri in enumerate(_list(source)):
+        # Of a folder that was copied into staging people know the files by their own names.
+        shown = source.shown + uri.removeprefix(source.where) if source.is_staged else uri
+        yield _Object(order=(number, own_number), where=uri, shown=shown)
+
+
+def _list(source: ManifestSource) -> Iterator[str]:
+    if source.is_staged and source.where.endswith("/"):
+        for listed in objects.list_below(source.where.rstrip("/")):
+            yield listed.path
+    elif source.is_staged or is_stream(source.where):
+        yield source.where
+    else:
+        yield from list_manifests(source.where)
+
+
+class _ReadFn(RunFn):
+    def __init__(self, job: JobSettings) -> None:
+        super().__init__(job)
+        self._entries = Metrics.counter(ReadManifests, "entries")
+        self._failures = Metrics.counter(ReadManifests, "failures")
+
+    def start_bundle(self) -> None:
+        self._told: set[str] = set()
+
+    def each(self, found: _Object) -> Iterator[Any]:
+        yield beam.pvalue.TaggedOutput(READ, (found.shown,))
+        left_out: dict[str, int] = {}
+        try:
+            for number, each in enumerate(_read(found)):
+                if isinstance(each, LeftOut):
+                    left_out[each] = left_out.get(each, 0) + 1
+                elif isinstance(each, BadEntry):
+                    self._failures.inc()
+                    yield _failed(found.shown, to_error(each, found.shown), self.run)
+                else:
+                    yield from self._take(each, (*found.order, number))
+        except RecordingError as error:
+            self._failures.inc()
+            yield _failed(found.shown, error, self.run)
+        if left_out:
+            yield beam.pvalue.TaggedOutput(LEFT_OUT, left_out)
+
+    def _take(self, entry: ManifestEntry, order: tuple[int, ...]) -> Iterator[Any]:
+        if not wants_entry(entry, self.job.filters):
+            if entry.call_cid not in self._told and len(self._told) < _UNWANTED_TOLD:
+                self._told.add(entry.call_cid)
+                yield beam.pvalue.TaggedOutput(UNWANTED, entry.call_cid)
+            return
+        self._entries.inc()
+        yield entry.uri, _Ranked((*newness(entry), *order), entry)
+
+
+def _read(found: _Object) -> Iterator[ManifestEntry | LeftOut | BadEntry]:
+    if is_stream(found.where):
+        yield from read_stream(found.where)
+        return
+    with contextlib.closing(open_manifest(found.where)) as file:
+        yield from read_entries(found.shown, file)
+
+
+def read_source(
+    source: ManifestSource,
+) -> Iterator[tuple[str, ManifestEntry | LeftOut | BadEntry]]:
+    """Yields all that a manifest names, and how the object is shown that it stands in. Raises:
+    RecordingError: it cannot be read, or not to its end.
+    """
+    for found in _objects_of(0, source):
+        for each in _read(found):
+            yield found.shown, each
+
+
+def newness(entry: ManifestEntry) -> tuple[int, int]:
+    """Returns what is greater the newer an entry's link is: when it expires, by what it shows, then
+    when its event was made. A listing does not say when it was made, its links do.
+    """
+    return expiry_of(entry.link) or 0, entry.issued_unix_ns or 0
+
+
+def wants_entry(entry: ManifestEntry, filters: Filters) -> bool:
+    """Whether an entry may be of a call that is wanted: by its manifest, where that says."""
+    return not entry.call_cid or filters.wants_cid(entry.call_cid)
+
+
+def to_error(entry: BadEntry, shown: str) -> ArchiveError:
+    """Returns an entry that cannot be read as the error that its failure is of."""
+    where = ", ".join(filter(None, (shown, entry.position)))
+    return ArchiveError(f"{where}: {entry.why}", member=entry.position or None)
+
+
+def _failed(shown: str, error: RecordingError, run: RunIdentity) -> beam.pvalue.TaggedOutput:
+    progress.add("archives")
+    progress.add("failures")
+    failure: Failure = to_failure(
+        Stage.READ_MANIFESTS,
+        error,
+        archive_uri=shown,
+        archive_modified_unix_ns=run.started_unix_ns,  # a manifest is not known by its date
+    )
+    return beam.pvalue.TaggedOutput(FAILURES, failure)

@@ -1,0 +1,110 @@
+"""Copies of archives (`--copy-raw`), byte for byte: the vendor keeps its own for two weeks.
+
+    <copy-raw>/<YYYY-MM-DD>/<12 hex digits>-<name>
+
+The date is that of the archive's modification; the digits are of its URI and fingerprint, so that a
+rerun finds what was copied before, and a changed archive is another copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from transforms.media.errors import RecordingError, StorageError
+from transforms.storage import objects, uris
+from transforms.storage.globs import quote
+
+_BLOCK_BYTES = 1 << 20
+_MAX_NAME = 100
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_COPY = re.compile(r"/(\d{4}-\d\d-\d\d)/[0-9a-f]{12}-[A-Za-z0-9._-]{1,100}\Z")
+
+
+def name_copy(folder: str, archive_uri: str, modified_date: str, hexadecimal: str) -> str:
+    """Returns where the copy of an archive lies.
+
+    Args:
+      folder: of all copies.
+      archive_uri: as it is known: its end goes into the name.
+      modified_date: the UTC date of its modification.
+      hexadecimal: digits of its URI and fingerprint, twelve at least.
+    """
+    name = _UNSAFE.sub("_", archive_uri.rsplit("/", 1)[-1])[-_MAX_NAME:] or "archive"
+    return uris.join(folder, modified_date, f"{hexadecimal[:12]}-{name}")
+
+
+def date_of(uri: str) -> str | None:
+    """Returns the date in a name that copies have; None for any other name."""
+    found = _COPY.search(uri)
+    return found[1] if found else None
+
+
+def is_there(copy_uri: str, size_bytes: int) -> bool:
+    """Whether a copy is there, and whole by its length; one that cannot be looked at now is not."""
+    try:
+        found = objects.match(quote(copy_uri))
+    except RecordingError:
+        return False
+    return bool(found) and not found[0].unreadable and found[0].size_bytes == size_bytes
+
+
+def make_copy(
+    source: str,
+    copy_uri: str,
+    size_bytes: int,
+    folder: Path,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Copies an archive, unless a copy of this name is there and whole.
+
+    It is read once, in blocks, into a local file, of which the length is compared with what was
+    listed, and published from there. What lies there then is read back, and its SHA-256 compared
+    with that of the bytes read: not every store tells one.
+
+    Args:
+      source: what opens the archive.
+      copy_uri: as `name_copy` gives it.
+      size_bytes: of the archive, as listed.
+      folder: a local one with room for the archive.
+      on_bytes: told how many bytes were read.
+
+    Raises:
+      StorageError: the archive cannot be read, or the copy not be written, or is not the same.
+    """
+    if is_there(copy_uri, size_bytes):
+        return
+    local = folder / "copy"
+    try:
+        with contextlib.closing(objects.open_input(source)) as file, local.open("wb") as sink:
+            read_bytes, digest = _pass_on(file, sink.write, on_bytes)
+    except OSError as error:  # of the local file: the disk is full
+        raise StorageError(f"{folder}: {error.strerror or error}") from None
+    if read_bytes != size_bytes:
+        raise StorageError(
+            f"{uris.shown(source)}: {read_bytes} bytes were read, expected {size_bytes} as listed: "
+            "it was replaced"
+        )
+    objects.publish(copy_uri, local)
+    with contextlib.closing(objects.open_input(copy_uri)) as file:
+        back_bytes, back_digest = _pass_on(file, lambda _: None, lambda _: None)
+    if (back_bytes, back_digest) != (read_bytes, digest):
+        objects.delete(copy_uri)
+        raise StorageError(f"{copy_uri}: is not what was written ({back_bytes} bytes)")
+
+
+def _pass_on(
+    file: BinaryIO, write: Callable[[bytes], object], on_bytes: Callable[[int], None]
+) -> tuple[int, str]:
+    """Returns how many bytes a file had, and their SHA-256."""
+    digest, size_bytes = hashlib.sha256(), 0
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+        write(block)
+        size_bytes += len(block)
+        on_bytes(len(block))
+    return size_bytes, digest.hexdigest()
