@@ -41,14 +41,10 @@ Found = ManifestEntry | LeftOut | Unread
 
 def read_json(text: str | bytes, position: str, *, wraps: int = 0) -> Iterator[Found]:
     """Yields what one document of JSON names. Args: wraps: how many were taken off around it."""
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8")
-        except UnicodeDecodeError as error:
-            yield Unread(position=position, why=f"byte {error.start + 1} of it is no UTF-8")
-            return
     try:
-        value = _DECODER.decode(text)
+        value = parse_json(text)
+    except UnicodeDecodeError as error:
+        yield Unread(position=position, why=f"byte {error.start + 1} of it is no UTF-8")
     except json.JSONDecodeError as error:
         what = error.msg.lower().removesuffix(" at")
         why = f"no JSON: {what} at character {error.pos + 1}"
@@ -72,6 +68,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns a value of JSON. Raises: ValueError, RecursionError: it is none, or is no UTF-8."""
+    return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
 
 
 def read_value(value: Any, position: str, *, wraps: int = 0) -> Iterator[Found]:

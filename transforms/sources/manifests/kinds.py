@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from transforms.sources.manifests.entries import parse_json
 from transforms.sources.manifests.values import ValueSplitter
 
 _MAX_LINES_TRIED = 50
@@ -24,7 +23,7 @@ def are_values(beginning: bytes, *, is_all: bool) -> bool:
     lines = text.split(b"\n")
     if not is_all:
         del lines[-1]
-    if not lines:
+    if not lines or (is_all and not any(line.strip() for line in lines[1:])):
         return True
     if _is_json(lines[0]):
         return False
@@ -45,7 +44,7 @@ def _is_object(line: bytes) -> bool:
 
 def _is_json(text: bytes) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except (ValueError, RecursionError):  # also of bytes that are no text
         return False
     return True

@@ -25,8 +25,10 @@ from transforms.sources.manifests.entries import (
     Found,
     Unread,
     is_document,
+    parse_json,
     read_json,
     read_text,
+    read_value,
 )
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
 from transforms.sources.manifests.gunzip import MAGIC, GunzipError, gunzip_chunks
@@ -34,7 +36,7 @@ from transforms.sources.manifests.kinds import are_values
 from transforms.sources.manifests.lines import split_lines
 from transforms.sources.manifests.showing import show_text
 from transforms.sources.manifests.tables import TableHeader, read_header
-from transforms.sources.manifests.values import ValueSplitter
+from transforms.sources.manifests.values import Piece, ValueSplitter
 from transforms.storage.named import has_scheme, name_object, shown
 
 _SHAPES = (
@@ -143,15 +145,17 @@ def _read_any(chunks: Iterator[bytes], *, is_whole: bool) -> Iterator[Found]:
 def _read_values(
     chunks: Iterator[bytes], *, is_whole: bool
 ) -> Iterator[tuple[str, Iterable[Found]]]:
-    for position, text, is_complete in ValueSplitter(chunks).split():
-        if not (is_complete or is_whole):
-            continue
-        if text is None:
-            yield position, [_too_long(position)]
-        elif not text:
-            yield position, [Unread(position=position, why="here the list breaks off")]
-        else:
-            yield position, read_json(text, position)
+    for piece in ValueSplitter(chunks).split():
+        if piece.is_complete or is_whole:
+            yield piece.position, _read_piece(piece, piece.position)
+
+
+def _read_piece(piece: Piece, position: str) -> Iterable[Found]:
+    if piece.text is None:
+        return [_too_long(position)]
+    if not piece.text:
+        return [Unread(position=position, why="here the list breaks off")]
+    return read_json(piece.text, position)
 
 
 def _read_lines(
@@ -164,13 +168,17 @@ def _read_lines(
         if line is None:
             yield position, [_too_long(position)]
             continue
+        line = line.strip(b"\r\n ")
+        if not line or line.startswith(b"#"):
+            continue
+        if line.startswith((b"{", b"[")):
+            yield position, _read_document(line, position)
+            continue
         try:
-            text = line.decode("utf-8").strip()
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             why = f"byte {error.start + 1} of it is no UTF-8"
             yield position, [Unread(position=position, why=why)]
-            continue
-        if not text or text.startswith("#"):
             continue
         if is_first:
             header, is_first = read_header(text), False
@@ -181,7 +189,23 @@ def _read_lines(
         elif is_document(text):
             yield position, read_text(text, position)
         else:
-            yield position, [_read_name(text, position)]
+            yield position, [_read_name(text.strip(), position)]
+
+
+def _read_document(line: bytes, position: str) -> Iterable[Found]:
+    """Returns what a line of JSON names. Of a list that is no JSON as a whole each entry is read by
+    itself.
+    """
+    try:
+        value = parse_json(line)
+    except (ValueError, RecursionError):
+        splitter = ValueSplitter(iter([line]))
+        pieces = list(splitter.split())
+        if not splitter.has_list:
+            return read_json(line, position)
+        found = (_read_piece(piece, f"{position}, {piece.position}") for piece in pieces)
+        return itertools.chain.from_iterable(found)
+    return read_value(value, position)
 
 
 def _read_name(text: str, position: str) -> Found:

@@ -43,9 +43,7 @@ class TableHeader:
     def _read_row(self, line: str) -> ManifestEntry | LeftOut:
         (values,) = csv.reader([line], delimiter=self._delimiter, strict=True)
         if any(values[self._column_count :]):
-            raise ValueError(
-                f"{len(values)} values, expected {self._column_count} as in the header"
-            )
+            raise ValueError(f"{len(values)} values, the header has {self._column_count}")
 
         def value(name: str) -> str:
             column = self._columns.get(name, len(values))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from fractions import Fraction
 from typing import Any
 
 from transforms.media.rfc3339 import parse_time
@@ -41,14 +41,12 @@ def read_time(value: Any) -> int | None:
             if found is None:
                 raise ValueError(f"is {show_text(text)}, expected a time")
             return found if found > 0 else None
-        value = float(text) if re.search("[.eE]", text) else int(text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        value = Fraction(text)
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
         raise ValueError("is no time, expected a number of ns or text")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("is a number that is no time, expected one of ns")
     if value <= 0:
         return None
     for unit_ns in _NS_OF_UNIT:
         if _EARLIEST_NS <= value * unit_ns <= _LATEST_NS:
-            return round(value * unit_ns)
+            return int((value if isinstance(value, int) else Fraction(value)) * unit_ns)
     raise ValueError("is a number that is no time of the years 1971 to 2200, expected one of ns")

@@ -19,6 +19,8 @@ _SPACE = re.compile(rb"[\s,]*+")
 # No string of JSON has an end of line in it (s7): one that has was never ended, and ends there.
 _PLAIN = re.compile(rb'(?:[^{}\[\]"]++|"(?:[^"\\\n]++|\\[^\n])*+["\n])*+')
 _STRING = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+')
+_OPENING = re.compile(rb"[{\[]++")
+_CLOSING = re.compile(rb"[}\]]++")
 _SCALAR = re.compile(rb"[^,\s{}\[\]]++")
 _KEY_ENDS = tuple(b'"' + key.encode() + b'"' for key in LIST_KEYS)
 
@@ -152,11 +154,15 @@ class ValueSplitter:
             elif mark == b"[" and lists and depth == 1 and (key := kept.list_key()):
                 yield key
                 kept.add(b"[]")
-            else:
-                self._at += 1
-                kept.add(mark)
-                depth += 1 if mark in b"{[" else -1
-                if depth <= 0:
+            elif opening := _OPENING.match(self._data, end):
+                self._at = end + 1 if depth == 0 else opening.end()
+                kept.add(self._data[end : self._at])
+                depth += self._at - end
+            elif closing := _CLOSING.match(self._data, end):
+                self._at = min(closing.end(), end + depth)
+                kept.add(self._data[end : self._at])
+                depth -= self._at - end
+                if depth == 0:
                     return
 
     def _collect_string(self, kept: _Kept) -> None:
