@@ -31,6 +31,11 @@ _HOP_BY_HOP = {
 }
 
 
+_OF_OTHERS = re.compile(r"^/(?:storage|download|upload|batch|b)/")
+"""How paths of Cloud Storage begin."""
+_LISTING = re.compile(r"[?&](?:list-type|comp|uploads)\b")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """A request, and the store's answer to it."""
@@ -46,9 +51,11 @@ class Faults:
     """What goes wrong, and how often. A test changes it while the proxy is at work."""
 
     unavailable_ratio: float = 0.0
-    """Of requests that answer 503 and do nothing."""
+    """Of requests that are refused and do nothing."""
+    refusal: tuple[int, bytes] = (503, b'{"error": {"code": 503, "message": "try later"}}')
+    """Status and body of what is answered to them."""
     lost_answer_ratio: float = 0.0
-    """Of requests that change something, are done, and answer 503."""
+    """Of requests that change something, are done, and are refused all the same."""
     break_ratio: float = 0.0
     """Of downloads whose connection ends in the middle of the body."""
     short_ratio: float = 0.0
@@ -153,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ask_upstream(self, body: bytes, request: str) -> tuple[http.client.HTTPResponse, bytes]:
         """Returns the store's answer to a request, an upload's last byte lost if that is wanted."""
-        is_upload = self.path.startswith("/upload") and (
-            self.command == "PUT" or b"\r\n\r\n" in body[:2000]
+        is_upload = self.command == "PUT" or (
+            self.path.startswith("/upload") and b"\r\n\r\n" in body[:2000]
         )
         if is_upload and self.faults.uploads_end_short > 0 and re.search(self.faults.only, request):
             self.faults.uploads_end_short -= 1
@@ -189,11 +196,14 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _is_download(self, answer: http.client.HTTPResponse, data: bytes) -> bool:
+        # At S3 and Azure all but listings; at Google objects are told of by the same path.
+        is_content = (
+            not _LISTING.search(self.path)
+            if _OF_OTHERS.search(self.path) is None
+            else "alt=media" in self.path
+        )
         return (
-            self.command == "GET"
-            and "alt=media" in self.path
-            and answer.status in (200, 206)
-            and len(data) > 1
+            self.command == "GET" and is_content and answer.status in (200, 206) and len(data) > 1
         )
 
     def _hand_on_download(
@@ -217,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._hand_on(answer, data)
 
     def _hand_on(self, answer: http.client.HTTPResponse, data: bytes) -> None:
-        self._send_head(answer, len(data))
+        told = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self._send_head(answer, int(told or len(data)))
         self.wfile.write(data)
         self.wfile.flush()
 
@@ -240,12 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _refuse(self) -> None:
-        data = b'{"error": {"code": 503, "message": "try later"}}'
-        self.send_response(503)
+        status, data = self.faults.refusal
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
         self.wfile.flush()
 
     def _hang_up(self) -> None:
