@@ -52,7 +52,7 @@ jobs       | media: unpack_archive extract_track lane_file mix_call
            | base opus clock rtp archive track sound containers           | numpy
 inspection | media.inspection | base clock rtp archive track              | numpy
 storage    | storage          | base
-           |                              | apache_beam google google_crc32c tenacity urllib3
+           | | apache_beam boto3 botocore google google_crc32c obstore tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  |
 elements   | : elements bounds context filters reason server_clocks stamp | base clock rtp storage |

@@ -137,7 +137,7 @@ def test_result_that_is_damaged_is_told_beside_the_others(catalog: Path) -> None
         ((), "--catalog is required"),
         (("--catalog", "x", "--last", "0"), "--last 0: expected a positive number"),
         (("--catalog", "x", "y"), "runs does not know y"),
-        (("--catalog", "s3://bucket/x"), "only folders and gs:// can be locked"),
+        (("--catalog", "hdfs://server/x"), "only folders, gs://, s3:// and azfs:// can be"),
     ],
 )
 def test_what_cannot_be_listed_is_one_line(flags: tuple[str, ...], message: str) -> None:

@@ -501,7 +501,7 @@ def test_lock_that_cannot_be_read_is_an_error_of_the_store(catalog: Path) -> Non
 
 
 def test_other_stores_cannot_be_locked() -> None:
-    with pytest.raises(ConfigError, match="--catalog s3://bucket/catalog: only folders and gs://"):
-        acquire("s3://bucket/catalog", "run-1")
-    with pytest.raises(ConfigError, match="--catalog s3://bucket/catalog: only folders and gs://"):
-        look("s3://bucket/catalog")
+    with pytest.raises(ConfigError, match="--catalog hdfs://server/catalog: only folders, gs://"):
+        acquire("hdfs://server/catalog", "run-1")
+    with pytest.raises(ConfigError, match="--catalog hdfs://server/catalog: only folders, gs://"):
+        look("hdfs://server/catalog")

@@ -24,9 +24,11 @@ from transforms.storage.store import SwapRead, SwapUnsupportedError
         ("/raw/a.tar.gz", "LocalStore", False),
         ("raw/**", "LocalStore", False),
         ("gs://bucket/raw/*", "GcsStore", True),
-        ("s3://bucket/raw", "BeamStore", True),
         ("https://host/a.tar.gz?x", "HttpsStore", False),
         ("HTTP://localhost/a", "HttpsStore", False),
+        ("s3://bucket/raw", "S3Store", True),
+        ("azfs://account/container/raw", "AzureStore", True),
+        ("hdfs://server/raw", "BeamStore", True),
     ],
 )
 def test_store_goes_by_the_scheme(uri: str, name: str, can_be_down: bool) -> None:
@@ -45,19 +47,23 @@ def test_scheme_that_nobody_knows_is_told_with_those_known(uri: str) -> None:
         store_of(uri)
 
     assert str(told.value).startswith(f"{uri}: unknown scheme {scheme}://, expected a path or one")
-    for known in ("file://", "gs://", "https://", "s3://"):
+    for known in ("azfs://", "file://", "gs://", "https://", "s3://"):
         assert known in str(told.value)
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("uri", ["gs:///raw/*", "gs://*/raw", "gs://-/raw"])
+@pytest.mark.parametrize(
+    "uri",
+    ["gs:///raw/*", "gs://*/raw", "gs://-/raw", "s3:///raw/*", "s3://*/raw", "s3://b/raw",
+     "azfs:///raw/*", "azfs://Account/calls/raw", "azfs://account", "azfs://account/*/raw"],
+)  # fmt: skip
 def test_bucket_that_cannot_be_is_a_storage_error(uri: str) -> None:
-    with pytest.raises(StorageError, match="is no name of a bucket"):
+    with pytest.raises(StorageError, match=r"is no name of a (bucket|storage account|container)"):
         objects.match(uri)
 
 
 def test_object_store_has_no_folders(tmp_path: Path) -> None:
-    for uri in ("gs://bucket/a", "s3://bucket/a"):
+    for uri in ("gs://bucket/a", "s3://bucket/a", "azfs://account/calls/a", "hdfs://server/a"):
         assert not objects.is_folder(uri)
         assert not objects.exists_literally(uri)
         objects.prepare_folder(uri)
@@ -198,6 +204,6 @@ def test_writer_waits_for_who_reads(tmp_path: Path) -> None:
 
 def test_store_of_beam_cannot_swap() -> None:
     with pytest.raises(SwapUnsupportedError):
-        objects.read_for_swap("s3://bucket/x")
+        objects.read_for_swap("hdfs://server/x")
     with pytest.raises(SwapUnsupportedError):
-        objects.compare_and_swap("s3://bucket/x", None, b"one")
+        objects.compare_and_swap("hdfs://server/x", None, b"one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,15 @@ import tenacity
 
 from tests.support import fake_store, quick_beam
 from tests.support.certificates import Authority
+from tests.support.cloud_servers import (
+    CloudServer,
+    client_with_faults,
+    running_azurite,
+    running_moto,
+)
 from tests.support.job_run import JobRun
 from tests.support.processes import HOST
+from tests.support.storage_proxy import Faults
 from tests.support.tls_site import Site, running_site
 from transforms.codec.pool import POOL
 from transforms.context import JobSettings, RunIdentity
@@ -119,3 +127,39 @@ def tls_site(
     _tls_site.clear()
     yield _tls_site
     storage_options.use(before)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[CloudServer]:
+    """A server of S3 in a process of its own, with a bucket `calls`."""
+    with running_moto() as server:
+        server.make_bucket("calls")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[CloudServer]:
+    """A server of Azure's blobs in a process of its own, with a container `calls`."""
+    with running_azurite() as server:
+        server.make_bucket("calls")
+        yield server
+
+
+@pytest.fixture(params=["moto", "azurite"])
+def cloud(request: pytest.FixtureRequest) -> CloudServer:
+    """Each of the two servers."""
+    server: CloudServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def cloud_faults(cloud: CloudServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """What is wrong between this process and one of the two servers; nothing at first."""
+    with client_with_faults(cloud, monkeypatch) as faults:
+        yield faults
+
+
+@pytest.fixture
+def cloud_place(cloud: CloudServer, request: pytest.FixtureRequest) -> str:
+    """A folder in the bucket `calls` of one of the two servers that is this test's own."""
+    return f"{cloud.base}calls/{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())}"

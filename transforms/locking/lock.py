@@ -237,7 +237,8 @@ def _read(catalog_uri: str) -> tuple[HeldLock | None, str | None]:
         found = objects.read_for_swap(uris.join(catalog_uri, NAME))
     except SwapUnsupportedError:
         raise ConfigError(
-            f"--catalog {catalog_uri}: only folders and gs:// can be locked against a second run"
+            f"--catalog {catalog_uri}: only folders, gs://, s3:// and azfs:// can be locked "
+            "against a second run"
         ) from None
     state = decode(found.data)
     is_given_back = state is not None and state.expires_unix_s == _GIVEN_BACK_UNIX_S

@@ -8,6 +8,7 @@ import errno
 import http.client
 import re
 
+import obstore.exceptions
 import urllib3.exceptions
 from apache_beam.io.filesystem import BeamIOError
 from google.api_core import exceptions as google_errors
@@ -15,6 +16,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
 from transforms.media.text import printable, without_secrets
+from transforms.storage import answers
 
 _FINAL_ERRNOS = frozenset(
     {
@@ -42,6 +44,7 @@ STORE_ERRORS = (
     DataCorruption,
     urllib3.exceptions.HTTPError,
     http.client.HTTPException,
+    obstore.exceptions.BaseError,
 )
 _REQUEST = re.compile(r"^[A-Z]+ https?://\S+:\s*")
 _JSON_MESSAGE = re.compile(r'^\{.*?"message": "((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -58,6 +61,8 @@ def is_passing(error: object) -> bool:
         return error.code is None or is_passing(int(error.code))
     if isinstance(error, InvalidResponse):
         return is_passing(int(error.response.status_code))
+    if isinstance(error, BaseException) and answers.is_of_library(error):
+        return answers.is_passing(error)
     if isinstance(error, OSError):
         return error.errno not in _FINAL_ERRNOS and not isinstance(
             error, FileNotFoundError | PermissionError
@@ -79,9 +84,11 @@ def was_retried(error: object) -> bool:
 
 
 def status_of(error: object) -> int | None:
-    """Returns the HTTP status that a Google service answered with; None for any other error."""
+    """Returns the HTTP status that a store answered with; None where it is not told."""
     if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
         return int(error.code)
+    if isinstance(error, BaseException) and answers.is_of_library(error):
+        return answers.status_of(error)
     return None
 
 
@@ -109,6 +116,8 @@ def describe_error(error: BaseException) -> str:
         return f"HTTP status {int(error.code)}" + (
             f": {printable(without_secrets(said))[:200]}" if said.strip() else ""
         )
+    if answers.is_of_library(error):
+        return answers.describe(error)
     if isinstance(error, OSError) and error.strerror:
         return printable(without_secrets(error.strerror))
     text = printable(without_secrets(str(error)).split("\n", 1)[0])[:300]

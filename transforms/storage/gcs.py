@@ -110,7 +110,7 @@ class GcsStore(ObjectStore):
     read_buffer_bytes = 16 << 20
     """A request per megabyte would wait more than it reads."""
 
-    def find_credentials(self) -> None:
+    def find_credentials(self, uri: str) -> None:
         """Looks for Google's credentials, and goes on without where there are none."""
         credentials.have_credentials()
 

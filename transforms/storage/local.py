@@ -36,7 +36,7 @@ class LocalStore:
     read_buffer_bytes = 1 << 20
     can_be_down = False
 
-    def find_credentials(self) -> None:
+    def find_credentials(self, uri: str) -> None:
         """Looks for nothing: a disk asks for no credentials."""
 
     # --- reading ----------------------------------------------------------------------------------

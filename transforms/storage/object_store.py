@@ -20,7 +20,7 @@ class ObjectStore(Store, Protocol):
 
     can_be_down: bool = True
 
-    def find_credentials(self) -> None:
+    def find_credentials(self, uri: str) -> None:
         """Looks for no credentials: the store's library finds its own."""
         return  # a body, or the checker takes it for one that each store must write
 

@@ -27,16 +27,17 @@ _STAGED_BUFFER_BYTES = 1 << 20
 
 
 def find_credentials(uris: Iterable[str]) -> None:
-    """Looks for the credentials that the stores of these URIs need; once, before any work.
+    """Looks for the credentials that these places need; once, before any work.
 
     Raises:
-      ConfigError: a secret cannot be read that the account of one of them names.
+      ConfigError: one needs some, and there are none, or a secret cannot be read that its account
+        names.
     """
     for uri in uris:
         account = storage_options.current().account_of(uri)
         for reference in account.references if account else ():
             secrets.check(reference)
-        store_of(uri).find_credentials()
+        store_of(uri).find_credentials(uri)
 
 
 def is_on_this_machine(uri: str) -> bool:

@@ -37,6 +37,20 @@ def _https() -> Store:
 
 
 @functools.cache
+def _s3() -> Store:
+    from transforms.storage.s3 import S3Store
+
+    return S3Store()
+
+
+@functools.cache
+def _azure() -> Store:
+    from transforms.storage.azure import AzureStore
+
+    return AzureStore()
+
+
+@functools.cache
 def _beam() -> Store:
     from transforms.storage.beam import BeamStore
 
@@ -48,6 +62,8 @@ _STORES: dict[str, Callable[[], Store]] = {
     "gs": _gcs,
     "https": _https,
     "http": _https,
+    "s3": _s3,
+    "azfs": _azure,
 }
 """By scheme; a path has none."""
 

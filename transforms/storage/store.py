@@ -92,8 +92,10 @@ class Store(Protocol):
     can_be_down: bool
     """Whether the store as a whole can stop answering, and may answer again later."""
 
-    def find_credentials(self) -> None:
-        """Looks for the credentials the store needs, once, before any work."""
+    def find_credentials(self, uri: str) -> None:
+        """Looks for the credentials that a place needs, once, before any work. Raises:
+        ConfigError: it needs some, and there are none.
+        """
 
     # --- reading ---
 
