@@ -139,7 +139,7 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
             found.append((Reason.REPRESS_NEEDED, lines[-1]))
     if waits:
         lines.append(waits)
-    if not lines and (quiet := _quiet_night(result["counts"], run)):
+    if not lines and (quiet := _quiet_night(result["counts"], job, run)):
         lines.append(quiet)
     return found[0][0] if found else Reason.OK, lines
 
@@ -163,13 +163,15 @@ def _what_waits(counts: Mapping[str, int], bounds: Bounds) -> str:
     return line
 
 
-def _quiet_night(counts: Mapping[str, int], run: RunIdentity) -> str:
+def _quiet_night(counts: Mapping[str, int], job: JobSettings, run: RunIdentity) -> str:
     """Returns what to tell of a run that found nothing to do, empty for any other."""
     if any(counts.get(f"archives_{status}") for status in Status):
         return ""
     if listed := counts.get("archives_listed", 0):
         return f"nothing new: the catalog has all of the {listed} archives"
     since = run.since_unix_ns
+    if since is None and job.manifests:
+        return "nothing new: the manifests name no recording that is wanted"
     return (
         "" if since is None else f"nothing new: no archive is newer than {to_time(since)} (--since)"
     )
