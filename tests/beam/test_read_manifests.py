@@ -130,8 +130,8 @@ def test_what_cannot_be_read_is_a_failure_of_its_manifest_and_costs_no_neighbour
         ) == [
             (good.where, "line 2", "ReadManifests", "ArchiveError"),
             (good.where, "line 3", "ReadManifests", "ArchiveError"),
-            ("listing of yesterday", "", "ReadManifests", "StorageError"),
             (song.where, "line 1", "ReadManifests", "ArchiveError"),
+            ("listing of yesterday", "", "ReadManifests", "StorageError"),
         ]
         assert {each.archive_modified_unix_ns for each in found} == {context.started_unix_ns}
         assert SECRET not in str(found)

@@ -407,6 +407,38 @@ def test_failure_of_what_cannot_be_listed_goes_from_its_former_date(context: Job
     _run(context, [], failures=[failure], prior=prior, archives=anything, sections=check)
 
 
+def test_each_entry_of_a_manifest_that_cannot_be_read_counts_as_an_archive(
+    context: JobRun,
+) -> None:
+    failures = [
+        make_failure(
+            stage=Stage.READ_MANIFESTS,
+            archive_uri="/list.json",
+            member=f"recordings[{number}]",
+            archive_modified_unix_ns=CALL_START_UNIX_NS,
+        )
+        for number in range(3)
+    ]
+
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {("failures", CALL_DATE, False): {("/list.json",): 3}}
+
+    def count(archives: list[RecordedArchive]) -> None:
+        assert [archive.status for archive in archives] == [Status.FAILED] * 3
+        assert sum(archive.failure_count for archive in archives) == 3
+        assert all(archive.is_first_time for archive in archives)
+
+    _run(context, [], failures=failures, archives=count, sections=check)
+
+
+def test_failures_of_a_manifest_go_when_it_can_be_read_again(context: JobRun) -> None:
+    def check(sections: list[SectionRef]) -> None:
+        assert _told(sections) == {("failures", CALL_DATE, True): {("/list.json",): 0}}
+
+    prior = [{**_list_failure(CALL_DATE, "/list.json"), "stage": "ReadManifests"}]
+    _run(context, [], prior=prior, archives=nothing, sections=check)
+
+
 def test_failure_of_a_folder_goes_when_it_can_be_listed_again(context: JobRun) -> None:
     def check(sections: list[SectionRef]) -> None:
         assert _told(sections) == {("failures", CALL_DATE, True): {("/raw/x/",): 0}}

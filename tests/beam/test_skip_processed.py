@@ -38,6 +38,7 @@ from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.skip_processed import SkipProcessed
+from transforms.sources.manifests.entry import ManifestEntry
 
 DAY_NS = 86_400 * 10**9
 DAY_1_NS = 1_767_607_200 * 10**9
@@ -414,3 +415,118 @@ def test_key_columns_need_not_be_all_of_a_key(context: JobRun) -> None:
         assert_that(
             rows["archives"], equal_to([{"archive_uri": "/raw/b", "call_date": "2026-01-05"}])
         )
+
+
+# --- what manifests name --------------------------------------------------------------------------
+
+
+def _entry(name: str, **fields: Any) -> ManifestEntry:
+    return ManifestEntry(uri=f"/raw/{name}", link=f"https://files.test/{name}?sig", **fields)
+
+
+def _expect_named(
+    context: JobRun,
+    entries: Sequence[ManifestEntry],
+    todo: Check,
+    skipped: Sequence[str] = (),
+    listed: Sequence[ArchiveRef] = (),
+    named: int | None = None,
+) -> None:
+    with make_pipeline() as pipeline:
+        compared = (
+            pipeline | "Listed" >> beam.Create(listed),
+            pipeline | "Entries" >> beam.Create(entries) | GroupOnce(),
+        ) | SkipProcessed(*context)
+        assert compared.named is not None
+        expect(
+            todo=(compared.todo, todo),
+            skipped=(
+                compared.skipped | beam.FlatMap(lambda uris: uris),
+                equal_to([f"/raw/{name}" for name in skipped]),
+            ),
+            named=(compared.named, equal_to([1] * (len(entries) if named is None else named))),
+        )
+
+
+def test_named_archive_is_taken_for_what_the_catalog_has_whatever_the_date(
+    context: JobRun,
+) -> None:
+    write_archive_row(context, _ref("done"))
+    write_archive_row(context, _ref("other", modified_unix_ns=DAY_1_NS + DAY_NS), status="empty")
+    write_archive_row(context, _ref("waits"), status="waiting", attempts=0)
+    copied_fields = {"copy_uri": "/copies/1", "modified_time": to_time(DAY_1_NS)}
+    write_archive_row(context, _ref("copied"), status="failed", **copied_fields)
+    names = ("done", "other", "waits", "copied", "new")
+
+    def check(found: list[ArchiveRef]) -> None:
+        refs = {ref.uri.removeprefix("/raw/"): ref for ref in found}
+        assert set(refs) == {"waits", "copied", "new"}
+        assert all(ref.is_unseen and ref.link for ref in found)
+        assert refs["waits"].is_waiting
+        copied = refs["copied"]
+        assert (copied.copy_uri, copied.fingerprint, copied.size_bytes) == ("/copies/1", "3-1", 3)
+        assert (copied.is_known_failure, copied.modified_unix_ns) == (True, DAY_1_NS)
+        assert (refs["new"].fingerprint, refs["new"].modified_unix_ns) == ("", STARTED_UNIX_NS)
+
+    _expect_named(context, [_entry(name) for name in names], check, skipped=["done", "other"])
+
+
+def test_expired_link_is_tried_again_however_often_it_was(context: JobRun) -> None:
+    for name, error in (("expired", "LinkExpiredError"), ("damaged", "ArchiveError")):
+        fields = {"status": "failed", "error_type": error, "attempts": 99, **TODAY}
+        write_archive_row(context, _ref(name, fingerprint=""), **fields)
+
+    _expect_named(
+        context,
+        [_entry("expired"), _entry("damaged")],
+        lambda found: equal_to([("/raw/expired", 99)])([(r.uri, r.attempt) for r in found]),
+        skipped=["damaged"],
+    )
+
+
+def test_archive_that_a_pattern_matches_too_is_the_patterns(context: JobRun) -> None:
+    _expect_named(
+        context,
+        [_entry("a"), _entry("b")],
+        lambda found: equal_to([("/raw/a", ""), ("/raw/b", "https://files.test/b?sig")])(
+            [(ref.uri, ref.link) for ref in found]
+        ),
+        listed=[_ref("a")],
+        named=1,
+    )
+
+
+def test_what_ended_before_the_run_is_about_is_left_unless_it_waits(context: JobRun) -> None:
+    context = context.changed(since_unix_ns=DAY_1_NS)
+    write_archive_row(context, _ref("waits"), status="waiting", attempts=0)
+    entries = [
+        _entry("old", ended_unix_ns=DAY_1_NS),
+        _entry("new", ended_unix_ns=DAY_1_NS + 1),
+        _entry("undated"),
+        _entry("waits", ended_unix_ns=DAY_1_NS - 1),
+    ]
+
+    _expect_named(
+        context,
+        entries,
+        lambda found: equal_to([("/raw/new", True), ("/raw/undated", False), ("/raw/waits", True)])(
+            [(ref.uri, ref.is_dated) for ref in found]
+        ),
+        named=3,
+    )
+
+
+def test_named_and_listed_archives_are_weighed_together(context: JobRun) -> None:
+    names = ("a", "b", *(f"{number}" for number in range(198)))
+    rows = [archive_row_of(_ref(name), context, settings_fingerprint="other") for name in names]
+    write_rows(context, "archives", rows, "2026-01-05")
+    context = context.changed(repress=False)
+    entries = [_entry(f"{number}") for number in range(19)]
+
+    _expect_named(
+        context,
+        entries,
+        nothing,
+        skipped=["a", "b", *(f"{number}" for number in range(19))],
+        listed=[_ref("a"), _ref("b")],
+    )

@@ -19,16 +19,22 @@ from apache_beam.portability import common_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 import transforms
+from pipelines import manifests
+from pipelines.options import RunArguments, parse_arguments
+from pipelines.places import places_of
 from tests.support.storage_servers import running_emulator
 from tests.support.translation import BUCKET, payloads, translate
 from transforms.bounds import Bounds
-from transforms.context import JobSettings
+from transforms.context import JobSettings, ManifestSource
 from transforms.filters import Filters
 from transforms.media.settings import CompositeSettings, PressSettings
+from transforms.sources.own_files import is_our_own
+from transforms.storage.storage_options import StorageOptions
 
 Proto = Any
 """A job: Beam's messages have no types that can be checked."""
 STEPS = Path(__file__).parents[1] / "data" / "dataflow_steps.txt"
+STEPS_OF_MANIFESTS = STEPS.with_name("dataflow_steps_of_manifests.txt")
 JOB = JobSettings(
     output_uri=f"gs://{BUCKET}/pressed",
     catalog_uri=f"gs://{BUCKET}/pressed/catalog",
@@ -104,6 +110,47 @@ def test_steps_have_the_names_that_dashboards_know(proto: Proto) -> None:
     and into the list.
     """
     assert sorted(_our_names(proto)) == STEPS.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def named(_bucket: None) -> Proto:
+    """With manifests and copies."""
+    source = ManifestSource(where=f"gs://{BUCKET}/listing.json", shown="listing.json")
+    copies = f"gs://{BUCKET}/copies"
+    return translate(PATTERNS, replace(JOB, manifests=(source,), copy_raw_uri=copies))
+
+
+def test_run_over_manifests_has_more_steps_with_names_that_stay(proto: Proto, named: Proto) -> None:
+    names, of_named = set(_our_names(proto)), set(_our_names(named))
+
+    assert names <= of_named
+    assert sorted(of_named - names) == STEPS_OF_MANIFESTS.read_text().splitlines()
+    for name in of_named:
+        assert re.fullmatch(r"[A-Z][A-Za-z]+(/[A-Z][A-Za-z]+)*", name), name
+
+
+@pytest.mark.usefixtures("_bucket")
+def test_no_signature_is_in_a_job(tmp_path: Path) -> None:
+    """What was asked for by links goes by way of staging."""
+    link = "https://files.test/a.tar.gz?X-Amz-Signature=PLANTEDSIGNATURE"
+    arguments = parse_arguments(
+        ["run", "--input", link, "--manifest", f"{link}&of=manifest", "--output", str(tmp_path)]
+    )
+    assert isinstance(arguments, RunArguments)
+    where = replace(places_of(arguments), manifests=())
+    root = tmp_path / "callpress-0123456789ab"
+
+    staged = manifests.stage(where, str(root), reads_files=False)
+
+    assert Path(staged[0].where).read_text() == f"{link}\n"
+    assert is_our_own(staged[0].where)
+    assert "PLANTED" not in repr((staged, places_of(arguments)))
+    hosts = manifests.hosts_of(places_of(arguments))
+    assert hosts == {"files.test:443"}
+    options = StorageOptions(named_hosts=hosts)
+    job = translate(PATTERNS, replace(JOB, manifests=staged, storage_options=options))
+    assert b"PLANTED" not in job.SerializeToString()
+    assert not [each.step for each in payloads(job) if b"PLANTED" in each.content]
 
 
 def test_names_can_be_read_and_are_unique(proto: Proto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.bundles import Bundle, WrittenBundle
 from transforms.catalog.schema import TABLES
-from transforms.context import VERSION
+from transforms.context import VERSION, ManifestSource
 from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row, Status
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.errors import StorageError
@@ -38,7 +39,7 @@ from transforms.media.settings import Mp3Settings, PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
-from transforms.recovery import completed_work
+from transforms.recovery import completed_work, manifests
 from transforms.recovery.take_up import TakenUp, find_calls, keep_completed_work
 from transforms.storage import objects
 from transforms.take_up_completed import TakeUpCompleted
@@ -438,3 +439,47 @@ def test_of_several_dead_runs_the_last_counts(dead: Dead) -> None:
 def test_storage_lists_nothing_where_no_run_ever_was(context: JobRun) -> None:
     assert objects.list_below(str(Path(context.staging_uri).parent)) == []
     assert take(context) == 0
+
+
+# --- manifests in staging -------------------------------------------------------------------------
+
+
+def _stage_manifest(context: JobRun, name: str, age_seconds: float = 0) -> Path:
+    root = Path(context.staging_uri).parent
+    path = root / "manifests" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("https://files.test/a?sig")
+    when = time.time() - age_seconds
+    os.utime(path, (when, when))
+    return path
+
+
+def test_manifests_of_other_launchers_stay_for_a_day(context: JobRun) -> None:
+    """Their jobs may wait to be begun; what a killed launcher left goes."""
+    fresh = _stage_manifest(context, "0" * 32, 80_000)
+    forgotten = _stage_manifest(context, "1" * 32, 90_000)
+
+    assert take(context) == 0
+
+    assert fresh.exists()
+    assert not forgotten.exists()
+
+
+def test_manifests_of_a_run_go_with_it(context: JobRun) -> None:
+    root = Path(context.staging_uri).parent
+    own = _stage_manifest(context, "2" * 32)
+    folder = _stage_manifest(context, "3" * 32 + "/sub/events.json").parent.parent
+    in_place = root.parent / "list.txt"
+    in_place.write_text("https://files.test/a")
+    sources = (
+        ManifestSource(where=str(own), shown="standard input", is_staged=True),
+        ManifestSource(where=f"{folder}/", shown="/events/", is_staged=True),
+        ManifestSource(where=str(in_place), shown=str(in_place)),
+    )
+    job = replace(context.job, manifests=sources, staging_root=str(root))
+
+    for _ in range(2):  # also where it was done before
+        manifests.delete_staged(job)
+
+    assert not (root / "manifests").exists()
+    assert in_place.exists()
