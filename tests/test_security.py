@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from google.api_core import exceptions as google_errors
+from obstore import exceptions as obstore_errors
 
 from pipelines import run_summary
 from pipelines.logs import set_up_logging
@@ -171,6 +172,16 @@ def test_other_text_is_left_alone(text: str) -> None:
         google_errors.from_http_status(403, f"POST {SIGNED}: denied"),
         OSError(f"HTTPSConnectionPool: Max retries exceeded with url: {SIGNED}"),
         ConnectionError(SIGNED),
+        obstore_errors.GenericError(
+            f"Generic S3 error: Error performing PUT {SIGNED} in 1ms - HTTP error: error sending "
+            f"request for url ({SIGNED})\n\nDebug source:\nuri: {SIGNED}"
+        ),
+        obstore_errors.PermissionDeniedError(
+            f"The operation lacked the privileges: Error performing GET {SIGNED} in 1ms - "
+            "Server returned non-2xx status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch"
+            "</Code><StringToSign>SECRET0123456789</StringToSign></Error>"
+        ),
+        FileNotFoundError(f"Object at location x not found: Error performing GET {SIGNED} in 1ms"),
     ],
     ids=lambda error: type(error).__name__,
 )

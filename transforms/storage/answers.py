@@ -21,7 +21,7 @@ _JSON_MESSAGE = re.compile(r'"message": ?"((?:[^"\\]|\\.)*)"')
 _REGION = re.compile(r"<Region>([\w-]+)</Region>|expecting '([\w-]+)'")
 _REDIRECT = "Received redirect without LOCATION"
 _REFUSED_DELETE = re.compile(
-    r"Bulk delete request failed for key .*?: (.*) \(code: (\w+)\)", re.DOTALL
+    r"(?:Bulk delete|DeleteObjects) request failed for key .*?: (.*) \(code: (\w+)\)", re.DOTALL
 )
 _REQUEST = re.compile(r"Error performing ([A-Z]+) ")
 _LISTING = ("Error performing list request", "?list-type=", "comp=list&", "comp=list ")
@@ -114,6 +114,8 @@ def describe(error: BaseException) -> str:
     code, status = _code_of(told), status_of(error)
     if isinstance(error, obstore_errors.PreconditionError) and status == 412:
         return f"HTTP status 412: {_REPLACED}"
+    if found := _REFUSED_DELETE.search(told):
+        return f"it may not be deleted ({found[2]}): {_cut(found[1])}"
     said = _advice(told, code, status) or _said(told)
     if status is None:
         return said
@@ -145,7 +147,7 @@ def _advice(told: str, code: str, status: int | None) -> str:
 def _operation(told: str) -> str:
     if any(word in told for word in _LISTING):
         return "list what is there"
-    if _REFUSED_DELETE.search(told) or "bulk delete" in told or "?delete" in told:
+    if "bulk delete" in told or "?delete" in told:
         return "delete it"
     found = _REQUEST.search(told)
     return f"{_VERBS.get(found[1], 'reach') if found else 'reach'} it"
@@ -153,13 +155,15 @@ def _operation(told: str) -> str:
 
 def _said(told: str) -> str:
     """Returns the words of the store, or else those of the library that follow the request."""
-    if found := _REFUSED_DELETE.search(told):
-        said = f"it was not deleted: {found[1]}"
-    elif found := _MESSAGE.search(told) or _JSON_MESSAGE.search(told):
+    if found := _MESSAGE.search(told) or _JSON_MESSAGE.search(told):
         said = found[1]
     elif _STATUS.search(told):
         return ""
     else:
         said = re.sub(r"^Generic \w+ error: ", "", told)
         said = re.sub(r"^(?:Error performing \w+ request: )?Error performing .*? - ", "", said)
+    return _cut(said)
+
+
+def _cut(said: str) -> str:
     return printable(without_secrets(said.strip().split("\n", 1)[0]))[:200]

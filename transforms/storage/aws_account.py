@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class AwsAccess:
     endpoint: str
     """URL of the service; empty for Amazon's."""
     region: str
-    provider: Callable[[], S3Credential] | None
+    provider: Callable[[], S3Credential] | None = field(repr=False)
     """Gives credentials; None where `obstore` finds them itself."""
     skips_signature: bool
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class AzureAccess:
     """How an account is reached, and by whose credentials."""
 
     endpoint: str
-    config: AzureConfig
+    config: AzureConfig = field(repr=False)
 
 
 def find_access(name: str, account: StoreAccount | None) -> AzureAccess:
