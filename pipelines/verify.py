@@ -80,7 +80,7 @@ def verify(arguments: VerifyArguments) -> int:
         result = {
             "exit_status": status,
             "catalog": catalog,
-            "counts": {"rows": tables.row_counts, "files": files.count},
+            "counts": {"rows": tables.row_counts, "files": files.count, "kept": files.kept},
             "size_bytes": files.size_bytes,
             "hashed": not arguments.fast,
             "problems": told.as_json,
@@ -92,6 +92,11 @@ def verify(arguments: VerifyArguments) -> int:
     verdict = f"{told.problems} wrong" if told.problems else f"all there, {how} as in the catalog"
     if arguments.repair:
         _tell_noted(noted)
+    if files.kept:
+        print(
+            f"callpress: {files.kept} earlier files stay beside those of the rows, as their store "
+            "did not let them be replaced"
+        )
     print(
         f"callpress: {tables.row_counts['recordings']} rows of recordings, {files.count} files, "
         f"{files.size_bytes / 1e6:.1f} MB, {len(tables.row_counts)} tables: {verdict}"

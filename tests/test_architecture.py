@@ -59,7 +59,7 @@ elements   | : elements bounds context filters reason server_clocks stamp | base
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
-composites | composites       | storage elements locking engine catalog   | apache_beam
+composites | composites       | base storage elements locking engine catalog | apache_beam
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog

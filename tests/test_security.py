@@ -27,6 +27,7 @@ from tests.support.command import SAMPLE, callpress, query
 from tests.support.job_run import JobRun
 from tests.support.processes import children_of
 from transforms.composites.merge_rows import _DeleteFn
+from transforms.elements import DroppedFile
 from transforms.media.text import printable, printable_json, without_secrets
 from transforms.storage import errors
 
@@ -327,7 +328,8 @@ def test_media_outside_the_output_is_never_deleted(context: JobRun, tmp_path: Pa
     delete = _DeleteFn(context.changed(output_uri=str(tmp_path / "out")).job)
 
     gone = [
-        list(delete.process(str(path), context.run, ())) for path in sorted(tmp_path.rglob("x*"))
+        list(delete.process(DroppedFile(uri=str(path)), context.run, ()))
+        for path in sorted(tmp_path.rglob("x*"))
     ]
 
     assert [path for paths in gone for path in paths] == [

@@ -370,6 +370,21 @@ class PressedCall:
     cpu_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedFile:
+    """A media file of which no row is left, or of which none will be."""
+
+    uri: str
+    call: CallKey | None = None
+    """None for a file of a call that is put off: the catalog has no row of it."""
+    call_date: str = ""
+    """Of the call's rows."""
+    participant_id: str | None = None
+    """None, as are the next two, of a mix, and where no row tells any more whose it was."""
+    user_session_id: str | None = None
+    output_type: OutputType | None = None
+
+
 # --- what became of archives ---------------------------------------------------------------------
 
 
@@ -423,6 +438,8 @@ class Stage(StrEnum):
     PLAN_CALLS = "PlanCalls"
     EXTRACT_TRACKS = "ExtractTracks"
     MIX_CALLS = "MixCalls"
+    WRITE_CATALOG = "WriteCatalog"
+    """A file without a row cannot be deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

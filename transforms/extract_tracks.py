@@ -5,7 +5,7 @@ where sounds of it come at once.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -199,10 +199,11 @@ def _extract(
             _uid(track),
         )
         lanes = (stats, *stats.beside)
+        places: dict[int, str] = {}
         if output is not None:
             for lane in lanes:
-                place = _place_of(source, lane, job)[1]
-                publish_media(job, run, place, lane_path(output, lane.lane))
+                made = lane_path(output, lane.lane)
+                places[lane.lane] = publish_media(job, run, _place_of(source, lane, job), made)
     accounts = settle_between_archives(
         [
             *(
@@ -216,7 +217,7 @@ def _extract(
     sizes = [lane.file.size_bytes for lane in lanes if lane.file]
     extracted = ExtractedTrack(
         track=track,
-        rows=_stage_rows(source, lanes, accounts, job, run),
+        rows=_stage_rows(source, lanes, places, accounts, job, run),
         file_times=tuple(_file_time(lane) for lane in lanes),
         archive_uris=source.archive_uris,
         duration_samples=sum(lane.duration_samples for lane in lanes),
@@ -224,7 +225,7 @@ def _extract(
         file_count=len(sizes),
         bytes_written=sum(sizes),
         cpu_ns=cpu_ns,
-        media_uris=tuple(_place_of(source, lane, job)[1] for lane in lanes if lane.file),
+        media_uris=tuple(places[lane.lane] for lane in lanes if lane.file),
     )
     return extracted, [
         *missing_failures(Stage.EXTRACT_TRACKS, accounts, job.settings),
@@ -249,8 +250,8 @@ def _file_time(lane: TrackStats) -> FileTime:
     )
 
 
-def _place_of(source: TrackSource, lane: TrackStats, job: JobSettings) -> tuple[str, str]:
-    """Returns the name and the URI of one of a track's files."""
+def _place_of(source: TrackSource, lane: TrackStats, job: JobSettings) -> str:
+    """Returns the URI of one of a track's files, where it can be replaced."""
     filename = individual_name(
         source.track,
         source.timeline_start_unix_ns // NS_PER_MS,
@@ -258,12 +259,13 @@ def _place_of(source: TrackSource, lane: TrackStats, job: JobSettings) -> tuple[
         lane.lane,
     )
     folder = call_folder(source.track.call)
-    return filename, uris.join(job.output_uri, "recordings", folder, filename)
+    return uris.join(job.output_uri, "recordings", folder, filename)
 
 
 def _stage_rows(
     source: TrackSource,
     lanes: Sequence[TrackStats],
+    places: Mapping[int, str],
     accounts: Sequence[DumpAccount],
     job: JobSettings,
     run: RunIdentity,
@@ -272,7 +274,7 @@ def _stage_rows(
     container = job.settings.individual.container
     rows: dict[str, list[Row]] = {
         "recordings": [
-            individual_row(source, lane, container, *_place_of(source, lane, job))
+            individual_row(source, lane, container, places[lane.lane])
             for lane in lanes
             if lane.file
         ],

@@ -30,6 +30,7 @@ from transforms.context import JobSettings, RunIdentity
 from transforms.elements import (
     ArchiveOutcome,
     CallPlan,
+    DroppedFile,
     ExtractedTrack,
     Failure,
     PressedCall,
@@ -72,7 +73,7 @@ class MixCalls(beam.PTransform):
     """Input: `CallPlan`, `ExtractedTrack` or `PutOffTrack`, `Failure` with a call. Output:
     `PressedCall` (main), `ArchiveOutcome` (`outcomes`), and the `SectionRef` (`sections`) of the
     rows of all of them; of a call that is put off, which is one that the catalog does not have, the
-    URIs of its files that were made (`unpublished`).
+    `DroppedFile` of each that was made (`unpublished`).
 
     Groups by the call session. Decodes and measures every track, writes the MP3 (if
     wanted) under a name that comes from ids, and the call's rows into staging: a retried bundle
@@ -206,7 +207,7 @@ def _put_off(plan: CallPlan, extracted: Sequence[ExtractedTrack]) -> Iterator[An
         yield beam.pvalue.TaggedOutput(OUTCOMES, put_off(archive_uri))
     for track in extracted:
         for media_uri in track.media_uris:
-            yield beam.pvalue.TaggedOutput(UNPUBLISHED, media_uri)
+            yield beam.pvalue.TaggedOutput(UNPUBLISHED, DroppedFile(uri=media_uri))
 
 
 def _tracks_of(plan: CallPlan) -> set[TrackKey]:
@@ -252,7 +253,7 @@ def _press(
     missing = missing_failures(Stage.MIX_CALLS, silent, job.settings)
     progress.add("failures", len(missing))
     failures.extend(missing)
-    rows = make_call_rows(plan, tracks, silent, failures, done.mixed, uri, job, run)
+    rows = make_call_rows(plan, tracks, silent, failures, done.mixed, done.uri, job, run)
     sums = {name: value or 0 for name, value in sums_of(rows["dumps"]).items()}
     if missing_ms := sum(account.shortfall.missing_ms for account in silent):
         progress.add("missing_ms", missing_ms)
@@ -300,6 +301,8 @@ class _Done:
 
     mixed: MixedCall | None = None
     """What was measured, less the mix when that was lost; None when nothing could be decoded."""
+    uri: str = ""
+    """Where the mix is, if one was made."""
     cpu_ns: int = 0
     lost: RecordingError | None = None
     """Why there is no mix."""
@@ -315,7 +318,9 @@ def _mix(
     *,
     makes_mix: bool,
 ) -> _Done:
-    """Measures the tracks, and publishes their mix at `uri` if there is to be one."""
+    """Measures the tracks, and publishes their mix if there is to be one: at `uri`, or where a file
+    there may not be replaced, beside it.
+    """
     settings = job.settings
     parts = {source.track: source.parts for source in plan.sources}
     writes = makes_mix and settings.composite.enabled
@@ -345,11 +350,11 @@ def _mix(
             return _Done(lost=error)
         try:
             if output is not None and mixed.mix is not None:
-                publish_media(job, run, uri, output)
+                uri = publish_media(job, run, uri, output)
         except RecordingError as error:
             return _Done(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
     lost = None if mixed.too_long_samples is None else _tell_too_long(plan, mixed.too_long_samples)
-    return _Done(mixed=mixed, cpu_ns=cpu_ns, lost=lost)
+    return _Done(mixed=mixed, uri=uri, cpu_ns=cpu_ns, lost=lost)
 
 
 def _tell_too_long(plan: CallPlan, mix_samples: int) -> TimelineError:

@@ -77,6 +77,7 @@ class TakeUpCompleted(beam.PTransform):
             published.merged | "Merged" >> beam.Map(_nothing),
             published.deleted | "Deleted" >> beam.Map(_nothing),
             published.settled | "Settled" >> beam.Map(_nothing),
+            published.kept | "Kept" >> beam.Map(_nothing),
         ) | "AllPublished" >> beam.Flatten()
         swept = (
             dead.folders

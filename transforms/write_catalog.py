@@ -75,7 +75,11 @@ class WriteCatalog(beam.PTransform):
             RESULT_FAILURES, key=_failure_order
         )
         # One side input where two would do: each is a kB of the step.
-        done = (published.merged, published.settled) | "AllPublished" >> beam.Flatten()
+        done = (
+            published.merged,
+            published.settled,
+            published.kept,
+        ) | "AllPublished" >> beam.Flatten()
         finished = (
             inputs["failures"].pipeline
             | "Finish" >> beam.Impulse()
@@ -190,10 +194,18 @@ class _FinishFn(RunFn):
         if (done_before := results.read(job.catalog_uri, run.run_id)) is not None:
             yield done_before
             return
-        for _done in published:  # what is read here has been done before
-            pass
+        # What is read here has been done before. Failures are of files that stay.
+        stays = sorted(
+            (done for done in published if isinstance(done, Failure)), key=_failure_order
+        )
+        failures = sorted([*failures, *stays], key=_failure_order)[:RESULT_FAILURES]
         found: portions.Found = {
-            "counts": {**tally, "files_removed": sum(1 for _uri in deleted)},
+            "counts": {
+                **tally,
+                "files_removed": sum(1 for _uri in deleted),
+                "files_kept": len(stays),
+                "failures": tally.get("failures", 0) + len(stays),
+            },
             "repress": next((asdict(found) for found in repressing), None),
             "unmatched": [asdict(found) for found in unmatched],
             "failures": [asdict(failure) for failure in failures],

@@ -39,6 +39,7 @@ from transforms.elements import (
     ArchiveRef,
     ArchiveSummary,
     CallPlan,
+    DroppedFile,
     ExtractedTrack,
     PressedCall,
     PutOffArchive,
@@ -195,7 +196,8 @@ def test_call_that_is_not_all_done_is_put_off_with_all_its_archives(
 ) -> None:
     plan = make_plan(sources)
 
-    def check(uris: list[str]) -> None:
+    def check(dropped: list[DroppedFile]) -> None:
+        uris = [file.uri for file in dropped]
         assert all(Path(uri).suffix == ".mkv" and Path(uri).exists() for uri in uris)
         assert len(set(uris)) == (1 if loses_alice else 2)
 

@@ -40,7 +40,15 @@ from transforms.catalog.bundles import Bundle, owned
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
 from transforms.catalog.schema import CALL_TABLES, TABLES
-from transforms.elements import Failure, PressedCall, RecordedArchive, Row, SectionRef, Status
+from transforms.elements import (
+    DroppedFile,
+    Failure,
+    PressedCall,
+    RecordedArchive,
+    Row,
+    SectionRef,
+    Status,
+)
 from transforms.filters import Filters
 from transforms.locking import lease, lock
 from transforms.locking.lock import LockLostError
@@ -390,7 +398,7 @@ def test_media_without_a_row_goes_once_and_other_media_stays(context: JobRun) ->
 def test_files_of_calls_that_are_put_off_go(context: JobRun) -> None:
     made, kept = _write_media(context, "made.mkv"), _write_media(context, "kept.mp3")
 
-    _run(context, unpublished=[made])
+    _run(context, unpublished=[DroppedFile(uri=made)])
 
     assert not Path(made).exists()
     assert Path(kept).exists()
@@ -666,7 +674,7 @@ def test_run_that_lost_its_lock_deletes_nothing(locked: JobRun) -> None:
     put(locked.catalog_uri, other_state())
 
     with pytest.raises(LockLostError):
-        publish.delete_dropped(*locked, uri)
+        publish.delete_dropped(*locked, DroppedFile(uri=uri))
     with pytest.raises(LockLostError):
         publish.settle(*locked, call.pressed)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import random
 import re
 import socket
@@ -70,6 +71,10 @@ class Faults:
     """Downloads come this slowly; 0: as fast as they can."""
     uploads_end_short: int = 0
     """So many uploads lose their last byte on the way, and the store is none the wiser."""
+    retains: str = ""
+    """Regular expression: objects whose name it matches can be written once, and then neither be
+    replaced nor deleted, as in a bucket with a retention policy.
+    """
     before: Callable[[str], None] | None = None
     """Called with `METHOD /path?query names` before a request is passed on."""
     after: Callable[[Exchange], None] | None = None
@@ -81,6 +86,20 @@ class Faults:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._lock = threading.Lock()
+        self._retained: set[str] = set()
+
+    def keeps(self, request: str) -> str | None:
+        """Returns the name of the object that a request may not change; notes what it writes."""
+        found = _CHANGE.match(request)
+        name = (found["deleted"] or found["uploaded"] or found["named"]) if found else None
+        if found is None or not self.retains or not name or not re.search(self.retains, name):
+            return None
+        with self._lock:
+            if name in self._retained:
+                self.counts["retained"] += 1
+                return name
+            self._retained.update([name] if found["method"] != "DELETE" else [])
+        return None
 
     def hit(self, kind: str, ratio: float, request: str) -> bool:
         """Whether this fault befalls this request."""
@@ -90,6 +109,15 @@ class Faults:
             hit = self._random.random() < ratio
             self.counts[kind] += hit
         return hit
+
+
+_CHANGE = re.compile(
+    r"(?P<method>PUT|POST|DELETE) (?:"
+    r"/upload/storage/v1/b/[^/]+/o\?\S* (?P<uploaded>\S+)"
+    r"|/storage/v1/b/[^/]+/o/(?P<deleted>[^?\s]+)"
+    r"|/(?!upload/|storage/|batch)[^/]+/(?P<named>[^?\s]+))"
+)
+"""A request that writes or deletes an object: of Cloud Storage, or of S3 and Azure."""
 
 
 @contextmanager
@@ -131,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.faults.before(request)
         if self.faults.dead:
             self._hang_up()
+        elif (kept := self.faults.keeps(request)) is not None:
+            self._keep(kept)
         elif self.faults.hit("unavailable", self.faults.unavailable_ratio, request):
             self._refuse()
         else:
@@ -252,8 +282,30 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self) -> None:
         status, data = self.faults.refusal
+        self._answer(status, "application/json", data)
+
+    def _keep(self, name: str) -> None:
+        """Answers as Cloud Storage does of an object under retention, or as S3 does."""
+        if "/storage/v1/" in self.path:
+            message = (
+                f"Object 'calls/{name}' is subject to bucket's retention policy or object "
+                "retention and cannot be deleted or overwritten until "
+                "2027-01-01T00:00:00.000000-08:00"
+            )
+            error = {
+                "code": 403,
+                "message": message,
+                "errors": [{"reason": "retentionPolicyNotMet"}],
+            }
+            self._answer(403, "application/json", json.dumps({"error": error}).encode())
+        else:
+            message = "Access Denied because object protected by object lock."
+            error_xml = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>"
+            self._answer(403, "application/xml", error_xml.encode())
+
+    def _answer(self, status: int, content_type: str, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from transforms.catalog import partitions
-from transforms.catalog.output_names import call_folder
+from transforms.catalog.output_names import call_folder, first_edition
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.problems import PRESS_CALL, REMOVE, Problem, call_of
 from transforms.catalog.sums import text_hashes
@@ -64,6 +64,10 @@ class CheckedFiles:
             for listed in objects.list_below(uris.join(output, "recordings")):
                 self._sizes[listed.path] = listed.size_bytes
         self.count, self.size_bytes = len(self._sizes), sum(self._sizes.values())
+        self.kept = 0
+        """How many files are no row's any more since another is in the place of them, which their
+        store did not let be replaced; known once all problems are.
+        """
 
     def problems(self, *, fast: bool) -> Iterator[Problem]:
         """Yields what is wrong, file by file. Args: fast: whether to leave the hashes out."""
@@ -86,13 +90,21 @@ class CheckedFiles:
 
     def _without_rows(self) -> Iterator[Problem]:
         """Yields files that no row names; with the call where they lie in the folder of one."""
-        strays = [
-            uri
-            for uri, named in zip(
-                self._sizes, np.isin(text_hashes(self._sizes), self._named), strict=True
-            )
-            if not named
-        ]
+        are_named = np.isin(text_hashes(self._sizes), self._named)
+        named = dict(zip(self._sizes, are_named, strict=True))
+        later = {
+            first
+            for uri, is_named in named.items()
+            if is_named and (first := first_edition(uri)) != uri
+        }
+        """Of files whose row names a later edition, the names they would have had."""
+        strays = []
+        for uri in (uri for uri, is_named in named.items() if not is_named):
+            first = first_edition(uri)
+            if first in later or (first != uri and named.get(first)):
+                self.kept += 1
+            else:
+                strays.append(uri)
         homes = self._homes({_folder(uri) for uri in strays})
         for uri in sorted(strays):
             call, call_date = homes.get(_folder(uri), (None, ""))

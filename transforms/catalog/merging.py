@@ -24,6 +24,7 @@ from transforms.catalog.row_keys import (
     owner_columns,
     sorted_by_key,
 )
+from transforms.catalog.rows.ids import CALL_COLUMNS
 from transforms.catalog.schema import (
     KEYS,
     MAX_SHARD_ROWS,
@@ -34,7 +35,8 @@ from transforms.catalog.schema import (
     shard_name,
     to_table,
 )
-from transforms.elements import ReplacedKey, Row, SectionRef
+from transforms.elements import DroppedFile, ReplacedKey, Row, SectionRef
+from transforms.media.values import CallKey, OutputType
 from transforms.storage import objects, uris
 
 _ROWS_AT_A_TIME = 1_000
@@ -61,10 +63,15 @@ class MergedShard:
     """What merging a shard did."""
 
     row_count: int
-    dropped_media: tuple[str, ...]
-    """URIs of `recordings` rows that are gone, of which no new row names the same file. Rows of a
-    call share a shard, and no two calls a file.
+    dropped: tuple[DroppedFile, ...]
+    """Files of `recordings` rows that are gone, of which no new row names the same. Rows of a call
+    share a shard, and no two calls a file.
     """
+
+    @property
+    def dropped_media(self) -> tuple[str, ...]:
+        """Their URIs."""
+        return tuple(file.uri for file in self.dropped)
 
 
 def plan_partition(
@@ -161,17 +168,18 @@ def merge_shard(
     old = _distinct(joined(table, read), table)
     kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
     new = _carried(new, old, table)
-    dropped: set[str] = set()
+    dropped: list[DroppedFile] = []
     if table == "recordings":
         goes = old.filter(pa.array(_owned_by(old, table, replaced)))
-        dropped = _uris(goes) - _uris(kept) - _uris(new)
+        stays = _uris(kept) | _uris(new)
+        dropped = _dropped(goes, _uris(goes) - stays, merge.call_date)
     del old, read
     rows = sorted_by_key(table, joined(table, [kept, new]).combine_chunks())
     if rows.num_rows or merge.is_needed:
         if check is not None:
             check()
         write(name, rows)
-    return MergedShard(row_count=rows.num_rows, dropped_media=tuple(sorted(dropped)))
+    return MergedShard(row_count=rows.num_rows, dropped=tuple(dropped))
 
 
 def take_superseded_away(catalog_uri: str, table: str, call_date: str, bits: int) -> None:
@@ -198,8 +206,41 @@ def merge_partition(
     take_superseded_away(catalog_uri, table, call_date, merges[0].bits)
     return MergedShard(
         row_count=sum(each.row_count for each in done),
-        dropped_media=tuple(sorted(uri for each in done for uri in each.dropped_media)),
+        dropped=tuple(
+            sorted((file for each in done for file in each.dropped), key=attrgetter("uri"))
+        ),
     )
+
+
+def add_rows(
+    catalog_uri: str, table: str, call_date: str, rows: Sequence[Row], check: Callable[[], None]
+) -> None:
+    """Adds rows to a date of a table, beside all that their owners have there; of a key that is
+    there already the row is replaced. Adding twice gives the same rows.
+
+    Args:
+      catalog_uri: root of the catalog.
+      table: its name.
+      call_date: the partition.
+      rows: few.
+      check: raises what is to keep an object from being written; called before each.
+
+    Raises:
+      StorageError: reading or writing fails.
+    """
+    files = partitions.list_files(catalog_uri, table, call_date)
+    if not files:
+        name = uris.join(catalog_uri, table, f"call_date={call_date}", shard_name(0, 0))
+        files = [CatalogFile(uri=name, call_date=call_date, bits=0, shard=0)]
+    listed = {file.uri for file in files if file.size_bytes}
+    for file in _finest(files):
+        added = [row for row in rows if file.may_hold(shard_hash(owner_key(table, row)))]
+        if not added:
+            continue
+        old = [partitions.read_all_columns(file, table)] if file.uri in listed else []
+        every = _distinct(joined(table, [*old, to_table(table, added)]), table)
+        check()
+        write(file.uri, sorted_by_key(table, every.combine_chunks()))
 
 
 def _new_rows(
@@ -288,6 +329,23 @@ def _judged(
     first, number = groups(rows, columns)
     owners = rows.select(columns).take(pa.array(first)).to_pylist()
     return np.array([verdict(owner_key(table, row)) for row in owners], dtype=np.bool_)[number]
+
+
+def _dropped(recordings: pa.Table, media_uris: set[str], call_date: str) -> list[DroppedFile]:
+    """Returns some of the files of `recordings` rows, each once, sorted by URI."""
+    columns = (*CALL_COLUMNS, "participant_id", "user_session_id", "output_type", "uri")
+    rows = {row["uri"]: row for row in recordings.select(columns).to_pylist()}
+    return [
+        DroppedFile(
+            uri=uri,
+            call=CallKey(**{name: rows[uri][name] for name in CALL_COLUMNS}),
+            call_date=call_date,
+            participant_id=rows[uri]["participant_id"],
+            user_session_id=rows[uri]["user_session_id"],
+            output_type=rows[uri]["output_type"] and OutputType(rows[uri]["output_type"]),
+        )
+        for uri in sorted(media_uris)
+    ]
 
 
 def _uris(recordings: pa.Table) -> set[str]:

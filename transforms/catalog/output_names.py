@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from transforms.media.values import CallKey, Container, TrackKey
 
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 _MAX_ID_BYTES = 40
 _HASHED = re.compile(r"-[0-9a-f]{8}$")
+_EDITION = re.compile(r"_r\d{1,3}(?=\.[a-z0-9]+$)")
 _ESCAPE_CUT = re.compile(r"~[0-9a-f]?$")
 
 
@@ -37,6 +39,21 @@ def individual_name(track: TrackKey, start_ms: int, container: Container, part: 
       part: which of the track's files; 0 is the first, and is not in the name.
     """
     return _track_stem("individual", track, start_ms, part) + f".{container}"
+
+
+def editions(uri: str) -> Iterator[str]:
+    """Yields the names that a recording may have, in order: its own, and those with `_r2`, `_r3`
+    and so on before their ending, where a store does not let the one before be replaced.
+    """
+    yield uri
+    stem, dot, ending = uri.rpartition(".")
+    for number in itertools.count(2):
+        yield f"{stem}_r{number}{dot}{ending}"
+
+
+def first_edition(uri: str) -> str:
+    """Returns the name that a recording has where it can be replaced."""
+    return _EDITION.sub("", uri)
 
 
 def clock_drawing_name(track: TrackKey, start_ms: int, part: int = 0) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from transforms.catalog import partitions
 from transforms.catalog.rows.ids import CALL_COLUMNS
 from transforms.context import key_hash
+from transforms.media.errors import RetainedFileError
 from transforms.media.values import CallKey
 from transforms.storage import globs, objects, uris
 
@@ -44,9 +45,12 @@ def announce(
     objects.write_bytes(_uri(catalog_uri, call), json.dumps(data).encode())
 
 
-def settle(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> None:
+def settle(
+    catalog_uri: str, output_uri: str, call: CallKey, call_date: str
+) -> list[tuple[str, RetainedFileError]]:
     """Takes a call's note away, whose rows are those of its files again, and deletes what is left
-    of files that no row names any more.
+    of files that no row names any more. Returns those that their store does not let go, each with
+    why.
 
     Args:
       catalog_uri: root of the catalog.
@@ -59,12 +63,17 @@ def settle(catalog_uri: str, output_uri: str, call: CallKey, call_date: str) -> 
     """
     found = _read(_uri(catalog_uri, call))
     if found is None:
-        return
+        return []
+    kept: list[tuple[str, RetainedFileError]] = []
     key = {call.as_tuple()}
     rows = partitions.read_rows(catalog_uri, "recordings", call_date, CALL_COLUMNS, key)
     for uri in sorted(set(found.get("media_uris", ())) - {row["uri"] for row in rows}):
-        objects.delete_recording(output_uri, uri)
+        try:
+            objects.delete_recording(output_uri, uri)
+        except RetainedFileError as error:
+            kept.append((uri, error))
     objects.delete(_uri(catalog_uri, call))
+    return kept
 
 
 def _read(uri: str) -> dict[str, Any] | None:

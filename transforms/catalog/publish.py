@@ -11,15 +11,18 @@ merges before it; a note of a replaced call is settled when everything is merged
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from transforms.catalog import pending_replacement, rivals
+from transforms.catalog.output_names import editions
 from transforms.context import JobSettings, RunIdentity
-from transforms.elements import PressedCall, SectionRef
+from transforms.elements import DroppedFile, Failure, PressedCall, SectionRef, Stage, to_failure
 from transforms.locking.lease import lease_of
-from transforms.storage import objects
+from transforms.media.errors import RetainedFileError, StorageError
+from transforms.storage import globs, objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +41,81 @@ MERGES = (
 )
 
 
-def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> None:
-    """Moves a finished recording to its final name.
+def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> str:
+    """Moves a finished recording to its final name; returns that.
+
+    Where the store does not let another file under the name be replaced, that one stays, and this
+    gets the next name (`_r2` before its ending, `_r3`). One with the same content that is there
+    already is not written again.
 
     Raises:
       LockLostError: another run has the catalog by now.
       StorageError: it cannot be written.
     """
+    try:
+        return _publish(job, run, uri, source)
+    except StorageError as error:
+        # Where no file is in the way, nothing may be written at all.
+        if not objects.was_refused(error) or not objects.match(globs.quote(uri)):
+            raise
+    size_bytes, sha256 = source.stat().st_size, _sha256_of(source)
+    for name in editions(uri):
+        if not objects.match(globs.quote(name)):
+            return _publish(job, run, name, source)
+        if rivals.is_as_told(name, size_bytes, sha256):
+            return name
+    raise AssertionError("editions have no end")
+
+
+def _publish(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> str:
+    """Moves a finished recording to a name; returns that. Raises: as `publish_media`."""
     if run.took_over:
         rivals.keep_copy(run, uri, source)
     lease_of(job, run).check(source.stat().st_size)
     objects.publish(uri, source)
+    return uri
 
 
-def delete_dropped(job: JobSettings, run: RunIdentity, media_uri: str) -> bool:
+def _sha256_of(source: Path) -> str:
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def delete_dropped(job: JobSettings, run: RunIdentity, dropped: DroppedFile) -> bool:
     """Deletes a file that no row names any more; returns whether it was one of ours.
 
     Raises:
       LockLostError: another run has the catalog by now, and may have made it anew.
-      StorageError: it cannot be deleted.
+      RetainedFileError: its store does not let it be deleted.
+      StorageError: it cannot be deleted for another reason.
     """
     lease_of(job, run).check()
-    return objects.delete_recording(job.output_uri, media_uri)
+    return objects.delete_recording(job.output_uri, dropped.uri)
 
 
-def settle(job: JobSettings, run: RunIdentity, call: PressedCall) -> None:
-    """Ends the replacement of a call, whose rows are those of its files again.
+def kept_failure(dropped: DroppedFile, error: RetainedFileError) -> Failure:
+    """Returns what is told of a file that stays though no row names it."""
+    return to_failure(
+        Stage.WRITE_CATALOG,
+        RetainedFileError(error.message, member=dropped.uri.rsplit("/", 1)[-1]),
+        call=dropped.call,
+        participant_id=dropped.participant_id,
+        user_session_id=dropped.user_session_id,
+        output_type=dropped.output_type,
+    )
+
+
+def settle(job: JobSettings, run: RunIdentity, call: PressedCall) -> list[Failure]:
+    """Ends the replacement of a call, whose rows are those of its files again; returns what is to
+    be told of files that stay though no row names them.
 
     Raises:
       LockLostError: another run has the catalog by now.
       StorageError: reading or deleting fails.
     """
     lease_of(job, run).check()
-    pending_replacement.settle(job.catalog_uri, job.output_uri, call.call, call.call_date)
+    kept = pending_replacement.settle(job.catalog_uri, job.output_uri, call.call, call.call_date)
+    return [
+        kept_failure(DroppedFile(uri=uri, call=call.call, call_date=call.call_date), error)
+        for uri, error in kept
+    ]

@@ -139,6 +139,11 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
             found.append((Reason.REPRESS_NEEDED, lines[-1]))
     if waits:
         lines.append(waits)
+    if kept := result["counts"].get("files_kept"):
+        lines.append(
+            f"{kept} files that no row names any more stay, as their store does not let them be "
+            "deleted; failures has a row of each (RetainedFileError)"
+        )
     if not lines and (quiet := _quiet_night(result["counts"], job, run)):
         lines.append(quiet)
     return found[0][0] if found else Reason.OK, lines

@@ -5,6 +5,7 @@ order of `catalog.publish`.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,14 +14,21 @@ from apache_beam.metrics import Metrics
 
 from transforms.catalog import merging, publish, rivals
 from transforms.catalog.merging import ShardMerge
+from transforms.catalog.rows.failures import failure_rows
+from transforms.catalog.rows.stamp import stamped
 from transforms.context import JobSettings
-from transforms.elements import PressedCall, SectionRef
+from transforms.elements import DroppedFile, Failure, PressedCall, SectionRef
 from transforms.engine import progress
 from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
+from transforms.media.errors import RetainedFileError
+from transforms.media.values import CallKey
+
+logger = logging.getLogger(__name__)
 
 _DROPPED = "dropped"
+_KEPT = "kept"
 _Partition = tuple[str, str]
 """Table and date."""
 _Section = tuple[str, tuple[int, ...], int, bool]
@@ -38,16 +46,19 @@ class MergedRows(NamedTuple):
     """URIs of files that no row names any more."""
     settled: beam.PCollection[None]
     """One for each call that had been replaced."""
+    kept: beam.PCollection[Failure]
+    """What the catalog says of files that no row names any more and that their store keeps."""
 
 
 class MergeRows(beam.PTransform):
     """Input: `SectionRef`, the `PressedCall` of which they have the rows, and where there are any
-    URIs of files that will have none. Output: `MergedRows`.
+    `DroppedFile` of those that will have none. Output: `MergedRows`.
 
     Plans each date of a table, then merges its shards in parallel; each object is replaced whole,
     and merging twice gives the same rows. When all is merged, files without a row are deleted, and
     notes of replaced calls settled. Memory is one shard and its new rows; it does not grow with the
-    number of bundles, but for 100 bytes each.
+    number of bundles, but for 100 bytes each. Files that cannot be deleted, as their store keeps
+    them, become rows of `failures`, a date at a time.
     """
 
     def __init__(self, job: JobSettings, run: RunInput) -> None:
@@ -67,22 +78,34 @@ class MergeRows(beam.PTransform):
             (dropped, *unpublished)
             | "MediaWithoutRows" >> beam.Flatten()
             | "DeleteOldFiles"
-            >> beam.ParDo(_DeleteFn(self._job), self._run, beam.pvalue.AsIter(merged))
+            >> beam.ParDo(_DeleteFn(self._job), self._run, beam.pvalue.AsIter(merged)).with_outputs(
+                _KEPT, main="deleted"
+            )
         )
         settled = (
             pressed
             | "ReplacedCalls" >> beam.Filter(lambda call: call.replaces_prior)
             | "SettleCalls"
-            >> beam.ParDo(_SettleFn(self._job), self._run, beam.pvalue.AsIter(merged))
+            >> beam.ParDo(_SettleFn(self._job), self._run, beam.pvalue.AsIter(merged)).with_outputs(
+                _KEPT, main="settled"
+            )
         )
-        return MergedRows(merged=merged, deleted=deleted, settled=settled)
+        kept = (
+            (deleted[_KEPT], settled[_KEPT])
+            | "FilesThatStay" >> beam.Flatten()
+            | "GroupByDate" >> beam.GroupByKey()
+            | "TellOfThem" >> beam.ParDo(_TellKeptFn(self._job), self._run)
+        )
+        return MergedRows(
+            merged=merged, deleted=deleted.deleted, settled=settled.settled, kept=kept
+        )
 
     def _merge(
         self,
         step: publish.Step,
         sections: beam.PCollection[SectionRef],
         after: beam.PCollection[_Partition] | None,
-    ) -> tuple[beam.PCollection[_Partition], beam.PCollection[str]]:
+    ) -> tuple[beam.PCollection[_Partition], beam.PCollection[DroppedFile]]:
         """Does one step of the merging, once all of `after` is done."""
         waits = () if after is None else (beam.pvalue.AsIter(after),)
         label = step.label
@@ -141,8 +164,8 @@ class _MergeFn(RunFn):
             make_sure = functools.partial(rivals.make_again, self.run, check)
         merged = merging.merge_shard(self.job.catalog_uri, merge, make_sure, check)
         self._rows.inc(merged.row_count)
-        for uri in merged.dropped_media:
-            yield beam.pvalue.TaggedOutput(_DROPPED, uri)
+        for file in merged.dropped:
+            yield beam.pvalue.TaggedOutput(_DROPPED, file)
         yield (merge.table, merge.call_date), merge.bits
 
 
@@ -162,9 +185,13 @@ class _TakeAwayFn(RunFn):
 class _DeleteFn(RunFn):
     """Deletes media of which the row is gone, and nothing that is not ours."""
 
-    def each(self, media_uri: str, _after: Any) -> Iterator[str]:
-        if publish.delete_dropped(self.job, self.run, media_uri):
-            yield media_uri
+    def each(self, dropped: DroppedFile, _after: Any) -> Iterator[Any]:
+        try:
+            if publish.delete_dropped(self.job, self.run, dropped):
+                yield dropped.uri
+        except RetainedFileError as error:
+            failure = publish.kept_failure(dropped, error)
+            yield beam.pvalue.TaggedOutput(_KEPT, (dropped.call_date, failure))
 
 
 class _SettleFn(RunFn):
@@ -172,6 +199,33 @@ class _SettleFn(RunFn):
     again.
     """
 
-    def each(self, call: PressedCall, _after: Any) -> Iterator[None]:
-        publish.settle(self.job, self.run, call)
+    def each(self, call: PressedCall, _after: Any) -> Iterator[Any]:
+        for failure in publish.settle(self.job, self.run, call):
+            yield beam.pvalue.TaggedOutput(_KEPT, (call.call_date, failure))
         yield None
+
+
+class _TellKeptFn(RunFn):
+    """Adds to the failures of a date those of files that stay, each once; a file of a call that is
+    put off is named by a row soon, and has none here.
+    """
+
+    def each(self, group: tuple[str, Iterable[Failure]]) -> Iterator[Failure]:
+        call_date, found = group
+        told: dict[tuple[CallKey | None, str | None], Failure] = {}
+        # Who knows whose it was tells more than the note of its call.
+        for failure in sorted(found, key=lambda failure: failure.output_type is None):
+            told.setdefault((failure.call, failure.member), failure)
+            logger.warning("%s", failure.message)
+        rows = failure_rows(
+            (failure for failure in told.values() if failure.call), self.run.started_unix_ns
+        )
+        if rows:
+            merging.add_rows(
+                self.job.catalog_uri,
+                "failures",
+                call_date,
+                stamped(rows, self.job, self.run),
+                lease_of(self.job, self.run).check,
+            )
+        yield from told.values()

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from transforms.context import JobSettings
+from transforms.engine import begun
 from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
+from transforms.media.errors import StorageError
 from transforms.storage import objects
 
 _AT_A_TIME = 300
@@ -57,11 +59,29 @@ class _DeleteObjectsFn(RunFn):
     def each(self, found: tuple[str, tuple[str, ...]]) -> Iterator[None]:
         folder, uris = found
         lease = lease_of(self.job, self.run)
-        with lease.at_work() if lease.is_held() else contextlib.nullcontext():
+        with (
+            lease.at_work() if lease.is_held() else contextlib.nullcontext(),
+            _unless_refused(folder),
+        ):
             objects.delete_many(folder, list(uris))
         yield None
 
 
 def _delete_folder(folder: str, _job: JobSettings, _deleted: Iterable[None]) -> str:
-    objects.delete_below(folder)
+    with _unless_refused(folder):
+        objects.delete_below(folder)
     return folder
+
+
+@contextlib.contextmanager
+def _unless_refused(folder: str) -> Iterator[None]:
+    """Tells of a store that lets nothing be deleted: no run ends for what is of no use any more."""
+    try:
+        yield
+    except StorageError as error:
+        if not objects.was_refused(error):
+            raise
+        begun.say(
+            f"{folder} stays, as its store does not let it be deleted ({error.message}); expected "
+            "a --temp_location without retention, where this account may delete"
+        )

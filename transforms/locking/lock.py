@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transforms.media.errors import CallpressError, ConfigError
+from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.media.settings import LONGEST_LEASE_SECONDS
 from transforms.storage import objects, uris
 from transforms.storage.store import SwapUnsupportedError
@@ -152,7 +152,7 @@ def acquire(catalog_uri: str, state: LockState) -> bool:
       whether it was another run's that did not give it back and may be at work still.
 
     Raises:
-      ConfigError: the store cannot compare and swap.
+      ConfigError: the store cannot compare and swap, or lets no object be replaced.
       LockHeldError: a living run has it.
       StorageError: it cannot be read or written.
     """
@@ -169,12 +169,40 @@ def acquire(catalog_uri: str, state: LockState) -> bool:
             new = replace(state, took_over=has_rival)
         else:
             raise LockHeldError(why_held(catalog_uri, held))
-        if swap(catalog_uri, swap_token, new):
+        if _take(catalog_uri, swap_token, new):
             if held is not None:
                 logger.warning("took over the lock of %s, which is dead", held.name)
             return new.took_over
     uri = uris.join(catalog_uri, NAME)
     raise LockHeldError(f"{uri} changes hands too fast; another run is starting, try again")
+
+
+def _take(catalog_uri: str, expected: str | None, new: LockState) -> bool:
+    """Takes the lock as `swap` does, and makes sure that its store lets an object be replaced.
+
+    Raises:
+      ConfigError: it does not: nor could the tables be written anew.
+      StorageError: the lock cannot be written.
+    """
+    if expected is None and not objects.can_be_down(catalog_uri):
+        return swap(catalog_uri, None, new)  # a disk has no retention
+    uri = uris.join(catalog_uri, NAME)
+    if expected is None:
+        nobodys = replace(new, token="", expires_unix_s=_GIVEN_BACK_UNIX_S)
+        expected = objects.compare_and_swap(uri, None, _encode(nobodys))
+        if expected is None:
+            return False
+    try:
+        return swap(catalog_uri, expected, new)
+    except StorageError as error:
+        if not objects.was_refused(error):
+            raise
+        raise ConfigError(
+            f"--catalog {catalog_uri}: its objects may not be replaced, and each run writes tables "
+            f"and lock anew ({error.message}); expected a place without retention or object lock "
+            "where this account may overwrite and delete. Recordings may lie in such a place: "
+            "give --catalog one of its own"
+        ) from None
 
 
 def swap(catalog_uri: str, expected: str | None, new: LockState) -> bool:

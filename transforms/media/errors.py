@@ -126,6 +126,10 @@ class LinkExpiredError(StorageError):
     """
 
 
+class RetainedFileError(RecordingError):
+    """A file of which no row is left stays: its store does not let it be deleted."""
+
+
 class CodecProcessError(RecordingError):
     """The codec process died, or passed its time or memory limit."""
 

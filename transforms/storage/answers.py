@@ -95,6 +95,14 @@ def is_passing(error: BaseException) -> bool:
     return False
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a store said that it may not be done: for want of a permission, or as it keeps an
+    object for a time (in Azure that is a 409).
+    """
+    told = str(error).split(_DEBUG, 1)[0]
+    return status_of(error) in (403, 409) or _code_of(told) in _DENIED_CODES
+
+
 def has_no_place(error: BaseException) -> bool:
     """Whether a store says that there is no such bucket or container."""
     told = str(error).split(_DEBUG, 1)[0]

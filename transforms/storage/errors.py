@@ -5,6 +5,7 @@ operator.
 from __future__ import annotations
 
 import errno
+import http
 import http.client
 import re
 
@@ -76,6 +77,23 @@ def is_passing(error: object) -> bool:
         | http.client.HTTPException
     )
     return isinstance(error, passing)
+
+
+def is_refusal(error: object) -> bool:
+    """Whether a store said that it may not be done: for want of a permission, or as it keeps an
+    object for a time (403 in Cloud Storage and S3, 409 in Azure).
+    """
+    if isinstance(error, int):
+        return error in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.CONFLICT)
+    if isinstance(error, BeamIOError):
+        causes = list((error.exception_details or {}).values())
+        return bool(causes) and all(is_refusal(cause) for cause in causes)
+    if isinstance(error, BaseException) and answers.is_of_library(error):
+        return answers.is_refusal(error) and not answers.is_passing(error)
+    if isinstance(error, OSError):
+        return error.errno in (errno.EACCES, errno.EPERM) or isinstance(error, PermissionError)
+    status = status_of(error)
+    return status is not None and is_refusal(status)
 
 
 def was_retried(error: object) -> bool:

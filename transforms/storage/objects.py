@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from transforms.media.errors import StorageError
+from transforms.media.errors import RetainedFileError, StorageError
 from transforms.media.positioned_file import PositionedFile
 from transforms.media.text import printable
 from transforms.storage import secrets, storage_options
@@ -48,6 +48,15 @@ def is_on_this_machine(uri: str) -> bool:
 def can_be_down(uri: str) -> bool:
     """Whether what fails now may go well later, without anybody's doing: the store may be down."""
     return store_of(uri).can_be_down
+
+
+def was_refused(error: StorageError) -> bool:
+    """Whether a store answered that it may not be done: by its rules, or for want of a
+    permission.
+    """
+    from transforms.storage.errors import is_refusal
+
+    return is_refusal(error.__cause__)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -280,11 +289,21 @@ def delete_recording(output_uri: str, uri: str) -> bool:
     """Deletes a media file that no row names any more; returns whether it is one of ours. Nothing
     else is ever deleted.
 
-    Raises: StorageError.
+    Raises:
+      RetainedFileError: its store does not let it be deleted, now or ever.
+      StorageError: it cannot be deleted for another reason.
     """
     is_ours = uri.startswith(join(output_uri, "recordings") + "/")
     if is_ours:
-        delete(uri)
+        try:
+            delete(uri)
+        except StorageError as error:
+            if not was_refused(error):
+                raise
+            raise RetainedFileError(
+                f"{error.message}; no row names it any more, and it stays until somebody deletes "
+                "it who may, once its retention has ended"
+            ) from error
     return is_ours
 
 

@@ -16,9 +16,7 @@ from transforms.media.values import TRACK_TYPE_OF, Container
 from transforms.media.wall_time import to_time
 
 
-def individual_row(
-    source: TrackSource, stats: TrackStats, container: Container, filename: str, uri: str
-) -> Row:
+def individual_row(source: TrackSource, stats: TrackStats, container: Container, uri: str) -> Row:
     """Returns the row of a track's file, which there must be."""
     assert stats.file is not None
     file, length = stats.file, stats.file.duration_samples
@@ -29,7 +27,7 @@ def individual_row(
         "container": container,
         "codec": "opus",
         "bitrate_bps": file.size_bytes * 8 * SAMPLE_RATE_HZ // length if length > 0 else 0,
-        **_file_columns(file, stats.begin_unix_ns, source.timeline_start_unix_ns, filename, uri),
+        **_file_columns(file, stats.begin_unix_ns, source.timeline_start_unix_ns, uri),
         "archive_uris": archives_of(source, stats),
         "part": stats.lane,
     }
@@ -50,9 +48,7 @@ def mix_row(plan: CallPlan, mix: MixStats, uri: str, tracks: Sequence[ExtractedT
         "container": "mp3",
         "codec": "mp3",
         "bitrate_bps": mix.bitrate_bps,
-        **_file_columns(
-            mix.file, mix.start_unix_ns, plan.timeline_start_unix_ns, mix_name(plan), uri
-        ),
+        **_file_columns(mix.file, mix.start_unix_ns, plan.timeline_start_unix_ns, uri),
         "archive_uris": sorted({archive for track in tracks for archive in track.archive_uris}),
     }
 
@@ -62,12 +58,10 @@ def mix_name(plan: CallPlan) -> str:
     return composite_name(plan.call, plan.timeline_start_unix_ns // NS_PER_MS)
 
 
-def _file_columns(
-    file: MediaFile, begin_unix_ns: int, zero_unix_ns: int, filename: str, uri: str
-) -> Row:
+def _file_columns(file: MediaFile, begin_unix_ns: int, zero_unix_ns: int, uri: str) -> Row:
     """Returns what all media files tell. Args: zero_unix_ns: call time zero."""
     return {
-        "filename": filename,
+        "filename": uri.rsplit("/", 1)[-1],
         "uri": uri,
         "channels": file.channels,
         "sample_rate_hz": SAMPLE_RATE_HZ,
