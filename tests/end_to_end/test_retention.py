@@ -23,7 +23,10 @@ from tests.support.command import callpress, query
 from tests.support.job_run import JobRun
 from tests.support.storage_proxy import Faults
 from tests.support.storage_servers import client_with_faults
+from transforms.catalog import publish
 from transforms.composites.sweep_staging import SweepStaging
+from transforms.elements import DroppedFile
+from transforms.media.errors import RetainedFileError, StorageError
 from transforms.sources.own_files import is_our_own
 from transforms.storage import objects
 
@@ -117,6 +120,44 @@ def test_changed_file_that_may_not_be_replaced_gets_a_name_of_its_own(
     press(96)
     assert _mix(catalog)["uri"] == first["uri"]
     assert query(catalog, "failures") == []
+
+
+def test_file_in_s3_and_azure_that_may_not_be_replaced(
+    context: JobRun, cloud_place: str, cloud_faults: Faults, tmp_path: Path
+) -> None:
+    cloud_faults.retains = "/recordings/"
+    job = context.changed(output_uri=cloud_place).job
+    uri = f"{cloud_place}/recordings/a/b/c/mix.mp3"
+
+    def press(data: bytes) -> str:
+        made = tmp_path / "made"
+        made.write_bytes(data)
+        return publish.publish_media(job, context.run, uri, made)
+
+    second = uri.replace(".mp3", "_r2.mp3")
+    assert [press(data) for data in (b"1", b"22", b"1", b"22")] == [uri, second, uri, second]
+    assert [objects.read_bytes(name) for name in (uri, second)] == [b"1", b"22"]
+
+    with pytest.raises(RetainedFileError) as kept:
+        publish.delete_dropped(job, context.run, DroppedFile(uri=uri))
+    assert kept.value.message.startswith(f"{uri}: ")
+    words = "object lock" if cloud_place.startswith("s3:") else "immutable due to a policy"
+    assert words in kept.value.message
+    assert "no row names it any more" in kept.value.message
+    assert objects.read_bytes(uri) == b"1"
+
+
+def test_writing_that_is_refused_where_no_file_is_in_the_way_is_an_error(
+    context: JobRun, store: ModuleType, tmp_path: Path
+) -> None:
+    job = context.changed(output_uri="fake://bucket/out").job
+    made = tmp_path / "made"
+    made.write_bytes(b"1")
+    store.TROUBLE["create"].append(PermissionError(13, "denied"))
+
+    with pytest.raises(StorageError, match=r"mix\.mp3: denied"):
+        publish.publish_media(job, context.run, "fake://bucket/out/recordings/mix.mp3", made)
+    assert not store.OBJECTS
 
 
 def test_catalog_that_may_not_be_replaced_is_one_line_before_any_work(

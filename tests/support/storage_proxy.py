@@ -101,6 +101,15 @@ class Faults:
             self._retained.update([name] if found["method"] != "DELETE" else [])
         return None
 
+    def kept_in(self, request: str, body: bytes) -> list[str]:
+        """Returns the objects that a request would delete together and may not."""
+        pattern = next((found for path, found in _TOGETHER.items() if path in request), None)
+        if not self.retains or pattern is None:
+            return []
+        names = [unquote(name) for name in re.findall(pattern, body.decode("latin-1"))]
+        with self._lock:
+            return [name for name in names if name in self._retained]
+
     def hit(self, kind: str, ratio: float, request: str) -> bool:
         """Whether this fault befalls this request."""
         if ratio <= 0 or not re.search(self.only, request):
@@ -118,6 +127,16 @@ _CHANGE = re.compile(
     r"|/(?!upload/|storage/|batch)[^/]+/(?P<named>[^?\s]+))"
 )
 """A request that writes or deletes an object: of Cloud Storage, or of S3 and Azure."""
+
+
+_IN_S3 = (
+    "<Code>AccessDenied</Code>"
+    "<Message>Access Denied because object protected by object lock.</Message>"
+)
+_IMMUTABLE = "This operation is not permitted as the blob is immutable due to a policy."
+_IN_AZURE = f"<Code>BlobImmutableDueToPolicy</Code><Message>{_IMMUTABLE}</Message>"
+_TOGETHER = {"?delete": r"<Key>([^<]+)</Key>", "&comp=batch": r"\nDELETE /[^/]+/(\S+) HTTP"}
+"""Of S3 and Azure, a request that deletes objects together, and where it names them."""
 
 
 @contextmanager
@@ -161,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
         elif (kept := self.faults.keeps(request)) is not None:
             self._keep(kept)
+        elif kept_names := self.faults.kept_in(request, body):
+            self._keep_together(kept_names)
         elif self.faults.hit("unavailable", self.faults.unavailable_ratio, request):
             self._refuse()
         else:
@@ -285,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, "application/json", data)
 
     def _keep(self, name: str) -> None:
-        """Answers as Cloud Storage does of an object under retention, or as S3 does."""
+        """Answers as the store does of an object under retention."""
         if "/storage/v1/" in self.path:
             message = (
                 f"Object 'calls/{name}' is subject to bucket's retention policy or object "
@@ -298,10 +319,26 @@ class _Handler(BaseHTTPRequestHandler):
                 "errors": [{"reason": "retentionPolicyNotMet"}],
             }
             self._answer(403, "application/json", json.dumps({"error": error}).encode())
+        elif "x-ms-version" in self.headers:
+            self._answer(409, "application/xml", f"<Error>{_IN_AZURE}</Error>".encode())
         else:
-            message = "Access Denied because object protected by object lock."
-            error_xml = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>"
-            self._answer(403, "application/xml", error_xml.encode())
+            self._answer(403, "application/xml", f"<Error>{_IN_S3}</Error>".encode())
+
+    def _keep_together(self, names: list[str]) -> None:
+        """Answers as the store does of objects under retention that were to be deleted together."""
+        if "?delete" in self.path:
+            errors = "".join(f"<Error><Key>{name}</Key>{_IN_S3}</Error>" for name in names)
+            self._answer(200, "application/xml", f"<DeleteResult>{errors}</DeleteResult>".encode())
+            return
+        body = f"<Error>{_IN_AZURE}</Error>"
+        parts = [
+            f"--batch\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
+            f"HTTP/1.1 409 {_IMMUTABLE}\r\nContent-Length: {len(body)}\r\n\r\n{body}\r\n"
+            for number in range(len(names))
+        ]
+        self._answer(
+            202, "multipart/mixed; boundary=batch", ("".join(parts) + "--batch--\r\n").encode()
+        )
 
     def _answer(self, status: int, content_type: str, data: bytes) -> None:
         self.send_response(status)

@@ -369,8 +369,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ),
             "member": (
                 _STRING,
-                "The archive's member, or the manifest's entry; null when it concerns the whole. Of "
-                "`RetainedFileError` the name of the file.",
+                "The archive's member, or the manifest's entry; null when it concerns the whole. "
+                "Of `RetainedFileError` the name of the file.",
             ),
             **_CALL,
             **_SESSION,

@@ -23,6 +23,8 @@ _REDIRECT = "Received redirect without LOCATION"
 _REFUSED_DELETE = re.compile(
     r"(?:Bulk delete|DeleteObjects) request failed for key .*?: (.*) \(code: (\w+)\)", re.DOTALL
 )
+# In the words of S3, which has no code of its own for it.
+_KEPT = re.compile(r"object lock|retention|legal hold", re.IGNORECASE)
 _REQUEST = re.compile(r"Error performing ([A-Z]+) ")
 _LISTING = ("Error performing list request", "?list-type=", "comp=list&", "comp=list ")
 # Errors that have no status: those that a second try meets again.
@@ -145,7 +147,8 @@ def _advice(told: str, code: str, status: int | None) -> str:
         return f"the bucket is in another region: set AWS_REGION to its own{named}"
     if code in _ADVICE:
         return _ADVICE[code]
-    if code in _DENIED_CODES or (not code and status == 403):
+    is_denied = code in _DENIED_CODES or (not code and status == 403)
+    if is_denied and not _KEPT.search(_said(told)):
         return f"these credentials may not {_operation(told)}: grant it, or check the name"
     if status == 401:
         return _WRONG_CREDENTIALS
