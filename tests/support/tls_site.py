@@ -81,7 +81,6 @@ class Site:
         """Forgets all pages and requests."""
         self.pages.clear()
         self.requests.clear()
-        self.connections = 0
 
     def ranges(self) -> list[str]:
         """Returns the ranges that were asked for."""
@@ -133,6 +132,8 @@ class Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
     page: Page
+
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         """Encrypts the connection, in its own thread: a client that does not holds up nobody."""

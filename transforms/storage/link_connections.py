@@ -48,9 +48,13 @@ class RefusedLinkError(Exception):
 
 
 class _QueryFilter(logging.Filter):
-    """Takes query strings out of what urllib3 logs: whole paths, at every request."""
+    """Takes query strings out of what urllib3 warns of. What it tells of each request, which is the
+    whole path, and each host that a server sends to, is left out.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return False
         record.msg, record.args = _QUERY.sub("?[hidden]", record.getMessage()), ()
         if record.exc_info:  # the text of its errors has them, too
             record.exc_info = None

@@ -212,7 +212,7 @@ def _parts(url: str, before: Link | None) -> Link:
     except RefusedLinkError as error:
         if before is None:
             raise
-        told = "" if link is None else f" to {link.scheme}://{printable(link.host)}"
+        told = f" to {shown(f'{link.scheme}://{link.host_and_port}')}" if link else ""
         raise RefusedLinkError(f"is redirected{told}: {error}") from None
     return link
 
