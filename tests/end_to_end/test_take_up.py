@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.command import callpress, press, query
+from tests.support.tls_site import running_site, signed
 from transforms.catalog.bundles import WrittenBundle
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import StorageError
@@ -57,18 +58,21 @@ def whole(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill_when(
-    output: Path, raw: Path, is_time: Callable[[Path], bool], number: int = signal.SIGKILL
+    output: Path,
+    raw: Path,
+    is_time: Callable[[Path], bool],
+    number: int = signal.SIGKILL,
+    flags: Sequence[str] = (),
 ) -> int:
     """Runs with one codec process and sends a signal as soon as the time has come; returns the exit
-    status.
+    status. Args: flags: what to press, where it is not all of `raw`.
     """
     command = [
         sys.executable,
         "-c",
         _ONE_CALL_A_BUNDLE,
         "run",
-        "--input",
-        str(raw / "*.tar.gz"),
+        *(flags or ("--input", str(raw / "*.tar.gz"))),
         "--output",
         str(output),
     ]
@@ -143,6 +147,41 @@ def test_completed_calls_are_taken_up_and_the_rest_is_pressed(
         if any(call in str(path) for call in done):
             assert path.stat().st_mtime_ns == made
     assert "took up" not in press(tmp_path, raw / "*.tar.gz").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_completed_calls_of_a_manifest_are_taken_up_without_a_request(
+    raw: Path, tmp_path: Path, number: int
+) -> None:
+    output, manifest = tmp_path / "out", tmp_path / "links.txt"
+    with running_site(None) as site:
+        links = [site.put(f"/{path.name}", path.read_bytes()) for path in raw.iterdir()]
+        signed_links = [signed(link, "PLANTED", "29990101T000000Z", 60) for link in links]
+        manifest.write_text("\n".join(signed_links[1:]))
+        flags = ("--manifest", str(manifest), "--input", signed_links[0])
+        flags = (*flags, "--allow-private-addresses")
+        kill_when(output, raw, lambda output: bool(completed(output)), number, flags)
+        done = completed(output)
+        staged = list(output.glob(".staging/*/manifests/*"))
+        assert bool(staged) == (number == signal.SIGKILL)
+        for call_id in done:  # nobody is asked for what is done
+            del site.pages[f"/{call_id}.tar.gz"]
+        site.requests.clear()
+
+        again = callpress("run", "--output", output, *flags)
+
+        assert again.status == 0, again.err
+        assert f"took up {len(done)} calls" in again.err
+        assert f"{len(done)} skipped" in again.out
+        assert {request.path for request in site.requests} == {
+            f"/{call_id}.tar.gz" for call_id in set(CALLS) - done
+        }
+    assert {row["archive_uri"] for row in query(output / "catalog", "archives")} == set(links)
+    for path in staged:  # another launcher's job may wait for it: it goes after a day
+        path.unlink()
+    left = [path for path in output.rglob("*") if path.is_file()]
+    assert not [path for path in left if b"PLANTED" in path.read_bytes()]
 
 
 @pytest.mark.slow
