@@ -192,7 +192,10 @@ def test_no_folder_has_a_circle() -> None:
     TopologicalSorter({module: our_modules(path) for module, path in MODULES.items()}).prepare()
 
 
-_TESTS_OF_STORES = frozenset({"gs", "gs:", "gs://", "://", "is_local", "scheme_of"})
+_TESTS_OF_STORES = frozenset(
+    {"gs", "gs:", "gs://", "s3", "s3:", "s3://", "azfs", "azfs:", "azfs://", "://"}
+    | {"is_local", "scheme_of"}
+)
 
 
 @pytest.mark.parametrize("module", MODULES)
