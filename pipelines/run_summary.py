@@ -50,8 +50,7 @@ def print_summary(
     table.add_row("catalog", Text(printable(catalog_uri)))
     console.print(table)
     for failure in summary["failures"][:_FAILURES_SHOWN]:
-        where = failure["archive_uri"] or failure["call_cid"] or ""
-        console.print(Text(printable(f"  {failure['error_type']}: {where}: {failure['message']}")))
+        console.print(Text(printable(f"  {_in_a_line(failure)}")))
     if counts["failures"] > _FAILURES_SHOWN:
         console.print(
             f"  and {counts['failures'] - _FAILURES_SHOWN} more: see the failures table of the "
@@ -68,9 +67,7 @@ def tell_summary(summary: Mapping[str, Any]) -> bool:
         return False
     lines.run_id = summary["run_id"]  # of a job elsewhere it is known from now on
     for failure in summary["failures"][:_FAILURES_SHOWN]:
-        where = failure["archive_uri"] or failure["call_cid"] or ""
-        told = f"{failure['error_type']}: {where}: {failure['message']}"
-        lines.tell_entry(lines.entry(told, "WARNING"))
+        lines.tell_entry(lines.entry(_in_a_line(failure), "WARNING"))
     figures = {name: value for name, value in summary.items() if name not in _LISTS}
     counts = summary["counts"]
     told = (
@@ -81,6 +78,13 @@ def tell_summary(summary: Mapping[str, Any]) -> bool:
     severity = "ERROR" if summary["exit_status"] else "INFO"
     lines.tell_entry(lines.entry(told, severity, more={"result": figures}))
     return True
+
+
+def _in_a_line(failure: Mapping[str, Any]) -> str:
+    """Returns a failure with what it is about, which a store's own messages begin with already."""
+    where, message = failure["archive_uri"] or failure["call_cid"] or "", failure["message"]
+    prefix = "" if not where or message.startswith(f"{where}: ") else f"{where}: "
+    return f"{failure['error_type']}: {prefix}{message}"
 
 
 def in_words(counts: Mapping[str, int]) -> str:
