@@ -34,8 +34,12 @@ def _read(place: str) -> object:
 
 
 def _open(place: str) -> object:
-    """By HEAD first, whose answer has no body to tell why."""
     return objects.open_input(f"{place}/x")
+
+
+def _look(place: str) -> object:
+    """By HEAD first, whose answer has no body to tell why."""
+    return objects.match(f"{place}/x")
 
 
 def _list(place: str) -> object:
@@ -81,7 +85,7 @@ _S3 = [
 
 
 @_MOTO
-@pytest.mark.parametrize("operation", [_read, _open, _list, _write])
+@pytest.mark.parametrize("operation", [_read, _look, _list, _write])
 @pytest.mark.parametrize(("status", "body", "expected"), _S3, ids=lambda each: str(each)[:30])
 def test_refusal_of_s3_says_what_to_do(
     cloud_place: str,
@@ -104,7 +108,13 @@ def test_redirect_to_another_region_says_what_to_do(cloud_place: str, cloud_faul
 @_MOTO
 @pytest.mark.parametrize(
     ("operation", "verb"),
-    [(_read, "read it"), (_open, "read it"), (_list, "list what is there"), (_write, "write it")],
+    [
+        (_read, "read it"),
+        (_open, "read it"),
+        (_look, "read it"),
+        (_list, "list what is there"),
+        (_write, "write it"),
+    ],
 )
 def test_permission_that_is_missing_is_named(
     cloud_place: str, cloud_faults: Faults, operation: Callable[[str], object], verb: str
@@ -129,7 +139,7 @@ _AZURE = [
 
 
 @_AZURITE
-@pytest.mark.parametrize("operation", [_read, _open, _list, _write])
+@pytest.mark.parametrize("operation", [_read, _look, _list, _write])
 @pytest.mark.parametrize(("status", "body", "expected"), _AZURE, ids=lambda each: str(each)[:30])
 def test_refusal_of_azure_says_what_to_do(
     cloud_place: str,

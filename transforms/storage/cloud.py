@@ -55,6 +55,7 @@ _SILENT_SECONDS = 60
 _REQUEST_SECONDS = 600
 _SWAP_SECONDS = 20
 """For small objects by which processes agree: others wait for them."""
+_OPENING_BYTES = 256 << 10
 _LISTED_AT_A_TIME = 100
 """No more than stand on a page: the next one is asked for to fill it up."""
 _PART_BYTES = 8 << 20
@@ -113,11 +114,15 @@ def swap_client_options(endpoint: str) -> ClientConfig:
 
 
 class _OpenVersion:
-    """One version of an object: one replaced while it is read is an error and never a mixture."""
+    """One version of an object: one replaced while it is read is an error and never a mixture.
+
+    It is opened by reading its beginning, which costs no more than asking what it is, and is all
+    there is of most staged objects.
+    """
 
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
-        found = _look(client, name)
+        self._beginning, found = _get_beginning(client, name, _OPENING_BYTES)
         self.size_bytes: int = found["size"]
         self._tag = found["e_tag"]
         self.checksum = _token(found)
@@ -129,6 +134,13 @@ class _OpenVersion:
         wanted = min(size, self.size_bytes - position)
         if wanted <= 0:
             return b""
+        known = self._beginning[position : position + wanted]
+        if len(known) == wanted:
+            return known
+        self._beginning = b""  # whoever reads on has no use for it, and it may be one of many
+        return known + self._read(position + len(known), wanted - len(known))
+
+    def _read(self, position: int, wanted: int) -> bytes:
         options: GetOptions = {"range": (position, position + wanted), "if_match": self._tag}
         data, found = _get(self._client, self._name, options)
         if _token(found) != self.checksum:  # a store that does not know the condition
@@ -205,7 +217,7 @@ class CloudStore(ObjectStore):
     def read(self, uri: str) -> bytes:
         """Returns a whole object by one request. Raises: ShortTransferError."""
         bucket, name = self._object(uri)
-        return _get_whole(bucket.client, name)[0]
+        return _get_beginning(bucket.client, name, None)[0]
 
     def read_range(self, uri: str, position: int, size: int) -> bytes:
         """Returns a part of an object. Raises: ShortTransferError."""
@@ -294,7 +306,7 @@ class CloudStore(ObjectStore):
         """Returns an object's content with its ETag, and its age by the clock of the store."""
         bucket, name = self._object(uri)
         try:
-            data, found = _get_whole(bucket.swap_client, name)
+            data, found = _get_beginning(bucket.swap_client, name, None)
         except FileNotFoundError as error:
             if answers.has_no_place(error):
                 raise
@@ -343,17 +355,19 @@ def _get(client: Client, name: str, options: GetOptions) -> tuple[bytes, ObjectM
     return bytes(result.bytes()), result.meta
 
 
-def _get_whole(client: Client, name: str) -> tuple[bytes, ObjectMeta]:
-    """Returns a whole object. Asked for as a range: then the answer tells the size of the object,
-    too, and not of its own body only. Raises: ShortTransferError.
+def _get_beginning(client: Client, name: str, size: int | None) -> tuple[bytes, ObjectMeta]:
+    """Returns so many bytes from the start of an object, or all. Asked for as a range: then the
+    answer tells the size of the object, too, and not of its own body only. Raises:
+    ShortTransferError.
     """
     try:
-        data, found = _get(client, name, {"range": {"offset": 0}})
+        options: GetOptions = {"range": {"offset": 0} if size is None else (0, size)}
+        data, found = _get(client, name, options)
     except GenericError as error:
         if not answers.has_no_such_range(error):
             raise
         data, found = _get(client, name, {})  # there is no first byte in it
-    return exactly(data, 0, found["size"]), found
+    return exactly(data, 0, min(found["size"], size or found["size"])), found
 
 
 def _look(client: Client, name: str) -> ObjectMeta:
