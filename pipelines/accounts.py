@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.media.errors import ConfigError
-from transforms.storage import secrets
-from transforms.storage.storage_options import StoreAccount
+from transforms.sources.manifests.stream_api import is_stream
+from transforms.storage import secrets, storage_options
+from transforms.storage.storage_options import StoreAccount, StreamAccount
+
+
+def accounts_of(manifests: Sequence[str]) -> tuple[StoreAccount | StreamAccount, ...]:
+    """Returns the accounts that a job with such manifests may use."""
+    options = storage_options.current()
+    return (*options.accounts, *([options.stream] if any(map(is_stream, manifests)) else []))
 
 
 def check_secrets_reach_workers(
-    accounts: Sequence[StoreAccount], *, has_workers_here: bool, secrets_in_image: bool
+    accounts: Sequence[StoreAccount | StreamAccount],
+    *,
+    has_workers_here: bool,
+    secrets_in_image: bool,
 ) -> None:
     """Checks that no secret is named that lies on this machine alone, where workers are elsewhere.
 
@@ -18,7 +28,7 @@ def check_secrets_reach_workers(
     catalog may lead a worker there.
 
     Args:
-      accounts: of stores.
+      accounts: of stores, and of the vendor's API where a manifest is asked of it.
       has_workers_here: whether the engine's workers live in this process, or are its children.
       secrets_in_image: whether the image of the workers is said to have them.
 
@@ -32,7 +42,7 @@ def check_secrets_reach_workers(
             if secrets.is_of_this_machine(reference):
                 where = "environment" if reference.startswith("env:") else "disks"
                 raise ConfigError(
-                    f'[stores."{account.place}"]: {reference} is on this machine, and workers '
+                    f"{account.table}: {reference} is on this machine, and workers "
                     f"elsewhere do not have its {where}: expected "
                     "gcp-secret:projects/PROJECT/secrets/NAME/versions/N, or --secrets-in-image "
                     "where their image has it too"

@@ -95,8 +95,8 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
             from pipelines.completion import print_completion
 
         return print_completion(arguments)
-    settings, accounts = load_profile(arguments.config)
-    storage_options.use(StorageOptions(accounts=accounts))
+    settings, accounts, stream = load_profile(arguments.config)
+    storage_options.use(StorageOptions(accounts=accounts, stream=stream))
     if isinstance(arguments, VerifyArguments):
         from pipelines.verify import verify
 

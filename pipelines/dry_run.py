@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import manifests, places
-from pipelines.accounts import check_secrets_reach_workers
+from pipelines.accounts import accounts_of, check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json
 from pipelines.logs import set_up_logging
@@ -50,7 +50,7 @@ from transforms.skip_processed import (
 )
 from transforms.sources.archive_files import ListedArchive
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
-from transforms.storage import objects, storage_options
+from transforms.storage import objects
 
 
 def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
@@ -72,7 +72,7 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     FileSystems.set_options(options)
     engine = engine_of(options, arguments)
     check_secrets_reach_workers(
-        storage_options.current().accounts,
+        accounts_of(arguments.manifests),
         has_workers_here=engine.has_workers_here,
         secrets_in_image=arguments.secrets_in_image,
     )

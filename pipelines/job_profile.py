@@ -14,12 +14,22 @@ from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
 from transforms.storage import secrets
-from transforms.storage.storage_options import ALL_KEYS, SECRET_KEYS, StoreAccount, place_of
+from transforms.storage.storage_options import (
+    ALL_KEYS,
+    SECRET_KEYS,
+    StoreAccount,
+    StreamAccount,
+    place_of,
+)
 
 _STORES = "stores"
 """The table of tables that say how places are reached: no part of the settings, whose fingerprint
 has nothing of them.
 """
+
+
+_STREAM = "stream"
+"""The table that says how the vendor's API is asked, also no part of the settings."""
 
 
 class JobProfile(NamedTuple):
@@ -28,6 +38,8 @@ class JobProfile(NamedTuple):
     settings: PressSettings
     accounts: tuple[StoreAccount, ...]
     """Of stores."""
+    stream: StreamAccount
+    """Of the vendor's API."""
 
 
 def load_profile(config: str | None) -> JobProfile:
@@ -43,7 +55,7 @@ def load_profile(config: str | None) -> JobProfile:
         be.
     """
     if config is None:
-        return JobProfile(PressSettings(), ())
+        return JobProfile(PressSettings(), (), StreamAccount())
     # Imported only when there is a profile: `inspect` most often has none and answers at once.
     import tomllib
 
@@ -56,6 +68,7 @@ def load_profile(config: str | None) -> JobProfile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {config}: not TOML: {error}") from None
     accounts = _accounts(data.pop(_STORES, {}), config)
+    stream = _stream(data.pop(_STREAM, {}), config)
     _refuse_unknown(data, PressSettings, "", config)
     try:
         # By way of JSON, where strict means that text is not a number and still may name a choice.
@@ -71,7 +84,33 @@ def load_profile(config: str | None) -> JobProfile:
         raise ConfigError(
             f"--config {config}: {where + ': ' if where else ''}{what}{shown}"
         ) from None
-    return JobProfile(settings, accounts)
+    return JobProfile(settings, accounts, stream)
+
+
+def _stream(table: Any, config: str) -> StreamAccount:
+    """Returns what the table of the vendor's API says. Raises: ConfigError: a key or a value cannot
+    be, or a secret is spelled out; no value is told.
+    """
+    where = f"--config {config}: {_STREAM}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table, [{_STREAM}]")
+    keys = [field.name for field in fields(StreamAccount)]
+    for key, value in table.items():
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, 1, 0.5)
+            hint = f", did you mean {near[0]}?" if near else f", expected {', '.join(keys)}"
+            raise ConfigError(f"{where}: unknown key {_shown(key)}{hint}")
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{where}: {key}: expected text")
+    try:
+        return StreamAccount(
+            **{
+                key: value if key == "base_url" else secrets.spelled(value)
+                for key, value in table.items()
+            }
+        )
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _accounts(tables: Any, config: str) -> tuple[StoreAccount, ...]:

@@ -21,7 +21,7 @@ from transforms.recovery import manifests
 from transforms.sources.manifests import bounds
 from transforms.sources.manifests.places import list_manifests, open_manifest
 from transforms.sources.manifests.read_entries import tell_shape
-from transforms.sources.manifests.stream_api import is_stream
+from transforms.sources.manifests.stream_api import check_stream, is_stream
 from transforms.storage import objects, uris
 from transforms.storage.named import name_object
 
@@ -74,7 +74,9 @@ def check(where: Places, *, is_for_later: bool = False) -> None:
                 f"--manifest {uris.shown(name)}: a template is started later and elsewhere, "
                 "expected a URI of a store, or stream:..."
             )
-        if not (is_for_later or is_stream(name) or name == STANDARD_INPUT):
+        if is_stream(name):
+            check_stream(name)
+        elif not (is_for_later or name == STANDARD_INPUT):
             _check_shape(name)
 
 

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from pipelines import manifests, places, press, run_summary
-from pipelines.accounts import check_secrets_reach_workers
+from pipelines.accounts import accounts_of, check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
 from pipelines.ending import Ending, check_summary_json, reason_of
 from pipelines.logs import set_up_logging
@@ -215,7 +215,7 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
     check_secrets_reach_workers(
-        storage_options.current().accounts,
+        accounts_of(arguments.manifests),
         has_workers_here=engine.has_workers_here,
         secrets_in_image=arguments.secrets_in_image,
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.job_profile import load_profile
+from pipelines.job_profile import JobProfile, load_profile
 from tests.support.command import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
+from transforms.storage.storage_options import StreamAccount
 
 PROFILES = {
     # name: (containers of individual files, their output types, mix: (mode's header, channels of a
@@ -107,6 +108,6 @@ def test_an_unknown_name_lists_those_there_are_and_the_nearest() -> None:
 def test_default_profile_spells_out_the_defaults() -> None:
     assert (
         load_profile(str(ROOT / "configs" / "default.toml"))
-        == (PressSettings(), ())
+        == JobProfile(PressSettings(), (), StreamAccount())
         == load_profile(None)
     )

@@ -17,11 +17,12 @@ from transforms.media.errors import ConfigError, StorageError
 from transforms.sources.manifests import stream_api
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
 from transforms.sources.manifests.stream_api import (
-    StreamAccount,
     check_stream,
     is_stream,
     read_stream,
 )
+from transforms.storage import storage_options
+from transforms.storage.storage_options import StorageOptions, StreamAccount
 
 KEY, SECRET = "planted-key-4711", "planted-secret-0815-planted-secret-0815"
 Found = list[ManifestEntry | LeftOut | BadEntry]
@@ -43,10 +44,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamService]:
 
 
 def read(service: StreamService, where: str) -> Found:
-    account = StreamAccount(
-        api_key="env:TEST_STREAM_KEY", api_secret="env:TEST_STREAM_SECRET", base_url=service.url
-    )
-    return list(read_stream(where, account))
+    account = StreamAccount(api_key="env:TEST_STREAM_KEY", api_secret="env:TEST_STREAM_SECRET")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAM_BASE_URL", service.url)
+        patch.setattr(storage_options, "_options", StorageOptions(stream=account))
+        return list(read_stream(where))
 
 
 def names(found: Found) -> list[str]:
@@ -266,7 +268,7 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "getstream", None)
 
     with pytest.raises(ConfigError) as told:
-        list(read_stream("stream:default:a", StreamAccount()))
+        list(read_stream("stream:default:a"))
     assert str(told.value) == (
         "stream:default:a: needs the vendor's SDK, which is not installed: "
         "pip install callpress[stream]"

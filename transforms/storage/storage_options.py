@@ -1,5 +1,5 @@
-"""How this process reaches stores, beyond what the environment says: accounts by place, and which
-addresses it may connect to. The same for all processes of a job.
+"""How this process reaches stores, beyond what the environment says: accounts by place, which
+addresses it may connect to, and how the vendor's API is asked. The same for all processes of a job.
 
 Secrets stand here by reference only (`secrets`): what is pickled into a job holds none.
 """
@@ -27,6 +27,13 @@ _KEYS_OF = {
     "azfs": ("endpoint", "account_key", "sas_token"),
 }
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[^\s?#@]*)?")
+# Of the vendor's API. Without TLS only to this machine: requests carry what the secret signed, and
+# answers signed links.
+BASE_URL = re.compile(
+    r"https://[\w.-]+(?::\d{1,5})?(?:/[\w./-]*)?"
+    r"|http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?/?",
+    re.ASCII,
+)
 SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "account_key", "sas_token")
 """Those that hold a reference to a secret."""
 
@@ -84,9 +91,50 @@ class StoreAccount:
                 raise ValueError(f"{one} and {other} exclude each other, expected one of them")
 
     @property
+    def table(self) -> str:
+        """The table of a job profile that it stands in."""
+        return f'[stores."{self.place}"]'
+
+    @property
     def references(self) -> tuple[str, ...]:
         """The secrets it names."""
         return tuple(found for key in SECRET_KEYS if (found := getattr(self, key)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamAccount:
+    """What the table `[stream]` of a job profile says of the vendor's API, which manifests may be
+    asked of.
+    """
+
+    api_key: str = "env:STREAM_API_KEY"
+    """As `api_secret` a reference to a secret; the variables are those of the vendor's tools."""
+    api_secret: str = "env:STREAM_API_SECRET"
+    base_url: str = ""
+    """Empty for what STREAM_BASE_URL says, or the SDK."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a key cannot be; no value of one is in the message."""
+        for key in ("api_key", "api_secret"):
+            if not secrets.is_reference(getattr(self, key)):
+                raise ValueError(
+                    f"{key} is to be named, not spelled out, expected {secrets.EXPECTED}"
+                )
+        if self.base_url and not BASE_URL.fullmatch(self.base_url):
+            raise ValueError(
+                "base_url is no address, expected https://HOST[:PORT], without user, password or "
+                "query"
+            )
+
+    @property
+    def table(self) -> str:
+        """The table of a job profile that it stands in."""
+        return "[stream]"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The secrets it names."""
+        return self.api_key, self.api_secret
 
 
 ALL_KEYS = tuple(dict.fromkeys(key for keys in _KEYS_OF.values() for key in keys))
@@ -127,6 +175,7 @@ class StorageOptions:
     """Whether links may lead to addresses that are not public."""
     named_hosts: frozenset[str] = frozenset()
     """`host:port` of links that the command line itself named: they may be anywhere."""
+    stream: StreamAccount = StreamAccount()
 
     def account_of(self, uri: str) -> StoreAccount | None:
         """Returns the account of the longest place that a URI lies in; None for none."""
@@ -139,6 +188,7 @@ class StorageOptions:
             self.accounts,
             self.allow_private_addresses,
             tuple(sorted(self.named_hosts)),
+            self.stream,
         )
 
 
@@ -157,13 +207,17 @@ def use(options: StorageOptions) -> None:
 
 
 def _received(
-    accounts: tuple[StoreAccount, ...], allow_private_addresses: bool, hosts: tuple[str, ...]
+    accounts: tuple[StoreAccount, ...],
+    allow_private_addresses: bool,
+    hosts: tuple[str, ...],
+    stream: StreamAccount,
 ) -> StorageOptions:
     """Returns the options of the process that started the job, which this one uses now."""
     options = StorageOptions(
         accounts=accounts,
         allow_private_addresses=allow_private_addresses,
         named_hosts=frozenset(hosts),
+        stream=stream,
     )
     use(options)
     return options

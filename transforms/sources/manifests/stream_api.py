@@ -22,7 +22,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,8 @@ from transforms.media.rfc3339 import parse_time
 from transforms.media.text import one_line, printable, without_secrets
 from transforms.sources.manifests.entries import Unread, read_value
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
-from transforms.storage import secrets
+from transforms.storage import secrets, storage_options
+from transforms.storage.storage_options import StreamAccount
 
 if TYPE_CHECKING:
     from getstream.stream import Stream
@@ -43,12 +43,6 @@ _EXPECTED = "expected stream:TYPE:ID, or stream:since=36h (m, h, d, or a time)"
 _CALL = re.compile(r"[\w-]{1,256}:(?!\.\.?\Z)[^\s/?#\\]{1,256}", re.ASCII)
 _AGE = re.compile(r"(?P<count>\d{1,6})(?P<unit>[mhd])", re.ASCII)
 _UNIT_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
-# Without TLS only to this machine: requests carry what the secret signed, answers signed links.
-_BASE_URL = re.compile(
-    r"https://[\w.-]+(?::\d{1,5})?(?:/[\w./-]*)?"
-    r"|http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?/?",
-    re.ASCII,
-)
 _PAGE_CALLS = 25
 _AT_A_TIME = 8
 """Requests for the recordings of calls."""
@@ -59,22 +53,6 @@ _MAX_WAIT_SECONDS = 60
 _TIMEOUT_SECONDS = 30.0
 _SILENT_CALLS = 3
 """Calls in a row of which the API does not answer: it is down, or this program is shut out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamAccount:
-    """What the table `[stream]` of a job profile says of the vendor's API."""
-
-    api_key: str = "env:STREAM_API_KEY"
-    """A reference to a secret, as `transforms.storage.secrets` reads it."""
-    api_secret: str = "env:STREAM_API_SECRET"
-    base_url: str = ""
-    """Empty for what STREAM_BASE_URL says, or the SDK's own."""
-
-    @property
-    def references(self) -> tuple[str, str]:
-        """The references to secrets."""
-        return self.api_key, self.api_secret
 
 
 def is_stream(where: str) -> bool:
@@ -90,8 +68,8 @@ def check_stream(where: str) -> None:
     _import_sdk(where)
 
 
-def read_stream(where: str, account: StreamAccount) -> Iterator[ManifestEntry | LeftOut | BadEntry]:
-    """Yields what the vendor's API names.
+def read_stream(where: str) -> Iterator[ManifestEntry | LeftOut | BadEntry]:
+    """Yields what the vendor's API names, asked with the account of `storage_options`.
 
     A call whose recordings cannot be listed is a bad entry; the others go on. Requests that are
     refused for their number, fail with 5xx or are not answered are tried again with back-off.
@@ -103,7 +81,7 @@ def read_stream(where: str, account: StreamAccount) -> Iterator[ManifestEntry | 
     now_unix_ns = time.time_ns()
     asked = _parse(where, now_unix_ns)
     _import_sdk(where)
-    api = _Api(where, account)
+    api = _Api(where, storage_options.current().stream)
     try:
         if isinstance(asked, int):
             yield from _since(where, api, asked, now_unix_ns)
@@ -167,7 +145,9 @@ class _Api:
         from getstream.stream import BASE_URL, Stream
 
         base_url = account.base_url or os.environ.get("STREAM_BASE_URL") or BASE_URL
-        if not _BASE_URL.fullmatch(base_url):  # it may have a password in it, and is not told
+        if not storage_options.BASE_URL.fullmatch(
+            base_url
+        ):  # it may have a password in it, and is not told
             raise ConfigError(
                 f"{_shown(where)}: the base_url of its API is no address, expected https://host"
             )
