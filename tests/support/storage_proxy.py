@@ -170,6 +170,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        """Says at once that the body may come: else its sender waits a second before it does."""
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()
+        return goes_on
+
     def _pass_on(self) -> None:
         body = self._read_body()
         request = self._describe(body)
