@@ -26,11 +26,16 @@ _REFUSED_DELETE = re.compile(
 # In the words of S3, which has no code of its own for it.
 _KEPT = re.compile(r"object lock|retention|legal hold", re.IGNORECASE)
 _REQUEST = re.compile(r"Error performing ([A-Z]+) ")
+_SILENT = re.compile(
+    r"Error performing [A-Z]+ (https?://[^/\s?]+).*HTTP error: error sending request"
+)
+_WHY_SILENT = re.compile(r'(?:message|error): "([^"\n]*)"')
+_BAD_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 _LISTING = ("Error performing list request", "?list-type=", "comp=list&", "comp=list ")
 # Errors that have no status: those that a second try meets again.
 _FINAL = re.compile(
     r"builder error|Invalid Access Key|URL scheme is not allowed|Unable to parse|"
-    r"Failed to parse|invalid path|certificate",
+    r"Failed to parse|invalid path|InvalidCertificate",
     re.IGNORECASE,
 )
 _PASSING_CODES = frozenset(
@@ -93,6 +98,7 @@ def is_passing(error: BaseException) -> bool:
     if (status := status_of(error)) is not None:
         return status in (408, 429) or status >= 500
     if isinstance(error, obstore_errors.GenericError):
+        told += _debugged(error) if _SILENT.search(told) else ""
         return not (_FINAL.search(told) or _REDIRECT in told or _REFUSED_DELETE.search(told))
     return False
 
@@ -126,11 +132,28 @@ def describe(error: BaseException) -> str:
         return f"HTTP status 412: {_REPLACED}"
     if found := _REFUSED_DELETE.search(told):
         return f"it may not be deleted ({found[2]}): {_cut(found[1])}"
+    if found := _SILENT.search(told):
+        return _why_silent(found[1], _debugged(error))
     said = _advice(told, code, status) or _said(told)
     if status is None:
         return said
     word = f" ({printable(code)[:60]})" if code and not code.isdigit() else ""
     return f"HTTP status {status}{word}" + (f": {said}" if said else "")
+
+
+def _debugged(error: BaseException) -> str:
+    return str(error).partition(_DEBUG)[2]
+
+
+def _why_silent(server: str, debugged: str) -> str:
+    """Returns why nothing came of a request: only what is for debugging tells it."""
+    if found := _BAD_CERTIFICATE.search(debugged):
+        return (
+            f"{server}: its certificate is not trusted here ({found[1]}): SSL_CERT_FILE names a "
+            "file of those that are"
+        )
+    found = _WHY_SILENT.search(debugged)
+    return f"{server} does not answer: {_cut(found[1]) if found else 'error sending request'}"
 
 
 def _code_of(told: str) -> str:

@@ -86,7 +86,8 @@ def _find_provider(account: StoreAccount) -> tuple[Callable[[], S3Credential] | 
         return None, ""
     raise ConfigError(
         "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
-        "run where a role is given; AWS_SKIP_SIGNATURE=true asks a public bucket without any"
+        "run where a role is given; a public bucket is asked without any where AWS_SKIP_SIGNATURE "
+        "is true"
     )
 
 
