@@ -376,3 +376,15 @@ def test_server_that_is_gone_is_one_line_soon(
         objects.read_bytes(f"{cloud_place}/x")
 
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("cloud", ["moto"], indirect=True)  # it compares no hashes of requests
+def test_store_that_keeps_other_bytes_is_found_out(cloud_place: str, cloud_faults: Faults) -> None:
+    cloud_faults.uploads_end_short = 1
+    objects.write_bytes(f"{cloud_place}/x", b"x" * 1000)
+    assert cloud_faults.counts["short upload"] == 1
+    assert objects.read_bytes(f"{cloud_place}/x") == b"x" * 1000
+    cloud_faults.uploads_end_short = 100
+
+    with pytest.raises(StorageError, match="999 bytes arrived, expected 1000"):
+        objects.write_bytes(f"{cloud_place}/y", b"x" * 1000)
