@@ -41,10 +41,10 @@ class FindArchiveRows(beam.PTransform):
         files = (
             archive_uris.pipeline
             | "Start" >> beam.Impulse()
-            | "ListFiles" >> beam.FlatMap(_list_files, keys, self._job.catalog_uri)
+            | "ListFiles" >> beam.FlatMap(_list_files, keys, self._job)
         )
         return break_fusion(files, "SpreadFiles", self._job) | "ScanFile" >> beam.ParDo(
-            _ScanFn(self._columns), keys
+            _ScanFn(self._job, self._columns), keys
         )
 
 
@@ -68,13 +68,14 @@ class _GatherFn(beam.CombineFn):
         return hashes.tobytes()
 
 
-def _list_files(_: bytes, keys: bytes, catalog_uri: str) -> Iterator[CatalogFile]:
+def _list_files(_: bytes, keys: bytes, job: JobSettings) -> Iterator[CatalogFile]:
     if keys:
-        yield from partitions.list_files(catalog_uri, _TABLE)
+        yield from partitions.list_files(job.catalog_uri, _TABLE)
 
 
 class _ScanFn(beam.DoFn):
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, job: JobSettings, columns: Sequence[str]) -> None:
+        self._job = job  # by which a worker knows how to reach the catalog's store
         self._columns = columns
 
     def start_bundle(self) -> None:
