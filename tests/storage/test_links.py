@@ -209,6 +209,26 @@ def test_object_stored_with_a_content_encoding_comes_as_it_is_stored(tls_site: S
     assert {request.headers["accept-encoding"] for request in tls_site.requests} == {"identity"}
 
 
+def test_what_cloud_storage_would_expand_comes_as_it_is_stored(tls_site: Site) -> None:
+    """An object with Content-Encoding: gzip goes out expanded to whoever accepts no gzip, without a
+    size and without ranges.
+    """
+    data = make_call_archive([Participant(participant_id="p")], kind="tar.gz")
+    stored: dict[str, str | None] = {"X-Goog-Stored-Content-Encoding": "gzip"}
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.headers["Accept-Encoding"] == "gzip":
+            exchange.page = Page(data=data, headers={**stored, "Content-Encoding": "gzip"})
+            exchange.give_page()
+        else:
+            exchange.give(200, b"expanded", stored, is_chunked=True)
+
+    link = tls_site.put("/a.tar.gz", Page(answers=[answer]))
+
+    assert objects.match(globs.quote(link))[0].size_bytes == len(data)
+    assert read_all(link) == data
+
+
 def test_archive_is_read_whatever_a_server_calls_it(tls_site: Site) -> None:
     for kind in ("text/html; charset=utf-8", "application/json", "", "x" * 500):
         link = tls_site.put("/a", Page(data=DATA, headers={"Content-Type": kind}))

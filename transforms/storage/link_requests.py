@@ -165,7 +165,7 @@ def _hidden(text: str, uri: str) -> str:
 # --- asking ---------------------------------------------------------------------------------------
 
 
-def _follow(uri: str, wanted: str, start: int) -> Answer:
+def _follow(uri: str, wanted: str, start: int, encoding: str = "identity") -> Answer:
     """Asks, and goes where it is sent to. Raises: as `get`, and what urllib3 raises."""
     url = uri
     seen: Link | None = None
@@ -173,11 +173,14 @@ def _follow(uri: str, wanted: str, start: int) -> Answer:
         link = _parts(url, seen)
         is_first = seen is None
         seen = link
-        answer = _ask(link, wanted, with_user=is_first)
+        answer = _ask(link, wanted, encoding, with_user=is_first)
         try:
             if answer.status in _REDIRECTS and (location := answer.headers.get("Location")):
                 url = _join(url, location)
                 continue
+            if encoding == "identity" and _was_expanded(answer.headers):
+                answer.close()
+                return _follow(uri, wanted, start, "gzip")
             if answer.status == _NO_SUCH_BYTE and start == 0:
                 return _of_nothing(answer)
             if answer.status not in (200, 206):
@@ -217,11 +220,19 @@ def _parts(url: str, before: Link | None) -> Link:
     return link
 
 
-def _ask(link: Link, wanted: str, *, with_user: bool) -> Any:
+def _was_expanded(headers: Mapping[str, str]) -> bool:
+    """Whether Cloud Storage expands what is stored as gzip, and of what there is no size or part
+    then. It does not where gzip is accepted.
+    """
+    stored = (headers.get("X-Goog-Stored-Content-Encoding") or "").strip().lower()
+    return stored == "gzip" and not headers.get("Content-Encoding")
+
+
+def _ask(link: Link, wanted: str, encoding: str, *, with_user: bool) -> Any:
     """Returns urllib3's answer to one request."""
     headers = {
         "Range": wanted,
-        "Accept-Encoding": "identity",  # an archive as it is stored
+        "Accept-Encoding": encoding,
         "User-Agent": "callpress",
     }
     if with_user and link.user_info:
