@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import tenacity
@@ -228,9 +230,27 @@ def test_answer_that_is_no_http_is_one_line(tls_site: Site) -> None:
             objects.match(link)
 
 
-def test_host_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(StorageError, match=r"^https://nowhere\.invalid/a: .*host"):
-        objects.match("https://nowhere.invalid/a?sig=x")
+@pytest.mark.parametrize(
+    ("code", "told", "tries"),
+    [
+        (socket.EAI_NONAME, "there is no such host", 1),
+        (socket.EAI_AGAIN, "its host cannot be looked up", 6),
+    ],
+)
+def test_host_whose_name_leads_nowhere_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, code: int, told: str, tries: int
+) -> None:
+    asked = []
+
+    def look_up(host: str, *_: object, **__: object) -> NoReturn:
+        asked.append(host)
+        raise socket.gaierror(code, "as the resolver says")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    with pytest.raises(StorageError, match=rf"^https://nowhere\.example/a: {told}$"):
+        objects.match("https://nowhere.example/a?sig=x")
+    assert asked == ["nowhere.example"] * tries
 
 
 def test_silent_host_is_not_asked_for_each_archive_and_costs_no_other(
@@ -243,7 +263,7 @@ def test_silent_host_is_not_asked_for_each_archive_and_costs_no_other(
         with pytest.raises(StorageError, match=f"/{number}: Connection refused$"):
             objects.match(f"{dead}/{number}?sig=x")
 
-    with pytest.raises(StorageError, match=f"{dead}/3: {dead} has not answered for 0 s, last with"):
+    with pytest.raises(StorageError, match=rf"/3: {dead} has not answered for \d+ s, last w"):
         objects.match(f"{dead}/3?sig=x")
 
     assert objects.match(good)[0].size_bytes == len(DATA)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,19 @@ QUERIES = {
     "slash": f"?sig={SECRET}/",
     "user": "",
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name leads anywhere but that of this machine: no test asks the network."""
+    look_up = socket.getaddrinfo
+
+    def local(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in (HOST, "localhost"):
+            raise socket.gaierror(socket.EAI_NONAME, f"nothing known of {host}")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
 
 
 def echo(status: int, *names: str) -> Callable[[Exchange], None]:

@@ -158,6 +158,8 @@ def test_link_is_known_by_host_and_path(link: str, known_by: str) -> None:
 
 def test_user_and_password_are_shown_of_no_store() -> None:
     assert uris.shown("s3://me:SECRET@bucket/a") == "s3://[hidden]@bucket/a"
+    for name in ("gs://bucket/token=abcd/a@b.zip", "/raw/me@home/password=abcd", "a://"):
+        assert uris.shown(name) == name
 
 
 @given(st.text(), st.text())

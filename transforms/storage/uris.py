@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from transforms.media.errors import ConfigError
-from transforms.media.text import printable, without_secrets
+from transforms.media.text import printable
 
 _AZURE = "azfs"
 _AZURE_ACCOUNT = "AZURE_STORAGE_ACCOUNT"
@@ -24,6 +24,7 @@ _LINK = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 # What is left of an authority when `user:password@` is taken off: a name or an address in brackets,
 # and the port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@\[\]\\%\x00-\x20\x7f]+)(?::([0-9]{0,5}))?")
+_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -173,4 +174,4 @@ def shown(uri: str) -> str:
     """Returns a URI as messages have it: a link without its signature, another one without user and
     password.
     """
-    return without_signature(uri) if is_link(uri) else without_secrets(uri)
+    return without_signature(uri) if is_link(uri) else _USER_INFO.sub("[hidden]@", uri)
