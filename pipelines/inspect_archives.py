@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ from transforms.media.values import OUTPUT_TYPE_OF, TRACK_TYPE_OF, TrackKey
 from transforms.media.wall_time import spell_time
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
-from transforms.storage import objects, uris
+from transforms.storage import objects, storage_options, uris
+from transforms.storage.inputs import ARCHIVE_INPUTS, Inputs
 
 if TYPE_CHECKING:
     from pipelines.inspect_clocks import ClockInspector
@@ -50,6 +52,9 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     objects.find_credentials(
         map(uris.absolute, [*arguments.archives, *filter(None, [arguments.clock_output])])
     )
+    links = filter(None, map(uris.split_link, arguments.archives))
+    named_hosts = frozenset(link.host_and_port for link in links)
+    storage_options.use(replace(storage_options.current(), named_hosts=named_hosts))
     clocks = None
     if arguments.clock:
         # Late: it needs numpy, without which a plain list answers at once.
@@ -67,7 +72,11 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
                     "sessions": [],
                 }
             )
-        found.extend(describe_archive(archive, settings.limits, clocks) for archive in listed)
+        for each in listed:
+            # What is listed of a link has no signature, which it takes to open it.
+            opened = pattern if uris.is_link(pattern) else each.uri
+            inputs = ARCHIVE_INPUTS.opened_by(each.uri, opened)
+            found.append(describe_archive(each, settings.limits, clocks, inputs))
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
@@ -82,7 +91,10 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
 
 
 def describe_archive(
-    archive: ListedArchive, limits: LimitSettings, clocks: ClockInspector | None = None
+    archive: ListedArchive,
+    limits: LimitSettings,
+    clocks: ClockInspector | None = None,
+    inputs: Inputs = ARCHIVE_INPUTS,
 ) -> dict[str, Any]:
     """Returns an archive's sessions as plain values; `error` says what could not be read, null when
     all could.
@@ -97,9 +109,9 @@ def describe_archive(
             raise archive.error
         source = archive_files.archive_input(archive.uri, archive.size_bytes)
         if clocks is None:
-            members = read_members(source, objects.open_input, None, limits, Findings())
+            members = read_members(source, inputs.open, None, limits, Findings())
         else:
-            read = clocks.read(source, limits)
+            read = clocks.read(source, limits, inputs)
             members, of_track, findings = read.members, read.of_track, read.findings
             if read.error is not None:
                 raise read.error

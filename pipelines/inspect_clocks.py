@@ -32,6 +32,7 @@ from transforms.media.unpack_archive import unpack_archive
 from transforms.media.values import TrackKey
 from transforms.media.wall_time import spell_time
 from transforms.storage import objects, uris
+from transforms.storage.inputs import Inputs
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class ClockInspector:
             except StorageError as error:
                 raise _unwritten(self._output, error) from None
 
-    def read(self, archive: ArchiveInput, limits: LimitSettings) -> ArchiveClocks:
+    def read(self, archive: ArchiveInput, limits: LimitSettings, inputs: Inputs) -> ArchiveClocks:
         """Unpacks an archive as a run does, into a folder that is gone afterwards; memory holds a
         segment of it.
 
@@ -82,7 +83,7 @@ class ClockInspector:
 
             folder = Path(name)
             observer = TrackTimesObserver(folder, take)
-            host = JobHost(open_input=objects.open_input)
+            host = JobHost(open_input=inputs.open)
             try:
                 unpacked = unpack_archive(host, archive, folder, limits, observer)
             except RecordingError as error:
