@@ -124,6 +124,9 @@ def test_several_documents_follow_one_another() -> None:
 
     assert named(read(content)) == ["a", "b", "c", "d"]
     assert named(read(gzip.compress(content.encode()) * 2)) == ["a", "b", "c", "d"] * 2
+    joined = json.dumps(event("a")) + json.dumps(event("b"))  # as a stream to a bucket joins them
+    assert named(read(joined)) == ["a", "b"]
+    assert named(read(f"{joined}\n{joined}\n")) == ["a", "b"] * 2
     indented = json.dumps(listing(recording("a")), indent=1) + json.dumps(event("b"), indent=1)
     assert named(read(indented)) == ["a", "b"]
 
@@ -233,6 +236,12 @@ def test_link_is_known_by_host_and_path(link: str, uri: str) -> None:
         ("https://h:x/a", "is no link"),
         ("https://h\\@evil/a", "is no link"),
         ("https://h/a b", "is no link"),
+        (
+            f"https://h/a%3FX-Amz-Signature%3D{SIGNATURE}",
+            "'https://h/a[hidden]' has a signature in",
+        ),
+        (f"https://h/a&X-Goog-Signature={SIGNATURE}", "'https://h/a[hidden]' has a signature in"),
+        (f"s3://b/a?X-Amz-Signature={SIGNATURE}", "'s3://b/a[hidden]' has a signature in its path"),
         (f"https:///a?{SIGNATURE}", "'https:///a[hidden]' is no link"),
         ("/a\0b", "has characters in it that no name has"),
         ("https://h/" + "x" * 9_000, "has 9,010 characters, expected at most 8,192"),

@@ -22,6 +22,14 @@ _LINK = re.compile(
     re.IGNORECASE,
 )
 
+# A signed link whose question mark was lost or encoded, or that was taken for a URI of a store: its
+# signature would be a part of the name, and stand in tables.
+_SIGNATURE = re.compile(
+    r"(?:x-(?:amz|goog)-(?:signature|credential|security-token)|(?<![a-z0-9])(?:signature|sig))"
+    r"(?:=|%3d)",
+    re.IGNORECASE,
+)
+
 
 class NamedObject(NamedTuple):
     """What a text names in a store, on a disk or behind a link."""
@@ -53,6 +61,13 @@ def name_object(text: str, *, link_only: bool = False) -> NamedObject:
       ValueError: it names nothing that can be opened. The message follows the name of the thing,
         as in `is no link`, and holds nothing of it that could be secret.
     """
+    named = _name(text, link_only=link_only)
+    if _SIGNATURE.search(named.uri):
+        raise ValueError("has a signature in its path, expected it behind a question mark")
+    return named
+
+
+def _name(text: str, *, link_only: bool) -> NamedObject:
     if not text:
         raise ValueError("is empty")
     if len(text) > MAX_URI_CHARACTERS:

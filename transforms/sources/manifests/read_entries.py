@@ -193,15 +193,15 @@ def _read_lines(
 
 
 def _read_document(line: bytes, position: str) -> Iterable[Found]:
-    """Returns what a line of JSON names. Of a list that is no JSON as a whole each entry is read by
-    itself.
+    """Returns what a line of JSON names. Where it is no JSON as a whole, each entry of a list is
+    read by itself, and each of several documents.
     """
     try:
         value = parse_json(line)
     except (ValueError, RecursionError):
         splitter = ValueSplitter(iter([line]))
         pieces = list(splitter.split())
-        if not splitter.has_list:
+        if not splitter.has_list and len(pieces) == 1:
             return read_json(line, position)
         found = (_read_piece(piece, f"{position}, {piece.position}") for piece in pieces)
         return itertools.chain.from_iterable(found)
