@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -66,8 +66,8 @@ class ReadManifests(beam.PTransform):
         )
         entries = (
             read[ENTRIES]
-            | "TakeNewest" >> beam.CombinePerKey(_newest)
-            | "WithoutRank" >> beam.Map(lambda found: found[1].entry)
+            | "TakeNewest" >> beam.CombinePerKey(_NewestFn())
+            | "WithoutRank" >> beam.MapTuple(_to_entry)
         )
         failures = (listed[FAILURES], read[FAILURES]) | "AllFailures" >> beam.Flatten()
         return {
@@ -137,16 +137,49 @@ class _ReadLinksFn(RunFn):
             yield from portions.read_links(uri)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranked:
-    """An entry, and how new its link is."""
+_Ranked = tuple[int, int, int, int, int, str, str, str, int | None]
+"""When an entry's link expires, when its event was made, the numbers of its manifest, of an object
+of that, and of itself; link, cid, call session and end. Plain, since one of each entry of a night
+crosses a shuffle.
+"""
 
-    rank: tuple[int, ...]
-    entry: ManifestEntry = field(repr=False)
+
+def _to_tuple(entry: ManifestEntry, order: tuple[int, int], number: int) -> _Ranked:
+    return (
+        *newness(entry),
+        *order,
+        number,
+        entry.link,
+        entry.call_cid,
+        entry.call_session_id,
+        entry.ended_unix_ns,
+    )
 
 
-def _newest(found: Iterable[_Ranked]) -> _Ranked:
-    return max(found, key=lambda each: each.rank)
+def _to_entry(uri: str, found: _Ranked) -> ManifestEntry:
+    _, issued_unix_ns, _, _, _, link, call_cid, call_session_id, ended_unix_ns = found
+    return ManifestEntry(
+        uri=uri,
+        link=link,
+        call_cid=call_cid,
+        call_session_id=call_session_id,
+        ended_unix_ns=ended_unix_ns,
+        issued_unix_ns=issued_unix_ns or None,
+    )
+
+
+class _NewestFn(beam.CombineFn):
+    def create_accumulator(self) -> _Ranked | None:
+        return None
+
+    def add_input(self, newest: _Ranked | None, found: _Ranked) -> _Ranked:
+        return found if newest is None or found > newest else newest
+
+    def merge_accumulators(self, accumulators: Iterable[_Ranked | None]) -> _Ranked | None:
+        return max((found for found in accumulators if found is not None), default=None)
+
+    def extract_output(self, newest: _Ranked | None) -> _Ranked | None:
+        return newest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,21 +238,21 @@ class _ReadFn(RunFn):
                     self._failures.inc()
                     yield _failed(found.shown, to_error(each, found.shown), self.run)
                 else:
-                    yield from self._take(each, (*found.order, number))
+                    yield from self._take(each, found.order, number)
         except RecordingError as error:
             self._failures.inc()
             yield _failed(found.shown, error, self.run)
         if left_out:
             yield beam.pvalue.TaggedOutput(LEFT_OUT, left_out)
 
-    def _take(self, entry: ManifestEntry, order: tuple[int, ...]) -> Iterator[Any]:
+    def _take(self, entry: ManifestEntry, order: tuple[int, int], number: int) -> Iterator[Any]:
         if not wants_entry(entry, self.job.filters):
             if entry.call_cid not in self._told and len(self._told) < _UNWANTED_TOLD:
                 self._told.add(entry.call_cid)
                 yield beam.pvalue.TaggedOutput(UNWANTED, entry.call_cid)
             return
         self._entries.inc()
-        yield entry.uri, _Ranked((*newness(entry), *order), entry)
+        yield entry.uri, _to_tuple(entry, order, number)
 
 
 def _read(found: _Object) -> Iterator[ManifestEntry | LeftOut | BadEntry]:

@@ -115,7 +115,9 @@ class SkipProcessed(beam.PTransform):
         entries: beam.PCollection[ManifestEntry],
         archives: beam.PCollection[ArchiveRef],
     ) -> beam.pvalue.DoOutputsTuple:
-        by_uri = entries | "KeyEntries" >> beam.Map(lambda entry: (entry.uri, entry))
+        by_uri = entries | "KeyEntries" >> beam.Map(
+            lambda entry: (entry.uri, (entry.link, entry.ended_unix_ns, entry.issued_unix_ns))
+        )
         rows = (
             by_uri
             | "UrisOfEntries" >> beam.Keys()
@@ -179,9 +181,13 @@ class _CompareEntryFn(RunFn):
 
     def each(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         uri, found = group
-        entry: ManifestEntry | None = next(iter(found["entries"]), None)
-        if entry is None or any(found["listed"]):
+        named = next(iter(found["entries"]), None)
+        if named is None or any(found["listed"]):
             return
+        link, ended_unix_ns, issued_unix_ns = named
+        entry = ManifestEntry(
+            uri=uri, link=link, ended_unix_ns=ended_unix_ns, issued_unix_ns=issued_unix_ns
+        )
         row = newest(found["rows"])
         ref = refer_to_entry(entry, row, self.run)
         verdict = judge(ref, row, self.job, self.run)

@@ -159,8 +159,8 @@ def test_completed_calls_of_a_manifest_are_taken_up_without_a_request(
         links = [site.put(f"/{path.name}", path.read_bytes()) for path in raw.iterdir()]
         signed_links = [signed(link, "PLANTED", "29990101T000000Z", 60) for link in links]
         manifest.write_text("\n".join(signed_links[1:]))
-        flags = ("--manifest", str(manifest), "--input", signed_links[0])
-        flags = (*flags, "--allow-private-addresses")
+        named = ("--manifest", str(manifest), "--input", signed_links[0])
+        flags = (*named, "--allow-private-addresses")
         kill_when(output, raw, lambda output: bool(completed(output)), number, flags)
         done = completed(output)
         staged = list(output.glob(".staging/*/manifests/*"))
