@@ -69,7 +69,7 @@ def make(folder: Path, count: int) -> None:
 
 
 def run(folder: Path, manifest: Path, skipped: int) -> tuple[float, int]:
-    """Returns the CPU seconds and the most memory, in bytes, of a run that skips so many archives."""
+    """Returns the CPU seconds and the most memory in bytes of a run that skips so many archives."""
     command = ("run", "--manifest", str(manifest), "--output", str(folder / "out"))
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", *command],

@@ -57,7 +57,7 @@ class _CopyFn(ParallelRunFn):
         if self.job.bounds.is_over(self.run.started_unix_ns):
             yield ref  # which is left to the next run
             return
-        if ref.copy_uri and not raw_copies.is_there(ref.copy_uri, ref.size_bytes):
+        if ref.copy_uri and raw_copies.is_gone(ref.copy_uri, ref.size_bytes):
             begun.say(f"{ref.uri}: its copy {ref.copy_uri} is gone or cut short, it is copied anew")
             ref = replace(ref, copy_uri="")
         if ref.copy_uri:

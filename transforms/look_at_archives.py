@@ -149,7 +149,7 @@ class _Looked:
 def look_at(ref: ArchiveRef) -> ArchiveRef:
     """Returns an archive with what its store says of it; without a size where it says nothing."""
     ref = replace(ref, is_unseen=False)
-    if ref.copy_uri and raw_copies.is_there(ref.copy_uri, ref.size_bytes):
+    if ref.copy_uri and not raw_copies.is_gone(ref.copy_uri, ref.size_bytes):
         return ref
     try:
         listed = archive_files.look_at(ref.source)

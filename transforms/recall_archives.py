@@ -119,7 +119,7 @@ def _find_archive(
 def _copied(ref: ArchiveRef, rows: Iterable[Row]) -> ArchiveRef | None:
     """Returns an archive that has a copy, as it was copied; None where none is there."""
     for row in rows:
-        if raw_copies.is_there(row["copy_uri"], row["size_bytes"] or 0):
+        if not raw_copies.is_gone(row["copy_uri"], row["size_bytes"]):
             return replace(
                 ref,
                 size_bytes=row["size_bytes"],

@@ -107,13 +107,15 @@ class _UnpackFn(ParallelRunFn):
         unpacked: UnpackedArchive | None = None
         parts: list[TrackPart] = []
         cpu_ns = 0
-        if ref.copy_uri and not raw_copies.is_there(ref.copy_uri, ref.size_bytes):
+        if ref.copy_uri and raw_copies.is_gone(ref.copy_uri, ref.size_bytes):
             logger.warning("%s: its copy %s is gone or cut short", ref.uri, ref.copy_uri)
             ref = replace(ref, copy_uri="")
         try:
             unpacked, parts, cpu_ns = _unpack(ref, self.job, self.run)
             failures = _failures_of(ref, unpacked, self.job.filters)
         except RecordingError as error:
+            if ref.copy_uri and isinstance(error, StorageError):
+                error = StorageError(f"{ref.uri}: its copy cannot be read: {error.message}")
             failures = _failures_of_unusable(ref, error)
             progress.add("failures")
         yield from parts

@@ -92,6 +92,17 @@ def test_named_values_are_looked_for_in_what_was_read_and_in_what_was_skipped(
         track_row("elsewhere", other, archive_uris=far, track_ids=["far"]),
     ]
     write_rows(context, "tracks", tracks)
+    _look_for(context, filters, read, skipped, missing)
+
+
+def _look_for(
+    context: JobRun,
+    filters: Filters,
+    read: Sequence[ArchiveSummary],
+    skipped: Sequence[ArchiveRef],
+    missing: list[tuple[str, list[str]]],
+    unwanted: Sequence[str] | None = None,
+) -> None:
     job = context.changed(filters=filters).job
 
     def check(found: list[Unmatched]) -> None:
@@ -103,5 +114,20 @@ def test_named_values_are_looked_for_in_what_was_read_and_in_what_was_skipped(
             pipeline | "parts" >> beam.Create([]),
             pipeline | "read" >> beam.Create(read),
             pipeline | "skipped" >> beam.Create([tuple(ref.uri for ref in skipped)]),
+            *(() if unwanted is None else (pipeline | "unwanted" >> beam.Create(unwanted),)),
         )
         expect(unmatched=(inputs | MatchFilters(job), check))
+
+
+@pytest.mark.parametrize(
+    ("filters", "missing"),
+    [
+        (Filters(calls=("default:nope",)), [("default:nope", ["default:one", "default:two"])]),
+        (Filters(excluded_calls=("default:one", "*:x")), [("*:x", ["default:one", "default:two"])]),
+    ],
+)
+def test_calls_that_a_manifest_names_and_nobody_wants_are_there(
+    context: JobRun, filters: Filters, missing: list[tuple[str, list[str]]]
+) -> None:
+    """None of their archives was looked at."""
+    _look_for(context, filters, [], [], missing, unwanted=["default:one", "default:two"])

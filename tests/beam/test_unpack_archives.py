@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ from tests.support.beam import (
     CALL_START_UNIX_NS,
     Check,
     anything,
+    archive_row_of,
     call_row,
     count_of,
     expect,
@@ -42,6 +45,7 @@ from transforms.filters import Filters
 from transforms.media.settings import LimitSettings, PressSettings
 from transforms.media.track.staged_packets import load_index
 from transforms.media.values import CallKey, OutputType
+from transforms.media.wall_time import to_time
 from transforms.recall_archives import FindRecalled, RecallArchives
 from transforms.unpack_archives import UnpackArchives
 
@@ -618,3 +622,110 @@ def test_earlier_archive_that_no_longer_holds_the_call_is_a_failure_of_it(
     _recall(
         context, [now], [call_row(archive_uris=[earlier.uri])], recalled=nothing, failures=check
     )
+
+
+# --- what opens an archive ------------------------------------------------------------------------
+
+
+def _copy_of(ref: ArchiveRef, copy: Path) -> ArchiveRef:
+    copy.parent.mkdir(exist_ok=True)
+    shutil.move(ref.uri, copy)
+    return replace(ref, copy_uri=str(copy))
+
+
+def test_archive_is_read_from_its_copy_and_told_by_its_own_name(
+    context: JobRun, tmp_path: Path
+) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    copied = _copy_of(ref, tmp_path / "copies" / "1")
+
+    def check(parts: list[TrackPart]) -> None:
+        assert [part.archive_uri for part in parts] == [ref.uri]
+
+    def check_archives(archives: list[ArchiveSummary]) -> None:
+        assert [summary.ref for summary in archives] == [copied]
+
+    _run(context, [copied], parts=check, archives=check_archives)
+
+
+def test_copy_that_is_gone_or_cut_is_not_read(context: JobRun, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    cut = tmp_path / "cut"
+    cut.write_bytes(b"cut")
+
+    def check_archives(archives: list[ArchiveSummary]) -> None:
+        assert [summary.ref for summary in archives] == [ref]  # whose row has no copy then
+
+    _run(context, [replace(ref, copy_uri=str(cut))], archives=check_archives)
+
+
+def test_link_opens_an_archive_and_goes_no_further(context: JobRun, tmp_path: Path) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    named = replace(ref, uri="/by/this/it/is/known", link=ref.uri)
+
+    def check(parts: list[TrackPart]) -> None:
+        assert [part.archive_uri for part in parts] == [named.uri]
+        assert ref.uri not in str(parts)
+
+    def check_archives(archives: list[ArchiveSummary]) -> None:
+        assert [summary.ref for summary in archives] == [named.without_link()]
+
+    _run(context, [named], parts=check, archives=check_archives)
+    notes = [path.read_text() for path in Path(context.staging_uri).rglob("bundles/*")]
+    assert notes
+    assert not [note for note in notes if ref.uri in note]
+
+
+def test_archive_that_was_not_copied_is_pressed_and_says_so(
+    context: JobRun, tmp_path: Path
+) -> None:
+    ref = write_call(tmp_path / "a.tar.gz", [make_participant("alice")])
+    refused = replace(ref, not_copied=f"{ref.uri} could not be copied: no permission")
+
+    def check(failures: list[Failure]) -> None:
+        (failure,) = failures
+        assert (failure.stage, failure.error_type) == (Stage.COPY_ARCHIVES, "StorageError")
+        assert (failure.message, failure.archive_uri) == (refused.not_copied, ref.uri)
+
+    _run(context, [refused], failures=check)
+
+    def check_once(failures: list[Failure]) -> None:
+        assert [failure.stage for failure in failures] == [Stage.UNPACK_ARCHIVES]
+
+    Path(ref.uri).write_bytes(b"no archive")  # then nobody misses its copy
+    _run(context, [refused], parts=nothing, failures=check_once)
+
+
+def test_earlier_archive_is_opened_by_its_copy_else_by_a_link_else_by_its_uri(
+    context: JobRun, tmp_path: Path
+) -> None:
+    refs = [
+        write_call(tmp_path / f"{name}.tar.gz", [make_participant(name)])
+        for name in ("copied", "linked", "there")
+    ]
+    copied = _copy_of(refs[0], tmp_path / "copies" / "1")
+    linked = refs[1]
+    row = archive_row_of(copied, context, copy_uri=copied.copy_uri)
+    rows = [
+        {**row, "modified_time": to_time(CALL_START_UNIX_NS)},
+        {**archive_row_of(refs[2], context), "copy_uri": None},
+    ]
+    known = "https://files.test/linked.tar.gz"
+    wanted = [(uri, CALL.as_tuple()) for uri in (copied.uri, known, refs[2].uri)]
+
+    def check(found: list[ArchiveRef]) -> None:
+        assert sorted((ref.uri, ref.source, ref.copy_uri, ref.size_bytes) for ref in found) == [
+            (copied.uri, copied.uri, copied.copy_uri, copied.size_bytes),
+            (refs[2].uri, refs[2].uri, "", refs[2].size_bytes),
+            (known, linked.uri, "", linked.size_bytes),
+        ]
+        assert {ref.recalled_for for ref in found} == {(CALL,)}
+
+    with make_pipeline() as pipeline:
+        recalled = {
+            "wanted": pipeline | "Wanted" >> beam.Create(wanted),
+            "rows": pipeline | "Rows" >> beam.Create(rows),
+            "links": pipeline
+            | "Links" >> beam.Create([(known, linked.uri), ("https://files.test/other", "/x")]),
+        } | FindRecalled(context.job)
+        expect(recalled=(recalled, check))

@@ -44,12 +44,18 @@ def date_of(uri: str) -> str | None:
     return found[1] if found else None
 
 
-def is_there(copy_uri: str, size_bytes: int) -> bool:
-    """Whether a copy is there, and whole by its length; one that cannot be looked at now is not."""
+def is_gone(copy_uri: str, size_bytes: int) -> bool:
+    """Whether a copy is gone, or cut short. Of one that cannot be looked at now that is not known:
+    whoever reads it will say what is wrong.
+    """
     try:
-        found = objects.match(quote(copy_uri))
+        return not _is_whole(copy_uri, size_bytes)
     except RecordingError:
         return False
+
+
+def _is_whole(copy_uri: str, size_bytes: int) -> bool:
+    found = objects.match(quote(copy_uri))
     return bool(found) and not found[0].unreadable and found[0].size_bytes == size_bytes
 
 
@@ -76,7 +82,7 @@ def make_copy(
     Raises:
       StorageError: the archive cannot be read, or the copy not be written, or is not the same.
     """
-    if is_there(copy_uri, size_bytes):
+    if _is_whole(copy_uri, size_bytes):
         return
     local = folder / "copy"
     try:
