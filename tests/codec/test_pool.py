@@ -111,6 +111,21 @@ def test_warm_child_takes_the_first_job(pool: CodecPool) -> None:
     assert len(pool._all) == 2
 
 
+def test_one_warm_child_is_enough(pool: CodecPool) -> None:
+    pool.warm(MEMORY_BYTES)
+    pool.warm(MEMORY_BYTES)
+
+    assert len(pool._all) == 1
+
+
+def test_child_with_another_bound_on_its_memory_is_not_lent(pool: CodecPool) -> None:
+    with pool.lend(MEMORY_BYTES) as codec:
+        first = run_job(codec, codec_jobs.give_pid)
+    with pool.lend(MEMORY_BYTES + 1) as codec:
+        assert run_job(codec, codec_jobs.give_pid) != first
+    assert not is_running(first)
+
+
 def test_warm_child_ends_with_the_pool(pool: CodecPool) -> None:
     pool.warm(MEMORY_BYTES)
     (child,) = pool._all

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import tenacity
 
-from tests.support import fake_store, quick_beam
+from tests.support import fake_store, kept_codec, quick_beam
 from tests.support.certificates import Authority
 from tests.support.cloud_servers import (
     CloudServer,
@@ -84,12 +84,12 @@ def store() -> Iterator[ModuleType]:
     fake_store.clear()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _codec_processes() -> Iterator[None]:
-    POOL.restart()
-    yield
+@pytest.fixture(scope="session", autouse=True)
+def _codec_processes(_own_temporary_files: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        kept_codec.keep(patch)
+        yield
     POOL.stop()
-    POOL.restart()
 
 
 @pytest.fixture(scope="session")

@@ -168,9 +168,11 @@ class CodecPool:
             self.discard(process)
 
     def warm(self, memory_bytes: int) -> None:
-        """Starts a child that imports what jobs need and waits for its first. Raises:
-        RunStoppedError.
+        """Starts a child that imports what jobs need and waits for its first, unless one waits.
+        Raises: RunStoppedError.
         """
+        if not self._idle.empty():
+            return
         process = self._start(memory_bytes)
         process.warm()
         self._idle.put(process)
@@ -187,16 +189,16 @@ class CodecPool:
             self._all.discard(process)
 
     def take(self, memory_bytes: int) -> CodecProcess:
-        """Returns a live child. Raises: RunStoppedError."""
+        """Returns a live child with this bound on its memory. Raises: RunStoppedError."""
         while True:
             self.check()
             try:
                 process = self._idle.get_nowait()
             except queue.Empty:
                 return self._start(memory_bytes)
-            if process.answers():
+            if process.memory_bytes == memory_bytes and process.answers():
                 return process
-            self.discard(process)  # it died while nobody used it
+            self.discard(process)  # it died while nobody used it, or has another bound
 
     def _start(self, memory_bytes: int) -> CodecProcess:
         process = CodecProcess(memory_bytes)

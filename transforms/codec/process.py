@@ -112,7 +112,7 @@ class CodecProcess:
           memory_bytes: bound on its private memory (RLIMIT_DATA).
           idle_seconds: after so long without work it ends.
         """
-        self._memory_bytes = memory_bytes
+        self.memory_bytes = memory_bytes
         self._connection, theirs = Pipe()
         package_root = str(Path(__file__).resolve().parents[2])
         environment = {
