@@ -266,7 +266,9 @@ def test_keys_of_an_azure_account_come_by_reference(monkeypatch: pytest.MonkeyPa
     found = find_azure("mine", account)
 
     assert found.endpoint == "http://local:1/x"
-    assert found.config == {"sas_key": f"sv=1&sig={SECRET}", "credential_type": "sas_token"}
+    assert found.config == {
+        "sas_key": f"sv=1&sig={SECRET}", "credential_type": "sas_token", "skip_signature": False,
+    }  # fmt: skip
     assert SECRET not in repr(found)
 
 

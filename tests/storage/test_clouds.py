@@ -123,7 +123,7 @@ def test_odd_names_are_written_listed_read_and_deleted(cloud_place: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["a//b", "/a", "a/", "a/./b", "a/../b", "..", ".", "", "line\nbreak"],
+    ["a//b", "/a", "a/", "a/./b", "a/../b", "..", ".", "", "line\nbreak", "latin-\udce9"],
 )
 def test_name_that_the_client_would_change_is_one_clear_line(cloud: CloudServer, name: str) -> None:
     """`obstore` makes `a` of `/a` and of `a/`: another object than was meant."""
@@ -137,9 +137,17 @@ def test_name_that_the_client_would_change_is_one_clear_line(cloud: CloudServer,
         lambda uri: objects.write_bytes(uri, b"x"),
     )
     for operation in operations:
-        with pytest.raises(StorageError, match=r": the name '.*' (names no object|has a )") as told:
+        with pytest.raises(
+            StorageError, match=r": the name '.*' (names no object|has a |is not )"
+        ) as told:
             operation(uri)
         assert "\n" not in str(told.value)
+
+
+def test_pattern_that_is_not_utf8_is_one_clear_line(cloud_place: str) -> None:
+    """As a shell gives it of a name in another encoding."""
+    with pytest.raises(StorageError, match="is not UTF-8"):
+        objects.match(f"{cloud_place}/\udce9*")
 
 
 def test_backslash_is_one_character_of_a_name_or_refused(cloud_place: str) -> None:

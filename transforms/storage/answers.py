@@ -62,6 +62,11 @@ _ADVICE = {
     "NoSuchBucket": "there is no such bucket",
     "ContainerNotFound": "there is no such container",
 }
+_DETAILS = {
+    # Azure has one code for all of these.
+    "Request date header too old": _WRONG_CLOCK,
+    "Signature not valid in the specified time frame": _EXPIRED,
+}
 _REGION_CODES = frozenset(
     {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 )
@@ -168,6 +173,9 @@ def _advice(told: str, code: str, status: int | None) -> str:
         region = _REGION.search(told)
         named = f" {region[1] or region[2]}" if region else ", which aws s3api head-bucket tells"
         return f"the bucket is in another region: set AWS_REGION to its own{named}"
+    for detail, advice in _DETAILS.items():
+        if detail in told:
+            return advice
     if code in _ADVICE:
         return _ADVICE[code]
     is_denied = code in _DENIED_CODES or (not code and status == 403)

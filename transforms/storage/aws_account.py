@@ -49,7 +49,8 @@ def find_access(account: StoreAccount | None) -> AwsAccess:
     account = account or StoreAccount(place="s3://any")
     provider, region_of_profile = _find_provider(account)
     return AwsAccess(
-        endpoint=account.endpoint or first_set("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        endpoint=account.endpoint
+        or first_set("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         region=account.region
         or first_set("AWS_REGION", "AWS_DEFAULT_REGION")
         or region_of_profile

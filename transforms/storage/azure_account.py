@@ -71,7 +71,8 @@ def find_access(name: str, account: StoreAccount | None) -> AzureAccess:
             "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or AZURE_CLIENT_ID, AZURE_TENANT_ID and "
             "AZURE_CLIENT_SECRET, or log in with az login"
         )
-    return AzureAccess(endpoint.rstrip("/"), config)
+    # Said even so: the library, too, reads the variable that says otherwise.
+    return AzureAccess(endpoint.rstrip("/"), {"skip_signature": False, **config})
 
 
 def _config_of(account: StoreAccount) -> AzureConfig | None:

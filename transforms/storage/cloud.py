@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
 from transforms.media.errors import ConfigError
-from transforms.media.text import printable
+from transforms.media.text import has_utf8, printable
 from transforms.storage import answers, storage_options
 from transforms.storage.globs import compile_glob, plain_prefix, quote
 from transforms.storage.object_store import ObjectStore
@@ -232,6 +232,8 @@ class CloudStore(ObjectStore):
         """
         wanted = compile_glob(pattern)
         bucket_uri, name = self.split(pattern)
+        if not has_utf8(name):
+            _check_name(pattern, name)
         literal = re.sub(r"\[([*?\[])\]", r"\1", name)
         if literal and not literal.endswith("/") and quote(literal) == name:
             self.check_name(pattern, literal)
@@ -339,6 +341,8 @@ def _check_name(uri: str, name: str) -> None:
     parts = name.split("/")
     if not name:
         why = "names no object"
+    elif not has_utf8(name):
+        why = "is not UTF-8"
     elif "" in parts:
         why = "has a slash at an end or two in a row, which the client of this store cannot ask for"
     elif "." in parts or ".." in parts:
