@@ -18,14 +18,17 @@ from pipelines import press
 from pipelines.accounts import check_secrets_reach_workers
 from pipelines.job_profile import load_profile
 from pipelines.runners.beam import BeamEngine
+from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
+from tests.support.cloud_servers import AZURITE_KEY, CloudServer, forget_clients
 from tests.support.command import callpress
 from tests.support.job_run import JobRun
+from tests.support.storage_proxy import Faults, proxied
 from tests.support.translation import payloads
 from transforms.context import ManifestSource
 from transforms.filters import Filters
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings, settings_fingerprint
-from transforms.storage import secrets, storage_options
+from transforms.storage import objects, secrets, storage_options
 from transforms.storage.storage_options import (
     ALL_KEYS,
     SECRET_KEYS,
@@ -351,3 +354,64 @@ def test_workers_elsewhere_are_told_of_before_any_work(
     in_image = callpress(*command, *elsewhere, *flags, "--secrets-in-image")
     assert in_image.status == 1
     assert in_image.err.startswith("callpress: nothing to press")
+
+
+def test_run_from_one_account_into_another(
+    moto: CloudServer, azurite: CloudServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each place is asked at its own endpoint, with its own key, and no key is told."""
+    for name in moto.environment() | azurite.environment():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("THEIR_ID", "theirs")
+    (tmp_path / "key").write_text(f"{SECRET}\n")
+    (tmp_path / "azure").write_text(f"{AZURITE_KEY}\n")
+    moto.make_bucket("theirs")
+    azurite.make_bucket("ours")
+    output, results = f"{azurite.base}ours/pressed", f"{azurite.base}ours/pressed/catalog"
+    with proxied(moto.url, Faults()) as theirs, proxied(azurite.url, Faults()) as ours:
+        config = _profile(
+            tmp_path,
+            f"""
+            [stores."s3://theirs"]
+            endpoint = "{theirs}"
+            access_key_id = "env:THEIR_ID"
+            secret_access_key = "file:{tmp_path}/key"
+
+            [stores."{azurite.base}ours"]
+            endpoint = "{ours}/devstoreaccount1"
+            account_key = "file:{tmp_path}/azure"
+            """,
+        )
+        storage_options.use(StorageOptions(accounts=load_profile(config).accounts))
+        forget_clients(moto)
+        forget_clients(azurite)
+        people = [
+            Participant(
+                participant_id="alice", segments=[Segment(packets=encode_opus(tone(440.0, 1.0)))]
+            )
+        ]
+        objects.write_bytes("s3://theirs/raw/a.tar.gz", make_call_archive(people))
+        told = []
+        for command in (
+            ["run", "--input", "s3://theirs/raw/*", "--output", output],
+            ["verify", "--catalog", results],
+            ["runs", "--catalog", results],
+            ["inspect", "s3://theirs/raw/a.tar.gz"],
+        ):
+            done = callpress(
+                *command, "--config", config, "-v" if command[0] == "run" else "--json"
+            )
+            assert done.status == 0, done.err
+            told += [done.out, done.err]
+        held = [objects.read_bytes(listed.path) for listed in objects.list_below(results)]
+    forget_clients(moto)
+    forget_clients(azurite)
+
+    assert len(held) > 8
+    for key in (SECRET, AZURITE_KEY):
+        assert key not in "".join(told)
+        assert not [data for data in held if key.encode() in data]
+    # Without the profile nobody knows a key: one line, and no wait.
+    done = callpress("verify", "--catalog", results)
+    assert (done.status, done.out) == (2, "")
+    assert "no Azure credentials for the account devstoreaccount1" in done.err
