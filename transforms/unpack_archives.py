@@ -186,7 +186,7 @@ def _unpack(
         archive = ArchiveInput(name=ref.uri, size_bytes=ref.size_bytes)
     else:
         archive = archive_files.archive_input(ref.uri, ref.size_bytes)
-    inputs = ARCHIVE_INPUTS if source == ref.uri else ARCHIVE_INPUTS.opened_by(ref.uri, source)
+    inputs = ARCHIVE_INPUTS.opened_by(ref.uri, source, ref.size_bytes)
     with (
         progress.Portion("bytes_done", ref.size_bytes, ref.size_bytes) as portion,
         work_folders.work_folder(run.staging_uri) as folder,

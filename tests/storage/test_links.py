@@ -162,6 +162,22 @@ def test_object_replaced_while_it_is_read_is_an_error_and_no_mixture(
     assert begun == DATA[:500_000]
 
 
+def test_half_a_file_that_is_said_to_be_all_is_no_archive(tls_site: Site) -> None:
+    """It would be damaged, and count as done: nobody would ask for the rest of it."""
+    page = Page(data=DATA, has_ranges=False)
+    link = tls_site.put("/a", page)
+    listed = archive_files.stat_archive(link)
+    assert listed is not None
+    inputs = ARCHIVE_INPUTS.opened_by("a", link, listed.size_bytes)
+    with inputs.open("a") as file:
+        assert file.read() == DATA
+
+    page.data = DATA[:1_500_000]
+
+    with pytest.raises(StorageError, match="/a: 1500000 bytes, expected 3000000 as when it was lo"):
+        inputs.open("a")
+
+
 # --- servers that know less -----------------------------------------------------------------------
 
 

@@ -4,11 +4,15 @@ how to open the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable
 from typing import BinaryIO
 
+from transforms.media.errors import StorageError
+from transforms.media.text import printable
 from transforms.storage import objects
 from transforms.storage.registry import store_of
+from transforms.storage.uris import is_link, shown
 
 
 class Inputs:
@@ -26,23 +30,45 @@ class Inputs:
         """Opens a file for reading; seekable. Raises: StorageError, also from its reads."""
         return self._open_object(name)
 
-    def opened_by(self, name: str, uri: str) -> Inputs:
+    def opened_by(self, name: str, uri: str, size_bytes: int = 0) -> Inputs:
         """Returns the same inputs, of which one is opened by another URI: a link with its
         signature, or a copy.
+
+        Args:
+          name, uri: the input, and what opens it.
+          size_bytes: what it was seen to have; 0 where nobody looked. Behind a link it must have as
+            many: a server may give half of a file, and say that it is all.
         """
-        return _RenamedInputs(self._open_object, {name: uri})
+        return _RenamedInputs(self._open_object, name, uri, size_bytes)
 
 
 class _RenamedInputs(Inputs):
-    def __init__(self, open_object: Callable[[str], BinaryIO], uris: Mapping[str, str]) -> None:
+    def __init__(
+        self, open_object: Callable[[str], BinaryIO], name: str, uri: str, size_bytes: int
+    ) -> None:
         super().__init__(open_object)
-        self._uris = uris
+        self._name = name
+        self._uri = uri
+        self._size_bytes = size_bytes if is_link(uri) else 0
 
     def local_path(self, name: str) -> str | None:
-        return super().local_path(self._uris.get(name, name))
+        return super().local_path(self._uri if name == self._name else name)
 
     def open(self, name: str) -> BinaryIO:
-        return super().open(self._uris.get(name, name))
+        if name != self._name:
+            return super().open(name)
+        file = super().open(self._uri)
+        if not self._size_bytes:
+            return file
+        size_bytes = file.seek(0, io.SEEK_END)
+        if size_bytes != self._size_bytes:
+            file.close()
+            raise StorageError(
+                f"{printable(shown(self._uri))}: {size_bytes} bytes, expected "
+                f"{self._size_bytes} as when it was looked at"
+            )
+        file.seek(0)
+        return file
 
 
 ARCHIVE_INPUTS = Inputs(objects.open_input)
