@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -13,9 +15,18 @@ import tenacity
 
 from tests.support.processes import free_port
 from tests.support.tls_site import Exchange, Page, Site, redirect, signed
-from transforms.media.errors import LinkExpiredError, StorageError
-from transforms.storage import globs, https, link_connections, link_requests, objects, retry
+from transforms.media.errors import LinkExpiredError, StorageError, exhausted_resource
+from transforms.storage import (
+    globs,
+    https,
+    link_connections,
+    link_requests,
+    objects,
+    retry,
+    storage_options,
+)
 from transforms.storage.registry import store_of
+from transforms.storage.storage_options import StorageOptions
 from transforms.storage.store import StoreBusyError
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -128,6 +139,7 @@ def _with_headers(status: int, **headers: str | None) -> Callable[[Exchange], No
         (_with_headers(200, Content_Length=None, Connection="close"), "no size came with it"),
         (_with_headers(200, Content_Encoding="br"), "Content-Encoding br, expected the bytes as"),
         (_with_headers(200, Content_Encoding="gzip, br"), "Content-Encoding gzip, br"),
+        (_with_headers(200, Content_Range="bytes 5-14/100"), "with HTTP status 200, and with"),
         (_with_headers(204), "HTTP status 204"),
         (_with_headers(304), "HTTP status 304"),
         (_with_headers(418), "HTTP status 418"),
@@ -251,6 +263,21 @@ def test_host_whose_name_leads_nowhere_is_one_line(
     with pytest.raises(StorageError, match=rf"^https://nowhere\.example/a: {told}$"):
         objects.match("https://nowhere.example/a?sig=x")
     assert asked == ["nowhere.example"] * tries
+
+
+def test_machine_that_has_run_out_of_files_is_told_from_a_host_that_fails(
+    tls_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    tls_site.put("/a", DATA)
+    storage_options.use(StorageOptions(allow_private_addresses=True))  # without open connections
+    monkeypatch.setattr(os, "dup", no_more)
+
+    with pytest.raises(StorageError, match="/a: Too many open files") as failed:
+        objects.match(tls_site.link("/a"))
+    assert exhausted_resource(failed.value) is not None
 
 
 def test_silent_host_is_not_asked_for_each_archive_and_costs_no_other(

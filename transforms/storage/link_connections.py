@@ -278,7 +278,7 @@ def clean_error(error: BaseException) -> Exception:
             return RefusedLinkError("there is no such host")
         return StoreBusyError("its host cannot be looked up")
     if isinstance(error, urllib3_errors.NewConnectionError):  # also one of its time-outs
-        return StoreBusyError(_reason_of(error) or "no connection came about")
+        return _busy(error, "no connection came about")
     if isinstance(error, urllib3_errors.ConnectTimeoutError):
         return StoreBusyError(f"no connection within {_CONNECT_SECONDS:g} s")
     if isinstance(error, urllib3_errors.LocationValueError | UnicodeError):
@@ -288,15 +288,19 @@ def clean_error(error: BaseException) -> Exception:
         for each in (error, *error.args)
     ):
         return StoreBusyError(f"no answer within {_ANSWER_SECONDS:g} s")
-    return StoreBusyError(_reason_of(error) or "the connection broke off")
+    return _busy(error, "the connection broke off")
 
 
-def _reason_of(error: BaseException) -> str | None:
-    """Returns what the system says, of an error or of one that it was made of."""
+def _busy(error: BaseException, otherwise: str) -> StoreBusyError:
+    """Returns what the system says, of an error or of one that it was made of. Its number is kept,
+    by which it is told that this machine has run out of something.
+    """
     for each in (error, error.__cause__, *error.args):
         if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return None
+            busy = StoreBusyError(each.strerror)
+            busy.errno = each.errno
+            return busy
+    return StoreBusyError(otherwise)
 
 
 def _of_encryption(error: BaseException) -> Exception:

@@ -142,7 +142,9 @@ def _problem(uri: str, error: BaseException) -> Exception:
     clean = error if isinstance(error, StoreBusyError) else clean_error(error)
     why = _hidden(str(clean), uri)
     if isinstance(clean, StoreBusyError):
-        return StoreBusyError(why, clean.after_seconds)
+        busy = StoreBusyError(why, clean.after_seconds)
+        busy.errno = clean.errno
+        return busy
     return StorageError(f"{printable(shown(uri))}: {why}")
 
 
@@ -350,12 +352,16 @@ def _range_of(answer: Any, start: int) -> tuple[int, int, int]:
     """Returns which bytes come, and the size of the object. Raises: RefusedLinkError."""
     headers = answer.headers
     length = (headers.get("Content-Length") or "").strip()
+    text = (headers.get("Content-Range") or "").strip()
+    found = _CONTENT_RANGE.fullmatch(text)
     if answer.status == 200:
         if not _DIGITS.fullmatch(length):
             raise RefusedLinkError("no size came with it, expected Content-Length")
+        if found and (int(found[1]), int(found[2]) + 1) != (0, int(length)):
+            raise RefusedLinkError(
+                f"came as a whole, with HTTP status 200, and with Content-Range {found[0]}"
+            )
         return 0, int(length), int(length)
-    text = (headers.get("Content-Range") or "").strip()
-    found = _CONTENT_RANGE.fullmatch(text)
     if found is None or found[3] == "*":
         raise RefusedLinkError(
             f"came with Content-Range {printable(text)[:60] or 'missing'}, expected that of byte "
