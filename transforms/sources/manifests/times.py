@@ -41,7 +41,7 @@ def read_time(value: Any) -> int | None:
             if found is None:
                 raise ValueError(f"is {show_text(text)}, expected a time")
             return found if found > 0 else None
-        value = Fraction(text)
+        value = int(text) if text.isdecimal() else Fraction(text)
     if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
         raise ValueError("is no time, expected a number of ns or text")
     if value <= 0:
