@@ -23,6 +23,7 @@ def check_secrets_reach_workers(
     secrets_in_image: bool,
 ) -> None:
     """Checks that no secret is named that lies on this machine alone, where workers are elsewhere.
+    Where they are here, those of the vendor's API, which is asked for certain, are read.
 
     All accounts count, also of places that the command line does not name: manifests and the
     catalog may lead a worker there.
@@ -33,9 +34,15 @@ def check_secrets_reach_workers(
       secrets_in_image: whether the image of the workers is said to have them.
 
     Raises:
-      ConfigError: one is.
+      ConfigError: one is, or cannot be read.
     """
-    if has_workers_here or secrets_in_image:
+    if has_workers_here:
+        for account in accounts:
+            if isinstance(account, StreamAccount):
+                for reference in account.references:
+                    secrets.check(reference)
+        return
+    if secrets_in_image:
         return
     for account in accounts:
         for reference in account.references:

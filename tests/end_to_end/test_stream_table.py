@@ -59,6 +59,18 @@ def test_secrets_of_the_api_count_only_where_it_is_asked() -> None:
         check_secrets_reach_workers(accounts_of(["gs://b/m", "stream:since=36h"]), **ways)
 
 
+def test_secret_of_the_api_that_is_not_there_is_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = StreamAccount(api_key="env:TEST_NO_STREAM_KEY")
+    monkeypatch.setattr(storage_options, "_options", StorageOptions(stream=account))
+    ways = {"has_workers_here": True, "secrets_in_image": False}
+
+    check_secrets_reach_workers(accounts_of(["gs://b/m"]), **ways)
+    with pytest.raises(ConfigError, match="env:TEST_NO_STREAM_KEY: the environment of this"):
+        check_secrets_reach_workers(accounts_of(["stream:since=36h"]), **ways)
+
+
 def test_account_reaches_the_workers_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = StorageOptions(stream=StreamAccount(api_key="env:K"))
     monkeypatch.setattr(storage_options, "_options", StorageOptions())
