@@ -11,6 +11,7 @@ from transforms.media.text import printable
 from transforms.sources.own_files import is_our_own
 from transforms.storage import objects, uris
 from transforms.storage.globs import quote
+from transforms.storage.listings import each_below, each_match
 from transforms.storage.store import ListedObject
 from transforms.storage.uris import is_link
 
@@ -38,13 +39,13 @@ def list_manifests(where: str) -> Iterator[str]:
         return
     plain = uris.absolute(where)
     if _GLOB.search(plain) and not objects.exists_literally(plain):
-        yield from _manifests(objects.match(plain))
+        yield from _manifests(each_match(plain))
     elif plain.endswith("/") or objects.is_folder(plain):
-        yield from _manifests(objects.list_below(plain.rstrip("/")))
+        yield from _manifests(each_below(plain.rstrip("/")))
     elif objects.is_on_this_machine(plain) or objects.has_match(quote(plain)):
         yield plain
-    elif below := objects.list_below(plain):
-        yield from _manifests(below)
+    elif objects.has_match(uris.join(quote(plain), "**")):
+        yield from _manifests(each_below(plain))
     else:
         yield plain  # whoever opens it says that it is not there
 
