@@ -114,7 +114,7 @@ def _told(data: bytes) -> list[str]:
     return told
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(_manifests())
 def test_damaged_manifest_raises_nothing_undeclared_and_tells_no_signature(data: bytes) -> None:
     for text in _told(data):
