@@ -22,7 +22,7 @@ from transforms.sources.manifests import bounds
 from transforms.sources.manifests.places import list_manifests, open_manifest
 from transforms.sources.manifests.read_entries import tell_shape
 from transforms.sources.manifests.stream_api import check_stream, is_stream
-from transforms.storage import objects, uris
+from transforms.storage import globs, objects, uris
 from transforms.storage.named import name_object
 
 STANDARD_INPUT = "-"
@@ -152,11 +152,12 @@ def _stage(where: Places, root: str, *, reads_files: bool) -> Iterator[ManifestS
         if name == STANDARD_INPUT:
             shown = _SHOWN_AS
             _copy(sys.stdin.buffer, place, shown)
-        elif objects.is_folder(name):
-            place, shown = f"{place}/", f"{name.rstrip('/')}/"
-            for found in list_manifests(name):
-                with contextlib.closing(open_manifest(found)) as file:
-                    _copy(file, place + found.removeprefix(shown))
+        elif (found := list(list_manifests(name))) != [name]:  # a folder, or a glob
+            place = f"{place}/"
+            shown = f"{globs.plain_prefix(f'{name}/').rpartition('/')[0].rstrip('/')}/"
+            for each in found:
+                with contextlib.closing(open_manifest(each)) as file:
+                    _copy(file, place + each.removeprefix(shown))
         else:
             with contextlib.closing(open_manifest(name)) as file:
                 _copy(file, place)

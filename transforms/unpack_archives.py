@@ -29,7 +29,6 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.filters import Filters
-from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.errors import ArchiveError, RecordingError, StorageError
 from transforms.media.media_hours import TrackReach, share_archive
 from transforms.media.rtp.dump_claims import Conventions
@@ -183,7 +182,7 @@ def _unpack(
     source = ref.source
     if ref.copy_uri:
         source = ref.copy_uri
-        archive = ArchiveInput(name=ref.uri, size_bytes=ref.size_bytes)
+        archive = archive_files.file_input(ref.uri, ref.size_bytes)
     else:
         archive = archive_files.archive_input(ref.uri, ref.size_bytes)
     inputs = ARCHIVE_INPUTS.opened_by(ref.uri, source, ref.size_bytes)

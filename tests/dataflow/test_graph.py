@@ -153,6 +153,23 @@ def test_no_signature_is_in_a_job(tmp_path: Path) -> None:
     assert not [each.step for each in payloads(job) if b"PLANTED" in each.content]
 
 
+@pytest.mark.parametrize("given", ["events", "events/", "ev*/*", "events/[ab].json"])
+def test_folder_of_manifests_is_staged_whole(given: str, tmp_path: Path) -> None:
+    """Workers elsewhere do not see this machine's disks."""
+    (tmp_path / "events").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "events" / name).write_text("https://files.test/" + name)
+    flags = ["--manifest", f"{tmp_path}/{given}", "--output", str(tmp_path / "out")]
+    arguments = parse_arguments(["run", *flags])
+    assert isinstance(arguments, RunArguments)
+
+    (staged,) = manifests.stage(places_of(arguments), str(tmp_path / "root"), reads_files=False)
+
+    files = [path for path in Path(staged.where).rglob("*") if path.is_file()]
+    shown = {staged.shown + str(path)[len(staged.where) :] for path in files}
+    assert shown == {f"{tmp_path}/events/{name}" for name in ("a.json", "b.json")}
+
+
 def test_names_can_be_read_and_are_unique(proto: Proto) -> None:
     names = _our_names(proto)
 

@@ -129,7 +129,7 @@ def test_listing_is_pressed_once_and_found_again_by_host_and_path(
         row for row in query(out / "catalog", "failures") if row["stage"] == "ReadManifests"
     ]
     assert [(row["archive_uri"], row["member"]) for row in of_manifest] == [
-        (str(manifest), "line 1, recordings[6]")
+        (str(manifest), "recordings[6]")
     ]
     assert requests(site) == {f"/raw/{name}.tar.gz": 2 for name in links}
     assert all(request.method == "GET" for request in site.requests)

@@ -110,10 +110,10 @@ class Pressed:
         return query(self.folder / "catalog", table)
 
 
-def _run(cluster: PrismCluster, output: str, *flags: str) -> Finished:
-    """Runs over all archives."""
+def _run(cluster: PrismCluster, output: str, *flags: str, pattern: str = "*") -> Finished:
+    """Runs over all archives, or some."""
     return callpress_process(
-        *("run", "--input", f"gs://{BUCKET}/raw/*", "--output", f"gs://{BUCKET}/{output}"),
+        *("run", "--input", f"gs://{BUCKET}/raw/{pattern}", "--output", f"gs://{BUCKET}/{output}"),
         *("--temp_location", f"gs://{BUCKET}/tmp-{output}", *flags),
         env=cluster.env,
     )
@@ -197,13 +197,19 @@ def test_nothing_is_staged_once_a_run_has_ended(on_prism: Pressed, bucket: stora
 def test_second_run_that_nobody_waits_for_presses_nothing(
     cluster: PrismCluster, bucket: storage.Bucket, on_prism: Pressed, tmp_path: Path
 ) -> None:
-    started = _run(cluster, "on-prism", *cluster.flags, "--detach")
+    """Three archives match its pattern; the others a file of the launcher's machine names."""
+    manifest = tmp_path / "others.txt"
+    names = (SAMPLE.name, "first.tar.gz", "second.zip")
+    manifest.write_text("\n".join(f"gs://{BUCKET}/raw/{name}" for name in names))
+    named = ("--manifest", str(manifest))
+    started = _run(cluster, "on-prism", *named, *cluster.flags, "--detach", pattern="[bc]*")
 
     assert started.status == 0, started.err
     assert "Created job with id: [" in started.err
     wait_until(lambda: len(list(bucket.list_blobs(prefix="on-prism/catalog/results/"))) == 2, 60)
     wait_until(lambda: _holder(bucket.blob(f"on-prism/catalog/{NAME}")) is None)
-    again = _copied(started, bucket, "on-prism", tmp_path)
+    again = _copied(started, bucket, "on-prism", tmp_path / "again")
+    assert not list(bucket.list_blobs(prefix="tmp-on-prism/"))
     assert len(again.rows("runs")) == 2
     (name,) = again.files.keys() - on_prism.files.keys()  # no other file
     result = json.loads(again.files[name].read_text())

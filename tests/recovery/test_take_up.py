@@ -458,11 +458,15 @@ def test_manifests_of_other_launchers_stay_for_a_day(context: JobRun) -> None:
     """Their jobs may wait to be begun; what a killed launcher left goes."""
     fresh = _stage_manifest(context, "0" * 32, 80_000)
     forgotten = _stage_manifest(context, "1" * 32, 90_000)
+    _stage_manifest(context, "2" * 32 + "/sub/events.json", 90_000)
 
     assert take(context) == 0
 
     assert fresh.exists()
-    assert not forgotten.exists()
+    assert list(forgotten.parent.iterdir()) == [fresh]
+    os.utime(fresh, (0, 0))
+    assert take(context) == 0
+    assert not forgotten.parent.exists()
 
 
 def test_manifests_of_a_run_go_with_it(context: JobRun) -> None:

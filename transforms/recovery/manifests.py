@@ -46,11 +46,15 @@ def delete_sources(staging_root: str, sources: Iterable[ManifestSource]) -> None
         objects.delete_empty_folder(uris.join(staging_root, FOLDER))
 
 
-def delete_forgotten(found: Iterable[ListedObject], now_unix_s: float | None = None) -> None:
+def delete_forgotten(staging_root: str, found: Iterable[ListedObject]) -> None:
     """Deletes those of some staged manifests that no run can be for any more. Raises:
     StorageError.
     """
-    now = time.time() if now_unix_s is None else now_unix_s
+    folder = uris.join(staging_root, FOLDER)
+    forgotten = []
     for listed in found:
-        if listed.modified_unix_s < now - _KEPT_SECONDS:
-            objects.delete(listed.path)
+        if listed.modified_unix_s < time.time() - _KEPT_SECONDS:
+            name, slash, _ = listed.path[len(folder) + 1 :].partition("/")
+            where = uris.join(folder, name) + slash
+            forgotten.append(ManifestSource(where=where, shown="", is_staged=True))
+    delete_sources(staging_root, dict.fromkeys(forgotten))

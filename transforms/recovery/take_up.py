@@ -94,7 +94,7 @@ def look_for_dead_runs(job: JobSettings, run: RunIdentity) -> dict[str, list[str
             bundles = found.setdefault(folder, [])
             if below.startswith(f"{FOLDER}/"):
                 bundles.append(listed.path)
-    manifests.delete_forgotten(staged_manifests)
+    manifests.delete_forgotten(job.staging_root, staged_manifests)
     return found
 
 

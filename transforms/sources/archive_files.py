@@ -270,10 +270,15 @@ def folder_members(uri: str) -> tuple[tuple[str, int], ...]:
     return tuple((m.path[len(uri) :], m.size_bytes) for m in _members_of(uri))
 
 
+def file_input(uri: str, size_bytes: int) -> ArchiveInput:
+    """Returns an archive that is a file as the code that reads one takes it, whatever opens it."""
+    return ArchiveInput(name=uri, size_bytes=size_bytes)
+
+
 def archive_input(uri: str, size_bytes: int) -> ArchiveInput:
     """Returns an archive as the code that reads one takes it. Raises: StorageError."""
     if not _names_folder(uri):
-        return ArchiveInput(name=uri, size_bytes=size_bytes)
+        return file_input(uri, size_bytes)
     local_path = ARCHIVE_INPUTS.local_path(uri)
     return ArchiveInput(
         name=uri,
