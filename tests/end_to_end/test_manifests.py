@@ -175,6 +175,7 @@ def _say(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_earlier_archive_is_recalled_by_the_newest_link(site: Site, tmp_path: Path) -> None:
+    """In a later portion of its run, too, which does not read the manifest again."""
     out, manifest = tmp_path / "out", tmp_path / "links.txt"
     early = site.put("/early.tar.gz", archive("one"))
     manifest.write_text(sign(early, signature="old"))
@@ -182,15 +183,19 @@ def test_earlier_archive_is_recalled_by_the_newest_link(site: Site, tmp_path: Pa
     late = site.put("/late.tar.gz", archive("one", "bob", start_ms=5_000))
     site.pages["/early.tar.gz"].answers.append(_only_with("X-Amz-Signature=new"))
     newer = signed(early, "new", "29990102T000000Z", 3_600)
-    manifest.write_text("\n".join([newer, sign(early, signature="old"), sign(late)]))
+    before = site.put("/before.tar.gz", archive("two"))
+    links = [newer, sign(early, signature="old"), sign(late), sign(before)]
+    manifest.write_text("\n".join(links))
     requests(site)
 
-    done = run(out, "--manifest", manifest)
+    done = run(out, "--manifest", manifest, "--portion-archives", 1)
 
     assert done.status == 0, done.err
-    assert "1 skipped, 1 ok" in done.out
-    assert requests(site) == {"/early.tar.gz": 2, "/late.tar.gz": 2}
-    (call,) = query(out / "catalog", "calls")
+    assert "portion 1 of 2 is published" in done.err
+    assert "1 skipped, 2 ok" in done.out
+    names = ("early", "late", "before")
+    assert requests(site) == {f"/{name}.tar.gz": 2 for name in names}
+    (call,) = (row for row in query(out / "catalog", "calls") if row["call_id"] == "one")
     assert (call["participant_count"], sorted(call["archive_uris"])) == (2, sorted([early, late]))
 
 
