@@ -251,6 +251,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
             "recordings": 2,
             "failures": 1,
             "left_out": 2,
+            "passed_over": {"composite": 0, "individual": 0, "other_event": 0},
         },
         "claimed_seconds": 2.0,
         "missing_seconds": 0.1,

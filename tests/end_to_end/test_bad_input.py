@@ -307,6 +307,7 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
             "recordings": 3,
             "failures": 0,
             "left_out": 0,
+            "passed_over": {"composite": 0, "individual": 0, "other_event": 0},
         },
         "told": [],
         "claimed_seconds": 3.96,

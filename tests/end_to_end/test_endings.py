@@ -36,6 +36,7 @@ NOTHING: dict[str, Any] = {
         "recordings": 0,
         "failures": 0,
         "left_out": 0,
+        "passed_over": {"composite": 0, "individual": 0, "other_event": 0},
     },
     "repress": None,
     "claimed_seconds": 0.0,

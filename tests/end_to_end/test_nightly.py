@@ -337,6 +337,7 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
             "recordings": 4,
             "failures": 1,
             "left_out": 0,
+            "passed_over": {"composite": 0, "individual": 0, "other_event": 0},
         },
         "told": [
             "1 of the 3 archives attempted for the first time failed or are partial, more than 5% "
