@@ -348,6 +348,7 @@ def test_time_is_read_in_any_unit(end_time: Any, unix_ns: int | None) -> None:
     [
         *("1e400", "1e300", "-Infinity", "NaN", "12345", "9" * 30, "9" * 5_000, "true", "[]"),
         *('"x"', '"2026-99-99"', '"99999-01-01"', f'"{"9" * 5_000}"'),
+        *('"9999-12-31T23:59:59-12:00"', '"2300-01-01T00:00:00Z"'),
     ],
     ids=lambda text: text[:12],
 )

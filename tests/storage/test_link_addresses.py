@@ -38,7 +38,7 @@ def test_public_addresses(address: str) -> None:
      "224.0.0.1", "239.1.1.1", "240.0.0.1", "192.0.2.1", "198.18.0.1", "::", "::1", "fe80::1",
      "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "2001:db8::1",
      "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::10.0.0.1", "64:ff9b::a9fe:a9fe",
-     "64:ff9b:1::1", "2002:a00:1::1", "2002:7f00:1::"],
+     "64:ff9b:1::1", "2002:a00:1::1", "2002:7f00:1::", "168.63.129.16"],
 )  # fmt: skip
 def test_addresses_of_networks_of_ones_own(address: str) -> None:
     assert not is_public(address)
@@ -49,7 +49,9 @@ def test_addresses_of_networks_of_ones_own(address: str) -> None:
     "host",
     ["localhost", "localhost.", "intranet", "a.localhost", "printer.local",
      "metadata.google.internal", "METADATA.GOOGLE.INTERNAL.", "x.home.arpa", "2130706433", "0x7f.1",
-     "127.1", "0", "017700000001"],
+     "127.1", "0", "017700000001", "127.0.0.1.", "0177.1.", "\uff11\uff12\uff17.0.0.1",
+     "169\u3002254\uff0e169\uff61254", "metadata\uff0egoogle\uff0einternal",
+     "metadata.google.inter\u00adnal", "\u24db\u24deca\u217chost.\u24db\u24deca\u217chost"],
 )  # fmt: skip
 def test_hosts_that_are_not_of_the_internet_by_their_names(host: str) -> None:
     assert not names_public_host(host)

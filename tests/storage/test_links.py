@@ -265,6 +265,17 @@ def test_server_that_tells_nothing_of_the_object_but_its_size(tls_site: Site) ->
     assert len(tls_site.requests) == 1
 
 
+def test_modification_that_no_calendar_has_is_none(tls_site: Site) -> None:
+    """In UTC it is in the year 10000, of which no table has a date."""
+    told = {"Last-Modified": "Fri, 31 Dec 9999 23:59:59 -1200"}
+    now = "Wed, 07 Jan 2026 02:00:00 GMT"
+    link = tls_site.put("/a", Page(data=DATA, headers={**told, "Date": now}))
+
+    (found,) = objects.match(globs.quote(link))
+
+    assert found.modified_unix_s == 1_767_751_200
+
+
 def test_token_changes_with_tag_modification_and_size(tls_site: Site) -> None:
     pages = [
         Page(data=DATA),

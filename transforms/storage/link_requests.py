@@ -303,10 +303,10 @@ def _now_unix_s(headers: Mapping[str, str]) -> float:
 
 
 def _time_of(text: str) -> float | None:
-    """Returns an HTTP date as Unix seconds; None for none."""
+    """Returns an HTTP date as Unix seconds; None for none, or one that no calendar of ours has."""
     try:
         moment = parsedate_to_datetime(text[:100])
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 

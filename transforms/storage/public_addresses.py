@@ -11,6 +11,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # RFC 6052 s2.1: an IPv4 address stands in the last 32 bits.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291 s2.5.5.1
+# What Azure tells its machines comes from an address of the Internet, by its number.
+_OF_CLOUDS = ipaddress.IPv4Address("168.63.129.16")
 # RFC 6761, RFC 6762, RFC 8375, and what ICANN keeps for networks of one's own.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa", ".localdomain", ".lan")
 
@@ -21,6 +23,7 @@ def is_public(address: str) -> bool:
     """
     found = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     is_special = found.is_multicast or found.is_reserved or found.is_unspecified
+    is_special = is_special or found == _OF_CLOUDS
     if isinstance(found, ipaddress.IPv6Address):
         is_special = is_special or found.is_site_local
     return found.is_global and not is_special
@@ -59,12 +62,17 @@ def literal_address(host: str) -> str | None:
 
 def names_public_host(host: str) -> bool:
     """Whether a host can be one of the Internet by how it is spelled; what its name leads to is not
-    asked.
+    asked. It is judged as whoever looks it up reads it: digits and dots have other forms that mean
+    the same (RFC 3490 s3.1, s4), and a dot at the end means nothing.
     """
-    address = literal_address(host)
+    try:
+        plain = host.encode("idna").decode("ascii").rstrip(".").lower()
+    except UnicodeError:
+        return False
+    address = literal_address(plain)
     if address is not None:
         return is_public(address)
-    name = "." + host.rstrip(".").lower()
+    name = f".{plain}"
     return name.count(".") > 1 and not name.endswith(_PRIVATE_SUFFIXES)
 
 

@@ -23,7 +23,7 @@ def read_time(value: Any) -> int | None:
     """Returns a time as Unix ns; None where it is not set: absent, empty, zero or year 1.
 
     The unit of a number is told by its size: seconds, ms, us and ns of the years 1971 to 2200 are
-    numbers of different sizes. Text is such a number, or a time as RFC 3339 spells it.
+    numbers of different sizes. Text is such a number, or a time before 2200 as RFC 3339 spells it.
 
     Raises:
       ValueError: it is no time. The message follows the name of the thing.
@@ -40,6 +40,8 @@ def read_time(value: Any) -> int | None:
             found = parse_time(text)
             if found is None:
                 raise ValueError(f"is {show_text(text)}, expected a time")
+            if found > _LATEST_NS:
+                raise ValueError(f"is {show_text(text)}, expected a time before 2200")
             return found if found > 0 else None
         value = int(text) if text.isdecimal() else Fraction(text)
     if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
