@@ -68,6 +68,13 @@ class _CopyFn(ParallelRunFn):
         elif ref.uri.endswith("/"):
             why = f"{ref.uri}: an unpacked folder is not copied, expected an archive (--copy-raw)"
             yield replace(ref, not_copied=why)
+        elif ref.size_bytes > (most := self.job.settings.limits.max_archive_bytes):
+            # Expanded it would be more. Who says so may never end, and fills the disk of others.
+            why = (
+                f"{ref.uri} could not be copied: {ref.size_bytes} bytes, expected at most {most} "
+                "(limits.max_archive_bytes)"
+            )
+            yield replace(ref, not_copied=why)
         else:
             yield self._copy(ref)
 
@@ -81,7 +88,13 @@ class _CopyFn(ParallelRunFn):
         )
         try:
             with work_folders.work_folder(self.run.staging_uri) as folder:
-                raw_copies.make_copy(ref.source, copy_uri, ref.size_bytes, folder)
+                raw_copies.make_copy(
+                    ref.source,
+                    copy_uri,
+                    ref.size_bytes,
+                    folder,
+                    job.settings.limits.max_archive_seconds,
+                )
         except RecordingError as error:
             return replace(ref, not_copied=f"{ref.uri} could not be copied: {error.message}")
         return replace(ref, copy_uri=copy_uri)

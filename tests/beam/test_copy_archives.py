@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import apache_beam as beam
 import pytest
@@ -14,6 +16,7 @@ from tests.support.job_run import JobRun
 from transforms.copy_archives import CopyArchives
 from transforms.elements import ArchiveRef
 from transforms.media.errors import StorageError
+from transforms.sources import raw_copies
 from transforms.storage import objects
 
 _found: list[ArchiveRef] = []
@@ -134,3 +137,27 @@ def test_copy_that_is_not_what_was_written_is_not_kept(
 
     assert "is not what was written" in found.not_copied
     assert not [path for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+
+
+def test_source_without_end_is_given_up(
+    context: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may say any size, and send for ever: what is read is bounded, and so is the time."""
+    huge, slow = (_write(tmp_path / "raw" / name) for name in ("huge", "slow"))
+    limits = replace(
+        context.job.settings.limits, max_archive_bytes=huge.size_bytes, max_archive_seconds=600
+    )
+    context = context.changed(settings=replace(context.job.settings, limits=limits))
+    huge = replace(huge, size_bytes=huge.size_bytes + 1)
+    clock = itertools.count(step=400)
+    monkeypatch.setattr(raw_copies, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(raw_copies, "_BLOCK_BYTES", 4)
+
+    found = _copy(context, tmp_path / "copies", [huge, slow])
+
+    assert [ref.not_copied for ref in found] == [
+        f"{huge.uri} could not be copied: 10 bytes, expected at most 9 (limits.max_archive_bytes)",
+        f"{slow.uri} could not be copied: {slow.uri}: reading it took more than 600 s "
+        "(limits.max_archive_seconds)",
+    ]
+    assert not any(path.is_file() for path in (tmp_path / "copies").rglob("*"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -64,7 +65,7 @@ def make_copy(
     copy_uri: str,
     size_bytes: int,
     folder: Path,
-    on_bytes: Callable[[int], None] = lambda _: None,
+    max_seconds: float,
 ) -> None:
     """Copies an archive, unless a copy of this name is there and whole.
 
@@ -77,17 +78,27 @@ def make_copy(
       copy_uri: as `name_copy` gives it.
       size_bytes: of the archive, as listed.
       folder: a local one with room for the archive.
-      on_bytes: told how many bytes were read.
+      max_seconds: for reading the archive: its server may send a byte now and then for ever.
 
     Raises:
-      StorageError: the archive cannot be read, or the copy not be written, or is not the same.
+      StorageError: the archive cannot be read, or not in time, or the copy not be written, or is
+        not the same.
     """
     if _is_whole(copy_uri, size_bytes):
         return
-    local = folder / "copy"
+    local, until = folder / "copy", time.monotonic() + max_seconds
+
+    def keep(block: bytes) -> None:
+        sink.write(block)
+        if time.monotonic() > until:
+            raise StorageError(
+                f"{uris.shown(source)}: reading it took more than {max_seconds:g} s "
+                "(limits.max_archive_seconds)"
+            )
+
     try:
         with contextlib.closing(objects.open_input(source)) as file, local.open("wb") as sink:
-            read_bytes, digest = _pass_on(file, sink.write, on_bytes)
+            read_bytes, digest = _pass_on(file, keep)
     except OSError as error:  # of the local file: the disk is full
         raise StorageError(f"{folder}: {error.strerror or error}") from None
     if read_bytes != size_bytes:
@@ -97,20 +108,17 @@ def make_copy(
         )
     objects.publish(copy_uri, local)
     with contextlib.closing(objects.open_input(copy_uri)) as file:
-        back_bytes, back_digest = _pass_on(file, lambda _: None, lambda _: None)
+        back_bytes, back_digest = _pass_on(file, lambda _: None)
     if (back_bytes, back_digest) != (read_bytes, digest):
         objects.delete(copy_uri)
         raise StorageError(f"{copy_uri}: is not what was written ({back_bytes} bytes)")
 
 
-def _pass_on(
-    file: BinaryIO, write: Callable[[bytes], object], on_bytes: Callable[[int], None]
-) -> tuple[int, str]:
+def _pass_on(file: BinaryIO, write: Callable[[bytes], object]) -> tuple[int, str]:
     """Returns how many bytes a file had, and their SHA-256."""
     digest, size_bytes = hashlib.sha256(), 0
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
         write(block)
         size_bytes += len(block)
-        on_bytes(len(block))
     return size_bytes, digest.hexdigest()
