@@ -4,6 +4,7 @@ without any key.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 
 import pytest
@@ -218,3 +219,26 @@ def test_two_accounts_of_one_scheme_are_told_apart(
         StorageError, match=r"http://127\.0\.0\.1:1 does not answer: Connection refused"
     ):
         objects.read_bytes(f"{place}/x")
+
+
+@pytest.mark.parametrize("operation", [_read, _list, _write])
+@pytest.mark.parametrize("status", [403, 400])
+def test_request_that_an_answer_repeats_is_in_no_traceback(
+    operation: Callable[[str], object], status: int, cloud_place: str, cloud_faults: Faults
+) -> None:
+    """Engines elsewhere log the whole chain of errors."""
+    request = f"GET /calls?a=1\nx-amz-security-token:{SECRET}\n"
+    repeated = "".join(
+        f"<{name}>{request}</{name}>"
+        for name in ("StringToSign", "CanonicalRequest", "CanonicalRequestBytes")
+    )
+    address = f"no such thing: /calls/x?sv=1&sig={SECRET}%3D&comp=list"
+    cloud_faults.unavailable_ratio = 1.0
+    body = f"<Error><Code>Odd</Code><Message>{address}</Message>{repeated}</Error>"
+    cloud_faults.refusal = (status, body.encode())
+
+    with pytest.raises(StorageError) as told:
+        operation(cloud_place)
+
+    assert "Odd" in str(told.value.__cause__)
+    assert SECRET not in "".join(traceback.format_exception(told.value))

@@ -26,6 +26,10 @@ _REFUSED_DELETE = re.compile(
 # In the words of S3, which has no code of its own for it.
 _KEPT = re.compile(r"object lock|retention|legal hold", re.IGNORECASE)
 _REQUEST = re.compile(r"Error performing ([A-Z]+) ")
+# S3 repeats the request that was signed, the token of a session with it, and servers in between the
+# address, with a shared access signature.
+_REPEATED = re.compile(r"<(CanonicalRequest|StringToSign)(Bytes)?>.*?(?:</\1\2>|$)", re.DOTALL)
+_SIGNATURE = re.compile(r"\b(sig(?:nature)?(?:=|%3[Dd]))[^&\s<>\"'\\]+", re.IGNORECASE)
 _SILENT = re.compile(
     r"Error performing [A-Z]+ (https?://[^/\s?]+).*HTTP error: error sending request"
 )
@@ -83,6 +87,12 @@ def is_of_library(error: object) -> bool:
     return isinstance(error, obstore_errors.BaseError) or (
         isinstance(error, FileNotFoundError) and error.errno is None
     )
+
+
+def hide_secrets(error: BaseException) -> None:
+    """Takes out of an error what its traceback must not have: an answer may repeat the request."""
+    text = _SIGNATURE.sub(r"\1[hidden]", _REPEATED.sub("", str(error)))
+    error.args = (text,)
 
 
 def status_of(error: BaseException) -> int | None:

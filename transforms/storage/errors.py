@@ -96,6 +96,12 @@ def is_refusal(error: object) -> bool:
     return status is not None and is_refusal(status)
 
 
+def hide_secrets(error: BaseException) -> None:
+    """Takes out of an error what the traceback of one that it is the cause of must not have."""
+    if answers.is_of_library(error):
+        answers.hide_secrets(error)
+
+
 def was_retried(error: object) -> bool:
     """Whether a store's own library has tried again already, for as long as it goes on."""
     return isinstance(error, google_errors.RetryError)

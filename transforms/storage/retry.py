@@ -143,6 +143,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
                 _health.gave_up(uri, why, began)
             else:
                 _health.answered(uri)
+            errors.hide_secrets(error)
             raise StorageError(f"{_name_of(uri)}: {why}") from error
         _health.answered(uri)
         return result
