@@ -134,7 +134,8 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         else:
             skip.append({**entry, "why": verdict.why})
     passed_over: Counter[str] = Counter()
-    named = _read_manifests(job, passed_over, press)
+    unreadable: list[dict[str, Any]] = []
+    named = _read_manifests(job, passed_over, unreadable)
     named_rows = _rows_of(job.catalog_uri, [uri for uri in named if uri not in found])
     listed_count = len(archives)
     for uri, named_entry in sorted(named.items()):
@@ -180,6 +181,7 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
         "press": press,
         "skip": skip,
         "wait": wait,
+        "unreadable": unreadable,
         "files_left_out": sum(each.own_count for each in matched),
         "passed_over": dict(passed_over),
         "not_asked": sum(
@@ -191,14 +193,14 @@ def make_plan(patterns: Iterable[str], job: JobSettings) -> dict[str, Any]:
 
 
 def _read_manifests(
-    job: JobSettings, passed_over: Counter[str], press: list[dict[str, Any]]
+    job: JobSettings, passed_over: Counter[str], unreadable: list[dict[str, Any]]
 ) -> dict[str, ManifestEntry]:
     """Returns what manifests name that is wanted, each archive once, by URI.
 
     Args:
       job: with the manifests.
       passed_over: entries of no raw recording are counted there, by why.
-      press: entries that cannot be read are put there, as a run fails over them.
+      unreadable: entries that cannot be read are put there; a run has a failure for each.
     """
     named: dict[str, tuple[tuple[int, int], ManifestEntry]] = {}
     for source in job.manifests:
@@ -208,19 +210,18 @@ def _read_manifests(
                     passed_over[each] += 1
                 elif isinstance(each, BadEntry):
                     error = to_error(each, shown)
-                    press.append(_unreadable(shown, error))
+                    unreadable.append(_unreadable(shown, error))
                 elif wants_entry(each, job.filters):
                     rank = newness(each)
                     if each.uri not in named or rank >= named[each.uri][0]:
                         named[each.uri] = rank, each
         except RecordingError as error:
-            press.append(_unreadable(source.shown, error))
+            unreadable.append(_unreadable(source.shown, error))
     return {uri: entry for uri, (_, entry) in named.items()}
 
 
 def _unreadable(shown: str, error: RecordingError) -> dict[str, Any]:
-    why = f"cannot be read: {error.message.removeprefix(f'{shown}: ')}"
-    return {"archive_uri": shown, "size_bytes": 0, "why": why, "attempt": 1}
+    return {"manifest": shown, "why": error.message.removeprefix(shown).lstrip(":, ")}
 
 
 def _rows_of(catalog_uri: str, archive_uris: Sequence[str]) -> dict[str, Row]:
@@ -269,6 +270,10 @@ def _print(plan: Mapping[str, Any]) -> None:
         *(("press", entry) for entry in plan["press"]),
         *(("skip", entry) for entry in plan["skip"]),
         *(("wait", entry) for entry in plan["wait"]),
+        *(
+            ("fail", {"why": each["why"], "size_bytes": 0, "archive_uri": each["manifest"]})
+            for each in plan["unreadable"]
+        ),
     ]
     if sys.stdout.isatty():
         table = Table(title="callpress run --dry_run: nothing is written", title_justify="left")
@@ -299,6 +304,9 @@ def _print(plan: Mapping[str, Any]) -> None:
             else ""
         )
     )
+    if plan["unreadable"]:
+        count = len(plan["unreadable"])
+        print(f"{count} {'entry' if count == 1 else 'entries'} of manifests cannot be read")
     places.tell_left_out(plan["files_left_out"])
     manifests.tell_passed_over(plan["passed_over"])
     if plan["not_asked"]:

@@ -258,6 +258,19 @@ def test_dry_run_reads_manifests_and_asks_no_link(site: Site, tmp_path: Path) ->
     assert PLANTED not in done.out + done.err
 
 
+def test_dry_run_counts_what_cannot_be_read_as_no_archive(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.json"
+    manifest.write_text(json.dumps({"recordings": [{"recording_type": "raw"}]}))
+
+    done = run(tmp_path / "out", "--manifest", manifest, "--dry-run")
+
+    assert done.status == 0, done.err
+    assert "fail\trecordings[0]: url is missing" in done.out
+    assert f"\t{manifest}\n" in done.out
+    assert "would press 0 of 0 archives, 0 bytes, and skip 0, 0 bytes" in done.out
+    assert "1 entry of manifests cannot be read" in done.out
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
