@@ -221,7 +221,7 @@ def _read_manifests(
 
 
 def _unreadable(shown: str, error: RecordingError) -> dict[str, Any]:
-    return {"manifest": shown, "why": error.message.removeprefix(shown).lstrip(":, ")}
+    return {"manifest": shown, "why": error.message.removeprefix(f"{shown}: ")}
 
 
 def _rows_of(catalog_uri: str, archive_uris: Sequence[str]) -> dict[str, Row]:

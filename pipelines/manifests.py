@@ -181,11 +181,15 @@ def _copy(file: BinaryIO, place: str, to_be_told: str | None = None) -> None:
 def tell_passed_over(counts: Mapping[str, int]) -> None:
     """Tells how many entries of manifests are of no raw recording."""
     names = {
-        "composite": "composite recordings",
-        "individual": "individual recordings",
-        "other_event": "other events",
+        "composite": "composite recording",
+        "individual": "individual recording",
+        "other_event": "other event",
     }
-    found = [f"{counts[why]} {name}" for why, name in names.items() if counts.get(why)]
+    found = [
+        f"{counts[why]} {name}{'' if counts[why] == 1 else 's'}"
+        for why, name in names.items()
+        if counts.get(why)
+    ]
     if found:
         print(f"callpress: passed over {_join(found)} of --manifest", file=sys.stderr)
 

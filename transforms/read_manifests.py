@@ -288,7 +288,7 @@ def wants_entry(entry: ManifestEntry, filters: Filters) -> bool:
 
 def to_error(entry: BadEntry, shown: str) -> ArchiveError:
     """Returns an entry that cannot be read as the error that its failure is of."""
-    where = ", ".join(filter(None, (shown, entry.position)))
+    where = ": ".join(filter(None, (shown, entry.position)))
     return ArchiveError(f"{where}: {entry.why}", member=entry.position or None)
 
 

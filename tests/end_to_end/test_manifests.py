@@ -118,7 +118,8 @@ def test_listing_is_pressed_once_and_found_again_by_host_and_path(
 
     assert first.status == 1  # three of five failed
     assert "5 listed, 2 ok, 3 failed" in first.out
-    assert "passed over 1 composite recordings and 1 individual recordings" in first.err
+    assert "passed over 1 composite recording and 1 individual recording of" in first.err
+    assert f"  ArchiveError: {manifest}: recordings[6]: url is missing" in first.out
     assert statuses(out) == {
         "one.tar.gz": "ok", "two.tar.gz": "ok", "late.tar.gz": "failed", "bad.tar.gz": "failed",
     }  # fmt: skip

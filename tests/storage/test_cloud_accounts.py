@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 
 from tests.support.store_programs import moto_environment
-from transforms.media.errors import ConfigError
+from transforms.media.errors import ConfigError, StorageError
+from transforms.sources import archive_files
 from transforms.storage import objects, surroundings
 from transforms.storage.aws_account import find_access as find_aws
 from transforms.storage.azure_account import find_access as find_azure
@@ -73,6 +74,14 @@ def test_credentials_of_aws_are_found_in_the_environment(
     assert found.provider is None
     assert found.skips_signature == ("AWS_SKIP_SIGNATURE" in variables)
     assert SECRET not in repr(S3Store().connect("s3://bucket", None))
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/one.tar.gz", "azfs://account/box/one.tar.gz"])
+def test_archive_that_a_manifest_names_without_credentials_fails_alone(uri: str) -> None:
+    for read in (archive_files.look_at, objects.open_input):
+        with pytest.raises(StorageError, match=rf"^{uri}: no (AWS|Azure) credentials") as told:
+            read(uri)
+        assert told.value.retryable
 
 
 def test_role_of_an_instance_is_believed_in_on_amazon_only(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transforms.media.archive.read_members import ArchiveInput
-from transforms.media.errors import ArchiveError, RecordingError, StorageError
+from transforms.media.errors import ArchiveError, ConfigError, RecordingError, StorageError
 from transforms.media.rtp.timing_metadata import SUFFIX
 from transforms.media.text import has_utf8, spelled_utf8
 from transforms.sources.own_files import is_our_own
@@ -317,11 +317,18 @@ def stat_archive(uri: str) -> ListedArchive | None:
     return _listed(found[0]) if found else None
 
 
-@retry.retried
 def look_at(uri: str) -> ListedArchive:
     """Returns one archive as listed, with its fingerprint. Raises: RecordingError: it is none, or
-    cannot be looked at.
+    cannot be looked at, also for want of credentials.
     """
+    try:
+        return _look_at(uri)
+    except ConfigError as error:
+        raise StorageError(f"{uris.shown(uri)}: {error}") from error
+
+
+@retry.retried
+def _look_at(uri: str) -> ListedArchive:
     listed = stat_archive(uri)
     if listed is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)

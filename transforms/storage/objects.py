@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from transforms.media.errors import RetainedFileError, StorageError
+from transforms.media.errors import ConfigError, RetainedFileError, StorageError
 from transforms.media.positioned_file import PositionedFile
 from transforms.media.text import printable
 from transforms.storage import secrets, storage_options
@@ -123,8 +123,13 @@ def _size_of(_uri: str, opened: _Opened) -> int:
 
 
 def open_input(uri: str) -> BinaryIO:
-    """Opens an object for reading; seekable. Raises: StorageError, also from its reads."""
-    return cast(BinaryIO, io.BufferedReader(_Input(uri), store_of(uri).read_buffer_bytes))
+    """Opens an object for reading; seekable. Raises: StorageError, also from its reads, and where
+    there are no credentials: a manifest names what it likes, and that ends no run.
+    """
+    try:
+        return cast(BinaryIO, io.BufferedReader(_Input(uri), store_of(uri).read_buffer_bytes))
+    except ConfigError as error:
+        raise StorageError(f"{printable(shown(uri))}: {error}") from error
 
 
 def open_staged(uri: str) -> BinaryIO:
