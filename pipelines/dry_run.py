@@ -310,9 +310,11 @@ def _print(plan: Mapping[str, Any]) -> None:
     places.tell_left_out(plan["files_left_out"])
     manifests.tell_passed_over(plan["passed_over"])
     if plan["not_asked"]:
+        count = plan["not_asked"]
         print(
-            f"of {plan['not_asked']} archives that manifests name no store was asked: their sizes "
-            "count as the catalog knows them, and whether their links are good is not known"
+            f"no store was asked for {count} {'archive' if count == 1 else 'archives'} that "
+            "manifests name: sizes are as the catalog knows them (0 where it does not), and "
+            "whether links are good is not known"
         )
     if plan["repress"]:
         print(tell(Repressing(**plan["repress"])))

@@ -585,6 +585,8 @@ def test_name_of_a_manifest_is_told_without_its_signature() -> None:
     with pytest.raises(ConfigError) as told:
         tell_shape(f"https://h/m?sig={SIGNATURE}", b"nothing")
     assert str(told.value).startswith("https://h/m: ")
+    with pytest.raises(ConfigError, match=r"^standard input: a manifest of no known shape"):
+        tell_shape("standard input", b"nothing")
     (entry,) = read_entries(f"https://u:{SIGNATURE}@h/m", io.BytesIO(b"file://nas/a"))
     assert isinstance(entry, BadEntry)
     assert entry.manifest == "https://h/m"

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from transforms.media.errors import ConfigError, UnreadableManifestError
+from transforms.media.text import printable
 from transforms.sources.manifests import bounds
 from transforms.sources.manifests.entries import (
     Found,
@@ -37,6 +38,7 @@ from transforms.sources.manifests.lines import split_lines
 from transforms.sources.manifests.showing import show_text
 from transforms.sources.manifests.tables import TableHeader, read_header
 from transforms.sources.manifests.values import Piece, ValueSplitter
+from transforms.storage import uris
 from transforms.storage.named import has_scheme, name_object, shown
 
 _SHAPES = (
@@ -74,7 +76,7 @@ def tell_shape(name: str, beginning: bytes) -> None:
     """Finds out whether a manifest is of a shape that is read.
 
     Args:
-      name: of the manifest, for the message.
+      name: of the manifest, for the message; it need be no path.
       beginning: its first `bounds.BEGINNING_BYTES`, or all of it.
 
     Raises:
@@ -82,7 +84,7 @@ def tell_shape(name: str, beginning: bytes) -> None:
     """
     is_whole = len(beginning) < bounds.BEGINNING_BYTES
     try:
-        next(_read_known(shown(name), iter([beginning]), is_whole=is_whole), None)
+        next(_read_known(printable(uris.shown(name)), iter([beginning]), is_whole=is_whole), None)
     except UnreadableManifestError as error:
         raise ConfigError(error.message) from None
 
