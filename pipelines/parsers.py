@@ -102,7 +102,11 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
         help="a listing of recordings: a file, a URI, a folder of such, - for standard input, or "
         "the vendor's API itself (stream:TYPE:ID, stream:since=36h); may be repeated",
     )  # fmt: skip
-    run.add_argument("--output", metavar="URI", help="folder or gs://bucket/prefix for recordings")
+    run.add_argument(
+        "--output", metavar="URI",
+        help="where recordings go: a folder, gs://bucket/prefix, s3://bucket/prefix or "
+        "azfs://account/container/prefix",
+    )  # fmt: skip
     run.add_argument(
         "--catalog", metavar="URI", help="where the tables go (default: <output>/catalog)"
     )
