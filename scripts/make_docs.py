@@ -54,8 +54,8 @@ def make_catalog_page() -> str:
         lines += [f"| `{name}` | {kind} | {text} |" for name, kind, text in schema.describe(table)]
         lines.append("")
     lines += ["## Values of `error_type`", "", "| value | meaning | tried again |", "|---|---|---|"]
-    for kind in sorted(errors.RecordingError.__subclasses__(), key=lambda k: k.__name__):
-        text = (kind.__doc__ or "").strip().split("\n")[0]
+    for kind in sorted(_kinds_of(errors.RecordingError), key=lambda k: k.__name__):
+        text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         lines.append(f"| `{kind.__name__}` | {text} | {'yes' if kind.retryable else 'no'} |")
     lines += ["", "## Table definitions", "", "### DuckDB", "", "```sql"]
     lines += [
@@ -66,8 +66,8 @@ def make_catalog_page() -> str:
     lines += [
         "```",
         "",
-        "A catalog on gs:// is copied to disk first (`gcloud storage cp -r`), or read through",
-        "DuckDB's `httpfs`.",
+        "A catalog on gs://, s3:// or Azure is copied to disk first (`gcloud storage cp -r`",
+        "or its like), or read through DuckDB's `httpfs` and `azure`.",
         "",
     ]
     lines += ["### BigQuery external tables", "", "```sql"]
@@ -92,6 +92,11 @@ def make_catalog_page() -> str:
     ]
     lines += ["```", ""]
     return "\n".join(lines)
+
+
+def _kinds_of(kind: type[errors.RecordingError]) -> set[type[errors.RecordingError]]:
+    """Returns the kinds of an error, of all depths."""
+    return {each for below in kind.__subclasses__() for each in (below, *_kinds_of(below))}
 
 
 def _hive(table: str, what: str, end: str) -> list[str]:

@@ -394,7 +394,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ),
             "callpress_version": (_STRING, "Version that ran."),
             "settings_json": (_STRING, "The settings, as JSON."),
-            "archives_listed": (_COUNT, "Archives the patterns matched."),
+            "archives_listed": (_COUNT, "Archives the patterns matched and manifests name."),
             "archives_skipped": (_COUNT, "Of these, left out because the catalog has them."),
             "archives_ok": (_COUNT, "Pressed whole."),
             "archives_partial": (_COUNT, "Pressed with something missing."),
