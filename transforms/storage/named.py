@@ -25,7 +25,8 @@ _LINK = re.compile(
 # A signed link whose question mark was lost or encoded, or that was taken for a URI of a store: its
 # signature would be a part of the name, and stand in tables.
 _SIGNATURE = re.compile(
-    r"(?:x-(?:amz|goog)-(?:signature|credential|security-token)|(?<![a-z0-9])(?:signature|sig))"
+    r"(?:x-(?:amz|goog)-(?:signature|credential|security-token)"
+    r"|(?:(?<![a-z0-9])|(?<=%[23][0-9a-f]))(?:signature|sig))"
     r"(?:=|%3d)",
     re.IGNORECASE,
 )
@@ -88,6 +89,8 @@ def _name(text: str, *, link_only: bool) -> NamedObject:
     bucket, _, name = text[len(scheme) + 3 :].partition("/")
     if not (bucket and name):
         raise ValueError("names a bucket at most, expected an object in one")
+    if "@" in bucket:
+        raise ValueError("has a user in it, which no store takes")
     return NamedObject(uris.absolute(text), "")
 
 
