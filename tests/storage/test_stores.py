@@ -7,12 +7,14 @@ import hashlib
 import multiprocessing
 import os
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from transforms.media.errors import ConfigError, StorageError
-from transforms.storage import objects
+from transforms.media.errors import CallpressError, ConfigError, StorageError
+from transforms.storage import objects, uris
 from transforms.storage.local import LocalStore
 from transforms.storage.registry import store_of
 from transforms.storage.store import SwapRead, SwapUnsupportedError
@@ -50,6 +52,29 @@ def test_scheme_that_nobody_knows_is_told_with_those_known(uri: str) -> None:
     for known in ("azfs://", "file://", "gs://", "https://", "s3://"):
         assert known in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("place", ["s3://KEY:PLANTED@bucket", "azfs://KEY:PLANTED@account/box"])
+def test_credentials_in_a_uri_are_refused_and_not_told(place: str) -> None:
+    """As `s3n://KEY:SECRET@bucket`, which some tools take."""
+    asks: list[Callable[[str], object]] = [
+        objects.read_bytes,
+        objects.match,
+        objects.list_below,
+        lambda uri: objects.find_credentials([uri]),
+    ]
+    for ask in asks:
+        with pytest.raises(CallpressError, match="has a user in it, expected none") as refused:
+            ask(f"{place}/a")
+
+        assert "PLANTED" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_azure_in_another_spelling_is_told_without_a_password() -> None:
+    with pytest.raises(ConfigError, match="expected azfs://ACCOUNT/CONTAINER/PATH") as refused:
+        uris.absolute("az://KEY:PLANTED@account/box/a")
+
+    assert "PLANTED" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from transforms.storage.cloud import (
     Bucket,
     CloudStore,
     client_options,
+    refuse_user,
     swap_client_options,
 )
 from transforms.storage.storage_options import StoreAccount
@@ -41,6 +42,7 @@ class AzureStore(CloudStore):
         """
         account, _, rest = uri.removeprefix(_PREFIX).partition("/")
         container, _, name = rest.partition("/")
+        refuse_user(uri, account)
         for what, found, spelling in (
             ("a storage account", account, _ACCOUNT),
             ("a container", container, _CONTAINER),

@@ -42,6 +42,7 @@ from transforms.storage.store import (
     exactly,
 )
 from transforms.storage.store_clock import now_at
+from transforms.storage.uris import shown
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -186,7 +187,7 @@ class CloudStore(ObjectStore):
         try:
             self._bucket(uri)
         except OSError as error:
-            raise ConfigError(f"{printable(uri)}: {error.strerror}") from None
+            raise ConfigError(f"{printable(shown(uri))}: {error.strerror}") from None
 
     def forget_clients(self) -> None:
         """Has the next call make clients anew, from the environment as it is then."""
@@ -331,6 +332,13 @@ class CloudStore(ObjectStore):
                 raise
             return None
         return written["e_tag"]
+
+
+def refuse_user(uri: str, authority: str) -> None:
+    """Raises: OSError: a URI has a user in it, as some tools take keys; they are not told."""
+    if "@" in authority:
+        why = "has a user in it, expected none: credentials are read from the environment"
+        raise OSError(errno.EINVAL, why, shown(uri))
 
 
 class _NotThereError(Exception):

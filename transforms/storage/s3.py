@@ -18,6 +18,7 @@ from transforms.storage.cloud import (
     Bucket,
     CloudStore,
     client_options,
+    refuse_user,
     swap_client_options,
 )
 from transforms.storage.storage_options import StoreAccount
@@ -41,6 +42,7 @@ class S3Store(CloudStore):
         bucket.
         """
         bucket, _, name = uri.removeprefix(_PREFIX).partition("/")
+        refuse_user(uri, bucket)
         if not _BUCKET.fullmatch(bucket):
             raise OSError(errno.EINVAL, f"{printable(bucket)!r} is no name of a bucket", uri)
         return f"{_PREFIX}{bucket}", name

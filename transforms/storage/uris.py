@@ -13,7 +13,7 @@ _AZURE = "azfs"
 _AZURE_ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 """The variable by which Azure's own tools, too, know the account of a container."""
 _OTHERS_OF_AZURE = re.compile(
-    r"(?:az|abfss?|wasbs?)://(?P<container>[^/@?#]+)@(?P<account>[^./?#]+)[^/?#]*(?P<path>[^?#]*)"
+    r"(?:az|abfss?|wasbs?)://(?P<container>[^/@?#:]+)@(?P<account>[^./?#]+)[^/?#]*(?P<path>[^?#]*)"
 )
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 # RFC 8089 s2 and appendix B: `file:///x`, `file://localhost/x`, `file:/x`. As with `gcloud storage`
@@ -25,6 +25,8 @@ _LINK = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 # and the port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@\[\]\\%\x00-\x20\x7f]+)(?::([0-9]{0,5}))?")
 _USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+_PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
+"""With its user. Without a password it is a container of Azure's, in other programs' spelling."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -63,7 +65,7 @@ def _in_azure(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     if scheme not in ("az", "abfs", "abfss", "wasb", "wasbs"):
         return uri
-    shown = printable(re.split("[?#]", uri)[0])
+    shown = printable(_PASSWORD.sub("[hidden]@", re.split("[?#]", uri)[0]))
     if scheme != "az" or "@" in rest.split("/", 1)[0]:
         found = _OTHERS_OF_AZURE.fullmatch(re.split("[?#]", uri)[0])
         spelled = (
