@@ -191,6 +191,7 @@ def test_wrong_certificate_is_one_line_and_one_try(
         assert site.connections == 1
         assert site.requests == []
     assert refused.value.message.startswith(f"{link}: its certificate is not accepted: {told}")
+    assert "SSL_CERT_FILE" not in refused.value.message
     assert "\n" not in refused.value.message
 
 
@@ -200,8 +201,9 @@ def test_certificate_of_an_unknown_authority_is_not_accepted(
     link = tls_site.put("/a", b"data")
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).certificate_file))
 
-    with pytest.raises(StorageError, match="its certificate is not accepted: unable to get local"):
+    with pytest.raises(StorageError, match=r"not accepted: unable to get local") as refused:
         objects.match(link)
+    assert refused.value.message.endswith(" (SSL_CERT_FILE names authorities to believe)")
 
 
 def test_file_of_authorities_that_is_not_there_is_told(

@@ -303,10 +303,17 @@ def _busy(error: BaseException, otherwise: str) -> StoreBusyError:
     return StoreBusyError(otherwise)
 
 
+_UNKNOWN_AUTHORITY = (18, 19, 20)
+"""OpenSSL's X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, ..._SELF_SIGNED_CERT_IN_CHAIN and
+..._UNABLE_TO_GET_ISSUER_CERT_LOCALLY."""
+
+
 def _of_encryption(error: BaseException) -> Exception:
     inner = next((arg for arg in error.args if isinstance(arg, ssl.SSLError)), error)
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return RefusedLinkError(f"its certificate is not accepted: {inner.verify_message}")
+        is_of_stranger = inner.verify_code in _UNKNOWN_AUTHORITY
+        hint = " (SSL_CERT_FILE names authorities to believe)" if is_of_stranger else ""
+        return RefusedLinkError(f"its certificate is not accepted: {inner.verify_message}{hint}")
     if isinstance(inner, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return StoreBusyError("the connection broke off")
     reason = getattr(inner, "reason", None)
