@@ -18,7 +18,7 @@ from transforms.engine import progress
 from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.filters import Filters
-from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.errors import ArchiveError, RecordingError, StorageError
 from transforms.recovery import portions
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
 from transforms.sources.manifests.places import list_manifests, open_manifest
@@ -32,6 +32,10 @@ FAILURES = "failures"
 LEFT_OUT = "left_out"
 UNWANTED = "unwanted"
 READ = "read"
+NOT_READ = "not_read"
+"""Beside the words of `LeftOut`: of manifests that a store or service does not give, or not to
+their end.
+"""
 _LINKS_AT_A_TIME = 10_000
 _UNWANTED_TOLD = 1_000
 """Cids of a bundle: from them is told what there is in place of what was named."""
@@ -40,8 +44,9 @@ _UNWANTED_TOLD = 1_000
 class ReadManifests(beam.PTransform):
     """Input: the pipeline's beginning. Output: `ManifestEntry`, one of each archive that is named
     and wanted (`entries`); `Failure` of entries, and manifests, that cannot be read (`failures`);
-    how many entries were passed over, by why (`left_out`); some cids of calls that are not wanted
-    (`unwanted`); what was read, as the keys that `archive_uri` is (`read`).
+    how many entries were passed over, by why, and manifests not read (`left_out`); some cids of
+    calls that are not wanted (`unwanted`); what was read, as the keys that `archive_uri` is
+    (`read`).
 
     Of links to one archive that one counts which expires last by what it shows, else that of the
     newest event, else the last. Parallel over the objects of a manifest; groups by URI. Writes
@@ -58,7 +63,8 @@ class ReadManifests(beam.PTransform):
         listed = (
             begin
             | "Manifests" >> beam.Create(list(enumerate(job.manifests)))
-            | "List" >> beam.ParDo(_ListFn(job), self._run).with_outputs(FAILURES, main="objects")
+            | "List"
+            >> beam.ParDo(_ListFn(job), self._run).with_outputs(FAILURES, LEFT_OUT, main="objects")
         )
         spread = break_fusion(listed.objects, "SpreadObjects", job)
         read = spread | "Read" >> beam.ParDo(_ReadFn(job), self._run).with_outputs(
@@ -69,11 +75,11 @@ class ReadManifests(beam.PTransform):
             | "TakeNewest" >> beam.CombinePerKey(_NewestFn())
             | "WithoutRank" >> beam.MapTuple(_to_entry)
         )
-        failures = (listed[FAILURES], read[FAILURES]) | "AllFailures" >> beam.Flatten()
         return {
             ENTRIES: entries,
-            FAILURES: failures,
-            **{name: read[name] for name in (LEFT_OUT, UNWANTED, READ)},
+            FAILURES: (listed[FAILURES], read[FAILURES]) | "AllFailures" >> beam.Flatten(),
+            LEFT_OUT: (listed[LEFT_OUT], read[LEFT_OUT]) | "AllLeftOut" >> beam.Flatten(),
+            **{name: read[name] for name in (UNWANTED, READ)},
         }
 
 
@@ -198,7 +204,7 @@ class _ListFn(RunFn):
         try:
             yield from _objects_of(number, source)
         except RecordingError as error:
-            yield _failed(source.shown, error, self.run)
+            yield from _not_read(source.shown, error, self.run)
 
 
 def _objects_of(number: int, source: ManifestSource) -> Iterator[_Object]:
@@ -241,7 +247,7 @@ class _ReadFn(RunFn):
                     yield from self._take(each, found.order, number)
         except RecordingError as error:
             self._failures.inc()
-            yield _failed(found.shown, error, self.run)
+            yield from _not_read(found.shown, error, self.run)
         if left_out:
             yield beam.pvalue.TaggedOutput(LEFT_OUT, left_out)
 
@@ -290,6 +296,17 @@ def to_error(entry: BadEntry, shown: str) -> ArchiveError:
     """Returns an entry that cannot be read as the error that its failure is of."""
     where = ": ".join(filter(None, (shown, entry.position)))
     return ArchiveError(f"{where}: {entry.why}", member=entry.position or None)
+
+
+def _not_read(
+    shown: str, error: RecordingError, run: RunIdentity
+) -> Iterator[beam.pvalue.TaggedOutput]:
+    """Yields the failure of a manifest as a whole. Where it is the store's or the service's, nobody
+    knows what else it names: that ends the run with 1, each night anew.
+    """
+    yield _failed(shown, error, run)
+    if isinstance(error, StorageError):
+        yield beam.pvalue.TaggedOutput(LEFT_OUT, {NOT_READ: 1})
 
 
 def _failed(shown: str, error: RecordingError, run: RunIdentity) -> beam.pvalue.TaggedOutput:

@@ -29,7 +29,6 @@ from transforms.media.errors import RunFailedError
 from transforms.media.wall_time import utc_date
 from transforms.reason import Reason
 from transforms.recovery import manifests, portions, take_up
-from transforms.sources.manifests.entry import LeftOut
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -159,7 +158,7 @@ def _tally_archive(archive: RecordedArchive) -> Tally:
     }
 
 
-def _tally_passed_over(counts: Mapping[LeftOut, int]) -> Tally:
+def _tally_passed_over(counts: Mapping[str, int]) -> Tally:
     return {f"passed_over_{why}": count for why, count in counts.items()}
 
 

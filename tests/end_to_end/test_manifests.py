@@ -15,8 +15,11 @@ import pytest
 
 from tests.support.builders import Participant, Segment, encode_opus, make_call_archive, tone
 from tests.support.command import Finished, callpress, query
+from tests.support.processes import free_port
+from tests.support.stream_sdk import importable_sdk
 from tests.support.tls_site import Exchange, Page, Site, running_site, signed
 from transforms.catalog.schema import TABLES
+from transforms.sources.manifests import stream_api
 
 PLANTED = "PLANTEDSIGNATURE"
 END_NS = 1_767_607_200_000_000_000
@@ -198,6 +201,33 @@ def test_earlier_archive_is_recalled_by_the_newest_link(site: Site, tmp_path: Pa
     assert requests(site) == {f"/{name}.tar.gz": 2 for name in names}
     (call,) = (row for row in query(out / "catalog", "calls") if row["call_id"] == "one")
     assert (call["participant_count"], sorted(call["archive_uris"])) == (2, sorted([early, late]))
+
+
+def test_manifest_that_cannot_be_read_ends_each_run_with_1(
+    tls_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the second night that the vendor's API is down: what it names may be lost by then."""
+    named = tmp_path / "list.json"
+    named.write_text(listing(recording(sign(tls_site.put("/a", archive("a"))))))
+    for name, value in {
+        "STREAM_API_KEY": "k",
+        "STREAM_API_SECRET": "s" * 32,
+        "STREAM_BASE_URL": f"http://127.0.0.1:{free_port()}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stream_api, "_BACK_OFF", lambda _: 0)
+
+    with importable_sdk():
+        first, second = (
+            run(tmp_path / "out", "--manifest", named, "--manifest", "stream:default:b")
+            for _ in range(2)
+        )
+
+    assert statuses(tmp_path / "out") == {"a": "ok"}
+    for done in (first, second):
+        assert done.status == 1
+        assert "1 manifest could not be read, or not to the end" in done.err
+        assert "  StorageError: stream:default:b: the vendor's API" in done.out
 
 
 def _only_with(query_part: str) -> Callable[[Exchange], None]:

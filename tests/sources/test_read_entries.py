@@ -224,6 +224,18 @@ def test_link_is_known_by_host_and_path(link: str, uri: str) -> None:
         assert SIGNATURE not in repr(entry)
 
 
+def test_azure_is_named_by_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "acme")
+    (entry,) = read_entries("list", io.BytesIO(b"az://calls/a.tar.gz\n"))
+    assert isinstance(entry, ManifestEntry)
+    assert entry.uri == "azfs://acme/calls/a.tar.gz"
+
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT")
+    (bad,) = read_entries("list", io.BytesIO(b"az://calls/a.tar.gz\n"))
+    assert isinstance(bad, BadEntry)
+    assert "expected azfs://account/container/path" in bad.why
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

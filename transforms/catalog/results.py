@@ -124,6 +124,8 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
     found: list[tuple[Reason, str]] = []
     if why := too_many_failed(result["counts"], job.settings):
         found.append((Reason.TOO_MANY_FAILED, why))
+    if not_read := result["counts"].get("passed_over_not_read"):
+        found.insert(0, (Reason.STORAGE_DOWN, _tell_not_read(not_read)))
     waits = _what_waits(result["counts"], job.bounds)
     # What was named may be in archives that were not read.
     unmatched = () if waits else result["unmatched"]
@@ -152,6 +154,14 @@ def judge(result: Result, job: JobSettings, run: RunIdentity) -> tuple[Reason, l
 def _tell_unmatched(name: Mapping[str, Any]) -> str:
     near = f"; there are {', '.join(name['nearest'])}" if name["nearest"] else ""
     return printable(f"{name['flag']} {name['value']} matches nothing{near}")
+
+
+def _tell_not_read(count: int) -> str:
+    manifests = "1 manifest" if count == 1 else f"{count} manifests"
+    return (
+        f"{manifests} could not be read, or not to the end: what else is named there is not known; "
+        "failures has a row of each (stage ReadManifests)"
+    )
 
 
 def _what_waits(counts: Mapping[str, int], bounds: Bounds) -> str:

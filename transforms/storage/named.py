@@ -83,7 +83,13 @@ def _name(text: str, *, link_only: bool) -> NamedObject:
     if not scheme:
         return NamedObject(_name_file(text), "")
     try:
-        store_of(text)
+        uri = uris.absolute(text)
+    except ConfigError:
+        raise ValueError(
+            "is of no account that is known, expected azfs://account/container/path"
+        ) from None
+    try:
+        store_of(uri)
     except ConfigError:
         raise ValueError(f"has the unknown scheme {scheme[:20]}://") from None
     bucket, _, name = text[len(scheme) + 3 :].partition("/")
@@ -91,7 +97,7 @@ def _name(text: str, *, link_only: bool) -> NamedObject:
         raise ValueError("names a bucket at most, expected an object in one")
     if "@" in bucket:
         raise ValueError("has a user in it, which no store takes")
-    return NamedObject(uris.absolute(text), "")
+    return NamedObject(uri, "")
 
 
 def _name_link(text: str) -> NamedObject:
