@@ -67,6 +67,6 @@ def is_running(pid: int) -> bool:
 def wait_until(condition: Callable[[], bool]) -> None:
     """Waits up to 10 s and holds that the condition has come about."""
     deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
+    while not condition():  # asked once more it might be another
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert condition()
