@@ -27,7 +27,7 @@ from transforms.codec.pool import POOL
 from transforms.context import JobSettings, RunIdentity
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings
-from transforms.storage import retry, storage_options
+from transforms.storage import retry, secrets, storage_options
 from transforms.storage.storage_options import StorageOptions
 
 STARTED_UNIX_NS = 1_767_751_200_000_000_000
@@ -90,6 +90,13 @@ def _codec_processes(_own_temporary_files: None) -> Iterator[None]:
         kept_codec.keep(patch)
         yield
     POOL.stop()
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_secrets() -> Iterator[None]:
+    """No test has what another one's environment or files held."""
+    yield
+    secrets._kept.clear()
 
 
 @pytest.fixture(scope="session")
