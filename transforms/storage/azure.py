@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from obstore.store import AzureStore as _Client
 
-from transforms.media.errors import ConfigError
 from transforms.media.text import printable
 from transforms.storage.azure_account import find_access
 from transforms.storage.cloud import (
@@ -19,6 +17,7 @@ from transforms.storage.cloud import (
     CloudStore,
     client_options,
     refuse_user,
+    split_endpoint,
     swap_client_options,
 )
 from transforms.storage.storage_options import StoreAccount
@@ -67,12 +66,7 @@ class AzureStore(CloudStore):
         """Returns a container as its account and the environment have it. Raises: ConfigError."""
         name, _, container = bucket_uri.removeprefix(_PREFIX).partition("/")
         access = find_access(name, account)
-        found = urlsplit(access.endpoint)
-        if found.scheme not in ("http", "https") or not found.hostname or found.username:
-            raise ConfigError(
-                f"{printable(access.endpoint.rpartition('@')[2])}: is no endpoint, expected "
-                "https://HOST or http://HOST:PORT/ACCOUNT"
-            )
+        split_endpoint(access.endpoint, "https://HOST or http://HOST:PORT/ACCOUNT")
 
         def client(options: ClientConfig, retries: RetryConfig) -> _Client:
             return _Client(

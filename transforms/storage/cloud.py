@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import SplitResult, urlsplit
 
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
@@ -339,6 +340,22 @@ def refuse_user(uri: str, authority: str) -> None:
     if "@" in authority:
         why = "has a user in it, expected none: credentials are read from the environment"
         raise OSError(errno.EINVAL, why, shown(uri))
+
+
+def split_endpoint(endpoint: str, expected: str) -> SplitResult:
+    """Returns the parts of a service's URL.
+
+    Args:
+      expected: how those of this service are spelled, for the message.
+
+    Raises:
+      ConfigError: it is none, or has a user in it, who is not told.
+    """
+    found = urlsplit(endpoint)
+    if found.scheme not in ("http", "https") or not found.hostname or found.username:
+        shown_as = printable(endpoint.rpartition("@")[2])
+        raise ConfigError(f"{shown_as}: is no endpoint, expected {expected}")
+    return found
 
 
 class _NotThereError(Exception):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from obstore.store import S3Store as _Client
 
-from transforms.media.errors import ConfigError
 from transforms.media.text import printable
 from transforms.storage.aws_account import AwsAccess, find_access
 from transforms.storage.cloud import (
@@ -19,6 +17,7 @@ from transforms.storage.cloud import (
     CloudStore,
     client_options,
     refuse_user,
+    split_endpoint,
     swap_client_options,
 )
 from transforms.storage.storage_options import StoreAccount
@@ -86,12 +85,7 @@ def _endpoint(access: AwsAccess, bucket: str, path_style: bool | None) -> tuple[
         is_virtual = "." not in bucket if path_style is None else not path_style
         host = f"s3.{access.region}.amazonaws.com"
         return f"https://{bucket}.{host}" if is_virtual else f"https://{host}", is_virtual
-    found = urlsplit(access.endpoint)
-    if found.scheme not in ("http", "https") or not found.hostname or found.username:
-        raise ConfigError(
-            f"{printable(access.endpoint.rpartition('@')[2])}: is no endpoint, expected "
-            "https://HOST or http://HOST:PORT"
-        )
+    found = split_endpoint(access.endpoint, "https://HOST or http://HOST:PORT")
     endpoint = access.endpoint.rstrip("/")
     if path_style is False:
         return f"{found.scheme}://{bucket}.{found.netloc}{found.path.rstrip('/')}", True
