@@ -16,7 +16,8 @@ from apache_beam.runners.runner import create_runner
 from pipelines import flags_file
 from pipelines.flags_file import FlagLine
 from pipelines.options import RunArguments, told_with
-from pipelines.parsers import StrictParser, UsageError, beam_spelling, refuse_unknown
+from pipelines.parsers import beam_spelling, refuse_unknown
+from pipelines.parsing import StrictParser, UsageError
 from pipelines.runners.beam import BeamEngine
 from pipelines.runners.engine import Engine
 from pipelines.runners.local import LocalEngine, is_local

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pipelines import telling
+from pipelines.archive_commands import InspectArguments
+from pipelines.catalog_commands import RunsArguments, VerifyArguments
 from pipelines.ending import Ending, reason_of
 from pipelines.job_profile import load_profile
 from pipelines.options import (
@@ -20,15 +22,12 @@ from pipelines.options import (
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     EXIT_USAGE,
-    CompletionArguments,
-    InspectArguments,
     RunArguments,
-    RunsArguments,
-    VerifyArguments,
     parse_arguments,
     value_in,
 )
-from pipelines.parsers import UsageError
+from pipelines.parsers import CompletionArguments
+from pipelines.parsing import UsageError
 from pipelines.runners import dataflow_preflight
 from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource

@@ -9,8 +9,7 @@ import argparse
 import shtab
 
 from pipelines.beam_options import beam_parser
-from pipelines.options import CompletionArguments
-from pipelines.parsers import make_parsers
+from pipelines.parsers import CompletionArguments, make_parsers
 
 _FILES = ("config", "flags_file", "input", "manifest", "log_file", "archives", "summary_json")
 _FOLDERS = ("output", "catalog", "copy_raw", "clock_output")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.options import InspectArguments
+from pipelines.archive_commands import InspectArguments
 from transforms.media.archive.assign_members import Assignment, assign_members, name_of
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.read_members import ArchiveMembers, Dump, read_members

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.options import EXIT_FAILED, RunsArguments
+from pipelines.catalog_commands import RunsArguments
+from pipelines.options import EXIT_FAILED
 from pipelines.run_summary import in_words
 from transforms.catalog import results
 from transforms.locking import lock

@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines import flags_file
+from pipelines.archive_commands import ArchiveArguments
+from pipelines.catalog_commands import CatalogArguments
 from pipelines.flags_file import FlagLine
 from pipelines.parsers import (
-    UsageError,
+    CompletionArguments,
     beam_spelling,
+    command_names,
     make_parsers,
     misspelt,
     our_spelling,
     refuse_unknown,
 )
+from pipelines.parsing import UsageError
 from transforms.bounds import Bounds, parse_count, parse_duration, parse_size
 from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
@@ -81,51 +85,7 @@ class RunArguments:
         return any(argument.startswith("--runner") for argument in given)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectArguments:
-    """What `callpress inspect` was asked for."""
-
-    archives: tuple[str, ...]
-    config: str | None
-    as_json: bool
-    clock: bool
-    """Whether the clocks of the tracks are told, too."""
-    clock_output: str | None
-    """The folder their drawings go to; None to draw none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyArguments:
-    """What `callpress verify` was asked for."""
-
-    catalog: str
-    output: str | None
-    config: str | None
-    fast: bool
-    repair: bool
-    as_json: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunsArguments:
-    """What `callpress runs` was asked for."""
-
-    catalog: str
-    config: str | None
-    last: int
-    """How many runs, at most."""
-    as_json: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionArguments:
-    """What `callpress completion` was asked for."""
-
-    for_shell: str
-    """One of `SHELLS`."""
-
-
-Arguments = RunArguments | InspectArguments | VerifyArguments | RunsArguments | CompletionArguments
+Arguments = RunArguments | CompletionArguments | ArchiveArguments | CatalogArguments
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -140,50 +100,13 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
-        raise UsageError("a command is needed: run, inspect, verify, runs or completion")
+        raise UsageError(f"a command is needed: {command_names(parser)}")
     _refuse_nameless(arguments)
-    if arguments.command == "inspect":
+    if arguments.command != "run":
         if rest:
-            raise UsageError(f"inspect does not know {rest[0]}")
-        if arguments.clock_output is not None and not arguments.clock:
-            raise UsageError("--clock-output draws what --clock tells, expected --clock beside it")
-        return InspectArguments(
-            archives=tuple(arguments.archives),
-            config=arguments.config and uris.without_file(arguments.config),
-            as_json=arguments.as_json,
-            clock=arguments.clock,
-            clock_output=arguments.clock_output,
-        )
-    if arguments.command == "verify":
-        if rest:
-            raise UsageError(f"verify does not know {rest[0]}")
-        if not (arguments.catalog or arguments.output):
-            raise UsageError("--catalog is required")
-        return VerifyArguments(
-            catalog=arguments.catalog or arguments.output.rstrip("/") + "/catalog",
-            output=arguments.output,
-            config=arguments.config and uris.without_file(arguments.config),
-            fast=arguments.fast,
-            repair=arguments.repair,
-            as_json=arguments.as_json,
-        )
-    if arguments.command == "completion":
-        if rest:
-            raise UsageError(f"completion does not know {rest[0]}")
-        return CompletionArguments(for_shell=arguments.shell)
-    if arguments.command == "runs":
-        if rest:
-            raise UsageError(f"runs does not know {rest[0]}")
-        if not arguments.catalog:
-            raise UsageError("--catalog is required")
-        if arguments.last < 1:
-            raise UsageError(f"--last {arguments.last}: expected a positive number")
-        return RunsArguments(
-            catalog=arguments.catalog,
-            config=arguments.config and uris.without_file(arguments.config),
-            last=arguments.last,
-            as_json=arguments.as_json,
-        )
+            raise UsageError(f"{arguments.command} does not know {rest[0]}")
+        found: Arguments = arguments.read(arguments)
+        return found
     beam_lines: tuple[FlagLine, ...] = ()
     if arguments.flags_file is not None:
         from_file, beam_lines = _choose_lines(arguments, run)

@@ -1,5 +1,6 @@
-"""The parsers of `callpress`: its commands, their flags, and the help of each. Beam-free, so that
-`--help` and usage errors answer at once.
+"""The parser of `callpress` and those of `run` and `completion`; the other commands have theirs in
+`archive_commands` and `catalog_commands`. Beam-free, so that `--help` and usage errors answer at
+once.
 """
 
 from __future__ import annotations
@@ -7,9 +8,11 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NoReturn
 
+from pipelines import archive_commands, catalog_commands
+from pipelines.parsing import Commands, OurParser, UsageError
 from transforms.media.values import OutputType
 
 _MOST_CODEC_PROCESSES = 1_024
@@ -18,71 +21,31 @@ SHELLS = ("bash", "zsh")
 LOG_FORMATS = ("text", "json")
 
 
-class UsageError(Exception):
-    """Wrong flags; the message is one line."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionArguments:
+    """What `callpress completion` was asked for."""
 
-
-class StrictParser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-class _Once(argparse.Action):
-    """A flag that stands once on a command line: of two values one would be passed over unsaid."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        given = vars(namespace).setdefault("given", set())
-        if self.dest in given:
-            raise argparse.ArgumentError(self, "given twice")
-        given.add(self.dest)
-        setattr(namespace, self.dest, True if self.nargs == 0 else values)
-
-
-class _OnceTrue(_Once):
-    """The same without a value: it is there or not."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
-
-
-class _OurParser(StrictParser):
-    """The parser of our own flags: none is abbreviated, and a single one is not given twice."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments, allow_abbrev=False)
-        self.register("action", None, _Once)
-        self.register("action", "store_true", _OnceTrue)
-
-
-_Commands = argparse._SubParsersAction  # of `_OurParser`
+    for_shell: str
+    """One of `SHELLS`."""
 
 
 def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Returns the parser of the whole command, and that of `run` within it."""
-    parser = _OurParser(
+    parser = OurParser(
         prog="callpress",
         description="Presses raw call recordings into an MKV per participant, an MP3 per call and "
         "Parquet catalogs.",
     )
     parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_OurParser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=OurParser)
     run = _add_run(commands)
-    _add_inspect(commands)
-    _add_verify(commands)
-    _add_runs(commands)
+    archive_commands.add_all(commands)
+    catalog_commands.add_all(commands)
     _add_completion(commands)
     return parser, run
 
 
-def _add_run(commands: _Commands) -> argparse.ArgumentParser:
+def _add_run(commands: Commands) -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="press archives",
@@ -243,88 +206,7 @@ def _add_run(commands: _Commands) -> argparse.ArgumentParser:
     return run
 
 
-def _add_inspect(commands: _Commands) -> None:
-    inspect = commands.add_parser(
-        "inspect",
-        help="list what archives hold",
-        description="Lists users, sessions, tracks, codecs, segments and times of archives; "
-        "writes nothing but the drawings of --clock-output.",
-    )
-    inspect.add_argument(
-        "archives", nargs="+", metavar="ARCHIVE", help="archive, unpacked folder or glob"
-    )
-    inspect.add_argument(
-        "--config",
-        metavar="PROFILE",
-        help="as of run: its [limits] bound what is read, and "
-        "its [stores] say how places are reached",
-    )
-    inspect.add_argument(
-        "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
-    )
-    inspect.add_argument(
-        "--clock",
-        action="store_true",
-        help="tell how the clock of each track was read: its pieces with their sync_error_ms, its "
-        "steps, what sender reports say of them and what became of them",
-    )
-    inspect.add_argument(
-        "--clock-output",
-        metavar="DIR",
-        help="with --clock: write a drawing (SVG) of each track there",
-    )
-
-
-def _add_verify(commands: _Commands) -> None:
-    verify = commands.add_parser(
-        "verify",
-        help="compare a catalog with its files",
-        description="Checks that each row of a catalog has its file, unchanged, and each file its "
-        "row, and that the tables agree; says how to heal what is wrong. Writes nothing without "
-        "--repair.",
-        epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 "
-        "wrong usage, 130 Ctrl-C.",
-    )
-    verify.add_argument(
-        "--catalog", metavar="URI", help="the tables; with --output alone <output>/catalog"
-    )
-    verify.add_argument(
-        "--output", metavar="URI", help="where recordings lie (default: where the rows say)"
-    )
-    verify.add_argument(
-        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
-    )
-    verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
-    verify.add_argument(
-        "--repair",
-        action="store_true",
-        help="note the calls of which something is wrong, for the next run to press them anew",
-    )
-    verify.add_argument(
-        "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
-    )
-
-
-def _add_runs(commands: _Commands) -> None:
-    runs = commands.add_parser(
-        "runs",
-        help="list runs and how they went",
-        description="Lists the last runs over a catalog, those too that nobody waited for, and the "
-        "one that is at work.",
-    )
-    runs.add_argument("--catalog", metavar="URI", help="the tables")
-    runs.add_argument(
-        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
-    )
-    runs.add_argument(
-        "--last", type=int, default=20, metavar="N", help="how many, of 400 at most (default: 20)"
-    )
-    runs.add_argument(
-        "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
-    )
-
-
-def _add_completion(commands: _Commands) -> None:
+def _add_completion(commands: Commands) -> None:
     completion = commands.add_parser(
         "completion",
         help="print what a shell completes the command by",
@@ -333,6 +215,14 @@ def _add_completion(commands: _Commands) -> None:
         "folder of fpath (zsh).",
     )
     completion.add_argument("shell", choices=SHELLS, help=" or ".join(SHELLS))
+    completion.set_defaults(read=lambda arguments: CompletionArguments(for_shell=arguments.shell))
+
+
+def command_names(parser: argparse.ArgumentParser) -> str:
+    """Returns the commands of `callpress`, as people list them."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    *names, last = commands.choices
+    return f"{', '.join(names)} or {last}"
 
 
 def _codec_processes(text: str) -> int:

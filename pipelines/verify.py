@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipelines.options import VerifyArguments
+from pipelines.catalog_commands import VerifyArguments
 from transforms.catalog.check_files import CheckedFiles
 from transforms.catalog.check_tables import CheckedTables
 from transforms.catalog.problems import Problem

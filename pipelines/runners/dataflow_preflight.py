@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pipelines.options import RunArguments, told_with
-from pipelines.parsers import StrictParser, beam_spelling, refuse_unknown
+from pipelines.parsers import beam_spelling, refuse_unknown
+from pipelines.parsing import StrictParser
 from transforms import stamp
 from transforms.storage import buckets, google_account, objects
 

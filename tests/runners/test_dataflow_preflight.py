@@ -19,7 +19,7 @@ from apache_beam.runners.runner import _RUNNER_MAP
 
 from pipelines.beam_options import beam_options
 from pipelines.options import RunArguments, parse_arguments
-from pipelines.parsers import UsageError
+from pipelines.parsing import UsageError
 from pipelines.runners import dataflow_preflight
 from pipelines.runners.dataflow_preflight import find_problems, is_dataflow, with_pins
 from tests.support.command import ROOT, callpress

@@ -1,0 +1,120 @@
+"""The commands that read a catalog: their flags, and what they were asked for. Beam-free, so that
+`--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from pipelines.parsing import Commands, UsageError
+from transforms.storage import uris
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyArguments:
+    """What `callpress verify` was asked for."""
+
+    catalog: str
+    output: str | None
+    config: str | None
+    fast: bool
+    repair: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsArguments:
+    """What `callpress runs` was asked for."""
+
+    catalog: str
+    config: str | None
+    last: int
+    """How many runs, at most."""
+    as_json: bool
+
+
+CatalogArguments = VerifyArguments | RunsArguments
+
+
+def add_all(commands: Commands) -> None:
+    """Adds the parsers of these commands."""
+    _add_verify(commands)
+    _add_runs(commands)
+
+
+def _add_verify(commands: Commands) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="compare a catalog with its files",
+        description="Checks that each row of a catalog has its file, unchanged, and each file its "
+        "row, and that the tables agree; says how to heal what is wrong. Writes nothing without "
+        "--repair.",
+        epilog="Exit status: 0 all as it should be, 1 something is wrong (each thing a line), 2 "
+        "wrong usage, 130 Ctrl-C.",
+    )
+    verify.add_argument(
+        "--catalog", metavar="URI", help="the tables; with --output alone <output>/catalog"
+    )
+    verify.add_argument(
+        "--output", metavar="URI", help="where recordings lie (default: where the rows say)"
+    )
+    verify.add_argument(
+        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+    )
+    verify.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="note the calls of which something is wrong, for the next run to press them anew",
+    )
+    verify.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
+    )
+    verify.set_defaults(read=_read_verify)
+
+
+def _read_verify(arguments: argparse.Namespace) -> VerifyArguments:
+    if not (arguments.catalog or arguments.output):
+        raise UsageError("--catalog is required")
+    return VerifyArguments(
+        catalog=arguments.catalog or arguments.output.rstrip("/") + "/catalog",
+        output=arguments.output,
+        config=arguments.config and uris.without_file(arguments.config),
+        fast=arguments.fast,
+        repair=arguments.repair,
+        as_json=arguments.as_json,
+    )
+
+
+def _add_runs(commands: Commands) -> None:
+    runs = commands.add_parser(
+        "runs",
+        help="list runs and how they went",
+        description="Lists the last runs over a catalog, those too that nobody waited for, and the "
+        "one that is at work.",
+    )
+    runs.add_argument("--catalog", metavar="URI", help="the tables")
+    runs.add_argument(
+        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+    )
+    runs.add_argument(
+        "--last", type=int, default=20, metavar="N", help="how many, of 400 at most (default: 20)"
+    )
+    runs.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of a table"
+    )
+    runs.set_defaults(read=_read_runs)
+
+
+def _read_runs(arguments: argparse.Namespace) -> RunsArguments:
+    if not arguments.catalog:
+        raise UsageError("--catalog is required")
+    if arguments.last < 1:
+        raise UsageError(f"--last {arguments.last}: expected a positive number")
+    return RunsArguments(
+        catalog=arguments.catalog,
+        config=arguments.config and uris.without_file(arguments.config),
+        last=arguments.last,
+        as_json=arguments.as_json,
+    )
