@@ -23,25 +23,16 @@ from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import from_time, utc_date
 from transforms.sources.manifests.entry import ManifestEntry
+from transforms.tries import ROW_COLUMNS, next_try
 
 SKIPPED = "skipped"
 ANEW = "anew"
 REPRESSING = "repressing"
 NAMED = "named"
-_LINK_EXPIRED = "LinkExpiredError"
-_RETRYABLE = ("StorageError", "CodecProcessError", _LINK_EXPIRED)
 _SKIPPED_AT_A_TIME = 500
 _COLUMNS = (
-    "archive_uri",
-    "fingerprint",
-    "settings_fingerprint",
-    "status",
-    "attempts",
-    "error_type",
-    "created_at",
-    "processed_at",
-    "callpress_version",
-    "copy_uri",
+    *("archive_uri", "fingerprint", "settings_fingerprint", "callpress_version", "copy_uri"),
+    *ROW_COLUMNS,
 )
 _ENTRY_COLUMNS = (*_COLUMNS, "size_bytes", "modified_time")
 
@@ -368,36 +359,19 @@ def judge(ref: ArchiveRef, row: Row | None, job: JobSettings, run: RunIdentity) 
         return Verdict(todo=ref, why="unfinished")
     if row["settings_fingerprint"] != job.settings_fingerprint:
         return Verdict(todo=ref, why="other settings", is_anew=True)
-    tried = int(row["attempts"] or 1)
-    # Runs of one day are one try: whatever an operator does before noon, the morrow's run tries.
-    attempt = tried + (_day_of(row) != utc_date(run.started_unix_ns))
     most = job.settings.limits.max_attempts
-    may_go_better = _may_go_better(row)
-    # With a newer link it opens, however often an old one did not.
-    is_given_up = attempt > most and row["error_type"] != _LINK_EXPIRED
+    another = next_try(row, run.started_unix_ns, most)
     if is_of_older:
         why = f"{row['status']} in {f'version {version}' if version else 'an older version'}"
         # What is due for another try by any version needs nobody's leave.
-        is_anew = not may_go_better or is_given_up
-        return Verdict(todo=replace(ref, attempt=attempt), why=why, is_anew=is_anew)
-    if not may_go_better:
+        return Verdict(
+            todo=replace(ref, attempt=another.attempt), why=why, is_anew=not another.is_due
+        )
+    if not another.may_help:
         return Verdict(todo=None, why=f"done: {row['status']}")
-    if is_given_up:
-        return Verdict(todo=None, why=f"{row['status']} {tried} times")
+    if another.is_past_last:
+        return Verdict(todo=None, why=f"{row['status']} {int(row['attempts'] or 1)} times")
     return Verdict(
-        todo=replace(ref, attempt=attempt),
-        why=f"{row['status']} before, try {attempt} of {max(attempt, most)}",
+        todo=replace(ref, attempt=another.attempt),
+        why=f"{row['status']} before, try {another.attempt} of {max(another.attempt, most)}",
     )
-
-
-def _day_of(row: Row) -> str:
-    """Returns the UTC date on which an archive was last tried."""
-    tried: datetime = row["processed_at"] or row["created_at"]
-    return tried.date().isoformat()
-
-
-def _may_go_better(row: Row) -> bool:
-    """Whether another try at an unchanged archive may help."""
-    if row["status"] == Status.PARTIAL:
-        return row["error_type"] in _RETRYABLE
-    return row["status"] == Status.FAILED
