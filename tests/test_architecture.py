@@ -62,12 +62,14 @@ engine     | engine           | codec elements locking                        | 
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
 composites | composites       | base storage elements locking engine catalog | apache_beam
 recovery   | recovery         | base storage sources elements catalog     | pydantic
+pressing   | pressing
+           | base rtp track jobs storage codec sources elements engine catalog |
 steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
            : read_manifests look_at_archives copy_archives
            : match_filters take_up_completed
-           | base rtp track jobs storage codec sources elements locking engine catalog composites
-           : recovery
+           | base jobs storage sources elements locking engine catalog composites
+           : recovery pressing
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine

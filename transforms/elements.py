@@ -529,6 +529,11 @@ def is_about_any(failure: Failure, tracks: Iterable[TrackKey]) -> bool:
     )
 
 
+def failed_track(failure: Failure) -> tuple[Any, Any, Any]:
+    """Returns the ids of the track a failure is about, each None when it is about more."""
+    return (failure.participant_id, failure.user_session_id, failure.output_type)
+
+
 def worst_failure(failures: Iterable[Failure | None]) -> Failure | None:
     """Returns the failure to judge an archive by: one that another try may heal, else the first,
     None without any.

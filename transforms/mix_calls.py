@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -14,18 +14,13 @@ from transforms.catalog.bundles import OwnedRows, owned
 from transforms.catalog.gathering import Gathered
 from transforms.catalog.output_names import call_folder
 from transforms.catalog.publish import publish_media
-from transforms.catalog.rows.calls import failed_track, make_call_rows
+from transforms.catalog.rows.calls import make_call_rows
 from transforms.catalog.rows.dumps import (
-    DumpAccount,
-    accounts_of,
     missing_failures,
     settle_between_archives,
     sums_of,
 )
 from transforms.catalog.rows.kept import Rows
-from transforms.catalog.rows.recordings import mix_name
-from transforms.codec.pool import POOL
-from transforms.codec.process import Terms
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import (
     ArchiveOutcome,
@@ -37,7 +32,7 @@ from transforms.elements import (
     PutOffTrack,
     Stage,
     Status,
-    TrackPart,
+    failed_track,
     is_about_any,
     put_off,
     to_failure,
@@ -46,21 +41,16 @@ from transforms.elements import (
 )
 from transforms.engine import progress
 from transforms.engine.run_fn import ParallelRunFn, RunInput
-from transforms.media.errors import ArchiveError, RecordingError, TimelineError
-from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
-from transforms.media.rtp.dump_claims import SegmentClaim
-from transforms.media.settings import PressSettings
-from transforms.media.track.staged_packets import load_index
+from transforms.media.errors import ArchiveError
 from transforms.media.units import SAMPLE_RATE_HZ
-from transforms.media.values import CallKey, OutputType, Tags, TrackKey, segment_stem
+from transforms.media.values import CallKey, OutputType
+from transforms.pressing.mix import MixOutcome, complete, mix, silent_accounts, tracks_of
 from transforms.recovery import completed_work
-from transforms.storage import objects, uris, work_folders
-from transforms.storage.inputs import STAGED_INPUTS
+from transforms.storage import uris
 
 OUTCOMES = "outcomes"
 UNPUBLISHED = "unpublished"
 SECTIONS = "sections"
-_MAX_NAMED_ARTISTS = 20
 _HOUR_SAMPLES = 3_600 * SAMPLE_RATE_HZ
 _LARGE_SAMPLES = 2 * _HOUR_SAMPLES
 """Two hours of media: about 20 s of decoding and mixing."""
@@ -146,9 +136,9 @@ class _MixFn(ParallelRunFn):
             key=lambda f: (f.stage, f.archive_uri or "", f.member or "", f.message),
         )
         if self.job.filters.track_ids:
-            tracks_wanted = _tracks_of(plan)
+            tracks_wanted = tracks_of(plan)
             failures = [failure for failure in failures if is_about_any(failure, tracks_wanted)]
-        failures, completed = _complete(plan, failures)
+        failures, completed = complete(plan, failures)
         pressed, rows = _press(plan, tracks, failures, share, self.job, self.run)
         outcomes = tuple(
             _outcome(archive, tracks, pressed.failures, plan.call if archive in completed else None)
@@ -210,12 +200,6 @@ def _put_off(plan: CallPlan, extracted: Sequence[ExtractedTrack]) -> Iterator[An
             yield beam.pvalue.TaggedOutput(UNPUBLISHED, DroppedFile(uri=media_uri))
 
 
-def _tracks_of(plan: CallPlan) -> set[TrackKey]:
-    """Returns the tracks that a run is about, also those of which nothing is made."""
-    silent = {part.track for part in plan.silent_parts if part.track is not None}
-    return {source.track for source in plan.sources} | silent
-
-
 def _press(
     plan: CallPlan,
     tracks: Sequence[ExtractedTrack],
@@ -240,16 +224,22 @@ def _press(
     told = {failed_track(failure) for failure in failures}
     left_out = _left_out(plan, tracks)
     failures = [*failures, *(f for f in left_out if failed_track(f) not in told)]
-    uri = uris.join(job.output_uri, "recordings", call_folder(plan.call), mix_name(plan))
+
+    def publish(name: str, made: Path) -> str:
+        uri = uris.join(job.output_uri, "recordings", call_folder(plan.call), name)
+        return publish_media(job, run, uri, made)
+
     # A mix of everybody is never replaced by one of fewer voices.
     makes_mix = plan.is_whole and not (left_out and plan.has_prior_mix)
-    done = _Done()
+    done = MixOutcome()
     if tracks:
-        done = _mix(plan, tracks, uri, share, job, run, makes_mix=makes_mix)
+        done = mix(
+            plan, tracks, share, job.settings, run.staging_uri, publish if makes_mix else None
+        )
     if done.lost is not None:
         progress.add("failures")
         failures.append(to_failure(Stage.MIX_CALLS, done.lost, call=plan.call))
-    silent = settle_between_archives(_silent_accounts(plan, tracks))
+    silent = settle_between_archives(silent_accounts(plan, tracks))
     missing = missing_failures(Stage.MIX_CALLS, silent, job.settings)
     progress.add("failures", len(missing))
     failures.extend(missing)
@@ -259,7 +249,7 @@ def _press(
         progress.add("missing_ms", missing_ms)
     files = [track for track in tracks if track.bytes_written]
     is_repeated = bool(run.repeat_archives.intersection(plan.archive_uris))
-    mix = done.mixed.mix if done.mixed else None
+    mixed = done.mixed.mix if done.mixed else None
     pressed = PressedCall(
         call=plan.call,
         call_date=plan.call_date,
@@ -269,205 +259,14 @@ def _press(
         # A run about some tracks only does not mend the others, which a dead run may have begun to
         # replace. A noted call may have lost its rows.
         replaces_prior=not plan.is_narrowed if is_repeated else plan.has_prior,
-        files_written=sum(track.file_count for track in files) + (mix is not None),
-        media_samples=(mix.file.duration_samples if mix else 0)
+        files_written=sum(track.file_count for track in files) + (mixed is not None),
+        media_samples=(mixed.file.duration_samples if mixed else 0)
         + sum(track.duration_samples for track in files),
-        bytes_written=(mix.file.size_bytes if mix else 0)
+        bytes_written=(mixed.file.size_bytes if mixed else 0)
         + sum(track.bytes_written for track in files),
         cpu_ns=done.cpu_ns + sum(track.cpu_ns for track in tracks),
     )
     return pressed, rows
-
-
-def _silent_accounts(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[DumpAccount]:
-    """Returns what became of the segments of tracks that were not extracted.
-
-    Raises:
-      StorageError: what was staged cannot be read back.
-    """
-    made = {extracted.track for extracted in tracks}
-    failed = [
-        part
-        for source in plan.sources
-        if source.track not in made
-        for part in (*source.parts, *source.bare_parts)
-    ]
-    return accounts_of((*plan.silent_parts, *failed))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    """What became of a mix."""
-
-    mixed: MixedCall | None = None
-    """What was measured, less the mix when that was lost; None when nothing could be decoded."""
-    uri: str = ""
-    """Where the mix is, if one was made."""
-    cpu_ns: int = 0
-    lost: RecordingError | None = None
-    """Why there is no mix."""
-
-
-def _mix(
-    plan: CallPlan,
-    tracks: Sequence[ExtractedTrack],
-    uri: str,
-    share: int | None,
-    job: JobSettings,
-    run: RunIdentity,
-    *,
-    makes_mix: bool,
-) -> _Done:
-    """Measures the tracks, and publishes their mix if there is to be one: at `uri`, or where a file
-    there may not be replaced, beside it.
-    """
-    settings = job.settings
-    parts = {source.track: source.parts for source in plan.sources}
-    writes = makes_mix and settings.composite.enabled
-    progress_told = _ProgressOfMix(plan, tracks, settings, writes=writes)
-    terms = Terms(
-        inputs=STAGED_INPUTS,
-        on_progress=progress_told.advance,
-        timeout_seconds=settings.limits.codec_seconds,
-        share=share or 1,
-    )
-    with progress_told, work_folders.work_folder(run.staging_uri) as folder:
-        output = folder / "mix" if writes else None
-        try:
-            with POOL.lend(settings.limits.codec_memory_bytes) as codec:
-                mixed, cpu_ns = codec.run(
-                    terms,
-                    mix_call,
-                    tuple(_to_mix(track, parts[track.track], settings) for track in tracks),
-                    output,
-                    settings.mp3,
-                    settings.composite,
-                    _tags(plan, tracks),
-                    share is not None,
-                    plan.allowed_mix_samples,
-                )
-        except RecordingError as error:
-            return _Done(lost=error)
-        try:
-            if output is not None and mixed.mix is not None:
-                uri = publish_media(job, run, uri, output)
-        except RecordingError as error:
-            return _Done(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
-    lost = None if mixed.too_long_samples is None else _tell_too_long(plan, mixed.too_long_samples)
-    return _Done(mixed=mixed, uri=uri, cpu_ns=cpu_ns, lost=lost)
-
-
-def _tell_too_long(plan: CallPlan, mix_samples: int) -> TimelineError:
-    return TimelineError(
-        f"{plan.call.cid}: the mix would be {mix_samples / _HOUR_SAMPLES:.2f} h long and is not "
-        "written: expected all files of the call to have "
-        f"{(plan.allowed_samples or 0) / _HOUR_SAMPLES:.2f} h at most (limits.max_media_hours, "
-        "max_media_ratio); its audio is in the individual files"
-    )
-
-
-def _to_mix(
-    track: ExtractedTrack, parts: Sequence[TrackPart], settings: PressSettings
-) -> TrackToMix:
-    is_screenshare = track.track.output_type == OutputType.SCREENSHARE_AUDIO_ONLY
-    return TrackToMix(
-        parts=tuple(part.files for part in parts),
-        file_times=track.file_times,
-        is_mixed=settings.composite.screenshare_audio or not is_screenshare,
-    )
-
-
-class _ProgressOfMix:
-    """Tells how far a mix is: in media measured, and in media made."""
-
-    def __init__(
-        self,
-        plan: CallPlan,
-        tracks: Sequence[ExtractedTrack],
-        settings: PressSettings,
-        *,
-        writes: bool,
-    ) -> None:
-        # A mix is as long as its longest track, about, and for a loudness there are two; without
-        # one each track is decoded by itself.
-        lengths = [track.duration_samples for track in tracks]
-        passes = 1 if settings.composite.wanted_lufs is None else 2
-        steps = max(lengths) * passes if writes else sum(lengths)
-        media_samples = sum(source.media_samples for source in plan.sources)
-        self._measured = progress.Portion("samples_measured", media_samples, steps)
-        self._made = progress.Portion("media_samples", max(lengths) if writes else 0, steps)
-
-    def advance(self, samples: int) -> None:
-        """Takes steps, or takes them back."""
-        self._measured.advance(samples)
-        self._made.advance(samples)
-
-    def __enter__(self) -> Self:
-        self._measured.__enter__()
-        self._made.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._made.__exit__(kind, error, trace)
-        self._measured.__exit__(kind, error, trace)
-
-
-def _complete(plan: CallPlan, failures: Sequence[Failure]) -> tuple[list[Failure], set[str]]:
-    """Takes out the failures about segments that one archive of a call lacks and another brings.
-
-    Returns:
-      the others, and the archives whose failures were taken out.
-    """
-    sources = {track_ids_of(source.track): source for source in plan.sources}
-    segments: dict[str, Mapping[str, tuple[SegmentClaim, bool]]] = {}
-    left, completed = [], set()
-    for failure in failures:
-        source = sources.get(failed_track(failure))
-        is_brought = False
-        if failure.lacks_segment is not None and source is not None:
-            parts = (*source.parts, *source.bare_parts)
-            for part in parts:
-                if part.index_uri not in segments:
-                    segments[part.index_uri] = _segments_of(part)
-            claims = {
-                found[0]
-                for part in parts
-                if part.archive_uri == failure.archive_uri
-                and (found := segments[part.index_uri].get(failure.lacks_segment))
-            }
-            for part in source.parts:
-                if part.archive_uri != failure.archive_uri:
-                    other = segments[part.index_uri].get(failure.lacks_segment)
-                    # A recorder may use a name again: what is claimed of the segment tells.
-                    is_brought |= other is not None and other[1] and other[0] in claims
-        if is_brought and failure.archive_uri is not None:
-            completed.add(failure.archive_uri)
-        else:
-            left.append(failure)
-    return left, completed
-
-
-def _segments_of(part: TrackPart) -> Mapping[str, tuple[SegmentClaim, bool]]:
-    """Returns what is claimed of each of a part's segments and whether it has packets, by its name
-    without suffix; none where staging cannot be read, which whoever needs its packets tells.
-    """
-    try:
-        index = load_index(objects.read_bytes(part.index_uri))
-    except RecordingError:
-        return {}
-    with_packets = {segment_stem(packet_run.base_filename) for packet_run in index.packet_runs}
-    return {
-        segment_stem(dump.base_filename): (
-            dump.claim,
-            segment_stem(dump.base_filename) in with_packets,
-        )
-        for dump in index.dumps
-    }
 
 
 def _outcome(
@@ -514,16 +313,3 @@ def _left_out(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> list[Failure]
         for ids in plan.prior_tracks
         if ids not in made
     ]
-
-
-def _tags(plan: CallPlan, tracks: Sequence[ExtractedTrack]) -> Tags:
-    date = plan.call_date
-    names = list(dict.fromkeys(track.track.participant_id for track in tracks))
-    more = f" and {len(names) - _MAX_NAMED_ARTISTS} more" if len(names) > _MAX_NAMED_ARTISTS else ""
-    return {
-        "title": f"{plan.call.cid} {date}",
-        "artist": ", ".join(names[:_MAX_NAMED_ARTISTS]) + more,
-        "album": plan.call.cid,
-        "date": date,
-        "CALL_SESSION_ID": plan.call.call_session_id,
-    }

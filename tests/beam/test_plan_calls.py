@@ -51,7 +51,8 @@ from transforms.media.settings import (
 )
 from transforms.media.values import CallKey, OutputType
 from transforms.media.wall_time import to_time
-from transforms.plan_calls import PlanCalls, plan_call
+from transforms.plan_calls import PlanCalls
+from transforms.pressing.plan_call import plan_call
 
 HOUR_NS = 3_600 * 10**9
 MS_NS = 10**6
@@ -63,7 +64,8 @@ def _plan(
     prior: PriorCall | None = None,
     missing: Sequence[str] = (),
 ) -> tuple[CallPlan, list[Failure]]:
-    return plan_call(list(parts), prior, tuple(missing), context.job)
+    job = context.job
+    return plan_call(list(parts), prior, tuple(missing), job.settings, job.filters)
 
 
 def _silent(participant_id: str = "mute", **fields: object) -> TrackPart:

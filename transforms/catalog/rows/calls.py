@@ -5,7 +5,6 @@ keeps from before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from transforms.catalog.fragments import read_fragments
 from transforms.catalog.rows.dumps import DumpAccount, add_sums, dump_rows, sums_of
@@ -24,7 +23,15 @@ from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.rows.tracks import add_sound, track_failed_row
 from transforms.catalog.schema import CALL_TABLES
 from transforms.context import VERSION, JobSettings, RunIdentity
-from transforms.elements import CallPlan, ExtractedTrack, Failure, Row, Status, track_ids_of
+from transforms.elements import (
+    CallPlan,
+    ExtractedTrack,
+    Failure,
+    Row,
+    Status,
+    failed_track,
+    track_ids_of,
+)
 from transforms.media.mix_call import MixedCall, MixStats
 from transforms.media.units import NS_PER_MS
 from transforms.media.values import TrackKey
@@ -173,11 +180,6 @@ def _call_row(plan: CallPlan, rows: Rows, failures: Sequence[Failure]) -> Row:
         "status": status,
         "callpress_version": VERSION,
     }
-
-
-def failed_track(failure: Failure) -> tuple[Any, Any, Any]:
-    """Returns the ids of the track a failure is about, each None when it is about more."""
-    return (failure.participant_id, failure.user_session_id, failure.output_type)
 
 
 def _track_key(failure: Failure) -> TrackKey | None:
