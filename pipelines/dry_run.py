@@ -38,7 +38,7 @@ from transforms.media.errors import RecordingError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
-from transforms.read_manifests import newness, read_source, to_error, wants_entry
+from transforms.read_manifests import to_error, wants_entry
 from transforms.reason import Reason
 from transforms.skip_processed import (
     is_before,
@@ -50,6 +50,7 @@ from transforms.skip_processed import (
 )
 from transforms.sources.archive_files import ListedArchive
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
+from transforms.sources.manifests.reading import newness, read_source
 from transforms.storage import objects
 
 

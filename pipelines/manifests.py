@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.places import Places
-from transforms.context import ManifestSource
 from transforms.media.errors import ConfigError, RecordingError
 from transforms.recovery import manifests
 from transforms.sources.manifests import bounds
 from transforms.sources.manifests.places import list_manifests, open_manifest
 from transforms.sources.manifests.read_entries import tell_shape
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.sources.manifests.stream_api import check_stream, is_stream
 from transforms.storage import globs, objects, uris
 from transforms.storage.named import name_object

@@ -56,7 +56,7 @@ storage    | storage          | base
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  | getstream tenacity
 elements   | : elements bounds context filters reason server_clocks stamp tries
-           | base clock rtp storage |
+           | base clock rtp storage sources |
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow

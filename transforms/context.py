@@ -12,24 +12,13 @@ from transforms.bounds import Bounds, PortionSize
 from transforms.elements import Status
 from transforms.filters import Filters
 from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.stamp import Stamp, own_stamp
 from transforms.storage import storage_options, uris
 from transforms.storage.storage_options import StorageOptions
 
 VERSION = version("callpress")
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestSource:
-    """Where a job reads a manifest."""
-
-    where: str
-    """A file, a folder of such, or a query of the vendor's API (`stream:...`)."""
-    shown: str
-    """How people know it: what was asked for, where a copy in staging is read."""
-    is_staged: bool = False
-    """Whether it lies in staging, and goes when the run has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,13 @@ KeepLinks, ReadLinks: these links, also for later portions of a run.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.context import JobSettings, ManifestSource, RunIdentity
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, Stage, to_failure
 from transforms.engine import progress
 from transforms.engine.fusion_break import break_fusion
@@ -21,11 +19,13 @@ from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError, StorageError
 from transforms.recovery import portions
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
-from transforms.sources.manifests.places import list_manifests, open_manifest
-from transforms.sources.manifests.read_entries import read_entries
-from transforms.sources.manifests.stream_api import is_stream, read_stream
-from transforms.storage import objects
-from transforms.storage.link_expiry import expiry_of
+from transforms.sources.manifests.reading import (
+    ManifestObject,
+    ManifestSource,
+    newness,
+    objects_of,
+    read_object,
+)
 
 ENTRIES = "entries"
 FAILURES = "failures"
@@ -188,40 +188,18 @@ class _NewestFn(beam.CombineFn):
         return newest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Object:
-    """An object to be read, or a query of the vendor's API."""
-
-    order: tuple[int, int]
-    """The number of its manifest, and its own in that."""
-    where: str
-    shown: str
+_Numbered = tuple[tuple[int, int], ManifestObject]
+"""An object to be read, behind the number of its manifest and its own in that."""
 
 
 class _ListFn(RunFn):
     def each(self, numbered: tuple[int, ManifestSource]) -> Iterator[Any]:
         number, source = numbered
         try:
-            yield from _objects_of(number, source)
+            for own_number, found in enumerate(objects_of(source)):
+                yield (number, own_number), found
         except RecordingError as error:
             yield from _not_read(source.shown, error, self.run)
-
-
-def _objects_of(number: int, source: ManifestSource) -> Iterator[_Object]:
-    for own_number, uri in enumerate(_list(source)):
-        # Of a folder that was copied into staging people know the files by their own names.
-        shown = source.shown + uri.removeprefix(source.where) if source.is_staged else uri
-        yield _Object(order=(number, own_number), where=uri, shown=shown)
-
-
-def _list(source: ManifestSource) -> Iterator[str]:
-    if source.is_staged and source.where.endswith("/"):
-        for listed in objects.list_below(source.where.rstrip("/")):
-            yield listed.path
-    elif source.is_staged or is_stream(source.where):
-        yield source.where
-    else:
-        yield from list_manifests(source.where)
 
 
 class _ReadFn(RunFn):
@@ -233,18 +211,19 @@ class _ReadFn(RunFn):
     def start_bundle(self) -> None:
         self._told: set[str] = set()
 
-    def each(self, found: _Object) -> Iterator[Any]:
+    def each(self, numbered: _Numbered) -> Iterator[Any]:
+        order, found = numbered
         yield beam.pvalue.TaggedOutput(READ, (found.shown,))
         left_out: dict[str, int] = {}
         try:
-            for number, each in enumerate(_read(found)):
+            for number, each in enumerate(read_object(found)):
                 if isinstance(each, LeftOut):
                     left_out[each] = left_out.get(each, 0) + 1
                 elif isinstance(each, BadEntry):
                     self._failures.inc()
                     yield _failed(found.shown, to_error(each, found.shown), self.run)
                 else:
-                    yield from self._take(each, found.order, number)
+                    yield from self._take(each, order, number)
         except RecordingError as error:
             self._failures.inc()
             yield from _not_read(found.shown, error, self.run)
@@ -259,32 +238,6 @@ class _ReadFn(RunFn):
             return
         self._entries.inc()
         yield entry.uri, _to_tuple(entry, order, number)
-
-
-def _read(found: _Object) -> Iterator[ManifestEntry | LeftOut | BadEntry]:
-    if is_stream(found.where):
-        yield from read_stream(found.where)
-        return
-    with contextlib.closing(open_manifest(found.where)) as file:
-        yield from read_entries(found.shown, file)
-
-
-def read_source(
-    source: ManifestSource,
-) -> Iterator[tuple[str, ManifestEntry | LeftOut | BadEntry]]:
-    """Yields all that a manifest names, and how the object is shown that it stands in. Raises:
-    RecordingError: it cannot be read, or not to its end.
-    """
-    for found in _objects_of(0, source):
-        for each in _read(found):
-            yield found.shown, each
-
-
-def newness(entry: ManifestEntry) -> tuple[int, int]:
-    """Returns what is greater the newer an entry's link is: when it expires, by what it shows, then
-    when its event was made. A listing does not say when it was made, its links do.
-    """
-    return expiry_of(entry.link) or 0, entry.issued_unix_ns or 0
 
 
 def wants_entry(entry: ManifestEntry, filters: Filters) -> bool:

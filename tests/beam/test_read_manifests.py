@@ -13,7 +13,6 @@ from apache_beam.testing.util import equal_to
 from tests.support.beam import Check, GroupOnce, expect, make_pipeline, nothing
 from tests.support.job_run import JobRun
 from transforms.bounds import PortionSize
-from transforms.context import ManifestSource
 from transforms.elements import Failure
 from transforms.filters import Filters
 from transforms.read_manifests import (
@@ -28,6 +27,7 @@ from transforms.read_manifests import (
     ReadManifests,
 )
 from transforms.sources.manifests.entry import LeftOut, ManifestEntry
+from transforms.sources.manifests.reading import ManifestSource
 
 SECRET = "PLANTEDSIGNATURE"
 NOON_NS = 1_767_614_400_000_000_000

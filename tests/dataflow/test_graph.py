@@ -25,9 +25,10 @@ from pipelines.places import places_of
 from tests.support.storage_servers import running_emulator
 from tests.support.translation import BUCKET, payloads, translate
 from transforms.bounds import Bounds
-from transforms.context import JobSettings, ManifestSource
+from transforms.context import JobSettings
 from transforms.filters import Filters
 from transforms.media.settings import CompositeSettings, PressSettings
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.sources.own_files import is_our_own
 from transforms.storage.storage_options import StorageOptions
 

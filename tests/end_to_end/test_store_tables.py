@@ -24,10 +24,10 @@ from tests.support.command import callpress
 from tests.support.job_run import JobRun
 from tests.support.storage_proxy import Faults, proxied
 from tests.support.translation import payloads
-from transforms.context import ManifestSource
 from transforms.filters import Filters
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings, settings_fingerprint
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.storage import objects, secrets, storage_options
 from transforms.storage.storage_options import (
     ALL_KEYS,

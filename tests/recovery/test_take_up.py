@@ -31,7 +31,7 @@ from tests.support.job_run import JobRun
 from transforms.catalog import partitions, pending_replacement
 from transforms.catalog.bundles import Bundle, WrittenBundle
 from transforms.catalog.schema import TABLES
-from transforms.context import VERSION, ManifestSource
+from transforms.context import VERSION
 from transforms.elements import ArchiveRef, ArchiveSummary, Failure, Row, Status
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.errors import StorageError
@@ -41,6 +41,7 @@ from transforms.media.wall_time import to_time
 from transforms.mix_calls import MixCalls
 from transforms.recovery import completed_work, manifests
 from transforms.recovery.take_up import TakenUp, find_calls, keep_completed_work
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.storage import objects
 from transforms.take_up_completed import TakeUpCompleted
 

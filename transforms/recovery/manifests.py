@@ -14,7 +14,8 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from transforms.context import JobSettings, ManifestSource
+from transforms.context import JobSettings
+from transforms.sources.manifests.reading import ManifestSource
 from transforms.storage import objects, uris
 from transforms.storage.store import ListedObject
 
