@@ -60,6 +60,7 @@ elements   | : elements bounds context filters reason server_clocks stamp tries
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
+proof      | proof            | base storage sources elements catalog     |
 composites | composites       | base storage elements locking engine catalog | apache_beam
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 pressing   | pressing

@@ -1,0 +1,1 @@
+"""Whether all that was recorded is there: a listing against a catalog."""
