@@ -40,6 +40,7 @@ setup(
             "duckdb>=1.1,<3",
             "gcp-storage-emulator>=2024.8,<2027",
             "hypothesis>=6.100,<7",
+            "jsonschema>=4.23,<5",
             "mutagen>=1.47,<2",
             "mypy>=1.13,<3",
             "pesq>=0.0.4,<1",

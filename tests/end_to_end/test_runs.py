@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import schemas
 from tests.support.command import SAMPLE, callpress, press
 from tests.support.locks import acquire, dead_process_here, give_back, make_old, other_state
 from tests.support.results import make_result, name_of
@@ -46,6 +47,9 @@ def test_run_is_listed_with_its_result(tmp_path: Path) -> None:
     catalog = tmp_path / "out" / "catalog"
 
     assert _as_json(catalog) == {"lock": None, "runs": [summary]}
+    example = schemas.examples("run-result")["run-result"]
+    own = ("run_id", "started_at", "finished_at", "cpu_seconds")
+    assert summary == {**example, **{name: summary[name] for name in own}}
 
     title, line = _told(catalog)
     assert title.split() == ["run", "ended", "took", "archives", "calls", "files", "failures"]

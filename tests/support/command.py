@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.cli import main
+from tests.support import schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "samples" / "weekly_sync.tar.gz"
@@ -53,6 +54,7 @@ def callpress(*arguments: object) -> Finished:
             status = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # --help and --version
             status = int(ended.code or 0)
+    schemas.look_at_printed(arguments, out.getvalue())
     return Finished(
         status=status, out=out.getvalue(), err=err.getvalue(), seconds=time.monotonic() - started
     )
@@ -72,6 +74,7 @@ def callpress_process(
         cwd=cwd,
         timeout=240,
     )
+    schemas.look_at_printed(arguments, done.stdout)
     return Finished(
         status=done.returncode, out=done.stdout, err=done.stderr, seconds=time.monotonic() - started
     )

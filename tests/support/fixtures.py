@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import tenacity
 
-from tests.support import fake_store, kept_codec, quick_beam
+from tests.support import fake_store, kept_codec, quick_beam, schemas
 from tests.support.certificates import Authority
 from tests.support.cloud_servers import (
     CloudServer,
@@ -48,6 +48,22 @@ def _quick_beam() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quick_beam.remember(patch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _writers_looked_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        schemas.look_at_writers(patch)
+        yield
+    schemas.look_at_files(tmp_path_factory.getbasetemp())
+    schemas.fail_on_misfits()
+
+
+@pytest.fixture(autouse=True)
+def _fits_its_schema() -> Iterator[None]:
+    """Whatever has a schema in `docs/schemas` fits it."""
+    yield
+    schemas.fail_on_misfits()
 
 
 @pytest.fixture(autouse=True)
