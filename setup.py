@@ -16,6 +16,7 @@ setup(
     install_requires=[
         "apache-beam[gcp]>=2.70,<2.80",
         "av>=16,<20",
+        "cryptography>=44,<52",
         "fastcrc>=0.3,<1",
         "google-cloud-secret-manager>=2.20,<3",
         "google-cloud-storage>=3,<4",

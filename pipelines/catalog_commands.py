@@ -34,12 +34,42 @@ class RunsArguments:
     as_json: bool
 
 
-CatalogArguments = VerifyArguments | RunsArguments
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveArguments:
+    """What `callpress prove` was asked for."""
+
+    catalog: str
+    config: str | None
+    manifests: tuple[str, ...]
+    receipt: str | None
+    """Where it is to be written."""
+    sign_key: str | None
+    """A reference."""
+    fast: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckArguments:
+    """What `callpress prove --check` was asked for."""
+
+    receipt: str
+    public_key: str | None
+    """A reference, or a file."""
+    catalog: str | None
+    """Compared with what it is now; None to check the receipt by itself."""
+    config: str | None
+    fast: bool
+    as_json: bool
+
+
+CatalogArguments = VerifyArguments | ProveArguments | CheckArguments | RunsArguments
 
 
 def add_all(commands: Commands) -> None:
     """Adds the parsers of these commands."""
     _add_verify(commands)
+    _add_prove(commands)
     _add_runs(commands)
 
 
@@ -83,6 +113,86 @@ def _read_verify(arguments: argparse.Namespace) -> VerifyArguments:
         config=arguments.config and uris.without_file(arguments.config),
         fast=arguments.fast,
         repair=arguments.repair,
+        as_json=arguments.as_json,
+    )
+
+
+def _add_prove(commands: Commands) -> None:
+    prove = commands.add_parser(
+        "prove",
+        help="prove that nothing is missing, with a receipt",
+        description="Says whether what the vendor lists, tables, files, packets and seconds agree, "
+        "in a sentence and a line for each thing that does not, and writes a receipt of it; with "
+        "--check, whether a receipt is as it was made, and what has changed since.",
+        epilog="Exit status: 0 all agree and nothing is not known (with --check: the receipt is as "
+        "it was made and nothing has changed), 1 not so, 2 wrong usage, a key that is none, or "
+        "with --check what is no receipt, 130 Ctrl-C.",
+    )
+    prove.add_argument("--catalog", metavar="URI", help="the tables")
+    prove.add_argument(
+        "--manifest",
+        action="append",
+        default=[],
+        metavar="LISTING",
+        help="as of run: what the vendor lists; may be repeated",
+    )
+    prove.add_argument(
+        "--output", dest="receipt", metavar="FILE", help="where the receipt is written (JSON)"
+    )
+    prove.add_argument(
+        "--sign-key",
+        metavar="REF",
+        help="the ed25519 key to sign it with: env:NAME, file:PATH or gcp-secret:...",
+    )
+    prove.add_argument(
+        "--check", metavar="FILE", help="a receipt: check it, with --catalog against the catalog"
+    )
+    prove.add_argument(
+        "--public-key",
+        metavar="KEY",
+        help="with --check: the key that is to have signed it, a file or a reference",
+    )
+    prove.add_argument(
+        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+    )
+    prove.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
+    prove.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
+    )
+    prove.set_defaults(read=_read_prove)
+
+
+def _read_prove(arguments: argparse.Namespace) -> ProveArguments | CheckArguments:
+    config = arguments.config and uris.without_file(arguments.config)
+    if arguments.check is None:
+        if arguments.public_key is not None:
+            raise UsageError("--public-key is for checking a receipt, expected --check beside it")
+        if not arguments.catalog:
+            raise UsageError("--catalog is required")
+        return ProveArguments(
+            catalog=arguments.catalog,
+            config=config,
+            manifests=tuple(arguments.manifest),
+            receipt=arguments.receipt,
+            sign_key=arguments.sign_key,
+            fast=arguments.fast,
+            as_json=arguments.as_json,
+        )
+    for flag, given in (
+        ("--manifest", arguments.manifest),
+        ("--output", arguments.receipt),
+        ("--sign-key", arguments.sign_key),
+    ):
+        if given:
+            raise UsageError(f"{flag} is for making a receipt, expected none beside --check")
+    if arguments.fast and not arguments.catalog:
+        raise UsageError("--fast is about the files of --catalog, expected that beside it")
+    return CheckArguments(
+        receipt=arguments.check,
+        public_key=arguments.public_key,
+        catalog=arguments.catalog,
+        config=config,
+        fast=arguments.fast,
         as_json=arguments.as_json,
     )
 

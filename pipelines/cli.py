@@ -1,5 +1,5 @@
-"""The `callpress` command: run, inspect, verify, runs, completion. Imports what each needs once its
-flags are known to be right.
+"""The `callpress` command: run, inspect, verify, prove, runs, completion. Imports what each needs
+once its flags are known to be right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from types import FrameType
 
 from pipelines import telling
 from pipelines.archive_commands import InspectArguments
-from pipelines.catalog_commands import RunsArguments, VerifyArguments
+from pipelines.catalog_commands import (
+    CheckArguments,
+    ProveArguments,
+    RunsArguments,
+    VerifyArguments,
+)
 from pipelines.ending import Ending, reason_of
 from pipelines.job_profile import load_profile
 from pipelines.options import (
@@ -100,6 +105,14 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.verify import verify
 
         return verify(arguments)
+    if isinstance(arguments, ProveArguments):
+        from pipelines.prove import prove
+
+        return prove(arguments)
+    if isinstance(arguments, CheckArguments):
+        from pipelines.check_receipt import check_receipt
+
+        return check_receipt(arguments)
     if isinstance(arguments, RunsArguments):
         from pipelines.list_runs import list_runs
 

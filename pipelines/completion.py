@@ -11,7 +11,18 @@ import shtab
 from pipelines.beam_options import beam_parser
 from pipelines.parsers import CompletionArguments, make_parsers
 
-_FILES = ("config", "flags_file", "input", "manifest", "log_file", "archives", "summary_json")
+_FILES = (
+    "config",
+    "flags_file",
+    "input",
+    "manifest",
+    "log_file",
+    "archives",
+    "summary_json",
+    "receipt",
+    "check",
+    "public_key",
+)
 _FOLDERS = ("output", "catalog", "copy_raw", "clock_output")
 
 

@@ -83,16 +83,20 @@ class Ending:
 
 def check_summary_json(uri: str | None) -> None:
     """Raises: ConfigError: that is no name of a file."""
+    if uri is not None:
+        check_file("--summary-json", uri)
+
+
+def check_file(flag: str, uri: str) -> None:
+    """Finds out whether what a flag names can be a file to write. Raises: ConfigError."""
     from transforms.storage import objects, uris
 
-    if uri is None:
-        return
     if uris.is_link(uri):
         shown = printable(uris.shown(uri))
-        raise ConfigError(f"--summary-json {shown}: https:// is read only")
+        raise ConfigError(f"{flag} {shown}: https:// is read only")
     is_bucket = uri.rpartition("/")[0].endswith(":/")
     if uri.endswith("/") or is_bucket or objects.is_folder(uris.absolute(uri)):
-        raise ConfigError(f"--summary-json {uri}: is a folder, expected the name of a file in it")
+        raise ConfigError(f"{flag} {uri}: is a folder, expected the name of a file in it")
 
 
 def _write(uri: str, summary: Mapping[str, Any]) -> None:

@@ -243,6 +243,10 @@ def _bounds_of(arguments: argparse.Namespace) -> Bounds:
     )
 
 
+_SHOWN = {"archives": "ARCHIVE", "receipt": "--output"}
+"""Places whose flags have another name."""
+
+
 def _refuse_nameless(arguments: argparse.Namespace) -> None:
     """Checks that each place has a name: an empty one, as of a variable of a shell that is not set,
     would stand for the folder one is in.
@@ -251,11 +255,12 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
       UsageError: one has none.
     """
     places = ("input", "manifest", "copy_raw", "output", "catalog", "archives", "summary_json")
-    for name in (*places, "log_file", "config", "clock_output", "flags_file"):
+    others = ("log_file", "config", "clock_output", "flags_file", "receipt", "check", "public_key")
+    for name in (*places, *others):
         found = getattr(arguments, name, None)
         for uri in found if isinstance(found, list) else [found]:
             if uri is not None and not uris.is_named(uri):
-                flag = "ARCHIVE" if name == "archives" else f"--{name.replace('_', '-')}"
+                flag = _SHOWN.get(name, f"--{name.replace('_', '-')}")
                 raise UsageError(f"{flag} {uri!r} names nothing, expected a path or URI")
 
 

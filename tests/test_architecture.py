@@ -60,7 +60,8 @@ elements   | : elements bounds context filters reason server_clocks stamp tries
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
-proof      | proof            | base storage sources elements catalog     |
+proof      | proof            | base rtp storage sources elements catalog
+           | | cryptography numpy pyarrow pydantic
 composites | composites       | base storage elements locking engine catalog | apache_beam
 recovery   | recovery         | base storage sources elements catalog     | pydantic
 pressing   | pressing
@@ -74,8 +75,8 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
-           : catalog composites recovery steps
-           | apache_beam grpc pydantic rich shtab
+           : catalog composites proof recovery steps
+           | apache_beam cryptography grpc pydantic rich shtab
 """
 
 

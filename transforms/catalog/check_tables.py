@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -54,8 +54,12 @@ class CheckedTables:
         """Whether any table has any object."""
         return any(self.files.values())
 
-    def problems(self) -> Iterator[Problem]:
-        """Yields what is wrong, by table, then by date."""
+    def problems(self, look: Callable[[Shard], None] | None = None) -> Iterator[Problem]:
+        """Yields what is wrong, by table, then by date.
+
+        Args:
+          look: is shown each shard as it is read, for what else is asked of the tables.
+        """
         for table in self.files:
             strays = self._strays(table)
             yield from strays
@@ -73,6 +77,8 @@ class CheckedTables:
                 told.add(uri)
                 yield Problem(uri=uri, what=shard.unreadable[uri], heal=RESTORE)
             self._count(shard)
+            if look is not None:
+                look(shard)
             for table in TABLES:
                 yield from _repeated_keys(shard, table)
             if not shard.unreadable:  # what is missing there would seem to be missing everywhere

@@ -247,6 +247,13 @@ def give_back(catalog_uri: str, token: str, after_seconds: float = 0.0) -> bool:
     return False
 
 
+def last_state(catalog_uri: str) -> str | None:
+    """Returns what differs once anybody has taken, renewed or given back a catalog's lock; None
+    while nobody ever has. Raises: ConfigError, StorageError: as of `look`.
+    """
+    return _read(catalog_uri)[1]
+
+
 def look(catalog_uri: str) -> HeldLock | None:
     """Returns who has a catalog's lock, dead or alive; None for nobody.
 

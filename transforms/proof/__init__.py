@@ -1,1 +1,1 @@
-"""Whether all that was recorded is there: a listing against a catalog."""
+"""What can be proven of a catalog: a listing against it, its tables, its files, and the receipt."""

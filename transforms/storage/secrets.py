@@ -83,6 +83,16 @@ def read(reference: str) -> str:
         return _kept[reference]
 
 
+def read_key(reference: str) -> bytes:
+    """Returns a secret of several lines, as a key in PEM is; it is not kept. Raises: SecretError:
+    it cannot be read, or is empty.
+    """
+    key = _read(reference).encode("latin-1", "replace")
+    if not key.strip():
+        raise SecretError(f"{_shown(reference)}: is empty, expected a key")
+    return key
+
+
 def check(reference: str) -> None:
     """Finds out whether a secret can be read. Raises: SecretError."""
     read(reference)
