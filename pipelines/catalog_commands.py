@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.parsing import Commands, UsageError
+from transforms.bounds import parse_duration
 from transforms.storage import uris
 
 
@@ -63,7 +64,32 @@ class CheckArguments:
     as_json: bool
 
 
-CatalogArguments = VerifyArguments | ProveArguments | CheckArguments | RunsArguments
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListingArguments:
+    """Which recordings should be there, and from when on one that is not is missing."""
+
+    manifests: tuple[str, ...] = field(repr=False)
+    """As of `run`; links may have signatures."""
+    grace_seconds: int
+    kept_seconds: int
+    """For how long the vendor keeps a recording after its end."""
+    allow_private_addresses: bool
+    """Whether links to manifests may lead to addresses that are not public."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileArguments:
+    """What `callpress reconcile` was asked for."""
+
+    listing: ListingArguments
+    catalog: str
+    config: str | None
+    as_json: bool
+
+
+CatalogArguments = (
+    VerifyArguments | ProveArguments | CheckArguments | RunsArguments | ReconcileArguments
+)
 
 
 def add_all(commands: Commands) -> None:
@@ -71,6 +97,7 @@ def add_all(commands: Commands) -> None:
     _add_verify(commands)
     _add_prove(commands)
     _add_runs(commands)
+    _add_reconcile(commands)
 
 
 def _add_verify(commands: Commands) -> None:
@@ -227,4 +254,77 @@ def _read_runs(arguments: argparse.Namespace) -> RunsArguments:
         config=arguments.config and uris.without_file(arguments.config),
         last=arguments.last,
         as_json=arguments.as_json,
+    )
+
+
+def _add_reconcile(commands: Commands) -> None:
+    reconcile = commands.add_parser(
+        "reconcile",
+        help="tell which recordings of a listing are missing in a catalog",
+        description="Tells of each raw recording of a listing whether it is pressed, partial, "
+        "failed, waiting or absent, and when the vendor deletes it. Writes nothing.",
+        epilog="Exit status: 0 none is missing, 1 one is, or an entry or a listing cannot be read "
+        "(each a line), 2 wrong usage, 130 Ctrl-C.",
+    )
+    add_listing_flags(reconcile)
+    reconcile.add_argument("--catalog", metavar="URI", help="the tables")
+    reconcile.add_argument(
+        "--config",
+        metavar="PROFILE",
+        help="as of run: its [limits] max_attempts says what is tried again, its [stores] and "
+        "[stream] how places are reached",
+    )
+    reconcile.add_argument(
+        "--json", action="store_true", dest="as_json", help="as JSON instead of lines"
+    )
+    reconcile.set_defaults(read=_read_reconcile)
+
+
+def _read_reconcile(arguments: argparse.Namespace) -> ReconcileArguments:
+    for flag in ("manifest", "catalog"):
+        if not getattr(arguments, flag):
+            raise UsageError(f"--{flag} is required")
+    return ReconcileArguments(
+        listing=read_listing_flags(arguments),
+        catalog=arguments.catalog,
+        config=arguments.config and uris.without_file(arguments.config),
+        as_json=arguments.as_json,
+    )
+
+
+def add_listing_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of a command that compares a catalog with a listing."""
+    command.add_argument(
+        "--manifest",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="a listing of recordings, as of run; may be repeated",
+    )
+    command.add_argument(
+        "--grace",
+        default="6h",
+        metavar="TIME",
+        help="a recording that ended less than this ago may be waiting, or absent (default: 6h)",
+    )
+    command.add_argument(
+        "--kept",
+        default="14d",
+        metavar="TIME",
+        help="for how long the vendor keeps a recording after its end (default: 14d)",
+    )
+    command.add_argument(
+        "--allow-private-addresses",
+        action="store_true",
+        help="as of run: let a link lead to addresses that are not public",
+    )
+
+
+def read_listing_flags(arguments: argparse.Namespace) -> ListingArguments:
+    """Returns what these flags say. Raises: ConfigError: a time is none."""
+    return ListingArguments(
+        manifests=tuple(arguments.manifest),
+        grace_seconds=parse_duration("--grace", arguments.grace),
+        kept_seconds=parse_duration("--kept", arguments.kept),
+        allow_private_addresses=arguments.allow_private_addresses,
     )

@@ -1,5 +1,5 @@
-"""The `callpress` command: run, inspect, verify, prove, runs, completion. Imports what each needs
-once its flags are known to be right.
+"""The `callpress` command. Imports what each of its commands needs once its flags are known to be
+right.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipelines.archive_commands import InspectArguments
 from pipelines.catalog_commands import (
     CheckArguments,
     ProveArguments,
+    ReconcileArguments,
     RunsArguments,
     VerifyArguments,
 )
@@ -117,6 +118,10 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.list_runs import list_runs
 
         return list_runs(arguments)
+    if isinstance(arguments, ReconcileArguments):
+        from pipelines.reconcile import reconcile
+
+        return reconcile(arguments, settings)
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect
 

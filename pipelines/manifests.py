@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from pipelines.places import Places
 from transforms.media.errors import ConfigError, RecordingError
 from transforms.recovery import manifests
 from transforms.sources.manifests import bounds
@@ -32,20 +31,51 @@ _TRIED_OF_FOLDER = 10
 """Manifests of a folder that are looked at before any work."""
 
 
-def hosts_of(where: Places) -> frozenset[str]:
+class NamedPlaces(Protocol):
+    """What a command line names of manifests; links have their signatures."""
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Links to archives themselves."""
+        ...
+
+    @property
+    def manifests(self) -> tuple[str, ...]:
+        """Places, `-`, and queries of the vendor's API, as `spelled` spells them."""
+        ...
+
+
+def spelled(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns where manifests are, however they were spelled. Raises: ConfigError: as
+    `uris.absolute`.
+    """
+    return tuple(
+        name
+        if name == STANDARD_INPUT or is_stream(name) or uris.is_link(name)
+        else uris.absolute(name)
+        for name in names
+    )
+
+
+def shown(name: str) -> str:
+    """Returns what people are told of where a manifest is."""
+    return _SHOWN_AS if name == STANDARD_INPUT else uris.shown(name)
+
+
+def hosts_of(where: NamedPlaces) -> frozenset[str]:
     """Returns the hosts that the command line itself names: links to them may lead anywhere."""
     links = (uris.split_link(uri) for uri in (*where.links, *where.manifests))
     return frozenset(link.host_and_port for link in links if link is not None)
 
 
-def stores_of(where: Places) -> Iterator[str]:
+def stores_of(where: NamedPlaces) -> Iterator[str]:
     """Yields the places of manifests in stores, whose credentials are to be looked for."""
     for name in where.manifests:
         if name != STANDARD_INPUT and not is_stream(name):
             yield name
 
 
-def check(where: Places, *, is_for_later: bool = False) -> None:
+def check(where: NamedPlaces, *, is_for_later: bool = False) -> None:
     """Finds out whether manifests and links are such as can be read; reads no standard input.
 
     Args:
@@ -115,7 +145,7 @@ def _is_staged(name: str, *, reads_files: bool) -> bool:
     return uris.shown(name) != name  # a signature must not stand in a job
 
 
-def stage(where: Places, root: str, *, reads_files: bool) -> tuple[ManifestSource, ...]:
+def stage(where: NamedPlaces, root: str, *, reads_files: bool) -> tuple[ManifestSource, ...]:
     """Returns where a job reads its manifests, of which some are written to staging now.
 
     Args:
@@ -138,7 +168,7 @@ def stage(where: Places, root: str, *, reads_files: bool) -> tuple[ManifestSourc
     return tuple(staged)
 
 
-def _stage(where: Places, root: str, *, reads_files: bool) -> Iterator[ManifestSource]:
+def _stage(where: NamedPlaces, root: str, *, reads_files: bool) -> Iterator[ManifestSource]:
     if where.links:
         place = manifests.new_place(root)
         objects.write_bytes(place, "".join(f"{link}\n" for link in where.links).encode())
@@ -148,20 +178,19 @@ def _stage(where: Places, root: str, *, reads_files: bool) -> Iterator[ManifestS
             yield ManifestSource(where=name, shown=uris.shown(name))
             continue
         place = manifests.new_place(root)
-        shown = uris.shown(name)
+        told = shown(name)
         if name == STANDARD_INPUT:
-            shown = _SHOWN_AS
-            _copy(sys.stdin.buffer, place, shown)
+            _copy(sys.stdin.buffer, place, told)
         elif (found := list(list_manifests(name))) != [name]:  # a folder, or a glob
             place = f"{place}/"
-            shown = f"{globs.plain_prefix(f'{name}/').rpartition('/')[0].rstrip('/')}/"
+            told = f"{globs.plain_prefix(f'{name}/').rpartition('/')[0].rstrip('/')}/"
             for each in found:
                 with contextlib.closing(open_manifest(each)) as file:
-                    _copy(file, place + each.removeprefix(shown))
+                    _copy(file, place + each.removeprefix(told))
         else:
             with contextlib.closing(open_manifest(name)) as file:
                 _copy(file, place)
-        yield ManifestSource(where=place, shown=shown, is_staged=True)
+        yield ManifestSource(where=place, shown=told, is_staged=True)
 
 
 def _copy(file: BinaryIO, place: str, to_be_told: str | None = None) -> None:

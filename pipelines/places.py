@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipelines import manifests
 from pipelines.options import RunArguments
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.media.text import has_utf8, printable, spelled_utf8
 from transforms.sources import archive_files
-from transforms.sources.manifests.stream_api import is_stream
 from transforms.storage import globs, objects, uris
 from transforms.storage.errors import describe_error
 
@@ -61,10 +61,7 @@ def places_of(arguments: RunArguments) -> Places:
             raise ConfigError(
                 f"{spelled_utf8(place)}: its name is no UTF-8, expected one that tables can hold"
             )
-    named = tuple(
-        name if name == "-" or is_stream(name) or uris.is_link(name) else uris.absolute(name)
-        for name in arguments.manifests
-    )
+    named = manifests.spelled(arguments.manifests)
     return Places(
         inputs=tuple(
             uris.absolute(pattern) for pattern in arguments.inputs if not uris.is_link(pattern)

@@ -54,12 +54,7 @@ def verify(arguments: VerifyArguments) -> int:
     catalog = uris.absolute(arguments.catalog.rstrip("/"))
     output = uris.absolute(arguments.output.rstrip("/")) if arguments.output else None
     objects.find_credentials(filter(None, (catalog, output)))
-    tables = CheckedTables(catalog)
-    if not tables.exists():
-        raise NoCatalogError(
-            f"--catalog {catalog}: there is no catalog, expected the folder with recordings/, "
-            "calls/, archives/ and the other tables that a run wrote"
-        )
+    tables = tables_of(catalog)
     with _locked(catalog) if arguments.repair else contextlib.nullcontext():
         if arguments.repair:
             tables = CheckedTables(catalog)  # as it is now that nobody writes
@@ -70,7 +65,7 @@ def verify(arguments: VerifyArguments) -> int:
         for problem in files.problems(fast=arguments.fast):
             _tell(problem, told, arguments)
         noted = repair.note(catalog, told.broken) if arguments.repair else Noted()
-    if not arguments.repair and (at_work := _run_at_work(catalog)) is not None:
+    if not arguments.repair and (at_work := run_at_work(catalog)) is not None:
         print(
             f"callpress: warning: {at_work} is at work: what it is replacing may look wrong",
             file=sys.stderr,
@@ -104,6 +99,17 @@ def verify(arguments: VerifyArguments) -> int:
     return status
 
 
+def tables_of(catalog: str) -> CheckedTables:
+    """Returns the tables of a catalog. Raises: NoCatalogError, StorageError."""
+    tables = CheckedTables(catalog)
+    if not tables.exists():
+        raise NoCatalogError(
+            f"--catalog {catalog}: there is no catalog, expected the folder with recordings/, "
+            "calls/, archives/ and the other tables that a run wrote"
+        )
+    return tables
+
+
 def _tell(problem: Problem, told: _Told, arguments: VerifyArguments) -> None:
     told.problems += 1
     if arguments.repair and problem.call is not None:
@@ -124,7 +130,7 @@ def _tell_noted(noted: Noted) -> None:
     print(f"callpress: noted {noted.calls} calls{then}")
 
 
-def _run_at_work(catalog_uri: str) -> str | None:
+def run_at_work(catalog_uri: str) -> str | None:
     """Returns the name of a run that holds the catalog, None when there is none."""
     held = lock.look(catalog_uri)
     return held.name if held is not None and not held.is_dead() else None

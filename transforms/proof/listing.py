@@ -60,8 +60,8 @@ class Listing:
     recordings: tuple[ListedRecording, ...]
     repeated: int = 0
     """Entries that name one of them again."""
-    passed_over: Mapping[LeftOut, int] = field(default_factory=dict)
-    """Entries of no raw recording."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Entries of no raw recording, by the words of `LeftOut`."""
     problems: tuple[str, ...] = ()
     """A line for each entry, and each manifest, that cannot be read, or not to its end."""
 
@@ -108,7 +108,7 @@ def read_listing(sources: Sequence[ManifestSource]) -> Listing:
       ConfigError: the account of the vendor's API is not set up.
     """
     found: dict[str, tuple[tuple[int, int], ListedRecording]] = {}
-    passed_over: Counter[LeftOut] = Counter()
+    passed_over: Counter[str] = Counter()
     problems: list[str] = []
     repeated = 0
     asked_unix_ns = time.time_ns()

@@ -5,7 +5,7 @@ another place. A row answers for one recording.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,19 +13,11 @@ from enum import StrEnum
 from itertools import islice
 from urllib.parse import unquote
 
-from transforms.catalog import partitions
-from transforms.catalog.parquet_objects import WantedKeys
-from transforms.catalog.partitions import CatalogFile
 from transforms.elements import Row, Status
+from transforms.proof.archive_rows import ArchiveRows
 from transforms.proof.listing import ListedRecording
 from transforms.storage import uris
-from transforms.tries import ROW_COLUMNS
 
-_COLUMNS = (
-    *("archive_uri", "call_session_ids", "error_message", "callpress_version", "copy_uri"),
-    *ROW_COLUMNS,
-)
-_NAME_COLUMNS = ("archive_uri", "call_session_ids", "status")
 _AT_A_TIME = 100_000
 """URIs that are looked for with one reading of the table."""
 _RANKS = (Status.OK, Status.EMPTY, Status.PARTIAL, Status.WAITING, Status.FAILED)
@@ -45,6 +37,11 @@ class Match:
     row: Row
     by: MatchedBy
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other recording can be meant, as one could by the name of a file alone."""
+        return self.by is MatchedBy.URI or bool(self.row["call_session_ids"])
+
 
 def file_name(uri: str) -> str:
     """Returns the last part of a URI's path; of a link as it is read, not as it is spelled."""
@@ -52,25 +49,23 @@ def file_name(uri: str) -> str:
     return unquote(name) if uris.is_link(uri) else name
 
 
-def match(recordings: Sequence[ListedRecording], files: Sequence[CatalogFile]) -> dict[str, Match]:
+def match(recordings: Sequence[ListedRecording], rows: ArchiveRows) -> dict[str, Match]:
     """Returns the rows of recordings, by URI; of a row that stands under two dates the newer one.
 
     A row of which no call session is known, as of an archive that could not be read or that waits,
-    is found by the name of its file alone. Reads the table once for 100,000 recordings, and once or
-    twice more where some are not found by URI. Memory is some 500 bytes a recording and one object
-    of the table.
+    is found by the name of its file alone, where no other row and no other recording has it. Goes
+    through the table once for 100,000 recordings, and two times more where some are not found by
+    URI. Memory is some 500 bytes a recording.
 
     Args:
       recordings: each URI once.
-      files: the objects of `archives`.
+      rows: of a catalog.
 
     Raises:
-      StorageError: the table cannot be read.
+      StorageError: these cannot be read.
     """
-    found = {
-        uri: Match(row=row, by=MatchedBy.URI)
-        for uri, row in _newest(files, (each.uri for each in recordings)).items()
-    }
+    by_uri = _newest(rows, (each.uri for each in recordings))
+    found = {uri: Match(row=row, by=MatchedBy.URI) for uri, row in by_uri.items()}
     others = sorted(
         (each for each in recordings if each.uri not in found), key=lambda each: each.uri
     )
@@ -79,22 +74,20 @@ def match(recordings: Sequence[ListedRecording], files: Sequence[CatalogFile]) -
         wanted[file_name(each.uri)].add(each.call_session_id)
     wanted.pop("", None)
     if wanted:
-        rows = _newest(files, _with_name(files, wanted, found))
-        found.update(_assign(others, [row for row in rows.values() if _may_be(row, wanted)]))
+        named = _newest(rows, _with_name(rows, wanted, by_uri))
+        found.update(_assign(others, [row for row in named.values() if _may_be(row, wanted)]))
     return found
 
 
-def _newest(files: Iterable[CatalogFile], archive_uris: Iterable[str]) -> dict[str, Row]:
+def _newest(rows: ArchiveRows, archive_uris: Iterable[str]) -> dict[str, Row]:
     """Returns the newest row of each of some archives that has any."""
     found: dict[str, Row] = {}
     each_uri = iter(archive_uris)
-    while batch := {(uri,) for uri in islice(each_uri, _AT_A_TIME)}:
-        wanted = WantedKeys(("archive_uri",), batch)
-        for file in files:
-            for row in partitions.scan("archives", file, _COLUMNS, wanted):
-                known = found.get(row["archive_uri"])
-                if known is None or _made(row) >= _made(known):
-                    found[row["archive_uri"]] = row
+    while batch := set(islice(each_uri, _AT_A_TIME)):
+        for row in rows.of(batch):
+            known = found.get(row["archive_uri"])
+            if known is None or _made(row) >= _made(known):
+                found[row["archive_uri"]] = row
     return found
 
 
@@ -104,21 +97,16 @@ def _made(row: Row) -> float:
 
 
 def _with_name(
-    files: Iterable[CatalogFile], wanted: Mapping[str, set[str]], taken: Collection[str]
+    rows: ArchiveRows, wanted: Mapping[str, set[str]], taken: Collection[str]
 ) -> set[str]:
-    """Returns the archives that may be of a recording by the names of their files."""
+    """Returns the archives that may be of a recording by the names of their files, in any of their
+    rows.
+    """
     found: set[str] = set()
-    for file in files:
-        column = partitions.read_table(file, "archives", ("archive_uri",)).column("archive_uri")
-        named = {
-            (uri,)
-            for uri in filter(None, column.to_pylist())
-            if uri not in taken and file_name(uri) in wanted
-        }
-        keys = WantedKeys(("archive_uri",), named)
-        for row in partitions.scan("archives", file, _NAME_COLUMNS, keys) if named else ():
-            if _may_be(row, wanted):
-                found.add(row["archive_uri"])
+    for archive_uris in rows.uris():
+        named = [uri for uri in archive_uris if uri not in taken and file_name(uri) in wanted]
+        if named:
+            found.update(row["archive_uri"] for row in rows.of(named) if _may_be(row, wanted))
     return found
 
 
@@ -129,26 +117,34 @@ def _may_be(row: Row, wanted: Mapping[str, set[str]]) -> bool:
     return any(each in wanted[file_name(row["archive_uri"])] for each in sessions if each)
 
 
-def _assign(others: Iterable[ListedRecording], rows: Sequence[Row]) -> dict[str, Match]:
-    """Returns the rows of recordings by the names of their files: those of their session before
-    those of none, what is pressed before what is not.
+def _assign(others: Sequence[ListedRecording], rows: Iterable[Row]) -> dict[str, Match]:
+    """Returns the rows of recordings by the names of their files: within their session what is
+    pressed before what is not; then those of no session.
     """
-    by_name: defaultdict[tuple[str, str | None], deque[Row]] = defaultdict(deque)
+    by_session: defaultdict[tuple[str, str], deque[Row]] = defaultdict(deque)
+    bare: defaultdict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=_order):
-        for session in row["call_session_ids"] or [None]:
-            by_name[file_name(row["archive_uri"]), session].append(row)
+        name = file_name(row["archive_uri"])
+        for session in row["call_session_ids"] or ():
+            by_session[name, session].append(row)
+        if not row["call_session_ids"]:
+            bare[name].append(row)
     taken: set[str] = set()
-    found: dict[str, Match] = {}
-    for of_session in (True, False):
-        for each in others:
-            session = each.call_session_id if of_session else None
-            there = by_name[file_name(each.uri), session] if session != "" else deque()
-            while there and each.uri not in found:
-                row = there.popleft()
-                if row["archive_uri"] not in taken:
-                    taken.add(row["archive_uri"])
-                    found[each.uri] = Match(row=row, by=MatchedBy.FILE_NAME)
-    return found
+    found: dict[str, Row] = {}
+    for each in others:
+        there = by_session.get((file_name(each.uri), each.call_session_id))
+        while there and each.call_session_id and each.uri not in found:
+            row = there.popleft()
+            if row["archive_uri"] not in taken:
+                taken.add(row["archive_uri"])
+                found[each.uri] = row
+    left = [each for each in others if each.uri not in found]
+    names = Counter(file_name(each.uri) for each in left)
+    for each in left:
+        name = file_name(each.uri)
+        if names[name] == 1 and len(bare.get(name, ())) == 1:
+            found[each.uri] = bare[name][0]
+    return {uri: Match(row=row, by=MatchedBy.FILE_NAME) for uri, row in found.items()}
 
 
 def _order(row: Row) -> tuple[int, float, str]:

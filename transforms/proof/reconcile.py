@@ -5,13 +5,14 @@ failed, waiting, or absent; and which of them are missing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from transforms.catalog import partitions
 from transforms.context import is_older
 from transforms.elements import Row, Status
+from transforms.media.text import without_secrets
 from transforms.media.wall_time import spell_time
+from transforms.proof.archive_rows import ArchiveRows, CatalogArchiveRows
 from transforms.proof.listing import ListedRecording, Listing
 from transforms.proof.matching import Match, MatchedBy, match
 from transforms.tries import LINK_EXPIRED, NextTry, next_try
@@ -22,6 +23,11 @@ GRACE_NS = 6 * _HOUR_NS
 KEPT_NS = 14 * DAY_NS
 """How long the vendor keeps a recording, by its page on raw recording."""
 SOON_NS = 3 * DAY_NS
+_BY_NAME_ALONE = "found by the name of its file alone, of which no call session is known"
+_NOTHING_OF_IT = (
+    "the catalog has nothing of this listing: it may be that of other calls, or the listing that "
+    "of another catalog"
+)
 
 
 class State(StrEnum):
@@ -91,10 +97,6 @@ class Reconciliation:
         for recording in self.recordings:
             yield _judge(recording, self.matches.get(recording.uri), self.terms)
 
-    def counts(self) -> dict[str, int]:
-        """Returns how many recordings there are of each state, and how many are missing."""
-        return count(self)
-
 
 def reconcile(listing: Listing, catalog_uri: str, terms: Terms) -> Reconciliation:
     """Returns what became of the recordings of a listing.
@@ -104,19 +106,19 @@ def reconcile(listing: Listing, catalog_uri: str, terms: Terms) -> Reconciliatio
     Raises:
       StorageError: the catalog's table of archives cannot be read.
     """
-    files = partitions.list_files(catalog_uri, "archives")
-    matches = match(listing.recordings, files)
-    notes: list[str] = []
-    if not files:
-        notes.append("the catalog has no table archives: what was pressed is not known")
-    elif listing.recordings and not matches:
-        notes.append(
-            "the catalog has nothing of this listing: it may be that of other calls, or the "
-            "listing of another catalog"
-        )
-    return Reconciliation(
-        recordings=listing.recordings, matches=matches, terms=terms, notes=tuple(notes)
-    )
+    rows = CatalogArchiveRows(catalog_uri)
+    found = reconcile_rows(listing, rows, terms)
+    if rows:
+        return found
+    note = "the catalog has no table archives: what was pressed is not known"
+    return replace(found, notes=(note,))
+
+
+def reconcile_rows(listing: Listing, rows: ArchiveRows, terms: Terms) -> Reconciliation:
+    """Returns what became of the recordings of a listing, by rows. Raises: as `reconcile`."""
+    matches = match(listing.recordings, rows)
+    notes = (_NOTHING_OF_IT,) if listing.recordings and not matches else ()
+    return Reconciliation(recordings=listing.recordings, matches=matches, terms=terms, notes=notes)
 
 
 def count(found: Iterable[Reconciled]) -> dict[str, int]:
@@ -141,8 +143,12 @@ def _judge(recording: ListedRecording, found: Match | None, terms: Terms) -> Rec
         call_cid=recording.call_cid,
         call_session_id=recording.call_session_id,
         state=state,
-        is_missing=_is_missing(state, ended, deleted, copy_uri, terms),
-        why=why,
+        is_missing=_is_missing(
+            # One that may be of another recording excuses nothing.
+            state if found is None or found.is_certain else State.ABSENT,
+            *(ended, deleted, copy_uri, terms),
+        ),
+        why=why if found is None or found.is_certain else f"{why} ({_BY_NAME_ALONE})",
         remedy=remedy,
         archive_uri=row["archive_uri"] if row else None,
         matched_by=found.by if found else None,
@@ -208,7 +214,8 @@ def _state_of(recording: ListedRecording, row: Row | None, terms: Terms) -> tupl
 
 def _failed(row: Row) -> str:
     """Returns what the catalog says went wrong."""
-    told = ": ".join(filter(None, (row["error_type"], row["error_message"])))
+    # The rows are anybody's who can write to the catalog.
+    told = without_secrets(": ".join(filter(None, (row["error_type"], row["error_message"]))))
     if row["status"] == Status.PARTIAL:
         return f"something is missing: {told}" if told else "something is missing"
     times = "once" if (tried := int(row["attempts"] or 1)) == 1 else f"{tried} times"
