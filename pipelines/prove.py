@@ -8,6 +8,7 @@ callpress prove --catalog gs://bucket/pressed/catalog --manifest list.json \
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pipelines.catalog_commands import ProveArguments
 from pipelines.ending import check_file
 from pipelines.options import EXIT_FAILED
+from pipelines.places import prepare_folder
 from pipelines.verify import NoCatalogError
 from transforms.catalog.check_files import CheckedFiles
 from transforms.catalog.check_tables import CheckedTables
@@ -25,10 +27,11 @@ from transforms.catalog.schema import TABLES
 from transforms.locking import lock
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable, printable_json
+from transforms.proof import receipt as receipts
 from transforms.proof import signing
 from transforms.proof.accounts import Accounts
 from transforms.proof.make_receipt import Circumstances, Faults, make_receipt
-from transforms.proof.receipt import Receipt, canonical, sign
+from transforms.proof.receipt import Receipt, sign
 from transforms.proof.verdict import WHAT_IS_NOT_KNOWN
 from transforms.storage import objects, secrets, uris
 
@@ -52,12 +55,15 @@ def prove(arguments: ProveArguments) -> int:
     Raises:
       NoCatalogError: there is no catalog.
       ConfigError: the key is none that signs, or the receipt has no name of a file.
-      CallpressError: the catalog cannot be listed, or the receipt not be written.
+      CallpressError: the catalog cannot be listed, or the receipt not be written, which is found
+        out before any work where that can be.
     """
     key = _signing_key(arguments.sign_key)
     catalog = uris.absolute(arguments.catalog.rstrip("/"))
     output = _place_of(arguments.receipt, catalog)
     objects.find_credentials(filter(None, (catalog, output)))
+    if output is not None:
+        prepare_folder(os.path.dirname(output))
     made_unix_ns = time.time_ns()
     tell = _ignore if arguments.as_json else _tell_fault
     found = look_at(catalog, Accounts(), fast=arguments.fast, tell=tell)
@@ -76,7 +82,7 @@ def prove(arguments: ProveArguments) -> int:
     if key is not None:
         content = sign(content, key)
     if output is not None:
-        objects.write_bytes(output, canonical(content) + b"\n")
+        receipts.write(output, content)
     receipt = Receipt.model_validate(content)
     if arguments.as_json:
         print(printable_json(json.dumps(content, indent=2, ensure_ascii=False)))

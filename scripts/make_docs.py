@@ -1,13 +1,17 @@
 #!/usr/bin/env python
-"""Writes docs/catalog.md from the schemas. A test holds the page to them."""
+"""Writes docs/catalog.md and the schema of receipts from the code. A test holds both to it."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from transforms.catalog import schema
 from transforms.media import errors
+from transforms.proof.receipt import Receipt
 
 _ATHENA = {
     "string": "string",
@@ -114,13 +118,44 @@ def _hive(table: str, what: str, end: str) -> list[str]:
     ]
 
 
+def make_receipt_schema() -> str:
+    """Returns the JSON Schema of receipts."""
+    made = Receipt.model_json_schema()
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "receipt.schema.json",
+        **_without_titles(made),
+        "title": "Receipt of Callpress",
+    }
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def _without_titles(found: Any) -> Any:
+    """Returns a schema without the titles that are made of the names of keys."""
+    if isinstance(found, list):
+        return [_without_titles(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    return {
+        name: _without_titles(each)
+        for name, each in found.items()
+        if name != "title" or not isinstance(each, str)
+    }
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/catalog.md": make_catalog_page,
+    "docs/schemas/receipt.schema.json": make_receipt_schema,
+}
+
+
 if __name__ == "__main__":
-    page = Path(__file__).resolve().parent.parent / "docs" / "catalog.md"
-    text = make_catalog_page()
+    root = Path(__file__).resolve().parent.parent
+    made = {root / name: make() for name, make in PAGES.items()}
     if sys.argv[1:] == ["--check"]:
-        sys.exit(
-            0
-            if page.read_text(encoding="utf-8") == text
-            else "docs/catalog.md is not what the schemas say: run scripts/make_docs.py"
-        )
-    page.write_text(text, encoding="utf-8")
+        wrong = [page for page, text in made.items() if page.read_text("utf-8") != text]
+        names = " and ".join(str(page.relative_to(root)) for page in wrong)
+        sys.exit(f"{names}: not what the code says, run scripts/make_docs.py" if wrong else 0)
+    for page, text in made.items():
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(text, encoding="utf-8")

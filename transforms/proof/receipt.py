@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from transforms.media.errors import CallpressError
 from transforms.proof import signing
+from transforms.storage import objects
 
 FORMAT = "callpress receipt"
 VERSION = 1
@@ -49,9 +50,13 @@ class NamedEntry(Part):
     uri: str
     """Without the signature of a link."""
     call_cid: str
+    """`type:id`; empty where the listing does not say."""
     call_session_id: str
+    """Empty where the listing does not say."""
     state: Literal["partial", "failed", "waiting", "absent"]
+    """What became of it; docs/reconcile.md defines the words."""
     why: str
+    """Why it is not pressed, in words."""
     is_missing: bool
     """Whether somebody has to act: it counts in `missing`."""
 
@@ -64,11 +69,15 @@ class ReceivedListing(Part):
     listed: Whole
     """Recordings, each once."""
     pressed: Whole
+    """All of it is in the catalog, or nothing was sent."""
     partial: Whole
+    """Something usable was made and something is missing."""
     failed: Whole
+    """Nothing was made, and no run tries again by itself."""
     waiting: Whole
     """Left to the next run, or to be tried again by it."""
     absent: Whole
+    """The catalog has nothing of it."""
     missing: Whole
     """Of these, those of which somebody has to see to it that they are pressed."""
     not_readable: Whole
@@ -81,20 +90,28 @@ class ArchiveOfReceipt(Part):
     """An archive of which the catalog has not everything."""
 
     archive_uri: str
+    """As `archives.archive_uri`, less what a terminal would obey; 400 characters at most."""
     status: str
+    """`partial`, `failed` or `waiting`."""
     error_type: str
+    """Of its first failure; empty where there is none."""
     error_message: str
+    """Of its first failure; 400 characters at most."""
 
 
 class Archives(Part):
     """The archives of the catalog, by status."""
 
     ok: Whole
+    """Pressed whole."""
     empty: Whole
     """Nothing was sent."""
     partial: Whole
+    """Something usable was made and something is missing."""
     failed: Whole
+    """Nothing was made."""
     waiting: Whole
+    """A run with a bound left it to the next one."""
     named: list[ArchiveOfReceipt]
     """Those that are neither `ok` nor `empty`, 2,000 at most."""
 
@@ -103,8 +120,11 @@ class Day(Part):
     """The files of the calls that began on one date (UTC)."""
 
     call_date: Date
+    """The date."""
     files: Whole
+    """How many files, by their rows."""
     size_bytes: Whole
+    """Of all of them."""
     sha256: Sha256
     """Of the lines `<sha256>  <uri>` of its files, as `sha256sum` writes them, sorted by bytes."""
     newest_row_at: Moment
@@ -115,18 +135,22 @@ class Files(Part):
     """All media files that the catalog names."""
 
     count: Whole
+    """How many, by the rows of `recordings`."""
     size_bytes: Whole
+    """Of all of them."""
     sha256: Sha256
     """Of the lines `<call_date> <sha256>` of all dates, in their order."""
     hashed: bool
     """Whether each was read and compared by its SHA-256; else by its size alone."""
     dates: list[Day]
+    """In their order; of dates that have files."""
 
 
 class Packets(Part):
     """The records of all dumps, and what became of them."""
 
     records: Whole
+    """Of all dumps."""
     fates: dict[Annotated[str, Field(pattern="^[a-z_]{1,40}$")], Whole]
     """By fate, as the columns `records_*` of `dumps` have them; `other` of a later version."""
     in_no_file: Whole
@@ -154,7 +178,9 @@ class Places(Part):
     """Bounds on the error of all times: `sync_error_ms` of `segments`, in microseconds."""
 
     segments: Whole
+    """Rows of `segments`."""
     largest_error_us: Whole
+    """No second is placed further off than this."""
     typical_error_us: Whole
     """Half of the time of all segments is placed within it; rounded up to 0.1 ms."""
 
@@ -163,13 +189,16 @@ class Fault(Part):
     """One thing that does not agree."""
 
     uri: str
+    """The file or object that it is about."""
     what: str
+    """What was found, and what was expected."""
 
 
 class Faults(Part):
     """What does not agree in tables and files."""
 
     count: Whole
+    """How many things."""
     named: list[Fault]
     """2,000 at most."""
 
@@ -178,6 +207,7 @@ class Signature(Part):
     """By whom the receipt is signed."""
 
     algorithm: Literal["ed25519"]
+    """RFC 8032."""
     public_key: str
     """Its 32 bytes, in base64."""
     value: str
@@ -188,10 +218,15 @@ class Receipt(Part):
     """What `callpress prove` found of a catalog."""
 
     format: Literal["callpress receipt"]
+    """By which a receipt is known."""
     version: Literal[1]
+    """Of the form of the receipt."""
     callpress_version: str
+    """Version that made it."""
     made_at: Moment
+    """When it was begun to be made, in UTC."""
     catalog: str
+    """Where the catalog lies."""
     sentence: str
     """All of it in a sentence, which follows from the rest."""
     proven: bool
@@ -203,16 +238,23 @@ class Receipt(Part):
     rows: dict[Annotated[str, Field(pattern="^[a-z_]{1,40}$")], Whole]
     """By table."""
     archives: Archives
+    """The archives of the catalog, by status."""
     files: Files
+    """All media files that the catalog names."""
     packets: Packets
+    """The records of all dumps, and what became of them."""
     seconds: Seconds
+    """What is claimed, found and missing, in ms."""
     places: Places
+    """How exactly everything is placed in time."""
     faults: Faults
+    """What does not agree in tables and files."""
     not_known: dict[Annotated[str, Field(pattern="^[a-z_]{1,40}$")], Whole]
     """How many rows do not say what is asked of them, by what that is, as in earlier versions."""
     sha256: Sha256
     """Of the receipt without this and `signature`."""
     signature: Signature | None
+    """Over the receipt without this; null where no key was given."""
 
     @property
     def whole(self) -> int:
@@ -225,6 +267,11 @@ class Receipt(Part):
         if listing := self.listing:
             return listing.partial + listing.failed + listing.waiting + listing.absent
         return self.archives.partial + self.archives.failed + self.archives.waiting
+
+
+def write(uri: str, content: Mapping[str, Any]) -> None:
+    """Writes a receipt, a line; it is not visible before it is whole. Raises: StorageError."""
+    objects.write_bytes(uri, canonical(content) + b"\n")
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
