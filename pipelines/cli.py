@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pipelines import telling
-from pipelines.archive_commands import InspectArguments
+from pipelines.archive_commands import InspectArguments, PressArguments, TracksArguments
 from pipelines.catalog_commands import (
     CheckArguments,
     ProveArguments,
@@ -126,6 +126,12 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.inspect_archives import inspect
 
         return inspect(arguments, settings)
+    if isinstance(arguments, TracksArguments):
+        from pipelines.list_tracks import list_tracks
+
+        return list_tracks(arguments, settings.limits)
+    if isinstance(arguments, PressArguments):
+        return _press(arguments, settings)
     arguments = _preflight(arguments)
     if arguments.dry_run:
         with _importing_beam():
@@ -186,6 +192,20 @@ def _run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> in
             from pipelines.run import run
 
         return run(arguments, settings, ending)
+    finally:
+        POOL.stop()
+
+
+def _press(arguments: PressArguments, settings: PressSettings) -> int:
+    from transforms.codec.pool import POOL
+
+    POOL.restart()
+    try:
+        # It imports what it needs while this process does.
+        POOL.warm(settings.limits.codec_memory_bytes)
+        from pipelines.press_archives import press_archives
+
+        return press_archives(arguments, settings)
     finally:
         POOL.stop()
 

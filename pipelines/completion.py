@@ -22,6 +22,7 @@ _FILES = (
     "receipt",
     "check",
     "public_key",
+    "input_file",
 )
 _FOLDERS = ("output", "catalog", "copy_raw", "clock_output")
 

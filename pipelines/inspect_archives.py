@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines import archive_inputs
 from pipelines.archive_commands import InspectArguments
 from transforms.media.archive.assign_members import Assignment, assign_members, name_of
 from transforms.media.archive.match_members import MembersByPath
 from transforms.media.archive.read_members import ArchiveMembers, Dump, read_members
-from transforms.media.errors import ArchiveError, RecordingError
+from transforms.media.errors import RecordingError
 from transforms.media.findings import Findings
 from transforms.media.rtp.participant_sessions import (
     ListedSegment,
@@ -36,7 +36,6 @@ from transforms.media.values import OUTPUT_TYPE_OF, TRACK_TYPE_OF, TrackKey
 from transforms.media.wall_time import spell_time
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
-from transforms.storage import objects, storage_options, uris
 from transforms.storage.inputs import ARCHIVE_INPUTS, Inputs
 
 if TYPE_CHECKING:
@@ -49,12 +48,7 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
     """Lists what archives hold, as a table or JSON; returns the exit status, 1 when one could not
     be read.
     """
-    objects.find_credentials(
-        map(uris.absolute, [*arguments.archives, *filter(None, [arguments.clock_output])])
-    )
-    links = filter(None, map(uris.split_link, arguments.archives))
-    named_hosts = frozenset(link.host_and_port for link in links)
-    storage_options.use(replace(storage_options.current(), named_hosts=named_hosts))
+    archive_inputs.reach(arguments.archives, *filter(None, [arguments.clock_output]))
     clocks = None
     if arguments.clock:
         # Late: it needs numpy, without which a plain list answers at once.
@@ -63,8 +57,8 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
         clocks = ClockInspector(arguments.clock_output)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
-        listed = archive_files.find_archives(pattern).archives
-        if not listed:
+        named = list(archive_inputs.find(pattern))
+        if not named:
             found.append(
                 {
                     "uri": spelled_utf8(pattern),
@@ -72,11 +66,8 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
                     "sessions": [],
                 }
             )
-        for each in listed:
-            # What is listed of a link has no signature, which it takes to open it.
-            opened = pattern if uris.is_link(pattern) else each.uri
-            inputs = ARCHIVE_INPUTS.opened_by(each.uri, opened)
-            found.append(describe_archive(each, settings.limits, clocks, inputs))
+        for each in named:
+            found.append(describe_archive(each.listed, settings.limits, clocks, each.inputs))
     if arguments.as_json:
         print(printable_json(json.dumps({"archives": found}, indent=2, ensure_ascii=False)))
     else:
@@ -118,8 +109,7 @@ def describe_archive(
     except RecordingError as unusable:
         message = unusable.message.removeprefix(f"{archive.uri}: ")
     else:
-        error = members.suspect or members.unread_metadata or _damaged_description(members)
-        message = members.cut_by or (None if error is None else error.message)
+        message = archive_inputs.what_is_wrong(members)
     if not members.sessions and message is None:
         message = f"no *{SUFFIX} in it"
     assigned = assign_members(list_segments(members.sessions), members.dumps)
@@ -137,12 +127,6 @@ def describe_archive(
             output_type = _OUTPUT_TYPES.get(track["track_type"])
             track["clock"] = output_type and of_track.get(key.track(output_type))
     return {**found, "findings": findings}
-
-
-def _damaged_description(members: ArchiveMembers) -> ArchiveError | None:
-    """Returns what is wrong with the archive where a session description lies in it."""
-    found = (members.descriptions[path] for path in members.descriptions)
-    return next((error for error in found if isinstance(error, ArchiveError)), None)
 
 
 def _session(

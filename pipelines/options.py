@@ -255,7 +255,16 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
       UsageError: one has none.
     """
     places = ("input", "manifest", "copy_raw", "output", "catalog", "archives", "summary_json")
-    others = ("log_file", "config", "clock_output", "flags_file", "receipt", "check", "public_key")
+    others = (
+        "log_file",
+        "config",
+        "clock_output",
+        "flags_file",
+        "receipt",
+        "check",
+        "public_key",
+        "input_file",
+    )
     for name in (*places, *others):
         found = getattr(arguments, name, None)
         for uri in found if isinstance(found, list) else [found]:

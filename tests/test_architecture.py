@@ -75,7 +75,7 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
-           : catalog composites proof recovery steps
+           : catalog composites proof recovery pressing steps
            | apache_beam cryptography grpc pydantic rich shtab
 """
 
@@ -274,3 +274,28 @@ def test_inspect_of_a_local_archive_does_without_the_slow_libraries(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_of_one_archive_do_without_beam_and_tables(tmp_path: Path) -> None:
+    """They are to be done in a second, and each of these takes as long by itself; what decodes and
+    writes media lives in the codec process.
+    """
+    slow = {"apache_beam", "google.cloud.storage", "pyarrow", "pydantic", "rich", "urllib3"}
+    code = (
+        "import sys\n"
+        f"for name in {slow!r}:\n"
+        "    sys.modules[name] = None\n"
+        "from pipelines.cli import main\n"
+        "given = ['--input-file', 'samples/weekly_sync.tar.gz']\n"
+        "for name in ('numpy', 'av'):\n"
+        "    sys.modules[name] = None\n"
+        "listed = main(['list-tracks', *given])\n"
+        "del sys.modules['numpy']\n"
+        f"made = main(['process-all', *given, '--output', {str(tmp_path)!r}])\n"
+        "sys.exit(listed or made)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 6
