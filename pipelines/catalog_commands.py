@@ -41,7 +41,8 @@ class ProveArguments:
 
     catalog: str
     config: str | None
-    manifests: tuple[str, ...]
+    listing: ListingArguments
+    """No manifests where the catalog alone is proven."""
     receipt: str | None
     """Where it is to be written."""
     sign_key: str | None
@@ -156,13 +157,7 @@ def _add_prove(commands: Commands) -> None:
         "with --check what is no receipt, 130 Ctrl-C.",
     )
     prove.add_argument("--catalog", metavar="URI", help="the tables")
-    prove.add_argument(
-        "--manifest",
-        action="append",
-        default=[],
-        metavar="LISTING",
-        help="as of run: what the vendor lists; may be repeated",
-    )
+    add_listing_flags(prove)
     prove.add_argument(
         "--output", dest="receipt", metavar="FILE", help="where the receipt is written (JSON)"
     )
@@ -199,7 +194,7 @@ def _read_prove(arguments: argparse.Namespace) -> ProveArguments | CheckArgument
         return ProveArguments(
             catalog=arguments.catalog,
             config=config,
-            manifests=tuple(arguments.manifest),
+            listing=read_listing_flags(arguments),
             receipt=arguments.receipt,
             sign_key=arguments.sign_key,
             fast=arguments.fast,

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.catalog_commands import CheckArguments
 from pipelines.options import EXIT_FAILED
-from pipelines.prove import look_at
+from pipelines.prove import Lock, look_at
 from transforms.media.errors import CallpressError, ConfigError, StorageError
 from transforms.media.text import printable, printable_json
 from transforms.proof import signing
@@ -140,21 +140,22 @@ def _check_signature(
 
 def _compare(checked: _Checked, receipt: Receipt, catalog: str, arguments: CheckArguments) -> None:
     """Compares a receipt with its catalog as it is now."""
-    found = look_at(catalog, accounts_for(receipt), fast=arguments.fast, tell=lambda *_: None)
+    seen, accounts = Lock.of(catalog), accounts_for(receipt)
+    faults = look_at(catalog, accounts, fast=arguments.fast, tell=lambda *_: None)
+    checked.run_at_work = seen.who_was_at_work()
     now = make_receipt(
         Circumstances(
             catalog=catalog,
             callpress_version=version("callpress"),
             made_unix_ns=time.time_ns(),
             hashed=not arguments.fast,
-            run_at_work=found.run_at_work,
+            run_at_work=checked.run_at_work,
         ),
-        found.accounts,
-        found.faults,
+        accounts,
+        faults,
         None,
     )
-    checked.changes = list(changes(receipt, now, found.accounts))
-    checked.run_at_work = found.run_at_work
+    checked.changes = list(changes(receipt, now, accounts))
 
 
 def _plain(checked: _Checked) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
     if isinstance(arguments, ProveArguments):
         from pipelines.prove import prove
 
-        return prove(arguments)
+        return prove(arguments, settings)
     if isinstance(arguments, CheckArguments):
         from pipelines.check_receipt import check_receipt
 

@@ -16,22 +16,27 @@ from importlib.metadata import version
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pipelines import listings, manifests
 from pipelines.catalog_commands import ProveArguments
 from pipelines.ending import check_file
 from pipelines.options import EXIT_FAILED
 from pipelines.places import prepare_folder
-from pipelines.verify import NoCatalogError
+from pipelines.verify import tables_of
 from transforms.catalog.check_files import CheckedFiles
-from transforms.catalog.check_tables import CheckedTables
 from transforms.catalog.schema import TABLES
 from transforms.locking import lock
 from transforms.media.errors import ConfigError
+from transforms.media.settings import PressSettings
 from transforms.media.text import printable, printable_json
 from transforms.proof import receipt as receipts
 from transforms.proof import signing
 from transforms.proof.accounts import Accounts
-from transforms.proof.make_receipt import Circumstances, Faults, make_receipt
+from transforms.proof.listing import Listing
+from transforms.proof.make_receipt import Circumstances, Faults, make_receipt, received
 from transforms.proof.receipt import Receipt, sign
+from transforms.proof.reconcile import Reconciliation
+from transforms.proof.reconcile import reconcile as compare
+from transforms.proof.telling import in_words, not_pressed
 from transforms.proof.verdict import WHAT_IS_NOT_KNOWN
 from transforms.storage import objects, secrets, uris
 
@@ -39,22 +44,37 @@ _ENDED = "a run that has ended meanwhile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A catalog as it was looked at."""
+class Lock:
+    """The lock of a catalog as it was before somebody read that."""
 
-    accounts: Accounts
-    faults: Faults
-    run_at_work: str | None
-    """A run that had, or has had meanwhile, the catalog's lock."""
+    catalog: str
+    held: lock.HeldLock | None
+    last_state: str | None
+
+    @classmethod
+    def of(cls, catalog: str) -> Lock:
+        """Looks at the lock of a catalog. Raises: ConfigError, StorageError: it cannot be read."""
+        last_state = lock.last_state(catalog)
+        return cls(catalog=catalog, held=lock.look(catalog), last_state=last_state)
+
+    def who_was_at_work(self) -> str | None:
+        """Returns what is, or was, writing to the catalog since then; None for nobody. Raises: as
+        `of`.
+        """
+        for each in (lock.look(self.catalog), self.held):
+            if each is not None and not each.is_dead():
+                return each.name
+        return _ENDED if lock.last_state(self.catalog) != self.last_state else None
 
 
-def prove(arguments: ProveArguments) -> int:
+def prove(arguments: ProveArguments, settings: PressSettings) -> int:
     """Says what is proven of a catalog, a line for each thing that does not agree; returns the exit
     status, 0 only where all agree and nothing is not known.
 
     Raises:
       NoCatalogError: there is no catalog.
-      ConfigError: the key is none that signs, or the receipt has no name of a file.
+      ConfigError: the key is none that signs, a manifest none that is read, or the receipt has no
+        name of a file.
       CallpressError: the catalog cannot be listed, or the receipt not be written, which is found
         out before any work where that can be.
     """
@@ -64,20 +84,26 @@ def prove(arguments: ProveArguments) -> int:
     objects.find_credentials(filter(None, (catalog, output)))
     if output is not None:
         prepare_folder(os.path.dirname(output))
+    listing = listings.read(arguments.listing) if arguments.listing.manifests else None
     made_unix_ns = time.time_ns()
     tell = _ignore if arguments.as_json else _tell_fault
-    found = look_at(catalog, Accounts(), fast=arguments.fast, tell=tell)
+    seen = Lock.of(catalog)
+    accounts = Accounts()
+    faults = look_at(catalog, accounts, fast=arguments.fast, tell=tell)
+    found = None
+    if listing is not None:
+        found = compare(listing, catalog, listings.terms_of(arguments.listing, settings))
     content = make_receipt(
         Circumstances(
             catalog=catalog,
             callpress_version=version("callpress"),
             made_unix_ns=made_unix_ns,
             hashed=not arguments.fast,
-            run_at_work=found.run_at_work,
+            run_at_work=seen.who_was_at_work(),
         ),
-        found.accounts,
-        found.faults,
-        None,
+        accounts,
+        faults,
+        None if listing is None or found is None else received(listing, found),
     )
     if key is not None:
         content = sign(content, key)
@@ -87,14 +113,16 @@ def prove(arguments: ProveArguments) -> int:
     if arguments.as_json:
         print(printable_json(json.dumps(content, indent=2, ensure_ascii=False)))
     else:
+        if listing is not None and found is not None:
+            _tell_listing(listing, found)
         _tell(receipt)
     return 0 if receipt.proven else EXIT_FAILED
 
 
 def look_at(
     catalog: str, accounts: Accounts, *, fast: bool, tell: Callable[[str, str, str], None]
-) -> Found:
-    """Returns what tables and files of a catalog show, all of it looked at once.
+) -> Faults:
+    """Returns what does not agree in tables and files of a catalog, all of it looked at once.
 
     Args:
       catalog: its URI.
@@ -106,13 +134,7 @@ def look_at(
       NoCatalogError: there is no catalog.
       CallpressError: its place cannot be listed.
     """
-    before, held = lock.last_state(catalog), lock.look(catalog)
-    tables = CheckedTables(catalog)
-    if not tables.exists():
-        raise NoCatalogError(
-            f"--catalog {catalog}: there is no catalog, expected the folder with recordings/, "
-            "calls/, archives/ and the other tables that a run wrote"
-        )
+    tables = tables_of(catalog)
     faults = Faults()
     for problem in tables.problems(accounts.add):
         faults.add(problem.uri, problem.what)
@@ -125,25 +147,7 @@ def look_at(
     for fault in accounts.lacking:
         tell(fault.uri, fault.what, "")
     faults.take_lacking(accounts)
-    return Found(
-        accounts=accounts,
-        faults=faults,
-        run_at_work=_run_at_work(catalog, held, before),
-    )
-
-
-def _run_at_work(catalog: str, held: lock.HeldLock | None, before: str | None) -> str | None:
-    """Returns what was, or is, writing to a catalog since its lock was looked at; None for nobody.
-
-    Args:
-      catalog: its URI.
-      held: who had the lock then.
-      before: its last state then.
-    """
-    for each in (lock.look(catalog), held):
-        if each is not None and not each.is_dead():
-            return each.name
-    return _ENDED if lock.last_state(catalog) != before else None
+    return faults
 
 
 def _signing_key(reference: str | None) -> Ed25519PrivateKey | None:
@@ -177,6 +181,17 @@ def _tell_fault(uri: str, what: str, heal: str) -> None:
 
 def _ignore(_uri: str, _what: str, _heal: str) -> None:
     pass
+
+
+def _tell_listing(listing: Listing, found: Reconciliation) -> None:
+    """Tells of each recording of the listing that is not pressed, and of what cannot be read."""
+    for each in not_pressed(found):
+        print(printable(in_words(each, found.terms)))
+    for problem in listing.problems:
+        print(f"not read: {printable(problem)}")
+    for note in found.notes:
+        print(f"callpress: {printable(note)}")
+    manifests.tell_passed_over(listing.passed_over)
 
 
 def _tell(receipt: Receipt) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from transforms.elements import Status
 from transforms.proof.accounts import MOST_NAMED, Accounts, Fault, told, total_sha256
+from transforms.proof.listing import Listing
 from transforms.proof.receipt import (
     FORMAT,
     MOST_WHOLE,
@@ -19,6 +20,8 @@ from transforms.proof.receipt import (
     ReceiptError,
     sha256_of,
 )
+from transforms.proof.reconcile import Reconciliation, count
+from transforms.proof.telling import not_pressed
 from transforms.proof.verdict import is_proven, sentence_of
 
 _NOTHING = "0" * 64
@@ -123,6 +126,27 @@ def make_receipt(
     content["sentence"] = sentence_of(receipt)
     content["sha256"] = sha256_of(content)
     return content
+
+
+def received(listing: Listing, found: Reconciliation) -> dict[str, Any]:
+    """Returns what a receipt says of a listing. Args: found: what became of its recordings."""
+    return {
+        "sha256": listing.sha256,
+        "listed": len(listing),
+        **count(found),
+        "not_readable": len(listing.problems),
+        "named": [
+            {
+                "uri": told(each.uri),
+                "call_cid": told(each.call_cid),
+                "call_session_id": told(each.call_session_id),
+                "state": str(each.state),
+                "why": told(each.why),
+                "is_missing": each.is_missing,
+            }
+            for each in not_pressed(found)[:MOST_NAMED]
+        ],
+    }
 
 
 def _files(accounts: Accounts, *, hashed: bool) -> dict[str, Any]:
