@@ -67,6 +67,7 @@ class Ending:
             "finished_at": datetime.now(UTC).isoformat(),
             "counts": {},
             "repress": None,
+            "reconcile": None,
             "unmatched": [],
             "failures": [],
         }

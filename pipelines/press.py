@@ -38,7 +38,8 @@ from transforms.look_at_archives import LookAtArchives
 from transforms.match_filters import MatchFilters
 from transforms.mix_calls import MixCalls
 from transforms.plan_calls import PlanCalls
-from transforms.read_manifests import KeepLinks, ReadLinks, ReadManifests
+from transforms.proof import at_end
+from transforms.read_manifests import KeepLinks, KeepNamed, ReadLinks, ReadManifests
 from transforms.recall_archives import FindRecalled, RecallArchives
 from transforms.record_archives import RecordArchives
 from transforms.recovery.take_up import TakenUp
@@ -84,6 +85,8 @@ def build(
         failures = (failures, named[read_manifests.FAILURES]) | "AllNotToBeRead" >> beam.Flatten()
         counts += [compared.named, too_old | "CountTooOld" >> beam.Map(lambda _: -1)]
         told["passed_over"] = named[read_manifests.LEFT_OUT]
+        if at_end.is_told(job.filters):
+            told["named"] = named[read_manifests.ENTRIES] | "KeepNamed" >> KeepNamed(job, run)
         of_manifests = {
             "links": named[read_manifests.ENTRIES] | "KeepLinks" >> KeepLinks(job, run),
             "unwanted": named[read_manifests.UNWANTED],

@@ -36,7 +36,7 @@ from transforms.proof.make_receipt import Circumstances, Faults, make_receipt, r
 from transforms.proof.receipt import Receipt, sign
 from transforms.proof.reconcile import Reconciliation
 from transforms.proof.reconcile import reconcile as compare
-from transforms.proof.telling import in_words, not_pressed
+from transforms.proof.telling import in_words, not_pressed, plain
 from transforms.proof.verdict import WHAT_IS_NOT_KNOWN
 from transforms.storage import objects, secrets, uris
 
@@ -186,7 +186,7 @@ def _ignore(_uri: str, _what: str, _heal: str) -> None:
 def _tell_listing(listing: Listing, found: Reconciliation) -> None:
     """Tells of each recording of the listing that is not pressed, and of what cannot be read."""
     for each in not_pressed(found):
-        print(printable(in_words(each, found.terms)))
+        print(printable(in_words(plain(each, found.terms))))
     for problem in listing.problems:
         print(f"not read: {printable(problem)}")
     for note in found.notes:

@@ -94,7 +94,7 @@ def _as_json(
 
 def _print(listing: Listing, found: Reconciliation, counts: Mapping[str, int]) -> None:
     for each in not_pressed(found):
-        print(printable(in_words(each, found.terms)))
+        print(printable(in_words(plain(each, found.terms))))
     for problem in listing.problems:
         print(f"not read: {printable(problem)}")
     for note in found.notes:

@@ -11,8 +11,11 @@ from rich.text import Text
 
 from pipelines.telling import json_lines
 from transforms.media.text import printable
+from transforms.proof.telling import in_words as words_on
+from transforms.proof.telling import sentence
 
 _FAILURES_SHOWN = 10
+_MISSING_SHOWN = 5
 _LISTS = ("failures", "unmatched", "told")
 """Of a result: as long as what they tell of."""
 
@@ -69,6 +72,8 @@ def tell_summary(summary: Mapping[str, Any]) -> bool:
     for failure in summary["failures"][:_FAILURES_SHOWN]:
         lines.tell_entry(lines.entry(_in_a_line(failure), "WARNING"))
     figures = {name: value for name, value in summary.items() if name not in _LISTS}
+    if figures["reconcile"]:
+        figures["reconcile"] = figures["reconcile"]["counts"]
     counts = summary["counts"]
     told = (
         f"run {summary['run_id']}: archives {in_words(counts['archives'])}, calls "
@@ -90,3 +95,21 @@ def _in_a_line(failure: Mapping[str, Any]) -> str:
 def in_words(counts: Mapping[str, int]) -> str:
     """Returns counts by name in their order, those that are 0 left out."""
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def lines_of_listing(summary: Mapping[str, Any], catalog_uri: str) -> list[str]:
+    """Returns what became of the recordings of the listing that a run was from: how many are what,
+    and those first that are missing; nothing for any other run.
+    """
+    found = summary["reconcile"]
+    if found is None or not any(found["counts"].values()):
+        return []
+    missing = [each for each in found["not_pressed"] if each["is_missing"]]
+    lines = [sentence(found["counts"]), *found["notes"]]
+    lines += map(words_on, missing[:_MISSING_SHOWN])
+    if (more := found["counts"]["missing"] - _MISSING_SHOWN) > 0:
+        lines.append(
+            f"and {more} more: callpress reconcile --manifest LISTING --catalog {catalog_uri} "
+            "tells all"
+        )
+    return lines

@@ -1,5 +1,6 @@
 """ReadManifests: listings of recordings -> what they name, each archive once, by its newest link.
-KeepLinks, ReadLinks: these links, also for later portions of a run.
+KeepLinks, ReadLinks: these links, also for later portions of a run. KeepNamed: what is named, for
+the end of the run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, Stage, to_failure
@@ -17,7 +19,8 @@ from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.filters import Filters
 from transforms.media.errors import ArchiveError, RecordingError, StorageError
-from transforms.recovery import portions
+from transforms.proof.listing import ListedRecording, recording_of
+from transforms.recovery import named_recordings, portions
 from transforms.sources.manifests.entry import BadEntry, LeftOut, ManifestEntry
 from transforms.sources.manifests.reading import (
     ManifestObject,
@@ -119,6 +122,40 @@ class ReadLinks(beam.PTransform):
             | "Start" >> beam.Impulse()
             | "Read" >> beam.ParDo(_ReadLinksFn(self._job), self._run)
         )
+
+
+class KeepNamed(beam.PTransform):
+    """Input: `ManifestEntry`. Output: numbers of recordings that were written into staging, without
+    their links, for the last step of the run. What is written twice is told once. Memory is some
+    thousand recordings.
+    """
+
+    def __init__(self, job: JobSettings, run: RunInput) -> None:
+        super().__init__()
+        self._job = job
+        self._run = run
+
+    def expand(self, entries: beam.PCollection[ManifestEntry]) -> beam.PCollection[int]:
+        return entries | "Keep" >> beam.ParDo(_KeepNamedFn(self._job), self._run)
+
+
+class _KeepNamedFn(RunFn):
+    def start_bundle(self) -> None:
+        self._named: list[ListedRecording] = []
+
+    def each(self, entry: ManifestEntry) -> Iterator[int]:
+        self._named.append(recording_of(entry, self.run.started_unix_ns))
+        if len(self._named) >= _LINKS_AT_A_TIME:
+            yield self._write()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        if self._named:
+            yield GlobalWindows.windowed_value(self._write())
+
+    def _write(self) -> int:
+        named, self._named = self._named, []
+        named_recordings.write(self.run, named)
+        return len(named)
 
 
 class _KeepFn(RunFn):

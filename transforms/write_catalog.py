@@ -25,10 +25,12 @@ from transforms.elements import Failure, PressedCall, RecordedArchive, Row
 from transforms.engine.fusion_break import break_fusion
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
-from transforms.media.errors import RunFailedError
+from transforms.media.errors import RunFailedError, StorageError
 from transforms.media.wall_time import utc_date
+from transforms.proof import at_end
+from transforms.proof.reconcile import Terms
 from transforms.reason import Reason
-from transforms.recovery import manifests, portions, take_up
+from transforms.recovery import manifests, named_recordings, portions, take_up
 
 RESULT_FAILURES = 100
 Tally = dict[str, int]
@@ -37,8 +39,8 @@ Tally = dict[str, int]
 class WriteCatalog(beam.PTransform):
     """Input: `SectionRef`, `PressedCall`, `RecordedArchive`, `Failure`, counts of archives listed,
     URIs of those skipped, counts of files of ours left out, with manifests of their entries that
-    are passed over, what is pressed anew, files of calls that are put off, and in a run that names
-    calls or people what of that is nowhere.
+    are passed over and of recordings that they name, what is pressed anew, files of calls that are
+    put off, and in a run that names calls or people what of that is nowhere.
 
     Output: one element, the run's result, which lies in the catalog too (`catalog.results`); when
     it is there, staging is swept and the lock is given back. Rows are merged by `MergeRows`.
@@ -66,6 +68,12 @@ class WriteCatalog(beam.PTransform):
             *(
                 (inputs["passed_over"] | "TallyPassedOver" >> beam.Map(_tally_passed_over),)
                 if "passed_over" in inputs
+                else ()
+            ),
+            *(
+                # They are in staging by the time that the run is finished.
+                (inputs["named"] | "TallyNamed" >> beam.Map(lambda count: {"named": count}),)
+                if "named" in inputs
                 else ()
             ),
         ) | "AllTallies" >> beam.Flatten()
@@ -228,13 +236,33 @@ class _FinishFn(RunFn):
             "finished_at": row["finished_at"].isoformat(),
             "counts": tally,
         }
-        reason, told = results.judge(found, job, run)
-        result = results.summarise(found, 0 if reason is Reason.OK else 1, reason, told)
         with lease_of(job, run).at_work():
+            reconciled, not_told = _reconcile(job, run)
+            reason, told = results.judge(found, job, run)
+            result = results.summarise(
+                {**found, "reconcile": reconciled},
+                *(0 if reason is Reason.OK else 1, reason, [*told, *not_told]),
+            )
             lease_of(job, run).check()
             _write_run(row, job, run)
             results.write(job.catalog_uri, result)
         yield result
+
+
+def _reconcile(job: JobSettings, run: RunIdentity) -> tuple[dict[str, Any] | None, list[str]]:
+    """Returns what became of the recordings that manifests name, None for a run that does not tell;
+    and a line where that cannot be found out. It ends no run: what is published stands.
+    """
+    if not (job.manifests and at_end.is_told(job.filters)):
+        return None, []
+    terms = Terms(now_unix_ns=time.time_ns(), max_attempts=job.settings.limits.max_attempts)
+    try:
+        named = named_recordings.read(run)
+        return at_end.reconcile_at_end(
+            named, job.catalog_uri, terms, job.filters, run.since_unix_ns
+        ), []
+    except StorageError as error:
+        return None, [f"what became of the recordings of the listing is not known: {error}"]
 
 
 class _StagingFn(RunFn):

@@ -257,6 +257,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "missing_seconds": 0.1,
         "unmatched": [],
         "repress": None,
+        "reconcile": None,
         "first_time": {"ok": 1, "partial": 1, "failed": 1, "empty": 1},
         "media_seconds": 2.0,
         "cpu_seconds": 0.011,

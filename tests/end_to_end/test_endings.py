@@ -39,6 +39,7 @@ NOTHING: dict[str, Any] = {
         "passed_over": {"composite": 0, "individual": 0, "other_event": 0},
     },
     "repress": None,
+    "reconcile": None,
     "claimed_seconds": 0.0,
     "missing_seconds": 0.0,
     "unmatched": [],

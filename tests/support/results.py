@@ -27,6 +27,7 @@ def make_result(number: int, reason: Reason = Reason.OK, **counts: int) -> dict[
         "finished_at": "2026-01-05T02:01:15+00:00",
         "counts": {"archives_listed": 12, "archives_ok": 3, "calls_ok": 2, **counts},
         "repress": None,
+        "reconcile": None,
         "unmatched": [],
         "failures": [],
     }

@@ -44,14 +44,16 @@ def _urgency(each: Reconciled) -> tuple[bool, int, str]:
     return not each.is_missing, deleted, each.uri
 
 
-def in_words(each: Reconciled, terms: Terms) -> str:
-    """Returns a line on a recording that is not pressed."""
-    who = [f"call {each.call_cid}"] if each.call_cid else []
-    who += [f"session {each.call_session_id}"] if each.call_session_id else []
-    of_call = f" ({', '.join(who)})" if who else ""
-    missing = "missing, " if each.is_missing else ""
-    return f"{missing}{each.state}: {each.uri}{of_call}: {each.why}; {_deletion(each, terms)}; " + (
-        f"to do: {each.remedy}"
+def in_words(told: Mapping[str, Any]) -> str:
+    """Returns a line on a recording that is not pressed. Args: told: of `plain`."""
+    who = ", ".join(
+        f"{what} {told[name]}"
+        for what, name in (("call", "call_cid"), ("session", "call_session_id"))
+        if told[name]
+    )
+    return (
+        f"{'missing, ' if told['is_missing'] else ''}{told['state']}: {told['uri']}"
+        f"{who and f' ({who})'}: {told['why']}; {_deletion(told)}; to do: {told['remedy']}"
     )
 
 
@@ -61,9 +63,9 @@ def _days_left(each: Reconciled, terms: Terms) -> float | None:
     return round((each.deleted_unix_ns - terms.now_unix_ns) / DAY_NS, 2)
 
 
-def _deletion(each: Reconciled, terms: Terms) -> str:
-    days = _days_left(each, terms)
-    copy = f", a copy is {each.copy_uri}" if each.copy_uri else ""
+def _deletion(told: Mapping[str, Any]) -> str:
+    days = told["days_left"]
+    copy = f", a copy is {told['copy_uri']}" if told["copy_uri"] else ""
     if days is None:
         return f"when the vendor deletes it is not known{copy}"
     if days < 0:

@@ -4,6 +4,7 @@ near its end has most of its tables. What one has found and later ones need lies
     <staging>/portions/archives-00002.jsonl    the archives of the second one, a line each
     <staging>/portions/found-00001.json        what came of the first one
     <staging>/portions/links-0123456789ab.jsonl    what opens archives that manifests name
+    <staging>/portions/named-0123456789ab.jsonl    these archives (`named_recordings`)
 """
 
 from __future__ import annotations
