@@ -5,12 +5,16 @@ receipt of it says later what has changed.
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +31,7 @@ from transforms.locking import lock
 from transforms.proof.receipt import canonical
 
 DAY_MS = 86_400_000
-RECEIPT = Path("out", "catalog", "receipts", "night.json")
+RECEIPT = Path("pressed", "catalog", "receipts", "night.json")
 """Beside the tables, where runs and `verify` leave it alone."""
 
 
@@ -47,7 +51,7 @@ def _archive(call: str, day: int) -> bytes:
 @pytest.fixture(scope="module")
 def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two calls of two days and an archive that is none in `raw`, what was made of
-    them in `out`, and a receipt of it; a copy of `out` is in `kept`.
+    them in `pressed`, and a receipt of it; a copy of `pressed` is in `kept`.
     """
     folder = tmp_path_factory.mktemp("proven")
     (folder / "raw").mkdir()
@@ -57,25 +61,25 @@ def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert _press(folder).status == 1  # more failed than is allowed
     receipt = folder / RECEIPT
     assert _prove(folder, "--output", receipt).status == 0
-    shutil.copytree(folder / "out", folder / "kept")
+    shutil.copytree(folder / "pressed", folder / "kept")
     return folder
 
 
 def _press(folder: Path) -> Finished:
-    return callpress("run", "--input", folder / "raw" / "*", "--output", folder / "out")
+    return callpress("run", "--input", folder / "raw" / "*", "--output", folder / "pressed")
 
 
 @pytest.fixture
 def folder(pressed: Path) -> Iterator[Path]:
     """The same, for a test to change."""
     yield pressed
-    shutil.rmtree(pressed / "out")
-    shutil.copytree(pressed / "kept", pressed / "out")
+    shutil.rmtree(pressed / "pressed")
+    shutil.copytree(pressed / "kept", pressed / "pressed")
     (pressed / "raw" / "c.tar.gz").write_bytes(b"no archive")
 
 
 def _prove(folder: Path, *flags: object) -> Finished:
-    return callpress("prove", "--catalog", folder / "out" / "catalog", *flags)
+    return callpress("prove", "--catalog", folder / "pressed" / "catalog", *flags)
 
 
 def _check(folder: Path, *flags: object) -> Finished:
@@ -84,11 +88,11 @@ def _check(folder: Path, *flags: object) -> Finished:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted((folder / "out" / "recordings").rglob("*.m*"))
+    return sorted((folder / "pressed" / "recordings").rglob("*.m*"))
 
 
 def _objects(folder: Path, table: str) -> list[Path]:
-    return sorted((folder / "out" / "catalog" / table).rglob("*.parquet"))
+    return sorted((folder / "pressed" / "catalog" / table).rglob("*.parquet"))
 
 
 def _object(folder: Path, table: str) -> Path:
@@ -246,8 +250,45 @@ def test_quiet_night_changes_nothing_and_what_a_later_run_makes_is_told_as_new(
     assert {"where": str(archive), "what": "was failed, is ok"} in told["changes"]
 
 
+def test_listing_is_proven_where_none_of_it_is_missing(folder: Path) -> None:
+    listing, raw, receipt = folder / "list.txt", folder / "raw", folder / "listed.json"
+    names = [raw / f"{call}.tar.gz" for call in "ab"]
+    listing.write_text("".join(f"{name}\n" for name in names))
+    done = _prove(folder, "--manifest", listing, "--output", receipt)
+    assert (done.status, done.err) == (0, "")
+    (sentence,) = done.out.splitlines()
+    assert sentence.startswith("callpress: the vendor lists 2; 2 whole, 0 named; 0 packets and")
+    before = json.loads(receipt.read_bytes())["listing"]
+
+    # What failed once is waiting for another try; what nobody pressed is missing.
+    listing.write_text("".join(f"{name}\n" for name in (*names, raw / "c.tar.gz", raw / "d.tar")))
+    done = _prove(folder, "--manifest", listing, "--output", receipt)
+    assert done.status == 1
+    absent, waiting, sentence = done.out.splitlines()
+    assert absent.startswith(f"missing, absent: {raw / 'd.tar'}: the catalog has nothing of it")
+    assert waiting.startswith(f"waiting: {raw / 'c.tar.gz'}: failed once: ArchiveError")
+    assert sentence.startswith(
+        "callpress: not proven (1 of the listing missing): the vendor lists 4; 2 whole, 2 named; "
+    )
+    found = json.loads(receipt.read_bytes())["listing"]
+    assert found["sha256"] != before["sha256"]
+    assert [entry["state"] for entry in found["named"]] == ["absent", "waiting"]
+    states = ("listed", "pressed", "waiting", "absent", "missing")
+    assert [found[state] for state in states] == [4, 2, 1, 1, 1]
+    done = _prove(folder, "--check", receipt)
+    assert done.status == 1
+    assert done.out.endswith("; nothing has changed since\n")
+
+    listing.write_bytes(b'{"recordings": [{"url": 1, "filename": 2}]}')
+    done = _prove(folder, "--manifest", listing, "--output", receipt)
+    assert done.status == 1
+    assert f"not read: {listing}: " in done.out
+    assert "not proven (1 of the listing not readable): the vendor lists 0" in done.out
+    assert _prove(folder, "--manifest", folder / "nowhere").status == 2
+
+
 def test_run_at_work_proves_nothing(folder: Path) -> None:
-    catalog = folder / "out" / "catalog"
+    catalog = folder / "pressed" / "catalog"
     state = {"run_id": "night", "host": "elsewhere", "pid": 1, "expires_unix_s": time.time() + 60}
     (catalog / lock.NAME).write_text(json.dumps(state))
     done = _prove(folder, "--output", folder / "later.json")
@@ -275,10 +316,10 @@ def test_receipt_of_another_catalog_is_told(pressed: Path, tmp_path: Path) -> No
     receipt = pressed / RECEIPT
     done = callpress("prove", "--check", receipt, "--catalog", other / "catalog")
     assert done.status == 1
-    catalog = pressed / "out" / "catalog"
+    catalog = pressed / "pressed" / "catalog"
     assert f"it is of the catalog {catalog}, --catalog is {other / 'catalog'}" in done.out
     # The same one by another name is the same.
-    (tmp_path / "link").symlink_to(pressed / "out")
+    (tmp_path / "link").symlink_to(pressed / "pressed")
     same = callpress("prove", "--check", receipt, "--catalog", tmp_path / "link" / "catalog")
     assert same.status == 0
 
@@ -292,10 +333,10 @@ def test_catalog_of_an_earlier_version_is_not_proven(tmp_path: Path) -> None:
 
 
 def test_receipt_that_cannot_be_written_is_told(pressed: Path) -> None:
-    catalog = pressed / "out" / "catalog"
+    catalog = pressed / "pressed" / "catalog"
     (pressed / "file").write_bytes(b"")
     for place, status, said in (
-        (pressed / "out", 2, "is a folder, expected the name of a file in it"),
+        (pressed / "pressed", 2, "is a folder, expected the name of a file in it"),
         (catalog / "tracks" / "receipt.json", 2, "lies in the table tracks"),
         ("https://example.test/receipt.json", 2, "https:// is read only"),
         (pressed / "file" / "receipt.json", 1, "cannot be written: "),
@@ -305,3 +346,40 @@ def test_receipt_that_cannot_be_written_is_told(pressed: Path) -> None:
         assert said in done.err
     done = callpress("prove", "--catalog", pressed / "raw")
     assert (done.status, "there is no catalog" in done.err) == (1, True)
+
+
+def test_lines_of_the_page_do_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    names = [folder / "raw" / f"{call}.tar.gz" for call in "ab"]
+    Path("listing.json").write_text("".join(f"{name}\n" for name in names))
+    page = (ROOT / "docs" / "receipts.md").read_text("utf-8")
+    digests: list[list[str]] = []
+    told: dict[str, str] = {}
+    for language, block in re.findall(r"```(sh|sql)\n(.*?)```", page, re.DOTALL):
+        if language == "sql":
+            for row in duckdb.sql(block).fetchall() if block.startswith("SELECT") else ():
+                digests.append([str(cell) for cell in row])
+            if not block.startswith("SELECT"):
+                duckdb.sql(block)
+            continue
+        for line in block.splitlines():
+            if line.startswith("callpress "):
+                done = callpress(*shlex.split(line)[1:])
+                assert done.status == 0, (line, done.out, done.err)
+                told[line] = done.out
+            else:
+                shell = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", line], capture_output=True, text=True
+                )
+                assert shell.returncode == 0, (line, shell.stderr)
+                told[line] = shell.stdout
+    outs = list(told.values())
+    assert "the vendor lists 2; 2 whole" in outs[2]
+    key = next(told[line].split()[0] for line in told if line.endswith("-outform DER | sha256sum"))
+    assert f"signed by a key that nobody vouched for, {key}" in outs[3]
+    assert f"signed by the key that was given, {key}" in outs[4]
+    assert outs[5].endswith("; nothing has changed since\n")
+    assert "Signature Verified Successfully\n" in outs
+    of_receipt = next(told[line] for line in told if line.endswith("@tsv' receipt.json"))
+    assert [line.split("\t") for line in of_receipt.splitlines()] == digests
+    assert len(Path("files.sha256").read_text().splitlines()) == 6

@@ -27,8 +27,12 @@ def accounts_for(receipt: Receipt) -> Accounts:
     """Returns accounts that tell apart what a receipt does not have, to be taken of the catalog of
     today.
     """
+    listed = receipt.listing.named if receipt.listing else []
     return Accounts(
-        wanted=frozenset(archive.archive_uri for archive in receipt.archives.named),
+        wanted=frozenset(
+            [archive.archive_uri for archive in receipt.archives.named]
+            + [entry.uri for entry in listed]
+        ),
         since_unix_us={
             day.call_date: (parse_time(day.newest_row_at) or 0) // 1_000
             for day in receipt.files.dates
@@ -106,6 +110,11 @@ def _archives(receipt: Receipt, accounts: Accounts) -> Iterator[Change]:
         elif now != archive.status:
             yield Change(where=archive.archive_uri, what=f"was {archive.status}, is {now}")
     known = {archive.archive_uri for archive in receipt.archives.named}
+    for entry in receipt.listing.named if receipt.listing else ():
+        now = accounts.statuses.get(entry.uri)
+        if entry.state == "absent" and now is not None and entry.uri not in known:
+            known.add(entry.uri)
+            yield Change(where=entry.uri, what=f"was absent, is {now}")
     for named in accounts.named:
         if (uri := told(named.archive_uri)) not in known:
             yield Change(where=uri, what=f"is {named.status}, was whole or not there")
