@@ -357,10 +357,9 @@ def test_lines_of_the_page_do_what_it_says(folder: Path, monkeypatch: pytest.Mon
     told: dict[str, str] = {}
     for language, block in re.findall(r"```(sh|sql)\n(.*?)```", page, re.DOTALL):
         if language == "sql":
-            for row in duckdb.sql(block).fetchall() if block.startswith("SELECT") else ():
-                digests.append([str(cell) for cell in row])
-            if not block.startswith("SELECT"):
-                duckdb.sql(block)
+            rows = duckdb.execute(block).fetchall()
+            if block.startswith("SELECT"):
+                digests = [[str(cell) for cell in row] for row in rows]
             continue
         for line in block.splitlines():
             if line.startswith("callpress "):

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.support import schemas
 from tests.support.command import callpress
 from transforms.proof import read_receipt, signing
 from transforms.proof.accounts import Accounts, FilesOfDate, NamedArchive
@@ -94,6 +95,14 @@ def test_receipt_without_signature_is_as_it_was_made(file: Path) -> None:
     assert done.status == 0
     assert f"callpress: {SENTENCE}\n" in done.out
     assert "as it was made on 2026-11-22T12:00:00.123456Z; not signed: anybody may" in done.out
+
+
+@pytest.mark.parametrize(("name", "status"), [("receipt", 0), ("receipt-not-proven", 1)])
+def test_published_example_is_as_it_was_made(name: str, status: int) -> None:
+    """One that was made stays right: its sentence is that of its version."""
+    done = callpress("prove", "--check", schemas.FOLDER / "examples" / f"{name}.json")
+    assert done.status == status
+    assert "as it was made on 2026-11-29" in done.out
 
 
 def test_layout_of_the_json_does_not_matter(file: Path) -> None:

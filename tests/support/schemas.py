@@ -33,6 +33,7 @@ NAMES = tuple(sorted(path.name.removesuffix(_ENDING) for path in FOLDER.glob(f"*
 WRITERS = (
     ("pipelines.ending", "_write", "run-result"),
     ("transforms.catalog.results", "write", "run-result"),
+    ("transforms.proof.receipt", "write", "receipt"),
 )
 """Module, function and schema: the function's last argument is an object of that schema. Other
 modules must call it by way of its own.
@@ -41,6 +42,8 @@ modules must call it by way of its own.
 Printed = Callable[[Any], Sequence[tuple[str, Any]]]
 PRINTED: Mapping[str, Printed] = {
     "runs": lambda told: [("run-result", each) for each in told["runs"]],
+    # What `--check` tells of a receipt is none.
+    "prove": lambda told: [("receipt", told)] if "format" in told else [],
 }
 """By command, what there is of which schema in what it prints with `--json`."""
 

@@ -23,6 +23,9 @@ from transforms.storage import objects
 
 FORMAT = "callpress receipt"
 VERSION = 1
+"""Of keys and of the words of the sentence alike: a receipt that was made is checked by later
+versions too, so either of them changes with another number.
+"""
 MOST_WHOLE = (1 << 53) - 1
 """The largest integer that every reader of JSON has exactly (RFC 8785 s3.2.2.3, RFC 7493 s2.2)."""
 
