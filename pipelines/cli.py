@@ -5,6 +5,7 @@ right.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
@@ -34,7 +35,6 @@ from pipelines.options import (
 )
 from pipelines.parsers import CompletionArguments
 from pipelines.parsing import UsageError
-from pipelines.runners import dataflow_preflight
 from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
@@ -147,6 +147,8 @@ def _preflight(arguments: RunArguments) -> RunArguments:
     Raises:
       UsageError, ConfigError: there is something; the last of it.
     """
+    from pipelines.runners import dataflow_preflight
+
     if problems := dataflow_preflight.find_problems(arguments):
         for problem in problems[:-1]:
             _tell(problem)
@@ -203,6 +205,8 @@ def _press(arguments: PressArguments, settings: PressSettings) -> int:
     try:
         # It imports what it needs while this process does.
         POOL.warm(settings.limits.codec_memory_bytes)
+        # This process computes nothing: threads of numpy's would only keep the other from its core.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from pipelines.press_archives import press_archives
 
         return press_archives(arguments, settings)

@@ -9,7 +9,6 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from pipelines import archive_commands, catalog_commands
 from pipelines.parsing import Commands, OurParser, UsageError
@@ -29,6 +28,22 @@ class CompletionArguments:
     """One of `SHELLS`."""
 
 
+class _Version(argparse.Action):
+    """Prints the version, looked up when it is asked for: that takes as long as all the parsers."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"callpress {version('callpress')}")
+        parser.exit()
+
+
 def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Returns the parser of the whole command, and that of `run` within it."""
     parser = OurParser(
@@ -36,7 +51,9 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         description="Presses raw call recordings into an MKV per participant, an MP3 per call and "
         "Parquet catalogs.",
     )
-    parser.add_argument("--version", action="version", version=f"callpress {version('callpress')}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=OurParser)
     run = _add_run(commands)
     archive_commands.add_all(commands)

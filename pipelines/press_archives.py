@@ -310,6 +310,7 @@ class _Work:
             self._settings,
             staging_uri,
             self._publish_for(plan.call),
+            measures=False,
         )
         if done.lost is not None:
             yield to_failure(Stage.MIX_CALLS, done.lost, call=plan.call)

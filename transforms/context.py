@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -127,8 +125,3 @@ def is_older(version_of_row: str | None) -> bool:
 def _release(text: str) -> tuple[int, ...]:
     found = _RELEASE.match(text)
     return tuple(int(number) for number in found[0].split(".")) if found else ()
-
-
-def key_hash(*parts: str) -> str:
-    """Returns a short name for something that ids stand for; the same in every process and run."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:24]

@@ -9,8 +9,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from transforms.context import JobSettings, key_hash
-from transforms.elements import ArchiveRef
+from transforms.context import JobSettings
+from transforms.elements import ArchiveRef, key_hash
 from transforms.engine import begun
 from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.media.errors import RecordingError

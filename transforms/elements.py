@@ -4,6 +4,8 @@ thousand. In the order in which a run makes them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -60,6 +62,11 @@ class SectionRef:
     row_count: int
     only_removes: bool = False
     """Whether it takes rows away under a date where none take their place."""
+
+
+def key_hash(*parts: str) -> str:
+    """Returns a short name for something that ids stand for; the same in every process and run."""
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:24]
 
 
 # --- archives ------------------------------------------------------------------------------------

@@ -24,13 +24,14 @@ from transforms.catalog.rows.recordings import individual_row
 from transforms.catalog.rows.segments import segment_rows
 from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.rows.tracks import track_row
-from transforms.context import JobSettings, RunIdentity, key_hash
+from transforms.context import JobSettings, RunIdentity
 from transforms.elements import (
     ExtractedTrack,
     FragmentRef,
     PutOffTrack,
     Row,
     TrackSource,
+    key_hash,
     track_ids_of,
 )
 from transforms.engine import progress

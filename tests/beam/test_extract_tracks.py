@@ -32,8 +32,7 @@ from tests.support.beam import (
 from tests.support.builders import Participant, Segment, encode_opus, tone
 from tests.support.job_run import JobRun
 from transforms.catalog.rows.ids import track_ids
-from transforms.context import key_hash
-from transforms.elements import ExtractedTrack, Failure, Row, TrackSource
+from transforms.elements import ExtractedTrack, Failure, Row, TrackSource, key_hash
 from transforms.engine import progress
 from transforms.extract_tracks import ExtractTracks
 from transforms.media.settings import IndividualSettings, PressSettings

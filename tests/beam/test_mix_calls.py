@@ -131,7 +131,7 @@ def test_large_call_that_is_all_there_is_keeps_the_cores_busy(
     given, run = [], CodecLoan.run
 
     def note(loan: CodecLoan, terms: Terms, job: Any, *args: Any) -> Any:
-        given.append((job, terms.share, args[-2]))
+        given.append((job, terms.share, args[-3]))
         return run(loan, terms, job, *args)
 
     monkeypatch.setattr(CodecLoan, "run", note)

@@ -48,7 +48,7 @@ def _completed(script: Path, *words: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (("callpress", "r"), {"run", "runs"}),
+        (("callpress", "r"), {"reconcile", "run", "runs"}),
         (("callpress", "completion", ""), {"bash", "zsh"}),
         (("callpress", "run", "--flags"), {"--flags-file"}),
         (("callpress", "run", "--log-format", "j"), {"json"}),
@@ -58,6 +58,9 @@ def _completed(script: Path, *words: str) -> set[str]:
         (("callpress", "run", "--output", "fol"), {"folder"}),
         (("callpress", "run", "--flags-file", "ni"), {"night.flags"}),
         (("callpress", "verify", "--re"), {"--repair"}),
+        (("callpress", "extract-audio", "--input-file", "ni"), {"night.flags"}),
+        (("callpress", "mix-audio", "--output", "fol"), {"folder"}),
+        (("callpress", "list-tracks", "--format", "j"), {"json"}),
     ],
 )
 def test_bash_completes(words: tuple[str, ...], found: set[str], script: Path) -> None:

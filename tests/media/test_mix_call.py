@@ -518,3 +518,31 @@ def test_stereo_track_is_measured_in_stereo_also_for_a_mono_mix(tmp_path: Path) 
     sound = decode_with_ffmpeg(tmp_path / "1.mp3", 1)[5_000:100_000]
     assert level_at(sound, 440) == pytest.approx(0.125, abs=0.02)
     assert level_at(sound, 1_000) == pytest.approx(0.125, abs=0.02)
+
+
+def test_mix_is_the_same_where_no_figures_are_wanted(tmp_path: Path) -> None:
+    people = [say("alice", tone(440, 2), 1_000), say("bob", noise(2), 2_500)]
+    tracks = tuple(
+        TrackToMix(parts=(part_files,), is_mixed=True)
+        for part_files in stage_call(people, tmp_path)
+    )
+    found = {}
+    for measures in (True, False):
+        path = tmp_path / f"{measures}.mp3"
+        found[measures] = mix_call(
+            JobHost(open_input=open_in(tmp_path)),
+            tracks,
+            path,
+            Mp3Settings(),
+            CompositeSettings(),
+            {},
+            measures=measures,
+        )
+    assert len(found[True].tracks) == 2
+    assert found[False].tracks == ()
+    with_figures, without = found[True].mix, found[False].mix
+    assert with_figures is not None
+    assert without is not None
+    assert with_figures.file == without.file
+    assert with_figures.loudness_lufs is not None
+    assert without.loudness_lufs is None

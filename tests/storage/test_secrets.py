@@ -13,7 +13,6 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-import tenacity
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -161,7 +160,7 @@ def manager(
         own.write_text(json.dumps(content))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(own))
         monkeypatch.setenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER", running.url + "/")
-        monkeypatch.setattr(secrets, "_BACK_OFF", tenacity.wait_none())
+        monkeypatch.setattr(secrets, "_BACK_OFF_SECONDS", (0, 0))
         yield running
 
 

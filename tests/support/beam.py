@@ -36,7 +36,7 @@ from transforms.catalog.bundles import (
 from transforms.catalog.fragments import read_fragment
 from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import owner_key
-from transforms.context import VERSION, key_hash
+from transforms.context import VERSION
 from transforms.elements import (
     ArchiveRef,
     CallPlan,
@@ -48,6 +48,7 @@ from transforms.elements import (
     Stage,
     TrackPart,
     TrackSource,
+    key_hash,
 )
 from transforms.media.archive.read_members import ArchiveInput
 from transforms.media.job import JobHost

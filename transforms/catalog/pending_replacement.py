@@ -16,7 +16,7 @@ from typing import Any
 
 from transforms.catalog import partitions
 from transforms.catalog.rows.ids import CALL_COLUMNS
-from transforms.context import key_hash
+from transforms.elements import key_hash
 from transforms.media.errors import RetainedFileError
 from transforms.media.values import CallKey
 from transforms.storage import globs, objects, uris

@@ -17,7 +17,8 @@ from typing import cast
 
 import pyarrow as pa
 
-from transforms.context import RunIdentity, key_hash
+from transforms.context import RunIdentity
+from transforms.elements import key_hash
 from transforms.storage import globs, objects, work_folders
 
 logger = logging.getLogger(__name__)

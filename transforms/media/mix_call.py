@@ -93,7 +93,7 @@ class MixedCall:
     """What the job gives: the mix, and figures of all tracks."""
 
     tracks: tuple[TrackSoundStats, ...]
-    """In the order the tracks were given."""
+    """In the order the tracks were given; none where no figures were wanted."""
     mix: MixStats | None
     """None when none was asked for, no track is to sound in it, or it would be too long."""
     too_long_samples: int | None = None
@@ -109,6 +109,7 @@ def mix_call(
     tags: Tags,
     uses_free_cores: bool = False,
     allowed_samples: int | None = None,
+    measures: bool = True,
 ) -> MixedCall:
     """Measures all tracks of a call, and mixes them into one file.
 
@@ -128,10 +129,14 @@ def mix_call(
         are decoded on as many threads while the mix is encoded.
       allowed_samples: how long the mix may be; None for as long as it is. A longer one is not
         written.
+      measures: whether figures of the sound are wanted; without them the mix is the same, and
+        sooner.
     """
     most = min(len(tracks), _MOST_THREADS) if uses_free_cores else 1
     with contextlib.closing(_Threads(host, most)) as threads:
-        return _mix(host, tracks, output, mp3, composite, tags, threads, allowed_samples)
+        return _mix(
+            host, tracks, output, mp3, composite, tags, threads, allowed_samples, measures=measures
+        )
 
 
 class _Threads:
@@ -178,6 +183,8 @@ def _mix(
     tags: Tags,
     threads: _Threads,
     allowed_samples: int | None,
+    *,
+    measures: bool,
 ) -> MixedCall:
     readers_of = [_read_lanes(track, host.open_input) for track in tracks]
     readers = [reader for lanes in readers_of for reader in lanes]
@@ -201,7 +208,7 @@ def _mix(
                 LevelMeter(channels, copies),
                 host.tell_progress,
             )
-        blocks = _mixed(mixed, origin_unix_ns, channels, threads, is_measured=True)
+        blocks = _mixed(mixed, origin_unix_ns, channels, threads, is_measured=measures)
         levels, limiter = LevelMeter(channels, copies), Limiter(channels)
         with Mp3File(output, mp3, wanted, tags) as file:
             for block in _limited(blocks, gain, limiter):
@@ -209,10 +216,12 @@ def _mix(
                     file.write_silence(block.samples)
                     host.tell_progress(block.samples)
                     continue
-                levels.add(file.samples, block)
+                if measures:
+                    levels.add(file.samples, block)
                 file.write(to_pcm16(block).repeat(copies, axis=1))
                 host.tell_progress(len(block))
-            levels.end()
+            if measures:
+                levels.end()
             if not file.samples:  # all packets together are shorter than their look-ahead
                 shortest = SHORTEST_FILE_SAMPLES - LOOK_AHEAD_SAMPLES
                 file.write(np.zeros((shortest, wanted), dtype=np.int16))
@@ -223,7 +232,7 @@ def _mix(
             loudness_lufs=levels.loudness_lufs,
             peak_dbfs=levels.peak_dbfs,
         )
-    for reader in readers:
+    for reader in readers if measures else ():
         if mix is None or reader not in mixed:
             for chunk in reader.measure():
                 if mix is None:
@@ -231,7 +240,7 @@ def _mix(
     return MixedCall(
         tracks=tuple(
             replace(first.stats(), beside=tuple(reader.stats() for reader in others))
-            for first, *others in readers_of
+            for first, *others in (readers_of if measures else ())
         ),
         mix=mix,
         too_long_samples=too_long_samples,

@@ -18,13 +18,13 @@ from transforms.catalog.rows.dumps import (
 )
 from transforms.catalog.rows.ids import track_ids
 from transforms.codec.pool import run_in_codec_process
-from transforms.context import key_hash
 from transforms.elements import (
     ExtractedTrack,
     Failure,
     FragmentRef,
     Stage,
     TrackSource,
+    key_hash,
     to_failure,
 )
 from transforms.engine import progress

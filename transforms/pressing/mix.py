@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from transforms.catalog.output_names import composite_name
 from transforms.catalog.rows.dumps import DumpAccount, accounts_of
-from transforms.catalog.rows.recordings import mix_name
 from transforms.codec.pool import POOL
 from transforms.codec.process import Terms
 from transforms.elements import (
@@ -25,7 +25,7 @@ from transforms.media.mix_call import MixedCall, TrackToMix, mix_call
 from transforms.media.rtp.dump_claims import SegmentClaim
 from transforms.media.settings import PressSettings
 from transforms.media.track.staged_packets import load_index
-from transforms.media.units import SAMPLE_RATE_HZ
+from transforms.media.units import NS_PER_MS, SAMPLE_RATE_HZ
 from transforms.media.values import OutputType, Tags, TrackKey, segment_stem
 from transforms.pressing.extract import Publish
 from transforms.storage import objects, work_folders
@@ -77,6 +77,8 @@ def mix(
     settings: PressSettings,
     staging_uri: str,
     publish: Publish | None,
+    *,
+    measures: bool = True,
 ) -> MixOutcome:
     """Measures the tracks, and makes their mix if the settings want one.
 
@@ -87,6 +89,7 @@ def mix(
       settings: what the mix is to be like.
       staging_uri: the folder for files being made.
       publish: takes the finished mix; None to make none, whatever the settings say.
+      measures: whether figures of the sound are wanted.
     """
     parts = {source.track: source.parts for source in plan.sources}
     writes = publish is not None and settings.composite.enabled
@@ -111,17 +114,23 @@ def mix(
                     _tags(plan, tracks),
                     share is not None,
                     plan.allowed_mix_samples,
+                    measures,
                 )
         except RecordingError as error:
             return MixOutcome(lost=error)
         try:
             uri = ""
             if publish is not None and output is not None and mixed.mix is not None:
-                uri = publish(mix_name(plan), output)
+                uri = publish(_name_of(plan), output)
         except RecordingError as error:
             return MixOutcome(mixed=replace(mixed, mix=None), cpu_ns=cpu_ns, lost=error)
     lost = None if mixed.too_long_samples is None else _tell_too_long(plan, mixed.too_long_samples)
     return MixOutcome(mixed=mixed, uri=uri, cpu_ns=cpu_ns, lost=lost)
+
+
+def _name_of(plan: CallPlan) -> str:
+    """Returns the file name of a call's mix."""
+    return composite_name(plan.call, plan.timeline_start_unix_ns // NS_PER_MS)
 
 
 def _tell_too_long(plan: CallPlan, mix_samples: int) -> TimelineError:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from transforms.codec.pool import run_in_codec_process
-from transforms.context import key_hash
 from transforms.elements import (
     ArchiveRef,
     Failure,
     Stage,
     TrackPart,
     finding_to_failure,
+    key_hash,
     to_failure,
     wants_failure,
 )

@@ -6,7 +6,6 @@ for the metadata server of a machine that is not Google's, and Beam has it do so
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 from pathlib import Path
@@ -71,6 +70,8 @@ def _is_on_google() -> bool:
 
 def _has_metadata_server() -> bool:
     server = os.environ.get("GCE_METADATA_IP") or _METADATA_SERVER
+    import http.client  # late, as most who ask whose account it is never come here
+
     connection = http.client.HTTPConnection(server, timeout=_METADATA_SECONDS)
     try:
         connection.request("GET", "/", headers={"Metadata-Flavor": "Google"})

@@ -20,8 +20,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import tenacity
-
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable, without_secrets
 from transforms.storage import google_account, uris
@@ -41,7 +39,8 @@ _ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TIMEOUT_SECONDS = 20
 _TRIES = 4
-_BACK_OFF = tenacity.wait_random_exponential(multiplier=0.2, max=5)
+_BACK_OFF_SECONDS = (0.2, 5.0)
+"""Of the first tries, and of any at most."""
 
 _kept: dict[str, str] = {}
 _lock = threading.Lock()
@@ -141,6 +140,8 @@ def _read_file(reference: str, path: str) -> str:
 
 def _read_version(reference: str, version: str) -> str:
     """Returns what Secret Manager has under the name of a version. Raises: SecretError."""
+    # Late: most commands read no secret, and are to answer at once.
+    import tenacity
     from google.auth.exceptions import GoogleAuthError
 
     from transforms.storage import errors
@@ -150,7 +151,7 @@ def _read_version(reference: str, version: str) -> str:
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(errors.is_passing),
         stop=tenacity.stop_after_attempt(_TRIES),
-        wait=lambda state: _BACK_OFF(state),
+        wait=tenacity.wait_random_exponential(*_BACK_OFF_SECONDS),
         reraise=True,
     )
     try:

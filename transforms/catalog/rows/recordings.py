@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transforms.catalog.output_names import composite_name
 from transforms.catalog.rows.ids import call_ids, track_ids
 from transforms.context import VERSION
 from transforms.elements import CallPlan, ExtractedTrack, Row, TrackSource
@@ -51,11 +50,6 @@ def mix_row(plan: CallPlan, mix: MixStats, uri: str, tracks: Sequence[ExtractedT
         **_file_columns(mix.file, mix.start_unix_ns, plan.timeline_start_unix_ns, uri),
         "archive_uris": sorted({archive for track in tracks for archive in track.archive_uris}),
     }
-
-
-def mix_name(plan: CallPlan) -> str:
-    """Returns the file name of a call's mix."""
-    return composite_name(plan.call, plan.timeline_start_unix_ns // NS_PER_MS)
 
 
 def _file_columns(file: MediaFile, begin_unix_ns: int, zero_unix_ns: int, uri: str) -> Row:
