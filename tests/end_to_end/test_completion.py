@@ -48,7 +48,8 @@ def _completed(script: Path, *words: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (("callpress", "r"), {"reconcile", "run", "runs"}),
+        (("callpress", "r"), {"run", "runs", "reconcile"}),
+        (("callpress", "reconcile", "--ma"), {"--manifest"}),
         (("callpress", "completion", ""), {"bash", "zsh"}),
         (("callpress", "run", "--flags"), {"--flags-file"}),
         (("callpress", "run", "--log-format", "j"), {"json"}),

@@ -42,6 +42,7 @@ modules must call it by way of its own.
 Printed = Callable[[Any], Sequence[tuple[str, Any]]]
 PRINTED: Mapping[str, Printed] = {
     "runs": lambda told: [("run-result", each) for each in told["runs"]],
+    "reconcile": lambda told: [("reconcile", told)],
     # What `--check` tells of a receipt is none.
     "prove": lambda told: [("receipt", told)] if "format" in told else [],
 }
