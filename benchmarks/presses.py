@@ -65,6 +65,13 @@ class Presses:
         shutil.rmtree(output)
         return used
 
+    def press_by_itself(self, archive: Path) -> Used:
+        """Makes the media of an archive by itself and forgets it. Raises: ProgramFailedError."""
+        output = self.new_path()
+        used = run([CALLPRESS, "process-all", "--input-file", archive, "--output", output])
+        shutil.rmtree(output)
+        return used
+
     def start(self, config: Path | None = None) -> Used:
         """Presses next to nothing: what that takes, every run takes. Raises: ProgramFailedError."""
         return self.press(*self.material.smallest(), config=config)

@@ -215,6 +215,22 @@ def start_inspect(_: Presses) -> Figure:
     return _start_up(1, "inspect", SAMPLE)
 
 
+def start_list_tracks(_: Presses) -> Figure:
+    return _start_up(0.3, "list-tracks", "--input-file", SAMPLE)
+
+
+def one_archive(presses: Presses) -> Figure:
+    (tracks,) = presses.calls(SAMPLE)
+    ours, bare = in_turns(
+        START_ROUNDS, lambda: presses.press_by_itself(SAMPLE), lambda: presses.mix_bare(tracks)
+    )
+    ours_s, bare_s = _least_wall(ours), _least_wall(bare)
+    detail = (
+        f": {ours_s:.2f} by {bare_s:.2f} s, {_least_cpu(ours):.2f} by {_least_cpu(bare):.2f} CPU s"
+    )
+    return at_most(ours_s / bare_s, 1.2, "", detail)
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -398,6 +414,8 @@ FIGURES: dict[str, Callable[[Presses], Figure]] = {
     "start-up, a usage error": start_usage_error,
     "start-up, an unknown flag": start_unknown_flag,
     "start-up, inspect": start_inspect,
+    "start-up, list-tracks": start_list_tracks,
+    "one archive by itself, process-all of the sample: wall by ffmpeg's": one_archive,
     "memory, next to nothing": memory_one_small,
     "memory, 1,000 small archives": memory_many,
     "memory, 5 min x 20 participants": memory_short,

@@ -154,7 +154,7 @@ def test_bug_before_any_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise KeyError("of ours")
 
-    monkeypatch.setattr("pipelines.cli.load_profile", fail)
+    monkeypatch.setattr("pipelines.obey.load_profile", fail)
 
     with pytest.raises(KeyError, match="of ours"):
         _run(tmp_path)
@@ -169,7 +169,7 @@ def test_run_that_is_stopped_before_it_has_begun_is_told(
     number: int, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr("pipelines.cli.load_profile", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr("pipelines.obey.load_profile", lambda _: os.kill(os.getpid(), number))
 
     assert _run(tmp_path).status == status
 

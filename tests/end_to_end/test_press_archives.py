@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
+from pipelines import cli
+from pipelines.archive_commands import Wanted
 from tests.support.builders import (
     Participant,
     Segment,
@@ -41,6 +43,10 @@ from transforms.storage.storage_options import StorageOptions
 SECRET = "Planted7Signature0f9e8d7c"
 SIGNAL_SECONDS = 3
 TONE = tuple(encode_opus(tone(440, 0.5)))
+
+
+def test_commands_that_begin_early_are_those_that_press() -> None:
+    assert set(Wanted) == cli.PRESSING
 
 
 def sums_of(files: Iterable[Path]) -> dict[str, str]:
