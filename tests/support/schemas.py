@@ -126,12 +126,16 @@ def look_at_printed(arguments: Sequence[object], out: str) -> None:
 
 
 def look_at_files(folder: Path) -> None:
-    """Looks at each result of a run below a folder, one of each form: figures make none."""
+    """Looks at the results of runs below a folder, one of those that differ in figures and names of
+    runs only.
+    """
     seen: set[bytes] = set()
     for path in _files(folder):
         text = path.read_bytes()
-        form = re.sub(rb"[0-9]+", b"0", text)
-        if form in seen or b'"exit_status"' not in text:
+        if b'"exit_status"' not in text:
+            continue
+        form = re.sub(rb"[0-9a-f]*[0-9][0-9a-f]*", b"0", text)
+        if form in seen:
             continue
         seen.add(form)
         if _is_of_a_run(value := _parsed(text)):
