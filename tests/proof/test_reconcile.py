@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.command import ROOT
@@ -20,8 +22,10 @@ from tests.support.listings import (
     row_of,
     write_archives,
 )
+from transforms.catalog.schema import SCHEMAS
 from transforms.elements import Row
 from transforms.filters import Filters
+from transforms.media.errors import StorageError
 from transforms.proof.at_end import is_told, reconcile_at_end
 from transforms.proof.listing import ListedRecording
 from transforms.proof.reconcile import Reconciled, State, reconcile, reconcile_rows
@@ -82,6 +86,10 @@ def _one(
         (
             *("failed", {"attempts": 3, "callpress_version": None}, "failed", "failed 3 times"),
             "the next run over this listing tries it once, as an older version left it",
+        ),
+        (
+            *("failed", {"error_message": f"{URI}: gone", "error_type": "StorageError"}),
+            *("waiting", "failed once: StorageError: gone", "(try 2 of 3)"),
         ),
         ("partial", {"error_type": "RtpError"}, "partial", "missing: RtpError", "no run tries it"),
         ("partial", {"error_type": "StorageError"}, "partial", "StorageError", "(try 2 of 3)"),
@@ -229,3 +237,32 @@ def test_run_tells_of_what_it_is_about(tmp_path: Path) -> None:
     of_no_call = {"/new/gone", "/old/gone", "/some/gone", "/some/waits", "/some/done"}
     assert told(excluded_calls=("default:y",)) == (2, (every | unknown) - of_no_call)
     assert not is_told(Filters(calls=("default:x",)))
+
+
+_FAR = pa.array([2**62], pa.timestamp("us", tz="UTC"))
+_NO_UTF8 = pa.Array.from_buffers(
+    pa.string(), 1, [None, *pa.array([b"/raw/\xff"], pa.binary()).buffers()[1:]]
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("created_at", _FAR),
+        ("processed_at", _FAR),
+        ("error_message", _NO_UTF8),
+        ("archive_uri", _NO_UTF8),
+        ("attempts", pa.array(["often"])),
+    ],
+)
+def test_value_that_no_run_writes_is_the_objects_fault(
+    column: str, values: pa.Array, tmp_path: Path
+) -> None:
+    rows = pa.Table.from_pylist([row_of(URI, [SESSION], "ok")], SCHEMAS["archives"])
+    path = tmp_path / "archives" / "call_date=2026-01-05" / "part-0.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(rows.set_column(rows.schema.names.index(column), column, values), path)
+    listing = listing_in(tmp_path / "listing.json", [recording_of_vendor(URI, SESSION)])
+
+    with pytest.raises(StorageError, match=f"^{path}: .*; restore it, or remove it to lose"):
+        list(reconcile(listing, str(tmp_path), TERMS))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from transforms.catalog.schema import (
 )
 from transforms.elements import Row
 from transforms.media.errors import StorageError
+from transforms.media.text import one_line
 from transforms.storage import objects, uris
 
 _ROWS_AT_A_TIME = 10_000
@@ -99,7 +101,31 @@ def read_table(
         there = [name for name in schema.names if name in parquet.names]
         with parquet.reading():
             rows = _conformed(parquet.read(there, wanted), schema)
-    return rows if wanted is None else wanted.select(rows)
+    with _reading_values(file):
+        return rows if wanted is None else wanted.select(rows)
+
+
+def read_texts(file: CatalogFile, table: str, column: str) -> list[str]:
+    """Returns a column of text of all rows that have a value there. Raises: StorageError: it cannot
+    be read.
+    """
+    found = read_table(file, table, (column,)).column(column)
+    with _reading_values(file):
+        return [text for text in found.to_pylist() if text is not None]
+
+
+@contextlib.contextmanager
+def _reading_values(file: CatalogFile) -> Iterator[None]:
+    """Turns what Python says of values that it has nothing for, as times past its calendar and text
+    that is no UTF-8, into a StorageError.
+    """
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise StorageError(
+            f"{file.uri}: has a value that no run writes ({one_line(str(error))}); restore it, or "
+            "remove it to lose its rows"
+        ) from None
 
 
 def read_all_columns(file: CatalogFile, table: str) -> pa.Table:
@@ -145,7 +171,9 @@ def read_rows(
     rows: list[Row] = []
     for file in list_files(catalog_uri, table, call_date):
         if may_hold_any(file, table, wanted):
-            rows.extend(read_table(file, table, wanted=wanted).to_pylist())
+            found = read_table(file, table, wanted=wanted)
+            with _reading_values(file):
+                rows.extend(found.to_pylist())
     return _newest(rows, table)
 
 
@@ -166,7 +194,9 @@ def scan(
     if may_hold_any(file, table, wanted):
         found = read_table(file, table, columns, wanted)
         for batch in found.to_batches(max_chunksize=_ROWS_AT_A_TIME):
-            for row in batch.to_pylist():
+            with _reading_values(file):
+                rows = batch.to_pylist()
+            for row in rows:
                 yield {**row, "call_date": file.call_date}
 
 

@@ -51,5 +51,4 @@ class CatalogArchiveRows:
     def uris(self) -> Iterator[list[str]]:
         """As `ArchiveRows.uris`. Raises: StorageError."""
         for file in self._files:
-            column = partitions.read_table(file, "archives", _KEY).column("archive_uri")
-            yield [uri for uri in column.to_pylist() if uri is not None]
+            yield partitions.read_texts(file, "archives", "archive_uri")

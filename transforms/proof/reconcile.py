@@ -215,7 +215,8 @@ def _state_of(recording: ListedRecording, row: Row | None, terms: Terms) -> tupl
 def _failed(row: Row) -> str:
     """Returns what the catalog says went wrong."""
     # The rows are anybody's who can write to the catalog.
-    told = without_secrets(": ".join(filter(None, (row["error_type"], row["error_message"]))))
+    message = (row["error_message"] or "").removeprefix(f"{row['archive_uri']}: ")
+    told = without_secrets(": ".join(filter(None, (row["error_type"], message))))
     if row["status"] == Status.PARTIAL:
         return f"something is missing: {told}" if told else "something is missing"
     times = "once" if (tried := int(row["attempts"] or 1)) == 1 else f"{tried} times"
