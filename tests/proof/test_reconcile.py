@@ -171,6 +171,16 @@ def test_one_row_answers_for_one_recording(tmp_path: Path) -> None:
     assert states(row_of("/x/a.tar.gz", None, "ok")) == ["absent", "absent"]
 
 
+def test_archive_of_two_sessions_answers_for_one_recording_of_its_name(tmp_path: Path) -> None:
+    named = [(f"https://{session}.test/a.tar.gz", session) for session in ("s1", "s2")]
+    recordings = [recording_of_vendor(uri, session) for uri, session in named]
+    listing = listing_in(tmp_path / "listing.json", recordings)
+
+    found = reconcile_rows(listing, MadeUpRows([row_of("/a.tar.gz", ["s1", "s2"], "ok")]), TERMS)
+
+    assert [str(each.state) for each in found] == ["pressed", "absent"]
+
+
 def test_without_a_session_a_listing_finds_by_uri_alone(tmp_path: Path) -> None:
     elsewhere = row_of("/copies/a.tar.gz", [SESSION, ""], "ok")
 
