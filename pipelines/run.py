@@ -356,8 +356,9 @@ def _press(prepared: _Prepared, watched: _Watched, ending: Ending) -> int:
     manifests.tell_passed_over(result["counts"]["passed_over"])
     for line in result["told"]:
         tell(line, "ERROR" if result["exit_status"] else "WARNING")
+    is_missing = bool(result["reconcile"] and result["reconcile"]["counts"]["missing"])
     for line in run_summary.lines_of_listing(result, job.catalog_uri):
-        tell(printable(line))
+        tell(printable(line), "WARNING" if is_missing else "INFO")
     return int(result["exit_status"])
 
 

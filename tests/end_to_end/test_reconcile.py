@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
+from pipelines.run_summary import lines_of_listing
 from tests.end_to_end.test_manifests import LONG_AGO, PLANTED, TODAY, archive, listing, sign
 from tests.end_to_end.test_manifests import recording as _recording
 from tests.support.command import Finished, callpress
-from tests.support.listings import DAY_NS, HOUR_NS, row_of, write_archives
+from tests.support.listings import DAY_NS, HOUR_NS, TERMS, row_of, write_archives
 from tests.support.locks import acquire
 from tests.support.tls_site import Page, Site
+from transforms.filters import Filters
 from transforms.locking.lock import NAME
+from transforms.proof.at_end import reconcile_at_end
+from transforms.proof.listing import ListedRecording
 
 
 def recording(link: str, session: str, age_ns: int = DAY_NS, signed_at: str = TODAY) -> Any:
@@ -101,25 +105,23 @@ def test_night_names_what_was_withheld_broken_and_expired(tls_site: Site, tmp_pa
     assert (done.status, done.err) == (1, "")
 
 
-def test_bounded_night_waits_and_the_next_one_has_all(tls_site: Site, tmp_path: Path) -> None:
-    """In portions, too."""
+def test_bounded_night_in_portions_tells_what_waits(tls_site: Site, tmp_path: Path) -> None:
+    """The manifest is read by its first portion, and all is told by its last."""
     out, manifest = tmp_path / "out", tmp_path / "listing.json"
     names = ("one", "two", "three")
     links = {name: tls_site.put(f"/{name}", archive(name)) for name in names}
-    recordings = [recording(links[name], f"session-{name}") for name in names]
-    manifest.write_text(listing(*recordings))
+    manifest.write_text(listing(*(recording(links[name], f"session-{name}") for name in names)))
 
-    first = run(out, "--manifest", manifest, "--max-archives", 1)
+    end = run(out, "--manifest", manifest, "--max-archives", 2, "--portion-archives", 1)
     found = reconcile(manifest, out)
-    second = run(out, "--manifest", manifest, "--portion-archives", 1)
 
     assert sorted(states(found).values()) == [
-        ("pressed", False), ("waiting", False), ("waiting", False),
+        ("pressed", False), ("pressed", False), ("waiting", False),
     ]  # fmt: skip
     assert found["exit_status"] == 0
-    assert found["counts"] == first["reconcile"]["counts"]
-    assert second["reconcile"]["counts"]["pressed"] == 3
-    assert second["reconcile"]["not_pressed"] == []
+    assert end["reconcile"]["counts"] == found["counts"]
+    (waits,) = end["reconcile"]["not_pressed"]
+    assert waits["why"] == "a run with a bound left it to the next one"
 
 
 def test_copies_of_recordings_are_found_by_file_name_within_their_session(
@@ -146,6 +148,25 @@ def test_copies_of_recordings_are_found_by_file_name_within_their_session(
     assert found["recordings"][0]["matched_by"] == "file_name"
     assert found["exit_status"] == 0
     assert reconcile(manifest, out, "--grace", "30m")["exit_status"] == 1
+
+
+def test_run_tells_the_first_that_are_missing_and_how_many_more_there_are(tmp_path: Path) -> None:
+    named = [ListedRecording(uri=f"/raw/{number:02}") for number in range(7)]
+    (tmp_path / "archives").mkdir()
+    found = reconcile_at_end(named, str(tmp_path), TERMS, Filters(), None)
+
+    lines = lines_of_listing({"reconcile": found}, "gs://b/catalog")
+
+    assert lines[0] == "7 recordings listed: 7 absent; 7 of them missing"
+    assert [line.split(": ")[:2] for line in lines[2:7]] == [
+        ["missing, absent", f"/raw/{number:02}"] for number in range(5)
+    ]
+    assert lines[7:] == [
+        "and 2 more: callpress reconcile --manifest LISTING --catalog gs://b/catalog tells all"
+    ]
+    nothing = reconcile_at_end([], str(tmp_path), TERMS, Filters(), None)
+    assert lines_of_listing({"reconcile": nothing}, "") == []
+    assert lines_of_listing({"reconcile": None}, "") == []
 
 
 @pytest.fixture

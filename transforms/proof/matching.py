@@ -20,6 +20,7 @@ from transforms.storage import uris
 
 _AT_A_TIME = 100_000
 """URIs that are looked for with one reading of the table."""
+_OF_PRESSED = ("archive_uri", "status", "call_session_ids", "created_at", "copy_uri")
 _RANKS = (Status.OK, Status.EMPTY, Status.PARTIAL, Status.WAITING, Status.FAILED)
 
 
@@ -55,7 +56,7 @@ def match(recordings: Sequence[ListedRecording], rows: ArchiveRows) -> dict[str,
     A row of which no call session is known, as of an archive that could not be read or that waits,
     is found by the name of its file alone, where no other row and no other recording has it. Goes
     through the table once for 100,000 recordings, and two times more where some are not found by
-    URI. Memory is some 500 bytes a recording.
+    URI. Memory is about a kB a recording.
 
     Args:
       recordings: each URI once.
@@ -83,12 +84,22 @@ def _newest(rows: ArchiveRows, archive_uris: Iterable[str]) -> dict[str, Row]:
     """Returns the newest row of each of some archives that has any."""
     found: dict[str, Row] = {}
     each_uri = iter(archive_uris)
-    while batch := set(islice(each_uri, _AT_A_TIME)):
+    while batch := {uri: uri for uri in islice(each_uri, _AT_A_TIME)}:
         for row in rows.of(batch):
-            known = found.get(row["archive_uri"])
+            uri = batch[row["archive_uri"]]
+            known = found.get(uri)
             if known is None or _made(row) >= _made(known):
-                found[row["archive_uri"]] = row
+                found[uri] = _kept(row, uri)
     return found
+
+
+def _kept(row: Row, uri: str) -> Row:
+    """Returns what is needed of a row: of one that is pressed, as most are, less, and no URI that
+    is held already.
+    """
+    is_pressed = row["status"] in (Status.OK, Status.EMPTY)
+    kept = {name: row[name] for name in _OF_PRESSED} if is_pressed else row
+    return {**kept, "archive_uri": uri}
 
 
 def _made(row: Row) -> float:
