@@ -18,9 +18,8 @@ from pipelines.catalog_commands import CheckArguments
 from pipelines.options import EXIT_FAILED
 from pipelines.prove import Lock, look_at
 from transforms.media.errors import CallpressError, ConfigError, StorageError
-from transforms.media.text import printable, printable_json
+from transforms.media.text import printable, printable_json, utf8_text
 from transforms.proof import signing
-from transforms.proof.accounts import told
 from transforms.proof.compare import Change, accounts_for, changes
 from transforms.proof.make_receipt import Circumstances, make_receipt
 from transforms.proof.read_receipt import read_receipt
@@ -89,7 +88,7 @@ def check_receipt(arguments: CheckArguments) -> int:
 
 def _is_same(catalog: str, stated: str) -> bool:
     """Whether a receipt is of a catalog. Args: stated: what it says, which may be anything."""
-    if told(catalog) == stated:
+    if printable(utf8_text(catalog)) == stated:
         return True
     try:
         return printable(stated) == stated and objects.resolve(catalog) == objects.resolve(stated)

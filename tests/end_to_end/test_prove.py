@@ -157,6 +157,13 @@ def _add_record(path: Path) -> None:
     pq.write_table(rows.set_column(place, "records", more), path)
 
 
+def _lose_names(path: Path) -> None:
+    rows = pq.ParquetFile(path).read()
+    place = rows.schema.get_field_index("uri")
+    nothing = pa.nulls(rows.num_rows, pa.string())
+    pq.write_table(rows.set_column(place, "uri", nothing), path)
+
+
 def _rename_file(path: Path) -> None:
     """Gives a row of a table another hash than its file has."""
     rows = pq.ParquetFile(path).read()
@@ -179,6 +186,12 @@ HARMS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, st
         _rename_file,
         "its row says 0000",
         "has 3 files, it had 3; a row of them was changed in place",
+    ),
+    "rows without a file": (
+        lambda f: _object(f, "recordings"),
+        _lose_names,
+        "not known: 3 rows of recordings lack the location",
+        "not_known.files: was 0, is 3",
     ),
     "a call's row lost": (lambda f: _object(f, "calls"), _lose_row, "calls has no row of it",
                           "rows.calls: was 2, is 1"),

@@ -75,7 +75,7 @@ class CheckedFiles:
         for file in self._recordings:
             whole = []
             for row in _rows(file, _COLUMNS):
-                if len(twice) and np.isin(text_hashes([row["uri"]]), twice)[0]:
+                if len(twice) and np.isin(text_hashes([str(row["uri"])]), twice)[0]:
                     yield _problem(row, file, "more than one row of recordings names it")
                 if row["uri"] not in self._sizes:
                     yield _problem(row, file, "it is not there, a row of recordings names it")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from transforms.elements import Status
+from transforms.media.text import printable, utf8_text
 from transforms.proof.accounts import MOST_NAMED, Accounts, Fault, told, total_sha256
 from transforms.proof.listing import Listing
 from transforms.proof.receipt import (
@@ -80,7 +81,7 @@ def make_receipt(
         "version": VERSION,
         "callpress_version": circumstances.callpress_version,
         "made_at": _moment(circumstances.made_unix_ns // 1_000),
-        "catalog": told(circumstances.catalog),
+        "catalog": printable(utf8_text(circumstances.catalog)),
         "sentence": "",
         "proven": False,
         "run_at_work": circumstances.run_at_work and told(circumstances.run_at_work),
