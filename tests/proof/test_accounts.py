@@ -83,6 +83,8 @@ def _dump(name: str, claimed_ms: int | None, found: tuple[int, int] | None, **mo
         ([_dump("x", 10_000, None), _dump("x.rtpdump", 10_000, (0, 10_000))], 0),
         ([_dump("x", 10_000, (0, 7_000)), _dump("x", 10_000, (4_000, 10_000))], 0),
         ([_dump("x", 10_000, (0, 3_000)), _dump("x", 10_000, (0, 5_000))], 5_000),
+        # Told in one of its rows it is told.
+        ([_dump("x", 9_000, (0, 4_000), missing_ms=5_000), _dump("x", 9_000, (0, 4_000))], 0),
         # Another segment of the track does not stand in for it.
         ([_dump("x", 10_000, None), _dump("y", 10_000, (0, 10_000))], 10_000),
     ],
