@@ -189,16 +189,13 @@ def check_writable(places: Places, root: str, summary_json: str | None) -> None:
       UnwritableError, StorageError: a place cannot be written.
     """
     for folder in filter(None, (places.output_uri, places.catalog_uri, places.copy_raw_uri, root)):
-        prepare_folder(folder)
+        _prepare_folder(folder)
         objects.check_reachable(folder)
     if summary_json:
-        prepare_folder(os.path.dirname(uris.absolute(summary_json)))
+        _prepare_folder(os.path.dirname(uris.absolute(summary_json)))
 
 
-def prepare_folder(folder: str) -> None:
-    """Makes a folder where its store has folders. Raises: UnwritableError, StorageError: it cannot
-    be written.
-    """
+def _prepare_folder(folder: str) -> None:
     try:
         objects.prepare_folder(folder)
     except StorageError as error:

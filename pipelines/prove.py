@@ -20,12 +20,11 @@ from pipelines import listings, manifests
 from pipelines.catalog_commands import ProveArguments
 from pipelines.ending import check_file
 from pipelines.options import EXIT_FAILED
-from pipelines.places import prepare_folder
 from pipelines.verify import tables_of
 from transforms.catalog.check_files import CheckedFiles
 from transforms.catalog.schema import TABLES
 from transforms.locking import lock
-from transforms.media.errors import ConfigError
+from transforms.media.errors import ConfigError, StorageError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, printable_json
 from transforms.proof import receipt as receipts
@@ -83,7 +82,7 @@ def prove(arguments: ProveArguments, settings: PressSettings) -> int:
     output = _place_of(arguments.receipt, catalog)
     objects.find_credentials(filter(None, (catalog, output)))
     if output is not None:
-        prepare_folder(os.path.dirname(output))
+        _prepare_folder_of(output)
     listing = listings.read(arguments.listing) if arguments.listing.manifests else None
     made_unix_ns = time.time_ns()
     tell = _ignore if arguments.as_json else _tell_fault
@@ -172,6 +171,16 @@ def _place_of(output: str | None, catalog: str) -> str | None:
                 "expected another place"
             )
     return place
+
+
+def _prepare_folder_of(output: str) -> None:
+    """Makes the folder of the receipt, where its store has folders. Raises: StorageError: it cannot
+    be written.
+    """
+    try:
+        objects.prepare_folder(os.path.dirname(output))
+    except StorageError as error:
+        raise StorageError(f"--output {output}: cannot be written: {error.message}") from None
 
 
 def _tell_fault(uri: str, what: str, heal: str) -> None:
