@@ -15,6 +15,7 @@ from tests.support.job_run import JobRun
 from transforms.bounds import PortionSize
 from transforms.elements import Failure
 from transforms.filters import Filters
+from transforms.proof.listing import ListedRecording
 from transforms.read_manifests import (
     ENTRIES,
     FAILURES,
@@ -23,9 +24,11 @@ from transforms.read_manifests import (
     READ,
     UNWANTED,
     KeepLinks,
+    KeepNamed,
     ReadLinks,
     ReadManifests,
 )
+from transforms.recovery import named_recordings
 from transforms.sources.manifests.entry import LeftOut, ManifestEntry
 from transforms.sources.manifests.reading import ManifestSource
 
@@ -212,3 +215,30 @@ def test_links_are_there_for_later_portions_too(context: JobRun) -> None:
         expect(kept=(kept, links))
     with make_pipeline() as pipeline:
         expect(read=(pipeline | ReadLinks(*context), links))
+
+
+def test_recordings_that_are_named_are_kept_without_their_links(context: JobRun) -> None:
+    ended_ns = NOON_NS - 10**9
+    entries = [
+        ManifestEntry(
+            uri="https://files.test/a", link=_link("a"), call_cid="default:x",
+            call_session_id="s", ended_unix_ns=ended_ns,
+        ),
+        ManifestEntry(uri="/raw/ä"),
+    ]  # fmt: skip
+
+    with make_pipeline() as pipeline:
+        kept = pipeline | beam.Create(entries) | GroupOnce() | KeepNamed(*context)
+        expect(kept=(kept | beam.CombineGlobally(sum), equal_to([2])))
+
+    named = sorted(named_recordings.read(context.run), key=lambda each: each.uri)
+    assert named == [
+        ListedRecording(uri="/raw/ä"),
+        ListedRecording(
+            uri="https://files.test/a", call_cid="default:x", call_session_id="s",
+            ended_unix_ns=ended_ns, expires_unix_ns=1_767_607_260 * 10**9,
+        ),
+    ]  # fmt: skip
+    files = [path for path in Path(context.staging_uri).rglob("*") if path.is_file()]
+    assert files
+    assert not any(SECRET in path.read_text() for path in files)
