@@ -83,6 +83,12 @@ def test_a_catalog_of_an_earlier_version_passes(catalog: Path) -> None:
 DAY_US = 86_400_000_000
 
 
+def test_row_with_a_time_that_python_does_not_know_is_named(catalog: Path) -> None:
+    _change(catalog, "recordings", "end_time", _be(1 << 62))
+    _change(catalog, "recordings", "duration_samples", _be(-192))
+    assert any("has -192 samples" in problem.what for problem in _problems(catalog))
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -112,6 +118,14 @@ DAY_US = 86_400_000_000
         (
             lambda c: _change(c, "archives", "modified_time", _add(-DAY_US)),
             "archives of .*: it was modified on 2026-11-21, by its row",
+        ),
+        (
+            lambda c: _change(c, "segments", "call_session_id", _be(None)),
+            "1 rows of segments name no call session",
+        ),
+        (
+            lambda c: _change(c, "recordings", "call_session_id", _be(None)),
+            "1 rows of recordings name no call session",
         ),
         (lambda c: _change(c, "calls", "start_time", _add(1)), "its start_time is "),
         (lambda c: _change(c, "calls", "session_count", _be(1)), "session_count is 1, .* give 4"),

@@ -10,6 +10,7 @@ earlier versions did not fill it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,7 @@ def check_shard(shard: Shard, known_archives: Ints) -> Iterator[Problem]:
     yield from _check_archives(shard)
     yield from _check_runs(shard)
     calls = _Calls(shard)
+    yield from calls.check_have_sessions()
     yield from calls.check_date()
     yield from calls.check_rows_have_calls()
     yield from calls.check_rows_have_tracks()
@@ -70,8 +72,8 @@ def check_shard(shard: Shard, known_archives: Ints) -> Iterator[Problem]:
     yield from calls.check_statuses()
     yield from calls.check_sums()
     for table, bad, what in (
-        *spans.check(shard.rows, calls.track_row),
-        *conservation.check(shard),
+        *spans.check(calls.shard.rows, calls.track_row),
+        *conservation.check(calls.shard),
     ):
         yield from calls.tell(table, bad, what)
 
@@ -80,13 +82,15 @@ class _Calls:
     """The rows of the calls of a shard, and which belong together."""
 
     def __init__(self, shard: Shard) -> None:
-        self._shard = shard
+        self._all = shard
         # Failures of archives belong to none.
         self._rows = {
             table: rows.filter(rows.column("call_session_id").is_valid())
             for table, rows in shard.rows.items()
             if set(CALL) <= set(rows.schema.names)
         }
+        self.shard = replace(shard, rows={**shard.rows, **self._rows})
+        """Without rows that belong to no call."""
         self._call = self._numbers(CALL, self._rows)
         """By table, the number of each row's call."""
         self._count = 1 + max(int(found.max(initial=-1)) for found in self._call.values())
@@ -136,9 +140,16 @@ class _Calls:
 
     # --- what is checked --------------------------------------------------------------------------
 
+    def check_have_sessions(self) -> Iterator[Problem]:
+        """Yields tables with rows that should be of a call, and name no session of one."""
+        for table in self._rows.keys() - {"failures"}:
+            if count := self._all.rows[table].column("call_session_id").null_count:
+                what = f"{count} rows of {table} name no call session"
+                yield Problem(uri=self._all.places[table], what=what, heal=RESTORE)
+
     def check_date(self) -> Iterator[Problem]:
         """Yields calls under another date than that on which they began."""
-        bad, dates = _wrong_dates(self._rows["calls"], "timeline_start_time", self._shard)
+        bad, dates = _wrong_dates(self._rows["calls"], "timeline_start_time", self.shard)
         yield from self.tell(
             "calls", bad, lambda row: f"it began on {dates[row]}, by its row", heal=BY_HAND
         )
@@ -279,14 +290,16 @@ class _Calls:
             self._call[table][wrong], return_index=True, return_counts=True
         )
         for place, count in zip(wrong[first].tolist(), counts.tolist(), strict=True):
-            row = self._rows[table].slice(place, 1).to_pylist()[0]
+            # No others: a time may be one that Python does not know.
+            names = {*KEYS.get(table, SESSION), *CALL} & set(self._rows[table].schema.names)
+            row = self._rows[table].select(sorted(names)).slice(place, 1).to_pylist()[0]
             more = f"; {count} such rows of {table}" if count > 1 else ""
             yield Problem(
-                uri=self._shard.places[table],
+                uri=self.shard.places[table],
                 what=f"{table} of {describe(_names(table, row))}: {what(place)}{more}",
                 heal=heal,
                 call=call_of(row) if heal == PRESS_CALL else None,
-                call_date=self._shard.call_date,
+                call_date=self.shard.call_date,
             )
 
 

@@ -255,7 +255,8 @@ class Accounts:
         if not dumps.num_rows:
             return
         claimed, found, missing = (_count(dumps, name) for name in SUMMED)
-        self._unknown("seconds", ~found.known | ~missing.known)
+        is_odd = column(dumps, "claimed_ms").known & ~claimed.known
+        self._unknown("seconds", ~found.known | ~missing.known | is_odd)
         self.claimed_ms += int(claimed.values.sum())
         self.found_ms += int(found.values.sum())
         self.missing_ms += int(missing.values.sum())
