@@ -13,6 +13,7 @@ _WINDOWS = (
     "WSL: https://learn.microsoft.com/windows/wsl/install"
 )
 _EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,10 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_WINDOWS, file=sys.stderr)
         return _EXIT_USAGE
     argv = sys.argv[1:] if argv is None else argv
-    with _early_codec_process() if PRESSING.intersection(argv[:1]) else contextlib.nullcontext():
-        from pipelines.obey import obey
+    begun = _early_codec_process() if PRESSING.intersection(argv[:1]) else contextlib.nullcontext()
+    try:
+        with begun:
+            from pipelines.obey import obey
 
-        return obey(argv)
+            return obey(argv)
+    except KeyboardInterrupt:  # while all this was imported; later on others see to it
+        return _EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -70,9 +70,9 @@ def press_archives(arguments: PressArguments, settings: PressSettings) -> int:
         with (
             _temporary_folder() as staging,
             stopping_cleanly(work.farewell) as stopper,
-            showing_progress_on_terminal(),
+            showing_progress_on_terminal() as clear_line,
         ):
-            work.do(str(staging))
+            work.do(str(staging), clear_line)
     except StoppedError:
         stopper.leave()
     except ConfigError:
@@ -131,6 +131,7 @@ class _Work:
             composite = replace(composite, enabled=True)
         self._settings = replace(settings, individual=individual, composite=composite)
         self._made: dict[str, CallKey] = {}
+        self._clear_line: Callable[[], None] = lambda: None
         self.has_failed = False
 
     def farewell(self) -> str:
@@ -138,12 +139,17 @@ class _Work:
         files = "1 file was" if len(self._made) == 1 else f"{len(self._made)} files were"
         return f"callpress: stopped; {files} made, each of them whole"
 
-    def do(self, staging_uri: str) -> None:
+    def do(self, staging_uri: str, clear_line: Callable[[], None]) -> None:
         """Makes all of it.
+
+        Args:
+          staging_uri: the folder for packets and files being made.
+          clear_line: takes away what else stands on the line, before one is printed.
 
         Raises:
           CallpressError: nothing more can be made.
         """
+        self._clear_line = clear_line
         archive_inputs.reach(self._patterns, self._output)
         self._prepare_output()
         refs = list(self._refer())
@@ -334,6 +340,7 @@ class _Work:
 
     def _tell_file(self, uri: str, samples: int, size_bytes: int) -> None:
         name = uri.rsplit("/", 1)[-1]
+        self._clear_line()
         print(
             f"{printable(name)}  {samples / SAMPLE_RATE_HZ:.3f} s  {size_bytes} bytes", flush=True
         )
@@ -348,4 +355,5 @@ class _Work:
         self.has_failed = True
         where = spelled_utf8(where)
         line = message if not where or message.startswith(f"{where}: ") else f"{where}: {message}"
+        self._clear_line()
         telling.tell(printable(without_secrets(line)), "ERROR")

@@ -10,59 +10,81 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from transforms.engine import progress
 
 _QUIET_SECONDS = 1.5
 _LOOK_SECONDS = 0.5
 _CLEAR = "\r\x1b[K"
+_PHASE_WIDTH = 12
 
 
 @contextlib.contextmanager
-def showing_progress_on_terminal() -> Iterator[None]:
-    """Shows how far the block is on standard error, if that is a terminal."""
+def showing_progress_on_terminal() -> Iterator[Callable[[], None]]:
+    """Shows how far the block is on standard error, if that is a terminal; gives what takes the
+    line away, for whoever is about to print another.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield _do_nothing
         return
-    counts: Counter[str] = Counter()
-    lock = threading.Lock()
-
-    def count(what: str, number: int) -> None:
-        with lock:
-            counts[what] += number
-
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=_keep_looking, args=(counts, lock, ended), daemon=True, name="progress"
-    )
-    stop_listening = progress.listen(count)
+    line = _Line()
+    thread = threading.Thread(target=line.keep_looking, daemon=True, name="progress")
+    stop_listening = progress.listen(line.count)
     thread.start()
     try:
-        yield
+        yield line.clear
     finally:
         stop_listening()
-        ended.set()
+        line.ended.set()
         thread.join()
+        line.clear()
 
 
-def _keep_looking(counts: Counter[str], lock: threading.Lock, ended: threading.Event) -> None:
-    began = time.monotonic()
-    if ended.wait(_QUIET_SECONDS):
-        return
-    # Late: most archives are done by now, and it takes as long to import as a short one to mix.
-    from pipelines.progress_display import RunFigures
+def _do_nothing() -> None:
+    pass
 
-    figures = RunFigures(1, began)
-    told: Counter[str] = Counter()
-    while not ended.wait(_LOOK_SECONDS):
-        with lock:
-            news = counts - told
-            told = counts.copy()
-        for what, number in news.items():
-            figures.count(what, number)
-        figures.look(time.monotonic())
-        width = shutil.get_terminal_size().columns - 1
-        line = f"{figures.phase}  {figures.fitting(max(0, width - 12))}"[:width]
-        print(f"{_CLEAR}{line}", end="", file=sys.stderr, flush=True)
-    print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+class _Line:
+    """The line, and the figures it is made of."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._began = time.monotonic()
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._is_shown = False
+
+    def count(self, what: str, number: int) -> None:
+        """Takes a report of `transforms.engine.progress`. From any thread."""
+        with self._lock:
+            self._counts[what] += number
+
+    def clear(self) -> None:
+        """Takes the line away until the next look. From any thread."""
+        with self._lock:
+            if self._is_shown:
+                print(_CLEAR, end="", file=sys.stderr, flush=True)
+                self._is_shown = False
+
+    def keep_looking(self) -> None:
+        """Draws the line now and then, until it has ended."""
+        if self.ended.wait(_QUIET_SECONDS):
+            return
+        # Late: most archives are done by now, and it takes as long to import as a short one to mix.
+        from pipelines.progress_display import RunFigures
+
+        figures = RunFigures(1, self._began)
+        told: Counter[str] = Counter()
+        while not self.ended.wait(_LOOK_SECONDS):
+            with self._lock:
+                counts = self._counts.copy()
+            for what in counts:
+                figures.count(what, counts[what] - told[what])
+            told = counts
+            figures.look(time.monotonic())
+            width = shutil.get_terminal_size().columns - 1
+            text = f"{figures.phase}  {figures.fitting(max(0, width - _PHASE_WIDTH))}"[:width]
+            with self._lock:
+                print(f"{_CLEAR}{text}", end="", file=sys.stderr, flush=True)
+                self._is_shown = True

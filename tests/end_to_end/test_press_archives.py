@@ -5,6 +5,7 @@ a run makes of them, and nothing else.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, press_progress
 from pipelines.archive_commands import Wanted
 from tests.support.builders import (
     Participant,
@@ -36,6 +37,8 @@ from tests.support.command import (
 )
 from tests.support.processes import children_of, is_running, wait_until
 from tests.support.tls_site import Site, signed
+from transforms.codec.pool import CodecPool
+from transforms.engine import progress
 from transforms.media.errors import StorageError
 from transforms.storage import objects, storage_options
 from transforms.storage.storage_options import StorageOptions
@@ -47,6 +50,39 @@ TONE = tuple(encode_opus(tone(440, 0.5)))
 
 def test_commands_that_begin_early_are_those_that_press() -> None:
     assert set(Wanted) == cli.PRESSING
+
+
+def test_ctrl_c_before_it_has_begun_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CodecPool, "warm", interrupt)
+
+    done = callpress("mix-audio", "--input-file", SAMPLE, "--output", "/nowhere")
+
+    assert (done.status, done.out, done.err) == (130, "", "")
+
+
+class Terminal(io.StringIO):
+    """Standard error of somebody who watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_line_on_a_terminal_tells_how_far_it_is_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(press_progress, "_QUIET_SECONDS", 0)
+    monkeypatch.setattr(press_progress, "_LOOK_SECONDS", 0.01)
+
+    with press_progress.showing_progress_on_terminal() as clear:
+        progress.add("archives_found", 2)
+        progress.add("bytes_found", 10)
+        wait_until(lambda: "unpacking  archives 0/2" in shown.getvalue())
+        clear()
+
+    assert shown.getvalue().endswith("\r\x1b[K")
 
 
 def sums_of(files: Iterable[Path]) -> dict[str, str]:
