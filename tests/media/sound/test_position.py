@@ -4,6 +4,7 @@ truth known to the sample.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.positions import (
     HOURS,
     MINUTE,
     MS,
+    Pressed,
     an_hour,
     check,
     find_all,
@@ -28,20 +30,37 @@ from tests.support.simulation.sender import CALL_START_NS, Sender
 from transforms.media.units import SAMPLE_RATE_HZ
 
 
+@pytest.fixture(scope="module")
+def call(request: pytest.FixtureRequest) -> Iterator[Pressed]:
+    """One of `CALLS` for all tests of it, which pytest puts next to each other: what all of them
+    sound like is gigabytes.
+    """
+    yield pressed_call(request.param)
+    pressed_call.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("call", "session"),
-    [pytest.param(c, s, id=f"{c}-{s}") for c, cases in CALLS.items() for s in cases],
+    ("call", "which"),
+    [
+        pytest.param(name, (name, session), id=f"{name}-{session}")
+        for name, cases in CALLS.items()
+        for session in cases
+    ],
+    indirect=["call"],
+    scope="module",
 )
-def test_everything_is_at_its_server_time(call: str, session: str) -> None:
-    case = CALLS[call][session]
-    check(pressed_call(call), session, case.limit_ms, least=case.least)
+def test_everything_is_at_its_server_time(call: Pressed, which: tuple[str, str]) -> None:
+    name, session = which
+    case = CALLS[name][session]
+    check(call, session, case.limit_ms, least=case.least)
 
 
+@pytest.mark.parametrize("call", ["stalls"], indirect=True)
 @pytest.mark.parametrize(
     "session", [name for name in CALLS["stalls"] if name != "20_ms_without_reports"]
 )
-def test_stalls_are_placed_within_20_ms(session: str) -> None:
-    track = pressed_call("stalls").tracks[session]
+def test_stalls_are_placed_within_20_ms(call: Pressed, session: str) -> None:
+    track = call.tracks[session]
     starts = [row.server_start_unix_ns for row in track.stats.segments]
     (segment,) = track.segments
     for at_s, _ in segment.sender.stalls:
@@ -49,11 +68,12 @@ def test_stalls_are_placed_within_20_ms(session: str) -> None:
         assert min(abs(start - belongs) for start in starts) <= 20 * MS
 
 
+@pytest.mark.parametrize("call", ["loss"], indirect=True)
 @pytest.mark.parametrize(
     "session", [name for name, case in CALLS["loss"].items() if not case.senders[0].skew_ppm]
 )
-def test_loss_leaves_the_length(session: str) -> None:
-    track = pressed_call("loss").tracks[session]
+def test_loss_leaves_the_length(call: Pressed, session: str) -> None:
+    track = call.tracks[session]
     (segment,) = track.segments
     sent = int(segment.media_sample[-1]) + 960
     lost_at_the_ends = 10 * 960
@@ -200,6 +220,12 @@ def test_thirty_participants_are_each_at_their_moment() -> None:
         check(pressed, f"p{number}", EXACT_MS, least=1)
 
 
+@pytest.fixture(scope="module")
+def minutes() -> Iterator[Pressed]:
+    yield twenty_minutes()
+    twenty_minutes.cache_clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("session", "limit_ms"),
@@ -211,11 +237,19 @@ def test_thirty_participants_are_each_at_their_moment() -> None:
         ("no_arrivals_wall_clock_off", 25),
     ],
 )
-def test_twenty_minutes_are_in_place_to_the_end(session: str, limit_ms: float) -> None:
-    check(twenty_minutes(), session, limit_ms, least=20)
+def test_twenty_minutes_are_in_place_to_the_end(
+    minutes: Pressed, session: str, limit_ms: float
+) -> None:
+    check(minutes, session, limit_ms, least=20)
+
+
+@pytest.fixture(scope="module")
+def hour() -> Iterator[Pressed]:
+    yield an_hour()
+    an_hour.cache_clear()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("session", HOURS)
-def test_an_hour_is_in_place_to_the_end(session: str) -> None:
-    check(an_hour(), session, GOOD_MS, least=40)
+def test_an_hour_is_in_place_to_the_end(hour: Pressed, session: str) -> None:
+    check(hour, session, GOOD_MS, least=40)
