@@ -453,17 +453,10 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     assert b"media s/s" in seen
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
-)
-def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
-    tmp_path: Path, number: int, status: int
-) -> None:
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    packets = (
-        encode_opus(noise(20), bitrate_bps=64_000) * 90
-    )  # half an hour a voice: some 15 s of work
+@pytest.fixture(scope="module")
+def long_call(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of a quarter of an hour of six voices: some seconds of work."""
+    packets = encode_opus(noise(20), bitrate_bps=64_000) * 45
     people = [
         Participant(
             participant_id=f"p{n}",
@@ -471,7 +464,17 @@ def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
         )
         for n in range(6)
     ]
-    (raw / "long.tar").write_bytes(make_call_archive(people, kind="tar"))
+    path = tmp_path_factory.mktemp("long") / "long.tar"
+    path.write_bytes(make_call_archive(people, kind="tar"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
+    long_call: Path, tmp_path: Path, number: int, status: int
+) -> None:
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -479,7 +482,7 @@ def test_a_stopped_run_ends_within_seconds_and_goes_on_next_time(
         "pipelines.cli",
         "run",
         "--input",
-        str(raw / "*"),
+        str(long_call),
         "--output",
         str(out),
     ]

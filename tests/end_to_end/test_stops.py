@@ -60,8 +60,13 @@ class Run:
         return self.process.returncode, err, seconds
 
 
+@pytest.fixture(scope="module")
+def long_call(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of which a second's unpacking and some seconds' mixing come."""
+    return _write_long_call(tmp_path_factory.mktemp("long") / "long.tar", 800)
+
+
 def _write_long_call(path: Path, seconds: int) -> Path:
-    """Writes an archive of which a second's unpacking and some seconds' mixing come."""
     packets = list(encode_opus(noise(20), bitrate_bps=64_000)) * (seconds // 20)
     people = [
         Participant(
@@ -91,14 +96,11 @@ def _check_stopped(status: int, expected: int, err: str, seconds: float) -> None
     ids=["unpacking-sigterm", "mixing-ctrl-c"],
 )
 def test_stop_in_the_middle_of_work(
-    tmp_path: Path, working_on: str, number: int, expected: int
+    long_call: Path, tmp_path: Path, working_on: str, number: int, expected: int
 ) -> None:
     out = tmp_path / "out"
     end = tmp_path / "end.json"
-    run = Run(
-        *("--input", _write_long_call(tmp_path / "long.tar", 800), "--output", out),
-        *("--summary-json", end),
-    )
+    run = Run("--input", long_call, "--output", out, "--summary-json", end)
     run.wait_until(lambda: list(out.glob(f".staging/{working_on}")))
 
     status, err, seconds = run.stop(
