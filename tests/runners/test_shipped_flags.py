@@ -4,7 +4,6 @@ offline, nothing is sent.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,6 @@ from apache_beam.internal.gcp import auth
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, TypeOptions
 from apache_beam.options.pipeline_options import TestOptions as DryRunOptions
 from apache_beam.runners.dataflow.internal import apiclient
-from apache_beam.transforms import userstate
 
 from pipelines import flags_file, press, worker_size
 from pipelines.beam_options import beam_options, engine_of
@@ -35,12 +33,9 @@ _MIN_RAM = "beam:resources:min_ram_bytes:v1"
 
 @pytest.fixture(scope="module")
 def _quick() -> Iterator[None]:
-    """Keeps Beam from looking for credentials, which takes 20 s where there are none, and from
-    reading each DoFn's functions some eight times.
-    """
+    """Keeps Beam from looking for credentials, which takes 20 s where there are none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auth._Credentials, "_credentials_init", True)
-        patch.setattr(userstate, "get_dofn_specs", functools.cache(userstate.get_dofn_specs))
         yield
 
 
