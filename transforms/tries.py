@@ -28,6 +28,8 @@ class NextTry:
     """
     may_help: bool
     """Whether it may go better than the last one."""
+    is_cause_passing: bool
+    """Whether what went wrong lies outside the archive: in a store, a link, a codec process."""
     is_past_last: bool
     """Whether the archive was tried as often as it is to be."""
 
@@ -50,8 +52,10 @@ def next_try(row: Mapping[str, Any], at_unix_ns: int, most: int) -> NextTry:
     attempt = int(row["attempts"] or 1) + (not is_same_day)
     is_failed = row["status"] == Status.FAILED
     is_partial = row["status"] == Status.PARTIAL
+    is_cause_passing = row["error_type"] in _RETRYABLE
     return NextTry(
         attempt=attempt,
-        may_help=is_failed or (is_partial and row["error_type"] in _RETRYABLE),
+        may_help=is_failed or (is_partial and is_cause_passing),
+        is_cause_passing=is_cause_passing,
         is_past_last=attempt > most and row["error_type"] != LINK_EXPIRED,
     )

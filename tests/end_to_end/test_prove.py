@@ -273,21 +273,21 @@ def test_listing_is_proven_where_none_of_it_is_missing(folder: Path) -> None:
     assert sentence.startswith("callpress: the vendor lists 2; 2 whole, 0 named; 0 packets and")
     before = json.loads(receipt.read_bytes())["listing"]
 
-    # What failed once is waiting for another try; what nobody pressed is missing.
+    # What is damaged is missing, as is what nobody pressed.
     listing.write_text("".join(f"{name}\n" for name in (*names, raw / "c.tar.gz", raw / "d.tar")))
     done = _prove(folder, "--manifest", listing, "--output", receipt)
     assert done.status == 1
-    absent, waiting, sentence = done.out.splitlines()
+    failed, absent, sentence = done.out.splitlines()
     assert absent.startswith(f"missing, absent: {raw / 'd.tar'}: the catalog has nothing of it")
-    assert waiting.startswith(f"waiting: {raw / 'c.tar.gz'}: failed once: ArchiveError")
+    assert failed.startswith(f"missing, failed: {raw / 'c.tar.gz'}: failed once: ArchiveError")
     assert sentence.startswith(
-        "callpress: not proven (1 of the listing missing): the vendor lists 4; 2 whole, 2 named; "
+        "callpress: not proven (2 of the listing missing): the vendor lists 4; 2 whole, 2 named; "
     )
     found = json.loads(receipt.read_bytes())["listing"]
     assert found["sha256"] != before["sha256"]
-    assert [entry["state"] for entry in found["named"]] == ["absent", "waiting"]
-    states = ("listed", "pressed", "waiting", "absent", "missing")
-    assert [found[state] for state in states] == [4, 2, 1, 1, 1]
+    assert [entry["state"] for entry in found["named"]] == ["failed", "absent"]
+    states = ("listed", "pressed", "failed", "absent", "missing")
+    assert [found[state] for state in states] == [4, 2, 1, 1, 2]
     done = _prove(folder, "--check", receipt)
     assert done.status == 1
     assert done.out.endswith("; nothing has changed since\n")

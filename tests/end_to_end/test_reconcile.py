@@ -78,13 +78,13 @@ def test_night_names_what_was_withheld_broken_and_expired(tls_site: Site, tmp_pa
     found = reconcile(manifest, out)
 
     assert states(end["reconcile"], "not_pressed") == {
-        "late": ("failed", True), "bad": ("waiting", False),
+        "late": ("failed", True), "bad": ("failed", True),
     }  # fmt: skip
     assert end["reconcile"]["counts"] == {
-        "pressed": 1, "partial": 0, "failed": 1, "waiting": 1, "absent": 0, "missing": 1,
+        "pressed": 1, "partial": 0, "failed": 2, "waiting": 0, "absent": 0, "missing": 2,
     }  # fmt: skip
     assert states(found) == {
-        "one": ("pressed", False), "bad": ("waiting", False), "late": ("failed", True),
+        "one": ("pressed", False), "bad": ("failed", True), "late": ("failed", True),
         "withheld": ("absent", True),
     }  # fmt: skip
     assert found["listing"]["counts"]["repeated"] == 1
@@ -96,11 +96,10 @@ def test_night_names_what_was_withheld_broken_and_expired(tls_site: Site, tmp_pa
     done = _reconcile(manifest, out)
     *lines, last = done.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "missing, failed", "missing, absent", "waiting",
+        "missing, failed", "missing, failed", "missing, absent",
     ]  # fmt: skip
     assert last == (
-        "callpress: 4 recordings listed: 1 pressed, 1 failed, 1 waiting, 1 absent; 2 of them "
-        "missing"
+        "callpress: 4 recordings listed: 1 pressed, 2 failed, 1 absent; 3 of them missing"
     )
     assert (done.status, done.err) == (1, "")
 

@@ -79,10 +79,17 @@ def _one(
         ("ok", {}, "pressed", "", ""),
         ("empty", {}, "pressed", "", ""),
         ("waiting", {}, "waiting", "a run with a bound left it to", "the next run over this"),
-        ("failed", {}, "waiting", "failed once", "tries again (try 2 of 3)"),
-        ("failed", {"attempts": 2}, "waiting", "failed 2 times", "(try 3 of 3)"),
+        ("failed", {}, "failed", "failed once", "look at the archive; the next run"),
+        (
+            *("failed", {"error_type": "ArchiveError", "attempts": 2}, "failed"),
+            *("failed 2 times: ArchiveError", "tries again (try 3 of 3)"),
+        ),
+        (
+            *("failed", {"error_type": "CodecProcessError", "attempts": 2}, "waiting"),
+            *("failed 2 times: CodecProcessError", "the next run over this listing tries again"),
+        ),
         ("failed", {"attempts": 3}, "failed", "failed 3 times", "no run tries it again"),
-        ("failed", {"attempts": None, "callpress_version": None}, "waiting", "failed once", "2 of"),
+        ("failed", {"attempts": None, "callpress_version": None}, "failed", "failed once", "2 of"),
         (
             *("failed", {"attempts": 3, "callpress_version": None}, "failed", "failed 3 times"),
             "the next run over this listing tries it once, as an older version left it",
@@ -94,7 +101,7 @@ def _one(
         ("partial", {"error_type": "RtpError"}, "partial", "missing: RtpError", "no run tries it"),
         ("partial", {"error_type": "StorageError"}, "partial", "StorageError", "(try 2 of 3)"),
         (
-            *("failed", {"error_message": "GET /x?X-Amz-Signature=PLANTED"}, "waiting"),
+            *("failed", {"error_message": "GET /x?X-Amz-Signature=PLANTED"}, "failed"),
             *("failed once: GET /x?[hidden]", "(try 2 of 3)"),
         ),
         ("mended", {}, "failed", "'mended', which this version does not know", "the version that"),
@@ -119,11 +126,15 @@ def test_row_says_what_became_of_a_recording(
         (None, -5 * HOUR_NS, False),  # by clocks that do not agree
         (None, -7 * HOUR_NS, True),
         (None, None, True),
-        (row_of(URI, [], "failed"), 11 * DAY_NS - 1, False),
-        (row_of(URI, [], "failed"), 11 * DAY_NS, True),
-        (row_of(URI, [], "failed"), None, False),
-        (row_of(URI, [], "failed", copy_uri="/copies/a"), 20 * DAY_NS, False),
-        (row_of(URI, [], "failed", attempts=3, copy_uri="/copies/a"), 20 * DAY_NS, True),
+        (row_of(URI, [], "failed"), HOUR_NS, True),
+        (row_of(URI, [], "failed", error_type="StorageError"), 11 * DAY_NS - 1, False),
+        (row_of(URI, [], "failed", error_type="StorageError"), 11 * DAY_NS, True),
+        (row_of(URI, [], "failed", error_type="StorageError"), None, False),
+        (
+            row_of(URI, [], "failed", error_type="StorageError", copy_uri="/copies/a"),
+            *(20 * DAY_NS, False),
+        ),
+        (row_of(URI, [], "failed", copy_uri="/copies/a"), 20 * DAY_NS, True),
         (row_of(URI, [SESSION], "partial"), 11 * DAY_NS - 1, False),
         (row_of(URI, [SESSION], "partial"), 20 * DAY_NS, True),
         (row_of(URI, [SESSION], "ok"), 20 * DAY_NS, False),
@@ -190,11 +201,13 @@ def test_without_a_session_a_listing_finds_by_uri_alone(tmp_path: Path) -> None:
 
 
 def test_file_of_which_no_session_is_known_excuses_nothing(tmp_path: Path) -> None:
-    found = _one(tmp_path, row_of("/copies/a.tar.gz", [], "failed"))
+    row = row_of("/copies/a.tar.gz", [], "failed", error_type="StorageError")
+    found = _one(tmp_path, row)
 
     assert (found.state, found.is_missing) == (State.WAITING, True)
     assert found.why == (
-        "failed once (found by the name of its file alone, of which no call session is known)"
+        "failed once: StorageError (found by the name of its file alone, of which no call session "
+        "is known)"
     )
 
 

@@ -180,12 +180,17 @@ def _put_off_with_a_copy(uri: str, session: str, ended: int, world: World) -> An
 
 def _broken(uri: str, session: str, ended: int, world: World) -> Any:
     world.add(row_of(uri, [], "failed", error_type="ArchiveError", error_message="cut"), ended)
+    return State.FAILED, True, _URI
+
+
+def _not_given_by_its_store(uri: str, session: str, ended: int, world: World) -> Any:
+    world.add(row_of(uri, [], "failed", error_type="StorageError", error_message="gone"), ended)
     return State.WAITING, _is_soon(ended), _URI
 
 
 def _broken_elsewhere(uri: str, session: str, ended: int, world: World) -> Any:
     world.add(row_of(_copy_of(uri), [], "failed"), ended)
-    return State.WAITING, NOW_NS - ended >= TERMS.grace_ns, _NAME
+    return State.FAILED, NOW_NS - ended >= TERMS.grace_ns, _NAME
 
 
 def _given_up(uri: str, session: str, ended: int, world: World) -> Any:
@@ -213,6 +218,7 @@ def _cut(uri: str, session: str, ended: int, world: World) -> Any:
 FATES: tuple[_Fate, ...] = (
     *(_pressed, _silent, _pressed_from_a_copy, _failed_then_pressed, _pressed_then_failed),
     *(_withheld, _of_another_session, _put_off, _put_off_with_a_copy, _broken, _broken_elsewhere),
+    _not_given_by_its_store,
     *(_given_up, _expired, _expired_with_newer_link, _cut),
 )
 

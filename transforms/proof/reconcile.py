@@ -209,7 +209,9 @@ def _state_of(recording: ListedRecording, row: Row | None, terms: Terms) -> tupl
     remedy = _remedy(row, another, terms)
     if status == Status.PARTIAL:
         return State.PARTIAL, why, remedy
-    return (State.WAITING if another.is_due else State.FAILED), why, remedy
+    # A damaged archive is as damaged tomorrow: the try that it has left excuses nothing.
+    is_waiting = another.is_due and another.is_cause_passing
+    return (State.WAITING if is_waiting else State.FAILED), why, remedy
 
 
 def _failed(row: Row) -> str:
@@ -226,7 +228,10 @@ def _failed(row: Row) -> str:
 def _remedy(row: Row, another: NextTry, terms: Terms) -> str:
     if another.is_due:
         most = max(another.attempt, terms.max_attempts)
-        return f"the next run over this listing tries again (try {another.attempt} of {most})"
+        tries = f"the next run over this listing tries again (try {another.attempt} of {most})"
+        if another.is_cause_passing:
+            return tries
+        return f"look at the archive; {tries}"
     if is_older(row["callpress_version"]):
         return "the next run over this listing tries it once, as an older version left it"
     return "no run tries it again: see the table failures; --overwrite presses it anew"
