@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _early_codec_process() -> Iterator[None]:
     """Has a codec process import what it needs while this one does, and reads its flags."""
     from transforms.codec.pool import POOL
-    from transforms.media.settings import LimitSettings
+    from transforms.media.job import CODEC_MEMORY_BYTES
 
     POOL.restart()
     try:
         with contextlib.suppress(OSError):  # whoever needs it tries again, and tells
             # A profile that says otherwise gets another, in due time.
-            POOL.warm(LimitSettings().codec_memory_bytes)
+            POOL.warm(CODEC_MEMORY_BYTES)
         yield
     finally:
         POOL.stop()

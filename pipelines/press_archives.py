@@ -151,8 +151,10 @@ class _Work:
         """
         self._clear_line = clear_line
         archive_inputs.reach(self._patterns, self._output)
-        self._prepare_output()
         refs = list(self._refer())
+        if not refs:
+            return
+        self._prepare_output()
         progress.add("archives_found", len(refs))
         progress.add("bytes_found", sum(ref.size_bytes for ref in refs))
         calls: dict[CallKey, _Call] = {}

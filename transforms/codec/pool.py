@@ -11,13 +11,15 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from transforms.codec.governor import Governor, Slots
 from transforms.codec.process import CodecProcess, Inputs, JobResult, LostWorkError, Terms
 from transforms.media.errors import CallpressError, CodecProcessError
 from transforms.media.job import JobHost
-from transforms.media.settings import LimitSettings
+
+if TYPE_CHECKING:  # a process of a command that takes a second begins with this module
+    from transforms.media.settings import LimitSettings
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")

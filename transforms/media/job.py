@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+CODEC_MEMORY_BYTES = 1 << 30
+"""Private memory of a codec process, where no profile says otherwise."""
+
 
 def _tell_nobody(_count: int) -> None:
     pass

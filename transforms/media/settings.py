@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
+from transforms.media.job import CODEC_MEMORY_BYTES
 from transforms.media.values import Container, OutputType
 
 
@@ -176,7 +177,7 @@ class LimitSettings:
     """Tries at one unchanged archive that keeps failing: days (UTC) on which runs try it. A newer
     version tries it once more whatever their number.
     """
-    codec_memory_bytes: int = 1 << 30
+    codec_memory_bytes: int = CODEC_MEMORY_BYTES
     """Private memory of a codec process, at least `LEAST_CODEC_MEMORY_BYTES`."""
     codec_seconds: int = 6 * 3600
     """Time one archive, track or mix may take in a codec process."""
