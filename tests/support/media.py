@@ -334,14 +334,18 @@ def decode_with_ffmpeg(path: Path, channels: int) -> Pcm:
 
 def decode_with_pyav(path: Path) -> Pcm:
     """Returns what PyAV decodes, float32, (samples, channels)."""
-    blocks = []
+    pcm, channels = bytearray(), 1  # an hour is 691 MB: it is there once
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
+            channels = frame.layout.nb_channels
+            if channels == 1 and frame.format.name == "fltp":
+                pcm += memoryview(frame.planes[0])[: 4 * frame.samples]
+                continue
             array = frame.to_ndarray()
             if not frame.format.is_planar:
-                array = array.reshape(-1, frame.layout.nb_channels).T
-            blocks.append(array.T.astype(np.float32))
-    return np.concatenate(blocks) if blocks else np.zeros((0, 1), dtype=np.float32)
+                array = array.reshape(-1, channels).T
+            pcm += array.T.astype(np.float32).tobytes()
+    return np.frombuffer(pcm, dtype=np.float32).reshape(-1, channels)
 
 
 def probe(path: Path) -> Mapping[str, Any]:
