@@ -159,6 +159,15 @@ def test_what_does_not_agree_is_named(
     assert {problem.call.call_id for problem in found if problem.call} <= {"weekly-sync"}
 
 
+def test_archive_that_is_whole_has_its_calls_under_some_date(catalog: Path) -> None:
+    """All rows of a date may be lost together: each of them agrees with all that are left."""
+    _change(catalog, "archives", "call_session_ids", _be(["weekly-sync-2026-11-22", "gone"]))
+    (problem,) = _problems(catalog)
+    assert "it is ok, and calls has no row of its call session 'gone'" in problem.what
+    _change(catalog, "archives", "call_session_ids", _be(None))
+    assert _problems(catalog) == []
+
+
 def test_segments_of_a_file_neither_overlap_nor_go_back(catalog: Path) -> None:
     rows = _read(catalog, "segments")
     _write(catalog, "segments", pa.concat_tables([rows, rows.slice(0, 1)]))
@@ -250,6 +259,20 @@ def test_object_that_cannot_be_read_is_named_once_and_nothing_blamed_on_it(catal
         assert "tracks" in problem.uri
         assert "not a Parquet file" in problem.what
         assert problem.heal == "restore it from a copy"
+
+
+@pytest.mark.parametrize("table", ["archives", "calls"])
+def test_object_of_another_date_that_cannot_be_read_is_blamed_for_nothing(
+    catalog: Path, table: str
+) -> None:
+    old = _file(catalog, table)
+    new = catalog / table / "call_date=2026-11-01" / old.name
+    new.parent.mkdir()
+    old.rename(new).write_bytes(b"PAR1")
+    said = "\n".join(found.what for found in _problems(catalog))
+    assert "not a Parquet file" in said
+    assert "archives has no row" not in said
+    assert "of its call session" not in said
 
 
 def test_table_of_a_later_version_is_nothing_wrong(catalog: Path) -> None:

@@ -70,7 +70,8 @@ class CheckedTables:
                     what="the table has no file",
                     heal=f"{RESTORE}; the next run gives it an empty one",
                 )
-        archives = np.sort(self._archives())
+        archives = self._texts("archives", "archive_uri")
+        sessions = self._texts("calls", "call_session_id")
         told: set[str] = set()
         for shard in walk(self.files) if self.exists() else ():
             for uri in sorted(shard.unreadable.keys() - told):
@@ -82,7 +83,7 @@ class CheckedTables:
             for table in TABLES:
                 yield from _repeated_keys(shard, table)
             if not shard.unreadable:  # what is missing there would seem to be missing everywhere
-                yield from check_shard(shard, archives)
+                yield from check_shard(shard, archives, sessions)
         yield from self._repeated_owners()
         yield from self._check_calls_pressed()
 
@@ -98,16 +99,17 @@ class CheckedTables:
             for uri in sorted(there - {file.uri for file in self.files[table]})
         ]
 
-    def _archives(self) -> Ints:
-        """Returns a hash of each archive that the catalog knows."""
+    def _texts(self, table: str, column: str) -> Ints | None:
+        """Returns sorted hashes of what a table has in a column; None where it cannot be read,
+        which is told where its shard is: what is missing there would seem to be missing everywhere.
+        """
         found = [np.empty(0, dtype=np.int64)]
-        for file in self.files["archives"]:
-            try:
-                rows = partitions.read_table(file, "archives", ("archive_uri",))
-            except RecordingError:
-                continue  # told where its shard is read
-            found.append(text_hashes(filter(None, rows.column("archive_uri").to_pylist())))
-        return np.concatenate(found)
+        try:
+            for file in self.files[table]:
+                found.append(text_hashes(partitions.read_texts(file, table, column)))
+        except RecordingError:
+            return None
+        return np.sort(np.concatenate(found))
 
     def _count(self, shard: Shard) -> None:
         for table in TABLES:

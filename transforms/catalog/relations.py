@@ -54,21 +54,28 @@ _WITH_AUDIO = (str(Status.OK), str(Status.PARTIAL))
 _MISSING = (str(Status.FAILED), str(Status.PARTIAL))
 
 
-def check_shard(shard: Shard, known_archives: Ints) -> Iterator[Problem]:
+def check_shard(
+    shard: Shard, known_archives: Ints | None, known_sessions: Ints | None
+) -> Iterator[Problem]:
     """Yields what does not hold between the rows of a shard.
 
     Args:
       shard: all rows of some calls, archives and runs.
-      known_archives: sorted hashes (`text_hashes`) of all archives of the catalog.
+      known_archives: sorted hashes (`text_hashes`) of all archives of the catalog; None where they
+        cannot all be read.
+      known_sessions: the same of the call sessions in `calls`.
     """
     yield from _check_archives(shard)
+    if known_sessions is not None:
+        yield from _check_sessions_known(shard, known_sessions)
     yield from _check_runs(shard)
     calls = _Calls(shard)
     yield from calls.check_have_sessions()
     yield from calls.check_date()
     yield from calls.check_rows_have_calls()
     yield from calls.check_rows_have_tracks()
-    yield from calls.check_archives_known(known_archives)
+    if known_archives is not None:
+        yield from calls.check_archives_known(known_archives)
     yield from calls.check_statuses()
     yield from calls.check_sums()
     for table, bad, what in (
@@ -343,6 +350,28 @@ def _check_archives(shard: Shard) -> Iterator[Problem]:
         for row in np.flatnonzero(bad).tolist():
             said = f"archives of archive_uri {uris[row].as_py()!r}: {what(row)}"
             yield Problem(uri=shard.places["archives"], what=said, heal=heal)
+
+
+def _check_sessions_known(shard: Shard, known_sessions: Ints) -> Iterator[Problem]:
+    """Yields archives that are said to be pressed whole though `calls`, under whatever date, has
+    no row of a call session that was in them.
+    """
+    rows = shard.rows["archives"]
+    rows = rows.filter(pc.fill_null(pc.equal(rows.column("status"), Status.OK), False))
+    lists = rows.column("call_session_ids").combine_chunks()
+    of_row = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    names = pc.fill_null(pc.list_flatten(lists), "").to_pylist()
+    places = np.flatnonzero(~np.isin(text_hashes(names), known_sessions))
+    for row, first, count in zip(
+        *np.unique(of_row[places], return_index=True, return_counts=True), strict=True
+    ):
+        name = names[places[first]]
+        more = f", and of {count - 1} more" if count > 1 else ""
+        said = (
+            f"archives of archive_uri {rows.column('archive_uri')[row].as_py()!r}: it is ok, and "
+            f"calls has no row of its call session {name!r}{more}"
+        )
+        yield Problem(uri=shard.places["archives"], what=said, heal=PRESS_AGAIN)
 
 
 def _check_runs(shard: Shard) -> Iterator[Problem]:
