@@ -97,6 +97,10 @@ def test_row_with_a_time_that_python_does_not_know_is_named(catalog: Path) -> No
         (lambda c: _drop(c, "tracks", 1), "its track_count is 5, its tracks with audio give 4"),
         (lambda c: _drop(c, "tracks", 1), "its participant_ms is "),
         (lambda c: _drop(c, "segments", 99), "tracks of .*: segments has no row of that track"),
+        (
+            lambda c: _change(c, "segments", "file_end_ms", _add(-9)),
+            "tracks of .*: media_ms and dtx_ms are .* together, its rows of segments give ",
+        ),
         (lambda c: _drop(c, "speech", 1), "speech_ms is .*, its rows of speech give "),
         (lambda c: _drop(c, "archives", 1), "archives has no row of /"),
         (

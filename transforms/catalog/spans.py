@@ -31,6 +31,7 @@ def check(rows: Mapping[str, pa.Table], track_row: Mapping[str, Ints]) -> Iterat
     length = column(rows["tracks"], "duration_ms")
     yield from _check_lengths(rows["recordings"], rows["tracks"], track_row["recordings"])
     yield from _check_segments(rows["segments"], track_row["segments"], length)
+    yield _check_audio(rows["segments"], track_row["segments"], rows["tracks"])
     yield from _check_speech(rows["speech"], track_row["speech"], rows["tracks"], length)
 
 
@@ -105,6 +106,29 @@ def _check_segments(segments: pa.Table, track: Ints, length: Column) -> Iterator
         ),
     )
     yield _check_end("segments", stop, known, track, length)
+
+
+def _check_audio(segments: pa.Table, track: Ints, tracks: pa.Table) -> Finding:
+    """Returns the tracks with more audio, or silence by design, than their segments are long: one
+    of these is not there, and nobody knows when it was.
+    """
+    start, stop = (column(segments, name) for name in ("file_start_ms", "file_end_ms"))
+    of_track = track >= 0
+    known = start.known & stop.known
+    judged = of_track & known
+    mapped = sum_by(track[judged], (stop.values - start.values)[judged], tracks.num_rows)
+    count = np.bincount(track[judged], minlength=tracks.num_rows)
+    unsaid = np.bincount(track[of_track & ~known], minlength=tracks.num_rows)
+    media, dtx = column(tracks, "media_ms"), column(tracks, "dtx_ms")
+    audio = media.values + dtx.values
+    return (
+        "tracks",
+        media.known & (count > 0) & (unsaid == 0) & (audio - mapped > (count + 2) * _TOLERANCE_MS),
+        lambda row: (
+            f"media_ms and dtx_ms are {audio[row]} together, its rows of segments give "
+            f"{mapped[row]}"
+        ),
+    )
 
 
 def _check_speech(
