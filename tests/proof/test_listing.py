@@ -35,6 +35,17 @@ def test_recording_that_is_listed_again_has_the_newest_link_and_all_that_is_said
         assert (len(listing), listing.repeated) == (1, 1)
 
 
+def test_location_of_two_call_sessions_is_a_problem(tmp_path: Path) -> None:
+    """The query of a link is no name: what it tells apart is one recording for a run."""
+    both = [recording_of_vendor(URI, session) for session in ("s", "t", "")]
+
+    listing = listing_in(tmp_path / "listing.json", both)
+
+    (problem,) = listing.problems
+    assert f"{URI} is listed for the call sessions s and t" in problem
+    assert "PLANTEDSIGNATURE" not in problem
+
+
 def test_digest_is_of_the_recordings_and_of_no_signature(tmp_path: Path) -> None:
     """In whatever order, and however often, they are listed."""
     a, b = (recording_of_vendor(f"https://vendor.test/{name}", "s") for name in ("ä", "b"))

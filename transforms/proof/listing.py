@@ -123,6 +123,7 @@ def read_listing(sources: Sequence[ManifestSource]) -> Listing:
                     recording, new = recording_of(each, asked_unix_ns), newness(each)
                     if (known := found.get(each.uri)) is not None:
                         repeated += 1
+                        problems += _are_two(shown, recording, known[1])
                         before, recording = (
                             known[0],
                             (
@@ -141,6 +142,18 @@ def read_listing(sources: Sequence[ManifestSource]) -> Listing:
         passed_over=passed_over,
         problems=tuple(problems),
     )
+
+
+def _are_two(shown: str, one: ListedRecording, other: ListedRecording) -> Iterator[str]:
+    """Yields a line where entries of one location are of two recordings, as where a site tells
+    them apart by the query of their links: a run has asked for one of them alone.
+    """
+    sessions = one.call_session_id, other.call_session_id
+    if all(sessions) and sessions[0] != sessions[1]:
+        yield (
+            f"{shown}: {one.uri} is listed for the call sessions {sessions[1]} and {sessions[0]}, "
+            "expected one: recordings are told apart by host and path, and one of them is not known"
+        )
 
 
 def _joined(newer: ListedRecording, older: ListedRecording) -> ListedRecording:
