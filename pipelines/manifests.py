@@ -88,6 +88,8 @@ def check(where: NamedPlaces, *, is_for_later: bool = False) -> None:
     """
     if where.manifests.count(STANDARD_INPUT) > 1:
         raise ConfigError("--manifest -: given twice, expected standard input once")
+    if STANDARD_INPUT in where.manifests and sys.stdin is None:
+        raise ConfigError("--manifest -: standard input is closed, expected a manifest there")
     for link in where.links:
         try:
             name_object(link)

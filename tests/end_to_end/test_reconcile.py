@@ -259,3 +259,13 @@ def test_what_cannot_be_asked_for_is_one_line(
     assert (done.status, done.out) == (status, "")
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_standard_input_that_is_closed_is_wrong_usage(
+    catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service manager may start a job."""
+    monkeypatch.setattr("sys.stdin", None)
+    done = callpress("reconcile", "--manifest", "-", "--catalog", catalog)
+    assert (done.status, done.out) == (2, "")
+    assert "--manifest -: standard input is closed" in done.err
