@@ -131,6 +131,7 @@ class _Work:
             composite = replace(composite, enabled=True)
         self._settings = replace(settings, individual=individual, composite=composite)
         self._made: dict[str, CallKey] = {}
+        self._has_files = False
         self._clear_line: Callable[[], None] = lambda: None
         self.has_failed = False
 
@@ -166,8 +167,9 @@ class _Work:
         for key in sorted(calls):
             self._press(calls[key], staging_uri)
             progress.add("calls")
-        if not self._made and not self.has_failed:
-            self.tell("", "nothing was made: nothing of what was asked for was sent")
+        if not (self._has_files if self._makes_files else self._made) and not self.has_failed:
+            what = "no individual file" if self._made else "nothing"
+            self.tell("", f"{what} was made: nothing of what was asked for was sent")
 
     def _prepare_output(self) -> None:
         """Makes the folder, where its store has folders. Raises: StorageError."""
@@ -237,13 +239,19 @@ class _Work:
         }
         for flag, value in sorted(self._filters.all_named - matched):
             ours, known = there[flag]
-            names = sorted(known)
-            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-            listed = ", ".join(names[:_MOST_NAMED]) + more or "none"
-            self.tell(
-                "",
-                f"{ours} {value}: not in these archives; there are: {listed}",
-            )
+            if value in known:
+                others = (
+                    f"{there[other][0]} {' or '.join(values)}"
+                    for other, values in self._filters.named.items()
+                    if other != flag
+                )
+                message = f"there, but no file of it is also of {' and '.join(others)}"
+            else:
+                names = sorted(known)
+                more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+                listed = ", ".join(names[:_MOST_NAMED]) + more or "none"
+                message = f"not in these archives; there are: {listed}"
+            self.tell("", f"{ours} {value}: {message}")
 
     def _press(self, call: _Call, staging_uri: str) -> None:
         """Makes the files of a call session, and tells what is wrong with it."""
@@ -337,6 +345,7 @@ class _Work:
     def _tell_files(self, extraction: Extraction) -> None:
         for lane in extraction.lanes:
             if lane.file is not None:
+                self._has_files = True
                 uri = extraction.places[lane.lane]
                 self._tell_file(uri, lane.file.duration_samples, lane.file.size_bytes)
 

@@ -254,6 +254,22 @@ def test_filter_that_matches_nothing_is_a_line_with_what_there_is(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_filters_that_no_file_passes_together_are_told_as_there(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "a.tar", "alice", "bob")
+    of_bob = ("--session-id", "sess-bob", "--track-id", "sess-bob:TRACK_TYPE_AUDIO")
+
+    done = make("extract-audio", tmp_path / "out", archive, flags=("--user-id", "alice", *of_bob))
+
+    told = "there, but no file of it is also of"
+    assert done.status == 1
+    assert sorted(done.err.splitlines()) == [
+        f"callpress: --session-id sess-bob: {told} --user-id alice and --track-id {of_bob[-1]}",
+        f"callpress: --track-id {of_bob[-1]}: {told} --user-id alice and --session-id sess-bob",
+        f"callpress: --user-id alice: {told} --session-id sess-bob and --track-id {of_bob[-1]}",
+    ]
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_what_is_there_is_replaced_and_nothing_else_touched(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.tar", "alice")
     make("mix-audio", tmp_path / "out", archive)
@@ -315,6 +331,25 @@ def test_archive_in_which_nothing_was_sent_is_said(tmp_path: Path) -> None:
     assert done.status == 1
     assert done.err == f"callpress: {mute}: nothing was sent in it\n"
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "told", "made"),
+    [("extract-audio", "nothing", 0), ("process-all", "no individual file", 1)],
+)
+def test_somebody_asked_for_who_sent_nothing_is_said(
+    command: str, told: str, made: int, tmp_path: Path
+) -> None:
+    heard = Participant(participant_id="alice", segments=[Segment(packets=list(TONE))])
+    archive = tmp_path / "a.tar"
+    people = [heard, Participant(participant_id="mute")]
+    archive.write_bytes(make_call_archive(people, kind="tar"))
+
+    done = make(command, tmp_path / "out", archive, flags=("--user-id", "mute"))
+
+    assert done.status == 1
+    assert done.err == (f"callpress: {told} was made: nothing of what was asked for was sent\n")
+    assert len(list((tmp_path / "out").iterdir())) == made
 
 
 def test_part_of_a_call_that_is_missing_is_said_and_the_rest_made(tmp_path: Path) -> None:
