@@ -137,8 +137,9 @@ class _Work:
 
     def farewell(self) -> str:
         """Returns what to say when it was stopped."""
-        files = "1 file was" if len(self._made) == 1 else f"{len(self._made)} files were"
-        return f"callpress: stopped; {files} made, each of them whole"
+        made = len(self._made)
+        whole = "no file" if not made else "1 whole file" if made == 1 else f"{made} whole files"
+        return f"callpress: stopped; {whole} made"
 
     def do(self, staging_uri: str, clear_line: Callable[[], None]) -> None:
         """Makes all of it.

@@ -519,7 +519,7 @@ def test_signal_ends_it_at_once_and_leaves_whole_files_only(
 
     assert process.returncode == expected
     assert time.monotonic() - began < SIGNAL_SECONDS
-    assert err.strip() == "callpress: stopped; 3 files were made, each of them whole"
+    assert err.strip() == "callpress: stopped; 3 whole files made"
     assert {line.split("  ")[0] for line in said.splitlines()} == {f.name for f in out.iterdir()}
     assert len(list(out.iterdir())) == 3
     assert [each.name for each in temporary.iterdir()] == [f"callpress-slots-{os.geteuid()}"]
