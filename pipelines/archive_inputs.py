@@ -4,11 +4,12 @@ without what packets take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from transforms.media.archive.read_members import ArchiveMembers
 from transforms.media.errors import ArchiveError
+from transforms.media.text import spelled_utf8
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
 from transforms.storage import objects, storage_options, uris
@@ -46,12 +47,19 @@ def reach(patterns: Sequence[str], *places: str) -> None:
     storage_options.use(replace(storage_options.current(), named_hosts=named_hosts))
 
 
-def find(pattern: str) -> Iterator[NamedArchive]:
-    """Yields the archives that a pattern stands for. Raises: StorageError: it cannot be listed."""
+def find(pattern: str) -> list[NamedArchive]:
+    """Returns the archives that a pattern stands for.
+
+    Raises:
+      RecordingError: it stands for none, or cannot be listed.
+    """
     # What is listed of a link has no signature, which it takes to open it.
     link = pattern if uris.is_link(pattern) else ""
-    for listed in archive_files.find_archives(pattern).archives:
-        yield NamedArchive(listed=listed, link=link)
+    found = archive_files.find_archives(pattern).archives
+    if not found:
+        shown = spelled_utf8(uris.shown(pattern))
+        raise ArchiveError(archive_files.why_nothing_matches(pattern) or f"{shown} matches nothing")
+    return [NamedArchive(listed=listed, link=link) for listed in found]
 
 
 def what_is_wrong(members: ArchiveMembers) -> str | None:

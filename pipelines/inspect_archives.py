@@ -36,6 +36,7 @@ from transforms.media.values import OUTPUT_TYPE_OF, TRACK_TYPE_OF, TrackKey
 from transforms.media.wall_time import spell_time
 from transforms.sources import archive_files
 from transforms.sources.archive_files import ListedArchive
+from transforms.storage import uris
 from transforms.storage.inputs import ARCHIVE_INPUTS, Inputs
 
 if TYPE_CHECKING:
@@ -57,15 +58,13 @@ def inspect(arguments: InspectArguments, settings: PressSettings) -> int:
         clocks = ClockInspector(arguments.clock_output)
     found: list[dict[str, Any]] = []
     for pattern in arguments.archives:
-        named = list(archive_inputs.find(pattern))
-        if not named:
-            found.append(
-                {
-                    "uri": spelled_utf8(pattern),
-                    "error": archive_files.why_nothing_matches(pattern),
-                    "sessions": [],
-                }
-            )
+        try:
+            named = archive_inputs.find(pattern)
+        except RecordingError as error:
+            shown = spelled_utf8(uris.shown(pattern))
+            message = error.message.removeprefix(f"{shown}: ")
+            found.append({"uri": shown, "error": message, "sessions": []})
+            continue
         for each in named:
             found.append(describe_archive(each.listed, settings.limits, clocks, each.inputs))
     if arguments.as_json:

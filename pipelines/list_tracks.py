@@ -61,10 +61,11 @@ def list_tracks(arguments: TracksArguments, limits: LimitSettings) -> int:
     sessions: list[SessionTiming] = []
     wrong: list[tuple[str, str]] = []
     for pattern in arguments.archives:
-        named = list(archive_inputs.find(pattern))
-        if not named:
-            why = archive_files.why_nothing_matches(pattern) or "no archive"
-            wrong.append(("", why))
+        try:
+            named = archive_inputs.find(pattern)
+        except RecordingError as error:
+            wrong.append(("", error.message))
+            continue
         for archive in named:
             found, message = _read(archive, limits)
             sessions += found

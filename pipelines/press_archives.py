@@ -50,7 +50,6 @@ from transforms.pressing.extract import Extraction, Publish, extract, track_fail
 from transforms.pressing.mix import complete, mix, silent_accounts, tracks_of
 from transforms.pressing.plan_call import plan_call
 from transforms.pressing.unpack import failures_of, failures_of_unusable, unpack
-from transforms.sources import archive_files
 from transforms.storage import objects, uris
 
 _NO_ROWS = FragmentRef(uri="", row_counts=())
@@ -188,15 +187,10 @@ class _Work:
         named: dict[str, NamedArchive] = {}
         for pattern in self._patterns:
             try:
-                found = list(archive_inputs.find(pattern))
-                why = None if found else archive_files.why_nothing_matches(pattern)
+                for each in archive_inputs.find(pattern):
+                    named.setdefault(each.listed.uri, each)
             except RecordingError as error:
                 self.tell("", error.message)
-                continue
-            if not found:
-                self.tell("", why or f"{spelled_utf8(uris.shown(pattern))} matches nothing")
-            for each in found:
-                named.setdefault(each.listed.uri, each)
         for uri, each in named.items():
             if each.listed.error is not None:
                 self.tell(uri, each.listed.error.message)

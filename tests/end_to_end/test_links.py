@@ -35,6 +35,21 @@ def test_archive_behind_a_signed_link_is_inspected(tls_site: Site, flags: tuple[
     assert tls_site.ranges() == ["bytes=0-0", "bytes=0-"]
 
 
+@pytest.mark.parametrize("command", ["inspect", "list-tracks"])
+def test_link_that_opens_nothing_costs_no_neighbour(command: str, tls_site: Site) -> None:
+    link = tls_site.put("/raw/a.tar.gz", Page(status=403))
+    opened = signed(link, SECRET, "20260105T100000Z", 3_600)
+    flag = () if command == "inspect" else ("--input-file",)
+
+    done = callpress(command, *flag, opened, *flag, SAMPLE)
+
+    assert done.status == 1
+    assert done.err.startswith(f"callpress: {link}: its link expired at ")
+    assert done.err.count("\n") == 1
+    assert "sess-dave-1" in done.out
+    assert SECRET not in done.out + done.err
+
+
 def test_link_that_has_expired_is_one_line(tls_site: Site) -> None:
     link = tls_site.put("/raw/a.tar.gz", Page(status=403))
 
