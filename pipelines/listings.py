@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pipelines import manifests
 from pipelines.catalog_commands import ListingArguments
 from transforms.media.settings import PressSettings
+from transforms.media.text import printable
 from transforms.proof.listing import Listing, read_listing
-from transforms.proof.reconcile import Terms
+from transforms.proof.reconcile import Reconciliation, Terms
+from transforms.proof.telling import in_words, not_pressed, plain
 from transforms.storage import objects, storage_options
 
 
@@ -47,6 +49,19 @@ def read(arguments: ListingArguments) -> Listing:
 def names_of(arguments: ListingArguments) -> list[str]:
     """Returns how people know the manifests: without signatures."""
     return [manifests.shown(name) for name in manifests.spelled(arguments.manifests)]
+
+
+def tell(listing: Listing, found: Reconciliation) -> None:
+    """Prints a line for each recording of a listing that is not pressed, those that are missing
+    first, and for what of it cannot be read; tells what it passes over.
+    """
+    for each in not_pressed(found):
+        print(printable(in_words(plain(each, found.terms))))
+    for problem in listing.problems:
+        print(f"not read: {printable(problem)}")
+    for note in found.notes:
+        print(f"callpress: {printable(note)}")
+    manifests.tell_passed_over(listing.passed_over)
 
 
 def terms_of(arguments: ListingArguments, settings: PressSettings) -> Terms:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pipelines import listings, manifests
+from pipelines import listings
 from pipelines.catalog_commands import ProveArguments
 from pipelines.ending import check_file
 from pipelines.options import EXIT_FAILED
@@ -30,12 +30,9 @@ from transforms.media.text import printable, printable_json
 from transforms.proof import receipt as receipts
 from transforms.proof import signing
 from transforms.proof.accounts import Accounts
-from transforms.proof.listing import Listing
 from transforms.proof.make_receipt import Circumstances, Faults, make_receipt, received
 from transforms.proof.receipt import Receipt, sign
-from transforms.proof.reconcile import Reconciliation
 from transforms.proof.reconcile import reconcile as compare
-from transforms.proof.telling import in_words, not_pressed, plain
 from transforms.proof.verdict import WHAT_IS_NOT_KNOWN
 from transforms.storage import objects, secrets, uris
 
@@ -113,7 +110,7 @@ def prove(arguments: ProveArguments, settings: PressSettings) -> int:
         print(printable_json(json.dumps(content, indent=2, ensure_ascii=False)))
     else:
         if listing is not None and found is not None:
-            _tell_listing(listing, found)
+            listings.tell(listing, found)
         _tell(receipt)
     return 0 if receipt.proven else EXIT_FAILED
 
@@ -190,17 +187,6 @@ def _tell_fault(uri: str, what: str, heal: str) -> None:
 
 def _ignore(_uri: str, _what: str, _heal: str) -> None:
     pass
-
-
-def _tell_listing(listing: Listing, found: Reconciliation) -> None:
-    """Tells of each recording of the listing that is not pressed, and of what cannot be read."""
-    for each in not_pressed(found):
-        print(printable(in_words(plain(each, found.terms))))
-    for problem in listing.problems:
-        print(f"not read: {printable(problem)}")
-    for note in found.notes:
-        print(f"callpress: {printable(note)}")
-    manifests.tell_passed_over(listing.passed_over)
 
 
 def _tell(receipt: Receipt) -> None:

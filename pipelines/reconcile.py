@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import listings, manifests
+from pipelines import listings
 from pipelines.catalog_commands import ReconcileArguments
 from pipelines.verify import run_at_work, tables_of
 from transforms.media.settings import PressSettings
@@ -21,7 +21,7 @@ from transforms.media.wall_time import spell_time
 from transforms.proof.listing import Listing
 from transforms.proof.reconcile import Reconciliation, count
 from transforms.proof.reconcile import reconcile as compare
-from transforms.proof.telling import in_words, not_pressed, plain, sentence
+from transforms.proof.telling import plain, sentence
 from transforms.sources.manifests.entry import LeftOut
 from transforms.storage import objects, uris
 
@@ -93,13 +93,7 @@ def _as_json(
 
 
 def _print(listing: Listing, found: Reconciliation, counts: Mapping[str, int]) -> None:
-    for each in not_pressed(found):
-        print(printable(in_words(plain(each, found.terms))))
-    for problem in listing.problems:
-        print(f"not read: {printable(problem)}")
-    for note in found.notes:
-        print(f"callpress: {printable(note)}")
-    manifests.tell_passed_over(listing.passed_over)
+    listings.tell(listing, found)
     not_read = len(listing.problems)
     what = "1 entry or listing" if not_read == 1 else f"{not_read} entries or listings"
     unknown = f"; {what} could not be read: what else is listed is not known" if not_read else ""

@@ -65,14 +65,6 @@ def public_bytes(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes_raw()
 
 
-def public_pem(data: bytes) -> str:
-    """Returns a public key in PEM. Raises: ValueError: it is not of 32 bytes."""
-    key = Ed25519PublicKey.from_public_bytes(data)
-    return key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode("ascii")
-
-
 def fingerprint(data: bytes) -> str:
     """Returns what people compare public keys by: SHA-256 of the key in DER
     (SubjectPublicKeyInfo), as `openssl pkey -pubin -outform DER | sha256sum` gives it. Raises:
