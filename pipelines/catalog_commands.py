@@ -175,7 +175,10 @@ def _add_prove(commands: Commands) -> None:
         help="with --check: the key that is to have signed it, a file or a reference",
     )
     prove.add_argument(
-        "--config", metavar="PROFILE", help="as of run: its [stores] say how places are reached"
+        "--config",
+        metavar="PROFILE",
+        help="as of run: its [stores] and [stream] say how places are reached, its [limits] "
+        "max_attempts what is tried again",
     )
     prove.add_argument("--fast", action="store_true", help="compare sizes only, read no recording")
     prove.add_argument(
@@ -259,7 +262,7 @@ def _add_reconcile(commands: Commands) -> None:
         description="Tells of each raw recording of a listing whether it is pressed, partial, "
         "failed, waiting or absent, and when the vendor deletes it. Writes nothing.",
         epilog="Exit status: 0 none is missing, 1 one is, or an entry or a listing cannot be read "
-        "(each a line), 2 wrong usage, 130 Ctrl-C.",
+        "(each a line), 2 wrong usage, or a manifest that is not there, 130 Ctrl-C.",
     )
     add_listing_flags(reconcile)
     reconcile.add_argument("--catalog", metavar="URI", help="the tables")

@@ -118,6 +118,7 @@ class _Work:
         self._output = uris.folder(arguments.output)
         self._makes_files = wanted is not Wanted.MIX
         self._makes_mix = wanted is not Wanted.AUDIO
+        self._has_profile = arguments.config is not None
         self._filters = arguments.filters
         # A mix has everybody, so all tracks are looked into for one.
         self._plan_filters = Filters() if self._makes_mix else arguments.filters
@@ -169,7 +170,8 @@ class _Work:
             progress.add("calls")
         if not (self._has_files if self._makes_files else self._made) and not self.has_failed:
             what = "no individual file" if self._made else "nothing"
-            self.tell("", f"{what} was made: nothing of what was asked for was sent")
+            left_out = ", or all of it is left out by --config" if self._has_profile else ""
+            self.tell("", f"{what} was made: nothing of what was asked for was sent{left_out}")
 
     def _prepare_output(self) -> None:
         """Makes the folder, where its store has folders. Raises: StorageError."""

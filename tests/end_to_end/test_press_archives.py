@@ -352,6 +352,18 @@ def test_somebody_asked_for_who_sent_nothing_is_said(
     assert len(list((tmp_path / "out").iterdir())) == made
 
 
+def test_what_a_profile_leaves_out_is_not_told_as_never_sent(tmp_path: Path) -> None:
+    share = Segment(packets=list(TONE), track_type="TRACK_TYPE_SCREEN_SHARE_AUDIO")
+    archive = tmp_path / "a.tar"
+    people = [Participant(participant_id="alice", segments=[share])]
+    archive.write_bytes(make_call_archive(people, kind="tar"))
+
+    done = make("extract-audio", tmp_path / "out", archive, flags=("--config", "podcast"))
+
+    assert (done.status, done.out) == (1, "")
+    assert done.err.endswith("was sent, or all of it is left out by --config\n")
+
+
 def test_part_of_a_call_that_is_missing_is_said_and_the_rest_made(tmp_path: Path) -> None:
     segments = [Segment(packets=list(TONE)), Segment(packets=list(TONE), ssrc=2, with_dump=False)]
     people = [Participant(participant_id=f"p{n}", segments=[s]) for n, s in enumerate(segments)]
