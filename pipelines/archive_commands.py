@@ -135,7 +135,7 @@ _DESCRIPTION = {
 _ALIKE = " They are byte for byte those that run makes of the same archives."
 _EXIT = (
     "Exit status: 0 all of it was made, 1 something could not be, is not whole, or is not there "
-    "(each thing a line), 2 wrong usage, 130 Ctrl-C, 143 SIGTERM."
+    "(each thing a line), 2 wrong usage, 129 its terminal was closed, 130 Ctrl-C, 143 SIGTERM."
 )
 
 

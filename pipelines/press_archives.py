@@ -68,7 +68,7 @@ def press_archives(arguments: PressArguments, settings: PressSettings) -> int:
     try:
         with (
             _temporary_folder() as staging,
-            stopping_cleanly(work.farewell) as stopper,
+            stopping_cleanly(work.farewell, ends_with_terminal=True) as stopper,
             showing_progress_on_terminal() as clear_line,
         ):
             work.do(str(staging), clear_line)

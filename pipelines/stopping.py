@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -17,7 +17,7 @@ from typing import NoReturn
 from pipelines.telling import shaped
 from transforms.codec.pool import POOL
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 4.0
 """For cleaning up; then the process ends wherever it is. Nothing half made is ever under a final
 name.
@@ -89,6 +89,8 @@ def stopping_cleanly(
     farewell: Callable[[], str],
     close: Callable[[int], None] | None = None,
     engine_seconds: float = 0.0,
+    *,
+    ends_with_terminal: bool = False,
 ) -> Iterator[Stopper]:
     """Turns Ctrl-C and SIGTERM into `StoppedError`; the codec processes are gone when the block has
     ended, however it did.
@@ -102,15 +104,20 @@ def stopping_cleanly(
       close: what to do last before the process ends, with its exit status.
       engine_seconds: how much longer it may take, for an engine elsewhere to end the job; a second
         signal ends the process then.
+      ends_with_terminal: whether SIGHUP, of a terminal that was closed, is taken like the others;
+        not where it is ignored, as by nohup.
     """
     stopper = Stopper(farewell, close)
-    before = {number: signal.signal(number, stopper.receive) for number in _SIGNALS}
+    signals = _SIGNALS
+    if ends_with_terminal and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals = (*_SIGNALS, signal.SIGHUP)
+    before = {number: signal.signal(number, stopper.receive) for number in signals}
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(
         target=_leave_in_time,
-        args=(ours, stopper, engine_seconds),
+        args=(ours, stopper, signals, engine_seconds),
         daemon=True,
         name="stop-watch",
     ).start()
@@ -123,7 +130,7 @@ def stopping_cleanly(
         raise
     finally:
         if stopper.is_stopped:
-            for number in _SIGNALS:
+            for number in signals:
                 signal.signal(number, signal.SIG_IGN)
         POOL.stop()
         if not stopper.is_stopped:
@@ -133,18 +140,20 @@ def stopping_cleanly(
                 signal.signal(number, handler)
 
 
-def _leave_in_time(signals: socket.socket, stopper: Stopper, engine_seconds: float) -> None:
+def _leave_in_time(
+    received: socket.socket, stopper: Stopper, signals: Collection[int], engine_seconds: float
+) -> None:
     """Ends the process some time after a signal: the C handler writes its number here whatever the
     main thread does.
     """
-    with signals:
-        while received := signals.recv(1):
-            if received[0] in _SIGNALS:
+    with received:
+        while number := received.recv(1):
+            if number[0] in signals:
                 if engine_seconds:
-                    _wait_for_signal(signals, engine_seconds)
+                    _wait_for_signal(received, engine_seconds)
                 else:
                     threading.Event().wait(_GRACE_SECONDS)
-                stopper.leave(received[0])
+                stopper.leave(number[0])
 
 
 def _wait_for_signal(signals: socket.socket, seconds: float) -> None:
