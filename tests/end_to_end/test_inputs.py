@@ -238,11 +238,16 @@ def test_place_without_a_name_is_refused(
 def test_inspect_refuses_what_it_cannot_name_and_waits_for_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar.gz")
     (tmp_path / "zero.tar.gz").symlink_to("/dev/zero")
+    (tmp_path / "bare").mkdir()
 
-    for name in ("pipe.tar.gz", "zero.tar.gz"):
+    for name, told in (
+        ("pipe.tar.gz", "prw.*, expected a regular file"),
+        ("zero.tar.gz", "crw.*, expected a regular file"),
+        ("bare", "a folder without files, expected an archive or an unpacked one"),
+    ):
         done = callpress("inspect", tmp_path / name)
         assert done.status == 1
-        assert re.search(f"{name}: [cp]rw.*, expected a regular file", done.err)
+        assert re.search(f"{name}: {told}", done.err)
     assert callpress("inspect", "").status == 2
     assert callpress("inspect", "s4://bucket/x").status == 2
 

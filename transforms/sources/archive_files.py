@@ -383,6 +383,10 @@ def _why_no_archive(file: ListedObject) -> RecordingError | None:
     name = spelled_utf8(file.path)
     if file.unreadable:
         return StorageError(f"{name}: {spelled_utf8(file.unreadable)}")
+    if file.special_mode.startswith("d"):
+        return ArchiveError(
+            f"{name}: a folder without files, expected an archive or an unpacked one"
+        )
     if file.special_mode:  # a named pipe would be waited for
         return ArchiveError(f"{name}: {file.special_mode}, expected a regular file")
     return None if has_utf8(file.path) else _no_utf8(file.path)
