@@ -109,6 +109,14 @@ class _Call(NamedTuple):
     failures: list[Failure]
 
 
+class _PlannedCall(NamedTuple):
+    """A call session before anything is made of it."""
+
+    parts: list[TrackPart]
+    plan: CallPlan
+    failures: list[Failure]
+
+
 class _Work:
     """What a command has to do, and what came of it."""
 
@@ -164,9 +172,12 @@ class _Work:
             self._unpack(ref, staging_uri, calls)
             progress.add("archives")
         self._refuse_nameless(part for call in calls.values() for part in call.parts)
-        progress.add("calls_found", len(calls))
-        for key in sorted(calls):
-            self._press(calls[key], staging_uri)
+        planned = [self._plan(calls[key]) for key in sorted(calls)]
+        progress.add("calls_found", len(planned))
+        sources = [source for call in planned for source in call.plan.sources]
+        progress.add("samples_found", sum(source.media_samples for source in sources))
+        for each in planned:
+            self._press(each, staging_uri)
             progress.add("calls")
         if not (self._has_files if self._makes_files else self._made) and not self.has_failed:
             what = "no individual file" if self._made else "nothing"
@@ -250,12 +261,15 @@ class _Work:
                 message = f"not in these archives; there are: {listed}"
             self.tell("", f"{ours} {value}: {message}")
 
-    def _press(self, call: _Call, staging_uri: str) -> None:
-        """Makes the files of a call session, and tells what is wrong with it."""
+    def _plan(self, call: _Call) -> _PlannedCall:
+        """Returns what is to be made of a call session."""
         parts = sorted(call.parts, key=lambda part: (part.first_server_unix_ns, part.archive_uri))
         plan, failures = plan_call(parts, None, (), self._settings, self._plan_filters)
-        progress.add("samples_found", sum(source.media_samples for source in plan.sources))
-        failures = [*call.failures, *failures]
+        return _PlannedCall(parts, plan, [*call.failures, *failures])
+
+    def _press(self, call: _PlannedCall, staging_uri: str) -> None:
+        """Makes the files of a call session, and tells what is wrong with it."""
+        parts, plan, failures = call
         tracks: list[ExtractedTrack] = []
         for source in plan.sources:
             try:

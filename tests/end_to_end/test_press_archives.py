@@ -85,6 +85,22 @@ def test_line_on_a_terminal_tells_how_far_it_is_and_goes(monkeypatch: pytest.Mon
     assert shown.getvalue().endswith("\r\x1b[K")
 
 
+def test_work_of_all_calls_is_known_before_the_first_is_made(tmp_path: Path) -> None:
+    """What is told to be left would be that of one call."""
+    inputs = [
+        archive_of(tmp_path / f"{n}.tar", "alice", call_session_id=f"session-{n}") for n in range(2)
+    ]
+    told: list[str] = []
+    stop_listening = progress.listen(lambda what, _number: told.append(what))
+    try:
+        make("extract-audio", tmp_path / "out", *inputs)
+    finally:
+        stop_listening()
+
+    assert told.count("samples_extracted") == 2
+    assert "samples_found" not in told[told.index("samples_extracted") :]
+
+
 def sums_of(files: Iterable[Path]) -> dict[str, str]:
     """Returns the SHA-256 of files by their names."""
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
