@@ -27,6 +27,7 @@ from transforms.sources import archive_files
 
 _SCREEN_SHARE = "SCREEN_SHARE"
 _AUDIO_TYPES = frozenset(map(str, OUTPUT_TYPE_OF))
+_CALL_HEADINGS = ("CALL", "CALL SESSION")
 _HEADINGS = ("USER ID", "SESSION ID", "TRACK ID", "TYPE", "SCREENSHARE", "CODEC", "SEGMENTS")
 
 
@@ -130,7 +131,7 @@ def _print(
         }
         print(printable_json(json.dumps(found, indent=2, ensure_ascii=False)))
     elif shape == "table":
-        _print_table([_HEADINGS, *map(_cells, tracks)])
+        _print_table(_rows_of(tracks))
     else:
         ids = {
             "users": users,
@@ -174,6 +175,16 @@ def _as_json(track: ListedTrack) -> dict[str, Any]:
 
 def _time(unix_ms: int | None) -> str | None:
     return spell_time(None if unix_ms is None else unix_ms * 1_000_000)
+
+
+def _rows_of(tracks: Sequence[ListedTrack]) -> list[tuple[str, ...]]:
+    """Returns a table, its headings first; of several calls it says of which each track is."""
+    rows = [_HEADINGS, *map(_cells, tracks)]
+    calls = [track.session.call for track in tracks]
+    if len(set(calls)) < 2:
+        return rows
+    whose = [(printable(call.cid), printable(call.call_session_id)) for call in calls]
+    return [(*call, *row) for call, row in zip([_CALL_HEADINGS, *whose], rows, strict=True)]
 
 
 def _cells(track: ListedTrack) -> tuple[str, ...]:

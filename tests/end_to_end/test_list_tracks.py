@@ -67,6 +67,18 @@ def test_table_has_a_line_per_track() -> None:
     ]
 
 
+def test_table_of_several_calls_says_of_which_each_track_is(archive: Path) -> None:
+    done = callpress("list-tracks", "--input-file", SAMPLE, "--input-file", archive)
+
+    heading, *lines = done.out.splitlines()
+    assert (done.status, done.err) == (0, "")
+    assert heading.split()[:5] == ["CALL", "CALL", "SESSION", "USER", "ID"]
+    assert {tuple(line.split()[:2]) for line in lines} == {
+        ("default:weekly-sync", "weekly-sync-2026-11-22"),
+        ("default:standup", "session-1"),
+    }
+
+
 def test_json_has_the_vendors_fields(archive: Path) -> None:
     done = callpress("list-tracks", "--input-file", archive, "--format", "json")
 
