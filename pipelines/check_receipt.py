@@ -104,7 +104,7 @@ def _public_key(name: str | None) -> bytes | None:
         return None
     shown = f"--public-key {printable(uris.shown(name))}"
     if secrets.is_reference(name):
-        pem = secrets.read_key(name)
+        pem = secrets.read_key("--public-key", name)
     else:
         objects.find_credentials((uris.absolute(name),))
         try:

@@ -152,7 +152,8 @@ def _signing_key(reference: str | None) -> Ed25519PrivateKey | None:
         return None
     if not secrets.is_reference(reference):
         raise ConfigError(f"--sign-key: is no reference, expected {secrets.EXPECTED}")
-    return signing.private_key(f"--sign-key {printable(reference)}", secrets.read_key(reference))
+    pem = secrets.read_key("--sign-key", reference)
+    return signing.private_key(f"--sign-key {printable(reference)}", pem)
 
 
 def _place_of(output: str | None, catalog: str) -> str | None:

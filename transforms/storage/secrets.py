@@ -82,13 +82,22 @@ def read(reference: str) -> str:
         return _kept[reference]
 
 
-def read_key(reference: str) -> bytes:
-    """Returns a secret of several lines, as a key in PEM is; it is not kept. Raises: SecretError:
-    it cannot be read, or is empty.
+def read_key(flag: str, reference: str) -> bytes:
+    """Returns a secret of several lines, as a key in PEM is; it is not kept.
+
+    Args:
+      flag: what names it on a command line.
+      reference: where it is.
+
+    Raises:
+      SecretError: it cannot be read, or is empty.
     """
-    key = _read(reference).encode("latin-1", "replace")
+    try:
+        key = _read(reference).encode("latin-1", "replace")
+    except SecretError as error:
+        raise SecretError(f"{flag} {error}") from None
     if not key.strip():
-        raise SecretError(f"{_shown(reference)}: is empty, expected a key")
+        raise SecretError(f"{flag} {_shown(reference)}: is empty, expected a key")
     return key
 
 
