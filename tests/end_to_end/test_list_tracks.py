@@ -127,6 +127,21 @@ def test_same_metadata_in_two_archives_is_listed_once(archive: Path, tmp_path: P
     assert [track["segmentCount"] for track in json.loads(done.out)["tracks"]] == [2, 1, 2, 1]
 
 
+def test_working_directory_that_was_deleted_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    done = callpress("list-tracks", "--input-file", "a.tar.gz")
+
+    assert done.status == 2
+    assert done.err.startswith("callpress: a.tar.gz: the working directory cannot be told (No ")
+    assert done.err.count("\n") == 1
+
+
 def test_no_track_of_a_kind_is_said() -> None:
     done = callpress("list-tracks", "--input-file", SAMPLE, "--track-type", "video")
 

@@ -48,13 +48,21 @@ def absolute(uri: str) -> str:
     is in Azure is spelled with its account: `az://` takes that from the environment.
 
     Raises:
-      ConfigError: it is in Azure, and does not say where.
+      ConfigError: it is in Azure, and does not say where; or it is of the working directory, and
+        there is none any more.
     """
     if scheme := scheme_of(uri):
         return _in_azure(scheme + uri[len(scheme) :])
     stripped = without_file(uri)
+    try:
+        full = os.path.abspath(os.path.expanduser(stripped))
+    except OSError as error:
+        raise ConfigError(
+            f"{printable(uri)}: the working directory cannot be told ({error.strerror}), "
+            "expected a path that begins with /, or another directory"
+        ) from None
     # POSIX lets two slashes at the beginning stand for something else. Here they are one.
-    path = re.sub("^/+", "/", os.path.abspath(os.path.expanduser(stripped)))
+    path = re.sub("^/+", "/", full)
     return path + "/" if stripped.endswith("/") and path != "/" else path
 
 
