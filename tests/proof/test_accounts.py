@@ -144,6 +144,7 @@ def test_fate_that_only_a_later_version_knows_counts() -> None:
         ("dumps", _dump("a", 0, (0, 0), missing_ms=None), "seconds"),
         ("dumps", _dump("a", 0, (0, 0), missing_ms=1 << 62), "seconds"),
         ("dumps", _dump("a", -1, (0, 0)), "seconds"),
+        ("dumps", _dump("a", None, (0, 0), claimed_end_time=AT), "seconds"),
         ("tracks", {**IDS, "status": "ok"}, "tracks"),
         ("segments", {**IDS}, "places"),
         ("segments", {**IDS, "sync_error_ms": math.nan}, "places"),

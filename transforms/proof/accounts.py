@@ -255,8 +255,10 @@ class Accounts:
         if not dumps.num_rows:
             return
         claimed, found, missing = (_count(dumps, name) for name in SUMMED)
-        is_odd = column(dumps, "claimed_ms").known & ~claimed.known
-        self._unknown("seconds", ~found.known | ~missing.known | is_odd)
+        begin, end = (column(dumps, f"claimed_{name}_time") for name in ("start", "end"))
+        is_claimed = column(dumps, "claimed_ms").known | (begin.known & end.known)
+        odd = is_claimed & ~claimed.known
+        self._unknown("seconds", ~found.known | ~missing.known | odd)
         self.claimed_ms += int(claimed.values.sum())
         self.found_ms += int(found.values.sum())
         self.missing_ms += int(missing.values.sum())
