@@ -207,4 +207,5 @@ def _changed(checked: _Checked) -> str:
         return ""
     if not checked.changes:
         return "; nothing has changed since"
-    return f"; {len(checked.changes)} things are not as it says"
+    count = len(checked.changes)
+    return f"; {f'{count} things are' if count > 1 else '1 thing is'} not as it says"
