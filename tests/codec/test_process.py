@@ -86,6 +86,21 @@ def test_result_that_cannot_be_pickled_is_a_bug(
     assert run_job(codec, codec_jobs.give_back, "next") == "next"
 
 
+def test_child_imports_nothing_from_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be any project's, another version of this one among them."""
+    (tmp_path / "transforms").mkdir()
+    for module in ("transforms/__init__.py", "numpy.py", "pickle.py"):
+        (tmp_path / module).write_text("raise SystemExit(77)\n")
+    monkeypatch.chdir(tmp_path)
+    child = CodecProcess(MEMORY_BYTES)
+    try:
+        assert run_job(child, codec_jobs.give_back, "here") == "here"
+    finally:
+        child.close()
+
+
 def test_child_has_not_imported_beam(codec: CodecProcess) -> None:
     modules = run_job(codec, codec_jobs.give_modules)
 

@@ -127,6 +127,7 @@ class CodecProcess:
         self._process = subprocess.Popen(
             [
                 sys.executable,
+                "-P",  # whoever starts it may be in a folder that has modules of these names
                 "-m",
                 "transforms.codec.child",
                 str(theirs.fileno()),
