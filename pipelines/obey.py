@@ -190,19 +190,12 @@ def _run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> in
 
 
 def _press(arguments: PressArguments, settings: PressSettings) -> int:
-    from transforms.codec.pool import POOL
+    # This process computes nothing: threads of numpy's would only keep the other from its core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with _importing_much():
+        from pipelines.press_archives import press_archives
 
-    POOL.restart()
-    try:
-        POOL.warm(settings.limits.codec_memory_bytes)
-        # This process computes nothing: threads of numpy's would only keep the other from its core.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        with _importing_much():
-            from pipelines.press_archives import press_archives
-
-        return press_archives(arguments, settings)
-    finally:
-        POOL.stop()
+    return press_archives(arguments, settings)
 
 
 @contextmanager

@@ -243,8 +243,12 @@ def _bounds_of(arguments: argparse.Namespace) -> Bounds:
     )
 
 
+_PLACES = (
+    *("input", "manifest", "copy_raw", "output", "catalog", "archives", "summary_json", "log_file"),
+    *("config", "clock_output", "flags_file", "receipt", "check", "public_key", "input_file"),
+)
 _SHOWN = {"archives": "ARCHIVE", "receipt": "--output"}
-"""Places whose flags have another name."""
+"""Of these, those whose flags have another name."""
 
 
 def _refuse_nameless(arguments: argparse.Namespace) -> None:
@@ -254,18 +258,7 @@ def _refuse_nameless(arguments: argparse.Namespace) -> None:
     Raises:
       UsageError: one has none.
     """
-    places = ("input", "manifest", "copy_raw", "output", "catalog", "archives", "summary_json")
-    others = (
-        "log_file",
-        "config",
-        "clock_output",
-        "flags_file",
-        "receipt",
-        "check",
-        "public_key",
-        "input_file",
-    )
-    for name in (*places, *others):
+    for name in _PLACES:
         found = getattr(arguments, name, None)
         for uri in found if isinstance(found, list) else [found]:
             if uri is not None and not uris.is_named(uri):

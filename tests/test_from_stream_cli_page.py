@@ -87,7 +87,7 @@ def _run(line: str) -> Finished:
     done = subprocess.run(
         [program, "-v", "error", *arguments], capture_output=True, text=True, check=False
     )
-    return Finished(status=done.returncode, out=done.stdout, err=done.stderr, seconds=0)
+    return Finished(status=done.returncode, out=done.stdout, err=done.stderr)
 
 
 def test_each_line_runs(desk: Desk) -> None:

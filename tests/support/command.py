@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ class Finished:
     status: int
     out: str
     err: str
-    seconds: float
 
 
 def callpress(*arguments: object) -> Finished:
@@ -48,23 +46,19 @@ def callpress(*arguments: object) -> Finished:
     costs.
     """
     out, err = io.StringIO(), io.StringIO()
-    started = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # --help and --version
             status = int(ended.code or 0)
     schemas.look_at_printed(arguments, out.getvalue())
-    return Finished(
-        status=status, out=out.getvalue(), err=err.getvalue(), seconds=time.monotonic() - started
-    )
+    return Finished(status=status, out=out.getvalue(), err=err.getvalue())
 
 
 def callpress_process(
     *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> Finished:
     """Runs the command in a process of its own."""
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
         capture_output=True,
@@ -75,9 +69,7 @@ def callpress_process(
         timeout=240,
     )
     schemas.look_at_printed(arguments, done.stdout)
-    return Finished(
-        status=done.returncode, out=done.stdout, err=done.stderr, seconds=time.monotonic() - started
-    )
+    return Finished(status=done.returncode, out=done.stdout, err=done.stderr)
 
 
 def press(output: Path, *inputs: object, flags: tuple[object, ...] = ()) -> Finished:

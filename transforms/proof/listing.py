@@ -124,15 +124,8 @@ def read_listing(sources: Sequence[ManifestSource]) -> Listing:
                     if (known := found.get(each.uri)) is not None:
                         repeated += 1
                         problems += _are_two(shown, recording, known[1])
-                        before, recording = (
-                            known[0],
-                            (
-                                _joined(recording, known[1])
-                                if new >= known[0]
-                                else _joined(known[1], recording)
-                            ),
-                        )
-                        new = max(new, before)
+                        older, newer = sorted((known, (new, recording)), key=lambda it: it[0])
+                        new, recording = newer[0], _joined(newer[1], older[1])
                     found[each.uri] = new, recording
         except RecordingError as error:
             problems.append(str(error))

@@ -76,9 +76,9 @@ class ReceivedListing(Part):
     partial: Whole
     """Something usable was made and something is missing."""
     failed: Whole
-    """Nothing was made, and no run tries again by itself."""
+    """Nothing was made, for a cause that does not pass by itself, or as often as it is tried."""
     waiting: Whole
-    """Left to the next run, or to be tried again by it."""
+    """Left to the next run; or a store, a link or a codec process failed, and it tries again."""
     absent: Whole
     """The catalog has nothing of it."""
     missing: Whole
