@@ -55,11 +55,12 @@ storage    | storage          | base
            | | apache_beam boto3 botocore google google_crc32c obstore tenacity urllib3
 codec      | codec            | base jobs                                 | av
 sources    | sources          | base rtp archive storage                  | getstream tenacity
-elements   | : elements bounds context filters reason server_clocks stamp tries
+elements   | : elements bounds context filters reason server_clocks stamp targets tries
            | base clock rtp storage sources |
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
+notices    | notices          | base elements                                 |
 proof      | proof            | base rtp storage sources elements catalog
            | | cryptography numpy pyarrow pydantic
 composites | composites       | base storage elements locking engine catalog | apache_beam

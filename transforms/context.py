@@ -14,6 +14,7 @@ from transforms.sources.manifests.reading import ManifestSource
 from transforms.stamp import Stamp, own_stamp
 from transforms.storage import storage_options, uris
 from transforms.storage.storage_options import StorageOptions
+from transforms.targets import Notify
 
 VERSION = version("callpress")
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
@@ -73,6 +74,8 @@ class JobSettings:
     """Listings of recordings to press."""
     copy_raw_uri: str = ""
     """The folder that archives are copied to before they are pressed; empty to copy none."""
+    notify: Notify = field(default_factory=Notify)
+    """Who is told of what is made."""
     settings_fingerprint: str = field(init=False)
     """Of `settings`: archives pressed with another one are pressed anew."""
 

@@ -280,7 +280,7 @@ def test_object_of_another_date_that_cannot_be_read_is_blamed_for_nothing(
 
 
 def test_table_of_a_later_version_is_nothing_wrong(catalog: Path) -> None:
-    path = catalog / "notices" / "call_date=2026-11-22" / "part-0.parquet"
+    path = catalog / "letters" / "call_date=2026-11-22" / "part-0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"event_id": ["1"]}), path)
     assert _problems(catalog) == []

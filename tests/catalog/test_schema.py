@@ -39,6 +39,7 @@ def test_tables_are_those_of_the_contract() -> None:
         "archives",
         "speech",
         "failures",
+        "notices",
         "runs",
     }
     assert set(KEYS) == set(TABLES)

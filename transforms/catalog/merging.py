@@ -18,14 +18,17 @@ from transforms.catalog.bundles import Span
 from transforms.catalog.parquet_objects import write
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.row_keys import (
+    furthest,
     groups,
     joined,
     later_columns,
     owner_columns,
     sorted_by_key,
+    unix_us,
 )
 from transforms.catalog.rows.ids import CALL_COLUMNS
 from transforms.catalog.schema import (
+    ADDED_TABLES,
     KEYS,
     MAX_SHARD_ROWS,
     SCHEMAS,
@@ -166,7 +169,8 @@ def merge_shard(
         make_sure(new)
     read = [partitions.read_all_columns(file, table) for file in merge.covering]
     old = _distinct(joined(table, read), table)
-    kept = old.filter(pa.array(_keeps(old, table, replaced, target)))
+    goes_with: Collection[ReplacedKey] = () if table in ADDED_TABLES else replaced
+    kept = old.filter(pa.array(_keeps(old, table, goes_with, target)))
     new = _carried(new, old, table)
     dropped: list[DroppedFile] = []
     if table == "recordings":
@@ -174,7 +178,10 @@ def merge_shard(
         stays = _uris(kept) | _uris(new)
         dropped = _dropped(goes, _uris(goes) - stays, merge.call_date)
     del old, read
-    rows = sorted_by_key(table, joined(table, [kept, new]).combine_chunks())
+    rows = joined(table, [kept, new]).combine_chunks()
+    if table in ADDED_TABLES:
+        rows = _distinct(rows, table)
+    rows = sorted_by_key(table, rows)
     if rows.num_rows or merge.is_needed:
         if check is not None:
             check()
@@ -262,8 +269,8 @@ def _new_rows(
 
 
 def _distinct(rows: pa.Table, table: str) -> pa.Table:
-    """Returns the rows of an object, of each key the newest. What a later version may have added
-    to its key tells two rows apart as well.
+    """Returns the rows of an object, of each key the newest, or of a table to which rows are only
+    added the furthest. What a later version may have added to its key tells two rows apart as well.
     """
     later = [
         name
@@ -274,8 +281,8 @@ def _distinct(rows: pa.Table, table: str) -> pa.Table:
     first, number = groups(rows, (*KEYS[table], *later))
     if len(first) == rows.num_rows:
         return rows
-    made = rows.column("created_at").cast(pa.int64()).fill_null(0).combine_chunks().to_numpy()
-    order = np.lexsort((np.arange(rows.num_rows), made, number))
+    ranks = furthest(rows) if table in ADDED_TABLES else [unix_us(rows, "created_at")]
+    order = np.lexsort((np.arange(rows.num_rows), *ranks, number))
     newest = order[np.diff(number[order], append=len(first)) > 0]
     return rows.take(pa.array(np.sort(newest)))
 

@@ -55,3 +55,23 @@ def sorted_by_key(table: str, rows: pa.Table) -> pa.Table:
     return rows.take(
         pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
     )
+
+
+def unix_us(rows: pa.Table, name: str) -> Ints:
+    """Returns a column of times as Unix microseconds; 0 for null."""
+    found: Ints = rows.column(name).cast(pa.int64()).fill_null(0).combine_chunks().to_numpy()
+    return found
+
+
+def furthest(rows: pa.Table) -> list[Ints]:
+    """Returns what ranks rows of `notices` that have one key, the most important last: a delivered
+    one comes before all others, then that which was sent more often, then that written last. So in
+    whatever order rows are merged, and however often, what was delivered stays delivered, and an
+    event that is published again is not pending again.
+    """
+    is_delivered = pc.equal(rows.column("state"), "delivered").fill_null(False)
+    return [
+        unix_us(rows, "updated_at"),
+        rows.column("attempts").fill_null(0).combine_chunks().to_numpy(),
+        is_delivered.cast(pa.int64()).combine_chunks().to_numpy(),
+    ]

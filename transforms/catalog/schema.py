@@ -383,6 +383,32 @@ SCHEMAS: dict[str, pa.Schema] = {
             "failed_at": (_TIME, "When it failed."),
         }
     ),
+    "notices": _schema(
+        {
+            "event_id": (
+                _STRING,
+                "SHA-256 of call session, file name and `sha256`, in hex: the same event has the "
+                "same id, to every target and over all tries.",
+            ),
+            "target": (_STRING, "The name of the target; never its query or a key."),
+            **_CALL,
+            "event_type": (_STRING, "`call.recording_ready` or `call.recording_failed`."),
+            "filename": (_STRING, "Name of the file it tells of; null where none was made."),
+            "uri": (_STRING, "Where that is; null where none was made."),
+            "sha256": (_STRING, "SHA-256 of the file; null where none was made."),
+            "state": (
+                _STRING,
+                "`pending`: to be sent; `delivered`: the target has taken it; `failed`: the target "
+                "refused it, or its file was replaced before it was sent; `gone`: the target "
+                "answered that it takes nothing any more (410).",
+            ),
+            "attempts": (_COUNT, "How often it was sent."),
+            "http_status": (_COUNT, "Of the last answer; null without one."),
+            "message": (_STRING, "Why it is not delivered; null where nothing is known."),
+            "updated_at": (_TIME, "When its state was written."),
+            "body": (_STRING, "The event as it is sent, byte for byte: JSON."),
+        }
+    ),
     "runs": _schema(
         {
             "started_at": (_TIME, "Start of the run."),
@@ -419,7 +445,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 TABLES = tuple(SCHEMAS)
-LATER_TABLES = frozenset({"dumps"})
+LATER_TABLES = frozenset({"dumps", "notices"})
 """Tables that a catalog of the first version lacks until a run of this one has written to it."""
 _TRACK = (
     "call_type",
@@ -440,11 +466,16 @@ KEYS: dict[str, tuple[str, ...]] = {
     "failures": (
         "stage", "archive_uri", "member", "byte_offset", *_TRACK, "error_type",
     ),
+    "notices": ("call_type", "call_id", "call_session_id", "event_id", "target"),
     "runs": ("run_id",),
 }  # fmt: skip
 """What makes a row unique. Merging keeps one row per key."""
 CALL_TABLES = ("recordings", "segments", "tracks", "calls", "speech", "dumps", "failures")
 """Tables whose rows belong to a call (failures may, or may not)."""
+ADDED_TABLES = frozenset({"notices"})
+"""Tables whose rows stay when others of their owner come: of two with one key that which is
+further (`row_keys.furthest`).
+"""
 MAX_SHARD_ROWS = 100_000
 
 

@@ -1,0 +1,1 @@
+"""Telling others what was made: events, targets, and the rows that say who has been told what."""
