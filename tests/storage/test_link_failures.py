@@ -19,8 +19,8 @@ from transforms.media.errors import LinkExpiredError, StorageError, exhausted_re
 from transforms.storage import (
     globs,
     https,
-    link_connections,
     link_requests,
+    link_terms,
     objects,
     retry,
     storage_options,
@@ -322,7 +322,7 @@ def _drip(exchange: Exchange, data: bytes, done: threading.Event) -> None:
 def test_answer_that_drips_is_cut_off(
     tls_site: Site, monkeypatch: pytest.MonkeyPatch, done: threading.Event, at: str
 ) -> None:
-    monkeypatch.setattr(link_connections, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(link_terms, "READING", link_terms.Terms(answer_seconds=0.2))
     monkeypatch.setattr(link_requests, "_BEGINNING_SECONDS", 0.2)
     monkeypatch.setattr(https, "_PIECE_SECONDS", 0.2)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"

@@ -7,14 +7,14 @@ judged only by how it is spelled.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
+import math
 import os
 import re
 import socket
 import ssl
-import threading
+import time
 import urllib.request
 from typing import Any
 from urllib.parse import unquote
@@ -23,18 +23,14 @@ import urllib3
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import Timeout, make_headers
+from urllib3.util import make_headers
 
 from transforms.media.text import printable
-from transforms.storage import public_addresses, storage_options
+from transforms.storage import link_terms, public_addresses, storage_options
+from transforms.storage.link_terms import Cut, Terms
 from transforms.storage.store import StoreBusyError
 from transforms.storage.uris import Link, shown
 
-_CONNECT_SECONDS = 20
-_ANSWER_SECONDS = 60
-"""From a request to the last line of the answer's head, however slowly it drips."""
-_READ_SECONDS = 60
-"""Between two pieces of an answer."""
 _CONNECTIONS_PER_HOST = 32
 _QUERY = re.compile(r"\?[^\s\"']+")
 _TUNNEL_STATUS = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -107,51 +103,36 @@ def _private(address: str) -> RefusedLinkError:
 # --- connections ----------------------------------------------------------------------------------
 
 
-class _Cut:
-    """Cuts a connection when it is not stopped in time: a time-out of sockets begins anew with each
-    byte that drips in.
-    """
-
-    def __init__(self, seconds: float, sock: socket.socket) -> None:
-        # A second handle: that of the connection changes hands when encryption begins.
-        self._handle = socket.socket(fileno=os.dup(sock.fileno()))
-        self._seconds = seconds
-        self._has_cut = False
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _cut(self) -> None:
-        self._has_cut = True
-        with contextlib.suppress(OSError):  # it is cut already
-            self._handle.shutdown(socket.SHUT_RDWR)
-
-    def stop(self) -> TimeoutError | None:
-        """Leaves the connection alone from now on; returns the error to raise if it was cut."""
-        self._timer.cancel()
-        self._timer.join()
-        self._handle.close()
-        return TimeoutError(f"nothing whole within {self._seconds:g} s") if self._has_cut else None
-
-
 class _HttpConnection(HTTPConnection):
     """A connection whose other end is looked at before anything is sent."""
 
     _scheme = "http"
-    _cut: _Cut | None = None
+    _cut: Cut | None = None
+    _began = 0.0
+
+    def __init__(self, *args: Any, terms: Terms | None = None, **kwargs: Any) -> None:
+        """Args: terms: None for those of links that are read."""
+        super().__init__(*args, **kwargs)
+        self._own_terms = terms
+
+    @property
+    def _terms(self) -> Terms:
+        return self._own_terms or link_terms.READING
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
         try:
             if self.proxy is None:
                 _check_peer(sock, Link(self._scheme, self.host, self.port, "", "", ""))
-            self._cut = _Cut(_ANSWER_SECONDS, sock)
+            taken = time.monotonic() - self._began
+            self._cut = Cut(self._terms, self._terms.answer_seconds - taken, sock)
         except BaseException:
             sock.close()
             raise
         return sock
 
     def connect(self) -> None:
+        self._began = time.monotonic()
         try:
             super().connect()
         finally:
@@ -159,7 +140,9 @@ class _HttpConnection(HTTPConnection):
 
     def getresponse(self) -> Any:
         if self.sock is not None:
-            self._cut = _Cut(_ANSWER_SECONDS, self.sock)
+            # By now it is what is left of the time for all of it.
+            left = self.timeout if isinstance(self.timeout, float | int) else math.inf
+            self._cut = Cut(self._terms, min(left, self._terms.answer_seconds), self.sock)
         try:
             return super().getresponse()
         finally:
@@ -200,6 +183,24 @@ def pool_of(link: Link) -> HTTPConnectionPool:
     return manager.connection_from_host(link.host, link.port, link.scheme)
 
 
+def own_pool(link: Link, terms: Terms, most: int) -> HTTPConnectionPool:
+    """Returns as `pool_of`, connections that nobody else has, on terms of their own.
+
+    Args:
+      link: to the host.
+      terms: theirs.
+      most: how many are kept.
+
+    Raises:
+      RefusedLinkError: as `pool_of`.
+    """
+    certificates = os.environ.get("SSL_CERT_FILE", "")
+    manager = _new_manager(_proxy_of(link), certificates, terms, most)
+    pool = manager.connection_from_host(link.host, link.port, link.scheme)
+    pool.conn_kw["terms"] = terms
+    return pool
+
+
 def _proxy_of(link: Link) -> str:
     """Returns the URL of the proxy for a link as `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say;
     empty for none. This machine itself is not asked by a proxy for what is sent in the clear.
@@ -216,6 +217,10 @@ def _manager(
     proxy: str, certificates: str, _folder: str, _options: storage_options.StorageOptions
 ) -> urllib3.PoolManager:
     """Returns connections that were all made under the same conditions."""
+    return _new_manager(proxy, certificates, link_terms.READING, _CONNECTIONS_PER_HOST)
+
+
+def _new_manager(proxy: str, certificates: str, terms: Terms, most: int) -> urllib3.PoolManager:
     try:
         if certificates:
             open(certificates, "rb").close()
@@ -226,9 +231,9 @@ def _manager(
         ) from None
     settings: dict[str, Any] = {
         "ssl_context": context,
-        "maxsize": _CONNECTIONS_PER_HOST,
+        "maxsize": most,
         "retries": False,
-        "timeout": Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+        "timeout": terms.time_out,
     }
     manager = _proxied(proxy, settings) if proxy else urllib3.PoolManager(64, **settings)
     manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
@@ -254,13 +259,18 @@ _NO_SUCH_NAME = {
 }
 
 
-def clean_error(error: BaseException) -> Exception:
+def clean_error(error: BaseException, terms: Terms | None = None) -> Exception:
     """Returns an error of urllib3, or of what lies below it, without what it tells of the request.
+
+    Args:
+      error: what was raised.
+      terms: of the connection; None for those of links that are read.
 
     Returns:
       StoreBusyError: it may pass.
       RefusedLinkError: it does not.
     """
+    terms = terms or link_terms.READING
     if isinstance(error, RefusedLinkError):
         return error
     if isinstance(error, urllib3_errors.SSLError | ssl.SSLError):
@@ -268,7 +278,7 @@ def clean_error(error: BaseException) -> Exception:
     if isinstance(error, urllib3_errors.ProxyError):
         refused = _TUNNEL_STATUS.search(str(error.original_error))
         if refused is None:
-            inner = clean_error(error.original_error)
+            inner = clean_error(error.original_error, terms)
             return type(inner)(f"by the proxy: {inner}")
         why = f"the proxy answers HTTP status {refused[1]}"
         return (RefusedLinkError if refused[1].startswith("4") else StoreBusyError)(why)
@@ -280,14 +290,14 @@ def clean_error(error: BaseException) -> Exception:
     if isinstance(error, urllib3_errors.NewConnectionError):  # also one of its time-outs
         return _busy(error, "no connection came about")
     if isinstance(error, urllib3_errors.ConnectTimeoutError):
-        return StoreBusyError(f"no connection within {_CONNECT_SECONDS:g} s")
+        return StoreBusyError(f"no connection within {terms.connect_seconds:g} s")
     if isinstance(error, urllib3_errors.LocationValueError | UnicodeError):
         return RefusedLinkError("its host is no name")
     if any(
         isinstance(each, urllib3_errors.TimeoutError | TimeoutError)
         for each in (error, *error.args)
     ):
-        return StoreBusyError(f"no answer within {_ANSWER_SECONDS:g} s")
+        return StoreBusyError(f"no answer within {terms.answer_seconds:g} s")
     return _busy(error, "the connection broke off")
 
 
