@@ -18,6 +18,7 @@ setup(
         "av>=16,<20",
         "cryptography>=44,<52",
         "fastcrc>=0.3,<1",
+        "google-cloud-pubsub>=2.20,<3",
         "google-cloud-secret-manager>=2.20,<3",
         "google-cloud-storage>=3,<4",
         "google-crc32c>=1.5,<2",

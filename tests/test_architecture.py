@@ -60,7 +60,7 @@ elements   | : elements bounds context filters reason server_clocks stamp target
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
-notices    | notices          | base elements                                 |
+notices    | notices          | base storage elements                         | google grpc
 proof      | proof            | base rtp storage sources elements catalog
            | | cryptography numpy pyarrow pydantic
 composites | composites       | base storage elements locking engine catalog | apache_beam

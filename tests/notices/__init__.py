@@ -1,1 +1,1 @@
-"""Tests of `transforms.notices`."""
+"""Who is told of what was made: events, targets, and what is sent to them."""

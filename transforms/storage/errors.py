@@ -132,19 +132,21 @@ def describe_error(error: BaseException) -> str:
         return describe_error(error.cause)
     if isinstance(error, InvalidResponse):
         return f"HTTP status {error.response.status_code}"
-    if isinstance(error, google_errors.GoogleAPICallError) and error.code is not None:
+    if isinstance(error, google_errors.GoogleAPICallError):
         # The message of others begins with the request, and may end in the answer as it came.
         said = _REQUEST.sub("", error.message or "")
         told = _JSON_MESSAGE.search(said)
-        said = (told[1] if told else said).split("\n", 1)[0]
-        return f"HTTP status {int(error.code)}" + (
-            f": {printable(without_secrets(said))[:200]}" if said.strip() else ""
-        )
+        said = printable(without_secrets((told[1] if told else said).split("\n", 1)[0]))[:200]
+        # gRPC has errors that HTTP has no status for.
+        status = None if error.code is None else f"HTTP status {int(error.code)}"
+        return ": ".join(filter(None, (status, said.strip()))) or type(error).__name__
     if answers.is_of_library(error):
         return answers.describe(error)
     if isinstance(error, OSError) and error.strerror:
         return printable(without_secrets(error.strerror))
-    text = printable(without_secrets(str(error)).split("\n", 1)[0])[:300]
+    # Those of google-auth have all of an answer beside what they say.
+    first = error.args[0] if isinstance(error, GoogleAuthError) and error.args else error
+    text = printable(without_secrets(str(first)).split("\n", 1)[0])[:300]
     return text or type(error).__name__
 
 
