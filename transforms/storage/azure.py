@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from obstore.store import AzureStore as _Client
 
+from transforms.media.errors import ConfigError
 from transforms.media.text import printable
 from transforms.storage.azure_account import find_access
 from transforms.storage.cloud import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "azfs://"
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_SIGNED = re.compile(r"[A-Za-z0-9._~/-]+")
 _CONTAINER = re.compile(r"\$root|\$web|[a-z0-9](?:-?[a-z0-9]){2,62}")
 
 
@@ -62,6 +64,18 @@ class AzureStore(CloudStore):
             why = "has a backslash, of which Azure makes a slash"
             raise OSError(errno.EINVAL, f"the name {printable(name)!r} {why}", uri)
 
+    def signed_link(self, uri: str, seconds: int) -> str:
+        """Returns a signed link. Raises: ConfigError: the credentials cannot sign, or the library
+        would sign another name.
+        """
+        # It signs the path as it stands in the link, where Azure takes the name itself.
+        if not _SIGNED.fullmatch(self.split(uri)[1]):
+            raise ConfigError(
+                f"{printable(uri)}: no link to it can be signed, as its name is spelled otherwise "
+                "in a link, expected ASCII letters, digits, and - . _ ~ /"
+            )
+        return super().signed_link(uri, seconds)
+
     def connect(self, bucket_uri: str, account: StoreAccount | None) -> Bucket:
         """Returns a container as its account and the environment have it. Raises: ConfigError."""
         name, _, container = bucket_uri.removeprefix(_PREFIX).partition("/")
@@ -86,4 +100,6 @@ class AzureStore(CloudStore):
             endpoint=access.endpoint,
             # With a hierarchical namespace they are not.
             lists_in_order=False,
+            signs_links=not access.config.get("skip_signature")
+            and access.config.get("credential_type") != "sas_token",
         )

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
+from obstore import sign
 from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
 
 from transforms.media.errors import ConfigError
@@ -98,6 +99,10 @@ class Bucket:
     """URL of its service."""
     lists_in_order: bool
     """Whether listings are sorted by name, as bytes of UTF-8."""
+    signs_links: bool
+    """Whether its credentials are such as can sign. The library asks this machine's network for
+    others where there are none.
+    """
 
 
 def client_options(endpoint: str, seconds: int = _REQUEST_SECONDS) -> ClientConfig:
@@ -258,6 +263,18 @@ class CloudStore(ObjectStore):
         """Returns an object's ETag, without the quotation marks that not all answers have."""
         bucket, name = self._object(uri)
         return _token(_look(bucket.client, name))
+
+    def signed_link(self, uri: str, seconds: int) -> str:
+        """Returns a link that is signed by the credentials of its place; no longer good than these
+        are themselves. Raises: ConfigError: they cannot sign.
+        """
+        bucket, name = self._object(uri)
+        if not bucket.signs_links:
+            raise ConfigError(
+                f"{printable(bucket.uri)}: no link to it can be signed without credentials or by a "
+                "shared access signature, expected a key, or an identity that may"
+            )
+        return sign(bucket.client, "GET", name, timedelta(seconds=seconds))
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from transforms.storage.store import (
     ShortTransferError,
     SwapRead,
     exactly,
+    unsignable,
 )
 from transforms.storage.uris import join
 
@@ -136,6 +137,10 @@ class LocalStore:
     def local_path(self, uri: str) -> str | None:
         """Returns the name itself: it is a path."""
         return uri
+
+    def signed_link(self, uri: str, seconds: int) -> str:
+        """Raises: ConfigError: nobody but this machine reads its disks."""
+        raise unsignable(uri)
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from transforms.storage.globs import quote
-from transforms.storage.store import ListedObject, Store
+from transforms.storage.store import ListedObject, Store, unsignable
 from transforms.storage.uris import join
 
 
@@ -46,6 +46,10 @@ class ObjectStore(Store, Protocol):
     def local_path(self, uri: str) -> str | None:
         """Returns None: no object is a file of this machine."""
         return None
+
+    def signed_link(self, uri: str, seconds: int) -> str:
+        """Raises: ConfigError: there are none, unless the store says otherwise."""
+        raise unsignable(uri)
 
     def prepare_folder(self, folder: str) -> None:
         """Makes nothing: there are no folders."""

@@ -220,6 +220,18 @@ def resolve(uri: str) -> str:
     return store_of(uri).resolve(uri)
 
 
+@retried
+def signed_link(uri: str, seconds: int) -> str:
+    """Returns a link by which whoever has it can read an object for so long. It is not asked
+    whether the object is there.
+
+    Raises:
+      ConfigError: its store has no such links, or the credentials cannot sign.
+      StorageError: the credentials cannot be had now.
+    """
+    return store_of(uri).signed_link(uri, seconds)
+
+
 # --- places to write to ---------------------------------------------------------------------------
 
 

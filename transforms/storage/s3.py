@@ -74,6 +74,7 @@ class S3Store(CloudStore):
             patient_client=client(client_options(endpoint), FEW_ATTEMPTS),
             endpoint=endpoint,
             lists_in_order=not bucket.endswith(_UNORDERED_BUCKET),
+            signs_links=not access.skips_signature,
         )
 
 

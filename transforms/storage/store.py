@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from transforms.media.errors import ConfigError
+from transforms.media.text import printable
+from transforms.storage.uris import shown
+
 
 class ShortTransferError(OSError):
     """Not all bytes arrived, or other bytes than were sent."""
@@ -140,6 +144,14 @@ class Store(Protocol):
     def local_path(self, uri: str) -> str | None:
         """Returns the path of an object on this machine's disks; None in any other store."""
 
+    def signed_link(self, uri: str, seconds: int) -> str:
+        """Returns a link by which whoever has it can read an object for so long, whether or not it
+        is there.
+
+        Raises:
+          ConfigError: the store has no such links, or the credentials of this process cannot sign.
+        """
+
     # --- writing ---
 
     def prepare_folder(self, folder: str) -> None:
@@ -210,6 +222,14 @@ class Store(Protocol):
         Raises:
           SwapUnsupportedError: the store has no such thing.
         """
+
+
+def unsignable(uri: str) -> ConfigError:
+    """Returns what is said where a store has no signed links."""
+    return ConfigError(
+        f"{printable(shown(uri))}: no link to it can be signed, expected a place in gs://, s3:// "
+        "or azfs://"
+    )
 
 
 def exactly(data: bytes, position: int, size: int) -> bytes:

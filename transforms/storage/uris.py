@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import NamedTuple
+from urllib.parse import quote
 
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
@@ -110,6 +111,20 @@ def is_within(uri: str, other: str) -> bool:
 def join(base: str, *parts: str) -> str:
     """Returns the URI of something below `base`."""
     return "/".join([base.rstrip("/"), *parts])
+
+
+_RECORDING_PARTS = 5
+"""`recordings`, the call's type, id and session, and the file."""
+
+
+def url_of_recording(uri: str, url_base: str = "") -> str:
+    """Returns a URL of a recording: below a base its path from `recordings/` on, percent-encoded
+    (RFC 3986 s2.1); without a base its own URI, of a path on this machine's disks `file://`.
+    """
+    if url_base:
+        parts = uri.split("/")[-_RECORDING_PARTS:]
+        return join(url_base, *(quote(part, safe="", errors="surrogateescape") for part in parts))
+    return uri if scheme_of(uri) else f"file://{quote(uri, errors='surrogateescape')}"
 
 
 class Link(NamedTuple):
