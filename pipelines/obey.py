@@ -35,6 +35,7 @@ from pipelines.options import (
 )
 from pipelines.parsers import CompletionArguments
 from pipelines.parsing import UsageError
+from pipelines.recording_commands import GetArguments, RecordingsArguments
 from pipelines.streams import forgiving_streams
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
@@ -113,6 +114,14 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.reconcile import reconcile
 
         return reconcile(arguments, settings)
+    if isinstance(arguments, RecordingsArguments):
+        from pipelines.list_recordings import list_recordings
+
+        return list_recordings(arguments)
+    if isinstance(arguments, GetArguments):
+        from pipelines.get_recordings import get_recordings
+
+        return get_recordings(arguments)
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect
 

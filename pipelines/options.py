@@ -25,6 +25,7 @@ from pipelines.parsers import (
     refuse_unknown,
 )
 from pipelines.parsing import UsageError
+from pipelines.recording_commands import RecordingArguments
 from transforms.bounds import Bounds, parse_count, parse_duration, parse_size
 from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
@@ -85,7 +86,9 @@ class RunArguments:
         return any(argument.startswith("--runner") for argument in given)
 
 
-Arguments = RunArguments | CompletionArguments | ArchiveArguments | CatalogArguments
+Arguments = (
+    RunArguments | CompletionArguments | ArchiveArguments | CatalogArguments | RecordingArguments
+)
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:

@@ -1,6 +1,6 @@
 """The parser of `callpress` and those of `run` and `completion`; the other commands have theirs in
-`archive_commands` and `catalog_commands`. Beam-free, so that `--help` and usage errors answer at
-once.
+`archive_commands`, `catalog_commands` and `recording_commands`. Beam-free, so that `--help` and
+usage errors answer at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines import archive_commands, catalog_commands
+from pipelines import archive_commands, catalog_commands, recording_commands
 from pipelines.parsing import Commands, OurParser, UsageError
 from transforms.media.values import OutputType
 
@@ -58,6 +58,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run = _add_run(commands)
     archive_commands.add_all(commands)
     catalog_commands.add_all(commands)
+    recording_commands.add_all(commands)
     _add_completion(commands)
     return parser, run
 

@@ -103,11 +103,16 @@ def tables_of(catalog: str) -> CheckedTables:
     """Returns the tables of a catalog. Raises: NoCatalogError, StorageError."""
     tables = CheckedTables(catalog)
     if not tables.exists():
-        raise NoCatalogError(
-            f"--catalog {catalog}: there is no catalog, expected the folder with recordings/, "
-            "calls/, archives/ and the other tables that a run wrote"
-        )
+        raise no_catalog(catalog)
     return tables
+
+
+def no_catalog(catalog: str) -> NoCatalogError:
+    """Returns what is said where no table has any object."""
+    return NoCatalogError(
+        f"--catalog {catalog}: there is no catalog, expected the folder with recordings/, "
+        "calls/, archives/ and the other tables that a run wrote"
+    )
 
 
 def _tell(problem: Problem, told: _Told, arguments: VerifyArguments) -> None:

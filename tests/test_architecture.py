@@ -67,6 +67,7 @@ composites | composites       | base storage elements locking engine catalog | a
 recovery   | recovery         | base storage sources elements catalog proof | pydantic
 pressing   | pressing
            | base rtp track jobs storage codec sources elements engine catalog |
+retrieval  | retrieval        | base storage elements catalog             |
 steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
            : read_manifests look_at_archives copy_archives
@@ -76,7 +77,7 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
-           : catalog composites proof recovery pressing steps
+           : catalog composites proof recovery pressing retrieval steps
            | apache_beam cryptography grpc pydantic rich shtab
 """
 

@@ -48,7 +48,7 @@ def _completed(script: Path, *words: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (("callpress", "r"), {"run", "runs", "reconcile"}),
+        (("callpress", "r"), {"run", "runs", "reconcile", "recordings"}),
         (("callpress", "reconcile", "--ma"), {"--manifest"}),
         (("callpress", "completion", ""), {"bash", "zsh"}),
         (("callpress", "run", "--flags"), {"--flags-file"}),

@@ -192,12 +192,18 @@ def scan(
       StorageError: it cannot be read.
     """
     if may_hold_any(file, table, wanted):
-        found = read_table(file, table, columns, wanted)
-        for batch in found.to_batches(max_chunksize=_ROWS_AT_A_TIME):
-            with _reading_values(file):
-                rows = batch.to_pylist()
-            for row in rows:
-                yield {**row, "call_date": file.call_date}
+        yield from spelled(file, read_table(file, table, columns, wanted))
+
+
+def spelled(file: CatalogFile, found: pa.Table) -> Iterator[Row]:
+    """Yields rows that were read of an object, with `call_date`; as Python objects some thousands
+    at a time. Raises: StorageError: one has a value that Python has nothing for.
+    """
+    for batch in found.to_batches(max_chunksize=_ROWS_AT_A_TIME):
+        with _reading_values(file):
+            rows = batch.to_pylist()
+        for row in rows:
+            yield {**row, "call_date": file.call_date}
 
 
 def may_hold_any(file: CatalogFile, table: str, wanted: WantedKeys) -> bool:

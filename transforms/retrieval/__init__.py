@@ -1,0 +1,1 @@
+"""Recordings of a catalog, found and copied for people and programs that read no tables."""

@@ -1,0 +1,304 @@
+"""Finds the recordings of a catalog that are asked for, with what the tables say of them.
+
+Of one call no more is read than the footers of `recordings`, the row groups that can hold its rows,
+and the same of `tracks` and `calls` under the dates where it is: at most one row group for each
+object, as a call's rows lie together. Without a call, objects are read one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from transforms.catalog import partitions
+from transforms.catalog.parquet_objects import WantedKeys
+from transforms.catalog.partitions import CatalogFile
+from transforms.catalog.schema import CALL_TABLES, KEYS
+from transforms.elements import Row
+from transforms.media.errors import StorageError
+from transforms.media.wall_time import from_time
+from transforms.retrieval.wanted import Wanted
+
+_CALL = KEYS["calls"]
+_FILE = (*_CALL, "participant_id", "user_session_id", "output_type", "part")
+"""What a track's file, and its row in `tracks`, are known by."""
+_NEEDED = (
+    *_CALL,
+    "call_cid",
+    "recording_type",
+    "filename",
+    "uri",
+    "size_bytes",
+    "sha256",
+    "start_time",
+    "end_time",
+    "duration_ms",
+    "offset_ms",
+)
+"""No row lacks them that a run wrote."""
+_COLUMNS = (
+    *_NEEDED,
+    "output_type",
+    "participant_id",
+    "user_session_id",
+    "part",
+    "container",
+    "run_id",
+    "created_at",
+)
+FIGURES = ("status", "missing_ms", "sync_error_ms")
+"""What is told of a file that its own row has not: of its track, or for a mix of its call."""
+_READ_AT_A_TIME = 16
+T = TypeVar("T")
+R = TypeVar("R")
+Tell = Callable[[str], None]
+"""Is told what cannot be read: the rest is found all the same."""
+
+
+def find(
+    catalog_uri: str, files: Sequence[CatalogFile], wanted: Wanted, tell: Tell
+) -> Iterator[Row]:
+    """Yields rows of `recordings` with `FIGURES` (None where they are not known), those of a call
+    session together, the newest first. Memory is the rows of an object or two, of a call all of
+    its rows.
+
+    Args:
+      catalog_uri, files: the catalog, and its objects of `recordings`.
+      wanted: which.
+      tell: is told of objects and rows that cannot be read.
+
+    Raises:
+      StorageError: the tables cannot be listed.
+    """
+    files = [file for file in files if wanted.may_be_of(file.call_date)]
+    files.sort(key=attrgetter("call_date"), reverse=True)
+    if not wanted.names_call:
+        for file in files:
+            yield from _told(*_find_in(catalog_uri, [file], wanted), tell)
+        return
+    dates = [list(group) for _, group in itertools.groupby(files, attrgetter("call_date"))]
+    rows: dict[tuple[Any, ...], Row] = {}
+    for found, problems in _ahead(
+        lambda date: _find_in(catalog_uri, date, wanted), dates, _READ_AT_A_TIME
+    ):
+        for row in _told(found, problems, tell):
+            # While a run is at work a call may be under two dates, or in two shards of one.
+            key = tuple(row[name] for name in KEYS["recordings"])
+            if key not in rows or _made(row) >= _made(rows[key]):
+                rows[key] = row
+    yield from _in_order(list(rows.values()))
+
+
+def sessions_of(catalog_uri: str, cid: str, tell: Tell) -> list[Row]:
+    """Returns the rows of `calls` of one call, each with its `call_date`, the newest first: also of
+    sessions of which no file was made.
+
+    Args:
+      catalog_uri, cid: the catalog and the call.
+      tell: is told what cannot be read.
+
+    Raises:
+      StorageError: the table cannot be listed.
+    """
+    wanted = WantedKeys(("call_cid",), {(cid,)})
+    columns = (*_CALL, "call_cid", "timeline_start_time", "status")
+
+    def look(file: CatalogFile) -> tuple[list[Row], list[str]]:
+        try:
+            return list(partitions.scan("calls", file, columns, wanted)), []
+        except StorageError as error:
+            return [], [error.message]
+
+    files = partitions.list_files(catalog_uri, "calls")
+    found = [row for each in _ahead(look, files, _READ_AT_A_TIME) for row in _told(*each, tell)]
+    return sorted(found, key=lambda row: (row["call_date"], _begins(row)), reverse=True)
+
+
+def _begins(row: Row) -> int:
+    return from_time(row["timeline_start_time"]) if row["timeline_start_time"] else 0
+
+
+def tables_of(
+    catalog_uri: str, sessions: Iterable[Row], participants: Collection[str], tell: Tell
+) -> dict[str, list[Row]]:
+    """Returns all rows that a catalog has of some sessions of a call, by table.
+
+    Args:
+      catalog_uri: the catalog.
+      sessions: rows of each, with `call_date`.
+      participants: only rows of these, and those of `calls`; empty for all.
+      tell: is told what cannot be read.
+    """
+    by_date: dict[str, set[tuple[str, ...]]] = {}
+    for row in sessions:
+        by_date.setdefault(row["call_date"], set()).add(tuple(row[name] for name in _CALL))
+    found: dict[str, list[Row]] = {table: [] for table in CALL_TABLES}
+    for table, (call_date, keys) in itertools.product(CALL_TABLES, sorted(by_date.items())):
+        try:
+            rows = partitions.read_rows(catalog_uri, table, call_date, _CALL, keys)
+        except StorageError as error:
+            tell(error.message)
+            continue
+        found[table] += [
+            row
+            for row in rows
+            if table == "calls" or not participants or row["participant_id"] in participants
+        ]
+    return found
+
+
+def _told(found: Iterable[Row], problems: Iterable[str], tell: Tell) -> Iterable[Row]:
+    for problem in problems:
+        tell(problem)
+    return found
+
+
+def _find_in(
+    catalog_uri: str, files: Sequence[CatalogFile], wanted: Wanted
+) -> tuple[list[Row], list[str]]:
+    """Returns what is wanted of objects of one date, in order, and what cannot be read."""
+    rows: list[Row] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            for row in _rows_of("recordings", file, _COLUMNS, _keys_of(wanted)):
+                missing = [name for name in _NEEDED if row[name] is None]
+                if missing:
+                    problems.append(
+                        f"{file.uri}: a row of {row['call_cid'] or 'no call'} has no {missing[0]}; "
+                        "callpress verify tells more"
+                    )
+                elif wanted.wants(row):
+                    is_mix = row["recording_type"] == "composite"
+                    rows.append({**row, "part": None if is_mix else row["part"] or 0})
+        except StorageError as error:
+            problems.append(error.message)
+    if not rows:
+        return [], problems
+    figures = _figures_of(catalog_uri, files[0].call_date, rows, problems)
+    for row in rows:
+        row.update(figures.get(_key(row), dict.fromkeys(FIGURES)))
+    wanted_rows = [row for row in rows if not wanted.statuses or row["status"] in wanted.statuses]
+    return _in_order(wanted_rows), problems
+
+
+def _keys_of(wanted: Wanted) -> WantedKeys | None:
+    return WantedKeys(("call_cid",), {(wanted.call,)}) if wanted.names_call else None
+
+
+def _rows_of(
+    table: str, file: CatalogFile, columns: Sequence[str], wanted: WantedKeys | None
+) -> Iterator[Row]:
+    if wanted is not None:
+        return partitions.scan(table, file, columns, wanted)
+    return partitions.spelled(file, partitions.read_table(file, table, columns))
+
+
+def _figures_of(
+    catalog_uri: str, call_date: str, recordings: Sequence[Row], problems: list[str]
+) -> dict[tuple[Any, ...], Row]:
+    """Returns `FIGURES` of files, by `_key`."""
+    owners = {tuple(row[name] for name in _CALL) for row in recordings}
+    found: dict[tuple[Any, ...], Row] = {}
+    largest: dict[tuple[Any, ...], float] = {}
+    for row in _rows_of_calls(
+        catalog_uri, "tracks", call_date, (*_FILE, *FIGURES), owners, problems
+    ):
+        found[_key({**row, "recording_type": "individual"})] = _picked(row)
+        call, error_ms = tuple(row[name] for name in _CALL), row["sync_error_ms"]
+        if error_ms is not None:
+            largest[call] = max(error_ms, largest.get(call, error_ms))
+    columns = (*_CALL, "status", "missing_ms")
+    for row in _rows_of_calls(catalog_uri, "calls", call_date, columns, owners, problems):
+        call = tuple(row[name] for name in _CALL)
+        found[_key({**row, "recording_type": "composite"})] = {
+            **_picked(row),
+            "sync_error_ms": largest.get(call),
+        }
+    return found
+
+
+def _rows_of_calls(
+    catalog_uri: str,
+    table: str,
+    call_date: str,
+    columns: Sequence[str],
+    owners: Collection[tuple[str, ...]],
+    problems: list[str],
+) -> Iterator[Row]:
+    """Yields a table's rows of some calls; what cannot be read is told."""
+    wanted = WantedKeys(_CALL, owners)
+    try:
+        for file in partitions.list_files(catalog_uri, table, call_date):
+            yield from partitions.scan(table, file, columns, wanted)
+    except StorageError as error:
+        problems.append(error.message)
+
+
+def _picked(row: Row) -> dict[str, Any]:
+    return {name: row.get(name) for name in FIGURES}
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    """Returns what a file is of. A mix is of its call alone."""
+    call = tuple(row[name] for name in _CALL)
+    if row["recording_type"] == "composite":
+        return call
+    return (
+        *call,
+        row["participant_id"],
+        row["user_session_id"],
+        row["output_type"],
+        row["part"] or 0,
+    )
+
+
+def _made(row: Row) -> float:
+    made = row["created_at"]
+    return made.timestamp() if isinstance(made, datetime) else 0.0
+
+
+def _in_order(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows session by session, the newest first; of each the mix, then its tracks as they
+    begin.
+    """
+    begins: dict[tuple[str, ...], datetime] = {}
+    for row in rows:
+        session = tuple(row[name] for name in _CALL)
+        begins[session] = min(row["start_time"], begins.get(session, row["start_time"]))
+
+    def place(row: Row) -> tuple[Any, ...]:
+        session = tuple(row[name] for name in _CALL)
+        is_track = row["recording_type"] != "composite"
+        names = [row[name] or "" for name in ("participant_id", "user_session_id", "output_type")]
+        return (
+            -from_time(begins[session]),
+            session,
+            is_track,
+            row["start_time"],
+            *names,
+            row["part"] or 0,
+        )
+
+    return sorted(rows, key=place)
+
+
+def _ahead(work: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
+    """Yields what comes of some items, in their order; so many are at work at a time."""
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(count, thread_name_prefix="find") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for each in pending:
+                each.cancel()
