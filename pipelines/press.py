@@ -49,6 +49,8 @@ from transforms.unpack_archives import UnpackArchives
 from transforms.write_catalog import WriteCatalog
 
 _CALL_COLUMNS = ("call_type", "call_id", "call_session_id")
+_TOLD_COLUMNS = ("part", "filename", "sha256")
+"""By which a file that is replaced is known to those who are told."""
 _TRACK_COLUMNS = (*_CALL_COLUMNS, "participant_id", "user_session_id", "output_type")
 
 
@@ -186,7 +188,10 @@ def _press(
     wanted = {
         "calls": (*_CALL_COLUMNS, "timeline_start_time", "archive_uris"),
         "tracks": (*_TRACK_COLUMNS, "status"),
-        "recordings": (*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
+        "recordings": (
+            *(*_TRACK_COLUMNS, "recording_type", "start_time", "uri"),
+            *(_TOLD_COLUMNS if job.notify.targets else ()),
+        ),
     }
     prior = touched | "FindPriorRows" >> FindPriorRows(job, wanted, _CALL_COLUMNS)
     wanted_again = (unpacked.parts, prior["calls"]) | "RecallArchives" >> RecallArchives()

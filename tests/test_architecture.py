@@ -63,7 +63,7 @@ catalog    | catalog          | base rtp track sound jobs storage elements locki
 notices    | notices          | base storage elements                         | google grpc
 proof      | proof            | base rtp storage sources elements catalog
            | | cryptography numpy pyarrow pydantic
-composites | composites       | base storage elements locking engine catalog | apache_beam
+composites | composites       | base storage elements locking engine catalog notices | apache_beam
 recovery   | recovery         | base storage sources elements catalog proof | pydantic
 pressing   | pressing
            | base rtp track jobs storage codec sources elements engine catalog |
@@ -72,7 +72,7 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
            : read_manifests look_at_archives copy_archives
            : match_filters take_up_completed
-           | base jobs storage sources elements locking engine catalog proof composites
+           | base jobs storage sources elements locking engine catalog notices proof composites
            : recovery pressing
            |                                                              | apache_beam
 pipelines  | pipelines

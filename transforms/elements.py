@@ -241,6 +241,20 @@ def track_ids_of(track: TrackKey) -> TrackIds:
     return (track.participant_id, track.user_session_id, str(track.output_type))
 
 
+FileIds = tuple[str, str | None, str | None, str | None, int]
+"""Recording type, participant, user session, output type and part of a file within a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorFile:
+    """A file that the catalog has of a call."""
+
+    ids: FileIds
+    filename: str | None
+    """None, as is the next, where the row does not say."""
+    sha256: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorCall:
     """What the catalog has of a call that is pressed again."""
@@ -253,6 +267,8 @@ class PriorCall:
     first_start_unix_ns: int | None = None
     """Server time of the first sample of any file; None without files."""
     media_uris: tuple[str, ...] = ()
+    recordings: tuple[PriorFile, ...] = ()
+    """What its files are; empty where nobody is told of what replaces them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +329,8 @@ class CallPlan:
     """Individual files that the catalog has."""
     has_prior_mix: bool
     """Whether the catalog has a mix of the call."""
+    prior_recordings: tuple[PriorFile, ...] = ()
+    """What the files are that the catalog has; empty where nobody is told of what replaces them."""
     allowed_samples: int | None = None
     """How much media may be written of it; None for all."""
     allowed_mix_samples: int | None = None

@@ -44,6 +44,7 @@ from transforms.engine.run_fn import ParallelRunFn, RunInput
 from transforms.media.errors import ArchiveError
 from transforms.media.units import SAMPLE_RATE_HZ
 from transforms.media.values import CallKey, OutputType
+from transforms.notices.rows import failed_recording_type, pending_rows
 from transforms.pressing.mix import MixOutcome, complete, mix, silent_accounts, tracks_of
 from transforms.recovery import completed_work
 from transforms.storage import uris
@@ -244,6 +245,14 @@ def _press(
     progress.add("failures", len(missing))
     failures.extend(missing)
     rows = make_call_rows(plan, tracks, silent, failures, done.mixed, done.uri, job, run)
+    status = Status(rows["calls"][0]["status"])
+    if job.notify.targets:
+        failed_as = failed_recording_type(
+            status, job.settings, is_narrowed=plan.is_narrowed, has_lost_mix=done.lost is not None
+        )
+        worst = worst_failure(failures)
+        told_of = pending_rows(rows, plan.prior_recordings, failed_as, worst, job.notify)
+        rows |= {"notices": told_of} if told_of else {}
     sums = {name: value or 0 for name, value in sums_of(rows["dumps"]).items()}
     if missing_ms := sum(account.shortfall.missing_ms for account in silent):
         progress.add("missing_ms", missing_ms)
@@ -253,7 +262,7 @@ def _press(
     pressed = PressedCall(
         call=plan.call,
         call_date=plan.call_date,
-        status=Status(rows["calls"][0]["status"]),
+        status=status,
         failures=tuple(failures),
         **sums,
         # A run about some tracks only does not mend the others, which a dead run may have begun to

@@ -13,6 +13,7 @@ from transforms.catalog import pending_replacement
 from transforms.context import JobSettings
 from transforms.elements import (
     PriorCall,
+    PriorFile,
     Row,
     Stage,
     Status,
@@ -22,6 +23,7 @@ from transforms.elements import (
 from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.media.wall_time import from_time
+from transforms.notices.rows import file_ids
 from transforms.pressing.plan_call import plan_call
 
 FAILURES = "failures"
@@ -83,7 +85,7 @@ class _PlanFn(RunFn):
                 yield beam.pvalue.TaggedOutput(PUT_OFF, put_off(uri))
             return
         missing = tuple(sorted(set(found["missing"])))
-        prior = _prior_call(found)
+        prior = _prior_call(found, is_told=bool(self.job.notify.targets))
         plan, failures = plan_call(parts, prior, missing, self.job.settings, self.job.filters)
         if plan.has_prior:
             pending_replacement.announce(
@@ -100,7 +102,10 @@ class _PlanFn(RunFn):
         yield plan
 
 
-def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
+def _prior_call(found: dict[str, Iterable[Any]], *, is_told: bool) -> PriorCall | None:
+    """Returns what the catalog has of a call, None for nothing. Args: is_told: whether somebody is
+    told of what replaces its files: then the rows say what these are.
+    """
     row: Row | None = next(iter(found["calls"]), None)
     if row is None:
         return None
@@ -118,7 +123,12 @@ def _prior_call(found: dict[str, Iterable[Any]]) -> PriorCall | None:
         mix_start_unix_ns=mix_starts[0] if mix_starts else None,
         first_start_unix_ns=min((from_time(r["start_time"]) for r in recordings), default=None),
         media_uris=tuple(sorted(r["uri"] for r in recordings)),
+        recordings=tuple(map(_prior_file, recordings)) if is_told else (),
     )
+
+
+def _prior_file(row: Row) -> PriorFile:
+    return PriorFile(ids=file_ids(row), filename=row["filename"], sha256=row["sha256"])
 
 
 def _ids(row: Row) -> TrackIds:

@@ -110,6 +110,7 @@ def plan_call(
         prior_tracks=prior.tracks if prior else (),
         prior_files=prior.files if prior else (),
         has_prior_mix=prior is not None and prior.mix_start_unix_ns is not None,
+        prior_recordings=prior.recordings if prior else (),
         allowed_samples=allowed_samples,
         allowed_mix_samples=mix_samples,
         server_clock_steps=step_count,
