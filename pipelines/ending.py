@@ -68,6 +68,7 @@ class Ending:
             "counts": {},
             "repress": None,
             "reconcile": None,
+            "notices": None,
             "unmatched": [],
             "failures": [],
         }

@@ -49,6 +49,8 @@ def print_summary(
         f"{summary['missing_seconds']:.1f} s of {summary['claimed_seconds']:.1f} s claimed",
     )
     table.add_row("failures", str(counts["failures"]))
+    for told in summary["notices"] or ():
+        table.add_row("notices", Text(printable(f"{told['target']}: {_told_in_words(told)}")))
     table.add_row("recordings", Text(printable(f"{output_uri}/recordings")))
     table.add_row("catalog", Text(printable(catalog_uri)))
     console.print(table)
@@ -90,6 +92,11 @@ def _in_a_line(failure: Mapping[str, Any]) -> str:
     where, message = failure["archive_uri"] or failure["call_cid"] or "", failure["message"]
     prefix = "" if not where or message.startswith(f"{where}: ") else f"{where}: "
     return f"{failure['error_type']}: {prefix}{message}"
+
+
+def _told_in_words(told: Mapping[str, Any]) -> str:
+    states = ("delivered", "pending", "failed", "gone")
+    return in_words({name: told[name] for name in states})
 
 
 def in_words(counts: Mapping[str, int]) -> str:

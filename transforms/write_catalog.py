@@ -1,5 +1,5 @@
-"""WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then the run's own
-row. The order is that of `catalog.publish`.
+"""WriteCatalog: staged rows -> the catalog's tables, then what is obsolete goes, then who is to be
+told is told, then the run's own row. The order is that of `catalog.publish`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transforms.catalog.rows.stamp import stamped
 from transforms.catalog.schema import TABLES
 from transforms.composites.merge_rows import MergeRows
 from transforms.composites.sweep_staging import SweepStaging
+from transforms.composites.tell_notices import TellNotices
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import Failure, PressedCall, RecordedArchive, Row
 from transforms.engine.fusion_break import break_fusion
@@ -27,6 +28,8 @@ from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 from transforms.media.errors import RunFailedError, StorageError
 from transforms.media.wall_time import utc_date
+from transforms.notices.result import in_result
+from transforms.notices.tell import Told
 from transforms.proof import at_end
 from transforms.proof.reconcile import Terms
 from transforms.reason import Reason
@@ -87,6 +90,20 @@ class WriteCatalog(beam.PTransform):
             published.settled,
             published.kept,
         ) | "AllPublished" >> beam.Flatten()
+        told = {}
+        if job.notify.targets:
+            told["told"] = beam.pvalue.AsIter(
+                inputs["failures"].pipeline
+                | "Start" >> beam.Impulse()
+                | "WhenPublished"
+                >> beam.ParDo(
+                    _LastPortionFn(job),
+                    run,
+                    beam.pvalue.AsIter(done),
+                    beam.pvalue.AsIter(published.deleted),
+                )
+                | "TellNotices" >> TellNotices(job, run)
+            )
         finished = (
             inputs["failures"].pipeline
             | "Finish" >> beam.Impulse()
@@ -104,6 +121,7 @@ class WriteCatalog(beam.PTransform):
                     if "unmatched" in inputs
                     else {}
                 ),
+                **told,
             )
         )
         swept = (
@@ -178,6 +196,16 @@ def _plain_failure_order(failure: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(failure[name] or "" for name in ("archive_uri", "stage", "member", "message"))
 
 
+class _LastPortionFn(RunFn):
+    """Gives an element, once all is published; none before the last portion of a run."""
+
+    def each(
+        self, start: bytes, _published: Iterable[Any], _deleted: Iterable[str]
+    ) -> Iterator[bytes]:
+        if portions.is_last(self.job, self.run):
+            yield start
+
+
 class _FinishFn(RunFn):
     """Writes the `runs` row and the run's result, of all its portions once the last one is
     published; before that it keeps what came of the one at work, and gives none. Done once more, it
@@ -196,6 +224,7 @@ class _FinishFn(RunFn):
         deleted: Iterable[str],
         repressing: Iterable[Repressing],
         unmatched: Iterable[Any] = (),
+        told: Iterable[Told | str] = (),
     ) -> Iterator[results.Result]:
         job, run = self.job, self.run
         if (done_before := results.read(job.catalog_uri, run.run_id)) is not None:
@@ -237,11 +266,12 @@ class _FinishFn(RunFn):
             "counts": tally,
         }
         with lease_of(job, run).at_work():
-            reconciled, not_told = _reconcile(job, run)
-            reason, told = results.judge(found, job, run)
+            reconciled, not_known = _reconcile(job, run)
+            reason, lines = results.judge(found, job, run)
+            notices, of_notices = in_result(told)
             result = results.summarise(
-                {**found, "reconcile": reconciled},
-                *(0 if reason is Reason.OK else 1, reason, [*told, *not_told]),
+                {**found, "reconcile": reconciled, "notices": notices},
+                *(0 if reason is Reason.OK else 1, reason, [*lines, *not_known, *of_notices]),
             )
             lease_of(job, run).check()
             _write_run(row, job, run)

@@ -210,6 +210,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "archives": 1,
         "speech": 0,
         "failures": 0,
+        "notices": 0,
         "runs": 1,
     }
     (run,) = read_catalog(context, "runs")
@@ -258,6 +259,7 @@ def test_rows_land_in_their_tables_and_the_run_is_told(context: JobRun) -> None:
         "unmatched": [],
         "repress": None,
         "reconcile": None,
+        "notices": None,
         "first_time": {"ok": 1, "partial": 1, "failed": 1, "empty": 1},
         "media_seconds": 2.0,
         "cpu_seconds": 0.011,

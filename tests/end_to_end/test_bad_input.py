@@ -292,6 +292,7 @@ def test_summary_json_tells_the_result(tmp_path: Path) -> None:
         "reason": "ok",
         "repress": None,
         "reconcile": None,
+        "notices": None,
         "unmatched": [],
         "first_time": {"ok": 1, "partial": 0, "failed": 0, "empty": 0},
         "counts": {

@@ -40,6 +40,7 @@ NOTHING: dict[str, Any] = {
     },
     "repress": None,
     "reconcile": None,
+    "notices": None,
     "claimed_seconds": 0.0,
     "missing_seconds": 0.0,
     "unmatched": [],

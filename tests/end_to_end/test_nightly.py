@@ -320,6 +320,7 @@ def test_summary_json_of_a_run_that_failed_in_part_has_this_shape(
         "reason": "too_many_failed",
         "repress": None,
         "reconcile": None,
+        "notices": None,
         "unmatched": [],
         "claimed_seconds": 1.96,
         "missing_seconds": 0.0,

@@ -28,6 +28,7 @@ def make_result(number: int, reason: Reason = Reason.OK, **counts: int) -> dict[
         "counts": {"archives_listed": 12, "archives_ok": 3, "calls_ok": 2, **counts},
         "repress": None,
         "reconcile": None,
+        "notices": None,
         "unmatched": [],
         "failures": [],
     }

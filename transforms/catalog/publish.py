@@ -1,12 +1,15 @@
 """The one order in which a catalog is published: by a run at its end, and by one that takes up what
 a dead run had completed.
 
-    media (published already) -> rows of calls -> rows of archives -> old rows under other dates
-        -> old files -> notes of replaced calls -> the run's own row
+    media (published already) -> what is to be told -> rows of calls -> rows of archives
+        -> old rows under other dates -> old files -> notes of replaced calls -> telling
+        -> the run's own row
 
 An archive's row says that it is done, so it comes when the rows of its calls are there. Old rows go
-before old files: no row ever names a file that is gone. On Beam each arrow is a wait for all
-merges before it; a note of a replaced call is settled when everything is merged.
+before old files: no row ever names a file that is gone. What is to be told comes before all rows:
+no file is ever there that nobody will be told of, and what is not there is not told. On Beam each
+arrow is a wait for all merges before it; a note of a replaced call is settled when everything is
+merged.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from transforms.catalog import pending_replacement, rivals
 from transforms.catalog.output_names import editions
+from transforms.catalog.schema import ADDED_TABLES
 from transforms.context import JobSettings, RunIdentity
 from transforms.elements import DroppedFile, Failure, PressedCall, SectionRef, Stage, to_failure
 from transforms.locking.lease import lease_of
@@ -34,11 +38,21 @@ class Step:
     """Whether a section is merged in this step."""
 
 
-MERGES = (
-    Step("Calls", lambda section: not section.only_removes and section.table != "archives"),
-    Step("Archives", lambda section: not section.only_removes and section.table == "archives"),
-    Step("Old", lambda section: section.only_removes),
-)
+def merges(job: JobSettings) -> tuple[Step, ...]:
+    """Returns the merging, in order. What is to be told has a step of its own where anybody is
+    told; where nobody is there may be some that a dead run has left, which goes with its calls.
+    """
+    is_told = bool(job.notify.targets)
+
+    def is_of_calls(section: SectionRef) -> bool:
+        return section.table != "archives" and not (is_told and section.table in ADDED_TABLES)
+
+    return (
+        *((Step("Notices", lambda section: section.table in ADDED_TABLES),) if is_told else ()),
+        Step("Calls", lambda section: not section.only_removes and is_of_calls(section)),
+        Step("Archives", lambda section: not section.only_removes and section.table == "archives"),
+        Step("Old", lambda section: section.only_removes),
+    )
 
 
 def publish_media(job: JobSettings, run: RunIdentity, uri: str, source: Path) -> str:

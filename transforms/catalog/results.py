@@ -229,6 +229,7 @@ def summarise(
         "unmatched": result["unmatched"],
         "repress": result["repress"],
         "reconcile": result["reconcile"],
+        "notices": result["notices"],
         "first_time": by_status("first_time", "ok", "partial", "failed", "empty"),
         "media_seconds": round(counts.get("media_samples", 0) / SAMPLE_RATE_HZ, 3),
         "cpu_seconds": round(counts.get("cpu_ns", 0) / 1e9, 3),

@@ -68,10 +68,11 @@ class MergeRows(beam.PTransform):
 
     def expand(self, inputs: tuple[beam.PCollection[Any], ...]) -> MergedRows:
         sections, pressed, *unpublished = inputs
-        of_calls, of_archives, of_old = publish.MERGES
-        calls, dropped = self._merge(of_calls, sections, None)
+        *of_notices, of_calls, of_archives, of_old = publish.merges(self._job)
+        told = [self._merge(step, sections, None)[0] for step in of_notices]
+        calls, dropped = self._merge(of_calls, sections, next(iter(told), None))
         archives, _ = self._merge(of_archives, sections, calls)
-        stands = (calls, archives) | "NewRowsStand" >> beam.Flatten()
+        stands = (*told, calls, archives) | "NewRowsStand" >> beam.Flatten()
         removed, _ = self._merge(of_old, sections, stands)
         merged = (stands, removed) | "AllMerged" >> beam.Flatten()
         deleted = (
