@@ -14,6 +14,9 @@ _OWN = re.compile(
     r"|\.(?:composite|individual)_[^/]*\.\d+\.partial)"
     # Tables: as `catalog.partitions` names them. The lock, and notes beside the tables.
     r"|[a-z]+/call_date=\d{4}-\d\d-\d\d/(?:part-[0-9-]+\.parquet|\.part-[^/]*\.\d+\.partial)"
+    # Events as lines, as `notices.json_lines` names them.
+    r"|(?:tell-)?\d{8}T\d{6}Z-[0-9a-f]{6}_\d{4}-\d\d-\d\d_part-[0-9-]+(?:_\d+)?\.jsonl"
+    r"|\.(?:tell-)?\d{8}T\d{6}Z-[0-9a-f]{6}_[^/]*\.jsonl\.\d+\.partial"
     # Drawings of `inspect --clock-output`, in any folder.
     r"|clock_[^/]*_audio_only_-?\d+[^/]*\.svg|\.clock_[^/]*\.\d+\.partial"
     r"|callpress\.lock|\.callpress\.lock\.[^/]*\.partial"
