@@ -24,7 +24,7 @@ _FILES = (
     "public_key",
     "input_file",
 )
-_FOLDERS = ("output", "catalog", "copy_raw", "clock_output")
+_FOLDERS = ("output", "catalog", "copy_raw", "clock_output", "notify")
 
 
 def print_completion(arguments: CompletionArguments) -> int:

@@ -21,10 +21,12 @@ from rich.text import Text
 from pipelines import manifests, places
 from pipelines.accounts import accounts_of, check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
+from pipelines.check_targets import check_targets
 from pipelines.ending import Ending, check_summary_json
+from pipelines.job_profile import JobProfile
 from pipelines.logs import set_up_logging
 from pipelines.options import RunArguments
-from pipelines.run import job_settings, use_options
+from pipelines.run import job_settings, notify_of, use_options
 from transforms.begin_run import new_run
 from transforms.bounds import Bounds
 from transforms.catalog import pending_replacement
@@ -35,7 +37,6 @@ from transforms.context import JobSettings
 from transforms.elements import ArchiveRef, Row
 from transforms.list_archives import find_archives, refer
 from transforms.media.errors import RecordingError
-from transforms.media.settings import PressSettings
 from transforms.media.text import printable
 from transforms.media.wall_time import utc_date
 from transforms.read_manifests import to_error, wants_entry
@@ -54,7 +55,7 @@ from transforms.sources.manifests.reading import newness, read_source
 from transforms.storage import objects
 
 
-def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
+def dry_run(arguments: RunArguments, profile: JobProfile, ending: Ending) -> int:
     """Lists what the same command without `--dry_run` would do; returns the exit status.
 
     Reads listings and the catalog's table of archives, and no archive. Filters by call or
@@ -72,8 +73,9 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     FileSystems.set_options(options)
     engine = engine_of(options, arguments)
+    notify = notify_of(arguments, profile, engine)
     check_secrets_reach_workers(
-        accounts_of(arguments.manifests),
+        (*accounts_of(arguments.manifests), *notify.targets),
         has_workers_here=engine.has_workers_here,
         secrets_in_image=arguments.secrets_in_image,
     )
@@ -84,14 +86,24 @@ def dry_run(arguments: RunArguments, settings: PressSettings, ending: Ending) ->
     )
     places.check_apart(where)
     places.check_copies_apart(where)
+    check_targets(
+        notify,
+        where.catalog_uri,
+        where.output_uri,
+        shares_this_machine=engine.shares_this_machine,
+        reads_secrets=engine.has_workers_here,
+    )
     manifests.check(where)
     places.check_inputs(where.inputs, may_come_later=bool(where.links or where.manifests))
-    job = job_settings(arguments, settings, where, engine, staging_root="")
+    job = job_settings(arguments, profile.settings, where, engine, staging_root="")
     with tempfile.TemporaryDirectory(prefix="callpress-") as folder:
         named = manifests.stage(where, folder, reads_files=True)
         plan = make_plan(where.inputs, replace(job, manifests=named))
     ending.write({**plan, "exit_status": 0, "reason": Reason.OK})
     _print(plan)
+    if notify.targets:
+        names = ", ".join(printable(target.name) for target in notify.targets)
+        print(f"would tell {names} of what is made")
     return 0
 
 

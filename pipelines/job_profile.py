@@ -1,5 +1,5 @@
-"""Reads a job profile (TOML) into frozen settings, and the accounts of stores beside them; refuses
-unknown keys and wrong values with the key's name.
+"""Reads a job profile (TOML) into frozen settings, and beside them the accounts of stores and who
+is told; refuses unknown keys and wrong values with the key's name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipelines import notify_table
+from pipelines.targets import NotifyTable
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
@@ -40,6 +42,8 @@ class JobProfile(NamedTuple):
     """Of stores."""
     stream: StreamAccount
     """Of the vendor's API."""
+    notify: NotifyTable
+    """Who is told of what is made; no part of the settings, either."""
 
 
 def load_profile(config: str | None) -> JobProfile:
@@ -55,7 +59,7 @@ def load_profile(config: str | None) -> JobProfile:
         be.
     """
     if config is None:
-        return JobProfile(PressSettings(), (), StreamAccount())
+        return JobProfile(PressSettings(), (), StreamAccount(), NotifyTable())
     # Imported only when there is a profile: `inspect` most often has none and answers at once.
     import tomllib
 
@@ -69,6 +73,7 @@ def load_profile(config: str | None) -> JobProfile:
         raise ConfigError(f"--config {config}: not TOML: {error}") from None
     accounts = _accounts(data.pop(_STORES, {}), config)
     stream = _stream(data.pop(_STREAM, {}), config)
+    notify = notify_table.read_notify(data.pop(notify_table.NAME, {}), config)
     _refuse_unknown(data, PressSettings, "", config)
     try:
         # By way of JSON, where strict means that text is not a number and still may name a choice.
@@ -84,7 +89,7 @@ def load_profile(config: str | None) -> JobProfile:
         raise ConfigError(
             f"--config {config}: {where + ': ' if where else ''}{what}{shown}"
         ) from None
-    return JobProfile(settings, accounts, stream)
+    return JobProfile(settings, accounts, stream, notify)
 
 
 def _stream(table: Any, config: str) -> StreamAccount:

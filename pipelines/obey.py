@@ -23,7 +23,7 @@ from pipelines.catalog_commands import (
     VerifyArguments,
 )
 from pipelines.ending import Ending, reason_of
-from pipelines.job_profile import load_profile
+from pipelines.job_profile import JobProfile, load_profile
 from pipelines.options import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -92,8 +92,9 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
             from pipelines.completion import print_completion
 
         return print_completion(arguments)
-    settings, accounts, stream = load_profile(arguments.config)
-    storage_options.use(StorageOptions(accounts=accounts, stream=stream))
+    profile = load_profile(arguments.config)
+    settings = profile.settings
+    storage_options.use(StorageOptions(accounts=profile.accounts, stream=profile.stream))
     if isinstance(arguments, VerifyArguments):
         from pipelines.verify import verify
 
@@ -137,8 +138,8 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         with _importing_much():
             from pipelines.dry_run import dry_run
 
-        return dry_run(arguments, settings, ending)
-    return _closed(ending, _run(arguments, settings, ending), Reason.BUG)
+        return dry_run(arguments, profile, ending)
+    return _closed(ending, _run(arguments, profile, ending), Reason.BUG)
 
 
 def _preflight(arguments: RunArguments) -> RunArguments:
@@ -182,18 +183,18 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
+def _run(arguments: RunArguments, profile: JobProfile, ending: Ending) -> int:
     from transforms.codec.pool import POOL
 
     POOL.restart()
     try:
         if not arguments.names_runner:
             # It is ready to unpack by the time that Beam is imported.
-            POOL.warm(settings.limits.codec_memory_bytes)
+            POOL.warm(profile.settings.limits.codec_memory_bytes)
         with _importing_much():
             from pipelines.run import run
 
-        return run(arguments, settings, ending)
+        return run(arguments, profile, ending)
     finally:
         POOL.stop()
 

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines import flags_file
 from pipelines.archive_commands import ArchiveArguments
 from pipelines.catalog_commands import CatalogArguments
 from pipelines.flags_file import FlagLine
+from pipelines.notify_flags import check_notify_flags, url_base_of
 from pipelines.parsers import (
     CompletionArguments,
     beam_spelling,
@@ -50,8 +51,16 @@ class RunArguments:
     config: str | None
     copy_raw: str | None
     """Where archives are copied to before they are pressed; None to copy none."""
+    notify: tuple[str, ...] = field(repr=False)
+    """Who is told of what is made, beside those of the profile; a URL may have a secret in its
+    query.
+    """
+    url_base: str | None
+    """What stands in the `url` of events for the root of the output; None for what the profile
+    says.
+    """
     allow_private_addresses: bool
-    """Whether links of a manifest may lead to addresses that are not public."""
+    """Whether links of a manifest may lead to, and targets be at, addresses that are not public."""
     secrets_in_image: bool
     """Whether the workers' image sets what the profile names by `env:`."""
     filters: Filters
@@ -133,6 +142,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             "the job will lie in <catalog>/results"
         )
     _refuse_wrong_filters(arguments)
+    check_notify_flags(arguments)
     return RunArguments(
         inputs=tuple(arguments.input),
         manifests=tuple(arguments.manifest),
@@ -140,6 +150,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         catalog=arguments.catalog,
         config=arguments.config and uris.without_file(arguments.config),
         copy_raw=arguments.copy_raw,
+        notify=tuple(arguments.notify),
+        url_base=url_base_of(arguments),
         allow_private_addresses=arguments.allow_private_addresses,
         secrets_in_image=arguments.secrets_in_image,
         filters=Filters(
@@ -189,6 +201,7 @@ def _choose_lines(
             of_line = run.parse_args([line.argument])
             _refuse_nameless(of_line)
             _refuse_wrong_filters(of_line)
+            check_notify_flags(of_line)
             _bounds_of(of_line)
             _portion_archives_of(of_line)
             _worker_memory_of(of_line)
@@ -249,6 +262,7 @@ def _bounds_of(arguments: argparse.Namespace) -> Bounds:
 _PLACES = (
     *("input", "manifest", "copy_raw", "output", "catalog", "archives", "summary_json", "log_file"),
     *("config", "clock_output", "flags_file", "receipt", "check", "public_key", "input_file"),
+    "notify",
 )
 _SHOWN = {"archives": "ARCHIVE", "receipt": "--output"}
 """Of these, those whose flags have another name."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines import archive_commands, catalog_commands, recording_commands
+from pipelines.notify_flags import add_notify_flags
 from pipelines.parsing import Commands, OurParser, UsageError
 from transforms.media.values import OutputType
 
@@ -102,10 +103,11 @@ def _add_run(commands: Commands) -> argparse.ArgumentParser:
         help="copy each archive there before it is pressed, once and byte for byte, and read the "
         "copy from then on",
     )  # fmt: skip
+    add_notify_flags(run)
     run.add_argument(
         "--allow-private-addresses",
         action="store_true",
-        help="let links of a manifest lead to addresses that are not public",
+        help="let links of a manifest lead to, and targets be at, addresses that are not public",
     )
     run.add_argument(
         "--secrets-in-image",

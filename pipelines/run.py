@@ -18,10 +18,12 @@ from typing import NoReturn, Self
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from pipelines import manifests, places, press, run_summary
+from pipelines import manifests, places, press, run_summary, targets
 from pipelines.accounts import accounts_of, check_secrets_reach_workers
 from pipelines.beam_options import beam_options, engine_of
+from pipelines.check_targets import check_targets, prepare_folders
 from pipelines.ending import Ending, check_summary_json, reason_of
+from pipelines.job_profile import JobProfile
 from pipelines.logs import set_up_logging
 from pipelines.options import EXIT_FAILED, RunArguments
 from pipelines.runners.engine import Engine, EngineDownError
@@ -45,6 +47,7 @@ from transforms.recovery import manifests as staged_manifests
 from transforms.recovery import portions, take_up
 from transforms.storage import objects, storage_options
 from transforms.storage.errors import describe_error
+from transforms.targets import Notify
 
 logger = logging.getLogger(__name__)
 
@@ -149,11 +152,11 @@ class _Watched:
         self._held.close()
 
 
-def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int:
+def run(arguments: RunArguments, profile: JobProfile, ending: Ending) -> int:
     """Runs the main job; returns its exit status.
 
     Args:
-      arguments, settings: what was asked for.
+      arguments, profile: what was asked for.
       ending: what programs are told at the end.
 
     Raises:
@@ -163,7 +166,7 @@ def run(arguments: RunArguments, settings: PressSettings, ending: Ending) -> int
     log_file = set_up_logging(
         arguments, f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
     )
-    prepared = _prepare(arguments, settings)
+    prepared = _prepare(arguments, profile)
     if arguments.detach:
         try:
             return _start(prepared)
@@ -209,13 +212,14 @@ def _close(ending: Ending, stopper: Stopper, status: int) -> None:
     ending.close(status, Reason.CANCELLED if stopper.is_interrupted else Reason.LOCK_LOST)
 
 
-def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
+def _prepare(arguments: RunArguments, profile: JobProfile) -> _Prepared:
     """Finds out all that can be wrong before any work. Raises: as `run`."""
     check_summary_json(arguments.summary_json)
     options = beam_options(arguments.beam_args, arguments.beam_lines)
     engine = engine_of(options, arguments)
+    notify = notify_of(arguments, profile, engine)
     check_secrets_reach_workers(
-        accounts_of(arguments.manifests),
+        (*accounts_of(arguments.manifests), *notify.targets),
         has_workers_here=engine.has_workers_here,
         secrets_in_image=arguments.secrets_in_image,
     )
@@ -248,11 +252,19 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     )
     places.check_apart(where)
     places.check_copies_apart(where)
+    check_targets(
+        notify,
+        where.catalog_uri,
+        where.output_uri,
+        shares_this_machine=engine.shares_this_machine,
+        reads_secrets=engine.has_workers_here,
+    )
     manifests.check(where, is_for_later=is_for_later)
     places.check_inputs(
         where.inputs, may_come_later=is_for_later or bool(where.links or where.manifests)
     )
     places.check_writable(where, root, arguments.summary_json)
+    prepare_folders(notify)
     if template is not None:
         objects.check_reachable(template.folder)
     # The job asks again: this is sooner, and costs no start.
@@ -260,7 +272,8 @@ def _prepare(arguments: RunArguments, settings: PressSettings) -> _Prepared:
     if held is not None and not held.is_dead():
         raise LockHeldError(lock.why_held(where.catalog_uri, held))
     job = replace(
-        job_settings(arguments, settings, where, engine, root),
+        job_settings(arguments, profile.settings, where, engine, root),
+        notify=notify,
         takes_up=not engine.is_one_process or take_up.may_find(root),
         fails_unattended=arguments.detach or template is not None,
     )
@@ -279,8 +292,18 @@ def use_options(arguments: RunArguments, where: places.Places) -> None:
         replace(
             storage_options.current(),
             allow_private_addresses=arguments.allow_private_addresses,
-            named_hosts=manifests.hosts_of(where),
+            named_hosts=manifests.hosts_of(where) | targets.hosts_of(arguments.notify),
         )
+    )
+
+
+def notify_of(arguments: RunArguments, profile: JobProfile, engine: Engine) -> Notify:
+    """Returns who is told of what a run makes. Raises: ConfigError: as `targets.notify_of`."""
+    return targets.notify_of(
+        profile.notify,
+        arguments.notify,
+        arguments.url_base,
+        keeps_secrets=engine.is_one_process,
     )
 
 

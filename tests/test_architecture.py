@@ -77,7 +77,7 @@ steps      | : begin_run list_archives skip_processed choose_archives unpack_arc
            |                                                              | apache_beam
 pipelines  | pipelines
            | base opus rtp archive jobs inspection storage codec sources elements locking engine
-           : catalog composites proof recovery pressing retrieval steps
+           : catalog notices composites proof recovery pressing retrieval steps
            | apache_beam cryptography grpc pydantic rich shtab
 """
 

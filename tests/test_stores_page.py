@@ -70,7 +70,7 @@ def test_example_and_that_of_the_default_profile_are_read(tmp_path: Path) -> Non
     for text in (example, commented):
         path = tmp_path / "my.toml"
         path.write_text(text)
-        settings, accounts, _ = load_profile(str(path))
+        settings, accounts, *_ = load_profile(str(path))
 
         assert settings == load_profile(None).settings
         assert len(accounts) >= 2

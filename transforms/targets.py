@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+from transforms.media.errors import ConfigError
+from transforms.media.text import printable
+from transforms.storage import uris
+
+_PATH = re.compile(r"[\x21-\x7e]*")
+LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 1, 300
+MOST_AT_A_TIME = 256
+MOST_BUDGET_SECONDS = 24 * 3600
 
 
 class TargetKind(StrEnum):
@@ -22,9 +32,11 @@ class Target:
     """What rows, logs and results call it: no query, no key."""
     kind: TargetKind
     place: str
-    """A folder; `https://HOST[:PORT]/PATH`; `projects/PROJECT/topics/TOPIC`."""
+    """A folder; `https://HOST[:PORT]/PATH`, or empty where `address` alone has it;
+    `projects/PROJECT/topics/TOPIC`.
+    """
     address: str = ""
-    """Of an endpoint that has a query or a user: the reference to its whole URL."""
+    """Of an endpoint whose URL nobody is to read: the reference to it."""
     secret: str = ""
     """The reference to what the vendor calls the API secret, for `X-SIGNATURE`; empty for none, as
     are the next two.
@@ -36,6 +48,11 @@ class Target:
     timeout_seconds: float = 6.0
     at_a_time: int = 32
     """How many requests are under way at once."""
+
+    @property
+    def table(self) -> str:
+        """How messages name it."""
+        return f"target {self.name}"
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -54,3 +71,37 @@ class Notify:
     """
     budget_seconds: float = 300.0
     """For how long a run sends; what is left then waits for the next."""
+
+
+def endpoint(url: str) -> uris.Link:
+    """Returns the parts of the URL of an endpoint. Raises: ValueError: it is none; the message has
+    nothing of it.
+    """
+    link = uris.split_link(url)
+    if link is None or link.scheme != "https":
+        raise ValueError("is no URL of an endpoint, expected https://HOST[:PORT]/PATH")
+    if "#" in url:
+        raise ValueError("has a fragment, which no server is sent, expected none")
+    if not _PATH.fullmatch(link.path + link.query):
+        raise ValueError(
+            "has a blank or another character that no URL has, expected it percent-encoded"
+        )
+    return link
+
+
+def place_of(link: uris.Link) -> str:
+    """Returns what an endpoint is known by: no query, no user."""
+    return uris.without_signature(f"https://{link.host_and_port}{link.path or '/'}")
+
+
+def parse_url_base(flag: str, text: str) -> str:
+    """Returns what stands in URLs of recordings for the root of the output, without a slash at its
+    end. Args: flag: to begin a message with. Raises: ConfigError: it is none.
+    """
+    link = uris.split_link(text)
+    if link is None or link.query or link.user_info or "#" in text or not _PATH.fullmatch(text):
+        raise ConfigError(
+            f"{flag} {printable(uris.shown(text))}: expected https://HOST[:PORT][/PATH], without "
+            "user, query or fragment"
+        )
+    return text.rstrip("/")

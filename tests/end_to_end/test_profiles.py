@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.job_profile import JobProfile, load_profile
+from pipelines.targets import NotifyTable
 from tests.support.command import ROOT, SAMPLE, STEREO_STALLS, decode_with_ffmpeg, press, query
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
@@ -108,6 +109,6 @@ def test_an_unknown_name_lists_those_there_are_and_the_nearest() -> None:
 def test_default_profile_spells_out_the_defaults() -> None:
     assert (
         load_profile(str(ROOT / "configs" / "default.toml"))
-        == JobProfile(PressSettings(), (), StreamAccount())
+        == JobProfile(PressSettings(), (), StreamAccount(), NotifyTable())
         == load_profile(None)
     )

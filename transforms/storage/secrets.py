@@ -4,6 +4,7 @@ secret is and never what it is.
     env:NAME                                      a variable of this process's environment
     file:PATH                                     a file, less the end of its line
     gcp-secret:projects/P/secrets/S/versions/V    a version in Google's Secret Manager
+    memory:N                                      what this process was given (`keep`)
 
 Each is read once by a process that needs it, and kept in its memory. No message, log or `repr` has
 the value; nor has an error that follows, since a value that no request can carry (a line break in a
@@ -31,6 +32,7 @@ _GCP = re.compile(
     r"gcp-secret:(?P<version>projects/[a-z0-9:.-]+/secrets/[\w-]+/versions/(?:[1-9]\d*|latest))",
     re.ASCII,
 )
+_MEMORY = "memory:"
 _VALUE = re.compile(r"[\x21-\x7e]+")
 _MOST_BYTES = 65_536
 """As Secret Manager has it."""
@@ -53,6 +55,22 @@ class SecretError(ConfigError):
 def is_reference(text: str) -> bool:
     """Whether a text is spelled as a reference to a secret."""
     return any(pattern.fullmatch(text) for pattern in (_ENV, _FILE, _GCP))
+
+
+def keep(value: str) -> str:
+    """Returns a reference to a secret that this process was given, on its command line, say: no
+    other process can read it.
+
+    Raises:
+      ValueError: it is none that a request could carry; the message has nothing of it.
+    """
+    if not _VALUE.fullmatch(value):
+        raise ValueError("has a blank, a line break or another character that no request carries")
+    with _lock:
+        found = [name for name, kept in _kept.items() if name.startswith(_MEMORY) and kept == value]
+        reference = found[0] if found else f"{_MEMORY}{len(_kept) + 1}"
+        _kept[reference] = value
+        return reference
 
 
 def is_of_this_machine(reference: str) -> bool:
@@ -116,6 +134,8 @@ def _read(reference: str) -> str:
         return _read_file(reference, found["path"])
     if found := _GCP.fullmatch(reference):
         return _read_version(reference, found["version"])
+    if reference.startswith(_MEMORY):
+        raise SecretError(f"{reference}: only the process that was given it has it")
     raise SecretError(f"a secret is to be named by a reference, expected {EXPECTED}")
 
 
