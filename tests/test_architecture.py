@@ -60,7 +60,7 @@ elements   | : elements bounds context filters reason server_clocks stamp target
 locking    | locking          | base storage elements                     |
 engine     | engine           | codec elements locking                        | apache_beam
 catalog    | catalog          | base rtp track sound jobs storage elements locking | numpy pyarrow
-notices    | notices          | base storage elements                         | google grpc
+notices    | notices          | base storage elements catalog                 | google grpc pyarrow
 proof      | proof            | base rtp storage sources elements catalog
            | | cryptography numpy pyarrow pydantic
 composites | composites       | base storage elements locking engine catalog notices | apache_beam

@@ -49,6 +49,7 @@ class Request:
     """By name in small letters."""
     connection: int
     """Counts the connections to the server."""
+    body: bytes = b""
 
 
 class Site:
@@ -132,6 +133,7 @@ class Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
     page: Page
+    asked: Request
 
     disable_nagle_algorithm = True
 
@@ -149,6 +151,14 @@ class Exchange(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note()
+        self._answer()
+
+    def do_POST(self) -> None:
+        """Takes what is posted, and answers as for what is fetched."""
+        self._note(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer()
+
+    def _answer(self) -> None:
         page = self.server.site.pages.get(unquote(urlsplit(self.path).path))
         if page is None:
             self.give(404, b"nothing here")
@@ -163,17 +173,17 @@ class Exchange(BaseHTTPRequestHandler):
         self._note()
         self.give(403, b"")
 
-    def _note(self) -> None:
+    def _note(self, body: bytes = b"") -> None:
         parts = urlsplit(self.path)
-        self.server.site.requests.append(
-            Request(
-                method=self.command,
-                path=parts.path,
-                query=parts.query,
-                headers={name.lower(): value for name, value in self.headers.items()},
-                connection=self.number,
-            )
+        self.asked = Request(
+            method=self.command,
+            path=parts.path,
+            query=parts.query,
+            headers={name.lower(): value for name, value in self.headers.items()},
+            connection=self.number,
+            body=body,
         )
+        self.server.site.requests.append(self.asked)
 
     def give_page(self) -> None:
         """Answers as the page says."""

@@ -116,17 +116,39 @@ class ParquetObject:
                 use_threads=False,
             )
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> contextlib.AbstractContextManager[None]:
         """Turns what Arrow says of a damaged object into a StorageError."""
-        try:
-            yield
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            why = str(error).split("\n", 1)[0]
-            raise StorageError(
-                f"{self._uri}: not a Parquet file ({why}); restore it, or remove it to lose its "
-                "rows"
-            ) from None
+        return _reading(self._uri)
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = str(error).split("\n", 1)[0]
+        raise StorageError(
+            f"{uri}: not a Parquet file ({why}); restore it, or remove it to lose its rows"
+        ) from None
+
+
+def may_hold_text(uri: str, column: str, text: str) -> bool:
+    """Whether a row of an object may have a text in a column, as far as its footer tells, of which
+    alone it reads. Raises: StorageError: it is not there, or is no Parquet object.
+    """
+    with objects.open_ranges(uri) as file, _reading(uri):
+        footer = pq.read_metadata(file)
+        if column not in footer.schema.names:
+            return False
+        number = footer.schema.names.index(column)
+        groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+        return any(_may_hold(group.column(number).statistics, text) for group in groups)
+
+
+def _may_hold(statistics: pq.Statistics | None, text: str) -> bool:
+    if statistics is None or not isinstance(statistics.min, str):
+        return True
+    return bool(statistics.min <= text <= statistics.max)
 
 
 _FORMAT = ds.ParquetFileFormat(

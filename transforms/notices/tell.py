@@ -1,14 +1,32 @@
 """Sends what is pending in `notices`, and marks what became of it. Plain: what runs it is a step of
 a run, or `callpress tell`.
+
+    footers of `notices` -> rows that are pending -> rows of `recordings`, files -> target -> marks
+
+Each target is sent to by itself; one that answers slowly, or never, holds up no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from transforms.notices.sender import Sender
+from transforms.media.errors import CallpressError, StorageError, StoreDownError
+from transforms.media.text import printable
+from transforms.notices import pending
+from transforms.notices.marks import Marks
+from transforms.notices.pending import PendingShard
+from transforms.notices.sender import NoticeState, Sender
+from transforms.notices.sending import Pace, Sending
 from transforms.targets import Notify, Target
+
+_FOOTERS_AT_A_TIME = 16
+_GRACE_SECONDS = 1.0
+"""With the time-out of a request: for how long answers are waited for when sending is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,23 +38,13 @@ class Told:
     delivered: int
     """As `failed` and `gone`: those that became so just now."""
     pending: int
-    """All that are still to be sent to it."""
+    """All that are still to be sent to it, as far as the table could be read."""
     failed: int
     gone: int
     why: str
-    """One line: why some are pending or failed; empty where none are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How fast tries follow each other, and how often marks are written."""
-
-    first_wait_seconds: float = 0.5
-    """Before a second try; it doubles with each."""
-    most_wait_seconds: float = 30.0
-    mark_seconds: float = 20.0
-    failures_in_a_row: int = 64
-    """After so many, none delivered between them, a target is left alone."""
+    """One line: why some are not delivered, or what could not be read or written; empty where
+    nothing is to be told.
+    """
 
 
 def tell_pending(
@@ -54,15 +62,141 @@ def tell_pending(
     Ends with the budget, or soon after: nothing is begun then, and connections are cut. What a
     store cannot do is told; it raises no StorageError.
 
+    Memory holds some thousand notices of each target, and what is pending in one object of
+    `notices`.
+
     Args:
       catalog_uri: root of the catalog; nobody else writes to it meanwhile.
       notify: the targets, and for how long to send.
       sender_id: what tells this sending from others, such as the run's id.
-      check: raises what is to keep marks from being written; called before each.
+      check: raises what is to keep marks from being written; called before each object.
       senders: makes what sends to a target; None for those of `senders.make_sender`.
       pace: None for the usual one.
 
     Raises:
       LockLostError: `check` says so.
     """
-    raise NotImplementedError
+    if senders is None:
+        from transforms.notices.senders import make_sender  # late: their libraries are large
+
+        def make_own(target: Target) -> Sender:
+            return make_sender(target, sender_id)
+
+        senders = make_own
+    pace = pace or Pace()
+    until = time.monotonic() + notify.budget_seconds
+    shards, problems = _find(catalog_uri, [target.name for target in notify.targets])
+    marks = Marks(check)
+    sendings: dict[str, Sending] = {}
+    whys: dict[str, list[str]] = {target.name: list(problems) for target in notify.targets}
+    for target in notify.targets:
+        own = [shard for shard in shards if target.name in shard.counts]
+        if not own:
+            continue
+        try:
+            sender = senders(target)
+        except CallpressError as error:
+            whys[target.name].append(printable(str(error)))
+            continue
+        sendings[target.name] = Sending(
+            catalog_uri,
+            target.name,
+            sender,
+            own,
+            marks,
+            until,
+            target.timeout_seconds + _GRACE_SECONDS,
+            pace,
+        )
+    unwritten = _run(list(sendings.values()), marks, pace)
+    for name in sendings:
+        whys[name] += unwritten
+    return [
+        _told(name, sendings.get(name), sum(shard.counts.get(name, 0) for shard in shards), why)
+        for name, why in whys.items()
+    ]
+
+
+def _find(catalog_uri: str, targets: Sequence[str]) -> tuple[list[PendingShard], list[str]]:
+    """Returns the objects in which something is pending for some targets; and what could not be
+    read.
+    """
+    problems: list[str] = []
+
+    def count(shard: PendingShard) -> PendingShard:
+        try:
+            return pending.counted(shard, targets)
+        except (StorageError, StoreDownError) as error:
+            problems.append(printable(str(error)))
+            return shard
+
+    if not targets:
+        return [], []
+    try:
+        listed = pending.list_shards(catalog_uri)
+    except (StorageError, StoreDownError) as error:
+        return [], [printable(str(error))]
+    with ThreadPoolExecutor(_FOOTERS_AT_A_TIME) as pool:
+        return [shard for shard in pool.map(count, listed) if shard.counts], problems
+
+
+def _run(sendings: Sequence[Sending], marks: Marks, pace: Pace) -> list[str]:
+    """Sends to all targets at once, and writes marks meanwhile; returns why some could not be
+    written in the end.
+    """
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run(sending: Sending) -> None:
+        error: BaseException | None = None
+        try:
+            sending.run()
+        except BaseException as raised:
+            error = raised
+        ended.put(error)
+
+    for sending in sendings:
+        threading.Thread(target=run, args=(sending,), daemon=True, name="notices").start()
+    left = len(sendings)
+    error: BaseException | None = None
+    next_mark = time.monotonic() + pace.mark_seconds
+    try:
+        while left:
+            try:
+                error = ended.get(timeout=max(0.0, next_mark - time.monotonic())) or error
+                left -= 1
+            except queue.Empty:
+                marks.write()
+                next_mark = time.monotonic() + pace.mark_seconds
+            if error is not None:
+                break
+    finally:
+        # It goes on only where all have ended; else something is raised.
+        for sending in sendings if left else ():
+            sending.stop("sending was broken off")
+        for _ in range(left):
+            ended.get()
+    unwritten = marks.write()
+    if error is not None:
+        raise error
+    return [printable(why) for why in unwritten]
+
+
+def _told(name: str, sending: Sending | None, found: int, why: Sequence[str]) -> Told:
+    settled = sending.settled if sending is not None else {}
+    counts = {
+        state: settled.get(state, 0)
+        for state in (NoticeState.DELIVERED, NoticeState.FAILED, NoticeState.GONE)
+    }
+    left = found - sum(counts.values())
+    reasons = list(why)
+    if sending is not None and (left or counts[NoticeState.FAILED] or counts[NoticeState.GONE]):
+        reasons += [sending.why] if sending.why else []
+        reasons += [each for each in sending.problems if each not in sending.why]
+    return Told(
+        target=name,
+        delivered=counts[NoticeState.DELIVERED],
+        pending=left,
+        failed=counts[NoticeState.FAILED],
+        gone=counts[NoticeState.GONE],
+        why="; ".join(reasons),
+    )

@@ -262,7 +262,7 @@ def _raise_status(uri: str, answer: Any, start: int) -> NoReturn:
     code = _code_of(answer)
     told = f"HTTP status {status}{code and f' {code}'}"
     if status in (408, 425, 429) or status >= 500:
-        seconds = _wait_asked(answer.headers)
+        seconds = wait_asked(answer.headers)
         if seconds > _MAX_WAIT_SECONDS:
             raise StorageError(f"{name}: {told}, asks to wait for {seconds:.0f} s")
         raise StoreBusyError(told, seconds)
@@ -287,7 +287,7 @@ def _code_of(answer: Any) -> str:
     return found[1].decode("ascii") if found else ""
 
 
-def _wait_asked(headers: Mapping[str, str]) -> float:
+def wait_asked(headers: Mapping[str, str]) -> float:
     """Returns how long a server asks to wait, in seconds (RFC 9110 s10.2.3); 0 for not at all."""
     text = (headers.get("Retry-After") or "").strip()
     if _DIGITS.fullmatch(text):

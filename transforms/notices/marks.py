@@ -1,0 +1,108 @@
+"""Marks in `notices` what became of what was sent, some at a time: an object is written as a whole,
+and what is not marked when a run is killed is sent again, under the same id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.catalog import parquet_objects, partitions
+from transforms.catalog.row_keys import joined, sorted_by_key
+from transforms.catalog.schema import KEYS, SCHEMAS
+from transforms.media.errors import StorageError, StoreDownError
+from transforms.notices.pending import TABLE, Key, PendingShard
+from transforms.notices.sender import NoticeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What is to stand in a row."""
+
+    state: NoticeState
+    attempts: int
+    http_status: int | None
+    message: str | None
+
+
+_COLUMNS = ("state", "attempts", "http_status", "message")
+
+
+class Marks:
+    """Those that are not written yet. Thread-safe."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        """Args: check: raises what is to keep an object from being written."""
+        self._check = check
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[PendingShard, dict[Key, Mark]]] = {}
+        """By object."""
+        self.of_objects = threading.Lock()
+        """Held while an object of `notices` is read or written."""
+
+    def add(self, shard: PendingShard, key: Key, mark: Mark) -> None:
+        """Takes a mark; it replaces one that the same row was to have."""
+        with self._lock:
+            self._waiting.setdefault(shard.file.uri, (shard, {}))[1][key] = mark
+
+    def write(self) -> list[str]:
+        """Writes all that wait; returns why some cannot be written, which wait further.
+
+        Raises:
+          LockLostError: `check` says so.
+        """
+        with self._lock:
+            taken, self._waiting = self._waiting, {}
+        problems = []
+        for shard, marks in taken.values():
+            try:
+                with self.of_objects:
+                    self._write(shard, marks)
+            except (StorageError, StoreDownError) as error:
+                problems.append(str(error))
+                with self._lock:
+                    newer = self._waiting.setdefault(shard.file.uri, (shard, {}))[1]
+                    self._waiting[shard.file.uri] = (shard, {**marks, **newer})
+        return problems
+
+    def _write(self, shard: PendingShard, marks: Mapping[Key, Mark]) -> None:
+        """Writes marks into the rows of an object. Raises: StorageError, LockLostError."""
+        rows = partitions.read_all_columns(shard.file, TABLE).combine_chunks()
+        names = KEYS[TABLE]
+        events = pa.array(sorted({key[names.index("event_id")] or "" for key in marks}))
+        is_marked = pc.is_in(rows.column("event_id").fill_null(""), events)
+        candidates = rows.filter(is_marked)
+        spelled = list(partitions.spelled(shard.file, candidates.select([*names, "state"])))
+        # What is not pending any more is left as it is.
+        found = [
+            marks.get(tuple(row[name] for name in names))
+            if row["state"] == NoticeState.PENDING
+            else None
+            for row in spelled
+        ]
+        if not any(found):
+            return
+        is_own = pa.array([mark is not None for mark in found])
+        parts = [
+            rows.filter(pc.invert(is_marked)),
+            candidates.filter(pc.invert(is_own)),
+            _with_marks(candidates.filter(is_own), [mark for mark in found if mark]),
+        ]
+        self._check()
+        parquet_objects.write(shard.file.uri, sorted_by_key(TABLE, joined(TABLE, parts)))
+
+
+def _with_marks(rows: pa.Table, marks: list[Mark]) -> pa.Table:
+    columns = {name: [getattr(mark, name) for mark in marks] for name in _COLUMNS}
+    columns["updated_at"] = [datetime.now(UTC)] * len(marks)
+    for name, values in columns.items():
+        field = SCHEMAS[TABLE].field(name)
+        rows = rows.set_column(
+            rows.schema.get_field_index(name), field, pa.array(values, field.type)
+        )
+    return rows

@@ -1,0 +1,225 @@
+"""What of `notices` is to be sent: where it is, by the footers of objects alone, and whether it is
+still true when it is next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from transforms.catalog import parquet_objects, partitions
+from transforms.catalog.parquet_objects import WantedKeys
+from transforms.catalog.partitions import CatalogFile
+from transforms.catalog.rows.ids import CALL_COLUMNS
+from transforms.catalog.schema import KEYS, shard_hash
+from transforms.elements import Row
+from transforms.media.errors import CallpressError
+from transforms.media.text import printable
+from transforms.media.values import CallKey
+from transforms.notices.events import READY
+from transforms.notices.sender import NoticeState
+from transforms.storage import globs, objects
+
+TABLE = "notices"
+_COLUMNS = (
+    *KEYS[TABLE], "event_type", "uri", "sha256", "state", "attempts", "message", "body",
+    "created_at",
+)  # fmt: skip
+_FILE_COLUMNS = (*CALL_COLUMNS, "uri", "sha256", "size_bytes", "created_at")
+_LONGEST_WAIT = timedelta(days=7)
+"""For the rows of a file: what a dead run had made may yet be taken up."""
+_ROWS_AT_A_TIME = 2_000
+Key = tuple[Any, ...]
+"""Of a row, by `KEYS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingShard:
+    """An object of `notices` in which something is pending."""
+
+    file: CatalogFile
+    finer: tuple[CatalogFile, ...]
+    """Objects that have some of its rows anew: a run was killed while it split it."""
+    counts: Mapping[str, int]
+    """Pending notices by target."""
+
+    @property
+    def name(self) -> str:
+        """Its date and number, such as `2026-11-20_part-0`."""
+        return _name_of(self.file)
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row counts here, and in no finer object."""
+        if not self.finer:
+            return True
+        hashed = shard_hash(tuple(row[name] for name in CALL_COLUMNS))
+        return not any(file.may_hold(hashed) for file in self.finer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingNotice:
+    """A notice that is to be sent, or why it is not."""
+
+    shard: PendingShard
+    key: Key
+    event_id: str
+    event_type: str
+    call: CallKey
+    body: str
+    made: datetime
+    attempts: int
+    """How often it was sent in runs before."""
+    uri: str = ""
+    """The file it tells of, which is to be there; empty for none."""
+    size_bytes: int | None = None
+    """Of that, as its row says."""
+    message: str | None = None
+    """As the row has it."""
+    state: NoticeState = NoticeState.PENDING
+    """Another where it is not to be sent any more."""
+    why: str = ""
+    """Why it is not to be sent, ever or now; empty for one that is."""
+
+    @property
+    def order(self) -> tuple[CallKey, datetime, str]:
+        """What of a call is sent first: what was made first."""
+        return self.call, self.made, self.event_id
+
+
+def list_shards(catalog_uri: str) -> list[PendingShard]:
+    """Returns the objects of `notices`, of which nothing is known yet. Raises: StorageError."""
+    files = partitions.list_files(catalog_uri, TABLE)
+    return [
+        PendingShard(
+            file=file,
+            finer=tuple(
+                other
+                for other in files
+                if other.call_date == file.call_date
+                and other.bits > file.bits
+                and other.shard >> (other.bits - file.bits) == file.shard
+            ),
+            counts={},
+        )
+        for file in files
+    ]
+
+
+def counted(shard: PendingShard, targets: Collection[str]) -> PendingShard:
+    """Returns an object with what is pending in it for some targets; where nothing is, its footer
+    alone is read, as a rule. Raises: StorageError.
+    """
+    if not parquet_objects.may_hold_text(shard.file.uri, "state", NoticeState.PENDING):
+        return shard
+    wanted = WantedKeys(("state", "target"), {(NoticeState.PENDING, name) for name in targets})
+    columns = ("state", "target", *(CALL_COLUMNS if shard.finer else ()))
+    rows = partitions.scan(TABLE, shard.file, columns, wanted)
+    counts = Counter(row["target"] for row in rows if shard.holds(row))
+    return PendingShard(file=shard.file, finer=shard.finer, counts=counts)
+
+
+def read(shard: PendingShard, target: str) -> Iterator[Row]:
+    """Yields the rows of an object that are pending for a target. All that is read of it is read
+    before the first. Raises: StorageError.
+    """
+    wanted = WantedKeys(("state", "target"), {(NoticeState.PENDING, target)})
+    for row in partitions.scan(TABLE, shard.file, _COLUMNS, wanted):
+        if shard.holds(row):
+            yield row
+
+
+def judged(catalog_uri: str, shard: PendingShard, rows: Sequence[Row]) -> list[PendingNotice]:
+    """Returns what is to become of some notices, by what the catalog says now. Whether files are
+    there is not asked. Raises: StorageError.
+    """
+    calls = {tuple(row[name] for name in CALL_COLUMNS) for row in rows}
+    files = _Files(catalog_uri, shard.file.call_date, [call for call in calls if None not in call])
+    return [_judged(shard, row, files) for row in rows]
+
+
+def why_not_there(notice: PendingNotice) -> str:
+    """Returns why a file that is to be told of cannot be opened; empty where it can."""
+    if not notice.uri:
+        return ""
+    name = printable(notice.uri)
+    try:
+        found = objects.match(globs.quote(notice.uri))
+    except CallpressError as error:
+        return printable(str(error))
+    if not found:
+        return f"{name} is not there"
+    if notice.size_bytes not in (None, found[0].size_bytes):
+        return f"{name} has {found[0].size_bytes} bytes, expected {notice.size_bytes} by its row"
+    return ""
+
+
+class _Files:
+    """The files that some calls have in the catalog."""
+
+    def __init__(self, catalog_uri: str, call_date: str, calls: Collection[Key]) -> None:
+        """Raises: StorageError."""
+        self._by_uri: dict[str, Row] = {}
+        self._calls: set[Key] = set()
+        wanted = WantedKeys(CALL_COLUMNS, calls)
+        for file in partitions.list_files(catalog_uri, "recordings", call_date) if calls else ():
+            for row in partitions.scan("recordings", file, _FILE_COLUMNS, wanted):
+                before = self._by_uri.get(row["uri"])
+                # A run that was killed while it split an object leaves rows twice.
+                if before is None or _made(row) >= _made(before):
+                    self._by_uri[row["uri"]] = row
+                self._calls.add(tuple(row[name] for name in CALL_COLUMNS))
+
+    def of(self, uri: str | None) -> Row | None:
+        """Returns the row of a file; None for one that no row names."""
+        return None if uri is None else self._by_uri.get(uri)
+
+    def has_any(self, call: Key) -> bool:
+        """Whether a call has a file."""
+        return call in self._calls
+
+
+def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
+    call = tuple(row[name] for name in CALL_COLUMNS)
+    told: dict[str, Any] = {}
+    if None in call or not row["event_id"] or not row["body"]:
+        told = _never("its row has no call, id or body")
+    elif row["event_type"] != READY:
+        if files.has_any(call):
+            told = _never("its call has recordings by now")
+    elif (recording := files.of(row["uri"])) is None:
+        if datetime.now(UTC) - _made(row) < _LONGEST_WAIT:
+            told = {"why": "no row names its file yet"}
+        else:
+            told = _never("removed before it was sent")
+    elif recording["sha256"] != row["sha256"]:
+        told = _never("replaced before it was sent")
+    else:
+        told = {"uri": row["uri"], "size_bytes": recording["size_bytes"]}
+    return PendingNotice(
+        shard=shard,
+        key=tuple(row[name] for name in KEYS[TABLE]),
+        event_id=row["event_id"] or "",
+        event_type=row["event_type"] or "",
+        call=CallKey(**{name: row[name] or "" for name in CALL_COLUMNS}),
+        body=row["body"] or "",
+        made=_made(row),
+        attempts=row["attempts"] or 0,
+        message=row["message"],
+        **told,
+    )
+
+
+def _never(why: str) -> dict[str, Any]:
+    return {"state": NoticeState.FAILED, "why": why}
+
+
+def _made(row: Row) -> datetime:
+    return row["created_at"] or datetime.min.replace(tzinfo=UTC)
+
+
+def _name_of(file: CatalogFile) -> str:
+    stem = file.uri.rpartition("/")[2].removesuffix(".parquet")
+    return f"{file.call_date}_{stem}"
