@@ -155,7 +155,12 @@ class Exchange(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Takes what is posted, and answers as for what is fetched."""
-        self._note(self.rfile.read(int(self.headers["Content-Length"])))
+        size = int(self.headers["Content-Length"])
+        body = self.rfile.read(size)
+        if len(body) < size:  # whoever sent it was killed
+            self.hang_up()
+            return
+        self._note(body)
         self._answer()
 
     def _answer(self) -> None:

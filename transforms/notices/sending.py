@@ -255,8 +255,7 @@ class Sending:
         if (state, why) != (NoticeState.PENDING, notice.message):
             mark = Mark(state=state, attempts=notice.attempts, http_status=None, message=why)
             self._marks.add(notice.shard, notice.key, mark)
-        self._settle(state)
-        self._note(why)
+        self._settle(state, why)
 
     # --- sending ---
 
@@ -294,7 +293,7 @@ class Sending:
                 again.append(item)
             else:
                 self._at_hand -= 1
-                self._settle(answer.state)
+                self._settle(answer.state, answer.why)
         self._judge_target(now, answers)
         if again:
             batch.items = again
@@ -305,8 +304,6 @@ class Sending:
     def _judge_target(self, now: float, answers: Sequence[Answer]) -> None:
         """Finds out whether, and when, the target is to be sent more."""
         for answer in answers:
-            if answer.why:
-                self._note(answer.why)
             if answer.ends_target:
                 self._end(answer.why)
         after = max((answer.after_seconds for answer in answers), default=0.0)
@@ -322,9 +319,12 @@ class Sending:
                 f"it failed {self._failures} times in a row, the last time: {answers[-1].why}"
             )
 
-    def _settle(self, state: NoticeState) -> None:
+    def _settle(self, state: NoticeState, why: str) -> None:
+        """Counts a notice that is not sent any more, or not now."""
         if state is not NoticeState.PENDING:
             self.settled[state] += 1
+        if state is not NoticeState.DELIVERED:
+            self._note(why)
 
     def _put_down(self, item: _Item, answer: Answer) -> None:
         mark = Mark(
@@ -336,12 +336,16 @@ class Sending:
         self._marks.add(item.notice.shard, item.notice.key, mark)
 
     def _put_down_what_is_left(self) -> None:
-        """Counts tries of which nobody knows what came."""
+        """Counts tries of which nobody knows what came, and notes what came of the others."""
         unknown = Answer(state=NoticeState.PENDING, why="no answer before sending ended")
         for batch in self._under_way.values():
             for item in batch.items:
-                item.attempts += 1
+                item.attempts, item.last = item.attempts + 1, unknown
                 self._put_down(item, unknown)
+        for batch in (*self._under_way.values(), *(each[2] for each in self._again)):
+            for item in batch.items:
+                if item.last is not None:
+                    self._note(item.last.why)
 
     def _note(self, why: str) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
