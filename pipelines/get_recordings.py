@@ -40,8 +40,8 @@ def get_recordings(arguments: GetArguments) -> int:
     if not rows:
         tell_none(catalog, wanted, problems)
         return EXIT_FAILED
-    sessions = rows if wanted.narrows else find.sessions_of(catalog, wanted.call, problems.tell)
-    tables = find.tables_of(catalog, sessions or rows, wanted.participants, problems.tell)
+    others = [] if wanted.narrows else find.sessions_of(catalog, wanted.call, problems.tell)
+    tables = find.tables_of(catalog, [*rows, *others], wanted.participants, problems.tell)
     objects.prepare_folder(arguments.output)
     folder = Path(arguments.output)
     named = list(zip(file_names(wanted.call, rows), rows, strict=True))

@@ -13,65 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.beam import CALL_COLUMNS, stamp
+from tests.support.reads import CountedFile, Reads
 from transforms.catalog import parquet_objects, partitions
 from transforms.catalog.parquet_objects import ParquetObject, WantedKeys, write
 from transforms.catalog.partitions import CatalogFile, count_rows, read_table, scan
 from transforms.catalog.row_keys import sorted_by_key
 from transforms.catalog.schema import to_table
 from transforms.media.errors import StorageError
-from transforms.media.positioned_file import PositionedFile
-from transforms.storage import objects
 
 _COUNT = 10_000
 
 
-class _Counted(PositionedFile):
-    """Notes each read."""
-
-    def __init__(self, file: PositionedFile, spans: list[tuple[int, int] | None]) -> None:
-        super().__init__()
-        self._file, self._spans = file, spans
-
-    def read_at(self, position: int, size: int) -> bytes:
-        self._spans.append((position, position + size))
-        return self._file.read_at(position, size)
-
-    def find_end(self) -> int:
-        return self._file.find_end()
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _Reads:
-    """What was asked for of objects, [start, stop) each; whole objects as None."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.spans: list[tuple[int, int] | None] = []
-        open_ranges, read_bytes = objects.open_ranges, objects.read_bytes
-
-        def whole(uri: str) -> bytes:
-            self.spans.append(None)
-            return read_bytes(uri)
-
-        def ranges(uri: str) -> PositionedFile:
-            return _Counted(open_ranges(uri), self.spans)
-
-        monkeypatch.setattr(objects, "open_ranges", ranges)
-        monkeypatch.setattr(objects, "read_bytes", whole)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(span[1] - span[0] for span in self.spans if span)
-
-
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> _Reads:
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Notes the reads of all but the smallest objects, which have small row groups."""
     monkeypatch.setattr(parquet_objects, "_GROUP_ROWS", 1_000)
     monkeypatch.setattr(parquet_objects, "_WHOLE_BYTES", 1_000)
-    return _Reads(monkeypatch)
+    return Reads(monkeypatch)
 
 
 def _uri(number: int) -> str:
@@ -119,7 +77,7 @@ def _wanted(*numbers: int) -> WantedKeys:
     return WantedKeys(("archive_uri",), {(_uri(number),) for number in numbers})
 
 
-def test_row_of_one_key_takes_the_footer_and_one_row_group(tmp_path: Path, reads: _Reads) -> None:
+def test_row_of_one_key_takes_the_footer_and_one_row_group(tmp_path: Path, reads: Reads) -> None:
     file = _archives(tmp_path)
     columns = ("archive_uri", "status", "size_bytes")
 
@@ -130,9 +88,7 @@ def test_row_of_one_key_takes_the_footer_and_one_row_group(tmp_path: Path, reads
     assert reads.size_bytes < file.size_bytes / 4
 
 
-def test_keys_that_no_row_group_can_hold_take_the_footer_only(
-    tmp_path: Path, reads: _Reads
-) -> None:
+def test_keys_that_no_row_group_can_hold_take_the_footer_only(tmp_path: Path, reads: Reads) -> None:
     file = _archives(tmp_path)
     wanted = WantedKeys(("archive_uri",), {("/raw/-",), ("/rax",), ("/raw/0000000000-",)})
 
@@ -141,7 +97,7 @@ def test_keys_that_no_row_group_can_hold_take_the_footer_only(
     assert len(reads.spans) == 1
 
 
-def test_all_columns_of_one_key_come_with_lists_and_nulls(tmp_path: Path, reads: _Reads) -> None:
+def test_all_columns_of_one_key_come_with_lists_and_nulls(tmp_path: Path, reads: Reads) -> None:
     file = _archives(tmp_path)
 
     rows = read_table(file, "archives", wanted=_wanted(0, _COUNT - 1, _COUNT)).to_pylist()
@@ -154,7 +110,7 @@ def test_all_columns_of_one_key_come_with_lists_and_nulls(tmp_path: Path, reads:
 
 
 def test_some_columns_of_all_rows_leave_the_others_unread(
-    tmp_path: Path, reads: _Reads, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_objects, "_GROUP_ROWS", _COUNT)
     file = _archives(tmp_path)
@@ -165,7 +121,7 @@ def test_some_columns_of_all_rows_leave_the_others_unread(
     assert reads.size_bytes < file.size_bytes / 2
 
 
-def test_rows_are_counted_by_the_footer(tmp_path: Path, reads: _Reads) -> None:
+def test_rows_are_counted_by_the_footer(tmp_path: Path, reads: Reads) -> None:
     file = _archives(tmp_path)
 
     assert count_rows(file) == _COUNT
@@ -173,7 +129,7 @@ def test_rows_are_counted_by_the_footer(tmp_path: Path, reads: _Reads) -> None:
     assert len(reads.spans) == 1
 
 
-def test_small_object_is_read_at_once(tmp_path: Path, reads: _Reads) -> None:
+def test_small_object_is_read_at_once(tmp_path: Path, reads: Reads) -> None:
     file = _write(tmp_path, to_table("runs", [{"run_id": "r"}]).select(["run_id"]))
 
     (row,) = scan("runs", file, ("run_id",), WantedKeys(("run_id",), [("r",)]))
@@ -184,7 +140,7 @@ def test_small_object_is_read_at_once(tmp_path: Path, reads: _Reads) -> None:
 
 @pytest.mark.parametrize("how", [{"write_statistics": False}, {"row_group_size": 10_000}])
 def test_objects_written_otherwise_give_the_same(
-    tmp_path: Path, reads: _Reads, how: dict[str, Any]
+    tmp_path: Path, reads: Reads, how: dict[str, Any]
 ) -> None:
     file = _write(tmp_path, _rows(), **how)
 
@@ -195,7 +151,7 @@ def test_objects_written_otherwise_give_the_same(
 
 @pytest.mark.parametrize("columns", [CALL_COLUMNS, CALL_COLUMNS[1:]], ids=["three", "two"])
 def test_keys_of_several_columns_are_found_together(
-    tmp_path: Path, reads: _Reads, columns: Sequence[str]
+    tmp_path: Path, reads: Reads, columns: Sequence[str]
 ) -> None:
     """The values of one key are not mixed with those of another."""
     ids = [(f"t{n % 3}", f"c{n % 40:02d}", f"s{n:04d}") for n in range(_COUNT)]
@@ -212,7 +168,7 @@ def test_keys_of_several_columns_are_found_together(
     )
 
 
-def test_shards_that_cannot_hold_a_key_are_not_opened(tmp_path: Path, reads: _Reads) -> None:
+def test_shards_that_cannot_hold_a_key_are_not_opened(tmp_path: Path, reads: Reads) -> None:
     whole = _archives(tmp_path)
     halves = [
         CatalogFile(uri=whole.uri, call_date="2026-01-05", bits=1, shard=shard, size_bytes=9)
@@ -233,7 +189,7 @@ def _flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
 
 
-def test_damage_anywhere_is_one_line_or_the_rows(tmp_path: Path, reads: _Reads) -> None:
+def test_damage_anywhere_is_one_line_or_the_rows(tmp_path: Path, reads: Reads) -> None:
     """Pages have checksums; a footer has none."""
     file = _archives(tmp_path)
     data = Path(file.uri).read_bytes()
@@ -257,7 +213,7 @@ def test_damage_anywhere_is_one_line_or_the_rows(tmp_path: Path, reads: _Reads) 
     "end",
     [b"\xff\xff\xff\xffPAR1", b"\xff\xff\xff\x7fPAR1", b"\0\0\0\0PAR1", b"PAR2", b"\x20\0\0\0PARE"],
 )
-def test_footer_that_claims_anything_is_one_line(tmp_path: Path, reads: _Reads, end: bytes) -> None:
+def test_footer_that_claims_anything_is_one_line(tmp_path: Path, reads: Reads, end: bytes) -> None:
     file = _archives(tmp_path)
     data = Path(file.uri).read_bytes()
     Path(file.uri).write_bytes(data[: -len(end)] + end)
@@ -270,7 +226,7 @@ def test_footer_that_claims_anything_is_one_line(tmp_path: Path, reads: _Reads, 
 
 @pytest.mark.parametrize("kept", [0, 3, 2_000])
 def test_object_that_has_become_shorter_is_one_line(
-    tmp_path: Path, reads: _Reads, kept: int
+    tmp_path: Path, reads: Reads, kept: int
 ) -> None:
     file = _archives(tmp_path)
     Path(file.uri).write_bytes(Path(file.uri).read_bytes()[:kept])
@@ -280,17 +236,17 @@ def test_object_that_has_become_shorter_is_one_line(
 
 
 def test_read_that_fails_is_told_as_it_is(
-    tmp_path: Path, reads: _Reads, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _archives(tmp_path)
-    read_at = _Counted.read_at
+    read_at = CountedFile.read_at
 
-    def fail(counted: _Counted, position: int, size: int) -> bytes:
+    def fail(counted: CountedFile, position: int, size: int) -> bytes:
         if reads.spans:
             raise StorageError(f"{file.uri}: 503 try later")
         return read_at(counted, position, size)
 
-    monkeypatch.setattr(_Counted, "read_at", fail)
+    monkeypatch.setattr(CountedFile, "read_at", fail)
 
     with pytest.raises(StorageError, match=r"part-0\.parquet: 503 try later$"):
         read_table(file, "archives", ("archive_uri",))
@@ -304,7 +260,7 @@ def test_two_columns_of_one_name_are_one_line(tmp_path: Path) -> None:
         read_table(file, "archives")
 
 
-def test_columns_of_a_later_version_are_read_by_their_names(tmp_path: Path, reads: _Reads) -> None:
+def test_columns_of_a_later_version_are_read_by_their_names(tmp_path: Path, reads: Reads) -> None:
     rows = _rows().append_column("archive_uri.later", pa.array(["x"] * _COUNT))
     file = _write(tmp_path, rows)
 

@@ -116,6 +116,16 @@ class ParquetObject:
                 use_threads=False,
             )
 
+    def may_hold(self, wanted: WantedKeys) -> bool:
+        """Whether there may be a row with a wanted key, by the columns of the keys alone: of an
+        object of which it costs no request, True.
+
+        Raises:
+          StorageError: they cannot be read.
+        """
+        columns = [name for name in wanted.columns if name in self.names]
+        return self._file is None or bool(self.read(columns, wanted).num_rows)
+
     def reading(self) -> contextlib.AbstractContextManager[None]:
         """Turns what Arrow says of a damaged object into a StorageError."""
         return _reading(self._uri)

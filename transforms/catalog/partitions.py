@@ -80,6 +80,8 @@ def read_table(
     table: str,
     columns: Sequence[str] | None = None,
     wanted: WantedKeys | None = None,
+    *,
+    keys_first: bool = False,
 ) -> pa.Table:
     """Returns an object's rows with the columns of today's schema, or some of them; those it lacks
     are null.
@@ -88,6 +90,7 @@ def read_table(
       file, table: the object.
       columns: those to read; None for all.
       wanted: the keys of the rows to read; None for all rows. Their columns are among `columns`.
+      keys_first: as of `scan`.
 
     Raises:
       StorageError: it cannot be read.
@@ -99,6 +102,8 @@ def read_table(
         file.uri, file.size_bytes, whole=columns is None and wanted is None
     ) as parquet:
         there = [name for name in schema.names if name in parquet.names]
+        if keys_first and wanted is not None and not parquet.may_hold(wanted):
+            return schema.empty_table()
         with parquet.reading():
             rows = _conformed(parquet.read(there, wanted), schema)
     with _reading_values(file):
@@ -178,7 +183,12 @@ def read_rows(
 
 
 def scan(
-    table: str, file: CatalogFile, columns: Sequence[str], wanted: WantedKeys
+    table: str,
+    file: CatalogFile,
+    columns: Sequence[str],
+    wanted: WantedKeys,
+    *,
+    keys_first: bool = False,
 ) -> Iterator[Row]:
     """Yields an object's rows that have a wanted key, with `call_date`; as Python objects some
     thousands at a time.
@@ -187,12 +197,15 @@ def scan(
       table, file: the object.
       columns: those to read, the keys' among them.
       wanted: the keys.
+      keys_first: whether most objects are thought to hold none of them: then of a large one no more
+        than the keys are read, unless one is there.
 
     Raises:
       StorageError: it cannot be read.
     """
     if may_hold_any(file, table, wanted):
-        yield from spelled(file, read_table(file, table, columns, wanted))
+        found = read_table(file, table, columns, wanted, keys_first=keys_first)
+        yield from spelled(file, found)
 
 
 def spelled(file: CatalogFile, found: pa.Table) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transforms.elements import Row
-from transforms.media.errors import RecordingError, StorageError
+from transforms.media.errors import CallpressError, StorageError
 from transforms.storage import globs, objects
 
 _BLOCK_BYTES = 1 << 20
@@ -78,8 +78,8 @@ def write(folder: Path, name: str, data: bytes) -> None:
 def _copy(folder: Path, number: int, name: str, row: Row, stopped: threading.Event) -> Copy:
     try:
         became = _copied(folder, number, name, row, stopped)
-    except RecordingError as error:
-        why = error.message
+    except CallpressError as error:  # also of a row that names no store
+        why = str(error)
     except OSError as error:
         why = f"cannot be written: {_why(error)}"
     else:

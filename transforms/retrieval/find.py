@@ -1,14 +1,15 @@
 """Finds the recordings of a catalog that are asked for, with what the tables say of them.
 
-Of one call no more is read than the footers of `recordings`, the row groups that can hold its rows,
-and the same of `tracks` and `calls` under the dates where it is: at most one row group for each
-object, as a call's rows lie together. Without a call, objects are read one after the other.
+Of one call no more is read than the footers of `recordings`, of the row group that can hold its
+rows the keys, and the rest of it where they are there; then the same of `tracks` and `calls` under
+these dates. Rows of a call lie together, so that it is one row group, or two at the border of both.
+Without a call, objects are read one after the other.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
@@ -110,7 +111,7 @@ def sessions_of(catalog_uri: str, cid: str, tell: Tell) -> list[Row]:
 
     def look(file: CatalogFile) -> tuple[list[Row], list[str]]:
         try:
-            return list(partitions.scan("calls", file, columns, wanted)), []
+            return list(_rows_of("calls", file, columns, wanted)), []
         except StorageError as error:
             return [], [error.message]
 
@@ -165,19 +166,21 @@ def _find_in(
     rows: list[Row] = []
     problems: list[str] = []
     for file in files:
+        lacking: Counter[str] = Counter()
         try:
             for row in _rows_of("recordings", file, _COLUMNS, _keys_of(wanted)):
                 missing = [name for name in _NEEDED if row[name] is None]
                 if missing:
-                    problems.append(
-                        f"{file.uri}: a row of {row['call_cid'] or 'no call'} has no {missing[0]}; "
-                        "callpress verify tells more"
-                    )
+                    lacking[missing[0]] += 1
                 elif wanted.wants(row):
                     is_mix = row["recording_type"] == "composite"
                     rows.append({**row, "part": None if is_mix else row["part"] or 0})
         except StorageError as error:
             problems.append(error.message)
+        problems += [
+            f"{file.uri}: rows without {name}: {count}; callpress verify tells what to do"
+            for name, count in lacking.items()
+        ]
     if not rows:
         return [], problems
     figures = _figures_of(catalog_uri, files[0].call_date, rows, problems)
@@ -195,7 +198,7 @@ def _rows_of(
     table: str, file: CatalogFile, columns: Sequence[str], wanted: WantedKeys | None
 ) -> Iterator[Row]:
     if wanted is not None:
-        return partitions.scan(table, file, columns, wanted)
+        return partitions.scan(table, file, columns, wanted, keys_first=True)
     return partitions.spelled(file, partitions.read_table(file, table, columns))
 
 

@@ -13,9 +13,9 @@ from transforms.media.errors import ConfigError
 from transforms.media.rfc3339 import parse_time
 from transforms.media.wall_time import from_time, utc_date
 
-_AGE = re.compile(r"(\d{1,9})([mhd])")
+_AGE = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DAY_NS = 86_400 * 10**9
 _EARLIEST_NS = -62_135_596_800 * 10**9
 """0001-01-01, before which no table has a time."""
