@@ -37,6 +37,7 @@ from pipelines.parsers import CompletionArguments
 from pipelines.parsing import UsageError
 from pipelines.recording_commands import GetArguments, RecordingsArguments
 from pipelines.streams import forgiving_streams
+from pipelines.tell_command import TellArguments
 from transforms.media.errors import CallpressError, ConfigError, exhausted_resource
 from transforms.media.settings import PressSettings
 from transforms.media.text import printable, without_secrets
@@ -123,6 +124,10 @@ def _obey(argv: Sequence[str], ending: Ending) -> int:
         from pipelines.get_recordings import get_recordings
 
         return get_recordings(arguments)
+    if isinstance(arguments, TellArguments):
+        from pipelines.tell_targets import tell
+
+        return tell(arguments, profile)
     if isinstance(arguments, InspectArguments):
         from pipelines.inspect_archives import inspect
 

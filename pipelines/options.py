@@ -27,6 +27,7 @@ from pipelines.parsers import (
 )
 from pipelines.parsing import UsageError
 from pipelines.recording_commands import RecordingArguments
+from pipelines.tell_command import TellArguments
 from transforms.bounds import Bounds, parse_count, parse_duration, parse_size
 from transforms.filters import Filters, parse_since
 from transforms.media.errors import ConfigError
@@ -96,7 +97,12 @@ class RunArguments:
 
 
 Arguments = (
-    RunArguments | CompletionArguments | ArchiveArguments | CatalogArguments | RecordingArguments
+    RunArguments
+    | CompletionArguments
+    | ArchiveArguments
+    | CatalogArguments
+    | RecordingArguments
+    | TellArguments
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pipelines import archive_commands, catalog_commands, recording_commands
 from pipelines.notify_flags import add_notify_flags
 from pipelines.parsing import Commands, OurParser, UsageError
+from pipelines.tell_command import add_tell
 from transforms.media.values import OutputType
 
 _MOST_CODEC_PROCESSES = 1_024
@@ -60,6 +61,7 @@ def make_parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     archive_commands.add_all(commands)
     catalog_commands.add_all(commands)
     recording_commands.add_all(commands)
+    add_tell(commands)
     _add_completion(commands)
     return parser, run
 

@@ -281,8 +281,9 @@ def lease_of(job: JobSettings, run: RunIdentity) -> Lease:
 
 
 @contextlib.contextmanager
-def holding(catalog_uri: str, name: str) -> Iterator[None]:
-    """Holds a catalog within the block, for a command that writes to it and is no run of a job.
+def holding(catalog_uri: str, name: str) -> Iterator[Lease]:
+    """Holds a catalog within the block, for a command that writes to it and is no run of a job;
+    gives its lease.
 
     Args:
       catalog_uri: of the catalog.
@@ -302,6 +303,6 @@ def holding(catalog_uri: str, name: str) -> Iterator[None]:
     lease = Lease(holder)
     try:
         with lease.at_work():
-            yield
+            yield lease
     finally:
         lease.give_back()

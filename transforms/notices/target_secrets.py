@@ -4,21 +4,15 @@ the right shape, an address that is one.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 from dataclasses import dataclass, field
 
 from transforms import targets
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
+from transforms.notices import signatures
 from transforms.storage import secrets
 from transforms.storage.secrets import SecretError
 from transforms.targets import Target, TargetKind
-
-_KEY_PREFIX = "whsec_"
-# Standard Webhooks, "Signature scheme": between 24 bytes (192 bits) and 64 bytes (512 bits).
-_LEAST_KEY_BYTES, _MOST_KEY_BYTES = 24, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +40,17 @@ def read_secrets(target: Target) -> TargetSecrets:
             url=_url_of(target) if target.kind is TargetKind.HTTPS else "",
             secret=secrets.read(target.secret) if target.secret else "",
             api_key=secrets.read(target.api_key) if target.api_key else "",
-            webhook_keys=tuple(map(webhook_key, target.webhook_keys)),
+            webhook_keys=tuple(map(_webhook_key, target.webhook_keys)),
         )
     except SecretError as error:
         raise ConfigError(f"{printable(target.table)}: {error}") from None
 
 
-def webhook_key(reference: str) -> bytes:
-    """Returns a key of Standard Webhooks, `whsec_` and base64. Raises: SecretError."""
-    text = secrets.read(reference)
-    key = b""
-    if text.startswith(_KEY_PREFIX):
-        with contextlib.suppress(binascii.Error):
-            key = base64.b64decode(text.removeprefix(_KEY_PREFIX), validate=True)
-    if not _LEAST_KEY_BYTES <= len(key) <= _MOST_KEY_BYTES:
-        raise SecretError(
-            f"{printable(reference)}: is no key of Standard Webhooks, expected {_KEY_PREFIX} and "
-            f"the base64 of {_LEAST_KEY_BYTES} to {_MOST_KEY_BYTES} bytes"
-        )
-    return key
+def _webhook_key(reference: str) -> bytes:
+    try:
+        return signatures.webhook_key(secrets.read(reference))
+    except ValueError as error:
+        raise SecretError(f"{printable(reference)}: {error}") from None
 
 
 def _url_of(target: Target) -> str:
