@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -88,8 +89,9 @@ def _made_since(file: CatalogFile, since: datetime) -> Iterator[list[Row]]:
     wanted = pc.greater_equal(rows.column("created_at"), pa.scalar(since, made.type))
     for name in _NEEDED:
         wanted = pc.and_(wanted, rows.column(name).is_valid())
-    for batch in rows.filter(wanted).to_batches(max_chunksize=_ROWS_AT_A_TIME):
-        yield batch.to_pylist()
+    found = partitions.spelled(file, rows.filter(wanted))
+    while batch := list(itertools.islice(found, _ROWS_AT_A_TIME)):
+        yield batch
 
 
 def _missing(
