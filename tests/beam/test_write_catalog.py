@@ -35,10 +35,11 @@ from tests.support.beam import (
 from tests.support.job_run import JobRun
 from tests.support.locks import acquire, other_state, put, token_of
 from transforms.bounds import Bound, Bounds
-from transforms.catalog import bundles, pending_replacement, publish, results
+from transforms.catalog import bundles, merging, pending_replacement, publish, results
 from transforms.catalog.bundles import Bundle, owned
 from transforms.catalog.repressing import Repressing
 from transforms.catalog.results import run_status
+from transforms.catalog.rows.ids import call_ids
 from transforms.catalog.schema import CALL_TABLES, TABLES
 from transforms.elements import (
     DroppedFile,
@@ -57,6 +58,9 @@ from transforms.media.errors import RunFailedError
 from transforms.media.settings import PressSettings
 from transforms.media.values import CallKey
 from transforms.media.wall_time import to_time
+from transforms.notices import tell
+from transforms.notices.tell import Told
+from transforms.targets import Notify, Target, TargetKind
 from transforms.write_catalog import WriteCatalog
 
 
@@ -703,3 +707,77 @@ def test_job_that_nobody_waits_for_ends_as_failed_when_all_is_published(locked: 
 
 def test_job_that_nobody_waits_for_ends_well_when_it_went_well(locked: JobRun) -> None:
     assert _run(locked.changed(fails_unattended=True), archives=[_recorded()])["exit_status"] == 0
+
+
+# --- who is told ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def telling(context: JobRun) -> JobRun:
+    """A run of which somebody is told."""
+    target = Target(name="crm", kind=TargetKind.HTTPS, place="https://crm.test/hook")
+    return context.changed(notify=Notify(targets=(target,)))
+
+
+def _notice_row(**fields: Any) -> Row:
+    return stamp({**call_ids(CALL), "event_id": "e", "target": "crm", "state": "pending", **fields})
+
+
+def test_telling_comes_when_all_is_published_and_before_the_result(
+    telling: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, kept = _write_media(telling, "old.mkv"), _write_media(telling, "kept.mp3")
+    write_rows(telling, "recordings", [recording_row("a", old)])
+    call = _pressed(
+        telling, {"recordings": [recording_row(None, kept)], "notices": [_notice_row()]}
+    )
+    merged: list[str] = []
+    merge = merging.merge_shard
+
+    def merge_shard(catalog_uri: str, shard: merging.ShardMerge, *more: Any) -> Any:
+        merged.append(shard.table)
+        return merge(catalog_uri, shard, *more)
+
+    def tell_pending(catalog_uri: str, notify: Notify, sender_id: str, check: Any) -> list[Told]:
+        check()
+        merged.append("told")
+        assert (catalog_uri, notify, sender_id) == (
+            telling.catalog_uri,
+            telling.job.notify,
+            "run-1",
+        )
+        assert [row["uri"] for row in read_catalog(telling, "recordings")] == [kept]
+        assert [row["state"] for row in read_catalog(telling, "notices")] == ["pending"]
+        assert len(read_catalog(telling, "archives")) == 1
+        assert not Path(old).exists()
+        assert not list_parquet(telling, "runs")
+        return [
+            Told(target="crm", delivered=5, pending=2, failed=1, gone=0, why="503 \x1b[31m"),
+            Told(target="lake", delivered=7, pending=0, failed=0, gone=0, why=""),
+        ]
+
+    monkeypatch.setattr(merging, "merge_shard", merge_shard)
+    monkeypatch.setattr(tell, "tell_pending", tell_pending)
+
+    result = _run(telling, archives=[_recorded()], calls=[call], sections=_archives(telling))
+
+    assert (merged[0], merged[-3:]) == ("notices", ["archives", "told", "runs"])
+    assert merged.index("calls") < merged.index("archives")
+    assert result["notices"] == [
+        {"target": "crm", "delivered": 5, "pending": 2, "failed": 1, "gone": 0,
+         "why": "503 \x1b[31m"},
+        {"target": "lake", "delivered": 7, "pending": 0, "failed": 0, "gone": 0, "why": ""},
+    ]  # fmt: skip
+    assert result["told"] == [
+        "notices for crm: 5 delivered, 2 pending, 1 failed (503 \\x1b[31m); "
+        "the next run sends what is pending"
+    ]
+    assert result["exit_status"] == 0
+
+
+def test_what_a_dead_run_was_to_tell_goes_with_its_calls_where_nobody_is_told(
+    context: JobRun,
+) -> None:
+    _run(context, calls=[_pressed(context, {"notices": [_notice_row()]})])
+
+    assert [row["event_id"] for row in read_catalog(context, "notices")] == ["e"]

@@ -31,11 +31,13 @@ from transforms.media.settings import CompositeSettings, PressSettings
 from transforms.sources.manifests.reading import ManifestSource
 from transforms.sources.own_files import is_our_own
 from transforms.storage.storage_options import StorageOptions
+from transforms.targets import Notify, Target, TargetKind
 
 Proto = Any
 """A job: Beam's messages have no types that can be checked."""
 STEPS = Path(__file__).parents[1] / "data" / "dataflow_steps.txt"
 STEPS_OF_MANIFESTS = STEPS.with_name("dataflow_steps_of_manifests.txt")
+STEPS_OF_NOTICES = STEPS.with_name("dataflow_steps_of_notices.txt")
 JOB = JobSettings(
     output_uri=f"gs://{BUCKET}/pressed",
     catalog_uri=f"gs://{BUCKET}/pressed/catalog",
@@ -128,6 +130,51 @@ def test_run_over_manifests_has_more_steps_with_names_that_stay(proto: Proto, na
     assert sorted(of_named - names) == STEPS_OF_MANIFESTS.read_text().splitlines()
     for name in of_named:
         assert re.fullmatch(r"[A-Z][A-Za-z]+(/[A-Z][A-Za-z]+)*", name), name
+
+
+@pytest.fixture(scope="module")
+def told(_bucket: None) -> Proto:
+    """With somebody who is told."""
+    target = Target(name="crm", kind=TargetKind.HTTPS, place="https://crm.test/hook")
+    return translate(PATTERNS, replace(JOB, notify=Notify(targets=(target,))))
+
+
+def test_run_that_tells_somebody_has_more_steps_with_names_that_stay(
+    proto: Proto, told: Proto
+) -> None:
+    names, of_told = set(_our_names(proto)), set(_our_names(told))
+
+    assert names <= of_told
+    assert sorted(of_told - names) == STEPS_OF_NOTICES.read_text().splitlines()
+    for before, behind in (("Notices", "Calls"), ("Calls", "Archives"), ("Archives", "Old")):
+        assert f"WriteCatalog/MergeRows/Plan{behind}" in _behind(
+            told, f"WriteCatalog/MergeRows/TakeAway{before}"
+        )
+    assert "WriteCatalog/WriteRun" in _behind(told, "WriteCatalog/TellNotices/Tell")
+    for before in ("MergeRows/DeleteOldFiles", "MergeRows/SettleCalls", "MergeRows/TellOfThem"):
+        assert "WriteCatalog/TellNotices/Tell" in _behind(told, f"WriteCatalog/{before}")
+
+
+def _behind(proto: Proto, name: str) -> set[str]:
+    """Returns the names of all steps that wait for one."""
+    steps = proto.components.transforms.values()
+    found: set[str] = set()
+    made = {
+        out
+        for step in steps
+        if re.sub(r"/ParDo\(\w+\)$", "", step.unique_name) == name
+        for out in step.outputs.values()
+    }
+    while new := [
+        step
+        for step in steps
+        if step.unique_name not in found
+        and not step.subtransforms
+        and made.intersection(step.inputs.values())
+    ]:
+        found.update(step.unique_name for step in new)
+        made.update(out for step in new for out in step.outputs.values())
+    return {re.sub(r"/ParDo\(\w+\)$", "", each) for each in found}
 
 
 @pytest.mark.usefixtures("_bucket")
