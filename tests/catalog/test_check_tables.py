@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,8 +19,8 @@ import pytest
 
 from tests.support.command import ROOT
 from transforms.catalog.check_tables import CheckedTables
-from transforms.catalog.problems import Problem
-from transforms.catalog.schema import TABLES, shard_hash
+from transforms.catalog.problems import ADD_ROWS, Problem
+from transforms.catalog.schema import TABLES, shard_hash, to_table
 
 KEPT = ROOT / "tests" / "data" / "catalog_3a91846"
 DATE = "call_date=2026-11-22"
@@ -285,3 +286,45 @@ def test_table_of_a_later_version_is_nothing_wrong(catalog: Path) -> None:
     pq.write_table(pa.table({"event_id": ["1"]}), path)
     assert _problems(catalog) == []
     assert set(CheckedTables(str(catalog)).row_counts) == set(TABLES)
+
+
+# --- what was told --------------------------------------------------------------------------------
+
+
+def _tell(catalog: Path, *events: str, **fields: object) -> None:
+    """Puts rows of `notices` beside the first call, made after all that is there."""
+    row = _read(catalog, "calls").slice(0, 1).to_pylist()[0]
+    own = {name: row[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")}
+    made = datetime(2100, 1, 1, tzinfo=UTC)
+    rows = [
+        {**own, "event_id": event, "target": "crm", "created_at": made, **fields}
+        for event in events
+    ]
+    path = catalog / "notices" / DATE / "part-0.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(to_table("notices", rows), path)
+
+
+def test_what_was_told_of_a_call_stays_when_the_call_is_gone(catalog: Path) -> None:
+    _tell(catalog, "1", "2", call_session_id="gone")
+    assert _problems(catalog) == []
+
+
+def test_what_was_told_later_hides_nothing_that_is_wrong_with_its_call(catalog: Path) -> None:
+    _tell(catalog, "1")
+    _change(catalog, "calls", "track_count", _add(1))
+    assert any("its track_count is" in problem.what for problem in _problems(catalog))
+
+
+def test_notice_that_is_there_twice_has_no_call_pressed_anew(catalog: Path) -> None:
+    _tell(catalog, "1", "1", "2")
+    (problem,) = _problems(catalog)
+    assert "notices has more than one row of " in problem.what
+    assert problem.call is None
+    assert problem.heal == ADD_ROWS
+
+
+def test_notice_of_no_call_is_named(catalog: Path) -> None:
+    _tell(catalog, "1", call_session_id=None)
+    (problem,) = _problems(catalog)
+    assert problem.what == "1 rows of notices name no call session"

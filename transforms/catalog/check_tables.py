@@ -11,6 +11,7 @@ import numpy as np
 from transforms.catalog import partitions
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.problems import (
+    ADD_ROWS,
     BY_HAND,
     PRESS_CALL,
     REMOVE,
@@ -20,7 +21,7 @@ from transforms.catalog.problems import (
     describe,
 )
 from transforms.catalog.relations import check_shard
-from transforms.catalog.schema import KEYS, LATER_TABLES, SCHEMAS, TABLES
+from transforms.catalog.schema import ADDED_TABLES, KEYS, LATER_TABLES, SCHEMAS, TABLES
 from transforms.catalog.shards import Shard, known_tables, repeated, walk
 from transforms.catalog.sums import text_hashes
 from transforms.elements import Row
@@ -151,12 +152,15 @@ class CheckedTables:
 
 
 def _repeated_keys(shard: Shard, table: str) -> Iterator[Problem]:
+    heal = BY_HAND if table in ("archives", "runs") else PRESS_CALL
+    if table in ADDED_TABLES:
+        heal = ADD_ROWS
     for row in repeated(shard.rows[table], table):
         yield Problem(
             uri=shard.places[table],
             what=f"{table} has more than one row of {describe(row)}",
-            heal=PRESS_CALL if table not in ("archives", "runs") else BY_HAND,
-            call=call_of(row),
+            heal=heal,
+            call=call_of(row) if heal == PRESS_CALL else None,
             call_date=shard.call_date,
         )
 

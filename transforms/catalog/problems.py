@@ -11,6 +11,7 @@ PRESS_CALL = "`callpress verify --repair` notes its call, and the next run press
 PRESS_ARCHIVE = "`callpress run` over the archive"
 PRESS_AGAIN = "`callpress run --overwrite` over the archive"
 BY_HAND = "take the wrong rows out by hand; a run replaces only those under the right date"
+ADD_ROWS = "the next run that adds rows to the object keeps that which is further"
 REMOVE = "remove it"
 RESTORE = "restore it from a copy"
 

@@ -28,7 +28,7 @@ from transforms.catalog.problems import (
     describe,
 )
 from transforms.catalog.row_keys import groups
-from transforms.catalog.schema import KEYS
+from transforms.catalog.schema import ADDED_TABLES, KEYS
 from transforms.catalog.shards import (
     CALL,
     OF_TRACKS,
@@ -90,11 +90,11 @@ class _Calls:
 
     def __init__(self, shard: Shard) -> None:
         self._all = shard
-        # Failures of archives belong to none.
+        # Failures of archives belong to none; what was told may be all that is left of a call.
         self._rows = {
             table: rows.filter(rows.column("call_session_id").is_valid())
             for table, rows in shard.rows.items()
-            if set(CALL) <= set(rows.schema.names)
+            if set(CALL) <= set(rows.schema.names) and table not in ADDED_TABLES
         }
         self.shard = replace(shard, rows={**shard.rows, **self._rows})
         """Without rows that belong to no call."""
@@ -149,7 +149,7 @@ class _Calls:
 
     def check_have_sessions(self) -> Iterator[Problem]:
         """Yields tables with rows that should be of a call, and name no session of one."""
-        for table in self._rows.keys() - {"failures"}:
+        for table in (self._rows.keys() | ADDED_TABLES) - {"failures"}:
             if count := self._all.rows[table].column("call_session_id").null_count:
                 what = f"{count} rows of {table} name no call session"
                 yield Problem(uri=self._all.places[table], what=what, heal=RESTORE)
