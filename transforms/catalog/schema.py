@@ -399,14 +399,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             "state": (
                 _STRING,
                 "`pending`: to be sent; `delivered`: the target has taken it; `failed`: the target "
-                "refused it, or its file was replaced before it was sent; `gone`: the target "
-                "answered that it takes nothing any more (410).",
+                "refused it, or its file was replaced or removed before it was sent; `gone`: the "
+                "target answered that it takes nothing any more (410).",
             ),
             "attempts": (_COUNT, "How often it was sent."),
             "http_status": (_COUNT, "Of the last answer; null without one."),
             "message": (_STRING, "Why it is not delivered; null where nothing is known."),
-            "updated_at": (_TIME, "When its state was written."),
-            "body": (_STRING, "The event as it is sent, byte for byte: JSON."),
+            "updated_at": (_TIME, "When its state was written; at first the start of its run."),
+            "body": (
+                _STRING,
+                "The event as it is sent, byte for byte: JSON, at most 4,096 bytes of UTF-8.",
+            ),
         }
     ),
     "runs": _schema(
