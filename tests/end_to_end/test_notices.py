@@ -5,38 +5,34 @@ becomes of the run.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines import run as run_module
 from tests.support.beam import make_participant
 from tests.support.builders import Participant, make_archive, make_call_archive, make_call_members
 from tests.support.command import callpress, query
-from transforms.catalog import merging, partitions
+from transforms.catalog import merging
 from transforms.catalog.merging import ShardMerge
-from transforms.context import JobSettings
-from transforms.notices import tell
-from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.notices.tell import Told
-from transforms.targets import Notify, Target, TargetKind
+from transforms.notices import senders
+from transforms.notices.sender import Answer, Notice, NoticeState, Sender
+from transforms.targets import Target
 
-CRM = Target(name="crm", kind=TargetKind.HTTPS, place="https://crm.test/hook")
-LAKE = Target(name="lake", kind=TargetKind.JSON_LINES, place="/lake")
 BASE = "https://files.test"
+HOOK = "https://crm.test/hook"
 
 
 @dataclass
-class Inbox:
-    """A target that takes what it is sent, or is said to."""
+class Hook:
+    """An endpoint that takes what it is sent, or is said to."""
 
     answer: Answer = field(default_factory=lambda: Answer(state=NoticeState.DELIVERED))
     got: list[Notice] = field(default_factory=list)
-    most: int = 10
-    at_a_time: int = 1
+    most: int = 1
+    at_a_time: int = 4
 
     def send(self, notices: Sequence[Notice]) -> list[Answer]:
         self.got += notices
@@ -45,29 +41,29 @@ class Inbox:
     def close(self) -> None:
         """Has nothing to close."""
 
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """What came, each once."""
-        bodies = {notice.event_id: notice.body for notice in self.got}
-        assert all(bodies[notice.event_id] == notice.body for notice in self.got)
-        return [json.loads(body) for body in bodies.values()]
-
     def take(self) -> list[dict[str, Any]]:
         """Returns what came since the last time."""
-        events, self.got = self.events, []
-        return events
+        got, self.got = self.got, []
+        return _in_order([json.loads(notice.body) for notice in got])
 
 
 @dataclass
 class Night:
-    """A folder of archives, and two who are told what becomes of them."""
+    """A folder of archives, an endpoint and a folder for JSON Lines: two who may be told."""
 
     folder: Path
-    crm: Inbox = field(default_factory=Inbox)
-    lake: Inbox = field(default_factory=Inbox)
-    targets: tuple[Target, ...] = (CRM, LAKE)
-    times: int = 0
-    """How often something was to be sent."""
+    hook: Hook = field(default_factory=Hook)
+    seen: set[Path] = field(default_factory=set)
+
+    @property
+    def lake(self) -> Path:
+        return self.folder / "told"
+
+    def take_lines(self) -> list[dict[str, Any]]:
+        """Returns what was written since the last time."""
+        new = sorted(set(self.lake.glob("*.jsonl")) - self.seen)
+        self.seen.update(new)
+        return _in_order([json.loads(line) for path in new for line in path.open()])
 
     def add(self, name: str, people: Sequence[Participant]) -> None:
         (self.folder / "raw").mkdir(exist_ok=True)
@@ -89,12 +85,12 @@ class Night:
         return path
 
     def run(self, *flags: object) -> dict[str, Any]:
-        """Presses; returns the end result."""
+        """Presses; returns the end result. Args: flags: also those that say who is told."""
         end = self.folder / "end.json"
         end.unlink(missing_ok=True)
         done = callpress(
             "run", "--input", self.folder / "raw" / "*", "--output", self.folder / "out",
-            "--summary-json", end, *flags,
+            "--summary-json", end, "--url-base", BASE, *flags,
         )  # fmt: skip
         found: dict[str, Any] = json.loads(end.read_text())
         return {**found, "out": done.out, "err": done.err}
@@ -113,48 +109,18 @@ class Night:
 
 @pytest.fixture
 def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Night:
-    night = Night(tmp_path)
-    settings = run_module.job_settings
+    night, make = Night(tmp_path), senders.make_sender
 
-    def with_targets(*given: Any) -> JobSettings:
-        notify = Notify(targets=night.targets, url_base=BASE)
-        return replace(settings(*given), notify=notify)
+    def make_sender(target: Target, sender_id: str) -> Sender:
+        return night.hook if target.place == HOOK else make(target, sender_id)
 
-    monkeypatch.setattr(run_module, "job_settings", with_targets)
-    monkeypatch.setattr(tell, "tell_pending", lambda *given: _tell(night, *given))
+    monkeypatch.setattr(senders, "make_sender", make_sender)
     return night
 
 
-def _tell(
-    night: Night, catalog_uri: str, notify: Notify, _: str, check: Callable[[], None]
-) -> list[Told]:
-    """Sends what is pending, as simply as it can be done."""
-    found = []
-    night.times += 1
-    for target in notify.targets:
-        counts = dict.fromkeys(map(str, NoticeState), 0)
-        for file in partitions.list_files(catalog_uri, "notices"):
-            rows = [
-                row
-                for row in partitions.read_table(file, "notices").to_pylist()
-                if (row["target"], row["state"]) == (target.name, "pending")
-            ]
-            inbox = {"crm": night.crm, "lake": night.lake}[target.name]
-            marks = []
-            for row in rows:
-                assert row["uri"] is None or Path(row["uri"]).exists()
-                assert row["sha256"] is None or row["sha256"] in night.files().values()
-                notice = Notice(
-                    event_id=row["event_id"], event_type=row["event_type"], attempt=1,
-                    body=row["body"].encode(), shard="",
-                    call=None,  # type: ignore[arg-type]
-                )  # fmt: skip
-                (answer,) = inbox.send([notice])
-                counts[answer.state] += 1
-                marks.append({**row, "state": answer.state, "attempts": row["attempts"] + 1})
-            merging.add_rows(catalog_uri, "notices", file.call_date, marks, check)
-        found.append(Told(target=target.name, **counts, why=""))
-    return found
+def _in_order(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns events in an order that does not depend on that in which they came."""
+    return sorted(events, key=json.dumps)
 
 
 def _told(events: Sequence[dict[str, Any]]) -> dict[str, str | None]:
@@ -164,30 +130,31 @@ def _told(events: Sequence[dict[str, Any]]) -> dict[str, str | None]:
 
 @pytest.mark.slow
 def test_each_file_is_told_once_and_what_replaces_it_by_a_late_archive(night: Night) -> None:
-    night.targets = (CRM,)
-    night.crm.answer = Answer(state=NoticeState.PENDING)
+    lenient, lake = night.lenient(), str(night.lake)
+    night.hook.answer = Answer(state=NoticeState.PENDING, why="it sleeps", ends_target=True)
     night.add("a", [make_participant("alice"), make_participant("bob")])
 
-    result = night.run("--participant", "alice")
+    result = night.run("--participant", "alice", "--notify", HOOK)
 
     (alice,) = night.files()
-    assert result["told"] == ["notices for crm: 1 pending; the next run sends what is pending"]
-    assert f"callpress: {result['told'][0]}\n" in result["err"]
-    assert (result["exit_status"], night.times) == (0, 1)
-    (first,) = night.crm.take()
+    (line,) = result["told"]
+    assert line.startswith(f"notices for {HOOK}: 1 pending (")
+    assert "it sleeps" in line
+    assert f"callpress: {line}\n" in result["err"]
+    assert result["exit_status"] == 0
+    (first,) = night.hook.take()
     assert _told([first]) == {alice: None}
 
     # The rest of the call, and one of which nothing can be used; a target that is new.
-    night.targets = (CRM, LAKE)
-    night.crm.answer = Answer(state=NoticeState.DELIVERED)
+    night.hook.answer = Answer(state=NoticeState.DELIVERED)
     night.add_damaged("broken")
-    result = night.run("--portion-archives", 1, "--config", night.lenient())
+    both = ("--notify", HOOK, "--notify", lake, "--config", lenient)
+    result = night.run("--portion-archives", 1, *both)
 
     assert "portion 1 of 2 is published" in result["err"]
-    assert night.times == 2
-    files, told = night.files(), night.crm.take()
+    files, told = night.files(), night.hook.take()
     assert first in told
-    assert night.lake.take() == [each for each in told if each != first]
+    assert night.take_lines() == [each for each in told if each != first]
     (failed,) = (each for each in told if each["type"] == "call.recording_failed")
     assert (failed["call_cid"], failed["recording_type"]) == ("default:broken", "composite")
     told.remove(failed)
@@ -197,22 +164,24 @@ def test_each_file_is_told_once_and_what_replaces_it_by_a_late_archive(night: Ni
         assert (event == first) != (event["egress_id"] == result["run_id"])
         assert event["callpress"]["sha256"] == row["sha256"]
         assert event["call_recording"]["url"].startswith(f"{BASE}/recordings/default/standup/")
-    counts = {"pending": 0, "failed": 0, "gone": 0, "why": ""}
+    rest = {"pending": 0, "failed": 0, "gone": 0, "why": ""}
     assert result["notices"] == [
-        {"target": "crm", "delivered": 4, **counts}, {"target": "lake", "delivered": 3, **counts},
+        {"target": HOOK, "delivered": 4, **rest}, {"target": lake, "delivered": 3, **rest},
     ]  # fmt: skip
-    assert "crm: 4 delivered" in result["out"]
+    assert f"{HOOK}: 4 delivered" in result["out"]
+    # All is sent at the end, not with each portion.
+    assert {path.name[: len(result["run_id"])] for path in night.seen} == {result["run_id"]}
 
     # A late archive of the call: what it changes is told, and what it leaves as it is is not.
     night.add("b", [make_participant("bob", start_ms=3_000)])
-    night.run("--config", night.lenient())
+    night.run(*both)
 
     after = night.files()
     changed = {name for name in after if after[name] != files[name]}
     assert {name.split("_")[0] for name in changed} == {"composite", "individual"}
     assert len(changed) == 2 < len(after)
-    told = night.crm.take()
-    assert told == night.lake.take()
+    told = night.hook.take()
+    assert told == night.take_lines()
     assert _told(told) == {name: files[name] for name in changed}
     assert {state for _, state in night.states()} == {"delivered"}
     assert callpress("verify", "--catalog", night.catalog).status == 0
@@ -231,11 +200,17 @@ def test_what_a_dead_run_was_to_tell_is_told_by_the_next(
             return merge(catalog_uri, shard, *more)
 
         patch.setattr(merging, "merge_shard", merge_some)
-        assert night.run()["exit_status"] == 1
-    assert night.states() == [("crm", "pending")] * 2 + [("lake", "pending")] * 2
-    assert (night.times, list(night.catalog.glob("calls/*/*"))) == (0, [])
+        assert night.run("--notify", HOOK)["exit_status"] == 1
+    assert night.states() == [(HOOK, "pending")] * 2
+    assert (night.hook.got, list(night.catalog.glob("calls/*/*"))) == ([], [])
 
-    assert night.run()["exit_status"] == 0
+    # Nobody is told of what was made before, but by those who were to be.
+    result = night.run("--notify", HOOK, "--notify", str(night.lake))
 
-    assert _told(night.crm.events) == _told(night.lake.events) == dict.fromkeys(night.files())
-    assert night.states() == [("crm", "delivered")] * 2 + [("lake", "delivered")] * 2
+    assert "took up 1 calls" in result["err"]
+    told = night.hook.take()
+    assert _told(told) == dict.fromkeys(night.files())
+    runs = {row["run_id"] for row in query(night.catalog, "recordings")}
+    assert {each["egress_id"] for each in told} == runs != {result["run_id"]}
+    assert night.states() == [(HOOK, "delivered")] * 2
+    assert night.take_lines() == []
