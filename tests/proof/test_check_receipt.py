@@ -20,6 +20,7 @@ from tests.support import schemas
 from tests.support.command import ROOT, callpress
 from transforms.proof import read_receipt, signing
 from transforms.proof.accounts import Accounts, FilesOfDate, NamedArchive
+from transforms.proof.compare import changes
 from transforms.proof.make_receipt import Circumstances, Faults, make_receipt
 from transforms.proof.receipt import Receipt, canonical, sha256_of, sign
 from transforms.proof.verdict import sentence_of
@@ -415,3 +416,22 @@ def test_sentence_says_what_is_not_proven() -> None:
         "segments placed within +/- 0.0 ms"
     )
     assert content["sentence"] == sentence_of(Receipt.model_validate(content))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "changed"),
+    [
+        ({"runs": 1}, {"runs": 2, "notices": 7}, []),  # by a version that told nobody
+        ({"runs": 2, "notices": 7}, {"runs": 2, "notices": 9}, []),
+        ({"runs": 2, "notices": 7}, {"runs": 1}, ["rows.notices", "rows.runs"]),
+        ({"runs": 1, "calls": 1}, {"runs": 1, "calls": 2}, ["rows.calls"]),
+    ],
+)
+def test_rows_that_runs_add_are_no_change(
+    then: dict[str, int], now: dict[str, int], changed: list[str]
+) -> None:
+    receipt = Receipt.model_validate({**_made(), "rows": then})
+    content = {**_made(), "rows": now}
+    accounts = Accounts(files=[], named=[])
+    found = [each.where for each in changes(receipt, content, accounts)]
+    assert [where for where in found if where.startswith("rows.")] == changed

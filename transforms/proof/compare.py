@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transforms.catalog.schema import ADDED_TABLES
 from transforms.media.rfc3339 import parse_time
 from transforms.proof.accounts import Accounts, told
 from transforms.proof.receipt import Receipt
@@ -43,7 +44,8 @@ def accounts_for(receipt: Receipt) -> Accounts:
 def changes(receipt: Receipt, now: Mapping[str, Any], accounts: Accounts) -> Iterator[Change]:
     """Yields what has changed, files first.
 
-    A run that had nothing to do leaves a row in `runs`: that alone is no change.
+    A run that had nothing to do leaves a row in `runs`, and who is told of files that are there
+    leaves some in `notices`: that alone is no change.
 
     Args:
       receipt: of then.
@@ -63,11 +65,12 @@ def changes(receipt: Receipt, now: Mapping[str, Any], accounts: Accounts) -> Ite
             yield from _figure(f"{part}.{name}", then[part][name], now[part][name])
     yield from _counts("packets.fates", then["packets"]["fates"], now["packets"]["fates"])
     yield from _counts("not_known", then["not_known"], now["not_known"])
-    rows = {**then["rows"]}
-    more_runs = now["rows"].get("runs", 0) >= rows.get("runs", 0)
-    yield from _counts(
-        "rows", rows, {**now["rows"], "runs": rows.get("runs", 0)} if more_runs else now["rows"]
-    )
+    grown = {
+        table: then["rows"].get(table, 0)
+        for table in ("runs", *ADDED_TABLES)
+        if now["rows"].get(table, 0) >= then["rows"].get(table, 0)
+    }
+    yield from _counts("rows", then["rows"], {**now["rows"], **grown})
     known = {(each["uri"], each["what"]) for each in then["faults"]["named"]}
     for fault in now["faults"]["named"]:
         if (fault["uri"], fault["what"]) not in known:
