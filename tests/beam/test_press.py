@@ -5,6 +5,7 @@ takes for granted.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
@@ -13,7 +14,10 @@ from pipelines import press
 from pipelines.runners.local import make_local_pipeline
 from tests.support.beam import make_pipeline
 from tests.support.job_run import JobRun
+from transforms.composites.find_prior_rows import FindPriorRows
+from transforms.context import JobSettings
 from transforms.filters import Filters
+from transforms.targets import Notify, Target, TargetKind
 
 
 @pytest.mark.parametrize("filters", [Filters(), Filters(calls=("default:standup",))])
@@ -66,3 +70,23 @@ def test_catalog_is_listed_once_all_that_dead_runs_had_is_in_it(context: JobRun)
     assert len(of_take_up) == len(lists - of_take_up) == 2
     assert of_take_up <= behind("BeginRun/TakeLock")
     assert lists - of_take_up <= behind("LookBack/LookBack")
+
+
+def test_what_files_are_is_read_only_where_somebody_is_told(
+    context: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    class Asking(FindPriorRows):
+        def __init__(self, job: JobSettings, columns: Any, keys: Any) -> None:
+            super().__init__(job, columns, keys)
+            asked.extend(set(names) for table, names in columns.items() if table == "recordings")
+
+    monkeypatch.setattr(press, "FindPriorRows", Asking)
+    target = Target(name="crm", kind=TargetKind.HTTPS, place="https://crm.test/hook")
+    for notify in (Notify(), Notify(targets=(target,))):
+        press.build(make_pipeline(), ["/raw/*"], context.changed(notify=notify).job)
+
+    told_nobody, told_somebody = asked
+    assert told_somebody - told_nobody == {"part", "filename", "sha256"}
+    assert told_nobody < told_somebody

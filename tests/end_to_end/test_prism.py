@@ -44,8 +44,9 @@ from transforms.locking.lock import NAME, LockState, decode
 pytestmark = pytest.mark.slow
 
 BUCKET = "calls"
-OF_THE_RUN = {"run_id", "created_at", "processed_at", "failed_at"}
+OF_THE_RUN = {"run_id", "created_at", "processed_at", "failed_at", "updated_at"}
 """Columns that tell one run from another."""
+OF_THE_RUN_IN_EVENTS = re.compile(r'"(?:created_at|egress_id)":(?:\d+|"[^"]*")')
 LEASE_SECONDS = 6
 """Of the runs that lose their lock."""
 
@@ -115,6 +116,7 @@ def _run(cluster: PrismCluster, output: str, *flags: str, pattern: str = "*") ->
     return callpress_process(
         *("run", "--input", f"gs://{BUCKET}/raw/{pattern}", "--output", f"gs://{BUCKET}/{output}"),
         *("--temp_location", f"gs://{BUCKET}/tmp-{output}", *flags),
+        *("--notify", f"gs://{BUCKET}/{output}/told"),
         env=cluster.env,
     )
 
@@ -177,7 +179,9 @@ def test_rows_are_the_local_engines(on_prism: Pressed, locally: Pressed, table: 
     def rows(pressed: Pressed, output: str) -> list[dict[str, Any]]:
         return [
             {
-                name: str(value).replace(f"gs://{BUCKET}/{output}/", "")
+                name: OF_THE_RUN_IN_EVENTS.sub(
+                    "", str(value).replace(f"gs://{BUCKET}/{output}/", "")
+                )
                 for name, value in row.items()
                 if name not in OF_THE_RUN
             }
@@ -188,10 +192,22 @@ def test_rows_are_the_local_engines(on_prism: Pressed, locally: Pressed, table: 
     assert rows(on_prism, "on-prism") == rows(locally, "locally")
 
 
+def test_all_files_are_told_by_a_worker(on_prism: Pressed, locally: Pressed) -> None:
+    for pressed in (on_prism, locally):
+        told = [
+            json.loads(line)["call_recording"]["filename"]
+            for name, path in pressed.files.items()
+            if name.startswith("told/")
+            for line in path.open()
+        ]
+        assert sorted(told) == sorted(row["filename"] for row in pressed.rows("recordings"))
+        assert {row["state"] for row in pressed.rows("notices")} == {"delivered"}
+
+
 def test_nothing_is_staged_once_a_run_has_ended(on_prism: Pressed, bucket: storage.Bucket) -> None:
     assert on_prism.done.status == 1
     assert not list(bucket.list_blobs(prefix="tmp-on-prism/"))
-    assert {name.split("/")[0] for name in on_prism.files} == {"catalog", "recordings"}
+    assert {name.split("/")[0] for name in on_prism.files} == {"catalog", "recordings", "told"}
 
 
 def test_second_run_that_nobody_waits_for_presses_nothing(
