@@ -262,7 +262,7 @@ def test_server_that_is_not_there_may_come_back(tls_site: Site) -> None:
             "env:NOTICES_NONE: the environment of this process has no",
         ),
         ({"webhook_keys": ("env:NOTICES_BAD",)}, "env:NOTICES_BAD: is no key of Standard Webhooks"),
-        ({"address": "env:NOTICES_SECRET"}, "its address is none, expected https://HOST"),
+        ({"address": "env:NOTICES_SECRET"}, "env:NOTICES_SECRET: is no URL of an endpoint"),
         ({"place": "http://crm.example.org/"}, "its address is none, expected https://HOST"),
         ({"place": "https://crm.example.org/#tell-nobody"}, "its address is none, expected https"),
         ({"place": "https://127.0.0.2/hook"}, "leads to 127.0.0.2, which is no public address"),
@@ -280,7 +280,7 @@ def test_what_an_operator_has_to_mend_ends_the_target(
         monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     answer = send(url, **changed)
     assert (answer.state, answer.ends_target) == (NoticeState.PENDING, True)
-    assert answer.why.startswith(why)
+    assert why in answer.why
     assert tls_site.requests == []
 
 

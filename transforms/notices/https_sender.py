@@ -6,12 +6,11 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from transforms.media.errors import ConfigError
-from transforms.notices import signatures
+from transforms.notices import signatures, target_secrets
 from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.storage import secrets
+from transforms.notices.target_secrets import TargetSecrets
 from transforms.storage.link_connections import RefusedLinkError
 from transforms.storage.link_posts import Endpoint, Reply
 from transforms.storage.store import StoreBusyError
@@ -25,16 +24,6 @@ _EVENT_ID = re.compile(r"[\x21-\x7e]{1,256}")
 """What a header can hold, and no receiver takes for two."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Keys:
-    """What a target's references stand for."""
-
-    endpoint: Endpoint
-    secret: str = field(repr=False)
-    api_key: str = field(repr=False)
-    webhook_keys: tuple[bytes, ...] = field(repr=False)
-
-
 class HttpsSender:
     """Fulfils `Sender` for an endpoint. Secrets are read with the first notice."""
 
@@ -44,7 +33,8 @@ class HttpsSender:
         self.at_a_time = target.at_a_time
         self._target = target
         self._lock = threading.Lock()
-        self._keys: _Keys | None = None
+        self._secrets = TargetSecrets()
+        self._endpoint: Endpoint | None = None
         self._is_closed = False
 
     def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
@@ -55,58 +45,43 @@ class HttpsSender:
         """Cuts all connections: who waits for an answer is told at once that there is none."""
         with self._lock:
             self._is_closed = True
-            if self._keys is not None:
-                self._keys.endpoint.close()
+            if self._endpoint is not None:
+                self._endpoint.close()
 
     def _send(self, notice: Notice) -> Answer:
         if not _EVENT_ID.fullmatch(notice.event_id):
             return Answer(state=NoticeState.FAILED, why="its id is none, expected ASCII")
         try:
-            keys = self._read_keys()
+            endpoint = self._connected()
             headers = signatures.headers(
                 notice.body,
                 notice.event_id,
                 notice.attempt,
                 int(time.time()),
-                secret=keys.secret,
-                api_key=keys.api_key,
-                webhook_keys=keys.webhook_keys,
+                secret=self._secrets.secret,
+                api_key=self._secrets.api_key,
+                webhook_keys=self._secrets.webhook_keys,
             )
-            return _answer_to(keys.endpoint.post(headers, notice.body))
+            return _answer_to(endpoint.post(headers, notice.body))
         except StoreBusyError as error:
             return Answer(state=NoticeState.PENDING, why=str(error))
         except (RefusedLinkError, ConfigError) as error:
             return Answer(state=NoticeState.PENDING, why=str(error), ends_target=True)
 
-    def _read_keys(self) -> _Keys:
-        """Returns what the target's references stand for. Raises: ConfigError, RefusedLinkError."""
-        with self._lock:
-            if self._keys is None:
-                self._keys = self._new_keys()
-            if self._is_closed:
-                self._keys.endpoint.close()
-            return self._keys
-
-    def _new_keys(self) -> _Keys:
+    def _connected(self) -> Endpoint:
+        """Returns where to post, with the secrets read. Raises: ConfigError, RefusedLinkError."""
         target = self._target
-        return _Keys(
-            endpoint=Endpoint(
-                secrets.read(target.address) if target.address else target.place,
-                timeout_seconds=target.timeout_seconds,
-                at_a_time=target.at_a_time,
-            ),
-            secret=secrets.read(target.secret) if target.secret else "",
-            api_key=secrets.read(target.api_key) if target.api_key else "",
-            webhook_keys=tuple(map(_webhook_key, target.webhook_keys)),
-        )
-
-
-def _webhook_key(reference: str) -> bytes:
-    """Returns a key of Standard Webhooks. Raises: ConfigError."""
-    try:
-        return signatures.webhook_key(secrets.read(reference))
-    except ValueError as error:
-        raise ConfigError(f"{reference}: {error}") from None
+        with self._lock:
+            if self._endpoint is None:
+                self._secrets = target_secrets.read_secrets(target)
+                self._endpoint = Endpoint(
+                    self._secrets.url,
+                    timeout_seconds=target.timeout_seconds,
+                    at_a_time=target.at_a_time,
+                )
+            if self._is_closed:
+                self._endpoint.close()
+            return self._endpoint
 
 
 def _answer_to(reply: Reply) -> Answer:
