@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import socket
 import threading
+import time
 
 from urllib3.util import Timeout
 
@@ -56,6 +59,44 @@ class Terms:
             self._cuts.discard(cut)
 
 
+class _Watch:
+    """Cuts connections when their time is over. One thread does it for all of them, and only while
+    there are some: one for each request would cost more than the request.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, Cut]] = []
+        self._numbers = itertools.count()
+        self._is_running = False
+
+    def add(self, cut: Cut, seconds: float) -> None:
+        """Has a connection cut after so long, unless that is stopped before."""
+        entry = (time.monotonic() + seconds, next(self._numbers), cut)
+        with self._changed:
+            heapq.heappush(self._due, entry)
+            if not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._run, daemon=True, name="connection-times").start()
+            elif self._due[0] is entry:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._due:
+                moment, _, cut = self._due[0]
+                left = moment - time.monotonic()
+                if left > 0 and not cut.is_stopped:
+                    self._changed.wait(left)
+                else:
+                    heapq.heappop(self._due)
+                    cut.cut()
+            self._is_running = False
+
+
+_WATCH = _Watch()
+
+
 class Cut:
     """Cuts a connection when it is not stopped in time: a time-out of sockets begins anew with each
     byte that drips in.
@@ -65,24 +106,27 @@ class Cut:
         # A second handle: that of the connection changes hands when encryption begins.
         self._handle = socket.socket(fileno=os.dup(sock.fileno()))
         self._terms = terms
+        self._lock = threading.Lock()
         self._has_cut = False
-        self._timer = threading.Timer(max(0.0, seconds), self.cut)
-        self._timer.daemon = True
-        self._timer.start()
+        self.is_stopped = False
+        """Whether the connection is left alone by now."""
+        _WATCH.add(self, seconds)
         terms.add(self)
 
     def cut(self) -> None:
-        """Cuts it, at once."""
-        self._has_cut = True
-        with contextlib.suppress(OSError):  # it is cut already
-            self._handle.shutdown(socket.SHUT_RDWR)
+        """Cuts it, at once, unless it was stopped."""
+        with self._lock:
+            if not self.is_stopped:
+                self._has_cut = True
+                with contextlib.suppress(OSError):  # it is cut already
+                    self._handle.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> TimeoutError | None:
         """Leaves the connection alone from now on; returns the error to raise if it was cut."""
         self._terms.remove(self)
-        self._timer.cancel()
-        self._timer.join()
-        self._handle.close()
+        with self._lock:
+            self.is_stopped = True
+            self._handle.close()
         if not self._has_cut:
             return None
         return TimeoutError(f"nothing whole within {self._terms.answer_seconds:g} s")
