@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Authority
+from tests.support.connect_proxy import running_proxy
 from tests.support.processes import HOST, free_port
 from tests.support.tell_once import crm
 from tests.support.tls_site import Exchange, Page, Site, redirect, running_site
@@ -318,6 +319,27 @@ def test_server_without_encryption_ends_the_target(tls_site: Site) -> None:
         answer = send(site.put("/hook", b"").replace("http://", "https://"))
     assert (answer.state, answer.ends_target) == (NoticeState.PENDING, True)
     assert answer.why.startswith("no encrypted connection: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "why"),
+    [
+        (200, "delivered", ""),
+        (407, "pending", "the proxy answers HTTP status 407"),
+        (503, "pending", "the proxy answers HTTP status 503"),
+    ],
+)
+def test_notice_goes_by_way_of_the_proxy(
+    tls_site: Site, monkeypatch: pytest.MonkeyPatch, status: int, state: str, why: str
+) -> None:
+    with running_proxy() as proxy:
+        proxy.status = status
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{HOST}:{proxy.port}")
+        answer = send(f"{tls_site.put('/hook', b'')}?sig=tell-nobody")
+    assert (answer.state, answer.why, answer.ends_target) == (state, why, status == 407)
+    (head,) = proxy.heads
+    assert head.startswith(f"CONNECT {HOST}:{tls_site.port} ")
+    assert "tell-nobody" not in head
 
 
 @pytest.mark.parametrize("event_id", ["", "a\r\nX-Evil: 1", "é", "a" * 257])

@@ -249,6 +249,7 @@ def _only_notices(folder: Path, **changed: Any) -> list[Row]:
         ({"sha256": "1" * 64}, "failed", "replaced before it was sent"),
         ({"event_type": "call.recording_failed"}, "failed", "its call has recordings by now"),
         ({"body": None}, "failed", "its row has no call, id or body"),
+        ({"body": "é" * 10_001}, "failed", "its body is longer than 20000 bytes"),
         ({"call_session_id": None}, "failed", "its row has no call, id or body"),
     ],
 )  # fmt: skip
@@ -284,6 +285,23 @@ def test_file_of_another_size_is_not_told(tmp_path: Path) -> None:
     assert (
         tmp_path / "notices" / f"call_date={DATE}" / "part-0.parquet"
     ).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["too-long", "folder"])
+def test_what_is_no_file_is_not_told(tmp_path: Path, there: bool) -> None:
+    (row,) = make_catalog(tmp_path, 1, ["crm"])
+    uri = str(tmp_path / "recordings") if there else f"/{'a' * 5_000}"
+    write_table(tmp_path, "notices", [{**row, "uri": uri}])
+    (recording,) = read_table(tmp_path, "recordings")
+    write_table(tmp_path, "recordings", [{**recording, "uri": uri, "size_bytes": None}])
+    told = _tell(tmp_path, FakeSender())
+    assert (told.pending, told.why[-28:]) == (1, " is no file that can be read")
+
+
+def test_more_tries_than_can_be_counted_are_no_more(tmp_path: Path) -> None:
+    (row,) = make_catalog(tmp_path, 1, ["crm"])
+    write_table(tmp_path, "notices", [{**row, "attempts": (1 << 63) - 1}])
+    assert _tell(tmp_path, FakeSender()).delivered == 1
 
 
 def test_failed_call_is_told_of(tmp_path: Path) -> None:

@@ -32,8 +32,12 @@ class Crew:
         """Has a piece of work done. What it raises is raised by `wait`."""
         self._at_work += 1
         if self._threads < min(self._at_work, self._most):
-            self._threads += 1
-            threading.Thread(target=self._run, daemon=True, name="notices").start()
+            try:
+                threading.Thread(target=self._run, daemon=True, name="notices").start()
+                self._threads += 1
+            except RuntimeError:  # this user has as many as may be: those that there are do it
+                if not self._threads:
+                    raise
         self._work.put(work)
 
     def tell(self, then: Then) -> None:

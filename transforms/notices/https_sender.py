@@ -43,10 +43,9 @@ class HttpsSender:
 
     def close(self) -> None:
         """Cuts all connections: who waits for an answer is told at once that there is none."""
-        with self._lock:
-            self._is_closed = True
-            if self._endpoint is not None:
-                self._endpoint.close()
+        self._is_closed = True  # first: whoever makes the endpoint at this moment sees it
+        if self._endpoint is not None:
+            self._endpoint.close()
 
     def _send(self, notice: Notice) -> Answer:
         if not _EVENT_ID.fullmatch(notice.event_id):

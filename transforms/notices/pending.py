@@ -31,7 +31,10 @@ _COLUMNS = (
 _FILE_COLUMNS = (*CALL_COLUMNS, "uri", "sha256", "size_bytes", "created_at")
 _LONGEST_WAIT = timedelta(days=7)
 """For the rows of a file: what a dead run had made may yet be taken up."""
-_ROWS_AT_A_TIME = 2_000
+_MOST_BODY_BYTES = 20_000
+"""As Standard Webhooks has it; ours have 4,096 at most, those of later versions perhaps more."""
+_MOST_ATTEMPTS = 1 << 31
+"""More than any row of ours can have."""
 Key = tuple[Any, ...]
 """Of a row, by `KEYS`."""
 
@@ -151,6 +154,8 @@ def why_not_there(notice: PendingNotice) -> str:
         return printable(str(error))
     if not found:
         return f"{name} is not there"
+    if found[0].unreadable or found[0].special_mode:
+        return f"{name} is no file that can be read"
     if notice.size_bytes not in (None, found[0].size_bytes):
         return f"{name} has {found[0].size_bytes} bytes, expected {notice.size_bytes} by its row"
     return ""
@@ -186,6 +191,8 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
     told: dict[str, Any] = {}
     if None in call or not row["event_id"] or not row["body"]:
         told = _never("its row has no call, id or body")
+    elif len(row["body"].encode()) > _MOST_BODY_BYTES:
+        told = _never(f"its body is longer than {_MOST_BODY_BYTES} bytes")
     elif row["event_type"] != READY:
         if files.has_any(call):
             told = _never("its call has recordings by now")
@@ -206,7 +213,7 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
         call=CallKey(**{name: row[name] or "" for name in CALL_COLUMNS}),
         body=row["body"] or "",
         made=_made(row),
-        attempts=row["attempts"] or 0,
+        attempts=min(max(row["attempts"] or 0, 0), _MOST_ATTEMPTS),
         message=row["message"],
         **told,
     )
