@@ -8,8 +8,8 @@ import argparse
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import urlsplit
 
+from pipelines.notify_flags import url_base_of
 from pipelines.parsing import Commands, UsageError
 from transforms.bounds import parse_duration
 from transforms.filters import is_glob
@@ -188,25 +188,10 @@ def _read_recordings(arguments: argparse.Namespace) -> RecordingsArguments:
         catalog=arguments.catalog,
         config=arguments.config and uris.without_file(arguments.config),
         wanted=_wanted_of(arguments),
-        url_base=_url_base_of(arguments),
+        url_base=url_base_of(arguments) or "",
         signed_seconds=_signed_seconds_of(arguments),
         shape=shape,
     )
-
-
-def _url_base_of(arguments: argparse.Namespace) -> str:
-    """Returns what urls begin with. Raises: ConfigError: it is no address, or has a query."""
-    base: str | None = arguments.url_base
-    if base is None:
-        return ""
-    found = urlsplit(base)
-    is_address = found.scheme in ("http", "https") and uris.split_link(base) is not None
-    if not is_address or found.query or found.fragment or found.username or not base.isprintable():
-        raise ConfigError(
-            f"--url-base {printable(uris.shown(base))}: expected https://HOST/PATH, without user "
-            "or query"
-        )
-    return base.rstrip("/")
 
 
 def _signed_seconds_of(arguments: argparse.Namespace) -> int | None:
