@@ -5,20 +5,29 @@ does not fit one fails a test.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support import schemas
-from tests.support.command import SAMPLE, Finished, callpress
+from tests.support.beam import call_row, make_participant, recording_row
+from tests.support.builders import make_archive, make_call_archive, make_call_members
+from tests.support.command import SAMPLE, Finished, callpress, query
 from tests.support.results import make_result
 from transforms.catalog import results
+from transforms.elements import Row
+from transforms.notices.events import failed_event, ready_event
 from transforms.reason import Reason
 
 ROOT = Path(__file__).parents[1]
+PRESSED = "gs://my-bucket/pressed"
+"""Where the files of the examples lie."""
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
@@ -93,6 +102,38 @@ def test_example_of_a_run_that_found_nothing_is_real(tmp_path: Path) -> None:
     assert {**found, **times} == example
 
 
+def test_examples_of_notices_are_real(tmp_path: Path) -> None:
+    broken = make_call_members(
+        [make_participant("carol")], call_id="broken", call_session_id="broken"
+    )
+    junk = {name: b"junk" for name in broken if name.endswith(".rtpdump")}
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.tar.gz").write_bytes(make_call_archive([make_participant("alice")]))
+    (raw / "b.tar.gz").write_bytes(make_archive({**broken, **junk}, "tar.gz"))
+    profile = tmp_path / "profile.toml"
+    profile.write_text('max_failed_ratio = 1.0\n[notify]\nbudget = "0s"\n')
+
+    _with_summary(
+        tmp_path, "--input", raw / "*", "--config", profile,
+        "--notify", tmp_path / "told", "--url-base", "https://media.example.com",
+    )  # fmt: skip
+
+    rows = query(tmp_path / "out" / "catalog", "notices")
+    told = [json.loads(row["body"].replace(str(tmp_path / "out"), PRESSED)) for row in rows]
+    found = {(event["type"], event["recording_type"]): event for event in told}
+    assert len(found) == len(told)
+    for example in schemas.examples("notice").values():
+        event = found.pop((example["type"], example["recording_type"]))
+        for name in ("created_at", "egress_id"):  # of the run
+            event[name] = example[name]
+        for name in ("sha256", "size_bytes"):  # of a version of the encoders
+            if name in example["callpress"]:
+                event["callpress"][name] = example["callpress"][name]
+        assert event == example
+    assert not found
+
+
 # --- what does not fit ----------------------------------------------------------------------------
 
 
@@ -144,3 +185,46 @@ def test_printed_result_that_does_not_fit_fails_the_test(tmp_path: Path) -> None
     with pytest.raises(pytest.fail.Exception, match="'surprise' was unexpected"):
         schemas.fail_on_misfits()
     path.unlink()
+
+
+def _notice(**changes: Any) -> Row:
+    fields: Row = {"filename": "a.mkv", "sha256": "ab" * 32, "size_bytes": 1}
+    return recording_row(
+        "alice", "/a.mkv", **{**fields, "offset_ms": 0, "duration_ms": 1, **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "none"}, "$.callpress.sha256: 'none' does not match "),
+        ({"size_bytes": -1}, "$.callpress.size_bytes: -1 is less than the minimum of 0"),
+        ({"recording_type": "raw"}, "$.recording_type: 'raw' is not one of "),
+        ({"duration_ms": 0.5}, "$.callpress.duration_ms: 0.5 is not of type 'integer', 'null'"),
+    ],
+)
+def test_notice_that_does_not_fit_fails_the_test(change: dict[str, Any], message: str) -> None:
+    ready_event(_notice(), {}, None, "file:///a.mkv")
+    failed_event(call_row(status="failed"), "composite", None)
+    schemas.fail_on_misfits()
+
+    ready_event(_notice(**change), {}, None, "file:///a.mkv")
+
+    with pytest.raises(pytest.fail.Exception, match=re.escape(f"notice.schema.json: {message}")):
+        schemas.fail_on_misfits()
+
+
+def test_notice_of_another_process_that_does_not_fit_fails_the_test(tmp_path: Path) -> None:
+    example = schemas.examples("notice")["notice"]
+    lines = [json.dumps(each) for each in (example, {**example, "surprise": 1})]
+    told = tmp_path / "told.jsonl"
+    told.write_text("\n".join(lines))
+    table = tmp_path / "notices" / "call_date=2026-11-20" / "part-0.parquet"
+    table.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"body": lines}), table)
+
+    for path in (told, table):
+        schemas.look_at_files(tmp_path)
+        path.unlink()
+        with pytest.raises(pytest.fail.Exception, match=f"{path.name}: .*'surprise' was"):
+            schemas.fail_on_misfits()

@@ -21,9 +21,10 @@ NOTIFY = Notify(
     ),
     url_base="https://files.test",
 )
+OLD, NEW = "0d" * 32, "e3" * 32
 
 
-def _file(participant_id: str | None, sha256: str = "new", **fields: Any) -> Row:
+def _file(participant_id: str | None, sha256: str = NEW, **fields: Any) -> Row:
     name = f"{participant_id or 'mix'}{fields.get('part') or ''}"
     return recording_row(
         participant_id, f"/out/recordings/a/b/c/{name}.mkv",
@@ -66,7 +67,7 @@ def test_each_target_has_a_row_of_each_file() -> None:
     assert {name: value for name, value in first.items() if name not in ("body", "event_id")} == {
         **{name: alice[name] for name in ("call_cid", "call_type", "call_id", "call_session_id")},
         "target": "crm", "event_type": "call.recording_ready",
-        "filename": "alice.mkv", "uri": alice["uri"], "sha256": "new",
+        "filename": "alice.mkv", "uri": alice["uri"], "sha256": NEW,
         "state": "pending", "attempts": 0, "updated_at": to_time(CALL_START_UNIX_NS),
         "run_id": "earlier", "created_at": to_time(CALL_START_UNIX_NS),
         "settings_fingerprint": "settings-1",
@@ -78,12 +79,12 @@ def test_each_target_has_a_row_of_each_file() -> None:
 
 def test_file_that_the_catalog_had_is_not_told_and_another_says_what_it_replaces() -> None:
     alice, bob, mix = _file("alice"), _file("bob"), _file(None)
-    prior = [_prior(alice), _prior(bob, sha256="old"), _prior(mix, filename="mix.old.mkv")]
+    prior = [_prior(alice), _prior(bob, sha256=OLD), _prior(mix, filename="mix.old.mkv")]
 
     found = _bodies(_told([alice, bob, mix, _file("alice", part=1)], prior))
 
     assert {name: each["replaces"] for name, each in found.items()} == {
-        "bob.mkv": "old", "mix.mkv": "new", "alice1.mkv": None,
+        "bob.mkv": OLD, "mix.mkv": NEW, "alice1.mkv": None,
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Every object that has a schema in `docs/schemas` is checked against it: no test has to ask.
 
-- What this process writes, by the functions of `WRITERS`: looked at as it goes by.
+- What this process writes, by the functions of `WRITERS` and `SPELLERS`: looked at as it goes by.
 - What the command prints (`PRINTED`), in this process or one that `callpress_process` starts.
 - What other processes wrote, however they were started: looked for among the tests' files at the
   end.
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
@@ -38,6 +40,8 @@ WRITERS = (
 """Module, function and schema: the function's last argument is an object of that schema. Other
 modules must call it by way of its own.
 """
+SPELLERS = (("transforms.notices.events", "_spelled", "notice"),)
+"""The same, but what the function returns is such an object as JSON."""
 
 Printed = Callable[[Any], Sequence[tuple[str, Any]]]
 PRINTED: Mapping[str, Printed] = {
@@ -97,10 +101,11 @@ def fail_on_misfits() -> None:
 
 
 def look_at_writers(patch: pytest.MonkeyPatch) -> None:
-    """Has each function of `WRITERS` looked at, in this process."""
-    for module_name, function_name, name in WRITERS:
-        module = importlib.import_module(module_name)
-        patch.setattr(module, function_name, _looked_at(getattr(module, function_name), name))
+    """Has each function of `WRITERS` and `SPELLERS` looked at, in this process."""
+    for functions, looked_at in ((WRITERS, _looked_at), (SPELLERS, _looked_at_text)):
+        for module_name, function_name, name in functions:
+            module = importlib.import_module(module_name)
+            patch.setattr(module, function_name, looked_at(getattr(module, function_name), name))
 
 
 def _looked_at(write: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -111,6 +116,15 @@ def _looked_at(write: Callable[..., Any], name: str) -> Callable[..., Any]:
     return written
 
 
+def _looked_at_text(spell: Callable[..., str], name: str) -> Callable[..., str]:
+    def spelled(*arguments: Any) -> str:
+        text = spell(*arguments)
+        look(name, json.loads(text))
+        return text
+
+    return spelled
+
+
 def look_at_printed(arguments: Sequence[object], out: str) -> None:
     """Looks at what the command prints: nothing, where it was not asked for JSON."""
     if arguments and str(arguments[0]) in PRINTED and "--json" in arguments and out:
@@ -119,28 +133,44 @@ def look_at_printed(arguments: Sequence[object], out: str) -> None:
 
 
 def look_at_files(folder: Path) -> None:
-    """Looks at the results of runs below a folder, one of those that differ in figures and names of
-    runs only.
+    """Looks at the results of runs and at the notices below a folder, one of those that differ in
+    figures and names of runs only.
     """
     seen: set[bytes] = set()
-    for path in _files(folder):
-        text = path.read_bytes()
-        if b'"exit_status"' not in text:
-            continue
+    for path, text in _texts(folder):
         form = re.sub(rb"[0-9a-f]*[0-9][0-9a-f]*", b"0", text)
         if form in seen:
             continue
         seen.add(form)
-        if _is_of_a_run(value := _parsed(text)):
+        value = _parsed(text)
+        name = "run-result" if _is_of_a_run(value) else "notice" if _is_notice(value) else None
+        if name is not None:
             try:
-                check("run-result", value)
+                check(name, value)
             except AssertionError as error:
                 _misfits.append(f"{path}: {error}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _texts(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yields what may be such an object, and where it is."""
     for root, _, names in os.walk(folder):
-        yield from (Path(root, name) for name in names if name.endswith(".json"))
+        for path in (Path(root, name) for name in names):
+            if path.suffix == ".json":
+                text = path.read_bytes()
+                if b'"exit_status"' in text:
+                    yield path, text
+            elif path.suffix == ".jsonl":
+                yield from ((path, line) for line in path.read_bytes().splitlines())
+            elif path.suffix == ".parquet" and path.parents[1].name == "notices":
+                yield from ((path, body.encode()) for body in _bodies(path))
+
+
+def _bodies(path: Path) -> list[str]:
+    try:
+        found: list[str] = pq.read_table(path, columns=["body"], partitioning=None)[0].to_pylist()
+    except (pa.ArrowException, OSError):  # made so by a test
+        return []
+    return found
 
 
 def _parsed(text: bytes) -> Any:
@@ -153,3 +183,7 @@ def _parsed(text: bytes) -> Any:
 def _is_of_a_run(value: Any) -> bool:
     """What the program itself takes for one: tests also damage results."""
     return isinstance(value, Mapping) and ("dry_run" in value or results._is_result(value))
+
+
+def _is_notice(value: Any) -> bool:
+    return isinstance(value, Mapping) and "egress_id" in value and "callpress" in value
