@@ -16,10 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.processes import HOST, free_port
 from tests.support.pubsub_server import PubSubServer, running_pubsub
+from tests.support.receiver import make_catalog, read_table
+from tests.support.tell_once import QUICK
 from transforms.media.values import CallKey
 from transforms.notices.pubsub import PubSubSender
 from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.targets import Target, TargetKind
+from transforms.notices.tell import Told, tell_pending
+from transforms.targets import Notify, Target, TargetKind
 
 STANDUP = CallKey(call_type="default", call_id="standup", call_session_id="9f1c")
 REVIEW = CallKey(call_type="default", call_id="review", call_session_id="77aa")
@@ -213,6 +216,29 @@ def test_closing_cuts_what_is_under_way(silent: socket.socket) -> None:
     assert after.ends_target
 
 
+def test_what_a_catalog_has_pending_is_published_once(server: PubSubServer, tmp_path: Path) -> None:
+    topic = server.make_topic("fails-14-3-catalog")
+    bus = target(topic)
+    rows = make_catalog(tmp_path, 40, [bus.name])
+    notify = Notify(targets=(bus,), budget_seconds=30)
+
+    def tell() -> list[Told]:
+        return tell_pending(
+            str(tmp_path), notify, "r1", lambda: None, senders=PubSubSender, pace=QUICK
+        )
+
+    assert tell() == [Told(target=bus.name, delivered=40, pending=0, failed=0, gone=0, why="")]
+    found = server.published(topic)
+    assert sorted(each.data.decode() for each in found) == sorted(row["body"] for row in rows)
+    marked = {row["event_id"]: row for row in read_table(tmp_path, "notices")}
+    assert {(row["state"], row["http_status"]) for row in marked.values()} == {("delivered", 200)}
+    assert {row["attempts"] for row in marked.values()} == {1, 2}
+
+    tell()
+
+    assert not server.published(topic)
+
+
 # --- credentials ----------------------------------------------------------------------------------
 
 
@@ -231,6 +257,25 @@ def test_no_credentials_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )
 
 
+def service_account(file: Path, token_uri: str) -> Path:
+    """Writes the key of an account. Args: token_uri: where it is made tokens for."""
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "calls",
+        "client_email": "telling@calls.example",
+        "private_key": key.decode(),
+        "private_key_id": "planted",
+        "token_uri": token_uri,
+    }
+    file.write_text(json.dumps(account))
+    return file
+
+
 class _RefusesTokens(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}'
@@ -243,23 +288,9 @@ class _RefusesTokens(BaseHTTPRequestHandler):
 def test_refused_key_is_told_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Google's client would take it for a service that cannot be reached."""
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    key = rsa.generate_private_key(65537, 2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    file = tmp_path / "key.json"
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     with HTTPServer((HOST, 0), _RefusesTokens) as server:
-        account = {
-            "type": "service_account",
-            "project_id": "calls",
-            "client_email": "telling@calls.example",
-            "private_key": key.decode(),
-            "private_key_id": "planted",
-            "token_uri": f"http://{HOST}:{server.server_port}/token",
-        }
-        file.write_text(json.dumps(account))
+        key = service_account(tmp_path / "key.json", f"http://{HOST}:{server.server_port}/token")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
         serving = threading.Thread(target=server.handle_request)
         serving.start()
         (told,) = PubSubSender(target("projects/calls/topics/t")).send(notices(STANDUP, "{}"))
@@ -267,3 +298,26 @@ def test_refused_key_is_told_without_it(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     assert (told.state, told.ends_target) == (NoticeState.PENDING, True)
     assert told.why == "Google credentials: invalid_grant: Invalid JWT Signature."
+
+
+def test_closing_does_not_wait_for_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    with socket.create_server((HOST, 0)) as silent:
+        link = f"http://{HOST}:{silent.getsockname()[1]}/token"
+        key = service_account(tmp_path / "key.json", link)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+        sender = PubSubSender(target("projects/calls/topics/t", timeout_seconds=20))
+        told: list[Answer] = []
+        sending = threading.Thread(target=lambda: told.extend(sender.send(notices(STANDUP, "{}"))))
+        sending.start()
+        connection, _ = silent.accept()
+        began = time.monotonic()
+
+        sender.close()
+
+        assert time.monotonic() - began < 5
+        connection.close()
+        sending.join(20)
+    assert [(each.state, each.ends_target) for each in told] == [(NoticeState.PENDING, False)]

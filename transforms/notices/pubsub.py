@@ -75,13 +75,14 @@ class PubSubSender:
         return [answers[each.event_id] for each in notices]
 
     def close(self) -> None:
-        """Cuts the connection: what is under way fails, and may be tried again."""
-        with self._lock:
-            self._end = Answer(
-                state=NoticeState.PENDING, why="the time for sending is over", ends_target=True
-            )
-            if self._client is not None:
-                self._client.transport.close()
+        """Cuts the connection: what is under way fails, and may be tried again. It waits for nobody
+        who still asks for credentials.
+        """
+        self._end = Answer(
+            state=NoticeState.PENDING, why="the time for sending is over", ends_target=True
+        )
+        if (client := self._client) is not None:
+            client.transport.close()
 
     def _connected(self) -> PublisherClient:
         """Returns the client. Raises: GoogleAuthError: there are no credentials for one."""
