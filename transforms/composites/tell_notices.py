@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,10 @@ from transforms.locking.lease import lease_of
 from transforms.locking.lock import LockLostError
 from transforms.media.errors import CallpressError
 from transforms.notices import tell
+from transforms.notices.result import in_words
 from transforms.notices.tell import Told
+
+logger = logging.getLogger(__name__)
 
 
 class TellNotices(beam.PTransform):
@@ -36,9 +40,12 @@ class TellNotices(beam.PTransform):
 class _TellFn(RunFn):
     def each(self, _: Any) -> Iterator[Told | str]:
         job, run = self.job, self.run
+        logger.info("sending what is to be told to %d targets", len(job.notify.targets))
         try:
             check = lease_of(job, run).check
-            yield from tell.tell_pending(job.catalog_uri, job.notify, run.run_id, check)
+            for told in tell.tell_pending(job.catalog_uri, job.notify, run.run_id, check):
+                logger.info("%s", in_words(told))
+                yield told
         except LockLostError:
             raise
         except CallpressError as error:
