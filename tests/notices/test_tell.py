@@ -5,8 +5,6 @@ told twice but under one id.
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,7 +23,7 @@ from tests.support.receiver import (
     read_table,
     write_table,
 )
-from tests.support.tell_once import QUICK, crm, tell
+from tests.support.tell_once import QUICK, crm, tell, tell_and_be_killed
 from tests.support.tls_site import Site
 from transforms.catalog import parquet_objects, partitions
 from transforms.catalog.partitions import CatalogFile
@@ -38,8 +36,6 @@ from transforms.notices.sending import Pace
 from transforms.notices.tell import Told, tell_pending
 from transforms.storage.registry import store_of
 from transforms.targets import Notify, Target, TargetKind
-
-ROOT = Path(__file__).parents[2]
 
 
 def _states(folder: Path) -> Counter[str]:
@@ -105,18 +101,8 @@ def test_500_events_to_a_bad_receiver_by_runs_that_are_killed_twice(
     write_table(tmp_path, "recordings", recordings)
     bodies = {row["event_id"]: row["body"].encode() for row in rows}
     receiver = Receiver(tls_site, failing_percent=20)
-    command = [
-        sys.executable, "-m", "tests.support.tell_once",
-        str(tmp_path), receiver.url, tls_site.host_and_port,
-    ]  # fmt: skip
     try:
-        for count in (150, 300):
-            receiver.hold_after = count
-            process = subprocess.Popen(command, cwd=ROOT)
-            receiver.wait_until_holding()
-            process.kill()
-            process.wait()
-            receiver.let_go()
+        tell_and_be_killed(str(tmp_path), receiver, tls_site.host_and_port, (150, 300))
         killed_at = set(receiver.taken)
         (told,) = tell(str(tmp_path), crm(receiver.url))
     finally:

@@ -46,7 +46,7 @@ class Receiver:
     def wait_until_holding(self) -> None:
         """Returns when it holds somebody up."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._held, timeout=60)
+            assert self._changed.wait_for(lambda: self._held, timeout=120)
 
     def let_go(self) -> None:
         """Ends all waits, and answers again. Those who waited get no answer."""
