@@ -167,10 +167,10 @@ def _texts(folder: Path) -> Iterator[tuple[Path, bytes]]:
 
 def _bodies(path: Path) -> list[str]:
     try:
-        found: list[str] = pq.read_table(path, columns=["body"], partitioning=None)[0].to_pylist()
+        found = pq.read_table(path, columns=["body"], partitioning=None)[0].to_pylist()
     except (pa.ArrowException, OSError):  # made so by a test
         return []
-    return found
+    return [body for body in found if body is not None]
 
 
 def _parsed(text: bytes) -> Any:
