@@ -16,10 +16,15 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+
 from transforms.catalog import partitions
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import CatalogFile
-from transforms.catalog.schema import CALL_TABLES, KEYS
+from transforms.catalog.row_keys import unix_us
+from transforms.catalog.schema import CALL_TABLES, KEYS, SCHEMAS
+from transforms.catalog.shards import number_together
 from transforms.elements import Row
 from transforms.media.errors import StorageError
 from transforms.media.wall_time import from_time
@@ -55,6 +60,8 @@ _COLUMNS = (
 FIGURES = ("status", "missing_ms", "sync_error_ms")
 """What is told of a file that its own row has not: of its track, or for a mix of its call."""
 _READ_AT_A_TIME = 16
+_SESSIONS_AT_A_TIME = 1_000
+_NEVER = np.iinfo(np.int64).max
 T = TypeVar("T")
 R = TypeVar("R")
 Tell = Callable[[str], None]
@@ -65,8 +72,8 @@ def find(
     catalog_uri: str, files: Sequence[CatalogFile], wanted: Wanted, tell: Tell
 ) -> Iterator[Row]:
     """Yields rows of `recordings` with `FIGURES` (None where they are not known), those of a call
-    session together, the newest first. Memory is the rows of an object or two, of a call all of
-    its rows.
+    session together, the newest first. Memory is an object's rows as Arrow has them, of a call all
+    of its rows.
 
     Args:
       catalog_uri, files: the catalog, and its objects of `recordings`.
@@ -80,19 +87,26 @@ def find(
     files.sort(key=attrgetter("call_date"), reverse=True)
     if not wanted.names_call:
         for file in files:
-            yield from _told(*_find_in(catalog_uri, [file], wanted), tell)
+            yield from _find_in(catalog_uri, file, wanted, tell)
         return
-    dates = [list(group) for _, group in itertools.groupby(files, attrgetter("call_date"))]
     rows: dict[tuple[Any, ...], Row] = {}
-    for found, problems in _ahead(
-        lambda date: _find_in(catalog_uri, date, wanted), dates, _READ_AT_A_TIME
-    ):
+    for found, problems in _ahead(_look_in(catalog_uri, wanted), files, _READ_AT_A_TIME):
         for row in _told(found, problems, tell):
             # While a run is at work a call may be under two dates, or in two shards of one.
             key = tuple(row[name] for name in KEYS["recordings"])
             if key not in rows or _made(row) >= _made(rows[key]):
                 rows[key] = row
     yield from _in_order(list(rows.values()))
+
+
+def _look_in(
+    catalog_uri: str, wanted: Wanted
+) -> Callable[[CatalogFile], tuple[list[Row], list[str]]]:
+    def look(file: CatalogFile) -> tuple[list[Row], list[str]]:
+        problems: list[str] = []
+        return list(_find_in(catalog_uri, file, wanted, problems.append)), problems
+
+    return look
 
 
 def sessions_of(catalog_uri: str, cid: str, tell: Tell) -> list[Row]:
@@ -111,7 +125,7 @@ def sessions_of(catalog_uri: str, cid: str, tell: Tell) -> list[Row]:
 
     def look(file: CatalogFile) -> tuple[list[Row], list[str]]:
         try:
-            return list(_rows_of("calls", file, columns, wanted)), []
+            return list(partitions.scan("calls", file, columns, wanted, keys_first=True)), []
         except StorageError as error:
             return [], [error.message]
 
@@ -159,88 +173,120 @@ def _told(found: Iterable[Row], problems: Iterable[str], tell: Tell) -> Iterable
     return found
 
 
-def _find_in(
-    catalog_uri: str, files: Sequence[CatalogFile], wanted: Wanted
-) -> tuple[list[Row], list[str]]:
-    """Returns what is wanted of objects of one date, in order, and what cannot be read."""
-    rows: list[Row] = []
-    problems: list[str] = []
+def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) -> Iterator[Row]:
+    """Yields what is wanted of an object, in order; as Python objects some thousand sessions at a
+    time.
+    """
+    keys = WantedKeys(("call_cid",), {(wanted.call,)}) if wanted.names_call else None
+    recordings = _read("recordings", [file], _COLUMNS, keys, tell)
+    if not recordings.num_rows:
+        return
+    if keys is not None:
+        keys = WantedKeys(
+            _CALL, {tuple(row.values()) for row in _spelled(recordings.select(_CALL), file, tell)}
+        )
+    beside = [
+        _read(table, _beside(catalog_uri, table, file, tell), columns, keys, tell)
+        for table, columns in (("tracks", (*_FILE, *FIGURES)), ("calls", (*_CALL, *FIGURES[:2])))
+    ]
+    lacking: Counter[str] = Counter()
+    for portion, tracks, calls in _portions(recordings, *beside):
+        rows = []
+        for row in _spelled(portion, file, tell):
+            if missing := [name for name in _NEEDED if row[name] is None]:
+                lacking[missing[0]] += 1
+            elif wanted.wants(row):
+                rows.append(row)
+        figures = _figures_of(_spelled(tracks, file, tell), _spelled(calls, file, tell))
+        for row in rows:
+            row.update(figures.get(_key(row), dict.fromkeys(FIGURES)))
+            row["part"] = None if row["recording_type"] == "composite" else row["part"] or 0
+        yield from _in_order(
+            [row for row in rows if not wanted.statuses or row["status"] in wanted.statuses]
+        )
+    for name, count in lacking.items():
+        tell(f"{file.uri}: rows without {name}: {count}; callpress verify tells what to do")
+
+
+def _read(
+    table: str,
+    files: Iterable[CatalogFile],
+    columns: Sequence[str],
+    wanted: WantedKeys | None,
+    tell: Tell,
+) -> pa.Table:
+    """Returns rows of some objects; what cannot be read is told."""
+    found = [SCHEMAS[table].empty_table().select(columns)]
     for file in files:
-        lacking: Counter[str] = Counter()
+        if wanted is not None and not partitions.may_hold_any(file, table, wanted):
+            continue
         try:
-            for row in _rows_of("recordings", file, _COLUMNS, _keys_of(wanted)):
-                missing = [name for name in _NEEDED if row[name] is None]
-                if missing:
-                    lacking[missing[0]] += 1
-                elif wanted.wants(row):
-                    is_mix = row["recording_type"] == "composite"
-                    rows.append({**row, "part": None if is_mix else row["part"] or 0})
+            found.append(
+                partitions.read_table(
+                    file, table, columns, wanted, keys_first=table == "recordings"
+                )
+            )
         except StorageError as error:
-            problems.append(error.message)
-        problems += [
-            f"{file.uri}: rows without {name}: {count}; callpress verify tells what to do"
-            for name, count in lacking.items()
+            tell(error.message)
+    return pa.concat_tables(each.select(columns) for each in found)
+
+
+def _beside(catalog_uri: str, table: str, file: CatalogFile, tell: Tell) -> list[CatalogFile]:
+    """Returns the objects of another table that may have rows of the same calls."""
+    try:
+        others = partitions.list_files(catalog_uri, table, file.call_date)
+    except StorageError as error:
+        tell(error.message)
+        return []
+    return [other for other in others if _share_owners(file, other)]
+
+
+def _share_owners(one: CatalogFile, other: CatalogFile) -> bool:
+    bits = min(one.bits, other.bits)
+    return one.shard >> (one.bits - bits) == other.shard >> (other.bits - bits)
+
+
+def _portions(recordings: pa.Table, *others: pa.Table) -> Iterator[list[pa.Table]]:
+    """Yields the rows of some thousand call sessions at a time, the newest of them first."""
+    tables = (recordings, *others)
+    numbers = number_together(tables, _CALL)
+    begins = np.full(1 + max(int(each.max(initial=0)) for each in numbers), _NEVER)
+    np.minimum.at(begins, numbers[0], unix_us(recordings, "start_time"))
+    place = np.empty_like(begins)
+    place[np.argsort(-begins, kind="stable")] = np.arange(len(begins))
+    without = int((begins == _NEVER).sum())  # sessions that only another table has
+    for start in range(without, len(begins), _SESSIONS_AT_A_TIME):
+        stop = start + _SESSIONS_AT_A_TIME
+        yield [
+            table.filter(pa.array((start <= place[number]) & (place[number] < stop)))
+            for table, number in zip(tables, numbers, strict=True)
         ]
-    if not rows:
-        return [], problems
-    figures = _figures_of(catalog_uri, files[0].call_date, rows, problems)
-    for row in rows:
-        row.update(figures.get(_key(row), dict.fromkeys(FIGURES)))
-    wanted_rows = [row for row in rows if not wanted.statuses or row["status"] in wanted.statuses]
-    return _in_order(wanted_rows), problems
 
 
-def _keys_of(wanted: Wanted) -> WantedKeys | None:
-    return WantedKeys(("call_cid",), {(wanted.call,)}) if wanted.names_call else None
+def _spelled(rows: pa.Table, file: CatalogFile, tell: Tell) -> list[Row]:
+    """Returns rows as Python objects; none, which is told, where one has a value that no run
+    writes.
+    """
+    try:
+        return list(partitions.spelled(file, rows))
+    except StorageError as error:
+        tell(error.message)
+        return []
 
 
-def _rows_of(
-    table: str, file: CatalogFile, columns: Sequence[str], wanted: WantedKeys | None
-) -> Iterator[Row]:
-    if wanted is not None:
-        return partitions.scan(table, file, columns, wanted, keys_first=True)
-    return partitions.spelled(file, partitions.read_table(file, table, columns))
-
-
-def _figures_of(
-    catalog_uri: str, call_date: str, recordings: Sequence[Row], problems: list[str]
-) -> dict[tuple[Any, ...], Row]:
-    """Returns `FIGURES` of files, by `_key`."""
-    owners = {tuple(row[name] for name in _CALL) for row in recordings}
+def _figures_of(tracks: Iterable[Row], calls: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
+    """Returns `FIGURES` of the files of some calls, by `_key`."""
     found: dict[tuple[Any, ...], Row] = {}
     largest: dict[tuple[Any, ...], float] = {}
-    for row in _rows_of_calls(
-        catalog_uri, "tracks", call_date, (*_FILE, *FIGURES), owners, problems
-    ):
+    for row in tracks:
         found[_key({**row, "recording_type": "individual"})] = _picked(row)
         call, error_ms = tuple(row[name] for name in _CALL), row["sync_error_ms"]
         if error_ms is not None:
             largest[call] = max(error_ms, largest.get(call, error_ms))
-    columns = (*_CALL, "status", "missing_ms")
-    for row in _rows_of_calls(catalog_uri, "calls", call_date, columns, owners, problems):
+    for row in calls:
         call = tuple(row[name] for name in _CALL)
-        found[_key({**row, "recording_type": "composite"})] = {
-            **_picked(row),
-            "sync_error_ms": largest.get(call),
-        }
+        found[call] = {**_picked(row), "sync_error_ms": largest.get(call)}
     return found
-
-
-def _rows_of_calls(
-    catalog_uri: str,
-    table: str,
-    call_date: str,
-    columns: Sequence[str],
-    owners: Collection[tuple[str, ...]],
-    problems: list[str],
-) -> Iterator[Row]:
-    """Yields a table's rows of some calls; what cannot be read is told."""
-    wanted = WantedKeys(_CALL, owners)
-    try:
-        for file in partitions.list_files(catalog_uri, table, call_date):
-            yield from partitions.scan(table, file, columns, wanted)
-    except StorageError as error:
-        problems.append(error.message)
 
 
 def _picked(row: Row) -> dict[str, Any]:
