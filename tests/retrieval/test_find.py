@@ -79,19 +79,27 @@ def test_one_call_has_its_sessions_of_all_dates(shelf: Shelf, bits: int) -> None
     assert [row["call_session_id"] for row in sessions] == ["o-s40", "o-s1b", "o-s1", "o-s0"]
 
 
-def test_figures_are_those_of_the_track_and_for_the_mix_of_the_call(shelf: Shelf) -> None:
+@pytest.mark.parametrize("call", ["", "default:a"], ids=["all", "one_call"])
+@pytest.mark.parametrize("bits", [0, 2], ids=["whole", "split"])
+def test_figures_are_those_of_the_track_and_for_the_mix_of_the_call(
+    shelf: Shelf, call: str, bits: int
+) -> None:
     shelf.add(
         "a", EVERYBODY, "ann", "bob",
         call={"status": "partial", "missing_ms": 700}, track={"status": "ok"},
     )  # fmt: skip
-    rows = _find(shelf.write())
+    if call:
+        shelf.add("b", EVERYBODY, session="other")
+    rows = _find(shelf.write(bits), call=call)
 
     assert [(row["status"], row["missing_ms"], row["sync_error_ms"]) for row in rows] == [
         ("partial", 700, 3.5), ("ok", 0, 2.5), ("ok", 0, 3.5)
     ]  # fmt: skip
     assert [row["part"] for row in rows] == [None, 0, 0]
-    assert [row["participant_id"] for row in _find(shelf.catalog, statuses=("partial",))] == [None]
-    assert len(_find(shelf.catalog, statuses=("partial", "ok"))) == 3
+    assert [
+        row["participant_id"] for row in _find(shelf.catalog, call=call, statuses=("partial",))
+    ] == [None]
+    assert len(_find(shelf.catalog, call="default:a", statuses=("partial", "ok"))) == 3
 
 
 def test_figures_that_no_table_has_are_not_known(shelf: Shelf) -> None:

@@ -47,6 +47,7 @@ Printed = Callable[[Any], Sequence[tuple[str, Any]]]
 PRINTED: Mapping[str, Printed] = {
     "runs": lambda told: [("run-result", each) for each in told["runs"]],
     "reconcile": lambda told: [("reconcile", told)],
+    "recordings": lambda told: [("recordings", told)],
     # What `--check` tells of a receipt is none.
     "prove": lambda told: [("receipt", told)] if "format" in told else [],
 }

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.catalog import partitions
 from transforms.catalog.parquet_objects import WantedKeys
@@ -178,13 +179,12 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
     time.
     """
     keys = WantedKeys(("call_cid",), {(wanted.call,)}) if wanted.names_call else None
-    recordings = _read("recordings", [file], _COLUMNS, keys, tell)
+    recordings = _in_time(_read("recordings", [file], _COLUMNS, keys, tell), wanted)
     if not recordings.num_rows:
         return
     if keys is not None:
-        keys = WantedKeys(
-            _CALL, {tuple(row.values()) for row in _spelled(recordings.select(_CALL), file, tell)}
-        )
+        owners = _spelled(recordings.select(_CALL), file, tell)
+        keys = WantedKeys(_CALL, {tuple(row[name] for name in _CALL) for row in owners})
     beside = [
         _read(table, _beside(catalog_uri, table, file, tell), columns, keys, tell)
         for table, columns in (("tracks", (*_FILE, *FIGURES)), ("calls", (*_CALL, *FIGURES[:2])))
@@ -206,6 +206,18 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
         )
     for name, count in lacking.items():
         tell(f"{file.uri}: rows without {name}: {count}; callpress verify tells what to do")
+
+
+def _in_time(recordings: pa.Table, wanted: Wanted) -> pa.Table:
+    """Returns the rows that begin in time, and those that do not say when: that is told."""
+    begins_us = unix_us(recordings, "start_time")
+    is_in = np.ones(len(begins_us), dtype=np.bool_)
+    if wanted.since_unix_ns is not None:
+        is_in &= begins_us >= -(-wanted.since_unix_ns // 1_000)
+    if wanted.until_unix_ns is not None:
+        is_in &= begins_us < -(-wanted.until_unix_ns // 1_000)
+    is_null = recordings.column("start_time").is_null().combine_chunks()
+    return recordings.filter(pc.or_(pa.array(is_in), is_null))
 
 
 def _read(

@@ -11,7 +11,7 @@ from typing import Any
 from transforms.filters import Filters, is_glob
 from transforms.media.errors import ConfigError
 from transforms.media.rfc3339 import parse_time
-from transforms.media.wall_time import from_time, utc_date
+from transforms.media.wall_time import utc_date
 
 _AGE = re.compile(r"(\d{1,9})([mhd])", re.ASCII)
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
@@ -63,12 +63,9 @@ class Wanted:
             return True
 
     def wants(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of `recordings` is asked for, by all but its status."""
-        begins = from_time(row["start_time"])
+        """Whether a row of `recordings` that begins in time is asked for, by all but its status."""
         return (
             (not self.call or Filters(calls=(self.call,)).wants_cid(row["call_cid"]))
-            and (self.since_unix_ns is None or begins >= self.since_unix_ns)
-            and (self.until_unix_ns is None or begins < self.until_unix_ns)
             and (not self.recording_types or row["recording_type"] in self.recording_types)
             and (not self.participants or row["participant_id"] in self.participants)
         )
