@@ -304,7 +304,7 @@ def test_rows_keep_ids_as_they_are_and_the_summary_does_not(
     }
     summary = {
         "run_id": "r", "bytes_written": 0, "media_seconds": 0, "cpu_seconds": 0,
-        "claimed_seconds": 0, "missing_seconds": 0,
+        "claimed_seconds": 0, "missing_seconds": 0, "notices": None,
         "failures": [failure],
         "first_time": counts,
         "counts": {"archives": counts, "calls": counts, "recordings": 0, "failures": 1},
