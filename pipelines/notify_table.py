@@ -63,6 +63,8 @@ def read_notify(table: Any, config: str) -> NotifyTable:
 def _target(name: str, table: Any, manner: Manner, where: str, example: str) -> Target:
     if not 0 < len(name) <= _LONGEST_NAME or printable(name) != name or not name.strip():
         raise ConfigError(f"{where}: expected a name of 1 to {_LONGEST_NAME} characters")
+    if has_secret(name):
+        raise ConfigError(f"{where}: rows have the name of a target, expected one without a query")
     _check_keys(table, _KEYS_OF_TARGET, where, example)
     to = table.get("to")
     if not isinstance(to, str) or not to:

@@ -128,6 +128,7 @@ def test_table_changes_no_fingerprint(tmp_path: Path) -> None:
         ("[notify.targets.crm]\n", 'notify.targets."crm": to: expected text'),
         ('[notify.targets.""]\nto = "./a"', "expected a name of 1 to 200 characters"),
         ('[notify.targets."a\\u001b"]\nto = "./a"', "expected a name of 1 to 200 characters"),
+        ('[notify.targets."https://h/?planted"]\nto = "./a"', "rows have the name of a target"),
         ('[notify.targets.crm]\nurl = "planted"', 'targets."crm": unknown key url, expected to'),
         ('[notify.targets.crm]\nto = "https://h/?k=planted"', "has a query or a user, expected a"),
         ('[notify.targets.crm]\nto = "https://u:planted@h/"', "has a query or a user, expected a"),
