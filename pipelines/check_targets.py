@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from pipelines import places, targets
+from pipelines import targets
 from transforms.catalog import results
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import ConfigError, StorageError
@@ -60,6 +60,8 @@ def prepare_folders(notify: Notify) -> None:
             try:
                 objects.prepare_folder(target.place)
             except StorageError as error:
+                from pipelines import places  # late: with it comes Beam
+
                 raise places.refusal(target.table, target.place, error) from None
             objects.check_reachable(target.place)
 

@@ -10,7 +10,7 @@ import secrets
 import time
 from dataclasses import replace
 
-from pipelines import places, targets
+from pipelines import targets
 from pipelines.accounts import check_secrets_reach_workers
 from pipelines.check_targets import check_targets, prepare_folders
 from pipelines.job_profile import JobProfile
@@ -34,7 +34,6 @@ def tell(arguments: TellArguments, profile: JobProfile) -> int:
       LockHeldError: a run is at work.
       CallpressError: the catalog cannot be read or written.
     """
-    places.refuse_link("--catalog", arguments.catalog)
     catalog = uris.folder(arguments.catalog)
     notify = targets.notify_of(
         profile.notify, arguments.notify, arguments.url_base, keeps_secrets=True
