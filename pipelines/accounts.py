@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
-from transforms.notices.target_secrets import read_secrets
+from transforms.notices.target_secrets import check_secrets
 from transforms.sources.manifests.stream_api import is_stream
 from transforms.storage import secrets, storage_options
 from transforms.storage.storage_options import StoreAccount, StreamAccount
@@ -48,7 +48,7 @@ def check_secrets_reach_workers(
                 for reference in account.references:
                     secrets.check(reference)
             elif isinstance(account, Target):
-                read_secrets(account)
+                check_secrets(account)
         return
     if secrets_in_image:
         return

@@ -66,7 +66,13 @@ def test_states_and_headers_are_those_of_the_code() -> None:
 
 def test_event_of_the_page_is_as_events_are() -> None:
     shown = json.loads(_blocks("json")[0])
-    beside = {"filename": "a", "sha256": "b", "size_bytes": 1, "offset_ms": 0, "duration_ms": 1}
+    beside = {
+        "filename": "a.mp3",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "offset_ms": 0,
+        "duration_ms": 1,
+    }
     row = {**recording_row(None, "/out/recordings/a/b/c/d"), **beside}
     made = json.loads(ready_event(row, {}, None, "url").body)
 

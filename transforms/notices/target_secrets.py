@@ -32,16 +32,23 @@ def read_secrets(target: Target) -> TargetSecrets:
     """Returns what the references of a target stand for.
 
     Raises:
-      ConfigError: one cannot be read, or is not what it is to be. Target and reference are named;
-        nothing of a secret is told.
+      SecretError: one cannot be read, or is not what it is to be. The reference is named; nothing
+        of a secret is told.
+    """
+    return TargetSecrets(
+        url=_url_of(target) if target.kind is TargetKind.HTTPS else "",
+        secret=secrets.read(target.secret) if target.secret else "",
+        api_key=secrets.read(target.api_key) if target.api_key else "",
+        webhook_keys=tuple(map(_webhook_key, target.webhook_keys)),
+    )
+
+
+def check_secrets(target: Target) -> None:
+    """Finds out whether the references of a target stand for what they are to. Raises: ConfigError:
+    as `read_secrets`; the target is named, too.
     """
     try:
-        return TargetSecrets(
-            url=_url_of(target) if target.kind is TargetKind.HTTPS else "",
-            secret=secrets.read(target.secret) if target.secret else "",
-            api_key=secrets.read(target.api_key) if target.api_key else "",
-            webhook_keys=tuple(map(_webhook_key, target.webhook_keys)),
-        )
+        read_secrets(target)
     except SecretError as error:
         raise ConfigError(f"{printable(target.table)}: {error}") from None
 
