@@ -106,6 +106,7 @@ def test_many_files_are_taken_some_at_a_time(
     catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "_ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr(backfill, "_ADDED_AT_A_TIME", 4)
     files = [make_file(tmp_path, "zoe", n, user_session_id=str(n)) for n in range(5)]
     add(catalog, "recordings", *files)
     assert _add_pending(catalog, CRM) == 8
