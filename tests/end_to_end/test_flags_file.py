@@ -41,13 +41,14 @@ def test_flags_of_a_file_are_taken_as_if_they_were_given(tmp_path: Path) -> None
         tmp_path,
         "\ufeff# ours\r\n--input=a=b\r\n\r\n--input=c\r\n--output_type=audio_only\n  --overwrite \n"
         "--manifest=-\n--manifest=stream:since=36h\n--copy-raw=raw\n--exclude-call=test:*\n"
-        "--track-id=t\n--exclude-participant=eve\n--allow_private_addresses\n--secrets-in-image\n"
+        "--track-id=t\n--exclude-participant=eve\n--notify=./told\n--notify=env:HOOK\n--allow_private_addresses\n--secrets-in-image\n"
         "--output=o\n# Beam's\n--project=lab-project\n--experiments=one\n--no_use_public_ips\n",
     )
     arguments = _parse("--flags-file", file)
     assert (arguments.inputs, arguments.output) == (("a=b", "c"), "o")
     assert arguments.overwrite
     assert (arguments.manifests, arguments.copy_raw) == (("-", "stream:since=36h"), "raw")
+    assert arguments.notify == ("./told", "env:HOOK")
     assert arguments.allow_private_addresses
     assert arguments.secrets_in_image
     assert arguments.filters == Filters(
@@ -108,6 +109,10 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         (_PLACES + "--copy-raw=", "line 3: --copy-raw '' names nothing"),
         (_PLACES + "--manifest=", "line 3: --manifest '' names nothing"),
         (_PLACES + "--config=", "line 3: --config '' names nothing"),
+        (_PLACES + "--notify=", "line 3: --notify '' names nothing"),
+        (_PLACES + "--notify=sqs:queue", "line 3: --notify sqs:queue: is no target"),
+        (_PLACES + "--notify=http://h/?hushed", "line 3: --notify http://h/: is no URL of an end"),
+        (_PLACES + "--url-base=cdn", "line 3: --url-base cdn: expected https://HOST"),
         (_PLACES + "--flags-file=a", "line 3: --flags-file stands on a command line only"),
         (_PLACES + "--help", "line 3: --help stands on a command line only"),
         (_PLACES + "--project lab", "line 3: '--project', expected --name=value"),
