@@ -36,8 +36,9 @@ def add_tell(commands: Commands) -> None:
         description="Sends the events of recordings that targets have not taken yet, those of "
         "[notify] in the profile and of --notify, and notes in the catalog what became of them. "
         "No run may be at work.",
-        epilog="Exit status: 0 nothing is pending and nothing failed, 1 something is, or did (a "
-        "line for each target), or a run is at work, 2 wrong usage, 130 Ctrl-C.",
+        epilog="Exit status: 0 nothing is pending and nothing failed, 1 something is, or did, "
+        "or could not be read (a line for each target), or a run is at work, 2 wrong usage, 130 "
+        "Ctrl-C.",
     )
     tell.add_argument("--catalog", metavar="URI", help="the tables")
     tell.add_argument(

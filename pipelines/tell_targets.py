@@ -21,7 +21,7 @@ from transforms.locking.lease import holding
 from transforms.media.errors import ConfigError
 from transforms.notices import backfill
 from transforms.notices.result import in_words
-from transforms.notices.tell import tell_pending
+from transforms.notices.tell import Told, tell_pending
 from transforms.storage import objects, storage_options, uris
 
 
@@ -58,7 +58,14 @@ def tell(arguments: TellArguments, profile: JobProfile) -> int:
         told = tell_pending(catalog, notify, sender_id, lease.check)
     for each in told:
         print(f"callpress: {in_words(each)}")
-    return EXIT_FAILED if any(each.pending or each.failed for each in told) else 0
+    return EXIT_FAILED if any(map(_is_unfinished, told)) else 0
+
+
+def _is_unfinished(told: Told) -> bool:
+    """Whether somebody is to look at a target: also where not all could be read, so that nothing is
+    known of the rest.
+    """
+    return bool(told.pending or told.failed or (told.why and not told.gone))
 
 
 def _use_options(arguments: TellArguments) -> None:

@@ -108,6 +108,20 @@ def test_what_stays_pending_or_fails_is_told_and_exits_with_1(
     assert done.out.count("\n") == 1
 
 
+@pytest.mark.parametrize("table", ["recordings", "notices"])
+def test_what_cannot_be_read_is_one_line_and_exits_with_1(
+    table: str, catalog: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    _tell(catalog, "--notify", told, "--since", "9999d")
+    (path,) = (catalog / table).rglob("*.parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    done = _tell(catalog, "--notify", told, *(["--since", "9999d"] * (table == "recordings")))
+    assert (done.status, f"{done.out}{done.err}".count("\n")) == (1, 1)
+    assert f"{path}: not a Parquet file" in done.out + done.err
+    assert len(_lines(told)) == 3
+
+
 def test_profile_says_who_is_told(catalog: Path, tmp_path: Path) -> None:
     profile = tmp_path / "job.toml"
     profile.write_text(
