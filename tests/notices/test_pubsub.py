@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -169,6 +170,29 @@ def test_refused_message_costs_no_other(server: PubSubServer) -> None:
     assert [each.state for each in told] == ["delivered", "failed", "delivered", "delivered"]
     assert told[1].http_status == 400
     assert {each.data for each in server.published(topic)} == {b"one", b"three", b"four"}
+
+
+def test_none_overtakes_one_of_its_call_that_is_to_be_tried_again(server: PubSubServer) -> None:
+    topic = server.make_topic("refuses-broken")
+    sent = [*notices(STANDUP, "one", "broken", "later", "last"), *notices(REVIEW, "other")]
+
+    told = PubSubSender(target(topic)).send(sent)
+
+    assert [each.state for each in told] == [
+        "delivered", "failed", "pending", "pending", "delivered",
+    ]  # fmt: skip
+    assert told[3].http_status == told[2].http_status == 503
+    assert {each.data for each in server.published(topic)} == {b"one", b"other"}
+
+
+def test_calls_that_share_an_event_id_are_told_apart(server: PubSubServer) -> None:
+    """No run makes such rows; a catalog that somebody wrote by hand may have them."""
+    topic = server.make_topic("refuses-bad")
+    (good,), (bad,) = notices(STANDUP, "good"), notices(REVIEW, "bad")
+
+    told = PubSubSender(target(topic)).send([good, replace(bad, event_id=good.event_id)])
+
+    assert [each.state for each in told] == ["delivered", "failed"]
 
 
 def test_service_that_is_not_there_may_come_back() -> None:

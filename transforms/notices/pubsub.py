@@ -65,14 +65,16 @@ class PubSubSender:
             client = self._connected()
         except GoogleAuthError as error:
             return [_unauthorized(error)] * len(notices)
-        of_calls: dict[CallKey, list[Notice]] = {}
-        for each in notices:
-            of_calls.setdefault(each.call, []).append(each)
-        answers: dict[str, Answer] = {}
+        of_calls: dict[CallKey, list[int]] = {}
+        for place, notice in enumerate(notices):
+            of_calls.setdefault(notice.call, []).append(place)
+        answers: dict[int, Answer] = {}
+        publish = functools.partial(self._publish, client)
         with ThreadPoolExecutor(min(self._requests_at_once, len(of_calls) or 1)) as pool:
-            for found in pool.map(functools.partial(self._publish, client), of_calls.values()):
-                answers.update(found)
-        return [answers[each.event_id] for each in notices]
+            groups = [[notices[place] for place in places] for places in of_calls.values()]
+            for places, found in zip(of_calls.values(), pool.map(publish, groups), strict=True):
+                answers.update(zip(places, found, strict=True))
+        return [answers[place] for place in range(len(notices))]
 
     def close(self) -> None:
         """Cuts the connection: what is under way fails, and may be tried again. It waits for nobody
@@ -91,19 +93,19 @@ class PubSubSender:
                 self._client = _make_client(self._timeout_seconds)
             return self._client
 
-    def _publish(self, client: PublisherClient, notices: list[Notice]) -> dict[str, Answer]:
-        """Publishes the notices of a call session; returns by event id what came of each."""
+    def _publish(self, client: PublisherClient, notices: list[Notice]) -> list[Answer]:
+        """Publishes the notices of a call session; returns what came of each."""
         answer = self._request(client, notices)
         if answer.state is not NoticeState.FAILED or len(notices) == 1:
-            return {each.event_id: answer for each in notices}
+            return [answer] * len(notices)
         # A request is refused for any one message, which is to cost no other.
-        answers: dict[str, Answer] = {}
+        answers: list[Answer] = []
         awaited: Answer | None = None  # of one that the next ones are not to overtake
         for each in notices:
             answer = awaited or self._request(client, [each])
             if answer.state is NoticeState.PENDING:
                 awaited = answer
-            answers[each.event_id] = answer
+            answers.append(answer)
         return answers
 
     def _request(self, client: PublisherClient, notices: list[Notice]) -> Answer:
@@ -146,7 +148,8 @@ def _make_client(timeout_seconds: float) -> PublisherClient:
     credentials, _ = google.auth.default(scopes=[_SCOPE])
     # Within a request a refusal would look as if the service could not be reached.
     credentials.refresh(functools.partial(Request(), timeout=timeout_seconds))
-    return PublisherClient(credentials=credentials)
+    options = {"universe_domain": credentials.universe_domain}
+    return PublisherClient(credentials=credentials, client_options=options)
 
 
 def _ordering_key(call: CallKey) -> str:

@@ -5,7 +5,8 @@
 // What is published to some topics fails, as their names say:
 //
 //	fails-14-2-NAME   the first two times, with gRPC's code 14; with code 8 it says to wait 7.5 s
-//	refuses-WORD      always with code 3, where one of the messages has the word in it
+//	refuses-WORD      always with code 3, where one of the messages has the word in it; with code 14
+//	                  where the first is "later"
 package main
 
 import (
@@ -42,6 +43,9 @@ func (f *faults) React(request any) (bool, any, error) {
 			if bytes.Contains(message.Data, []byte(word)) {
 				return true, answer, status.Error(codes.InvalidArgument, "a message is refused")
 			}
+		}
+		if string(publish.Messages[0].Data) == "later" {
+			return true, answer, status.Error(codes.Unavailable, "not now")
 		}
 		return false, answer, nil
 	}
