@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.command import callpress
 from tests.support.processes import HOST, free_port
 from tests.support.pubsub_server import PubSubServer, running_pubsub
 from tests.support.receiver import make_catalog, read_table
@@ -261,6 +262,24 @@ def test_what_a_catalog_has_pending_is_published_once(server: PubSubServer, tmp_
     tell()
 
     assert not server.published(topic)
+
+
+def test_command_tells_a_topic(server: PubSubServer, tmp_path: Path) -> None:
+    topic = server.make_topic("command")
+    rows = make_catalog(tmp_path, 3, [f"pubsub:{topic}"])
+    flags = ("--catalog", tmp_path, "--notify")
+
+    done = callpress("tell", *flags, f"pubsub:{topic}")
+
+    assert (done.status, done.err) == (0, "")
+    assert f"pubsub:{topic}: 3 delivered" in done.out
+    bodies = {each.data.decode() for each in server.published(topic)}
+    assert bodies == {row["body"] for row in rows}
+
+    done = callpress("tell", *flags, "pubsub:projects/calls/topics/none", "--since", "9d")
+
+    assert done.status == 1
+    assert 'topics/none: 3 pending (HTTP status 404: topic "projects/calls' in done.out + done.err
 
 
 # --- credentials ----------------------------------------------------------------------------------
