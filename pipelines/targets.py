@@ -21,7 +21,7 @@ _EXPECTED = (
 )
 # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
 _TOPIC = re.compile(
-    r"pubsub:(projects/[a-z0-9][a-z0-9.:-]*/topics/[A-Za-z][\w.~+%-]{2,254})", re.ASCII
+    r"pubsub:(projects/[a-z0-9][a-z0-9.:-]*/topics/(?!goog)[A-Za-z][\w.~+%-]{2,254})", re.ASCII
 )
 _NO_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//)")
 """What begins like a URI and names no place in a store, as `sqs:queue`."""

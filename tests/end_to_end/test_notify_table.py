@@ -194,6 +194,7 @@ def test_reference_stands_for_a_whole_url(text: str) -> None:
         ("https://u:planted@h/?a b", "has a blank or another character"),
         ("sqs:queue", "is no target, expected https://HOST/PATH, pubsub:projects/PROJECT/topics"),
         ("pubsub:projects/p", "is no target, expected https://"),
+        ("pubsub:projects/p/topics/google-calls", "is no target, expected https://"),
         ("gcp-secret:projects/p", "is no target, expected https://"),
         ("gs://", "names nothing, expected a path or URI"),
         ("s3://u:planted@b/x", "has a user, a query or a fragment"),
