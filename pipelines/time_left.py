@@ -25,6 +25,7 @@ class Phase(StrEnum):
     EXTRACTING = "extracting"
     MIXING = "mixing"
     PUBLISHING = "publishing"
+    TELLING = "telling"
 
 
 _WORK = (Phase.UNPACKING, Phase.EXTRACTING, Phase.MIXING)
@@ -46,6 +47,8 @@ _MOST_PERCENT = 99
 
 def phase_of(counts: Mapping[str, int]) -> Phase:
     """Returns the phase a run's figures tell of (see `transforms.engine.progress`)."""
+    if counts.get("telling", 0):
+        return Phase.TELLING
     if counts.get("calls", 0) or counts.get("samples_measured", 0):
         return (
             Phase.PUBLISHING

@@ -153,6 +153,8 @@ def test_phases_are_told_by_the_figures() -> None:
     assert phase_of({"calls_found": 2, "samples_measured": 1}) == Phase.MIXING
     assert phase_of({"calls_found": 2, "calls": 1}) == Phase.MIXING
     assert phase_of({"calls_found": 2, "calls": 2}) == Phase.PUBLISHING
+    assert phase_of({"calls_found": 2, "calls": 2, "telling": 1}) == Phase.TELLING
+    assert phase_of({"telling": 1}) == Phase.TELLING  # of a night that is quiet, what is left
 
 
 def _simulate(

@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.context import JobSettings
+from transforms.engine import progress
 from transforms.engine.run_fn import RunFn, RunInput
 from transforms.locking.lease import lease_of
 from transforms.locking.lock import LockLostError
@@ -40,6 +41,7 @@ class TellNotices(beam.PTransform):
 class _TellFn(RunFn):
     def each(self, _: Any) -> Iterator[Told | str]:
         job, run = self.job, self.run
+        progress.add("telling")
         logger.info("sending what is to be told to %d targets", len(job.notify.targets))
         try:
             check = lease_of(job, run).check

@@ -13,6 +13,7 @@ listens, and metrics count.
 | `media_samples` | length of what was made: files of tracks as they are done, mixes live |
 | `missing_ms` | audio that is claimed or came, and is in no file |
 | `failures`, `partitions` | what failed; partitions of the catalog written |
+| `telling` | 1 once all is published and notices are being sent |
 """
 
 from __future__ import annotations
