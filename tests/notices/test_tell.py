@@ -430,6 +430,29 @@ def test_notices_of_a_shard_go_together_where_a_sender_takes_many(tmp_path: Path
         assert order == sorted(order)
 
 
+def test_no_notice_of_a_call_overtakes_one_where_a_sender_takes_many(tmp_path: Path) -> None:
+    """Those of the first three calls do not fit into one batch each."""
+    rows = make_catalog(tmp_path, 12, ["crm"])
+    made = {row["event_id"]: MADE - timedelta(minutes=n) for n, row in enumerate(rows)}
+    write_table(tmp_path, "notices", [{**row, "created_at": made[row["event_id"]]} for row in rows])
+    sender = FakeSender(AGAIN, AGAIN, Answer(state=NoticeState.DELIVERED), AGAIN, most=3)
+    sender.at_a_time = 1
+
+    assert _tell(tmp_path, sender).delivered == 12
+
+    last = {notice.event_id: number for number, some in enumerate(sender.sent) for notice in some}
+    first = {
+        notice.event_id: number
+        for number, some in reversed(list(enumerate(sender.sent)))
+        for notice in some
+    }
+    for one, other in itertools.permutations(rows, 2):
+        if one["call_id"] == other["call_id"] and made[one["event_id"]] < made[other["event_id"]]:
+            assert last[one["event_id"]] <= first[other["event_id"]] or (
+                first[one["event_id"]] == first[other["event_id"]]
+            )
+
+
 # --- what goes wrong on our side ------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TypeVar
 
 from transforms.media.errors import CallpressError
@@ -113,6 +114,9 @@ class Sending:
         self._chunks = self._read(shards)
         self._has_more = True
         self._is_reading = False
+        self._is_in_order = sender.most > 1
+        self._looks: deque[_Looks] = deque()
+        """In the order in which they were begun; none where that is not kept."""
         self._looks_under_way = 0
         self._at_hand = 0
         self._fresh: deque[_Batch] = deque()
@@ -169,7 +173,7 @@ class Sending:
         while is_allowed and len(self._under_way) < self._sender.at_a_time:
             if self._again and self._again[0][0] <= now:
                 batch = heapq.heappop(self._again)[2]
-            elif self._fresh:
+            elif self._has_fresh():
                 batch = self._fresh.popleft()
             else:
                 break
@@ -180,11 +184,21 @@ class Sending:
             self._is_reading = True
             self._crew.begin(self._next_chunk)
 
+    def _has_fresh(self) -> bool:
+        """Whether there is a batch that may be sent for the first time. Where many are sent with
+        one call, so that they come in order, none of a call session overtakes one of it that is to
+        be tried again.
+        """
+        if not self._fresh or not self._is_in_order:
+            return bool(self._fresh)
+        waiting = {item.notice.call for _, _, batch in self._again for item in batch.items}
+        return not any(item.notice.call in waiting for item in self._fresh[0].items)
+
     def _seconds_to_wait(self, now: float) -> float:
         """Returns after how long there is something to begin, if nothing comes back before."""
         moment = self._until
         if not self.why and len(self._under_way) < self._sender.at_a_time:
-            if self._fresh:
+            if self._has_fresh():
                 moment = min(moment, max(now, self._not_before))
             if self._again:
                 moment = min(moment, max(self._again[0][0], self._not_before))
@@ -203,7 +217,7 @@ class Sending:
                 rest = itertools.chain([first] if first is not None else [], rows)
                 for some in _cut_up(rest, max(size, _AT_HAND // 2)):
                     notices = pending.judged(self._catalog_uri, shard, some)
-                    yield from _cut_up(notices, size)
+                    yield from _cut_up(sorted(notices, key=attrgetter("order")), size)
             except CallpressError as error:
                 self._crew.tell(functools.partial(self._note, str(error)))
 
@@ -224,6 +238,8 @@ class Sending:
             else:
                 wanted.append(notice)
         self._at_hand += len(wanted)
+        if self._is_in_order:
+            self._looks.append(looks)
         for some in _cut_up(wanted, _FILES_OF_A_LOOK):
             looks.left += 1
             self._looks_under_way += 1
@@ -245,10 +261,16 @@ class Sending:
                 looks.items.append(_Item(notice, notice.attempts))
         self._looks_under_way -= 1
         looks.left -= 1
-        if not looks.left:
-            looks.items.sort(key=lambda item: item.notice.order)
-            for items in _cut_up(looks.items, self._sender.most):
-                self._fresh.append(_Batch(items))
+        if not self._is_in_order and not looks.left:
+            self._release(looks)
+        while self._looks and not self._looks[0].left:
+            self._release(self._looks.popleft())
+
+    def _release(self, looks: _Looks) -> None:
+        """Has what was found there sent."""
+        looks.items.sort(key=lambda item: item.notice.order)
+        for items in _cut_up(looks.items, self._sender.most):
+            self._fresh.append(_Batch(items))
 
     def _leave(self, notice: PendingNotice, state: NoticeState, why: str) -> None:
         """Puts down why a notice is not sent, ever or now."""
