@@ -67,7 +67,7 @@ composites | composites       | base storage elements locking engine catalog not
 recovery   | recovery         | base storage sources elements catalog proof | pydantic
 pressing   | pressing
            | base rtp track jobs storage codec sources elements engine catalog |
-retrieval  | retrieval        | base storage elements catalog             | numpy pyarrow
+retrieval  | retrieval        | base storage elements catalog notices             | numpy pyarrow
 steps      | : begin_run list_archives skip_processed choose_archives unpack_archives
            : recall_archives plan_calls extract_tracks mix_calls record_archives write_catalog
            : read_manifests look_at_archives copy_archives

@@ -64,7 +64,20 @@ def ready_event(recording: Row, told: Row, replaces: str | None, url: str) -> Ev
       replaces: SHA-256 of the file that it replaces; None for the first.
       url: what opens it.
     """
-    entry = {
+    body = {
+        **_head(READY, recording, recording["recording_type"]),
+        "call_recording": call_recording(recording, url),
+        "callpress": {**told_beside(recording, told), "replaces": replaces},
+    }
+    event_id = event_id_of(recording["call_session_id"], recording["filename"], recording["sha256"])
+    return Event(event_id=event_id, event_type=READY, body=_spelled(body))
+
+
+def call_recording(recording: Row, url: str) -> dict[str, Any]:
+    """Returns a file as the vendor has it in events and lists (`CallRecording`), times in ns since
+    1970. Args: recording: its row. url: what opens it.
+    """
+    return {
         "filename": recording["filename"],
         "url": url,
         "start_time": from_time(recording["start_time"]),
@@ -72,7 +85,11 @@ def ready_event(recording: Row, told: Row, replaces: str | None, url: str) -> Ev
         "session_id": recording["call_session_id"],
         "recording_type": recording["recording_type"],
     }
-    beside = {
+
+
+def told_beside(recording: Row, told: Row) -> dict[str, Any]:
+    """Returns what only we tell of a file, in events and lists. Args: as of `ready_event`."""
+    return {
         "uri": recording["uri"],
         "sha256": recording["sha256"],
         "size_bytes": recording["size_bytes"],
@@ -82,15 +99,7 @@ def ready_event(recording: Row, told: Row, replaces: str | None, url: str) -> Ev
         "offset_ms": recording["offset_ms"],
         "duration_ms": recording["duration_ms"],
         **_figures(told),
-        "replaces": replaces,
     }
-    body = {
-        **_head(READY, recording, recording["recording_type"]),
-        "call_recording": entry,
-        "callpress": beside,
-    }
-    event_id = event_id_of(recording["call_session_id"], recording["filename"], recording["sha256"])
-    return Event(event_id=event_id, event_type=READY, body=_spelled(body))
 
 
 def failed_event(call: Row, recording_type: str, error_type: str | None) -> Event:

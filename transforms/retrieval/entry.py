@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from transforms.elements import Row
 from transforms.media.text import printable
 from transforms.media.wall_time import from_time, spell_time
+from transforms.notices.events import call_recording, told_beside
 from transforms.storage import objects, uris
 
 CSV_COLUMNS = (
@@ -36,8 +35,6 @@ CSV_COLUMNS = (
 )
 """`start_time` and `end_time` by RFC 3339; all others as in the tables."""
 _FORMULA = ("=", "+", "-", "@")
-Opens = Callable[[str], str]
-"""Returns the URL that opens a recording, by its URI. Raises: ConfigError, StorageError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,33 +59,16 @@ class Urls:
 
 
 def vendor_entry(row: Row, url: str) -> dict[str, Any]:
-    """Returns a recording in the vendor's shape (`CallRecording`), times in ns since 1970, and
-    beside it what only we know.
+    """Returns a recording in the vendor's shape, and beside it what only we know. Args: row: of
+    `find`. url: what opens it.
     """
-    return {
-        "filename": row["filename"],
-        "url": url,
-        "start_time": from_time(row["start_time"]),
-        "end_time": from_time(row["end_time"]),
-        "session_id": row["call_session_id"],
-        "recording_type": row["recording_type"],
-        "callpress": {
-            "call_cid": row["call_cid"],
-            "uri": row["uri"],
-            "sha256": row["sha256"],
-            "size_bytes": row["size_bytes"],
-            "output_type": row["output_type"],
-            "participant_id": row["participant_id"],
-            "user_session_id": row["user_session_id"],
-            "part": row["part"],
-            "offset_ms": row["offset_ms"],
-            "duration_ms": row["duration_ms"],
-            "status": row["status"],
-            "missing_ms": row["missing_ms"],
-            "sync_error_ms": _finite(row["sync_error_ms"]),
-            "run_id": row["run_id"],
-        },
+    beside = {
+        "call_cid": row["call_cid"],
+        **told_beside(row, row),
+        "part": row["part"],
+        "run_id": row["run_id"],
     }
+    return {**call_recording(row, url), "callpress": beside}
 
 
 def csv_cells(row: Row, url: str) -> list[str]:
@@ -96,7 +76,7 @@ def csv_cells(row: Row, url: str) -> list[str]:
     spreadsheet would take for a formula has an apostrophe before it, as ids are anybody's choice.
     """
     times = {name: spell_time(from_time(row[name])) for name in ("start_time", "end_time")}
-    found = {**row, **times, "url": url, "sync_error_ms": _finite(row["sync_error_ms"])}
+    found = {**row, **told_beside(row, row), **times, "url": url}
     return [_cell(found[name]) for name in CSV_COLUMNS]
 
 
@@ -105,8 +85,3 @@ def _cell(value: Any) -> str:
         return "" if value is None else str(value)
     text = printable(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _finite(number: float | None) -> float | None:
-    """Returns a number that JSON can spell."""
-    return number if number is not None and math.isfinite(number) else None

@@ -29,6 +29,7 @@ from transforms.catalog.shards import number_together
 from transforms.elements import Row
 from transforms.media.errors import StorageError
 from transforms.media.wall_time import from_time
+from transforms.notices.rows import figures_of, file_ids
 from transforms.retrieval.wanted import Wanted
 
 _CALL = KEYS["calls"]
@@ -152,7 +153,7 @@ def tables_of(
     """
     by_date: dict[str, set[tuple[str, ...]]] = {}
     for row in sessions:
-        by_date.setdefault(row["call_date"], set()).add(tuple(row[name] for name in _CALL))
+        by_date.setdefault(row["call_date"], set()).add(_call(row))
     found: dict[str, list[Row]] = {table: [] for table in CALL_TABLES}
     for table, (call_date, keys) in itertools.product(CALL_TABLES, sorted(by_date.items())):
         try:
@@ -184,7 +185,7 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
         return
     if keys is not None:
         owners = _spelled(recordings.select(_CALL), file, tell)
-        keys = WantedKeys(_CALL, {tuple(row[name] for name in _CALL) for row in owners})
+        keys = WantedKeys(_CALL, set(map(_call, owners)))
     beside = [
         _read(table, _beside(catalog_uri, table, file, tell), columns, keys, tell)
         for table, columns in (("tracks", (*_FILE, *FIGURES)), ("calls", (*_CALL, *FIGURES[:2])))
@@ -199,7 +200,7 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
                 rows.append(row)
         figures = _figures_of(_spelled(tracks, file, tell), _spelled(calls, file, tell))
         for row in rows:
-            row.update(figures.get(_key(row), dict.fromkeys(FIGURES)))
+            row.update({**dict.fromkeys(FIGURES), **figures.get(_key(row), {})})
             row["part"] = None if row["recording_type"] == "composite" else row["part"] or 0
         yield from _in_order(
             [row for row in rows if not wanted.statuses or row["status"] in wanted.statuses]
@@ -288,35 +289,24 @@ def _spelled(rows: pa.Table, file: CatalogFile, tell: Tell) -> list[Row]:
 
 def _figures_of(tracks: Iterable[Row], calls: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
     """Returns `FIGURES` of the files of some calls, by `_key`."""
-    found: dict[tuple[Any, ...], Row] = {}
-    largest: dict[tuple[Any, ...], float] = {}
+    rows_of: dict[tuple[str, ...], list[Row]] = {}
     for row in tracks:
-        found[_key({**row, "recording_type": "individual"})] = _picked(row)
-        call, error_ms = tuple(row[name] for name in _CALL), row["sync_error_ms"]
-        if error_ms is not None:
-            largest[call] = max(error_ms, largest.get(call, error_ms))
-    for row in calls:
-        call = tuple(row[name] for name in _CALL)
-        found[call] = {**_picked(row), "sync_error_ms": largest.get(call)}
-    return found
-
-
-def _picked(row: Row) -> dict[str, Any]:
-    return {name: row.get(name) for name in FIGURES}
+        rows_of.setdefault(_call(row), []).append(row)
+    call_rows = {_call(row): row for row in calls}
+    return {
+        (*call, *ids): figures
+        for call in rows_of.keys() | call_rows.keys()
+        for ids, figures in figures_of(rows_of.get(call, ()), call_rows.get(call)).items()
+    }
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    """Returns what a file is of. A mix is of its call alone."""
-    call = tuple(row[name] for name in _CALL)
-    if row["recording_type"] == "composite":
-        return call
-    return (
-        *call,
-        row["participant_id"],
-        row["user_session_id"],
-        row["output_type"],
-        row["part"] or 0,
-    )
+    """Returns what a file is of."""
+    return (*_call(row), *file_ids(row))
+
+
+def _call(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in _CALL)
 
 
 def _made(row: Row) -> float:
@@ -330,11 +320,11 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
     """
     begins: dict[tuple[str, ...], datetime] = {}
     for row in rows:
-        session = tuple(row[name] for name in _CALL)
+        session = _call(row)
         begins[session] = min(row["start_time"], begins.get(session, row["start_time"]))
 
     def place(row: Row) -> tuple[Any, ...]:
-        session = tuple(row[name] for name in _CALL)
+        session = _call(row)
         is_track = row["recording_type"] != "composite"
         names = [row[name] or "" for name in ("participant_id", "user_session_id", "output_type")]
         return (
