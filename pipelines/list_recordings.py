@@ -22,7 +22,7 @@ from pipelines.recording_commands import RecordingsArguments, Shape
 from pipelines.verify import no_catalog
 from transforms.catalog import partitions
 from transforms.elements import Row
-from transforms.media.errors import StorageError
+from transforms.media.errors import ConfigError, StorageError
 from transforms.media.text import printable, printable_json
 from transforms.media.wall_time import from_time, spell_time
 from transforms.retrieval import find
@@ -113,12 +113,22 @@ def _say(line: str) -> None:
 
 
 def _opened(found: Iterator[Row], urls: Urls, problems: Problems) -> Iterator[tuple[Row, str]]:
+    """Yields recordings with what opens them; tells of those that nothing can. Raises: ConfigError:
+    nothing can open the first one.
+    """
+    has_begun = False
     for row in found:
         try:
             url = urls.open(row["uri"])
+        except ConfigError as error:
+            if not has_begun:
+                raise
+            problems.tell(str(error))
+            continue
         except StorageError as error:  # as it would be for all others
             problems.tell(error.message)
             return
+        has_begun = True
         yield row, url
 
 

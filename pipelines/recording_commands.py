@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pipelines.notify_flags import url_base_of
 from pipelines.parsing import Commands, UsageError
 from transforms.bounds import parse_duration
-from transforms.filters import is_glob
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
 from transforms.retrieval.wanted import Wanted, parse_bound
@@ -210,9 +209,7 @@ def _read_get(arguments: argparse.Namespace) -> GetArguments:
     if arguments.call is None:
         raise UsageError("get needs a call, expected TYPE:ID")
     _require_catalog(arguments)
-    wanted = _wanted_of(arguments)
-    if is_glob(wanted.call):
-        raise ConfigError(f"{wanted.call}: get copies one call, expected TYPE:ID without wildcards")
+    wanted = replace(_wanted_of(arguments), takes_globs=False)
     if not arguments.output:
         raise UsageError("--output is required")
     if not objects.is_on_this_machine(arguments.output):

@@ -171,6 +171,22 @@ def test_filters_narrow_the_list(shelf: Shelf) -> None:
     assert json.loads(_listed(catalog, "--status", "partial", "--json").out)["recordings"] == []
 
 
+def test_file_that_cannot_be_signed_among_others_is_told(
+    shelf: Shelf, moto: CloudServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    for day, place in enumerate(("s3://calls/x", "/disk", "s3://calls/x")):
+        shelf.add("a", EVERYBODY, session=f"s{day}", day=day)[0]["uri"] = f"{place}/{day}.mp3"
+
+    done = _listed(shelf.write(), "--signed-urls", "1h", "--json")
+
+    found = json.loads(done.out)["recordings"]
+    assert [each["session_id"] for each in found] == ["s2", "s0"]
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith("callpress: /disk/1.mp3: no link to it can be signed")
+
+
 # --- what is not there ----------------------------------------------------------------------------
 
 
@@ -358,7 +374,7 @@ def test_sessions_that_failed_are_in_the_rows(shelf: Shelf, tmp_path: Path) -> N
         (("--catalog", "C", "--output", "O"), 2, "get needs a call, expected TYPE:ID"),
         (("default:a", "--output", "O"), 2, "--catalog is required"),
         (("default:a", "--catalog", "C"), 2, "--output is required"),
-        (("default:*", "--catalog", "C", "--output", "O"), 2, "get copies one call, expected TYPE"),
+        (("default:*", "--catalog", "C", "--output", "O"), 1, "default:*: the catalog"),
         (("default:a", "--catalog", "C", "--output", "gs://b/x"), 2, "expected a folder of this m"),
         (("default:b", "--catalog", "C", "--output", "O"), 1, "has no such call"),
         (
@@ -379,6 +395,20 @@ def test_what_cannot_be_copied_is_one_line(
     assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
     assert message in done.err
     assert not (shelf.folder / "new").exists()
+
+
+def test_call_whose_id_looks_like_a_glob_is_that_call(shelf: Shelf, tmp_path: Path) -> None:
+    for row in (*shelf.add("room [1-9]*", "ann"), *shelf.add("room 1", "bob", session="other")):
+        shelf.put(row)
+    catalog = shelf.write()
+
+    done = _got(catalog, "default:room [1-9]*", tmp_path / "copies")
+
+    assert (done.status, done.err) == (0, "")
+    assert len(list((tmp_path / "copies").glob("*_ann.mkv"))) == 1
+    assert len(list((tmp_path / "copies").iterdir())) == 2
+    whose = [each["callpress"]["participant_id"] for each in _entries(catalog, "default:room*")]
+    assert sorted(whose) == ["ann", "bob"]
 
 
 def test_folder_that_cannot_be_written_is_one_line(shelf: Shelf) -> None:

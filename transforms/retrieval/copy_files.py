@@ -20,6 +20,7 @@ from typing import BinaryIO
 from transforms.elements import Row
 from transforms.media.errors import CallpressError, StorageError
 from transforms.storage import globs, objects
+from transforms.storage.uris import shown
 
 _BLOCK_BYTES = 1 << 20
 _AT_A_TIME = 4
@@ -100,16 +101,18 @@ def _copied(folder: Path, number: int, name: str, row: Row, stopped: threading.E
         with objects.open_input(uri) as recording:
             while block := recording.read(_BLOCK_BYTES):
                 if stopped.is_set():
-                    raise StorageError(f"{uri}: was not copied to its end")
+                    raise StorageError(f"{shown(uri)}: was not copied to its end")
                 digest.update(block)
                 copied += len(block)
                 if copied > size_bytes:
                     break
                 file.write(block)
         if copied != size_bytes:
-            raise StorageError(f"{uri}: {copied} bytes came, its row says {size_bytes}")
+            raise StorageError(f"{shown(uri)}: {copied} bytes came, its row says {size_bytes}")
         if digest.hexdigest() != sha256:
-            raise StorageError(f"{uri}: its SHA-256 is {digest.hexdigest()}, its row says {sha256}")
+            raise StorageError(
+                f"{shown(uri)}: its SHA-256 is {digest.hexdigest()}, its row says {sha256}"
+            )
     return Became.COPIED
 
 
@@ -117,11 +120,13 @@ def _check_listed(uri: str, size_bytes: int) -> None:
     """Raises: StorageError: there is no file of that size; a pipe would be waited for."""
     listed = next(iter(objects.match(globs.quote(uri))), None)
     if listed is None:
-        raise StorageError(f"{uri}: it is not there, though the catalog has a row of it")
+        raise StorageError(f"{shown(uri)}: it is not there, though the catalog has a row of it")
     if listed.unreadable or listed.special_mode:
-        raise StorageError(f"{uri}: is no file ({listed.unreadable or listed.special_mode})")
+        raise StorageError(f"{shown(uri)}: is no file ({listed.unreadable or listed.special_mode})")
     if listed.size_bytes != size_bytes:
-        raise StorageError(f"{uri}: it has {listed.size_bytes} bytes, its row says {size_bytes}")
+        raise StorageError(
+            f"{shown(uri)}: it has {listed.size_bytes} bytes, its row says {size_bytes}"
+        )
 
 
 def _is_there(path: Path, size_bytes: int, sha256: str) -> bool:

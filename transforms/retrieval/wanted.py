@@ -31,6 +31,8 @@ class Wanted:
 
     call: str = ""
     """A cid, `type:id`, or a glob over cids."""
+    takes_globs: bool = True
+    """Whether it may be a glob: an id may have such characters, too."""
     since_unix_ns: int | None = None
     """Recordings that begin then or later."""
     until_unix_ns: int | None = None
@@ -43,12 +45,12 @@ class Wanted:
     @property
     def names_call(self) -> bool:
         """Whether it is one call that is asked for."""
-        return bool(self.call) and not is_glob(self.call)
+        return bool(self.call) and not (self.takes_globs and is_glob(self.call))
 
     @property
     def narrows(self) -> bool:
         """Whether anything is asked for beside a call."""
-        return self != Wanted(call=self.call)
+        return self != Wanted(call=self.call, takes_globs=self.takes_globs)
 
     def may_be_of(self, call_date: str) -> bool:
         """Whether a wanted recording can have its row under a `call_date`."""
@@ -63,12 +65,18 @@ class Wanted:
             return True
 
     def wants(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of `recordings` that begins in time is asked for, by all but its status."""
+        """Whether a row of `recordings` is asked for: one that begins in time, and is of the call
+        where one is named. All but its status is looked at.
+        """
         return (
-            (not self.call or Filters(calls=(self.call,)).wants_cid(row["call_cid"]))
+            (self.names_call or not self.call or _matches(self.call, row["call_cid"]))
             and (not self.recording_types or row["recording_type"] in self.recording_types)
             and (not self.participants or row["participant_id"] in self.participants)
         )
+
+
+def _matches(call: str, cid: str) -> bool:
+    return Filters(calls=(call,)).wants_cid(cid)
 
 
 def utc_date_of(unix_ns: int | None) -> date | None:
