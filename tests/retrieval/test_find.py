@@ -9,6 +9,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.beam import CALL_DATE, CALL_START_UNIX_NS
@@ -233,6 +235,48 @@ def test_rows_that_no_run_wrote_are_told_and_left_out(shelf: Shelf) -> None:
     assert sorted(problem.split(": ", 1)[1] for problem in problems) == [
         "rows without start_time: 2; callpress verify tells what to do",
         "rows without uri: 1; callpress verify tells what to do",
+    ]
+
+
+def test_values_that_python_has_nothing_for_cost_no_other_object(shelf: Shelf) -> None:
+    shelf.add("a", EVERYBODY, "ann", day=0)
+    shelf.add("b", EVERYBODY, "ann", day=1)
+    catalog = shelf.write()
+    dates = [utc_date(CALL_START_UNIX_NS + day * DAY_NS) for day in (0, 1)]
+    for table, date_of, column in (
+        ("recordings", dates[0], "participant_id"),
+        ("tracks", dates[1], "status"),
+    ):
+        path = catalog / table / f"call_date={date_of}" / "part-0.parquet"
+        rows = pq.ParquetFile(path).read()
+        broken = pa.chunked_array([_no_utf8(rows.num_rows)])
+        pq.write_table(rows.set_column(rows.schema.names.index(column), column, broken), path)
+
+    for call in ("", "default:b"):
+        problems: list[str] = []
+        found = _find(catalog, problems, call=call)
+        assert [(row["call_id"], row["status"]) for row in found] == [("b", "ok"), ("b", None)]
+        assert len(problems) == (1 if call else 2)
+        assert problems[0].startswith(f"{catalog}/tracks/call_date={dates[1]}")
+
+
+def _no_utf8(count: int) -> pa.Array:
+    buffers = pa.array([b"\xff"] * count, pa.binary()).buffers()
+    return pa.Array.from_buffers(pa.string(), count, [None, *buffers[1:]])
+
+
+def test_row_of_no_session_is_told_and_costs_no_other(shelf: Shelf) -> None:
+    (bad,) = shelf.add("a", "ann")
+    shelf.add("a", "bob", session="other")
+    bad["call_session_id"] = None
+    shelf.write()
+    problems: list[str] = []
+
+    (found,) = _find(shelf.catalog, problems, call="default:a")
+
+    assert found["participant_id"] == "bob"
+    assert [problem.split(": ", 1)[1] for problem in problems] == [
+        "rows without call_session_id: 1; callpress verify tells what to do"
     ]
 
 

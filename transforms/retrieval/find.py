@@ -12,6 +12,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from transforms.media.errors import StorageError
 from transforms.media.wall_time import from_time
 from transforms.notices.rows import figures_of, file_ids
 from transforms.retrieval.wanted import Wanted
+from transforms.storage import uris
 
 _CALL = KEYS["calls"]
 _FILE = (*_CALL, "participant_id", "user_session_id", "output_type", "part")
@@ -61,6 +63,8 @@ _COLUMNS = (
 )
 FIGURES = ("status", "missing_ms", "sync_error_ms")
 """What is told of a file that its own row has not: of its track, or for a mix of its call."""
+_BESIDE = {"tracks": (*_FILE, *FIGURES), "calls": (*_CALL, "status", "missing_ms")}
+"""The tables that have these, and their columns that are read."""
 _READ_AT_A_TIME = 16
 _SESSIONS_AT_A_TIME = 1_000
 _NEVER = np.iinfo(np.int64).max
@@ -151,13 +155,14 @@ def tables_of(
       participants: only rows of these, and those of `calls`; empty for all.
       tell: is told what cannot be read.
     """
-    by_date: dict[str, set[tuple[str, ...]]] = {}
+    by_date: dict[str, list[Row]] = {}
     for row in sessions:
-        by_date.setdefault(row["call_date"], set()).add(_call(row))
+        by_date.setdefault(row["call_date"], []).append(row)
     found: dict[str, list[Row]] = {table: [] for table in CALL_TABLES}
-    for table, (call_date, keys) in itertools.product(CALL_TABLES, sorted(by_date.items())):
+    for table, call_date in itertools.product(CALL_TABLES, sorted(by_date)):
+        owners = _owners(by_date[call_date])
         try:
-            rows = partitions.read_rows(catalog_uri, table, call_date, _CALL, keys)
+            rows = partitions.read_rows(catalog_uri, table, call_date, _CALL, owners)
         except StorageError as error:
             tell(error.message)
             continue
@@ -184,21 +189,26 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
     if not recordings.num_rows:
         return
     if keys is not None:
-        owners = _spelled(recordings.select(_CALL), file, tell)
-        keys = WantedKeys(_CALL, set(map(_call, owners)))
+        keys = WantedKeys(_CALL, _owners(_spelled(recordings.select(_CALL), file, tell)))
     beside = [
         _read(table, _beside(catalog_uri, table, file, tell), columns, keys, tell)
-        for table, columns in (("tracks", (*_FILE, *FIGURES)), ("calls", (*_CALL, *FIGURES[:2])))
+        for table, columns in _BESIDE.items()
+    ]
+    places = [
+        replace(file, uri=uris.join(catalog_uri, table, f"call_date={file.call_date}"))
+        for table in _BESIDE
     ]
     lacking: Counter[str] = Counter()
-    for portion, tracks, calls in _portions(recordings, *beside):
+    for portion, *others in _portions(recordings, *beside):
         rows = []
         for row in _spelled(portion, file, tell):
             if missing := [name for name in _NEEDED if row[name] is None]:
                 lacking[missing[0]] += 1
             elif wanted.wants(row):
                 rows.append(row)
-        figures = _figures_of(_spelled(tracks, file, tell), _spelled(calls, file, tell))
+        figures = _figures_of(
+            *(_spelled(each, place, tell) for each, place in zip(others, places, strict=True))
+        )
         for row in rows:
             row.update({**dict.fromkeys(FIGURES), **figures.get(_key(row), {})})
             row["part"] = None if row["recording_type"] == "composite" else row["part"] or 0
@@ -303,6 +313,11 @@ def _figures_of(tracks: Iterable[Row], calls: Iterable[Row]) -> dict[tuple[Any, 
 def _key(row: Row) -> tuple[Any, ...]:
     """Returns what a file is of."""
     return (*_call(row), *file_ids(row))
+
+
+def _owners(rows: Iterable[Row]) -> set[tuple[str, ...]]:
+    """Returns the call sessions that rows are of; a damaged row may be of none."""
+    return {_call(row) for row in rows if None not in _call(row)}
 
 
 def _call(row: Row) -> tuple[str, ...]:
