@@ -162,10 +162,14 @@ def _wanted_of(arguments: argparse.Namespace) -> Wanted:
     if arguments.call is not None and ":" not in call:
         raise ConfigError(f"{call}: expected TYPE:ID, for example default:{call}")
     now = time.time_ns()
+    since, until = (
+        None if text is None else parse_bound(flag, text, now)
+        for flag, text in (("--since", arguments.since), ("--until", arguments.until))
+    )
     return Wanted(
         call=call,
-        since_unix_ns=arguments.since and parse_bound("--since", arguments.since, now),
-        until_unix_ns=arguments.until and parse_bound("--until", arguments.until, now),
+        since_unix_ns=since,
+        until_unix_ns=until,
         recording_types=tuple(arguments.types),
         participants=tuple(arguments.participant),
         statuses=tuple(arguments.statuses),

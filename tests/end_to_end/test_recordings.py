@@ -136,7 +136,9 @@ def test_url_base_stands_for_the_output(shelf: Shelf) -> None:
 
 
 @pytest.mark.usefixtures("cloud_faults")
-def test_signed_urls_open_the_files(shelf: Shelf, cloud: CloudServer, cloud_place: str) -> None:
+def test_files_in_a_bucket_are_opened_by_signed_urls_and_copied(
+    shelf: Shelf, cloud: CloudServer, cloud_place: str
+) -> None:
     for row in shelf.add("a", EVERYBODY, "ann"):
         data = shelf.put(row).read_bytes()
         row["uri"] = f"{cloud_place}/recordings/default/a/s/{row['filename']}"
@@ -149,6 +151,9 @@ def test_signed_urls_open_the_files(shelf: Shelf, cloud: CloudServer, cloud_plac
         with urllib.request.urlopen(each["url"]) as answer:
             assert len(answer.read()) == each["callpress"]["size_bytes"]
         assert "?" not in each["callpress"]["uri"]
+
+    assert _got(shelf.catalog, "default:a", shelf.folder / "copies").status == 0
+    assert len(list((shelf.folder / "copies").glob("*.m*"))) == 2
 
 
 def test_filters_narrow_the_list(shelf: Shelf) -> None:
@@ -258,6 +263,7 @@ def test_damaged_object_leaves_whole_json(shelf: Shelf) -> None:
         (("--catalog", "x", "--signed-urls", "8d"), "--signed-urls 8d: expected more than nothing"),
         (("--catalog", "x", "--signed-urls", "0s"), "--signed-urls 0s: expected more than nothing"),
         (("--catalog", "x", "--since", "soon"), "--since soon: expected a day such as 2026-11-20"),
+        (("--catalog", "x", "--until", ""), "--until : expected a day such as 2026-11-20"),
         (("--catalog", "x", "--status", "good"), "invalid choice: 'good'"),
     ],
 )
