@@ -371,7 +371,7 @@ def test_verify_of_what_is_right_is_one_line(verified: Path) -> None:
         done = callpress("verify", *flags)
         assert (done.status, done.err) == (0, "")
         assert re.fullmatch(
-            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 9 tables: "
+            r"callpress: 6 rows of recordings, 6 files, \S+ MB, 10 tables: "
             r"all there, size.* as in the catalog\n",
             done.out,
         )
