@@ -4,7 +4,6 @@ told twice but under one id.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_sender import CRM, FakeSender, states_of, tell_by
 from tests.support.receiver import (
     DATE,
     MADE,
@@ -32,55 +32,9 @@ from transforms.elements import Row
 from transforms.locking.lock import LockLostError
 from transforms.media.errors import ConfigError, StorageError
 from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.notices.sending import Pace
 from transforms.notices.tell import Told, tell_pending
 from transforms.storage.registry import store_of
 from transforms.targets import Notify, Target, TargetKind
-
-
-def _states(folder: Path) -> Counter[str]:
-    return Counter(row["state"] for row in read_table(folder, "notices"))
-
-
-class FakeSender:
-    """Answers as it is told to."""
-
-    at_a_time = 4
-
-    def __init__(self, *answers: Answer, most: int = 1) -> None:
-        """Args: answers: to the next calls; delivered when there are none left."""
-        self.most = most
-        self.sent: list[Sequence[Notice]] = []
-        self.is_closed = False
-        self._answers = list(answers)
-
-    def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
-        self.sent.append(notices)
-        answer = self._answers.pop(0) if self._answers else Answer(state=NoticeState.DELIVERED)
-        return [answer] * len(notices)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def ids(self) -> list[str]:
-        """Returns what was sent, in order."""
-        return [notice.event_id for some in self.sent for notice in some]
-
-
-CRM = Target(name="crm", kind=TargetKind.HTTPS, place="https://crm.example.org/hook")
-
-
-def _tell(folder: Path, sender: FakeSender, pace: Pace = QUICK, budget_seconds: float = 30) -> Told:
-    notify = Notify(targets=(CRM,), budget_seconds=budget_seconds)
-    (told,) = tell_pending(
-        str(folder), notify, "r1", lambda: None, senders=lambda _: sender, pace=pace
-    )
-    assert sender.is_closed or not sender.sent
-    return told
-
-
-AGAIN = Answer(state=NoticeState.PENDING, http_status=503, why="HTTP status 503")
-
 
 # --- all of it ------------------------------------------------------------------------------------
 
@@ -113,7 +67,7 @@ def test_500_events_to_a_bad_receiver_by_runs_that_are_killed_twice(
         assert {each.body for each in taken} == {bodies[event_id]}
         assert len(taken) == 1 or event_id in killed_at
     assert min(receiver.statuses[status] for status in (0, 429, 500, 502, 503)) > 0
-    assert _states(tmp_path) == {"delivered": 498, "failed": 1, "pending": 1}
+    assert states_of(tmp_path) == {"delivered": 498, "failed": 1, "pending": 1}
     assert (told.pending, told.gone) == (1, 0)
     assert f"{gone['uri']} is not there" in told.why
 
@@ -136,17 +90,17 @@ def test_receiver_that_never_answers_costs_the_budget_at_most(
     attempts = Counter(row["attempts"] for row in read_table(tmp_path, "notices"))
     assert 0 < attempts[1] <= 32
     assert attempts[0] + attempts[1] == 200
-    assert _states(tmp_path) == {"pending": 200}
+    assert states_of(tmp_path) == {"pending": 200}
 
 
 def test_what_is_delivered_is_never_sent_again(tmp_path: Path) -> None:
     rows = make_catalog(tmp_path, 5, ["crm", "other"])
     first, second = FakeSender(), FakeSender()
 
-    assert _tell(tmp_path, first) == Told(
+    assert tell_by(tmp_path, first) == Told(
         target="crm", delivered=5, pending=0, failed=0, gone=0, why=""
     )
-    assert _tell(tmp_path, second).delivered == 0
+    assert tell_by(tmp_path, second).delivered == 0
 
     assert sorted(first.ids()) == sorted({row["event_id"] for row in rows})
     assert second.sent == []
@@ -198,7 +152,7 @@ def test_objects_without_anything_pending_are_known_by_their_footers(
 ) -> None:
     for day, targets in (("2026-11-18", ["crm"]), ("2026-11-19", ["crm"]), (DATE, ["other"])):
         make_catalog(tmp_path, 3, targets, day)
-    _tell(tmp_path, FakeSender())
+    tell_by(tmp_path, FakeSender())
     make_catalog(tmp_path, 2, ["crm"], "2026-11-21", first=3)
     read: list[str] = []
     scan = partitions.scan
@@ -209,7 +163,7 @@ def test_objects_without_anything_pending_are_known_by_their_footers(
 
     monkeypatch.setattr(partitions, "scan", noting)
 
-    assert _tell(tmp_path, FakeSender()).delivered == 2
+    assert tell_by(tmp_path, FakeSender()).delivered == 2
 
     assert Counter(read) == {  # of the 20th another target's are pending
         "notices 2026-11-20": 1, "notices 2026-11-21": 2, "recordings 2026-11-21": 1,
@@ -247,7 +201,7 @@ def test_event_that_is_not_true_is_not_sent(
     _only_notices(tmp_path, **changed)
     sender = FakeSender()
 
-    told = _tell(tmp_path, sender)
+    told = tell_by(tmp_path, sender)
 
     assert sender.sent == []
     assert (told.pending, told.failed, told.why) == (
@@ -264,12 +218,12 @@ def test_file_of_another_size_is_not_told(tmp_path: Path) -> None:
     Path(row["uri"]).write_bytes(b"longer")
     sender = FakeSender()
 
-    told = _tell(tmp_path, sender)
+    told = tell_by(tmp_path, sender)
 
     assert (sender.sent, told.pending) == ([], 1)
     assert told.why == f"{row['uri']} has 6 bytes, expected 1 by its row"
     written = (tmp_path / "notices" / f"call_date={DATE}" / "part-0.parquet").stat().st_mtime_ns
-    _tell(tmp_path, sender)  # nothing new to put down
+    tell_by(tmp_path, sender)  # nothing new to put down
     assert (
         tmp_path / "notices" / f"call_date={DATE}" / "part-0.parquet"
     ).stat().st_mtime_ns == written
@@ -282,21 +236,21 @@ def test_what_is_no_file_is_not_told(tmp_path: Path, there: bool) -> None:
     write_table(tmp_path, "notices", [{**row, "uri": uri}])
     (recording,) = read_table(tmp_path, "recordings")
     write_table(tmp_path, "recordings", [{**recording, "uri": uri, "size_bytes": None}])
-    told = _tell(tmp_path, FakeSender())
+    told = tell_by(tmp_path, FakeSender())
     assert (told.pending, told.why[-28:]) == (1, " is no file that can be read")
 
 
 def test_more_tries_than_can_be_counted_are_no_more(tmp_path: Path) -> None:
     (row,) = make_catalog(tmp_path, 1, ["crm"])
     write_table(tmp_path, "notices", [{**row, "attempts": (1 << 63) - 1}])
-    assert _tell(tmp_path, FakeSender()).delivered == 1
+    assert tell_by(tmp_path, FakeSender()).delivered == 1
 
 
 def test_failed_call_is_told_of(tmp_path: Path) -> None:
     (row,) = make_catalog(tmp_path, 1, ["crm"])
     row |= {"event_type": "call.recording_failed", "call_id": "other", "uri": None, "sha256": None}
     write_table(tmp_path, "notices", [row])
-    assert _tell(tmp_path, FakeSender()).delivered == 1
+    assert tell_by(tmp_path, FakeSender()).delivered == 1
 
 
 def test_rows_that_a_killed_split_left_twice_are_sent_once(tmp_path: Path) -> None:
@@ -308,149 +262,12 @@ def test_rows_that_a_killed_split_left_twice_are_sent_once(tmp_path: Path) -> No
     write_table(tmp_path, "notices", half, name="part-1-1")
     sender = FakeSender()
 
-    assert _tell(tmp_path, sender).delivered == 40
+    assert tell_by(tmp_path, sender).delivered == 40
 
     assert sorted(sender.ids()) == sorted(row["event_id"] for row in rows)
     assert {notice.shard for some in sender.sent for notice in some} == {
         f"{DATE}_part-0", f"{DATE}_part-1-1",
     }  # fmt: skip
-
-
-# --- how often, and how long ----------------------------------------------------------------------
-
-
-def test_tries_are_counted_over_runs(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 1, ["crm"])
-    first = FakeSender(
-        AGAIN, AGAIN, Answer(state=NoticeState.PENDING, why="mend it", ends_target=True)
-    )
-    told = _tell(tmp_path, first)
-    assert (told.pending, told.why) == (1, "mend it")
-    (row,) = read_table(tmp_path, "notices")
-    assert (row["state"], row["attempts"], row["http_status"], row["message"]) == (
-        "pending", 3, None, "mend it",
-    )  # fmt: skip
-
-    second = FakeSender()
-    _tell(tmp_path, second)
-
-    assert [notice.attempt for some in (*first.sent, *second.sent) for notice in some] == [
-        1,
-        2,
-        3,
-        4,
-    ]
-    (row,) = read_table(tmp_path, "notices")
-    assert (row["state"], row["attempts"], row["message"]) == ("delivered", 4, None)
-
-
-def test_target_that_never_succeeds_is_left_alone(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 200, ["crm"])
-    sender = FakeSender(*[AGAIN] * 1_000)
-    told = _tell(tmp_path, sender, Pace(first_wait_seconds=0.001, failures_in_a_row=64))
-    assert 64 <= len(sender.sent) < 64 + sender.at_a_time
-    assert told.pending == 200
-    assert told.why.startswith("it failed 64 times in a row, the last time: HTTP status 503")
-
-
-def test_one_success_ends_a_row_of_failures(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 30, ["crm"])
-    good = Answer(state=NoticeState.DELIVERED)
-    sender = FakeSender(*([AGAIN] * 5 + [good]) * 10)
-    told = _tell(tmp_path, sender, Pace(first_wait_seconds=0.001, failures_in_a_row=10))
-    assert (told.delivered, told.why) == (30, "")
-
-
-def test_410_ends_the_target_and_the_rest_waits(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 50, ["crm"])
-    told = _tell(
-        tmp_path,
-        FakeSender(Answer(state=NoticeState.GONE, http_status=410, why="no", ends_target=True)),
-    )
-    assert (told.gone, told.delivered + told.pending, told.why) == (1, 49, "no")
-    assert told.pending >= 40
-    assert _states(tmp_path)["gone"] == 1
-
-
-def test_target_that_asks_for_it_is_left_alone(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 30, ["crm"])
-    asked = 0.4
-    busy = Answer(
-        state=NoticeState.PENDING, http_status=429, why="HTTP status 429", after_seconds=asked
-    )
-    moments: list[float] = []
-
-    class Noting(FakeSender):
-        def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
-            moments.append(time.monotonic())
-            return super().send(notices)
-
-    told = _tell(tmp_path, Noting(busy))
-
-    assert told.delivered == 30
-    pauses = [after - before for before, after in itertools.pairwise(moments)]
-    assert max(pauses) >= asked - 0.05
-
-
-def test_target_that_asks_for_longer_than_there_is_waits_for_the_next_run(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 30, ["crm"])
-    busy = Answer(
-        state=NoticeState.PENDING, http_status=429, why="HTTP status 429", after_seconds=1e18
-    )
-    began = time.monotonic()
-    told = _tell(tmp_path, FakeSender(*[busy] * 4))
-    assert told.pending == 30
-    assert told.why.startswith("it asks to be left alone for 1000000000000000000 s")
-    assert time.monotonic() - began < 15
-
-
-def test_what_is_refused_is_failed_and_not_sent_again(tmp_path: Path) -> None:
-    make_catalog(tmp_path, 3, ["crm"])
-    no = Answer(state=NoticeState.FAILED, http_status=400, why="HTTP status 400")
-    sender = FakeSender(no)
-    told = _tell(tmp_path, sender)
-    assert (told.failed, told.delivered, told.why) == (1, 2, "HTTP status 400")
-    assert len(sender.sent) == 3
-
-
-def test_notices_of_a_shard_go_together_where_a_sender_takes_many(tmp_path: Path) -> None:
-    rows = make_catalog(tmp_path, 100, ["crm"])
-    later = [{**row, "created_at": MADE + timedelta(minutes=-n)} for n, row in enumerate(rows)]
-    write_table(tmp_path, "notices", later)
-    make_catalog(tmp_path, 10, ["crm"], "2026-11-21", first=100)
-    sender = FakeSender(AGAIN, most=64)
-    told = _tell(tmp_path, sender)
-    assert told.delivered == 110
-    assert len(sender.sent) == 4  # one of them twice, as it was
-    assert {len(some) for some in sender.sent} == {10, 36, 64}
-    made = {row["event_id"]: row["created_at"] for row in later}
-    for some in sender.sent:
-        assert len({notice.shard for notice in some}) == 1
-        order = [(notice.call, made.get(notice.event_id, MADE)) for notice in some]
-        assert order == sorted(order)
-
-
-def test_no_notice_of_a_call_overtakes_one_where_a_sender_takes_many(tmp_path: Path) -> None:
-    """Those of the first three calls do not fit into one batch each."""
-    rows = make_catalog(tmp_path, 12, ["crm"])
-    made = {row["event_id"]: MADE - timedelta(minutes=n) for n, row in enumerate(rows)}
-    write_table(tmp_path, "notices", [{**row, "created_at": made[row["event_id"]]} for row in rows])
-    sender = FakeSender(AGAIN, AGAIN, Answer(state=NoticeState.DELIVERED), AGAIN, most=3)
-    sender.at_a_time = 1
-
-    assert _tell(tmp_path, sender).delivered == 12
-
-    last = {notice.event_id: number for number, some in enumerate(sender.sent) for notice in some}
-    first = {
-        notice.event_id: number
-        for number, some in reversed(list(enumerate(sender.sent)))
-        for notice in some
-    }
-    for one, other in itertools.permutations(rows, 2):
-        if one["call_id"] == other["call_id"] and made[one["event_id"]] < made[other["event_id"]]:
-            assert last[one["event_id"]] <= first[other["event_id"]] or (
-                first[one["event_id"]] == first[other["event_id"]]
-            )
 
 
 # --- what goes wrong on our side ------------------------------------------------------------------
@@ -467,7 +284,7 @@ def test_run_that_lost_its_catalog_marks_nothing_more(tmp_path: Path) -> None:
         tell_pending(
             str(tmp_path), Notify(targets=(CRM,)), "r1", lost, senders=lambda _: sender, pace=QUICK
         )
-    assert _states(tmp_path) == {"pending": 3}
+    assert states_of(tmp_path) == {"pending": 3}
 
 
 def test_bug_of_a_sender_is_raised_and_what_was_delivered_is_marked(tmp_path: Path) -> None:
@@ -480,8 +297,8 @@ def test_bug_of_a_sender_is_raised_and_what_was_delivered_is_marked(tmp_path: Pa
             return super().send(notices)
 
     with pytest.raises(ZeroDivisionError):
-        _tell(tmp_path, Broken())
-    assert _states(tmp_path)["delivered"] >= 16
+        tell_by(tmp_path, Broken())
+    assert states_of(tmp_path)["delivered"] >= 16
 
 
 def test_damaged_object_costs_no_other(tmp_path: Path) -> None:
@@ -489,7 +306,7 @@ def test_damaged_object_costs_no_other(tmp_path: Path) -> None:
     damaged = tmp_path / "notices" / "call_date=2026-11-19" / "part-0.parquet"
     damaged.parent.mkdir()
     damaged.write_bytes(b"nothing of ours")
-    told = _tell(tmp_path, FakeSender())
+    told = tell_by(tmp_path, FakeSender())
     assert told.delivered == 3
     assert told.why.startswith(f"{damaged}: not a Parquet file")
 
@@ -518,15 +335,15 @@ def test_marks_that_cannot_be_written_are_told(
         raise StorageError(f"{uri.rpartition('/')[2]}: no")
 
     monkeypatch.setattr(parquet_objects, "write", refuse)
-    told = _tell(tmp_path, FakeSender())
+    told = tell_by(tmp_path, FakeSender())
     assert (told.delivered, told.why) == (3, "part-0.parquet: no")
-    assert _states(tmp_path) == {"pending": 3}
+    assert states_of(tmp_path) == {"pending": 3}
 
 
 def test_without_targets_nothing_is_asked(tmp_path: Path) -> None:
     assert tell_pending(str(tmp_path / "none"), Notify(), "r1", lambda: None) == []
 
 
-def test_catalog_without_notices_has_nothing_to_tell(tmp_path: Path) -> None:
-    told = _tell(tmp_path, FakeSender())
+def test_catalog_without_notices_has_nothing_totell_by(tmp_path: Path) -> None:
+    told = tell_by(tmp_path, FakeSender())
     assert told == Told(target="crm", delivered=0, pending=0, failed=0, gone=0, why="")
