@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from tests.support.fake_sender import AGAIN, FakeSender, states_of, tell_by
+from tests.support.fake_sender import AGAIN, CRM, FakeSender, states_of, tell_by
 from tests.support.receiver import MADE, make_catalog, read_table, write_table
 from transforms.notices.sender import Answer, Notice, NoticeState
 from transforms.notices.sending import Pace
+from transforms.notices.tell import tell_pending
+from transforms.targets import Notify
 
 
 def test_tries_are_counted_over_runs(tmp_path: Path) -> None:
@@ -46,6 +48,15 @@ def test_target_that_never_succeeds_is_left_alone(tmp_path: Path) -> None:
     assert 64 <= len(sender.sent) < 64 + sender.at_a_time
     assert told.pending == 200
     assert told.why.startswith("it failed 64 times in a row, the last time: HTTP status 503")
+
+
+def test_budget_of_nothing_leaves_all_for_later(tmp_path: Path) -> None:
+    make_catalog(tmp_path, 3, ["crm"])
+    sender = FakeSender()
+    notify = Notify(targets=(CRM,), budget_seconds=0)
+    (told,) = tell_pending(str(tmp_path), notify, "r1", lambda: None, senders=lambda _: sender)
+    assert (told.pending, told.why) == (3, "the time for sending was over")
+    assert (sender.sent, sender.is_closed) == ([], True)
 
 
 def test_one_success_ends_a_row_of_failures(tmp_path: Path) -> None:
