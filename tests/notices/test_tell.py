@@ -287,6 +287,31 @@ def test_run_that_lost_its_catalog_marks_nothing_more(tmp_path: Path) -> None:
     assert states_of(tmp_path) == {"pending": 3}
 
 
+def test_what_was_delivered_before_an_interruption_is_marked(tmp_path: Path) -> None:
+    make_catalog(tmp_path, 8, ["crm"])
+    interrupted = threading.Event()
+
+    class Waiting(FakeSender):
+        def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
+            found = super().send(notices)
+            if len(self.sent) > 1:
+                interrupted.wait(60)
+            return found
+
+    def interrupt() -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    sender = Waiting()
+    with pytest.raises(KeyboardInterrupt):
+        tell_pending(
+            str(tmp_path), Notify(targets=(CRM,)), "r1", interrupt, senders=lambda _: sender,
+            pace=QUICK,
+        )  # fmt: skip
+    assert states_of(tmp_path)["delivered"] == len(sender.sent)
+
+
 def test_bug_of_a_sender_is_raised_and_what_was_delivered_is_marked(tmp_path: Path) -> None:
     make_catalog(tmp_path, 40, ["crm"])
 

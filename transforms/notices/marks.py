@@ -59,16 +59,26 @@ class Marks:
         with self._lock:
             taken, self._waiting = self._waiting, {}
         problems = []
-        for shard, marks in taken.values():
-            try:
-                with self.of_objects:
-                    self._write(shard, marks)
-            except (StorageError, StoreDownError) as error:
-                problems.append(str(error))
-                with self._lock:
-                    newer = self._waiting.setdefault(shard.file.uri, (shard, {}))[1]
-                    self._waiting[shard.file.uri] = (shard, {**marks, **newer})
+        try:
+            while taken:
+                shard, marks = next(iter(taken.values()))
+                try:
+                    with self.of_objects:
+                        self._write(shard, marks)
+                    del taken[shard.file.uri]
+                except (StorageError, StoreDownError) as error:
+                    problems.append(str(error))
+                    self._put_back(*taken.pop(shard.file.uri))
+        finally:
+            for shard, marks in taken.values():
+                self._put_back(shard, marks)
         return problems
+
+    def _put_back(self, shard: PendingShard, marks: Mapping[Key, Mark]) -> None:
+        """Has marks wait that could not be written, unless others have taken their places."""
+        with self._lock:
+            newer = self._waiting.get(shard.file.uri, (shard, {}))[1]
+            self._waiting[shard.file.uri] = (shard, {**marks, **newer})
 
     def _write(self, shard: PendingShard, marks: Mapping[Key, Mark]) -> None:
         """Writes marks into the rows of an object. Raises: StorageError, LockLostError."""

@@ -160,22 +160,20 @@ def _run(sendings: Sequence[Sending], marks: Marks, pace: Pace) -> list[str]:
     error: BaseException | None = None
     next_mark = time.monotonic() + pace.mark_seconds
     try:
-        while left:
+        while left and error is None:
             try:
-                error = ended.get(timeout=max(0.0, next_mark - time.monotonic())) or error
+                error = ended.get(timeout=max(0.0, next_mark - time.monotonic()))
                 left -= 1
             except queue.Empty:
                 marks.write()
                 next_mark = time.monotonic() + pace.mark_seconds
-            if error is not None:
-                break
     finally:
-        # It goes on only where all have ended; else something is raised.
+        # Where some are left, all is broken off; what was delivered until then is put down even so.
         for sending in sendings if left else ():
             sending.stop("sending was broken off")
         for _ in range(left):
             ended.get()
-    unwritten = marks.write()
+        unwritten = marks.write()
     if error is not None:
         raise error
     return [printable(why) for why in unwritten]
