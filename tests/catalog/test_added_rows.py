@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ CALL = ("default", "standup", "s1")
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def _notice(event_id: str, state: str, attempts: int = 0, minute: int = 0) -> Row:
+def _notice(event_id: str, state: str, attempts: int = 0, minute: int = 0, **columns: Any) -> Row:
     made = NOON + timedelta(minutes=minute)
     return {
         "event_id": event_id,
@@ -32,6 +33,7 @@ def _notice(event_id: str, state: str, attempts: int = 0, minute: int = 0) -> Ro
         "run_id": "r",
         "created_at": made,
         "settings_fingerprint": "f",
+        **columns,
     }
 
 
@@ -52,10 +54,10 @@ def test_rows_of_a_call_stay_when_others_of_it_come(tmp_path: Path) -> None:
 
 
 STATES = (
-    _notice("a", "pending"),
     _notice("a", "failed", minute=1),  # replaced before it was sent
+    _notice("a", "pending"),  # the same file is there again
     _notice("a", "pending", 2, minute=2),
-    _notice("a", "failed", 3, minute=1),
+    _notice("a", "failed", 3, minute=1, http_status=400),
     _notice("a", "delivered", 1),
 )
 
@@ -72,3 +74,24 @@ def test_a_state_never_goes_back(tmp_path: Path, before: Row, after: Row) -> Non
     _merge(tmp_path / "4", before)
     assert _merge(tmp_path / "4", after) == further
     assert _merge(tmp_path / "4", before) == further
+
+
+def test_what_was_sent_before_its_file_was_replaced_goes_out_again_as_it_was(
+    tmp_path: Path,
+) -> None:
+    """The same file may be there again, by settings that were given back: without its event a
+    receiver that missed it would wait for ever.
+    """
+    replaced = _notice("a", "failed", 3, body="as sent", message="replaced before it was sent")
+    never = _notice("b", "failed", body="not sent", message="replaced before it was sent")
+    _merge(tmp_path, replaced, never)
+
+    again = [_notice(each, "pending", minute=9, body="now", run_id="r9") for each in "ab"]
+    assert _merge(tmp_path, *again) == [("a", "pending", 3), ("b", "pending", 0)]
+
+    (file,) = partitions.list_files(str(tmp_path / "catalog"), "notices", DATE)
+    found = partitions.read_table(file, "notices").to_pylist()
+    assert [(row["body"], row["run_id"], row["message"]) for row in found] == [
+        ("as sent", "r9", None), ("now", "r9", None),
+    ]  # fmt: skip
+    assert _merge(tmp_path, *again) == [("a", "pending", 3), ("b", "pending", 0)]

@@ -23,6 +23,7 @@ from transforms.catalog.row_keys import (
     joined,
     later_columns,
     owner_columns,
+    sent_as_before,
     sorted_by_key,
     unix_us,
 )
@@ -283,8 +284,10 @@ def _distinct(rows: pa.Table, table: str) -> pa.Table:
         return rows
     ranks = furthest(rows) if table in ADDED_TABLES else [unix_us(rows, "created_at")]
     order = np.lexsort((np.arange(rows.num_rows), *ranks, number))
-    newest = order[np.diff(number[order], append=len(first)) > 0]
-    return rows.take(pa.array(np.sort(newest)))
+    newest = np.sort(order[np.diff(number[order], append=len(first)) > 0])
+    if table in ADDED_TABLES:
+        return sent_as_before(rows, newest, number)
+    return rows.take(pa.array(newest))
 
 
 def _carried(fresh: pa.Table, old: pa.Table, table: str) -> pa.Table:

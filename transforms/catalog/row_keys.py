@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -65,13 +66,55 @@ def unix_us(rows: pa.Table, name: str) -> Ints:
 
 def furthest(rows: pa.Table) -> list[Ints]:
     """Returns what ranks rows of `notices` that have one key, the most important last: a delivered
-    one comes before all others, then that which was sent more often, then that written last. So in
-    whatever order rows are merged, and however often, what was delivered stays delivered, and an
-    event that is published again is not pending again.
+    one comes before all others, one that nobody refused behind them, then that which was sent more
+    often, then that written last. So in whatever order rows are merged, and however often, what was
+    delivered or refused stays so, and an event that is published again is not pending again.
     """
     is_delivered = pc.equal(rows.column("state"), "delivered").fill_null(False)
     return [
         unix_us(rows, "updated_at"),
-        rows.column("attempts").fill_null(0).combine_chunks().to_numpy(),
+        _attempts(rows),
+        (~_is_withdrawn(rows)).astype(np.int64),
         is_delivered.cast(pa.int64()).combine_chunks().to_numpy(),
     ]
+
+
+def sent_as_before(rows: pa.Table, chosen: Ints, number: Ints) -> pa.Table:
+    """Returns the chosen rows of `notices`, of each key one, in their order. What was sent before
+    its file was replaced goes out again as it went then, should the same file be there again.
+
+    Args:
+      rows: all of them.
+      chosen: which; sorted.
+      number: of each row, that of its key.
+    """
+    attempts, state = _attempts(rows), rows.column("state")
+    is_sent = _is_withdrawn(rows) & (attempts > 0)
+    before = np.full(int(number.max(initial=-1)) + 1, -1)
+    before[number[is_sent]] = np.flatnonzero(is_sent)
+    is_new = (
+        pc.equal(state, "pending").fill_null(False).combine_chunks().to_numpy(zero_copy_only=False)
+    )
+    found = before[number[chosen]]
+    takes = (found >= 0) & is_new[chosen] & (attempts[chosen] == 0)
+    source = pa.array(np.where(takes, found, chosen))
+    taken = rows.take(pa.array(chosen))
+    for name in ("attempts", "body"):
+        place = rows.schema.get_field_index(name)
+        taken = taken.set_column(place, rows.schema.field(name), rows.column(name).take(source))
+    return taken
+
+
+def _attempts(rows: pa.Table) -> Ints:
+    found: Ints = rows.column("attempts").fill_null(0).combine_chunks().to_numpy()
+    return found
+
+
+def _is_withdrawn(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Returns which rows of `notices` are not sent because of what we found, such as that their
+    file was replaced, and not because of what the target answered.
+    """
+    is_failed = pc.equal(rows.column("state"), "failed").fill_null(False)
+    is_ours = pc.and_(is_failed, rows.column("http_status").is_null())
+    found: npt.NDArray[np.bool_] = is_ours.combine_chunks().to_numpy(zero_copy_only=False)
+    return found
