@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -246,11 +246,24 @@ def test_more_tries_than_can_be_counted_are_no_more(tmp_path: Path) -> None:
     assert tell_by(tmp_path, FakeSender()).delivered == 1
 
 
-def test_failed_call_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("of_calls", "made", "state", "why"),
+    [
+        ("other", MADE, "delivered", ""),
+        ("call-0", MADE, "pending", "no row names its call yet"),  # its run is dead
+        ("call-0", MADE - timedelta(days=7), "failed", "removed before it was sent"),
+    ],
+)
+def test_call_that_failed_is_told_of_once_the_catalog_has_it(
+    tmp_path: Path, of_calls: str, made: datetime, state: str, why: str
+) -> None:
     (row,) = make_catalog(tmp_path, 1, ["crm"])
     row |= {"event_type": "call.recording_failed", "call_id": "other", "uri": None, "sha256": None}
-    write_table(tmp_path, "notices", [row])
-    assert tell_by(tmp_path, FakeSender()).delivered == 1
+    write_table(tmp_path, "notices", [{**row, "created_at": made}])
+    ids = ("call_cid", "call_type", "call_session_id", "run_id", "created_at")
+    write_table(tmp_path, "calls", [{**{name: row[name] for name in ids}, "call_id": of_calls}])
+    told = tell_by(tmp_path, FakeSender())
+    assert (states_of(tmp_path), told.why) == ({state: 1}, why)
 
 
 def test_rows_that_a_killed_split_left_twice_are_sent_once(tmp_path: Path) -> None:
@@ -369,6 +382,6 @@ def test_without_targets_nothing_is_asked(tmp_path: Path) -> None:
     assert tell_pending(str(tmp_path / "none"), Notify(), "r1", lambda: None) == []
 
 
-def test_catalog_without_notices_has_nothing_totell_by(tmp_path: Path) -> None:
+def test_catalog_without_notices_has_nothing_to_tell(tmp_path: Path) -> None:
     told = tell_by(tmp_path, FakeSender())
     assert told == Told(target="crm", delivered=0, pending=0, failed=0, gone=0, why="")

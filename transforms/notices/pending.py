@@ -5,7 +5,7 @@ still true when it is next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -138,8 +138,7 @@ def judged(catalog_uri: str, shard: PendingShard, rows: Sequence[Row]) -> list[P
     """Returns what is to become of some notices, by what the catalog says now. Whether files are
     there is not asked. Raises: StorageError.
     """
-    calls = {tuple(row[name] for name in CALL_COLUMNS) for row in rows}
-    files = _Files(catalog_uri, shard.file.call_date, [call for call in calls if None not in call])
+    files = _Files(catalog_uri, shard.file.call_date, rows)
     return [_judged(shard, row, files) for row in rows]
 
 
@@ -162,20 +161,26 @@ def why_not_there(notice: PendingNotice) -> str:
 
 
 class _Files:
-    """The files that some calls have in the catalog."""
+    """The files that some calls have in the catalog, and which of the calls it knows."""
 
-    def __init__(self, catalog_uri: str, call_date: str, calls: Collection[Key]) -> None:
-        """Raises: StorageError."""
+    def __init__(self, catalog_uri: str, call_date: str, rows: Sequence[Row]) -> None:
+        """Args: rows: of `notices`. Raises: StorageError."""
+
+        def found(table: str, columns: Sequence[str], calls: Collection[Key]) -> Iterator[Row]:
+            wanted = WantedKeys(CALL_COLUMNS, calls)
+            for file in partitions.list_files(catalog_uri, table, call_date) if calls else ():
+                yield from partitions.scan(table, file, columns, wanted)
+
         self._by_uri: dict[str, Row] = {}
         self._calls: set[Key] = set()
-        wanted = WantedKeys(CALL_COLUMNS, calls)
-        for file in partitions.list_files(catalog_uri, "recordings", call_date) if calls else ():
-            for row in partitions.scan("recordings", file, _FILE_COLUMNS, wanted):
-                before = self._by_uri.get(row["uri"])
-                # A run that was killed while it split an object leaves rows twice.
-                if before is None or _made(row) >= _made(before):
-                    self._by_uri[row["uri"]] = row
-                self._calls.add(tuple(row[name] for name in CALL_COLUMNS))
+        for row in found("recordings", _FILE_COLUMNS, _calls_of(rows)):
+            before = self._by_uri.get(row["uri"])
+            # A run that was killed while it split an object leaves rows twice.
+            if before is None or _made(row) >= _made(before):
+                self._by_uri[row["uri"]] = row
+            self._calls.add(_call_of(row))
+        without_file = _calls_of(row for row in rows if row["event_type"] != READY)
+        self._known = {_call_of(row) for row in found("calls", CALL_COLUMNS, without_file)}
 
     def of(self, uri: str | None) -> Row | None:
         """Returns the row of a file; None for one that no row names."""
@@ -185,9 +190,13 @@ class _Files:
         """Whether a call has a file."""
         return call in self._calls
 
+    def knows(self, call: Key) -> bool:
+        """Whether the catalog has the call, of those of which no file was made."""
+        return call in self._known
+
 
 def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
-    call = tuple(row[name] for name in CALL_COLUMNS)
+    call = _call_of(row)
     told: dict[str, Any] = {}
     if None in call or not row["event_id"] or not row["body"]:
         told = _never("its row has no call, id or body")
@@ -196,11 +205,10 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
     elif row["event_type"] != READY:
         if files.has_any(call):
             told = _never("its call has recordings by now")
+        elif not files.knows(call):
+            told = _not_there(row, "call")
     elif (recording := files.of(row["uri"])) is None:
-        if datetime.now(UTC) - _made(row) < _LONGEST_WAIT:
-            told = {"why": "no row names its file yet"}
-        else:
-            told = _never("removed before it was sent")
+        told = _not_there(row, "file")
     elif recording["sha256"] != row["sha256"]:
         told = _never("replaced before it was sent")
     else:
@@ -219,8 +227,22 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
     )
 
 
+def _not_there(row: Row, what: str) -> dict[str, Any]:
+    if datetime.now(UTC) - _made(row) < _LONGEST_WAIT:
+        return {"why": f"no row names its {what} yet"}
+    return _never("removed before it was sent")
+
+
 def _never(why: str) -> dict[str, Any]:
     return {"state": NoticeState.FAILED, "why": why}
+
+
+def _calls_of(rows: Iterable[Row]) -> set[Key]:
+    return {call for call in map(_call_of, rows) if None not in call}
+
+
+def _call_of(row: Row) -> Key:
+    return tuple(row[name] for name in CALL_COLUMNS)
 
 
 def _made(row: Row) -> datetime:
