@@ -20,12 +20,20 @@ _EXPECTED = (
     f"a URL ({secrets.EXPECTED})"
 )
 # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
+_PUBSUB = "pubsub:"
 _TOPIC = re.compile(
-    r"pubsub:(projects/[a-z0-9][a-z0-9.:-]*/topics/(?!goog)[A-Za-z][\w.~+%-]{2,254})", re.ASCII
+    _PUBSUB + r"(projects/[a-z0-9][a-z0-9.:-]*/topics/(?!goog)[A-Za-z][\w.~+%-]{2,254})", re.ASCII
 )
 _NO_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//)")
 """What begins like a URI and names no place in a store, as `sqs:queue`."""
 
+_LIKE_A_HOST = re.compile(
+    r"(?:(?:[\w-]+\.)+[A-Za-z]{2,}|\d+(?:\.\d+){3})(?::\d+)?/.+|(?:[\w-]+\.){2,}[A-Za-z]{2,}",
+    re.ASCII,
+)
+"""What reads as a URL without its `https://`, as `crm.example.com/hook`: as a folder it would be
+written to, and nobody be told.
+"""
 _MORE_THAN_A_PLACE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://[^?#@]*[?#@]")
 
 
@@ -65,12 +73,19 @@ def parse_target(text: str) -> Target:
         return Target(name=address, kind=TargetKind.HTTPS, place="", address=address)
     if topic := _TOPIC.fullmatch(text):
         return Target(name=text, kind=TargetKind.PUBSUB, place=topic[1])
+    if text.startswith(_PUBSUB):
+        raise ValueError(
+            "is no topic, expected pubsub:projects/PROJECT/topics/TOPIC, with 3 to 255 letters, "
+            "digits and -._~+% as TOPIC, which begins with a letter and not with goog"
+        )
     if uris.is_link(text):
         place = targets.place_of(targets.endpoint(text))
         return Target(name=place, kind=TargetKind.HTTPS, place=place)
     is_file = text.startswith("file://")
     if not (uris.is_named(text) and has_utf8(text)) or (_NO_PLACE.match(text) and not is_file):
         raise ValueError(f"is no target, {_EXPECTED}")
+    if _LIKE_A_HOST.fullmatch(text):
+        raise ValueError("may be an endpoint or a folder, expected https:// or ./ before it")
     if _MORE_THAN_A_PLACE.match(text):
         raise ValueError("has a user, a query or a fragment, expected a folder in a store alone")
     folder = uris.folder(text)

@@ -161,6 +161,8 @@ def test_table_that_cannot_be_is_told_without_its_values(
         ("file:///told/", TargetKind.JSON_LINES, "/told"),
         ("/told", TargetKind.JSON_LINES, "/told"),
         ("./a:b", TargetKind.JSON_LINES, "CWD/a:b"),
+        ("./crm.example.com/hook", TargetKind.JSON_LINES, "CWD/crm.example.com/hook"),
+        ("told.jsonl", TargetKind.JSON_LINES, "CWD/told.jsonl"),
     ],
 )
 def test_target_is_told_by_how_it_is_spelled(
@@ -193,8 +195,12 @@ def test_reference_stands_for_a_whole_url(text: str) -> None:
         ("https://h/#planted", "has a fragment"),
         ("https://u:planted@h/?a b", "has a blank or another character"),
         ("sqs:queue", "is no target, expected https://HOST/PATH, pubsub:projects/PROJECT/topics"),
-        ("pubsub:projects/p", "is no target, expected https://"),
-        ("pubsub:projects/p/topics/google-calls", "is no target, expected https://"),
+        ("pubsub:projects/p", "is no topic, expected pubsub:projects/PROJECT/topics/TOPIC"),
+        ("pubsub:projects/p/topics/google-calls", "begins with a letter and not with goog"),
+        ("pubsub:projects/p/topics/t", "with 3 to 255 letters"),
+        ("crm.example.com/hook", "may be an endpoint or a folder, expected https:// or ./ before"),
+        ("crm.example.com", "expected https:// or ./ before it"),
+        ("10.0.0.7:8443/hook", "expected https:// or ./ before it"),
         ("gcp-secret:projects/p", "is no target, expected https://"),
         ("gs://", "names nothing, expected a path or URI"),
         ("s3://u:planted@b/x", "has a user, a query or a fragment"),
