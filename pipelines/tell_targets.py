@@ -46,7 +46,9 @@ def tell(arguments: TellArguments, profile: JobProfile) -> int:
     _use_options(arguments)
     objects.find_credentials([catalog])
     check_secrets_reach_workers(notify.targets, has_workers_here=True, secrets_in_image=False)
-    check_targets(notify, catalog)
+    # Where a run puts them by itself, the recordings are beside the catalog.
+    output = catalog.removesuffix("/catalog") if catalog.endswith("/catalog") else None
+    check_targets(notify, catalog, output)
     tables_of(catalog)
     prepare_folders(notify)
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -27,6 +27,7 @@ def catalog(tmp_path: Path) -> Path:
         ([], "nobody is to be told, expected --notify TARGET, or --config with a profile"),
         (["--notify", "sqs:queue"], "--notify sqs:queue: is no target"),
         (["--notify", "CATALOG/notices"], "lies in CATALOG/notices, which has nothing else in it"),
+        (["--notify", "CATALOG/../recordings/told"], "/recordings, which has nothing else in it"),
         (["--notify", "env:TEST_NO_HOOK"], "env:TEST_NO_HOOK: the environment of this process"),
         (["--notify", "./a", "--since", "soon"], "--since soon: expected a date such as"),
         (["--notify", "./a", "--url-base", "cdn"], "--url-base cdn: expected https://HOST"),
