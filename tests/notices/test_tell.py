@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.fake_sender import CRM, FakeSender, states_of, tell_by
@@ -111,6 +113,20 @@ def test_what_is_delivered_is_never_sent_again(tmp_path: Path) -> None:
         assert row["attempts"] == is_crm
         assert (row["updated_at"] > MADE) == is_crm
     assert sorted(row["body"] for row in found) == sorted(row["body"] for row in rows)
+
+
+def test_columns_of_later_versions_stay_with_their_rows(tmp_path: Path) -> None:
+    make_catalog(tmp_path, 5, ["crm", "other"])
+    path = tmp_path / "notices" / f"call_date={DATE}" / "part-0.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    later = rows.append_column("priority", pa.array(range(10)))
+    pq.write_table(later, path)
+
+    tell_by(tmp_path, FakeSender())
+
+    marked = ["state", "attempts", "http_status", "message", "updated_at"]
+    found = pq.read_table(path, partitioning=None)
+    assert found.drop_columns(marked) == later.drop_columns(marked)
 
 
 def test_targets_are_sent_to_each_by_itself(tmp_path: Path) -> None:

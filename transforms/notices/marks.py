@@ -5,7 +5,7 @@ and what is not marked when a run is killed is sent again, under the same id.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.catalog import parquet_objects, partitions
-from transforms.catalog.row_keys import joined, sorted_by_key
 from transforms.catalog.schema import KEYS, SCHEMAS
 from transforms.media.errors import StorageError, StoreDownError
 from transforms.notices.pending import TABLE, Key, PendingShard
@@ -82,37 +81,38 @@ class Marks:
 
     def _write(self, shard: PendingShard, marks: Mapping[Key, Mark]) -> None:
         """Writes marks into the rows of an object. Raises: StorageError, LockLostError."""
-        rows = partitions.read_all_columns(shard.file, TABLE).combine_chunks()
+        rows = partitions.read_all_columns(shard.file, TABLE)
         names = KEYS[TABLE]
         events = pa.array(sorted({key[names.index("event_id")] or "" for key in marks}))
-        is_marked = pc.is_in(rows.column("event_id").fill_null(""), events)
-        candidates = rows.filter(is_marked)
-        spelled = list(partitions.spelled(shard.file, candidates.select([*names, "state"])))
+        ids = rows.column("event_id").combine_chunks().fill_null("")
+        is_candidate = pc.is_in(ids, events)
+        candidates = rows.select([*names, "state"]).filter(is_candidate)
         # What is not pending any more is left as it is.
         found = [
             marks.get(tuple(row[name] for name in names))
             if row["state"] == NoticeState.PENDING
             else None
-            for row in spelled
+            for row in partitions.spelled(shard.file, candidates)
         ]
         if not any(found):
             return
-        is_own = pa.array([mark is not None for mark in found])
-        parts = [
-            rows.filter(pc.invert(is_marked)),
-            candidates.filter(pc.invert(is_own)),
-            _with_marks(candidates.filter(is_own), [mark for mark in found if mark]),
-        ]
+        is_marked = pc.replace_with_mask(
+            is_candidate, is_candidate, pa.array([mark is not None for mark in found])
+        )
+        rows = _with_marks(rows, is_marked, [mark for mark in found if mark])
         self._check()
-        parquet_objects.write(shard.file.uri, sorted_by_key(TABLE, joined(TABLE, parts)))
+        parquet_objects.write(shard.file.uri, rows)
 
 
-def _with_marks(rows: pa.Table, marks: list[Mark]) -> pa.Table:
+def _with_marks(rows: pa.Table, is_marked: pa.Array, marks: Sequence[Mark]) -> pa.Table:
+    """Returns rows with marks in some of them; the others, and all other columns, are as they
+    were.
+    """
     columns = {name: [getattr(mark, name) for mark in marks] for name in _COLUMNS}
     columns["updated_at"] = [datetime.now(UTC)] * len(marks)
     for name, values in columns.items():
         field = SCHEMAS[TABLE].field(name)
-        rows = rows.set_column(
-            rows.schema.get_field_index(name), field, pa.array(values, field.type)
-        )
+        before = rows.column(name).combine_chunks()
+        after = pc.replace_with_mask(before, is_marked, pa.array(values, field.type))
+        rows = rows.set_column(rows.schema.get_field_index(name), field, after)
     return rows
