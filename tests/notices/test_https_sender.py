@@ -20,7 +20,7 @@ from transforms.media.values import CallKey
 from transforms.notices.https_sender import HttpsSender
 from transforms.notices.sender import Answer, Notice, NoticeState
 from transforms.notices.signatures import headers, webhook_key
-from transforms.storage import secrets, storage_options
+from transforms.storage import link_terms, secrets, storage_options
 from transforms.storage.storage_options import StorageOptions
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -100,6 +100,26 @@ def test_whole_url_may_be_a_reference(tls_site: Site, monkeypatch: pytest.Monkey
     (request,) = tls_site.requests
     assert request.query == "sig=tell-nobody"
     assert request.headers["authorization"] == "Basic bWU6dGVsbC1ub2JvZHk="
+
+
+def test_user_may_have_letters_of_any_script(
+    tls_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = tls_site.put("/hook", b"").replace("https://", "https://%E2%82%AC:tell-nobody@")
+    monkeypatch.setenv("NOTICES_URL", url)
+    assert send("", address="env:NOTICES_URL").state == "delivered"
+    (request,) = tls_site.requests
+    assert request.headers["authorization"] == "Basic 4oKsOnRlbGwtbm9ib2R5"
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_answers_that_are_none_yet_are_passed_over(tls_site: Site, status: int) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.wfile.write(b"HTTP/1.1 %d Wait\r\nLink: </style.css>\r\n\r\n" % status * 3)
+        exchange.give(204, b"")
+
+    url = tls_site.put("/hook", Page(answers=[answer]))
+    assert send(url) == Answer(state=NoticeState.DELIVERED, http_status=204)
 
 
 @pytest.mark.parametrize(
@@ -348,3 +368,21 @@ def test_id_that_no_header_can_hold_is_not_sent(tls_site: Site, event_id: str) -
     (answer,) = sender.send([replace(NOTICE, event_id=event_id)])
     sender.close()
     assert (answer.state, tls_site.requests) == (NoticeState.FAILED, [])
+
+
+def test_machine_without_threads_to_spare_tries_again(
+    tls_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cuts connections in time is begun anew with the next one."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    url = tls_site.put("/hook", b"")
+    monkeypatch.setattr(link_terms, "_WATCH", link_terms._Watch())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        answer = send(url)
+    assert (answer.state, answer.why) == (NoticeState.PENDING, "can't start new thread")
+    assert send(url).state is NoticeState.DELIVERED
+    assert link_terms._WATCH._is_running

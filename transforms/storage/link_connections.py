@@ -8,6 +8,7 @@ judged only by how it is spelled.
 from __future__ import annotations
 
 import functools
+import http.client
 import logging
 import math
 import os
@@ -103,9 +104,21 @@ def _private(address: str) -> RefusedLinkError:
 # --- connections ----------------------------------------------------------------------------------
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer, behind however many come before it that are none yet (RFC 9110 s15.2): the
+    standard library passes over those of 100 alone.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        is_interim = 100 < status < 200 and status != http.client.SWITCHING_PROTOCOLS
+        return version, http.client.CONTINUE if is_interim else status, reason
+
+
 class _HttpConnection(HTTPConnection):
     """A connection whose other end is looked at before anything is sent."""
 
+    response_class = _Response
     _scheme = "http"
     _cut: Cut | None = None
     _began = 0.0

@@ -4,15 +4,15 @@ nothing of a body is used, and nobody is sent elsewhere.
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.util import make_headers
 
 from transforms.storage.link_connections import (
     RefusedLinkError,
@@ -65,7 +65,8 @@ class Endpoint:
         self._at_a_time = at_a_time
         self._headers = {"User-Agent": "callpress", "Accept-Encoding": "identity"}
         if link.user_info:
-            self._headers.update(make_headers(basic_auth=unquote(link.user_info)))
+            user = base64.b64encode(unquote_to_bytes(link.user_info))
+            self._headers["Authorization"] = f"Basic {user.decode('ascii')}"
         self._lock = threading.Lock()
         self._pool: HTTPConnectionPool | None = None
 

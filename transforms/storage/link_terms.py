@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import os
@@ -76,10 +77,17 @@ class _Watch:
         with self._changed:
             heapq.heappush(self._due, entry)
             if not self._is_running:
-                self._is_running = True
-                threading.Thread(target=self._run, daemon=True, name="connection-times").start()
+                self._start()
             elif self._due[0] is entry:
                 self._changed.notify()
+
+    def _start(self) -> None:
+        """Raises: OSError: this user has as many threads as may be."""
+        try:
+            threading.Thread(target=self._run, daemon=True, name="connection-times").start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
+        self._is_running = True
 
     def _run(self) -> None:
         with self._changed:
@@ -110,7 +118,11 @@ class Cut:
         self._has_cut = False
         self.is_stopped = False
         """Whether the connection is left alone by now."""
-        _WATCH.add(self, seconds)
+        try:
+            _WATCH.add(self, seconds)
+        except OSError:
+            self._handle.close()
+            raise
         terms.add(self)
 
     def cut(self) -> None:
