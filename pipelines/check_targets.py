@@ -11,7 +11,7 @@ from transforms.catalog import results
 from transforms.catalog.schema import TABLES
 from transforms.media.errors import ConfigError, StorageError
 from transforms.media.text import printable
-from transforms.notices.target_secrets import read_secrets
+from transforms.notices.target_secrets import read_secrets, without_host
 from transforms.storage import google_account, objects, uris
 from transforms.targets import Notify, Target, TargetKind, endpoint
 
@@ -91,7 +91,9 @@ def _check_endpoint(target: Target, *, reads_secrets: bool) -> None:
 
     if not (target.place or reads_secrets):
         return
+    url = target.place or read_secrets(target).url
     try:
-        check_host(endpoint(target.place or read_secrets(target).url))
+        check_host(endpoint(url))
     except RefusedLinkError as error:
-        raise ConfigError(f"{printable(target.table)}: {error}") from None
+        told = without_host(target, url, str(error))
+        raise ConfigError(f"{printable(target.table)}: {told}") from None

@@ -112,6 +112,18 @@ def test_user_may_have_letters_of_any_script(
     assert request.headers["authorization"] == "Basic 4oKsOnRlbGwtbm9ib2R5"
 
 
+def test_host_that_a_reference_hides_is_in_no_message(
+    tls_site: Site, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_site(authority.server_context("other.example.org")) as site:
+        place = site.put("/hook", b"").replace(HOST, "localhost")
+        monkeypatch.setenv("NOTICES_URL", place)
+        storage_options.use(StorageOptions(named_hosts=frozenset({f"localhost:{site.port}"})))
+        shown, hidden = send(place), send("", address="env:NOTICES_URL")
+    told = "its certificate is not accepted: Hostname mismatch, certificate is not valid for"
+    assert (shown.why, hidden.why) == (f"{told} 'localhost'.", f"{told} [hidden].")
+
+
 @pytest.mark.parametrize("status", [100, 102, 103])
 def test_answers_that_are_none_yet_are_passed_over(tls_site: Site, status: int) -> None:
     def answer(exchange: Exchange) -> None:

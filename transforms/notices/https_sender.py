@@ -63,9 +63,12 @@ class HttpsSender:
             )
             return _answer_to(endpoint.post(headers, notice.body))
         except StoreBusyError as error:
-            return Answer(state=NoticeState.PENDING, why=str(error))
+            return Answer(state=NoticeState.PENDING, why=self._told(error))
         except (RefusedLinkError, ConfigError) as error:
-            return Answer(state=NoticeState.PENDING, why=str(error), ends_target=True)
+            return Answer(state=NoticeState.PENDING, why=self._told(error), ends_target=True)
+
+    def _told(self, error: Exception) -> str:
+        return target_secrets.without_host(self._target, self._secrets.url, str(error))
 
     def _connected(self) -> Endpoint:
         """Returns where to post, with the secrets read. Raises: ConfigError, RefusedLinkError."""

@@ -4,15 +4,19 @@ the right shape, an address that is one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from transforms import targets
 from transforms.media.errors import ConfigError
 from transforms.media.text import printable
 from transforms.notices import signatures
-from transforms.storage import secrets
+from transforms.storage import secrets, uris
 from transforms.storage.secrets import SecretError
 from transforms.targets import Target, TargetKind
+
+_OF_CERTIFICATE = re.compile(r"(?<=certificate is not valid for )'.*'")
+"""The host as OpenSSL spells it, which may be another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,22 @@ def check_secrets(target: Target) -> None:
         read_secrets(target)
     except SecretError as error:
         raise ConfigError(f"{printable(target.table)}: {error}") from None
+
+
+def without_host(target: Target, url: str, text: str) -> str:
+    """Returns a text without the host of an endpoint, where that is known by a reference alone: the
+    names of some hosts are all that keeps others from sending to them.
+
+    Args:
+      target: the endpoint.
+      url: what its reference stands for; empty where that is not known.
+      text: about it.
+    """
+    link = uris.split_link(url)
+    if target.place or link is None:
+        return text
+    text = re.sub(re.escape(link.host), "[hidden]", text, flags=re.IGNORECASE)
+    return _OF_CERTIFICATE.sub("[hidden]", text)
 
 
 def _webhook_key(reference: str) -> bytes:
