@@ -12,8 +12,10 @@ from transforms.targets import parse_url_base
 _URL_BASE = "--url-base"
 
 
-def add_notify_flags(command: argparse.ArgumentParser) -> None:
-    """Adds the flags that say who is told, and by which URLs."""
+def add_notify_flags(command: argparse.ArgumentParser, events: str = "events") -> None:
+    """Adds the flags that say who is told, and by which URLs. Args: events: those whose URLs the
+    command makes.
+    """
     command.add_argument(
         targets.FLAG,
         action="append",
@@ -25,8 +27,8 @@ def add_notify_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         _URL_BASE,
         metavar="URL",
-        help="what stands in the url of events for the root of the output (default: the files' "
-        "own gs://, s3:// or file:// names)",
+        help=f"what stands in the url of {events} for the root of the output (default: the files' "
+        "own gs://, s3://, azfs:// or file:// names)",
     )
 
 

@@ -114,7 +114,8 @@ def _add_run(commands: Commands) -> argparse.ArgumentParser:
     run.add_argument(
         "--secrets-in-image",
         action="store_true",
-        help="the workers' image has the secrets that the profile names by env: and file:",
+        help="the workers' image has the secrets that the profile and --notify name by env: and "
+        "file:",
     )
     run.add_argument(
         "--since",

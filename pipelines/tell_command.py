@@ -47,7 +47,7 @@ def add_tell(commands: Commands) -> None:
         help="also tell of files made since then of which a target was never to be told: "
         "2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d",
     )
-    add_notify_flags(tell)
+    add_notify_flags(tell, "events that --since makes (others are sent as they stand)")
     tell.add_argument(
         "--config",
         metavar="PROFILE",
