@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.support.fake_sender import AGAIN, CRM, FakeSender, states_of, tell_by
-from tests.support.receiver import MADE, make_catalog, read_table, write_table
+from tests.support.receiver import DATE, MADE, make_catalog, read_table, write_table
 from transforms.notices.sender import Answer, Notice, NoticeState
 from transforms.notices.sending import Pace
 from transforms.notices.tell import tell_pending
 from transforms.targets import Notify
+
+OTHER = "2026-11-21"
 
 
 def test_tries_are_counted_over_runs(tmp_path: Path) -> None:
@@ -157,3 +162,32 @@ def test_no_notice_of_a_call_overtakes_one_where_a_sender_takes_many(tmp_path: P
             assert last[one["event_id"]] <= first[other["event_id"]] or (
                 first[one["event_id"]] == first[other["event_id"]]
             )
+
+
+@pytest.mark.parametrize("date_of_others", [DATE, OTHER], ids=["in-one-object", "in-two"])
+def test_what_a_target_never_takes_keeps_nothing_else_from_it(
+    tmp_path: Path, date_of_others: str
+) -> None:
+    """Its receiver cannot do with the first 20, say, and answers 500."""
+    rows = [
+        make_catalog(tmp_path, 20, ["crm"]),
+        make_catalog(tmp_path, 12, ["crm"], OTHER, first=20),
+    ]
+    never, others = ({row["event_id"] for row in some} for some in rows)
+    if date_of_others == DATE:
+        for table in ("recordings", "notices"):
+            write_table(tmp_path, table, read_table(tmp_path, table))
+            shutil.rmtree(tmp_path / table / f"call_date={OTHER}")
+
+    class Choosy(FakeSender):
+        def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
+            delivered = super().send(notices)
+            return [AGAIN] if notices[0].event_id in never else delivered
+
+    notify = Notify(targets=(CRM,), budget_seconds=0.3)
+    pace = Pace(first_wait_seconds=60, failures_in_a_row=8)
+    for _run in range(4):
+        tell_pending(
+            str(tmp_path), notify, "r", lambda: None, senders=lambda _: Choosy(), pace=pace
+        )
+    assert states_of(tmp_path)["delivered"] == len(others)

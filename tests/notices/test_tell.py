@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,15 @@ def test_objects_without_anything_pending_are_known_by_their_footers(
     tell_by(tmp_path, FakeSender())
     make_catalog(tmp_path, 2, ["crm"], "2026-11-21", first=3)
     read: list[str] = []
-    scan = partitions.scan
+    read_some = partitions.read_table
 
-    def noting(table: str, file: CatalogFile, *args: Any) -> Iterator[Row]:
+    def noting(file: CatalogFile, table: str, *args: Any, **named: Any) -> pa.Table:
         read.append(f"{table} {file.call_date}")
-        return scan(table, file, *args)
+        return read_some(file, table, *args, **named)
 
-    monkeypatch.setattr(partitions, "scan", noting)
-
-    assert tell_by(tmp_path, FakeSender()).delivered == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(partitions, "read_table", noting)
+        assert tell_by(tmp_path, FakeSender()).delivered == 2
 
     assert Counter(read) == {  # of the 20th another target's are pending
         "notices 2026-11-20": 1, "notices 2026-11-21": 2, "recordings 2026-11-21": 1,

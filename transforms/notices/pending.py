@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pyarrow.compute as pc
 
 from transforms.catalog import parquet_objects, partitions
 from transforms.catalog.parquet_objects import WantedKeys
@@ -48,6 +50,8 @@ class PendingShard:
     """Objects that have some of its rows anew: a run was killed while it split it."""
     counts: Mapping[str, int]
     """Pending notices by target."""
+    fewest_tries: Mapping[str, int]
+    """By target, of any of these."""
 
     @property
     def name(self) -> str:
@@ -106,6 +110,7 @@ def list_shards(catalog_uri: str) -> list[PendingShard]:
                 and other.shard >> (other.bits - file.bits) == file.shard
             ),
             counts={},
+            fewest_tries={},
         )
         for file in files
     ]
@@ -118,18 +123,35 @@ def counted(shard: PendingShard, targets: Collection[str]) -> PendingShard:
     if not parquet_objects.may_hold_text(shard.file.uri, "state", NoticeState.PENDING):
         return shard
     wanted = WantedKeys(("state", "target"), {(NoticeState.PENDING, name) for name in targets})
-    columns = ("state", "target", *(CALL_COLUMNS if shard.finer else ()))
-    rows = partitions.scan(TABLE, shard.file, columns, wanted)
-    counts = Counter(row["target"] for row in rows if shard.holds(row))
-    return PendingShard(file=shard.file, finer=shard.finer, counts=counts)
+    columns = ("state", "target", "attempts", *(CALL_COLUMNS if shard.finer else ()))
+    counts: Counter[str] = Counter()
+    fewest: dict[str, int] = {}
+    for row in partitions.scan(TABLE, shard.file, columns, wanted):
+        if shard.holds(row):
+            target, tries = row["target"], _tries(row)
+            counts[target] += 1
+            fewest[target] = min(tries, fewest.get(target, tries))
+    return replace(shard, counts=counts, fewest_tries=fewest)
 
 
-def read(shard: PendingShard, target: str) -> Iterator[Row]:
+def read(shard: PendingShard, target: str, *, tried_last: bool) -> Iterator[Row]:
     """Yields the rows of an object that are pending for a target. All that is read of it is read
-    before the first. Raises: StorageError.
+    before the first.
+
+    Args:
+      shard, target: the object, and whose notices.
+      tried_last: whether what was tried least comes first; else they come as they lie.
+
+    Raises:
+      StorageError: it cannot be read.
     """
     wanted = WantedKeys(("state", "target"), {(NoticeState.PENDING, target)})
-    for row in partitions.scan(TABLE, shard.file, _COLUMNS, wanted):
+    if not partitions.may_hold_any(shard.file, TABLE, wanted):
+        return
+    found = partitions.read_table(shard.file, TABLE, _COLUMNS, wanted)
+    if tried_last:
+        found = found.take(pc.sort_indices(found, sort_keys=[("attempts", "ascending")]))
+    for row in partitions.spelled(shard.file, found):
         if shard.holds(row):
             yield row
 
@@ -221,7 +243,7 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
         call=CallKey(**{name: row[name] or "" for name in CALL_COLUMNS}),
         body=row["body"] or "",
         made=_made(row),
-        attempts=min(max(row["attempts"] or 0, 0), _MOST_ATTEMPTS),
+        attempts=_tries(row),
         message=row["message"],
         **told,
     )
@@ -243,6 +265,10 @@ def _calls_of(rows: Iterable[Row]) -> set[Key]:
 
 def _call_of(row: Row) -> Key:
     return tuple(row[name] for name in CALL_COLUMNS)
+
+
+def _tries(row: Row) -> int:
+    return min(max(row["attempts"] or 0, 0), _MOST_ATTEMPTS)
 
 
 def _made(row: Row) -> datetime:

@@ -10,8 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transforms.media.errors import CallpressError
 from transforms.media.text import printable
@@ -207,17 +206,23 @@ class Sending:
     # --- reading, and looking at files ---
 
     def _read(self, shards: Sequence[PendingShard]) -> Iterator[list[PendingNotice]]:
-        """Yields what is to be judged together; what cannot be read is passed over."""
-        size = self._sender.most if self._sender.most > 1 else _FILES_OF_A_LOOK
-        for shard in shards:
+        """Yields what is to be judged together; what cannot be read is passed over.
+
+        What was tried least comes first: some that a target never takes are not to keep all others
+        from it, in one run after the other. Where many are sent with one call they keep their order
+        within a shard.
+        """
+        is_in_order = self._is_in_order
+        size = self._sender.most if is_in_order else _FILES_OF_A_LOOK
+        for shard in sorted(shards, key=lambda shard: shard.fewest_tries[self._target]):
             try:
                 with self._marks.of_objects:
-                    rows = pending.read(shard, self._target)
+                    rows = pending.read(shard, self._target, tried_last=not is_in_order)
                     first = next(rows, None)
                 rest = itertools.chain([first] if first is not None else [], rows)
                 for some in _cut_up(rest, max(size, _AT_HAND // 2)):
                     notices = pending.judged(self._catalog_uri, shard, some)
-                    yield from _cut_up(sorted(notices, key=attrgetter("order")), size)
+                    yield from _cut_up(sorted(notices, key=self._place), size)
             except CallpressError as error:
                 self._crew.tell(functools.partial(self._note, str(error)))
 
@@ -268,9 +273,13 @@ class Sending:
 
     def _release(self, looks: _Looks) -> None:
         """Has what was found there sent."""
-        looks.items.sort(key=lambda item: item.notice.order)
+        looks.items.sort(key=lambda item: self._place(item.notice))
         for items in _cut_up(looks.items, self._sender.most):
             self._fresh.append(_Batch(items))
+
+    def _place(self, notice: PendingNotice) -> tuple[Any, ...]:
+        """Returns what it is sorted by."""
+        return notice.order if self._is_in_order else (notice.attempts, *notice.order)
 
     def _leave(self, notice: PendingNotice, state: NoticeState, why: str) -> None:
         """Puts down why a notice is not sent, ever or now."""
