@@ -282,7 +282,7 @@ def test_targets_of_the_command_line_are_sent_to_as_the_profile_says(tmp_path: P
         ("api_key", None, "env:V: the environment of this process has no such variable"),
         ("address", "http://planted.example.com/", "env:V: is no URL of an endpoint"),
         ("address", "https://planted.example.com/?x", None),
-        ("address", "https://10.1.2.3/?planted", "leads to 10.1.2.3, which is no public address"),
+        ("address", "https://10.1.2.3/?planted", "leads to [hidden], which is no public address"),
     ],
 )
 def test_secrets_are_looked_at_before_any_work(
