@@ -34,6 +34,13 @@ _LIKE_A_HOST = re.compile(
 """What reads as a URL without its `https://`, as `crm.example.com/hook`: as a folder it would be
 written to, and nobody be told.
 """
+_HAS_A_URL = re.compile(
+    r"(?![a-z][a-z0-9+.-]*://)(?:.*?https?[^\w/]*:|.*?://|\s*//)", re.DOTALL | re.IGNORECASE
+)
+"""What a URL stands in, behind a blank or a quotation mark, say, or in which one is misspelled: as
+a folder it would have what is secret in it in its name.
+"""
+_SECRET_PART = re.compile(r"[?#].*|(?<=[/\\:])[^/\\?#@]+@", re.DOTALL)
 _MORE_THAN_A_PLACE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://[^?#@]*[?#@]")
 
 
@@ -84,6 +91,8 @@ def parse_target(text: str) -> Target:
     is_file = text.startswith("file://")
     if not (uris.is_named(text) and has_utf8(text)) or (_NO_PLACE.match(text) and not is_file):
         raise ValueError(f"is no target, {_EXPECTED}")
+    if _HAS_A_URL.match(text):
+        raise ValueError(f"has a URL within it, {_EXPECTED}")
     if _LIKE_A_HOST.fullmatch(text):
         raise ValueError("may be an endpoint or a folder, expected https:// or ./ before it")
     if _MORE_THAN_A_PLACE.match(text):
@@ -99,8 +108,13 @@ def has_secret(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Returns what names a target as messages have it."""
-    return printable(without_secrets(uris.shown(text)))[:200]
+    """Returns what names a target as messages have it: it may be a URL that is misspelled, or a
+    place that has what no place has.
+    """
+    told = uris.shown(text)
+    if told == text:
+        told = _SECRET_PART.sub("[hidden]", text)
+    return printable(without_secrets(told))[:200]
 
 
 def check_named(named: Sequence[str]) -> None:
