@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from transforms.catalog import merging, partitions
+from transforms.catalog import merging, parquet_objects, partitions
 from transforms.catalog.bundles import Bundle, owned
+from transforms.catalog.schema import to_table
 from transforms.elements import Row
 
 DATE = "2026-11-20"
@@ -74,6 +76,15 @@ def test_a_state_never_goes_back(tmp_path: Path, before: Row, after: Row) -> Non
     _merge(tmp_path / "4", before)
     assert _merge(tmp_path / "4", after) == further
     assert _merge(tmp_path / "4", before) == further
+
+
+def test_what_a_later_version_knows_of_an_event_makes_no_other_of_it(tmp_path: Path) -> None:
+    rows = to_table("notices", [_notice("a", "delivered", 1)])
+    known = rows.append_column("answer", pa.array(["thanks"]))
+    path = tmp_path / "catalog" / "notices" / f"call_date={DATE}" / "part-0.parquet"
+    path.parent.mkdir(parents=True)
+    parquet_objects.write(str(path), known)
+    assert _merge(tmp_path, _notice("a", "pending", minute=9)) == [("a", "delivered", 1)]
 
 
 def test_what_was_sent_before_its_file_was_replaced_goes_out_again_as_it_was(

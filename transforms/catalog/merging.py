@@ -271,11 +271,12 @@ def _new_rows(
 
 def _distinct(rows: pa.Table, table: str) -> pa.Table:
     """Returns the rows of an object, of each key the newest, or of a table to which rows are only
-    added the furthest. What a later version may have added to its key tells two rows apart as well.
+    added the furthest. What a later version may have added to its key tells two rows apart as well,
+    but not of those: an event is known by its id, and what is there twice would be told twice.
     """
     later = [
         name
-        for name in later_columns(rows, table)
+        for name in (() if table in ADDED_TABLES else later_columns(rows, table))
         if pa.types.is_string(rows.schema.field(name).type)
         or pa.types.is_integer(rows.schema.field(name).type)
     ]
