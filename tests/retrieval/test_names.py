@@ -126,3 +126,9 @@ def test_any_ids_make_names_fit_for_every_disk() -> None:
             "".join(chr(dice.choice(_LETTERS)) for _ in range(dice.randrange(60))) for _ in range(6)
         }
         _check(file_names(CALL.cid, [_row(each) for each in sorted(ids)]))
+
+
+@pytest.mark.parametrize("call_type", ["con.x", "NUL.a", "lpt1.z.y"])
+def test_type_of_a_call_makes_no_device_of_windows(call_type: str) -> None:
+    """What counts there is what stands before the first dot."""
+    assert re.fullmatch(r"[^.]+_standup-[0-9a-f]{8}", call_name(f"{call_type}:standup"))

@@ -29,7 +29,9 @@ _IDS = ("call_type", "call_id", "call_session_id", "participant_id", "user_sessi
 def call_name(cid: str) -> str:
     """Returns a name for a call, by which names of what is of it begin."""
     call_type, _, call_id = cid.partition(":")
-    name = f"{_readable(call_type, _TYPE_BYTES)}_{_readable(call_id, _ID_BYTES)}"
+    # Windows takes what is before a dot for a device, as in `con.x`.
+    readable_type = _readable(call_type, _TYPE_BYTES).replace(".", "_")
+    name = f"{readable_type}_{_readable(call_id, _ID_BYTES)}"
     is_plain = (
         name == f"{call_type}_{call_id}" == _folded(name)
         and "_" not in call_type  # `a_b:c` and `a:b_c` would share a name
