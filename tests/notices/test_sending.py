@@ -49,10 +49,32 @@ def test_tries_are_counted_over_runs(tmp_path: Path) -> None:
 def test_target_that_never_succeeds_is_left_alone(tmp_path: Path) -> None:
     make_catalog(tmp_path, 200, ["crm"])
     sender = FakeSender(*[AGAIN] * 1_000)
-    told = tell_by(tmp_path, sender, Pace(first_wait_seconds=0.001, failures_in_a_row=64))
+    told = tell_by(
+        tmp_path, sender, Pace(first_wait_seconds=0.001, most_wait_seconds=0.01, failing_seconds=0)
+    )
     assert 64 <= len(sender.sent) < 64 + sender.at_a_time
     assert told.pending == 200
     assert told.why.startswith("it failed 64 times in a row, the last time: HTTP status 503")
+
+
+def test_target_that_is_back_in_a_moment_is_told_all(tmp_path: Path) -> None:
+    """A receiver that begins anew refuses within a moment more than there may be in a row."""
+    rows = make_catalog(tmp_path, 200, ["crm"])
+
+    class BeginsAnew(FakeSender):
+        at_a_time = 32
+        is_back_at = time.monotonic() + 1_000.0
+
+        def send(self, notices: Sequence[Notice]) -> Sequence[Answer]:
+            found = super().send(notices)
+            if len(self.sent) == 1:
+                self.is_back_at = time.monotonic() + 0.1
+            return found if time.monotonic() > self.is_back_at else [AGAIN]
+
+    sender = BeginsAnew()
+    told = tell_by(tmp_path, sender, Pace(first_wait_seconds=0.05))
+    assert (told.delivered, told.why) == (200, "")
+    assert len(sender.sent) < len(rows) + 4 * sender.at_a_time  # it was not asked all the time
 
 
 def test_budget_of_nothing_leaves_all_for_later(tmp_path: Path) -> None:
@@ -185,7 +207,7 @@ def test_what_a_target_never_takes_keeps_nothing_else_from_it(
             return [AGAIN] if notices[0].event_id in never else delivered
 
     notify = Notify(targets=(CRM,), budget_seconds=0.3)
-    pace = Pace(first_wait_seconds=60, failures_in_a_row=8)
+    pace = Pace(first_wait_seconds=60, failures_in_a_row=8, failing_seconds=0)
     for _run in range(4):
         tell_pending(
             str(tmp_path), notify, "r", lambda: None, senders=lambda _: Choosy(), pace=pace

@@ -26,6 +26,7 @@ _FILES_OF_A_LOOK = 32
 _AT_HAND = 2_000
 """Notices in memory at once, unless more are sent with one call."""
 _MOST_PROBLEMS = 3
+_FAILURES_BEFORE_REST = 8
 _T = TypeVar("_T")
 
 
@@ -37,8 +38,15 @@ class Pace:
     """Before a second try; it doubles with each."""
     most_wait_seconds: float = 30.0
     failures_in_a_row: int = 64
-    """After so many, none delivered between them, a target is left alone."""
+    """After so many, none delivered between them, a target is left alone,"""
+    failing_seconds: float = 10.0
+    """but no sooner than this after the first of them: a receiver that begins anew is back by then.
+    """
     mark_seconds: float = 20.0
+
+    def wait_seconds(self, before: int) -> float:
+        """Returns how long is waited. Args: before: how often that was done."""
+        return min(self.first_wait_seconds * 2 ** min(before, 16), self.most_wait_seconds)
 
 
 @dataclass(slots=True)
@@ -126,6 +134,10 @@ class Sending:
         self._not_before = 0.0
         self._failures = 0
         """In a row."""
+        self._failing_since = 0.0
+        self._rests = 0
+        """Of the whole target, since its last success."""
+        self._rests_until = 0.0
 
     # --- deciding ---
 
@@ -328,8 +340,7 @@ class Sending:
         self._judge_target(now, answers)
         if again:
             batch.items = again
-            doubled = self._pace.first_wait_seconds * 2 ** min(batch.tries - 1, 16)
-            wait = min(doubled, self._pace.most_wait_seconds) * random.uniform(0.5, 1.0)
+            wait = self._pace.wait_seconds(batch.tries - 1) * random.uniform(0.5, 1.0)
             heapq.heappush(self._again, (now + wait, next(self._numbers), batch))
 
     def _judge_target(self, now: float, answers: Sequence[Answer]) -> None:
@@ -342,13 +353,26 @@ class Sending:
         if self._not_before >= self._until:
             self._end(f"it asks to be left alone for {after:.0f} s")
         if any(answer.state is NoticeState.DELIVERED for answer in answers):
-            self._failures = 0
+            self._failures = self._rests = 0
         elif not after:
-            self._failures += 1
-        if self._failures >= self._pace.failures_in_a_row:
+            self._failed(now)
+        is_long = now - self._failing_since >= self._pace.failing_seconds
+        if self._failures >= self._pace.failures_in_a_row and is_long:
             self._end(
                 f"it failed {self._failures} times in a row, the last time: {answers[-1].why}"
             )
+
+    def _failed(self, now: float) -> None:
+        """Counts a failure. After some in a row the target rests, each time for longer: all that is
+        at hand would fail within a moment.
+        """
+        if not self._failures:
+            self._failing_since = now
+        self._failures += 1
+        if self._failures >= _FAILURES_BEFORE_REST and now >= self._rests_until:
+            self._rests_until = now + self._pace.wait_seconds(self._rests)
+            self._rests += 1
+            self._not_before = max(self._not_before, self._rests_until)
 
     def _settle(self, state: NoticeState, why: str) -> None:
         """Counts a notice that is not sent any more, or not now."""
