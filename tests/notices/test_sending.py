@@ -77,6 +77,17 @@ def test_target_that_is_back_in_a_moment_is_told_all(tmp_path: Path) -> None:
     assert len(sender.sent) < len(rows) + 4 * sender.at_a_time  # it was not asked all the time
 
 
+def test_target_that_rests_longer_than_there_is_time_asked_for_nothing(tmp_path: Path) -> None:
+    make_catalog(tmp_path, 20, ["crm"])
+    notify = Notify(targets=(CRM,), budget_seconds=0.2)
+    sender, pace = FakeSender(*[AGAIN] * 100), Pace(first_wait_seconds=60)
+    (told,) = tell_pending(
+        str(tmp_path), notify, "r", lambda: None, senders=lambda _: sender, pace=pace
+    )
+    assert told.why == "the time for sending was over; HTTP status 503"
+    assert 8 <= len(sender.sent) < 8 + sender.at_a_time
+
+
 def test_budget_of_nothing_leaves_all_for_later(tmp_path: Path) -> None:
     make_catalog(tmp_path, 3, ["crm"])
     sender = FakeSender()

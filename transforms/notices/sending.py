@@ -350,7 +350,7 @@ class Sending:
                 self._end(answer.why)
         after = max((answer.after_seconds for answer in answers), default=0.0)
         self._not_before = max(self._not_before, now + after)
-        if self._not_before >= self._until:
+        if after and now + after >= self._until:
             self._end(f"it asks to be left alone for {after:.0f} s")
         if any(answer.state is NoticeState.DELIVERED for answer in answers):
             self._failures = self._rests = 0
