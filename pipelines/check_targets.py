@@ -13,9 +13,7 @@ from transforms.media.errors import ConfigError, StorageError
 from transforms.media.text import printable
 from transforms.notices.target_secrets import read_secrets, without_host
 from transforms.storage import google_account, objects, uris
-from transforms.targets import Notify, Target, TargetKind, endpoint
-
-_EMULATOR = "PUBSUB_EMULATOR_HOST"
+from transforms.targets import PUBSUB_EMULATOR, Notify, Target, TargetKind, endpoint
 
 
 def check_targets(
@@ -44,7 +42,7 @@ def check_targets(
             _check_folder(target, catalog_uri, output_uri, shares_this_machine=shares_this_machine)
         elif target.kind is TargetKind.HTTPS:
             _check_endpoint(target, reads_secrets=reads_secrets)
-        elif not os.environ.get(_EMULATOR) and (why := google_account.why_no_credentials()):
+        elif not os.environ.get(PUBSUB_EMULATOR) and (why := google_account.why_no_credentials()):
             raise ConfigError(f"{printable(target.table)}: {why}")
     objects.find_credentials(targets.folders_of(notify))
 

@@ -21,6 +21,7 @@ from transforms.targets import (
     MOST_AT_A_TIME,
     MOST_BUDGET_SECONDS,
     MOST_TIMEOUT_SECONDS,
+    USUAL_BUDGET_SECONDS,
     Target,
     TargetKind,
     parse_url_base,
@@ -55,7 +56,9 @@ def read_notify(table: Any, config: str) -> NotifyTable:
             for name, each in tables.items()
         ),
         url_base=_url_base(table, where),
-        budget_seconds=_seconds(table, "budget", 0, MOST_BUDGET_SECONDS, where, 300),
+        budget_seconds=_seconds(
+            table, "budget", 0, MOST_BUDGET_SECONDS, where, USUAL_BUDGET_SECONDS
+        ),
         manner=manner,
     )
 

@@ -12,7 +12,14 @@ from transforms import targets
 from transforms.media.errors import ConfigError
 from transforms.media.text import has_utf8, printable, without_secrets
 from transforms.storage import secrets, uris
-from transforms.targets import Notify, Target, TargetKind
+from transforms.targets import (
+    USUAL_AT_A_TIME,
+    USUAL_BUDGET_SECONDS,
+    USUAL_TIMEOUT_SECONDS,
+    Notify,
+    Target,
+    TargetKind,
+)
 
 FLAG = "--notify"
 _EXPECTED = (
@@ -52,8 +59,8 @@ class Manner:
     """As the next two a reference; all fields as in `Target`."""
     api_key: str = ""
     webhook_keys: tuple[str, ...] = ()
-    timeout_seconds: float = 6.0
-    at_a_time: int = 32
+    timeout_seconds: float = USUAL_TIMEOUT_SECONDS
+    at_a_time: int = USUAL_AT_A_TIME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,7 @@ class NotifyTable:
 
     targets: tuple[Target, ...] = ()
     url_base: str = ""
-    budget_seconds: float = 300.0
+    budget_seconds: float = USUAL_BUDGET_SECONDS
     manner: Manner = field(default_factory=Manner)
     """Of targets that a command line names."""
 

@@ -23,6 +23,7 @@ from transforms.notices import backfill
 from transforms.notices.result import in_words
 from transforms.notices.tell import Told, tell_pending
 from transforms.storage import objects, storage_options, uris
+from transforms.targets import USUAL_BUDGET_SECONDS
 
 
 def tell(arguments: TellArguments, profile: JobProfile) -> int:
@@ -38,6 +39,9 @@ def tell(arguments: TellArguments, profile: JobProfile) -> int:
     notify = targets.notify_of(
         profile.notify, arguments.notify, arguments.url_base, keeps_secrets=True
     )
+    # A budget of nothing leaves all that runs make to this command.
+    budget_seconds = notify.budget_seconds or USUAL_BUDGET_SECONDS
+    notify = replace(notify, budget_seconds=budget_seconds)
     if not notify.targets:
         raise ConfigError(
             f"nobody is to be told, expected {targets.FLAG} TARGET, or --config with a profile "

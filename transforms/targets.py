@@ -14,6 +14,9 @@ _PATH = re.compile(r"[\x21-\x7e]*")
 LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 1, 300
 MOST_AT_A_TIME = 256
 MOST_BUDGET_SECONDS = 24 * 3600
+USUAL_TIMEOUT_SECONDS, USUAL_AT_A_TIME, USUAL_BUDGET_SECONDS = 6.0, 32, 300.0
+PUBSUB_EMULATOR = "PUBSUB_EMULATOR_HOST"
+"""The variable by which all of Google's clients are sent to an emulator, as `HOST:PORT`."""
 
 
 class TargetKind(StrEnum):
@@ -45,8 +48,8 @@ class Target:
     """The reference to `X-API-KEY`."""
     webhook_keys: tuple[str, ...] = ()
     """The references to keys of Standard Webhooks, `whsec_...`; more than one to change them."""
-    timeout_seconds: float = 6.0
-    at_a_time: int = 32
+    timeout_seconds: float = USUAL_TIMEOUT_SECONDS
+    at_a_time: int = USUAL_AT_A_TIME
     """How many requests are under way at once."""
 
     @property
@@ -69,7 +72,7 @@ class Notify:
     """What stands in the `url` of events for the root of the output; empty for the files' own
     URIs.
     """
-    budget_seconds: float = 300.0
+    budget_seconds: float = USUAL_BUDGET_SECONDS
     """For how long a run sends; what is left then waits for the next."""
 
 

@@ -126,7 +126,8 @@ def test_what_cannot_be_read_is_one_line_and_exits_with_1(
 def test_profile_says_who_is_told(catalog: Path, tmp_path: Path) -> None:
     profile = tmp_path / "job.toml"
     profile.write_text(
-        f'[notify]\nurl_base = "https://cdn.test"\n[notify.targets.lake]\nto = "{tmp_path}/lake"\n'
+        f'[notify]\nurl_base = "https://cdn.test"\nbudget = "0s"  # of runs: all is left to tell\n'
+        f'[notify.targets.lake]\nto = "{tmp_path}/lake"\n'
     )
     done = _tell(catalog, "--config", profile, "--since", "9999d", "--notify", tmp_path / "two")
     assert done.status == 0, done.err

@@ -18,11 +18,11 @@ from transforms.catalog.rows.ids import CALL_COLUMNS
 from transforms.elements import Row
 from transforms.media.wall_time import to_time
 from transforms.notices.events import Event, ready_event
+from transforms.notices.pending import TABLE
 from transforms.notices.rows import figures_of, file_ids, rows_of
 from transforms.storage import uris
 from transforms.targets import Notify
 
-_TABLE = "notices"
 _ROWS_AT_A_TIME = 2_000
 _ADDED_AT_A_TIME = 20_000
 """Each time the objects of a date are written anew: 100,000 rows by 2,000 take 36 s of CPU, so
@@ -76,10 +76,10 @@ def add_pending(
             added += len(missing)
             rows += ({**row, **stamp} for row in missing)
             if len(rows) >= _ADDED_AT_A_TIME:
-                merging.add_rows(catalog_uri, _TABLE, file.call_date, rows, check)
+                merging.add_rows(catalog_uri, TABLE, file.call_date, rows, check)
                 rows = []
         if rows:
-            merging.add_rows(catalog_uri, _TABLE, file.call_date, rows, check)
+            merging.add_rows(catalog_uri, TABLE, file.call_date, rows, check)
     return added
 
 
@@ -112,7 +112,7 @@ def _missing(
         return found
 
     tracks, call_rows = of_calls("tracks", _OF_TRACKS), of_calls("calls", _OF_CALLS)
-    notices = of_calls(_TABLE, _OF_NOTICES)
+    notices = of_calls(TABLE, _OF_NOTICES)
     figures = {call: figures_of(tracks[call], next(iter(call_rows[call]), None)) for call in calls}
     found: list[Row] = []
     for recording in recordings:

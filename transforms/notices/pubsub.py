@@ -28,10 +28,8 @@ from google.rpc.error_details_pb2 import RetryInfo
 from transforms.media.values import CallKey
 from transforms.notices.sender import Answer, Notice, NoticeState
 from transforms.storage import errors, google_account
-from transforms.targets import Target
+from transforms.targets import PUBSUB_EMULATOR, Target
 
-_EMULATOR = "PUBSUB_EMULATOR_HOST"
-"""The variable by which all of Google's clients are sent to an emulator, as `HOST:PORT`."""
 _SCOPE = "https://www.googleapis.com/auth/pubsub"
 _MOST_KEY_BYTES = 1024
 """Of an ordering key, by the quotas of Pub/Sub. They also allow 1,000 messages and 10 MB a request,
@@ -139,7 +137,7 @@ class PubSubSender:
 
 def _make_client(timeout_seconds: float) -> PublisherClient:
     """Returns a client. Raises: GoogleAuthError."""
-    if emulator := os.environ.get(_EMULATOR):
+    if emulator := os.environ.get(PUBSUB_EMULATOR):
         # A proxy for the rest of the world would not find what stands on this machine.
         channel = grpc.insecure_channel(emulator, options=[("grpc.enable_http_proxy", 0)])
         return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
