@@ -19,7 +19,7 @@ from transforms.elements import Row
 from transforms.media.wall_time import to_time
 from transforms.notices.events import Event, ready_event
 from transforms.notices.pending import TABLE
-from transforms.notices.rows import figures_of, file_ids, rows_of
+from transforms.notices.rows import FIGURES, figures_of, file_ids, rows_of
 from transforms.storage import uris
 from transforms.targets import Notify
 
@@ -35,7 +35,7 @@ _NEEDED = (
 """Columns of `recordings` without which there is no event; runs fill them all."""
 _OF_TRACKS = (
     *(*CALL_COLUMNS, "participant_id", "user_session_id", "output_type", "part"),
-    *("status", "missing_ms", "sync_error_ms"),
+    *FIGURES,
 )
 _OF_CALLS = (*CALL_COLUMNS, "status", "missing_ms")
 _OF_NOTICES = (*CALL_COLUMNS, "event_id", "target", "body")

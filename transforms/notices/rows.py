@@ -19,7 +19,8 @@ from transforms.targets import Notify, Target
 Rows = Mapping[str, Sequence[Row]]
 """Rows of one call by table, stamped."""
 _FROM_ROW = ("call_cid", "call_type", "call_id", "call_session_id")
-_FIGURES = ("status", "missing_ms", "sync_error_ms")
+FIGURES = ("status", "missing_ms", "sync_error_ms")
+"""What is told of a file that its own row has not: of its track, or for a mix of its call."""
 _MIX: FileIds = ("composite", None, None, None, 0)
 _STAMP = ("run_id", "created_at", "settings_fingerprint")
 
@@ -83,9 +84,9 @@ def figures_of(tracks: Iterable[Row], call: Row | None) -> dict[FileIds, Row]:
       tracks: rows of the tracks.
       call: its row; None where it is not known.
     """
-    found = {file_ids(row): {name: row.get(name) for name in _FIGURES} for row in tracks}
+    found = {file_ids(row): {name: row.get(name) for name in FIGURES} for row in tracks}
     errors = [each["sync_error_ms"] for each in found.values()]
-    of_call = {name: call.get(name) for name in _FIGURES} if call is not None else {}
+    of_call = {name: call.get(name) for name in FIGURES} if call is not None else {}
     largest = max((error for error in errors if error is not None), default=None)
     found[_MIX] = {**of_call, "sync_error_ms": largest}
     return found

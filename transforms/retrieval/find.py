@@ -30,7 +30,7 @@ from transforms.catalog.shards import number_together
 from transforms.elements import Row
 from transforms.media.errors import StorageError
 from transforms.media.wall_time import from_time
-from transforms.notices.rows import figures_of, file_ids
+from transforms.notices.rows import FIGURES, figures_of, file_ids
 from transforms.retrieval.wanted import Wanted
 from transforms.storage import uris
 
@@ -61,8 +61,6 @@ _COLUMNS = (
     "run_id",
     "created_at",
 )
-FIGURES = ("status", "missing_ms", "sync_error_ms")
-"""What is told of a file that its own row has not: of its track, or for a mix of its call."""
 _BESIDE = {"tracks": (*_FILE, *FIGURES), "calls": (*_CALL, "status", "missing_ms")}
 """The tables that have these, and their columns that are read."""
 _READ_AT_A_TIME = 16
