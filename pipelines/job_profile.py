@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def load_profile(config: str | None) -> JobProfile:
     accounts = _accounts(data.pop(_STORES, {}), config)
     stream = _stream(data.pop(_STREAM, {}), config)
     notify = notify_table.read_notify(data.pop(notify_table.NAME, {}), config)
-    _refuse_unknown(data, PressSettings, "", config)
+    _refuse_unknown(data, PressSettings, "", config, (_STREAM, notify_table.NAME, _STORES))
     try:
         # By way of JSON, where strict means that text is not a number and still may name a choice.
         settings = TypeAdapter(PressSettings).validate_json(
@@ -182,15 +183,19 @@ def _read(config: str) -> str:
     return profiles[config].read_text(encoding="utf-8")
 
 
-def _refuse_unknown(data: dict[str, Any], kind: Any, prefix: str, config: str) -> None:
+def _refuse_unknown(
+    data: dict[str, Any], kind: Any, prefix: str, config: str, others: Sequence[str] = ()
+) -> None:
+    """Args: others: keys that may stand beside those of the settings, and are read elsewhere."""
     known = {field.name: field for field in fields(kind)}
+    names = (*known, *others)
     for key, value in data.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.5)
+            near = difflib.get_close_matches(key, names, 1, 0.5)
             hint = (
                 f", did you mean {prefix}{near[0]}?"
                 if near
-                else f", expected one of {', '.join(known)}"
+                else f", expected one of {', '.join(names)}"
             )
             raise ConfigError(f"--config {config}: unknown key {prefix}{key}{hint}")
         section: Any = known[key].default_factory  # of a section its own class

@@ -110,6 +110,7 @@ def test_table_changes_no_fingerprint(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('notify = "planted"', "notify: expected a table, [notify]"),
+        ('[notifi.targets.crm]\nto = "planted"', "unknown key notifi, did you mean notify?"),
         ('[notify]\ntarget = "planted"', "unknown key target, did you mean targets?"),
         ('[notify]\nsecret = "planted"', "notify: secret is to be named, not spelled out"),
         ('[notify]\napi_key = ["planted"]', "notify: api_key: expected text"),
