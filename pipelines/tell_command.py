@@ -44,8 +44,8 @@ def add_tell(commands: Commands) -> None:
     tell.add_argument(
         "--since",
         metavar="WHEN",
-        help="also tell of files made since then of which a target was never to be told: "
-        "2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d",
+        help="also tell of files of runs that began since then, where a target was never to be "
+        "told of them: 2026-11-20, 2026-11-20T06:00:00Z, 36h, 7d",
     )
     add_notify_flags(tell, "events that --since makes (others are sent as they stand)")
     tell.add_argument(
