@@ -147,9 +147,11 @@ def test_answers_that_are_none_yet_are_passed_over(tls_site: Site, status: int) 
         (503, "pending", "HTTP status 503"),
         (599, "pending", "HTTP status 599"),
         (400, "failed", "HTTP status 400, expected one from 200 to 299"),
-        (401, "failed", "HTTP status 401, expected one from 200 to 299"),
-        (304, "failed", "HTTP status 304 sends elsewhere, which is not followed, expected one from "
-         "200 to 299"),
+        (413, "failed", "HTTP status 413, expected one from 200 to 299"),
+        (401, "pending", "HTTP status 401, expected one from 200 to 299"),
+        (404, "pending", "HTTP status 404, expected one from 200 to 299"),
+        (304, "pending", "HTTP status 304 sends elsewhere, which is not followed, expected one "
+         "from 200 to 299"),
         (410, "gone", "HTTP status 410: it takes nothing any more"),
     ],
 )  # fmt: skip
@@ -160,12 +162,13 @@ def test_status_says_what_becomes_of_a_notice(
     answer = send(url)
     assert (answer.state, answer.http_status, answer.why) == (state, status, why)
     assert answer.ends_target == (status == 410)
+    assert answer.waits_for_next_run == (status in (304, 401, 404))
 
 
 def test_redirect_is_not_followed(tls_site: Site) -> None:
     there = tls_site.put("/there", b"")
     url = tls_site.put("/hook", Page(answers=[redirect(f"{there}?sig=tell-nobody", 307)]))
-    assert send(url).state is NoticeState.FAILED
+    assert send(url).waits_for_next_run
     assert [request.path for request in tls_site.requests] == ["/hook"]
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.fake_sender import AGAIN, CRM, FakeSender, states_of, tell_by
 from tests.support.receiver import DATE, MADE, make_catalog, read_table, write_table
+from transforms.notices.pace import Pace
 from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.notices.sending import Pace
 from transforms.notices.tell import tell_pending
 from transforms.targets import Notify
 
@@ -103,6 +103,21 @@ def test_one_success_ends_a_row_of_failures(tmp_path: Path) -> None:
     sender = FakeSender(*([AGAIN] * 5 + [good]) * 10)
     told = tell_by(tmp_path, sender, Pace(first_wait_seconds=0.001, failures_in_a_row=10))
     assert (told.delivered, told.why) == (30, "")
+
+
+def test_what_waits_for_the_next_run_is_sent_once_a_run_for_seven_days(tmp_path: Path) -> None:
+    new, old = make_catalog(tmp_path, 2, ["crm"])
+    write_table(tmp_path, "notices", [new, {**old, "created_at": MADE - timedelta(days=7)}])
+    mend = Answer(
+        state=NoticeState.PENDING, http_status=404, why="HTTP status 404", waits_for_next_run=True
+    )
+
+    told = tell_by(tmp_path, first := FakeSender(mend, mend))
+
+    assert sorted(first.ids()) == sorted([new["event_id"], old["event_id"]])
+    assert (told.pending, told.failed, told.why) == (1, 1, "HTTP status 404")
+    assert tell_by(tmp_path, second := FakeSender()).delivered == 1
+    assert second.ids() == [new["event_id"]]
 
 
 def test_410_ends_the_target_and_the_rest_waits(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.support.receiver import read_table
 from tests.support.tell_once import QUICK
+from transforms.notices.pace import Pace
 from transforms.notices.sender import Answer, Notice, NoticeState
-from transforms.notices.sending import Pace
 from transforms.notices.tell import Told, tell_pending
 from transforms.targets import Notify, Target, TargetKind
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.receiver import Receiver
-from transforms.notices.sending import Pace
+from transforms.notices.pace import Pace
 from transforms.notices.tell import Told, tell_pending
 from transforms.storage import storage_options
 from transforms.storage.storage_options import StorageOptions

@@ -19,6 +19,10 @@ from transforms.targets import Target
 _AGAIN = (408, 425, 429)
 """With 5xx: what may go well a little later."""
 _ASKS_TO_WAIT = (429, 503)
+_NOT_OF_THE_BODY = (401, 403, 404, 405, 407, 421, 426)
+"""With 3xx: what says nothing against an event, but that the target, its address or a key is to be
+mended, or that it does not know the call yet. A whole night is not lost to a key that was mistyped.
+"""
 _GONE = 410
 _EVENT_ID = re.compile(r"[\x21-\x7e]{1,256}")
 """What a header can hold, and no receiver takes for two."""
@@ -105,8 +109,13 @@ def _answer_to(reply: Reply) -> Answer:
             why=told,
             after_seconds=reply.after_seconds if status in _ASKS_TO_WAIT else 0.0,
         )
-    if 300 <= status < 400:
+    is_redirect = 300 <= status < 400
+    if is_redirect:
         told += " sends elsewhere, which is not followed"
+    waits = is_redirect or status in _NOT_OF_THE_BODY
     return Answer(
-        state=NoticeState.FAILED, http_status=status, why=f"{told}, expected one from 200 to 299"
+        state=NoticeState.PENDING if waits else NoticeState.FAILED,
+        http_status=status,
+        why=f"{told}, expected one from 200 to 299",
+        waits_for_next_run=waits,
     )

@@ -32,7 +32,9 @@ _COLUMNS = (
 )  # fmt: skip
 _FILE_COLUMNS = (*CALL_COLUMNS, "uri", "sha256", "size_bytes", "created_at")
 _LONGEST_WAIT = timedelta(days=7)
-"""For the rows of a file: what a dead run had made may yet be taken up."""
+"""For the rows of a file: what a dead run had made may yet be taken up. For a target that answers
+as if it were to be mended: then the event is lost.
+"""
 _MOST_BODY_BYTES = 20_000
 """As Standard Webhooks has it; ours have 4,096 at most, those of later versions perhaps more."""
 _MOST_ATTEMPTS = 1 << 31
@@ -164,6 +166,11 @@ def judged(catalog_uri: str, shard: PendingShard, rows: Sequence[Row]) -> list[P
     return [_judged(shard, row, files) for row in rows]
 
 
+def has_waited_long(made: datetime) -> bool:
+    """Whether an event that was made then has waited for seven days."""
+    return datetime.now(UTC) - made >= _LONGEST_WAIT
+
+
 def why_not_there(notice: PendingNotice) -> str:
     """Returns why a file that is to be told of cannot be opened; empty where it can."""
     if not notice.uri:
@@ -250,7 +257,7 @@ def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
 
 
 def _not_there(row: Row, what: str) -> dict[str, Any]:
-    if datetime.now(UTC) - _made(row) < _LONGEST_WAIT:
+    if not has_waited_long(_made(row)):
         return {"why": f"no row names its {what} yet"}
     return _never("removed before it was sent")
 

@@ -45,6 +45,10 @@ class Answer:
     """Why it was not delivered; no query, no key."""
     after_seconds: float = 0.0
     """How long the target asks to be left alone (Retry-After)."""
+    waits_for_next_run: bool = False
+    """Whether a pending one is not tried again in this run: somebody has to mend the target, or it
+    knows more of the event later.
+    """
     ends_target: bool = False
     """Whether nothing more is to be sent to the target in this run."""
 

@@ -9,7 +9,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from transforms.media.errors import CallpressError
@@ -17,6 +17,7 @@ from transforms.media.text import printable
 from transforms.notices import pending
 from transforms.notices.crew import Crew, Then
 from transforms.notices.marks import Mark, Marks
+from transforms.notices.pace import Failures, Pace
 from transforms.notices.pending import PendingNotice, PendingShard
 from transforms.notices.sender import Answer, Notice, NoticeState, Sender
 
@@ -26,27 +27,7 @@ _FILES_OF_A_LOOK = 32
 _AT_HAND = 2_000
 """Notices in memory at once, unless more are sent with one call."""
 _MOST_PROBLEMS = 3
-_FAILURES_BEFORE_REST = 8
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How fast tries follow each other, and how often marks are written."""
-
-    first_wait_seconds: float = 0.5
-    """Before a second try; it doubles with each."""
-    most_wait_seconds: float = 30.0
-    failures_in_a_row: int = 64
-    """After so many, none delivered between them, a target is left alone,"""
-    failing_seconds: float = 10.0
-    """but no sooner than this after the first of them: a receiver that begins anew is back by then.
-    """
-    mark_seconds: float = 20.0
-
-    def wait_seconds(self, before: int) -> float:
-        """Returns how long is waited. Args: before: how often that was done."""
-        return min(self.first_wait_seconds * 2 ** min(before, 16), self.most_wait_seconds)
 
 
 @dataclass(slots=True)
@@ -132,12 +113,7 @@ class Sending:
         self._numbers = itertools.count()
         self._under_way: dict[int, _Batch] = {}
         self._not_before = 0.0
-        self._failures = 0
-        """In a row."""
-        self._failing_since = 0.0
-        self._rests = 0
-        """Of the whole target, since its last success."""
-        self._rests_until = 0.0
+        self._failures = Failures(pace)
 
     # --- deciding ---
 
@@ -328,11 +304,14 @@ class Sending:
         now = time.monotonic()
         batch.tries += 1
         again = []
-        for item, answer in zip(batch.items, answers, strict=True):
+        for item, given in zip(batch.items, answers, strict=True):
+            answer = given
+            if given.waits_for_next_run and pending.has_waited_long(item.notice.made):
+                answer = replace(given, state=NoticeState.FAILED)
             item.attempts += 1
             item.last = answer
             self._put_down(item, answer)
-            if answer.state is NoticeState.PENDING:
+            if answer.state is NoticeState.PENDING and not answer.waits_for_next_run:
                 again.append(item)
             else:
                 self._at_hand -= 1
@@ -353,26 +332,14 @@ class Sending:
         if after and now + after >= self._until:
             self._end(f"it asks to be left alone for {after:.0f} s")
         if any(answer.state is NoticeState.DELIVERED for answer in answers):
-            self._failures = self._rests = 0
+            self._failures.end()
         elif not after:
-            self._failed(now)
-        is_long = now - self._failing_since >= self._pace.failing_seconds
-        if self._failures >= self._pace.failures_in_a_row and is_long:
+            self._not_before = max(self._not_before, self._failures.add(now))
+        if self._failures.are_too_many(now):
             self._end(
-                f"it failed {self._failures} times in a row, the last time: {answers[-1].why}"
+                f"it failed {self._failures.in_a_row} times in a row, the last time: "
+                f"{answers[-1].why}"
             )
-
-    def _failed(self, now: float) -> None:
-        """Counts a failure. After some in a row the target rests, each time for longer: all that is
-        at hand would fail within a moment.
-        """
-        if not self._failures:
-            self._failing_since = now
-        self._failures += 1
-        if self._failures >= _FAILURES_BEFORE_REST and now >= self._rests_until:
-            self._rests_until = now + self._pace.wait_seconds(self._rests)
-            self._rests += 1
-            self._not_before = max(self._not_before, self._rests_until)
 
     def _settle(self, state: NoticeState, why: str) -> None:
         """Counts a notice that is not sent any more, or not now."""

@@ -19,9 +19,10 @@ from transforms.media.errors import CallpressError, StorageError, StoreDownError
 from transforms.media.text import printable
 from transforms.notices import pending
 from transforms.notices.marks import Marks
+from transforms.notices.pace import Pace
 from transforms.notices.pending import PendingShard
 from transforms.notices.sender import NoticeState, Sender
-from transforms.notices.sending import Pace, Sending
+from transforms.notices.sending import Sending
 from transforms.targets import Notify, Target
 
 _FOOTERS_AT_A_TIME = 16
