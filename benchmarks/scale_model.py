@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.operations import INPUTS
 from pipelines.worker_size import PACKET_BYTES, PACKETS_PER_HOUR
 from transforms.catalog.gathering import MOST_PIECES
-from transforms.catalog.schema import MAX_SHARD_ROWS
+from transforms.catalog.schema import ADDED_TABLES, MAX_SHARD_ROWS
 from transforms.media.settings import LimitSettings
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -193,10 +193,12 @@ class ScaleModel:
 
     def merge_reads(self, archives: int) -> float:
         """Returns how often merging one date reads a bundle of rows: each shard of each table reads
-        its part of each. The product of the two grows with the square of the night.
+        its part of each. The product of the two grows with the square of the night. Nobody is told
+        of such a night: bundles have nothing of `notices`.
         """
         bundles = math.ceil(archives / MOST_PIECES)
-        return bundles * sum(self.shards(archives).values())
+        shards = self.shards(archives)
+        return bundles * sum(shards[table] for table in shards if table not in ADDED_TABLES)
 
     # --- what breaks ---
 

@@ -261,8 +261,8 @@ def test_run_over_a_store_that_fails_one_time_in_twenty_is_right(
     assert len(_query(place, "recordings", tmp_path)) == 9
     _verify(place)
     assert {listed.path.split("/")[6] for listed in objects.list_below(f"{place}/out/catalog")} <= {
-        "archives", "calls", "dumps", "failures", "recordings", "runs", "segments", "speech",
-        "tracks", "callpress.lock", "results",
+        "archives", "calls", "dumps", "failures", "notices", "recordings", "runs", "segments",
+        "speech", "tracks", "callpress.lock", "results",
     }  # fmt: skip  # no notes
     assert lock.look(f"{place}/out/catalog") is None
     assert objects.list_below(f"{place}/tmp") == []
