@@ -76,8 +76,13 @@ def _check_folder(
     kept = [uris.join(catalog_uri, name) for name in (*TABLES, results.FOLDER)]
     if output_uri is not None:
         kept.append(uris.join(output_uri, "recordings"))
+    found = objects.resolve(target.place)
+    if found == objects.resolve(catalog_uri):
+        raise ConfigError(
+            f"{shown}: {printable(target.place)} is the catalog, expected another folder"
+        )
     for place in kept:
-        if uris.is_within(objects.resolve(target.place), objects.resolve(place)):
+        if uris.is_within(found, objects.resolve(place)):
             raise ConfigError(
                 f"{shown}: {printable(target.place)} lies in {place}, which has nothing else in "
                 "it, expected another folder"

@@ -4,13 +4,13 @@ that what is wrong with one can be told by file and line. Beam-free.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines import nearest
 from transforms.media.errors import ConfigError
 from transforms.storage import uris
 
@@ -97,11 +97,9 @@ def _read(name: str) -> str:
     elif os.path.exists(name) or name.endswith(ENDING) or "/" in name:
         content = _content_of(name)
     else:
-        near = difflib.get_close_matches(name, shipped, 1, 0.5)
-        hint = f", did you mean {near[0]}?" if near else "."
         raise ConfigError(
             f"--flags-file {name}: no such file, and none that comes with the program has this "
-            f"name{hint} There are {', '.join(sorted(shipped))}"
+            f"name{nearest.hint(name, shipped, '.')} There are {', '.join(sorted(shipped))}"
         )
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"--flags-file {name}: has more than {_MOST_BYTES} bytes, expected flags")

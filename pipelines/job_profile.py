@@ -4,14 +4,13 @@ is told; refuses unknown keys and wrong values with the key's name.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import notify_table
+from pipelines import nearest, notify_table
 from pipelines.targets import NotifyTable
 from transforms.media.errors import ConfigError
 from transforms.media.settings import PressSettings
@@ -103,8 +102,7 @@ def _stream(table: Any, config: str) -> StreamAccount:
     keys = [field.name for field in fields(StreamAccount)]
     for key, value in table.items():
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, 1, 0.5)
-            hint = f", did you mean {near[0]}?" if near else f", expected {', '.join(keys)}"
+            hint = nearest.hint(key, keys, f", expected {', '.join(keys)}")
             raise ConfigError(f"{where}: unknown key {_shown(key)}{hint}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{where}: {key}: expected text")
@@ -135,8 +133,7 @@ def _accounts(tables: Any, config: str) -> tuple[StoreAccount, ...]:
             raise ConfigError(f"{where}: expected a table, {_example()}")
         for key, value in table.items():
             if key not in ALL_KEYS:
-                near = difflib.get_close_matches(key, ALL_KEYS, 1, 0.5)
-                hint = f", did you mean {near[0]}?" if near else f", expected {', '.join(ALL_KEYS)}"
+                hint = nearest.hint(key, ALL_KEYS, f", expected {', '.join(ALL_KEYS)}")
                 raise ConfigError(f"{where}: unknown key {_shown(key)}{hint}")
             expected, kind = ("true or false", bool) if key == "path_style" else ("text", str)
             if not isinstance(value, kind) or value == "":
@@ -174,10 +171,8 @@ def _read(config: str) -> str:
         if file.name.endswith(".toml")
     }
     if config not in profiles:
-        near = difflib.get_close_matches(config, profiles, 1, 0.5)
-        hint = f", did you mean {near[0]}?" if near else "."
         raise ConfigError(
-            f"--config {config}: no profile has this name{hint} "
+            f"--config {config}: no profile has this name{nearest.hint(config, profiles, '.')} "
             f"There are {', '.join(sorted(profiles))}; any other is given by the path of its file"
         )
     return profiles[config].read_text(encoding="utf-8")
@@ -191,12 +186,7 @@ def _refuse_unknown(
     names = (*known, *others)
     for key, value in data.items():
         if key not in known:
-            near = difflib.get_close_matches(key, names, 1, 0.5)
-            hint = (
-                f", did you mean {prefix}{near[0]}?"
-                if near
-                else f", expected one of {', '.join(names)}"
-            )
+            hint = nearest.hint(key, names, f", expected one of {', '.join(names)}", prefix)
             raise ConfigError(f"--config {config}: unknown key {prefix}{key}{hint}")
         section: Any = known[key].default_factory  # of a section its own class
         if isinstance(value, dict) and is_dataclass(section):

@@ -5,12 +5,12 @@ secret that does not belong there.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pipelines import nearest
 from pipelines.targets import Manner, NotifyTable, has_secret, in_manner, parse_target
 from transforms.bounds import parse_duration
 from transforms.media.errors import ConfigError
@@ -39,6 +39,7 @@ _KEYS_OF_KIND = {
 }
 _WHAT = {TargetKind.PUBSUB: "a topic", TargetKind.JSON_LINES: "a folder"}
 _LONGEST_NAME = 200
+"""Of a target; it stands in every row, and in a column of the summary."""
 
 
 def read_notify(table: Any, config: str) -> NotifyTable:
@@ -151,8 +152,7 @@ def _check_keys(table: Any, keys: Collection[str], where: str, example: str) -> 
         raise ConfigError(f"{where}: expected a table, {example}")
     for key in table:
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, 1, 0.5)
-            hint = f", did you mean {near[0]}?" if near else f", expected {', '.join(keys)}"
+            hint = nearest.hint(key, keys, f", expected {', '.join(keys)}")
             raise ConfigError(f"{where}: unknown key {_shown(key)}{hint}")
 
 

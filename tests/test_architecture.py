@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -114,7 +115,8 @@ MODULES = {
 MEDIA_MODULES = [name for name in MODULES if name.startswith("transforms.media.")]
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Returns the dotted names a module imports anywhere in its text; `from a import b` gives `a`
     and `a.b`.
     """
@@ -126,14 +128,15 @@ def imports_of(path: Path) -> set[str]:
             assert node.level == 0, f"{path.name}: relative import"
             found.add(node.module or "")
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
-def our_modules(path: Path) -> set[str]:
+def our_modules(path: Path) -> frozenset[str]:
     """Returns our modules that a module imports."""
     return imports_of(path) & MODULES.keys()
 
 
+@cache
 def room_of(module: str) -> Room:
     """Returns the room a module stands in: the one that names it, or the folder it is in."""
     found = [

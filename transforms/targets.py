@@ -13,6 +13,7 @@ from transforms.storage import uris
 _PATH = re.compile(r"[\x21-\x7e]*")
 LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 1, 300
 MOST_AT_A_TIME = 256
+"""Each is a thread of one worker, and a connection."""
 MOST_BUDGET_SECONDS = 24 * 3600
 USUAL_TIMEOUT_SECONDS, USUAL_AT_A_TIME, USUAL_BUDGET_SECONDS = 6.0, 32, 300.0
 PUBSUB_EMULATOR = "PUBSUB_EMULATOR_HOST"

@@ -23,7 +23,7 @@ from transforms.media.text import printable
 from transforms.media.values import CallKey
 from transforms.notices.events import READY
 from transforms.notices.sender import NoticeState
-from transforms.storage import globs, objects
+from transforms.storage import globs, objects, uris
 
 TABLE = "notices"
 _COLUMNS = (
@@ -175,7 +175,7 @@ def why_not_there(notice: PendingNotice) -> str:
     """Returns why a file that is to be told of cannot be opened; empty where it can."""
     if not notice.uri:
         return ""
-    name = printable(notice.uri)
+    name = printable(uris.shown(notice.uri))
     try:
         found = objects.match(globs.quote(notice.uri))
     except CallpressError as error:

@@ -24,9 +24,11 @@ from transforms.notices.sender import Answer, Notice, NoticeState, Sender
 _FILES_AT_A_TIME = 16
 """That are looked at, as a run reads them, with some requests at once."""
 _FILES_OF_A_LOOK = 32
+"""One after the other: on a disk many together cost less than a thread each."""
 _AT_HAND = 2_000
 """Notices in memory at once, unless more are sent with one call."""
 _MOST_PROBLEMS = 3
+"""In the line of a target; `notices.message` has that of each event."""
 _T = TypeVar("_T")
 
 

@@ -26,6 +26,7 @@ from transforms.notices.sending import Sending
 from transforms.targets import Notify, Target
 
 _FOOTERS_AT_A_TIME = 16
+"""In a bucket each is some 50 ms of waiting, and a year of nights has 365 of them."""
 _GRACE_SECONDS = 1.0
 """With the time-out of a request: for how long answers are waited for when sending is over."""
 
