@@ -155,7 +155,8 @@ class _HttpConnection(HTTPConnection):
         if self.sock is not None:
             # By now it is what is left of the time for all of it.
             left = self.timeout if isinstance(self.timeout, float | int) else math.inf
-            self._cut = Cut(self._terms, min(left, self._terms.answer_seconds), self.sock)
+            seconds = min(left, self._terms.answer_seconds)
+            self._cut = Cut(self._terms, seconds, self.sock, stays_open=True)
         try:
             return super().getresponse()
         finally:

@@ -93,7 +93,6 @@ class Endpoint:
 
     def _post(self, headers: Mapping[str, str], body: bytes) -> Reply:
         until = time.monotonic() + self._seconds
-        check_host(self._link)
         answer = self._connections().urlopen(
             "POST",
             (self._link.path or "/") + self._link.query,
@@ -112,6 +111,7 @@ class Endpoint:
     def _connections(self) -> HTTPConnectionPool:
         with self._lock:
             if self._pool is None:
+                check_host(self._link)  # what it leads to is asked of each connection
                 self._pool = own_pool(self._link, self._terms, self._at_a_time)
             return self._pool
 
@@ -126,10 +126,36 @@ class Endpoint:
         if sock is None or (answer.length_remaining or 0) > _MOST_BODY_BYTES:
             answer.close()
             return
+        if answer.length_remaining is None:
+            is_whole = self._read_chunks(answer, until, sock)
+        else:
+            is_whole = _read_rest(answer, until, sock)
+        if not is_whole:
+            answer.close()
+
+    def _read_chunks(self, answer: Any, until: float, sock: Any) -> bool:
+        """Reads an answer of which it is not known how long it is; returns whether to its end."""
         cut = Cut(self._terms, until - time.monotonic(), sock)
         try:
             is_whole = len(answer.read(_MOST_BODY_BYTES + 1)) <= _MOST_BODY_BYTES
         except LIBRARY_ERRORS:
             is_whole = False
-        if cut.stop() is not None or not is_whole:
-            answer.close()
+        return cut.stop() is None and is_whole
+
+
+def _read_rest(answer: Any, until: float, sock: Any) -> bool:
+    """Reads an answer of which it is known how long it is, which as a rule is there already;
+    returns whether to its end.
+    """
+    try:
+        while answer.length_remaining:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            sock.settimeout(left)
+            if not answer.read1(answer.length_remaining):
+                return False
+        answer.drain_conn()  # nothing is left; it gives the connection back
+    except LIBRARY_ERRORS:
+        return False
+    return True

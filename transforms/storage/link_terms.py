@@ -110,9 +110,22 @@ class Cut:
     byte that drips in.
     """
 
-    def __init__(self, terms: Terms, seconds: float, sock: socket.socket) -> None:
-        # A second handle: that of the connection changes hands when encryption begins.
-        self._handle = socket.socket(fileno=os.dup(sock.fileno()))
+    def __init__(
+        self, terms: Terms, seconds: float, sock: socket.socket, *, stays_open: bool = False
+    ) -> None:
+        """Args:
+        terms: of the connection.
+        seconds: for how long it is waited for.
+        sock: of it.
+        stays_open: whether it is the same, and open, until this is stopped. Then no other handle
+          is made, which takes as long as all else here.
+
+        Raises:
+          OSError: this user has as many threads or open files as may be.
+        """
+        # As a rule a second handle: that of the connection changes hands when encryption begins.
+        self._is_own = not (stays_open and isinstance(sock, socket.socket))
+        self._handle = socket.socket(fileno=os.dup(sock.fileno())) if self._is_own else sock
         self._terms = terms
         self._lock = threading.Lock()
         self._has_cut = False
@@ -121,7 +134,7 @@ class Cut:
         try:
             _WATCH.add(self, seconds)
         except OSError:
-            self._handle.close()
+            self._close()
             raise
         terms.add(self)
 
@@ -131,17 +144,22 @@ class Cut:
             if not self.is_stopped:
                 self._has_cut = True
                 with contextlib.suppress(OSError):  # it is cut already
-                    self._handle.shutdown(socket.SHUT_RDWR)
+                    # Not that of an encrypted one, which would forget that it is.
+                    socket.socket.shutdown(self._handle, socket.SHUT_RDWR)
 
     def stop(self) -> TimeoutError | None:
         """Leaves the connection alone from now on; returns the error to raise if it was cut."""
         self._terms.remove(self)
         with self._lock:
             self.is_stopped = True
-            self._handle.close()
+            self._close()
         if not self._has_cut:
             return None
         return TimeoutError(f"nothing whole within {self._terms.answer_seconds:g} s")
+
+    def _close(self) -> None:
+        if self._is_own:
+            self._handle.close()
 
 
 READING = Terms()
