@@ -14,6 +14,7 @@ from pipelines import press
 from pipelines.runners.local import make_local_pipeline
 from tests.support.beam import make_pipeline
 from tests.support.job_run import JobRun
+from tests.support.translation import steps_behind
 from transforms.composites.find_prior_rows import FindPriorRows
 from transforms.context import JobSettings
 from transforms.filters import Filters
@@ -47,29 +48,14 @@ def test_catalog_is_listed_once_all_that_dead_runs_had_is_in_it(context: JobRun)
     """
     pipeline = make_pipeline()
     press.build(pipeline, ["/raw/*"], context.job)
-    steps = pipeline.to_runner_api().components.transforms.values()
-
-    def behind(name: str) -> set[str]:
-        """Returns the names of all steps that wait for one."""
-        found: set[str] = set()
-        made = {out for step in steps if step.unique_name == name for out in step.outputs.values()}
-        while new := [
-            step
-            for step in steps
-            if step.unique_name not in found
-            and not step.subtransforms
-            and made.intersection(step.inputs.values())
-        ]:
-            found.update(step.unique_name for step in new)
-            made.update(out for step in new for out in step.outputs.values())
-        return found
-
+    proto = pipeline.to_runner_api()
+    steps = proto.components.transforms.values()
     lists = {step.unique_name for step in steps if step.unique_name.endswith("/ListFiles")}
     of_take_up = {name for name in lists if name.startswith("TakeUpCompleted/")}
 
     assert len(of_take_up) == len(lists - of_take_up) == 2
-    assert of_take_up <= behind("BeginRun/TakeLock")
-    assert lists - of_take_up <= behind("LookBack/LookBack")
+    assert of_take_up <= steps_behind(proto, "BeginRun/TakeLock")
+    assert lists - of_take_up <= steps_behind(proto, "LookBack/LookBack")
 
 
 def test_what_files_are_is_read_only_where_somebody_is_told(

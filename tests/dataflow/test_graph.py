@@ -23,7 +23,7 @@ from pipelines import manifests
 from pipelines.options import RunArguments, parse_arguments
 from pipelines.places import places_of
 from tests.support.storage_servers import running_emulator
-from tests.support.translation import BUCKET, payloads, translate
+from tests.support.translation import BUCKET, payloads, steps_behind, translate
 from transforms.bounds import Bounds
 from transforms.context import JobSettings
 from transforms.filters import Filters
@@ -147,34 +147,12 @@ def test_run_that_tells_somebody_has_more_steps_with_names_that_stay(
     assert names <= of_told
     assert sorted(of_told - names) == STEPS_OF_NOTICES.read_text().splitlines()
     for before, behind in (("Notices", "Calls"), ("Calls", "Archives"), ("Archives", "Old")):
-        assert f"WriteCatalog/MergeRows/Plan{behind}" in _behind(
+        assert f"WriteCatalog/MergeRows/Plan{behind}" in steps_behind(
             told, f"WriteCatalog/MergeRows/TakeAway{before}"
         )
-    assert "WriteCatalog/WriteRun" in _behind(told, "WriteCatalog/TellNotices/Tell")
+    assert "WriteCatalog/WriteRun" in steps_behind(told, "WriteCatalog/TellNotices/Tell")
     for before in ("MergeRows/DeleteOldFiles", "MergeRows/SettleCalls", "MergeRows/TellOfThem"):
-        assert "WriteCatalog/TellNotices/Tell" in _behind(told, f"WriteCatalog/{before}")
-
-
-def _behind(proto: Proto, name: str) -> set[str]:
-    """Returns the names of all steps that wait for one."""
-    steps = proto.components.transforms.values()
-    found: set[str] = set()
-    made = {
-        out
-        for step in steps
-        if re.sub(r"/ParDo\(\w+\)$", "", step.unique_name) == name
-        for out in step.outputs.values()
-    }
-    while new := [
-        step
-        for step in steps
-        if step.unique_name not in found
-        and not step.subtransforms
-        and made.intersection(step.inputs.values())
-    ]:
-        found.update(step.unique_name for step in new)
-        made.update(out for step in new for out in step.outputs.values())
-    return {re.sub(r"/ParDo\(\w+\)$", "", each) for each in found}
+        assert "WriteCatalog/TellNotices/Tell" in steps_behind(told, f"WriteCatalog/{before}")
 
 
 @pytest.mark.usefixtures("_bucket")

@@ -79,6 +79,28 @@ def translate(
     return pipeline.runner.proto_pipeline
 
 
+def steps_behind(proto: beam_runner_api_pb2.Pipeline, name: str) -> set[str]:
+    """Returns the names of all steps that wait for one, by its name as we gave it."""
+    steps = proto.components.transforms.values()
+    found: set[str] = set()
+    made = {
+        out
+        for step in steps
+        if re.sub(r"/ParDo\(\w+\)$", "", step.unique_name) == name
+        for out in step.outputs.values()
+    }
+    while new := [
+        step
+        for step in steps
+        if step.unique_name not in found
+        and not step.subtransforms
+        and made.intersection(step.inputs.values())
+    ]:
+        found.update(step.unique_name for step in new)
+        made.update(out for step in new for out in step.outputs.values())
+    return {re.sub(r"/ParDo\(\w+\)$", "", each) for each in found}
+
+
 def payloads(proto: beam_runner_api_pb2.Pipeline) -> Iterator[Payload]:
     """Yields all payloads of a job, those too that lie in others."""
     components = proto.components

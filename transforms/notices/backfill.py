@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from transforms.catalog import merging, partitions
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import CatalogFile
-from transforms.catalog.rows.ids import CALL_COLUMNS
+from transforms.catalog.rows.ids import CALL_COLUMNS, call_columns
 from transforms.elements import Row
 from transforms.media.wall_time import to_time
 from transforms.notices.events import Event, ready_event
@@ -101,14 +101,14 @@ def _missing(
     catalog_uri: str, call_date: str, recordings: Sequence[Row], notify: Notify
 ) -> list[Row]:
     """Returns the rows of `notices` of some files that are not there."""
-    calls = {_call_of(row) for row in recordings}
+    calls = {call_columns(row) for row in recordings}
 
     def of_calls(table: str, columns: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
         found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         wanted = WantedKeys(CALL_COLUMNS, calls)
         for file in partitions.list_files(catalog_uri, table, call_date):
             for row in partitions.scan(table, file, columns, wanted):
-                found[_call_of(row)].append(row)
+                found[call_columns(row)].append(row)
         return found
 
     tracks, call_rows = of_calls("tracks", _OF_TRACKS), of_calls("calls", _OF_CALLS)
@@ -116,7 +116,7 @@ def _missing(
     figures = {call: figures_of(tracks[call], next(iter(call_rows[call]), None)) for call in calls}
     found: list[Row] = []
     for recording in recordings:
-        call = _call_of(recording)
+        call = call_columns(recording)
         event = ready_event(
             recording,
             figures[call].get(file_ids(recording), {}),
@@ -131,7 +131,3 @@ def _missing(
         lacking = [target for target in notify.targets if target.name not in names]
         found += rows_of(event, recording, lacking)
     return found
-
-
-def _call_of(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in CALL_COLUMNS)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from transforms.catalog import parquet_objects, partitions
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import CatalogFile
-from transforms.catalog.rows.ids import CALL_COLUMNS
+from transforms.catalog.rows.ids import CALL_COLUMNS, call_columns
 from transforms.catalog.schema import KEYS, shard_hash
 from transforms.elements import Row
 from transforms.media.errors import CallpressError
@@ -64,7 +64,7 @@ class PendingShard:
         """Whether a row counts here, and in no finer object."""
         if not self.finer:
             return True
-        hashed = shard_hash(tuple(row[name] for name in CALL_COLUMNS))
+        hashed = shard_hash(call_columns(row))
         return not any(file.may_hold(hashed) for file in self.finer)
 
 
@@ -207,9 +207,9 @@ class _Files:
             # A run that was killed while it split an object leaves rows twice.
             if before is None or _made(row) >= _made(before):
                 self._by_uri[row["uri"]] = row
-            self._calls.add(_call_of(row))
+            self._calls.add(call_columns(row))
         without_file = _calls_of(row for row in rows if row["event_type"] != READY)
-        self._known = {_call_of(row) for row in found("calls", CALL_COLUMNS, without_file)}
+        self._known = {call_columns(row) for row in found("calls", CALL_COLUMNS, without_file)}
 
     def of(self, uri: str | None) -> Row | None:
         """Returns the row of a file; None for one that no row names."""
@@ -225,7 +225,7 @@ class _Files:
 
 
 def _judged(shard: PendingShard, row: Row, files: _Files) -> PendingNotice:
-    call = _call_of(row)
+    call = call_columns(row)
     told: dict[str, Any] = {}
     if None in call or not row["event_id"] or not row["body"]:
         told = _never("its row has no call, id or body")
@@ -267,11 +267,7 @@ def _never(why: str) -> dict[str, Any]:
 
 
 def _calls_of(rows: Iterable[Row]) -> set[Key]:
-    return {call for call in map(_call_of, rows) if None not in call}
-
-
-def _call_of(row: Row) -> Key:
-    return tuple(row[name] for name in CALL_COLUMNS)
+    return {call for call in map(call_columns, rows) if None not in call}
 
 
 def _tries(row: Row) -> int:

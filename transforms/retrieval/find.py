@@ -25,6 +25,7 @@ from transforms.catalog import partitions
 from transforms.catalog.parquet_objects import WantedKeys
 from transforms.catalog.partitions import CatalogFile
 from transforms.catalog.row_keys import unix_us
+from transforms.catalog.rows.ids import CALL_COLUMNS, call_columns
 from transforms.catalog.schema import CALL_TABLES, KEYS, SCHEMAS
 from transforms.catalog.shards import number_together
 from transforms.elements import Row
@@ -34,11 +35,10 @@ from transforms.notices.rows import FIGURES, figures_of, file_ids
 from transforms.retrieval.wanted import Wanted
 from transforms.storage import uris
 
-_CALL = KEYS["calls"]
-_FILE = (*_CALL, "participant_id", "user_session_id", "output_type", "part")
+_FILE = (*CALL_COLUMNS, "participant_id", "user_session_id", "output_type", "part")
 """What a track's file, and its row in `tracks`, are known by."""
 _NEEDED = (
-    *_CALL,
+    *CALL_COLUMNS,
     "call_cid",
     "recording_type",
     "filename",
@@ -61,7 +61,7 @@ _COLUMNS = (
     "run_id",
     "created_at",
 )
-_BESIDE = {"tracks": (*_FILE, *FIGURES), "calls": (*_CALL, "status", "missing_ms")}
+_BESIDE = {"tracks": (*_FILE, *FIGURES), "calls": (*CALL_COLUMNS, "status", "missing_ms")}
 """The tables that have these, and their columns that are read."""
 _READ_AT_A_TIME = 16
 _SESSIONS_AT_A_TIME = 1_000
@@ -125,7 +125,7 @@ def sessions_of(catalog_uri: str, cid: str, tell: Tell) -> list[Row]:
       StorageError: the table cannot be listed.
     """
     wanted = WantedKeys(("call_cid",), {(cid,)})
-    columns = (*_CALL, "call_cid", "timeline_start_time", "status")
+    columns = (*CALL_COLUMNS, "call_cid", "timeline_start_time", "status")
 
     def look(file: CatalogFile) -> tuple[list[Row], list[str]]:
         try:
@@ -160,7 +160,7 @@ def tables_of(
     for table, call_date in itertools.product(CALL_TABLES, sorted(by_date)):
         owners = _owners(by_date[call_date])
         try:
-            rows = partitions.read_rows(catalog_uri, table, call_date, _CALL, owners)
+            rows = partitions.read_rows(catalog_uri, table, call_date, CALL_COLUMNS, owners)
         except StorageError as error:
             tell(error.message)
             continue
@@ -187,7 +187,9 @@ def _find_in(catalog_uri: str, file: CatalogFile, wanted: Wanted, tell: Tell) ->
     if not recordings.num_rows:
         return
     if keys is not None:
-        keys = WantedKeys(_CALL, _owners(_spelled(recordings.select(_CALL), file, tell)))
+        keys = WantedKeys(
+            CALL_COLUMNS, _owners(_spelled(recordings.select(CALL_COLUMNS), file, tell))
+        )
     beside = [
         _read(table, _beside(catalog_uri, table, file, tell), columns, keys, tell)
         for table, columns in _BESIDE.items()
@@ -270,7 +272,7 @@ def _share_owners(one: CatalogFile, other: CatalogFile) -> bool:
 def _portions(recordings: pa.Table, *others: pa.Table) -> Iterator[list[pa.Table]]:
     """Yields the rows of some thousand call sessions at a time, the newest of them first."""
     tables = (recordings, *others)
-    numbers = number_together(tables, _CALL)
+    numbers = number_together(tables, CALL_COLUMNS)
     begins = np.full(1 + max(int(each.max(initial=0)) for each in numbers), _NEVER)
     np.minimum.at(begins, numbers[0], unix_us(recordings, "start_time"))
     place = np.empty_like(begins)
@@ -299,8 +301,8 @@ def _figures_of(tracks: Iterable[Row], calls: Iterable[Row]) -> dict[tuple[Any, 
     """Returns `FIGURES` of the files of some calls, by `_key`."""
     rows_of: dict[tuple[str, ...], list[Row]] = {}
     for row in tracks:
-        rows_of.setdefault(_call(row), []).append(row)
-    call_rows = {_call(row): row for row in calls}
+        rows_of.setdefault(call_columns(row), []).append(row)
+    call_rows = {call_columns(row): row for row in calls}
     return {
         (*call, *ids): figures
         for call in rows_of.keys() | call_rows.keys()
@@ -310,16 +312,12 @@ def _figures_of(tracks: Iterable[Row], calls: Iterable[Row]) -> dict[tuple[Any, 
 
 def _key(row: Row) -> tuple[Any, ...]:
     """Returns what a file is of."""
-    return (*_call(row), *file_ids(row))
+    return (*call_columns(row), *file_ids(row))
 
 
 def _owners(rows: Iterable[Row]) -> set[tuple[str, ...]]:
     """Returns the call sessions that rows are of; a damaged row may be of none."""
-    return {_call(row) for row in rows if None not in _call(row)}
-
-
-def _call(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in _CALL)
+    return {call_columns(row) for row in rows if None not in call_columns(row)}
 
 
 def _made(row: Row) -> float:
@@ -333,11 +331,11 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
     """
     begins: dict[tuple[str, ...], datetime] = {}
     for row in rows:
-        session = _call(row)
+        session = call_columns(row)
         begins[session] = min(row["start_time"], begins.get(session, row["start_time"]))
 
     def place(row: Row) -> tuple[Any, ...]:
-        session = _call(row)
+        session = call_columns(row)
         is_track = row["recording_type"] != "composite"
         names = [row[name] or "" for name in ("participant_id", "user_session_id", "output_type")]
         return (

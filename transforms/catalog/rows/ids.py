@@ -31,6 +31,11 @@ def track_ids(track: TrackKey) -> Row:
     }
 
 
+def call_columns(row: Row) -> tuple[Any, ...]:
+    """Returns what names a row's call session, as the row has it."""
+    return tuple(row[name] for name in CALL_COLUMNS)
+
+
 def track_columns(row: Row) -> tuple[Any, Any, Any]:
     """Returns what names a track within its call, as a row has it; each None where it has none."""
     return (row.get("participant_id"), row.get("user_session_id"), row.get("output_type"))
